@@ -1,0 +1,218 @@
+"""What the serving side asks of the rest of the house.  Each port is owned here, by its user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from enum import Enum
+from typing import ParamSpec, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from farmer.model.audit import AuditEntry, SampleProof
+from farmer.model.contract import Contract, ContractStage
+from farmer.model.ids import InviteSerial, NodeId, ShardId
+from farmer.model.shard import Deletion, StoredShard, Usage
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Disk(Protocol):
+    """The one door from the reactor to blocking work."""
+
+    def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
+        """Return a Deferred of the work's result; the work runs in a thread of the door's."""
+
+    def settle(self, future: Future[R]) -> Deferred[R]:
+        """Return a Deferred, fired on the reactor, of what a writer thread will settle."""
+
+
+class Upload(Protocol):
+    """One shard being stored.  Blocking calls; one at a time, from any thread."""
+
+    @property
+    def offset(self) -> int:
+        """Where the next byte belongs: above 0 when an unfinished store goes on."""
+
+    def write(self, data: bytes) -> None:
+        """
+        Take the next bytes.
+
+        Raises:
+            WrongSizeError: more than was declared.
+            NoSpaceError, VolumeUnavailableError: the disk failed us.
+
+        """
+
+    def commit(self) -> Future[StoredShard]:
+        """
+        Check the bytes against the shard id, then make them durable.
+
+        The future is settled after the sync, by the writer thread; it may fail like `write`.
+
+        Raises:
+            WrongSizeError: fewer bytes than declared.
+            WrongHashError: not the bytes that the id names; nothing is kept.
+
+        """
+
+    def abandon(self) -> None:
+        """
+        Stop.  A large upload becomes a lease that can be resumed, a small one is forgotten.
+
+        Safe to call at any time, also after `commit` and twice.
+        """
+
+
+class ShardReader(Protocol):
+    """One stored shard, open for reading; never moved or reclaimed until closed."""
+
+    @property
+    def stored(self) -> StoredShard:
+        """What is known of it."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """
+        Return exactly these bytes, just verified against their checksums.
+
+        Raises:
+            CorruptShardError: they are damaged; the shard is quarantined.
+            BadRangeError: beyond the end.
+
+        """
+
+    def prove_range(self, offset: int, length: int) -> tuple[bytes, ...]:
+        """Return the tree nodes that lead from these whole leaves to the root."""
+
+    def close(self) -> None:
+        """Let it go; safe twice."""
+
+
+class ShardStore(Protocol):
+    """The engine.  Every call may block: go through `Disk`.  Raises `StorageError` kinds."""
+
+    def begin(self, contract: Contract, shard: ShardId, size_bytes: int) -> Upload | StoredShard:
+        """
+        Reserve space and begin, or go on with, a store.
+
+        A shard that the renter already holds live is returned as it is; one in the trash is
+        taken out of it first (durably).
+
+        Raises:
+            ShardTooLargeError, NoSpaceError, ContractFullError, TooManyError, BusyError,
+            VolumeUnavailableError.
+
+        """
+
+    def open(self, renter: NodeId, shard: ShardId) -> ShardReader:
+        """
+        Open a live shard.
+
+        Raises:
+            ShardNotFoundError, CorruptShardError (quarantined), VolumeUnavailableError.
+
+        """
+
+    def prove_sample(self, renter: NodeId, nonce: bytes, entry: AuditEntry) -> SampleProof:
+        """Return the proof of the sampled leaves; raises as `open` and `ShardReader.read`."""
+
+    def prove_full(self, renter: NodeId, nonce: bytes, entry: AuditEntry) -> bytes:
+        """Return the 32-byte digest over nonce and whole shard; raises as `prove_sample`."""
+
+    def stat(self, renter: NodeId, shard: ShardId) -> StoredShard:
+        """Return what is known, in whatever state; raises `ShardNotFoundError`."""
+
+    def page(self, renter: NodeId, after: ShardId, limit: int) -> list[StoredShard]:
+        """Return up to *limit* shards with ids above *after*, ascending, in all states."""
+
+    def delete(self, renter: NodeId, shard: ShardId, *, erase: bool) -> Future[Deletion]:
+        """Give a shard up; the future is settled once that is durable."""
+
+    def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
+        """Take a shard out of the trash, durably; a live one is returned as it is."""
+
+    def usage(self, renter: NodeId) -> Usage:
+        """Return what a renter uses now; in memory, never blocks."""
+
+    def free_bytes(self) -> int:
+        """Return the space that can still be rented, over all volumes; never blocks."""
+
+
+class ContractBook(Protocol):
+    """Contracts and spent invites, durable.  Blocking: go through `Disk`."""
+
+    def redeem(self, serial: InviteSerial, renter: NodeId) -> Contract:
+        """
+        Spend an invite and make or renew the renter's contract, in one durable transaction.
+
+        The same renter redeeming the same invite again gets the same contract.
+
+        Raises:
+            InviteUnknownError, InviteExpiredError, InviteSpentError.
+
+        """
+
+    def find(self, renter: NodeId) -> tuple[Contract, ContractStage]:
+        """Return the renter's contract and its stage now; raises `NoContractError`."""
+
+
+class Verb(Enum):
+    """What a request was about: the closed label set of the request metrics."""
+
+    REDEEM = "redeem"
+    CONTRACT = "contract"
+    STORE = "store"
+    RETRIEVE = "retrieve"
+    AUDIT = "audit"
+    STAT = "stat"
+    LIST = "list"
+    DELETE = "delete"
+    UNDELETE = "undelete"
+    PING = "ping"
+
+
+class Result(Enum):
+    """How a request ended: `refused` is our no, `error` our fault, `left` the renter's."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    ERROR = "error"
+    LEFT = "left"
+
+
+class Meter(Protocol):
+    """Where the serving side counts.  Never blocks, never raises."""
+
+    def connection_opened(self) -> None:
+        """A connection was accepted."""
+
+    def connection_closed(self, reason: str) -> None:
+        """It ended; *reason* is one of a closed set (`farmer.node.session.CloseReason`)."""
+
+    def handshake_failed(self, reason: str) -> None:
+        """TLS or HELLO failed; *reason* is one of a closed set."""
+
+    def request_started(self, verb: Verb) -> None:
+        """A request is being served."""
+
+    def request_finished(self, verb: Verb, result: Result, seconds: float) -> None:
+        """It was answered or broken off."""
+
+    def refused(self, refusal_name: str) -> None:
+        """A refusal was sent."""
+
+    def first_byte(self, seconds: float) -> None:
+        """Time from a retrieve's request to its first payload byte."""
+
+    def received(self, verb: Verb, size_bytes: int) -> None:
+        """Payload bytes came in."""
+
+    def sent(self, verb: Verb, size_bytes: int) -> None:
+        """Payload bytes went out."""
+
+    def shard_stored(self, size_bytes: int) -> None:
+        """A new shard became durable."""
+
+    def audited(self, result: str, seconds: float) -> None:
+        """One shard of a challenge was answered: ok, missing, corrupt, budget or error."""

@@ -1,0 +1,205 @@
+"""
+One side of a connection without any I/O: bytes in, events out; messages in, bytes out.
+
+Both sides follow the table of `farmer.protocol.state`.  They differ in one thing: a
+renter may send requests before earlier ones are answered, so its state is that of the
+oldest open exchange and the others wait in a queue; the farmer simply leaves later
+requests unread in its buffer until it has answered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, data_header
+from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX
+from farmer.protocol.messages import Message, Refuse, Type, decode, encode
+from farmer.protocol.refusals import (
+    LocalProtocolError,
+    Refusal,
+    Refused,
+    RemoteProtocolError,
+)
+from farmer.protocol.state import RENTERS_TURN, REQUESTS, Side, State, advance, may
+
+PIPELINE_MAX: Final = 64
+"""Requests a renter sends ahead of their answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataReceived:
+    """Some bytes of a transfer, in order; at most one DATA frame's worth."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownReceived:
+    """A whole frame of a type that this release does not know; the farmer refuses it."""
+
+    kind: int
+
+
+Event = Message | DataReceived | UnknownReceived
+
+
+class _Connection:
+    """What both sides share: the state, the frames, the translation of faults."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._peer = Side.FARMER if side is Side.RENTER else Side.RENTER
+        self._frames = FrameReader()
+        self.state = State.OPENED
+
+    @property
+    def wants_bytes(self) -> bool:
+        """False when enough unread bytes have piled up: stop reading the wire."""
+        return self._frames.waiting_bytes < INBOUND_BYTES_MAX
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that have arrived and were not yet turned into events."""
+        return self._frames.waiting_bytes
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the wire; `next_event` says what they meant."""
+        self._frames.feed(data)
+
+    def send_data(self, data: bytes) -> bytes:
+        """Return one DATA frame; at most 256 KiB, so that a step needs little memory."""
+        assert len(data) <= DATA_BYTES_SENT, len(data)
+        self.state = advance(self.state, Type.DATA, self._side)
+        return data_header(len(data)) + data
+
+    def _next(self) -> Event | None:
+        frame = self._frames.take()
+        match frame:
+            case None:
+                return None
+            case DataPart(data):
+                self._received(Type.DATA)
+                return DataReceived(data)
+            case ControlFrame(kind, body):
+                return self._control(kind, body)
+
+    def _control(self, raw_kind: int, body: bytes) -> Event:
+        try:
+            kind = Type(raw_kind)
+        except ValueError:
+            return self._unknown(raw_kind)
+        self._check(kind)
+        message = decode(kind, body)
+        self._received(kind)
+        return message
+
+    def _unknown(self, raw_kind: int) -> Event:
+        raise RemoteProtocolError(Refused(Refusal.UNKNOWN_MESSAGE, raw_kind))
+
+    def _check(self, kind: Type) -> None:
+        if not may(self.state, kind, self._peer):
+            raise RemoteProtocolError(
+                Refused(Refusal.OUT_OF_ORDER, kind), f"{kind.name} in {self.state.name}"
+            )
+
+    def _received(self, kind: Type) -> None:
+        self._check(kind)
+        self.state = advance(self.state, kind, self._peer)
+
+
+class FarmerConnection(_Connection):
+    """The farmer's side."""
+
+    def __init__(self) -> None:
+        super().__init__(Side.FARMER)
+
+    def next_event(self) -> Event | None:
+        """
+        Return what the renter did next; None if no whole step has arrived.
+
+        None also while the last request is still to be answered.
+
+        Raises:
+            RemoteProtocolError: the renter broke the protocol; tell it why and hang up.
+
+        """
+        if self.state not in RENTERS_TURN:
+            return None
+        return self._next()
+
+    def send(self, message: Message) -> bytes:
+        """Return the frame of an answer and follow it in the table."""
+        self.state = advance(self.state, message.TYPE, self._side)
+        return encode(message)
+
+    def refuse(self, refused: Refused) -> bytes:
+        """Return a refusal of the open exchange."""
+        return self.send(Refuse(refused))
+
+    def hang_up(self, refused: Refused) -> bytes:
+        """Return the last words to a peer that broke the protocol, whatever the state."""
+        return encode(Refuse(refused, final=True))
+
+    def _unknown(self, raw_kind: int) -> Event:
+        if self.state is not State.IDLE:
+            raise RemoteProtocolError(Refused(Refusal.OUT_OF_ORDER, raw_kind))
+        return UnknownReceived(raw_kind)
+
+
+class RenterConnection(_Connection):
+    """The renter's side."""
+
+    def __init__(self) -> None:
+        super().__init__(Side.RENTER)
+        self._asked: deque[Type] = deque()
+
+    def send(self, message: Message) -> bytes:
+        """
+        Return the frame of a HELLO, a request, or the END of a store.
+
+        Requests may be sent before earlier ones are answered; nothing may follow a STORE
+        until it is refused, answered or ended.
+
+        Raises:
+            LocalProtocolError: not possible now.
+
+        """
+        kind = message.TYPE
+        if kind in REQUESTS and (self.state is not State.IDLE or self._asked):
+            if not self._may_pipeline():
+                raise LocalProtocolError(f"{kind.name} must wait for the open exchange")
+            self._asked.append(kind)
+        else:
+            self.state = advance(self.state, kind, self._side)
+        return encode(message)
+
+    def next_event(self) -> Event | None:
+        """
+        Return what the farmer did next, or None until more arrives.
+
+        Raises:
+            RemoteProtocolError: the farmer broke the protocol; hang up.
+
+        """
+        event = self._next()
+        if self.state is State.IDLE and self._asked:
+            self.state = advance(self.state, self._asked.popleft(), self._side)
+        return event
+
+    def _may_pipeline(self) -> bool:
+        storing = (State.OFFERED, State.RECEIVING, State.DISCARDING, State.OPENED, State.GREETING)
+        last_is_store = bool(self._asked) and self._asked[-1] is Type.STORE
+        full = len(self._asked) >= PIPELINE_MAX
+        return self.state not in storing and not last_is_store and not full
+
+    def _check(self, kind: Type) -> None:
+        # A final refusal may come at any time: the farmer's last words before it hangs up.
+        if kind is not Type.REFUSE:
+            super()._check(kind)
+
+    def _received(self, kind: Type) -> None:
+        if kind is Type.REFUSE and not may(self.state, kind, self._peer):
+            return
+        super()._received(kind)

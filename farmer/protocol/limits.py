@@ -1,0 +1,69 @@
+"""Every limit of the wire, with its reason.  docs/protocol.md prints this table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERSION_MIN: Final = 1
+VERSION_MAX: Final = 1
+"""Protocol versions that this release speaks."""
+
+FRAME_HEADER_BYTES: Final = 4
+
+CONTROL_BYTES_MAX: Final = 64 * 1024
+"""A control frame is held whole in memory before it is understood."""
+
+DATA_BYTES_MAX: Final = 1024 * 1024
+"""A data frame is passed on as it arrives; this bounds how long one may last."""
+
+DATA_BYTES_SENT: Final = 256 * 1024
+"""What we put into one data frame ourselves: the memory one stream needs per step."""
+
+INBOUND_BYTES_MAX: Final = CONTROL_BYTES_MAX + DATA_BYTES_MAX
+"""Unread bytes at which a side stops reading its peer: one frame of each kind."""
+
+AUDIT_ENTRIES_MAX: Final = 1024
+"""Shards in one batch audit: their challenge fits one control frame."""
+
+LIST_ENTRIES_MAX: Final = 1000
+"""Shards on one page of a listing: the page fits one control frame."""
+
+TEXT_BYTES_MAX: Final = 64
+"""A peer's version or currency: shown escaped, never stored or used in a path."""
+
+CERTIFICATE_BYTES_MAX: Final = 2048
+"""An Ed25519 certificate of ours has about 300 bytes; nobody needs a chain."""
+
+HANDSHAKE_S: Final = 10.0
+"""From accept to HELLO, TLS included: a stranger holds a socket no longer than that."""
+
+IDLE_S: Final = 300.0
+"""Between exchanges; a PING keeps a connection open."""
+
+ANSWER_S: Final = 120.0
+"""A renter's patience for the next bytes of an answer: longer than a disk that spins up."""
+
+RATE_BYTES_PER_S_MIN: Final = 16 * 1024
+"""Minimum average of a transfer, after the grace: one byte a second holds nothing for long."""
+
+RATE_GRACE_S: Final = 30.0
+"""A transfer may be slower than the minimum rate for its first seconds."""
+
+SESSIONS_MAX: Final = 512
+"""Connections in all: bounds memory (about 40 KiB each) and descriptors."""
+
+SESSIONS_PER_ADDRESS_MAX: Final = 64
+"""Connections from one IPv4 address or IPv6 /64: one household cannot take them all."""
+
+SMALL_BYTES_IN_FLIGHT_MAX: Final = 16 * 1024 * 1024
+"""Small shards being received, over all sessions: they are buffered whole (design: storage)."""
+
+UPLOADS_PER_RENTER_MAX: Final = 64
+"""Stores under way, leases included, of one renter: each holds a reservation."""
+
+SHARDS_PER_CONTRACT_MAX: Final = 20_000_000
+"""Index rows a single renter can make the farmer keep."""
+
+AUDIT_BUDGET_BYTES_MIN: Final = 1024**3
+AUDIT_BUDGET_STORED_FACTOR: Final = 2
+"""A renter may have max(1 GiB, 2 x stored) read by audits in 24 hours."""
