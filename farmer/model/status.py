@@ -1,0 +1,94 @@
+"""All that an owner may see, at one instant.  Nothing here is secret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from farmer.model.contract import ContractStage
+from farmer.model.ids import NodeId
+
+
+class VolumeState(Enum):
+    """How a volume is."""
+
+    HEALTHY = "healthy"
+    FULL = "full"
+    READ_ONLY = "read-only"
+    FAILING = "failing"
+    GONE = "gone"
+
+
+class NodeState(Enum):
+    """How the farmer is."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DEGRADED = "degraded"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeStatus:
+    """One volume's numbers, in bytes; `docs/storage-format.md` says what each counts."""
+
+    name: str
+    """Short and unique: the `volume` label of the metrics."""
+    path: str
+    state: VolumeState
+    reason: str = ""
+    """Why it is not healthy, for a person."""
+    quota_bytes: int = 0
+    used_bytes: int = 0
+    reserved_bytes: int = 0
+    trash_bytes: int = 0
+    allowance_bytes: int = 0
+    """Kept inside the quota for the index, deletions and one compaction."""
+    free_bytes: int = 0
+    """What can still be rented."""
+    shards: int = 0
+    quarantined: int = 0
+    allocated_bytes: int = 0
+    """What everything under the volume takes on the disk, at the last comparison."""
+    drift_bytes: int = 0
+    """Shard bytes on the disk minus shard bytes in the ledger, at the last comparison."""
+    filesystem_size_bytes: int = 0
+    filesystem_free_bytes: int = 0
+    errors: tuple[tuple[str, int], ...] = ()
+    """Failed operations since the start, by kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """A condition that is shown until it clears."""
+
+    name: str
+    """CamelCase, from a closed set."""
+    since_ms: int
+    message: str
+    """What happened and what it means."""
+    command: str = ""
+    """What to type about it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """The whole farmer."""
+
+    state: NodeState
+    node_id: NodeId
+    name: str
+    version: str
+    pid: int
+    started_at_ms: int
+    listen: tuple[str, ...]
+    announce: tuple[str, ...]
+    page: str
+    volumes: tuple[VolumeStatus, ...]
+    contracts: tuple[tuple[ContractStage, int], ...]
+    open_invites: int
+    renters: int
+    sessions: int
+    alerts: tuple[Alert, ...] = ()
+    clean_start: bool = True
+    """Whether the run before this one ended in order."""
