@@ -1,0 +1,39 @@
+# run: a farmer, with nothing to set.  test, lint, types: what .ci/run checks.  bench: our figures.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: run test lint types bench clean
+
+run: $(VENV)/.installed
+	@exec $(BIN)/farmer run $(ARGS)
+
+test: $(VENV)/.developed
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.developed
+	$(BIN)/ruff check farmer tests benchmarks
+	$(BIN)/ruff format --check farmer tests benchmarks
+
+types: $(VENV)/.developed
+	$(BIN)/mypy
+
+bench: $(VENV)/.developed
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "farmer needs Python 3.11 or newer; try: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.developed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.installed

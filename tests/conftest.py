@@ -1,0 +1,28 @@
+"""Hypothesis profiles, and tests that need a program from the system."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+IN_CI = os.environ.get("CI") == "true"
+
+settings.register_profile("dev", max_examples=50, deadline=None)
+settings.register_profile(
+    "ci", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("ci" if IN_CI else "dev")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose program is missing, but never in CI, which must install it."""
+    for mark in item.iter_markers("tool"):
+        name = mark.args[0]
+        if shutil.which(name) is None:
+            message = f"needs the program {name!r}, which is not installed"
+            if IN_CI:
+                pytest.fail(message)
+            pytest.skip(message)
