@@ -1,0 +1,139 @@
+"""
+TLS proves who holds which key and hides what is said; it decides nothing else.
+
+Both sides show a self-signed Ed25519 certificate.  There is no authority to ask: the
+verify callback lets every certificate through, names and dates are ignored, and whoever
+cares reads `peer_id` after the handshake and compares it.
+
+What must not happen is settled here: nothing older than TLS 1.3 (which has no
+renegotiation), no compression, no session is kept or resumed.  The key exchange is left to
+OpenSSL's own order, which puts the hybrid X25519MLKEM768 first where it has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol, cast
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+)
+from zope.interface import implementer
+
+from farmer.identity.keys import Identity
+from farmer.identity.signing import node_id_of_key
+from farmer.model.ids import NodeId
+from farmer.protocol.limits import CERTIFICATE_BYTES_MAX
+
+# Without a session cache there is nothing that a ticket could bring back.  OP_NO_TICKET
+# shrinks the two tickets that OpenSSL sends after a handshake to bare ids (158 bytes); not
+# sending them at all is out of pyOpenSSL's reach, so clients read on until the close.
+_OPTIONS: Final = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET
+
+
+class PeerCertificateError(Exception):
+    """The peer shows no certificate that can stand for a node id; says why."""
+
+
+class TlsTransport(Protocol):
+    """What `peer_id` asks of a transport: Twisted's TLS transports have it."""
+
+    def getHandle(self) -> object:  # noqa: N802 - Twisted's name
+        """Return the `OpenSSL.SSL.Connection`."""
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class _FarmerSide:
+    """Answers handshakes."""
+
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
+
+    def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:  # noqa: N803
+        """Return a fresh connection; `tlsProtocol` is what it will serve."""
+        connection = SSL.Connection(self._context, None)
+        connection.set_accept_state()
+        return connection
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _RenterSide:
+    """Begins handshakes."""
+
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
+
+    def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:  # noqa: N803
+        """Return a fresh connection; `tlsProtocol` is what it will serve."""
+        connection = SSL.Connection(self._context, None)
+        connection.set_connect_state()
+        return connection
+
+
+def farmer_side(identity: Identity) -> IOpenSSLServerConnectionCreator:
+    """Return what `twisted.protocols.tls.TLSMemoryBIOFactory` needs to answer handshakes."""
+    return _FarmerSide(_context(identity))
+
+
+def renter_side(identity: Identity) -> IOpenSSLClientConnectionCreator:
+    """Return what `twisted.protocols.tls.TLSMemoryBIOFactory` needs to begin handshakes."""
+    return _RenterSide(_context(identity))
+
+
+def peer_id(transport: TlsTransport) -> NodeId:
+    """
+    Return who is at the other end; call it from `handshakeCompleted` on, not before.
+
+    Raises:
+        PeerCertificateError: not exactly one certificate of an Ed25519 key, at most 2048
+            bytes long; hang up.
+
+    """
+    connection = cast(SSL.Connection, transport.getHandle())
+    shown = connection.get_peer_certificate()
+    if shown is None:
+        raise PeerCertificateError("the peer showed no certificate")
+    # A client finds the peer's own certificate at the head of the chain, a server does not.
+    chain = connection.get_peer_cert_chain() or []
+    if len(chain) > 1 or any(other.digest("sha256") != shown.digest("sha256") for other in chain):
+        raise PeerCertificateError("the peer showed more than one certificate")
+    return _node_id(shown)
+
+
+def _node_id(shown: X509) -> NodeId:
+    try:
+        certificate = shown.to_cryptography()
+        size, key = len(certificate.public_bytes(Encoding.DER)), certificate.public_key()
+    except Exception as error:
+        # Two parsers read it; whatever the second one stumbles over, it is the peer's doing.
+        raise PeerCertificateError(f"the peer's certificate is malformed: {error}") from error
+    if size > CERTIFICATE_BYTES_MAX:
+        raise PeerCertificateError(
+            f"the peer's certificate has {size} bytes, {CERTIFICATE_BYTES_MAX} allowed"
+        )
+    if not isinstance(key, Ed25519PublicKey):
+        raise PeerCertificateError("the peer's key is not Ed25519")
+    return node_id_of_key(key.public_bytes_raw())
+
+
+def _context(identity: Identity) -> SSL.Context:
+    # Any: the published types describe a pyOpenSSL that did not take cryptography's objects.
+    context: Any = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_options(_OPTIONS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.use_certificate(identity.certificate)
+    context.use_privatekey(identity.private_key)
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _let_through)
+    return cast(SSL.Context, context)
+
+
+def _let_through(
+    _connection: SSL.Connection, _certificate: X509, _error: int, _depth: int, _ok: int
+) -> bool:
+    """Accept: possession of the key is proved anyway, and who it is is asked afterwards."""
+    return True

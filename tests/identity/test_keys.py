@@ -1,0 +1,107 @@
+"""An identity on disk: made once, kept private, and clear about what is wrong with it."""
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from farmer.identity.keys import CERTIFICATE_FILE, KEY_FILE, Identity, IdentityError
+from farmer.identity.signing import node_id_of_key
+
+
+def test_a_new_identity_is_loaded_again_as_the_same_one(tmp_path: Path) -> None:
+    made = Identity.create(tmp_path / "home")
+    assert Identity.load(tmp_path / "home") == made
+    assert made.node_id == node_id_of_key(made.public_key)
+
+
+def test_both_files_are_private_and_nothing_else_is_left(tmp_path: Path) -> None:
+    Identity.create(tmp_path / "home")
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
+    modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "home").iterdir()}
+    assert modes == {KEY_FILE: 0o600, CERTIFICATE_FILE: 0o600}
+
+
+def test_an_identity_is_never_overwritten(tmp_path: Path) -> None:
+    made = Identity.create(tmp_path)
+    with pytest.raises(IdentityError, match="never overwritten"):
+        Identity.create(tmp_path)
+    assert Identity.load(tmp_path) == made
+
+
+def test_a_key_that_others_may_read_is_not_used_and_the_error_says_what_to_type(
+    tmp_path: Path,
+) -> None:
+    Identity.create(tmp_path)
+    (tmp_path / KEY_FILE).chmod(0o640)
+    with pytest.raises(IdentityError, match=f"chmod 600 {tmp_path / KEY_FILE}"):
+        Identity.load(tmp_path)
+
+
+def test_a_missing_certificate_is_made_again_from_the_key(tmp_path: Path) -> None:
+    made = Identity.create(tmp_path)
+    (tmp_path / CERTIFICATE_FILE).unlink()
+    assert Identity.load(tmp_path) == made
+    assert (tmp_path / CERTIFICATE_FILE).exists()
+
+
+def test_a_certificate_of_another_key_is_refused(tmp_path: Path) -> None:
+    Identity.create(tmp_path / "ours")
+    Identity.create(tmp_path / "theirs")
+    (tmp_path / "theirs" / CERTIFICATE_FILE).replace(tmp_path / "ours" / CERTIFICATE_FILE)
+    with pytest.raises(IdentityError, match="does not belong"):
+        Identity.load(tmp_path / "ours")
+
+
+def test_a_damaged_certificate_is_refused(tmp_path: Path) -> None:
+    Identity.create(tmp_path)
+    (tmp_path / CERTIFICATE_FILE).write_text("nothing")
+    with pytest.raises(IdentityError, match="can be removed"):
+        Identity.load(tmp_path)
+
+
+def test_load_or_create_makes_one_and_then_keeps_it(tmp_path: Path) -> None:
+    assert Identity.load_or_create(tmp_path) == Identity.load_or_create(tmp_path)
+
+
+def test_a_lost_key_is_not_silently_replaced_by_a_new_one(tmp_path: Path) -> None:
+    Identity.create(tmp_path)
+    (tmp_path / KEY_FILE).unlink()
+    with pytest.raises(IdentityError, match="backup"):
+        Identity.load_or_create(tmp_path)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IdentityError, match="is missing"):
+        Identity.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [
+        b"",
+        b"nonsense",
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        rsa.generate_private_key(65537, 2048).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    ],
+)
+def test_a_file_that_is_no_ed25519_key_is_refused(tmp_path: Path, pem: bytes) -> None:
+    Identity.create(tmp_path)
+    (tmp_path / KEY_FILE).write_bytes(pem)
+    with pytest.raises(IdentityError, match="backup"):
+        Identity.load(tmp_path)
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(IdentityError, match="cannot write"):
+        Identity.create(tmp_path / "file" / "home")
+
+
+def test_the_private_part_is_not_shown(tmp_path: Path) -> None:
+    assert "rivate" not in repr(Identity.create(tmp_path))

@@ -1,0 +1,218 @@
+"""Real handshakes in memory: who gets in, who does not, and who they are."""
+
+import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.test.iosim import FakeTransport, IOPump, connect
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from farmer.identity.keys import Identity
+from farmer.identity.tls import PeerCertificateError, farmer_side, peer_id, renter_side
+
+
+@implementer(IHandshakeListener)
+class End(Protocol):
+    """One end: remembers whether the handshake was done, what came, and why it ended."""
+
+    def __init__(self):
+        self.peer = None
+        self.received = b""
+        self.lost = None
+
+    def handshakeCompleted(self):
+        try:
+            self.peer = peer_id(self.transport)
+        except PeerCertificateError as error:
+            self.peer = error
+
+    def dataReceived(self, data):
+        self.received += data
+
+    def connectionLost(self, reason):
+        self.lost = reason
+
+
+class Stranger:
+    """A client or server with any TLS context."""
+
+    def __init__(self, certificate=None, key=None, chain=()):
+        self.context = SSL.Context(SSL.TLS_METHOD)
+        self.context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+        if certificate is not None:
+            self.context.use_certificate(certificate)
+            self.context.use_privatekey(key)
+        for extra in chain:
+            self.context.add_extra_chain_cert(extra)
+
+
+def stranger_connects(context):
+    @implementer(IOpenSSLClientConnectionCreator)
+    class Creator:
+        def clientConnectionForTLS(self, _):
+            connection = SSL.Connection(context, None)
+            connection.set_connect_state()
+            return connection
+
+    return Creator()
+
+
+def stranger_answers(context):
+    @implementer(IOpenSSLServerConnectionCreator)
+    class Creator:
+        def serverConnectionForTLS(self, _):
+            connection = SSL.Connection(context, None)
+            connection.set_accept_state()
+            return connection
+
+    return Creator()
+
+
+def certificate_for(key, signer=None, name="stranger", algorithm=None):
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject)
+    builder = builder.public_key(key.public_key()).serial_number(7)
+    builder = builder.not_valid_before(datetime.datetime(2001, 1, 1))
+    builder = builder.not_valid_after(datetime.datetime(2002, 1, 1))
+    return builder.sign(signer or key, algorithm)
+
+
+def wide_certificate(key):
+    names = [x509.DNSName("x" * 60 + str(number)) for number in range(60)]
+    subject = x509.Name([])
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject)
+    builder = builder.public_key(key.public_key()).serial_number(7)
+    builder = builder.not_valid_before(datetime.datetime(2001, 1, 1))
+    builder = builder.not_valid_after(datetime.datetime(2002, 1, 1))
+    return builder.add_extension(x509.SubjectAlternativeName(names), False).sign(key, None)
+
+
+class HandshakeTests(SynchronousTestCase):
+    """Two ends, joined in memory."""
+
+    def setUp(self):
+        self.farmer = Identity.of_key(Ed25519PrivateKey.generate())
+        self.renter = Identity.of_key(Ed25519PrivateKey.generate())
+        self.clock = Clock()
+
+    def join(self, client=None, server=None) -> tuple[End, End, IOPump]:
+        server = server or farmer_side(self.farmer)
+        client = client or renter_side(self.renter)
+        ends = []
+        wires = []
+        for creator, is_client in ((server, False), (client, True)):
+            end = End()
+            factory = Factory.forProtocol(lambda end=end: end)
+            tls = TLSMemoryBIOFactory(creator, is_client, factory, self.clock)
+            wires.append(tls.buildProtocol(None))
+            ends.append(end)
+        pump = connect(
+            wires[0], FakeTransport(wires[0], True), wires[1], FakeTransport(wires[1], False)
+        )
+        self.settle(pump)
+        return ends[0], ends[1], pump
+
+    def settle(self, pump):
+        for _ in range(5):
+            pump.flush()
+            self.clock.advance(0)
+
+    def test_each_side_learns_the_others_id(self):
+        server, client, _ = self.join()
+        self.assertEqual(client.peer, self.farmer.node_id)
+        self.assertEqual(server.peer, self.renter.node_id)
+
+    def test_bytes_go_both_ways_and_the_close_is_clean(self):
+        server, client, pump = self.join()
+        client.transport.write(b"question")
+        server.transport.write(b"answer")
+        self.settle(pump)
+        self.assertEqual((server.received, client.received), (b"question", b"answer"))
+        client.transport.loseConnection()
+        self.settle(pump)
+        self.assertIsNotNone(client.lost)
+        self.assertIsNotNone(server.lost)
+
+    def test_only_tls_1_3_is_spoken_without_compression_and_nothing_is_resumed(self):
+        _, client, _ = self.join()
+        handle = client.transport.getHandle()
+        self.assertEqual(handle.get_protocol_version_name(), "TLSv1.3")
+        self.assertEqual(handle.get_context().get_session_cache_mode(), SSL.SESS_CACHE_OFF)
+
+    def test_a_client_of_tls_1_2_is_refused(self):
+        stranger = Stranger(self.renter.certificate, self.renter.private_key)
+        stranger.context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        server, client, _ = self.join(client=stranger_connects(stranger.context))
+        self.assert_refused(server, client)
+
+    def test_a_server_of_tls_1_2_is_refused(self):
+        stranger = Stranger(self.farmer.certificate, self.farmer.private_key)
+        stranger.context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        server, client, _ = self.join(server=stranger_answers(stranger.context))
+        self.assert_refused(server, client)
+
+    def test_a_client_without_a_certificate_is_refused(self):
+        server, _, _ = self.join(client=stranger_connects(Stranger().context))
+        self.assertIsNone(server.peer)
+        self.assertIsNotNone(server.lost)
+
+    def test_an_rsa_certificate_is_refused_by_either_side(self):
+        key = rsa.generate_private_key(65537, 2048)
+        certificate = certificate_for(key, algorithm=SHA256())
+        stranger = Stranger(certificate, key)
+        server, _, _ = self.join(client=stranger_connects(stranger.context))
+        self.assert_peer_error(server, "not Ed25519")
+        _, client, _ = self.join(server=stranger_answers(stranger.context))
+        self.assert_peer_error(client, "not Ed25519")
+
+    def test_a_certificate_above_the_limit_is_refused(self):
+        key = Ed25519PrivateKey.generate()
+        stranger = Stranger(wide_certificate(key), key)
+        server, _, _ = self.join(client=stranger_connects(stranger.context))
+        self.assert_peer_error(server, "2048 allowed")
+
+    def test_more_than_one_certificate_is_refused_by_either_side(self):
+        key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        extra = certificate_for(other, name="other")
+        stranger = Stranger(certificate_for(key), key, chain=[extra])
+        _, client, _ = self.join(server=stranger_answers(stranger.context))
+        self.assert_peer_error(client, "more than one")
+        server, _, _ = self.join(client=stranger_connects(stranger.context))
+        self.assert_peer_error(server, "more than one")
+
+    def test_dates_names_and_issuers_do_not_matter(self):
+        key = Ed25519PrivateKey.generate()
+        signed_by_another = certificate_for(key, signer=Ed25519PrivateKey.generate())
+        stranger = Stranger(signed_by_another, key)
+        server, _, _ = self.join(client=stranger_connects(stranger.context))
+        self.assertEqual(server.peer, Identity.of_key(key).node_id)
+
+    def test_without_a_handshake_there_is_no_peer(self):
+        class Bare:
+            def getHandle(self):  # noqa: N802 - Twisted's name
+                return SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+
+        with self.assertRaises(PeerCertificateError):
+            peer_id(Bare())
+
+    def assert_refused(self, server, client):
+        self.assertEqual((server.peer, client.peer), (None, None))
+        self.assertIsNotNone(server.lost)
+        self.assertIsNotNone(client.lost)
+
+    def assert_peer_error(self, end, text):
+        self.assertIsInstance(end.peer, PeerCertificateError)
+        self.assertIn(text, str(end.peer))
