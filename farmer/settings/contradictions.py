@@ -1,0 +1,52 @@
+"""Settings that are each right but cannot be right together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from pathlib import PurePosixPath
+
+from farmer.settings.kinds import split_address
+from farmer.settings.schema import Settings
+from farmer.settings.tree import Fault
+
+_ANYWHERE = ("::", "0.0.0.0")  # noqa: S104  # compared, not bound
+
+
+def contradictions(settings: Settings, origins: Mapping[str, str]) -> Iterator[Fault]:
+    """Yield a fault, at the later of the two places, for each pair that excludes each other."""
+    yield from _volumes(settings, origins)
+    yield from _addresses(settings, origins)
+    price = settings.price
+    if (price.stored or price.served) and not price.currency:
+        name = "price.stored" if price.stored else "price.served"
+        yield Fault(_place(origins, name), f'"{name}" needs "price.currency", like EUR')
+
+
+def _volumes(settings: Settings, origins: Mapping[str, str]) -> Iterator[Fault]:
+    for (i, one), (j, other) in combinations(enumerate(settings.volumes), 2):
+        first, second = PurePosixPath(one.path), PurePosixPath(other.path)
+        if first.is_relative_to(second) or second.is_relative_to(first):
+            message = (
+                f'"volumes.{j}.path" and "volumes.{i}.path" are the same or inside each other'
+            )
+            yield Fault(_place(origins, f"volumes.{j}.path"), message)
+
+
+def _addresses(settings: Settings, origins: Mapping[str, str]) -> Iterator[Fault]:
+    named = [(f"listen.shards.{i}", text) for i, text in enumerate(settings.listen.shards)]
+    named.append(("listen.page", settings.listen.page))
+    if not settings.listen.shards:
+        yield Fault(_place(origins, "listen.shards"), '"listen.shards" needs an address')
+    for (one, first), (other, second) in combinations(named, 2):
+        if _collide(split_address(first), split_address(second)):
+            yield Fault(_place(origins, other), f'"{other}" and "{one}" want the same port')
+
+
+def _collide(first: tuple[str, int], second: tuple[str, int]) -> bool:
+    same_host = first[0] == second[0] or first[0] in _ANYWHERE or second[0] in _ANYWHERE
+    return first[1] == second[1] != 0 and same_host
+
+
+def _place(origins: Mapping[str, str], name: str) -> str:
+    return origins.get(name) or origins.get(name.rpartition(".")[0]) or "default"

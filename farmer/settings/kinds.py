@@ -1,0 +1,156 @@
+"""The kinds of values a setting can have: how each is read, checked, shown and described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, Generic, TypeVar
+
+from farmer.units import (
+    Space,
+    exact_duration,
+    exact_money,
+    exact_size,
+    parse_duration,
+    parse_money,
+    parse_size,
+)
+
+V = TypeVar("V")
+
+VOLUME_BYTES_MIN: Final = 64 * 1024**2
+"""The smallest quota that leaves room for shards beside the volume's own bookkeeping."""
+
+SHARD_BYTES_MAX: Final = 4 * 1024**3
+"""The same as in the model; a test compares them."""
+
+NAME_CHARACTERS_MAX: Final = 64
+CURRENCY_BYTES_MAX: Final = 16
+"""The same as on the wire; a test compares them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[V]):
+    """One kind of scalar: its name for messages, its parser and its counterpart."""
+
+    noun: str
+    parse: Callable[[str], V]
+    """From the text of the YAML scalar or the environment; raises ValueError with a hint."""
+    show: Callable[[V], str] = str
+    """The text that `parse` reads as the same value."""
+    schema: dict[str, Any] = field(default_factory=lambda: {"type": "string"})
+    """The JSON Schema of the YAML value."""
+    words: bool = False
+    """Whether it is free text: then YAML's `yes` or `12` need quotes, so that none is a slip."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """
+    Return host and port of `host:port`; an IPv6 host stands in brackets, and loses them.
+
+    Raises:
+        ValueError: something else.
+
+    """
+    host, colon, port = text.strip().rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not host or not port.isascii() or not port.isdigit():
+        raise ValueError(f"{text!r} is not an address like 192.168.1.20:4646 or [::1]:4646")
+    if ":" in host and not bracketed:
+        raise ValueError(f"{text!r}: write an IPv6 address in brackets, like [::1]:4646")
+    if int(port) > 65535:
+        raise ValueError(f"{text!r}: a port is at most 65535")
+    bare = host[1:-1] if bracketed else host
+    if any(character.isspace() or character in "[]/@,%\\\"'" for character in bare) or not bare:
+        raise ValueError(f"{text!r}: {bare!r} is not a host name or address")
+    return bare, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """Return `host:port`, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _address(text: str) -> str:
+    return join_address(*split_address(text))
+
+
+def _public_address(text: str) -> str:
+    host, port = split_address(text)
+    if port == 0 or host in ("0.0.0.0", "::"):  # noqa: S104  # refused here, not bound
+        raise ValueError(f"{text!r} is not an address that others can call")
+    return join_address(host, port)
+
+
+def _name(text: str) -> str:
+    if len(text) > NAME_CHARACTERS_MAX or not text.isprintable():
+        raise ValueError(f"a name has at most {NAME_CHARACTERS_MAX} printable characters")
+    return text
+
+
+def _currency(text: str) -> str:
+    if len(text.encode()) > CURRENCY_BYTES_MAX or not text.isprintable():
+        raise ValueError(f"a currency has at most {CURRENCY_BYTES_MAX} printable bytes, like EUR")
+    return text
+
+
+def _path(text: str) -> str:
+    if not text.startswith(("/", "~/")) or "\0" in text:
+        raise ValueError(f"{text!r} is not an absolute path, like /srv/farmer")
+    return text
+
+
+def _version(text: str) -> int:
+    if text != "1":
+        raise ValueError(f"version {text} of the settings is not known to this release: write 1")
+    return 1
+
+
+def _ratio(text: str) -> float:
+    try:
+        ratio = Decimal(text)
+    except InvalidOperation:
+        ratio = Decimal(0)
+    if not ratio.is_finite() or not 1 <= ratio <= 100:
+        raise ValueError(f"{text!r} is not a ratio between 1.0 and 100")
+    return float(ratio)
+
+
+def _shard_size(text: str) -> int:
+    size_bytes = parse_size(text)
+    if not 1 <= size_bytes <= SHARD_BYTES_MAX:
+        raise ValueError(f"{text!r}: the largest shard is between 1B and 4GiB")
+    return size_bytes
+
+
+def _quota(text: str) -> Space:
+    quota = Space.parse(text)
+    if quota.size_bytes is not None and quota.size_bytes < VOLUME_BYTES_MIN:
+        raise ValueError(f"{text!r} is too small for a volume: at least 64MiB")
+    return quota
+
+
+def choice(*words: str) -> Kind[str]:
+    """Return the kind of a setting that is one of these words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+        return text
+
+    return Kind("one of " + ", ".join(words), parse, schema={"enum": list(words)})
+
+
+SHARD_SIZE: Final = Kind("size", _shard_size, exact_size)
+QUOTA: Final = Kind("size or share", _quota)
+SPACE: Final = Kind("size or share", Space.parse)
+DURATION: Final = Kind("duration", parse_duration, exact_duration)
+MONEY: Final = Kind("amount", parse_money, exact_money, {"type": ["number", "string"]})
+RATIO: Final = Kind("ratio", _ratio, str, {"type": "number", "minimum": 1, "maximum": 100})
+VERSION: Final = Kind("version", _version, str, {"const": 1})
+NAME: Final = Kind("name", _name, str, {"type": "string", "maxLength": 64}, words=True)
+CURRENCY: Final = Kind("currency", _currency, str, {"type": "string"}, words=True)
+ADDRESS: Final = Kind("address", _address)
+PUBLIC_ADDRESS: Final = Kind("address", _public_address)
+PATH: Final = Kind("path", _path, words=True)
