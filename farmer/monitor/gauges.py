@@ -1,0 +1,146 @@
+"""What the farmer is right now, as gauges made from its status at each scrape."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import twisted
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from farmer.model.contract import ContractStage
+from farmer.model.status import NodeState, NodeStatus, VolumeState, VolumeStatus
+
+VOLUME_GAUGES: Final[tuple[tuple[str, str, Callable[[VolumeStatus], float]], ...]] = (
+    ("quota_bytes", "Space the owner offers on this volume.", lambda v: v.quota_bytes),
+    ("used_bytes", "Space charged for live shards.", lambda v: v.used_bytes),
+    ("trash_bytes", "Space held by deleted shards until they are gone.", lambda v: v.trash_bytes),
+    ("reserved_bytes", "Space promised to stores under way.", lambda v: v.reserved_bytes),
+    ("available_bytes", "Space that can still be rented.", lambda v: v.free_bytes),
+    (
+        "allocated_bytes",
+        "Disk space taken by everything under the volume, at the last comparison.",
+        lambda v: v.allocated_bytes,
+    ),
+    (
+        "ledger_drift_bytes",
+        "Shard bytes on the disk minus shard bytes in the ledger, at the last comparison.",
+        lambda v: v.drift_bytes,
+    ),
+    (
+        "filesystem_size_bytes",
+        "Size of the filesystem under this volume.",
+        lambda v: v.filesystem_size_bytes,
+    ),
+    (
+        "filesystem_free_bytes",
+        "Free bytes of the filesystem under this volume.",
+        lambda v: v.filesystem_free_bytes,
+    ),
+    ("shards", "Live shards on this volume.", lambda v: v.shards),
+    ("quarantined_shards", "Shards found damaged and set aside.", lambda v: v.quarantined),
+    (
+        "up",
+        "1 when the volume is there, carries our marker and can be read.",
+        lambda v: v.state not in (VolumeState.GONE, VolumeState.FAILING),
+    ),
+)
+
+
+class StatusCollector(Collector):
+    """Asks for the status once a scrape; touches no disk."""
+
+    def __init__(self, status: Callable[[], NodeStatus]) -> None:
+        self._status = status
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: registration must not ask for a status that is not there yet."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all families of one status."""
+        status = self._status()
+        yield from _node(status)
+        yield from _volumes(status.volumes)
+        yield from _renting(status)
+
+
+def _node(status: NodeStatus) -> Iterator[Metric]:
+    yield _gauge(
+        "build_info",
+        "Always 1; the versions in labels.",
+        ("version", "python", "twisted"),
+        [((status.version, platform.python_version(), twisted.__version__), 1)],
+    )
+    yield _gauge(
+        "node_info",
+        "Always 1; who this farmer is.",
+        ("node_id", "name"),
+        [((str(status.node_id), status.name), 1)],
+    )
+    yield _gauge(
+        "start_time_seconds",
+        "Unix time at which the daemon started.",
+        (),
+        [((), status.started_at_ms / 1000)],
+    )
+    yield _gauge(
+        "state",
+        "1 for the state the farmer is in, 0 for the others.",
+        ("state",),
+        [((state.value,), state is status.state) for state in NodeState],
+    )
+    yield _gauge(
+        "alerts",
+        "Conditions that want the owner's attention, 1 each while they stand.",
+        ("alert",),
+        [((name,), 1) for name in sorted({alert.name for alert in status.alerts})],
+    )
+
+
+def _volumes(volumes: tuple[VolumeStatus, ...]) -> Iterator[Metric]:
+    for name, text, figure in VOLUME_GAUGES:
+        rows = [((volume.name,), figure(volume)) for volume in volumes]
+        yield _gauge(f"volume_{name}", text, ("volume",), rows)
+    yield _gauge(
+        "volume_state",
+        "1 for the state the volume is in, 0 for the others.",
+        ("volume", "state"),
+        [((v.name, state.value), state is v.state) for v in volumes for state in VolumeState],
+    )
+    errors = CounterMetricFamily(
+        "farmer_volume_errors",
+        "Operations that failed on the volume, by operation.",
+        labels=("volume", "operation"),
+    )
+    for volume in volumes:
+        for operation, count in volume.errors:
+            errors.add_metric((volume.name, operation), count)
+    yield errors
+
+
+def _renting(status: NodeStatus) -> Iterator[Metric]:
+    yield _gauge("renters", "Renters with a contract here.", (), [((), status.renters)])
+    yield _gauge("open_invites", "Invites not yet redeemed.", (), [((), status.open_invites)])
+    counts = dict(status.contracts)
+    stages = [stage for stage in ContractStage if stage is not ContractStage.GONE]
+    yield _gauge(
+        "contracts",
+        "Contracts by state.",
+        ("state",),
+        [((stage.name.lower(),), counts.get(stage, 0)) for stage in stages],
+    )
+
+
+def _gauge(
+    name: str,
+    text: str,
+    labels: tuple[str, ...],
+    rows: Iterable[tuple[tuple[str, ...], float]],
+) -> Metric:
+    family = GaugeMetricFamily(f"farmer_{name}", text, labels=labels)
+    for values, figure in rows:
+        family.add_metric(values, float(figure))
+    return family

@@ -1,0 +1,193 @@
+"""
+The owner's HTTP port: status page, metrics, health, status document.
+
+Read only and without a password, so it keeps to itself: it answers only to names it knows
+(a stranger's web page cannot point its own name at us and read: DNS rebinding), takes no
+bodies, loads nothing from elsewhere, and says in no header which versions run.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Callable, Collection
+from io import BytesIO
+from typing import Final
+
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.web import http, resource, server
+
+from farmer.model.status import NodeState, NodeStatus
+from farmer.monitor.look import STYLE
+from farmer.monitor.metrics import Metrics
+from farmer.monitor.status import status_document
+from farmer.monitor.view import message, page
+
+IDLE_S: Final = 20.0
+"""An idle HTTP connection is closed; a scraper that comes each 15 s keeps its own."""
+
+CONNECTIONS_MAX: Final = 64
+"""A browser uses six, Prometheus one: more is not our owner."""
+
+BODY_BYTES_MAX: Final = 4096
+"""Nothing here reads a body; a small one is thrown away, a larger one ends the connection."""
+
+HEADERS: Final = {
+    "Server": "farmer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+HTML: Final = "text/html; charset=utf-8"
+TEXT: Final = "text/plain; charset=utf-8"
+EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+Answer = tuple[int, str, bytes]
+"""HTTP status, content type, body."""
+
+
+class StatusPage(resource.Resource):
+    """
+    Everything under the page's address.
+
+    Args:
+        status: the farmer as it is now.
+        metrics: for the exposition and for what was done since the start.
+        now_s: wall clock, Unix seconds.
+        hosts: names and addresses, beside loopback, under which the owner calls this page;
+            `*` for any address (never any name).
+
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        status: Callable[[], NodeStatus],
+        metrics: Metrics,
+        now_s: Callable[[], float],
+        hosts: Collection[str] = (),
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
+        self._status = status
+        self._metrics = metrics
+        self._now_s = now_s
+        self._hosts = frozenset(host.lower().strip("[]") for host in hosts)
+        self._routes: dict[bytes, Callable[[], Answer]] = {
+            b"/": self._page,
+            b"/style.css": lambda: (200, "text/css; charset=utf-8", STYLE.encode()),
+            b"/metrics": lambda: (200, EXPOSITION, self._metrics.exposition()),
+            b"/healthz": lambda: (200, TEXT, b"alive\n"),
+            b"/readyz": self._ready,
+            b"/status.json": self._document,
+        }
+
+    def render(self, request: server.Request) -> bytes:
+        """Answer one request."""
+        code, kind, body = self._answer(request)
+        request.setResponseCode(code)
+        headers = {**HEADERS, "Content-Type": kind}
+        if code == http.NOT_ALLOWED:
+            headers["Allow"] = "GET, HEAD"
+        for name, value in headers.items():
+            request.responseHeaders.setRawHeaders(name, [value])
+        return body
+
+    def _answer(self, request: server.Request) -> Answer:
+        if not self._knows(request.getHeader("host")):
+            return _sorry(421, "Wrong name", "This farmer does not answer to that host name.")
+        if request.method not in (b"GET", b"HEAD"):
+            return _sorry(405, "Only for reading", "This page can be read, nothing else.")
+        route = self._routes.get(request.path)
+        if route is None:
+            return _sorry(404, "Not here", "There is no such page.")
+        return route()
+
+    def _knows(self, header: str | None) -> bool:
+        host = _host_of(header or "")
+        if host in self._hosts or host == "localhost":
+            return True
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return address.is_loopback or "*" in self._hosts
+
+    def _page(self) -> Answer:
+        return 200, HTML, page(self._status(), self._metrics.activity, self._now_s()).encode()
+
+    def _ready(self) -> Answer:
+        state = self._status().state
+        serving = state in (NodeState.RUNNING, NodeState.DEGRADED)
+        return 200 if serving else 503, TEXT, f"{state.value}\n".encode()
+
+    def _document(self) -> Answer:
+        document = status_document(self._status(), self._metrics.activity)
+        return 200, "application/json", json.dumps(document, indent=2).encode() + b"\n"
+
+
+class _Request(server.Request):
+    """A request whose body is thrown away, and which never reaches a temporary file."""
+
+    _body_bytes = 0
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802 - twisted's name
+        self.content = BytesIO()
+        if length is not None and length > BODY_BYTES_MAX:
+            self._hang_up()
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - twisted's name
+        self._body_bytes += len(data)
+        if self._body_bytes > BODY_BYTES_MAX:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self.channel.loseConnection()  # type: ignore[no-untyped-call]  # untyped there
+
+
+class _Site(server.Site):
+    """A site without an access log, and so without the clock that serves it."""
+
+    def startFactory(self) -> None:  # noqa: N802 - twisted's name
+        """Start nothing."""
+
+    def log(self, request: http.Request) -> None:
+        """Keep no line per request."""
+
+
+class _Bounded(WrappingFactory):
+    """Turns connections away while there are too many."""
+
+    def buildProtocol(  # type: ignore[override]  # None is allowed by IProtocolFactory
+        self, addr: IAddress | None
+    ) -> ProtocolWrapper | None:
+        """See `IProtocolFactory`."""
+        return super().buildProtocol(addr) if len(self.protocols) < CONNECTIONS_MAX else None
+
+
+def page_site(root: StatusPage, clock: IReactorTime) -> IProtocolFactory:
+    """Return the factory to listen with."""
+    site = _Site(root, requestFactory=_Request, timeout=IDLE_S, reactor=clock)  # type: ignore[no-untyped-call]  # untyped there
+    site.displayTracebacks = False
+    bounded = _Bounded(site)  # type: ignore[no-untyped-call]  # untyped there
+    bounded.noisy = site.noisy = False
+    return bounded
+
+
+def _host_of(header: str) -> str:
+    """Return the host of a Host header: without port, brackets, capitals."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    return header.partition(":")[0].lower()
+
+
+def _sorry(code: int, heading: str, text: str) -> Answer:
+    return code, HTML, message(heading, text).encode()

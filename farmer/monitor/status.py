@@ -1,0 +1,94 @@
+"""The status as a JSON document: what `farmer status --json` and the page's route print."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from farmer.model.status import Alert, NodeStatus, VolumeStatus
+
+SCHEMA: Final = 1
+"""Raised when a field changes its meaning or goes; new fields may come at any time."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Activity:
+    """What the farmer did since it started.  Wall-clock times in Unix seconds."""
+
+    since_s: float
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    stored: int = 0
+    audits_passed: int = 0
+    audits_failed: int = 0
+    last_contact_s: float = 0.0
+    """When a renter was last served; 0 for never."""
+
+
+def status_document(status: NodeStatus, activity: Activity | None = None) -> dict[str, Any]:
+    """Return what may be shown of *status*, as JSON values."""
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "state": status.state.value,
+        "node_id": str(status.node_id),
+        "name": status.name,
+        "version": status.version,
+        "pid": status.pid,
+        "started_at_ms": status.started_at_ms,
+        "clean_start": status.clean_start,
+        "listen": list(status.listen),
+        "announce": list(status.announce),
+        "page": status.page,
+        "volumes": [_volume(volume) for volume in status.volumes],
+        "contracts": {stage.name.lower(): count for stage, count in status.contracts},
+        "open_invites": status.open_invites,
+        "renters": status.renters,
+        "sessions": status.sessions,
+        "alerts": [_alert(alert) for alert in status.alerts],
+    }
+    if activity is not None:
+        document["activity"] = _activity(activity)
+    return document
+
+
+def _volume(volume: VolumeStatus) -> dict[str, Any]:
+    return {
+        "name": volume.name,
+        "path": volume.path,
+        "state": volume.state.value,
+        "reason": volume.reason,
+        "quota_bytes": volume.quota_bytes,
+        "used_bytes": volume.used_bytes,
+        "reserved_bytes": volume.reserved_bytes,
+        "trash_bytes": volume.trash_bytes,
+        "allowance_bytes": volume.allowance_bytes,
+        "free_bytes": volume.free_bytes,
+        "shards": volume.shards,
+        "quarantined": volume.quarantined,
+        "allocated_bytes": volume.allocated_bytes,
+        "drift_bytes": volume.drift_bytes,
+        "filesystem_size_bytes": volume.filesystem_size_bytes,
+        "filesystem_free_bytes": volume.filesystem_free_bytes,
+        "errors": dict(volume.errors),
+    }
+
+
+def _alert(alert: Alert) -> dict[str, Any]:
+    return {
+        "name": alert.name,
+        "since_ms": alert.since_ms,
+        "message": alert.message,
+        "command": alert.command,
+    }
+
+
+def _activity(activity: Activity) -> dict[str, Any]:
+    return {
+        "since_ms": int(activity.since_s * 1000),
+        "received_bytes": activity.received_bytes,
+        "sent_bytes": activity.sent_bytes,
+        "stored": activity.stored,
+        "audits_passed": activity.audits_passed,
+        "audits_failed": activity.audits_failed,
+        "last_contact_ms": int(activity.last_contact_s * 1000),
+    }

@@ -1,0 +1,238 @@
+"""The owner's page: one status in, HTML out; nothing here knows HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from html import escape
+from typing import Final
+
+from farmer.model.contract import ContractStage
+from farmer.model.status import Alert, NodeState, NodeStatus, VolumeState, VolumeStatus
+from farmer.monitor.status import Activity
+from farmer.monitor.words import count, moment, percent
+from farmer.units import format_duration
+from farmer.units import format_size as size
+
+REFRESH_S: Final = 15
+
+_NODE_WORDS: Final = {
+    NodeState.STARTING: ("warn", "Starting"),
+    NodeState.RUNNING: ("ok", "Online, everything in order"),
+    NodeState.DEGRADED: ("bad", "Online, but something needs you"),
+    NodeState.DRAINING: ("warn", "Finishing its work, then stopping"),
+}
+_VOLUME_WORDS: Final = {
+    VolumeState.HEALTHY: "ok",
+    VolumeState.FULL: "warn",
+    VolumeState.READ_ONLY: "warn",
+    VolumeState.FAILING: "bad",
+    VolumeState.GONE: "bad",
+}
+
+
+def page(status: NodeStatus, activity: Activity, now_s: float) -> str:
+    """Return the whole page; every text in it is escaped."""
+    title = escape(status.name or status.node_id.short)
+    parts = (
+        _header(status, activity, now_s),
+        *(_alert(alert, now_s) for alert in status.alerts),
+        '<div class="grid">',
+        *_figures(status, activity, now_s),
+        _bytes_card(status.volumes),
+        _renting_card(status),
+        _volumes_card(status.volumes),
+        _about_card(status),
+        "</div>",
+    )
+    return _document(title, "\n".join(parts))
+
+
+def message(heading: str, text: str) -> str:
+    """Return a small page with one sentence: for what went wrong."""
+    body = f'<h1>{escape(heading)}</h1><p>{escape(text)} <a href="/">To the status page</a></p>'
+    return _document(escape(heading), body, refresh=False)
+
+
+def _document(title: str, body: str, *, refresh: bool = True) -> str:
+    again = f'<meta http-equiv="refresh" content="{REFRESH_S}">' if refresh else ""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark">{again}'
+        f'<title>{title} · farmer</title><link rel="stylesheet" href="/style.css">'
+        '<link rel="icon" href="data:,"></head>'
+        f"<body><main>\n{body}\n</main></body></html>\n"
+    )
+
+
+def _header(status: NodeStatus, activity: Activity, now_s: float) -> str:
+    kind, words = _NODE_WORDS[status.state]
+    seen = activity.last_contact_s
+    facts = (
+        ("up", _span(now_s - status.started_at_ms / 1000)),
+        ("last renter", f"{_span(now_s - seen)} ago" if seen else "none yet"),
+        ("version", status.version),
+    )
+    meta = "".join(f"<span>{name} <b>{escape(value)}</b></span>" for name, value in facts)
+    return (
+        f"<header><h1>{escape(status.name or status.node_id.short)}</h1>"
+        f'<span class="pill {kind}">{words}</span><div class="meta">{meta}</div></header>'
+    )
+
+
+def _alert(alert: Alert, now_s: float) -> str:
+    command = f" Type: <code>{escape(alert.command)}</code>" if alert.command else ""
+    since = _span(now_s - alert.since_ms / 1000)
+    return (
+        f'<section class="note" role="alert"><b>{escape(alert.name)}</b>'
+        f'<div>{escape(alert.message)}{command} <span class="mute">for {since}</span></div>'
+        "</section>"
+    )
+
+
+def _figures(status: NodeStatus, activity: Activity, now_s: float) -> Iterator[str]:
+    quota = sum(volume.quota_bytes for volume in status.volumes)
+    used = sum(volume.used_bytes for volume in status.volumes)
+    free = sum(volume.free_bytes for volume in status.volumes)
+    yield _figure(
+        "Space rented",
+        f"{size(used)} <small>of {size(quota)}</small>",
+        f"{percent(used, quota)} · {size(free)} free to rent",
+    )
+    proved, failed = activity.audits_passed, activity.audits_failed
+    yield _figure(
+        "Audits since start",
+        percent(proved, proved + failed) if proved + failed else "none yet",
+        f"{count(proved)} passed · {count(failed)} failed",
+    )
+    yield _figure(
+        "Traffic since start",
+        f"{size(activity.received_bytes)} <small>in</small>",
+        f"{size(activity.sent_bytes)} out · {count(activity.stored)} shards stored",
+    )
+    yield _figure(
+        "Renters",
+        count(status.renters),
+        f"{count(status.sessions)} connected now · {count(status.open_invites)} open invites",
+    )
+
+
+def _figure(heading: str, value: str, below: str) -> str:
+    return (
+        f'<section class="card k"><h2>{heading}</h2><div class="v">{value}</div>'
+        f'<div class="mute">{below}</div></section>'
+    )
+
+
+def _bytes_card(volumes: tuple[VolumeStatus, ...]) -> str:
+    parts = (
+        ("live", "Shards", sum(v.used_bytes for v in volumes)),
+        ("trash", "Trash, gone within 7 days", sum(v.trash_bytes for v in volumes)),
+        ("reserved", "Promised to stores under way", sum(v.reserved_bytes for v in volumes)),
+        ("kept", "Kept for index and tidying up", sum(v.allowance_bytes for v in volumes)),
+        ("free", "Free to rent", sum(v.free_bytes for v in volumes)),
+    )
+    total = max(sum(v.quota_bytes for v in volumes), sum(amount for _, _, amount in parts), 1)
+    legend = "".join(
+        f'<li><i class="{kind}"></i><span>{name}</span><b>{size(amount)}</b></li>'
+        for kind, name, amount in parts
+    )
+    drift = sum(volume.drift_bytes for volume in volumes)
+    word = "agree" if drift == 0 else f"differ by {size(abs(drift))}"
+    return (
+        '<section class="card w6"><h2>Where every byte is</h2>'
+        f"{_bar((kind, amount / total) for kind, _, amount in parts)}"
+        f'<ul class="legend">{legend}</ul>'
+        f'<p class="mute">Ledger and disk {word} at the last comparison.</p></section>'
+    )
+
+
+def _bar(shares: Iterable[tuple[str, float]]) -> str:
+    """Draw the shares beside each other; SVG, since the page allows no inline style."""
+    at, parts = 0.0, []
+    for kind, share in shares:
+        parts.append(
+            f'<rect class="{kind}" x="{at * 100:.3f}%" width="{share * 100:.3f}%" height="16"/>'
+        )
+        at += share
+    return f'<svg class="bar" height="16" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def _renting_card(status: NodeStatus) -> str:
+    counts = dict(status.contracts)
+    words = (
+        (ContractStage.ACTIVE, "Contracts running"),
+        (ContractStage.GRACE, "Ended, can still be read"),
+        (ContractStage.TRASH, "Ended, in the trash"),
+    )
+    rows = [(name, count(counts.get(stage, 0))) for stage, name in words]
+    rows += [
+        ("Open invites", count(status.open_invites)),
+        ("Shards held", count(sum(volume.shards for volume in status.volumes))),
+        ("Damaged, set aside", count(sum(volume.quarantined for volume in status.volumes))),
+    ]
+    return (
+        '<section class="card w6"><h2>Renting</h2><dl>'
+        + "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
+        + "</dl></section>"
+    )
+
+
+def _volumes_card(volumes: tuple[VolumeStatus, ...]) -> str:
+    head = "".join(
+        f'<th scope="col"{" class=r" if right else ""}>{name}</th>'
+        for name, right in (
+            *(("Volume", False), ("Path", False), ("State", False), ("Rented", True)),
+            *(("Quota", True), ("Free", True), ("Shards", True), ("Errors", True)),
+        )
+    )
+    rows = "".join(_volume_row(volume) for volume in volumes)
+    return (
+        '<section class="card w12"><h2>Volumes</h2><div class="wide"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _volume_row(volume: VolumeStatus) -> str:
+    kind = _VOLUME_WORDS[volume.state]
+    reason = f' <span class="mute">{escape(volume.reason)}</span>' if volume.reason else ""
+    numbers = (
+        size(volume.used_bytes),
+        size(volume.quota_bytes),
+        size(volume.free_bytes),
+        count(volume.shards),
+        count(sum(number for _, number in volume.errors)),
+    )
+    return (
+        f"<tr><td>{escape(volume.name)}</td><td><code>{escape(volume.path)}</code></td>"
+        f'<td><span class="pill {kind}">{volume.state.value}</span>{reason}</td>'
+        + "".join(f'<td class="r">{number}</td>' for number in numbers)
+        + "</tr>"
+    )
+
+
+def _about_card(status: NodeStatus) -> str:
+    rows = (
+        ("Node id", f"<code>{status.node_id}</code>"),
+        ("Renters reach it at", _codes(status.announce or status.listen)),
+        ("Listens on", _codes(status.listen)),
+        ("Started", escape(moment(status.started_at_ms / 1000))),
+        ("Last end", "in order" if status.clean_start else "not in order: crash or power cut"),
+        (
+            "For programs",
+            '<a href="/metrics">metrics</a> · <a href="/status.json">status.json</a>',
+        ),
+    )
+    return (
+        '<section class="card w12"><h2>About</h2><dl class="about">'
+        + "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
+        + "</dl></section>"
+    )
+
+
+def _codes(texts: tuple[str, ...]) -> str:
+    return " ".join(f"<code>{escape(text)}</code>" for text in texts) or "nowhere"
+
+
+def _span(seconds: float) -> str:
+    return format_duration(int(max(0.0, seconds)) * 1000)

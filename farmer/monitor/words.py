@@ -1,0 +1,21 @@
+"""Figures as a person says them, beyond the sizes and durations of `farmer.units`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def count(number: int) -> str:
+    """Return a number with a thin gap between thousands."""
+    return f"{number:,}".replace(",", "\u2009")
+
+
+def percent(part: float, whole: float) -> str:
+    """Return what share of *whole* the *part* is; nothing of nothing is 0 %."""
+    share = 100 * part / whole if whole else 0.0
+    return f"{share:.1f} %" if 0 < share < 10 else f"{share:.0f} %"
+
+
+def moment(unix_s: float) -> str:
+    """Return a time of day in UTC, to the minute."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
