@@ -1,0 +1,168 @@
+"""Where a farmer keeps what it must not lose: one directory, which is ours or left alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from farmer.running.files import read_json, write_json
+
+MARK_FILE: Final = "farmer-home.json"
+SETTINGS_FILE: Final = "farmer.yaml"
+FORMAT: Final = 1
+
+_MAY_BE_THERE_BEFORE_US: Final = frozenset({SETTINGS_FILE, "lost+found"})
+"""A directory with nothing else in it counts as empty."""
+
+_SHOWN_STRANGERS: Final = 3
+
+
+class HomeError(Exception):
+    """The home cannot be used; says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """
+    The places of one farmer.
+
+    All of them lie in *state*, but for the settings of a farmer that the system runs.
+    """
+
+    state: Path
+    settings: Path
+
+    @classmethod
+    def at(cls, directory: Path, settings: Path | None = None) -> Self:
+        """Return the home that has everything under one directory."""
+        state = Path(os.path.abspath(directory.expanduser()))  # noqa: PTH100  # keeps symlinks
+        return cls(state, settings or state / SETTINGS_FILE)
+
+    @classmethod
+    def find(
+        cls,
+        directory: str | None,
+        settings: str | None,
+        environ: Mapping[str, str],
+        user_id: int,
+    ) -> Self:
+        """
+        Return the home of the command line, else of `FARMER_HOME`, else the usual one.
+
+        That is /var/lib/farmer with /etc/farmer/farmer.yaml for root, and the XDG
+        directories for everybody else.
+        """
+        chosen = Path(settings).expanduser().absolute() if settings else None
+        directory = directory or environ.get("FARMER_HOME")
+        if directory:
+            return cls.at(Path(directory), chosen)
+        if user_id == 0:
+            return cls(Path("/var/lib/farmer"), chosen or Path("/etc/farmer") / SETTINGS_FILE)
+        home = Path(environ.get("HOME") or "~").expanduser()
+        data = _xdg(environ, "XDG_DATA_HOME", home / ".local" / "share")
+        config = _xdg(environ, "XDG_CONFIG_HOME", home / ".config")
+        return cls(data / "farmer", chosen or config / "farmer" / SETTINGS_FILE)
+
+    @property
+    def mark(self) -> Path:
+        """Says that the directory is a farmer's home, and of which format."""
+        return self.state / MARK_FILE
+
+    @property
+    def identity(self) -> Path:
+        """The directory of key and certificate."""
+        return self.state / "identity"
+
+    @property
+    def contracts(self) -> Path:
+        """The contract database."""
+        return self.state / "contracts.sqlite"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that may change things here."""
+        return self.state / "lock"
+
+    @property
+    def run(self) -> Path:
+        """What the running farmer tells about itself; gone after an orderly stop."""
+        return self.state / "run.json"
+
+    @property
+    def volume(self) -> Path:
+        """Where the volume of a farmer without settings lies."""
+        return self.state / "volume"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a farmer has lived here."""
+        return self.mark.exists()
+
+    def check(self) -> None:
+        """
+        Make sure that the directory may be used.
+
+        Raises:
+            HomeError: it is somebody else's, or of a newer release.
+
+        """
+        try:
+            strangers = sorted(
+                entry.name
+                for entry in self.state.iterdir()
+                if entry.name not in _MAY_BE_THERE_BEFORE_US
+            )
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise HomeError(f"{self.state} cannot be used: {error.strerror}") from error
+        if MARK_FILE in strangers:
+            self._check_format()
+        elif strangers:
+            shown = ", ".join(repr(name) for name in strangers[:_SHOWN_STRANGERS])
+            more = ", ..." if len(strangers) > _SHOWN_STRANGERS else ""
+            raise HomeError(
+                f"{self.state} is not a farmer's home: it holds {shown}{more} and no {MARK_FILE}. "
+                "Nothing was touched; name an empty or new directory with --home."
+            )
+
+    def make(self) -> None:
+        """
+        Make the directory, 0700, and mark it as ours; harmless when that was done before.
+
+        Raises:
+            HomeError: as `check`, or it cannot be written.
+
+        """
+        self.check()
+        try:
+            self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.state.stat().st_mode & 0o077:
+                self.state.chmod(0o700)
+            if not self.mark.exists():
+                write_json(self.mark, {"format": FORMAT, "what": "the home of a farmer"})
+        except OSError as error:
+            raise HomeError(
+                f"{self.state} cannot be written: {error.strerror}. "
+                "Name another directory with --home, or run as its owner."
+            ) from error
+
+    def _check_format(self) -> None:
+        mark = read_json(self.mark)
+        found = mark.get("format") if mark is not None else None
+        if not isinstance(found, int):
+            raise HomeError(f"{self.mark} is damaged: bring it back from a backup")
+        if found > FORMAT:
+            raise HomeError(
+                f"{self.state} was made by a newer release (format {found}, this one knows "
+                f"{FORMAT}): use that release. Nothing was touched."
+            )
+
+
+def _xdg(environ: Mapping[str, str], variable: str, default: Path) -> Path:
+    # The XDG specification says that a relative path is to be ignored.
+    named = environ.get(variable, "")
+    return Path(named) if named.startswith("/") else default

@@ -1,0 +1,89 @@
+"""One process at a time may change a home."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+WAIT_S: Final = 3.0
+"""A short command that holds the lock is done by then; a running farmer is not."""
+
+_RETRY_S: Final = 0.05
+_PID_DIGITS_MAX: Final = 20
+
+
+class HomeLockedError(Exception):
+    """Another process holds the home."""
+
+    def __init__(self, path: Path, pid: int | None) -> None:
+        who = f"process {pid}" if pid is not None else "another process"
+        super().__init__(f"{path.parent} is in use by {who}")
+        self.pid = pid
+
+
+class HomeLock:
+    """An flock on a file that tells the holder's pid; the kernel lets it go with the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def take(self, wait_s: float = 0.0) -> None:
+        """
+        Take the lock, waiting up to *wait_s* (blocking) for short commands to end.
+
+        Raises:
+            HomeLockedError: somebody else has it.
+            OSError: the file cannot be made.
+
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._path, flags, 0o600)
+        try:
+            self._wait(descriptor, time.monotonic() + wait_s)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def _wait(self, descriptor: int, deadline_s: float) -> None:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline_s:
+                    raise HomeLockedError(self._path, _pid(descriptor)) from error
+                time.sleep(_RETRY_S)
+            else:
+                return
+
+    def give_back(self) -> None:
+        """Let it go; safe twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        self.take(WAIT_S)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.give_back()
+
+
+def _pid(descriptor: int) -> int | None:
+    try:
+        return int(os.pread(descriptor, _PID_DIGITS_MAX, 0))
+    except ValueError:
+        return None
