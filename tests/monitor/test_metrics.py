@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from farmer.model.status import NodeStatus
+from farmer.monitor.metrics import Metrics
+from farmer.node.ports import Meter, Result, Verb
+from tests.monitor import docs
+from tests.monitor.sample import ATTIC, LABELS, NOW_S, STATUS, metrics
+
+
+def busy() -> Metrics:
+    """Return metrics in which every family has counted something."""
+    counted = metrics()
+    counted.connection_opened()
+    counted.connection_opened()
+    counted.connection_closed("idle")
+    counted.handshake_failed("tls")
+    counted.request_started(Verb.STORE)
+    counted.request_finished(Verb.STORE, Result.OK, 0.2)
+    counted.refused("NO_SPACE")
+    counted.first_byte(0.01)
+    counted.received(Verb.STORE, 1000)
+    counted.sent(Verb.AUDIT, 50)
+    counted.shard_stored(1000)
+    counted.audited("ok", 0.004)
+    counted.purged("expired", 3)
+    counted.lagged(0.002)
+    counted.logged("warn")
+    return counted
+
+
+def value(counted: Metrics, series: str, **labels: str) -> float | None:
+    return counted.registry.get_sample_value(series, labels)
+
+
+def test_it_is_the_meter_of_the_serving_side() -> None:
+    meter: Meter = metrics()
+    assert meter is not None
+
+
+def test_promtool_finds_nothing_to_complain_about() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        assert os.environ.get("CI") != "true", "promtool must be installed in CI"
+        pytest.skip("promtool is not installed: the metrics were NOT checked")
+    done = subprocess.run(
+        [promtool, "check", "metrics"],
+        input=busy().exposition(),
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+def test_requests_are_counted_by_verb_and_result() -> None:
+    counted = busy()
+    assert value(counted, "farmer_requests_total", verb="store", result="ok") == 1
+    assert value(counted, "farmer_requests_total", verb="list", result="error") == 0
+    assert value(counted, "farmer_requests_in_progress", verb="store") == 0
+    assert value(counted, "farmer_received_bytes_total", purpose="store") == 1000
+    assert value(counted, "farmer_last_renter_contact_timestamp_seconds") == NOW_S
+
+
+def test_only_an_answer_in_full_counts_as_contact() -> None:
+    counted = metrics()
+    counted.request_started(Verb.STAT)
+    counted.request_finished(Verb.STAT, Result.REFUSED, 0.1)
+    assert value(counted, "farmer_last_renter_contact_timestamp_seconds") == 0
+    assert counted.activity.last_contact_s == 0
+
+
+def test_open_connections_are_those_opened_and_not_closed() -> None:
+    counted = busy()
+    assert value(counted, "farmer_connections") == 1
+    assert value(counted, "farmer_connections_accepted_total") == 2
+    assert value(counted, "farmer_connections_closed_total", reason="idle") == 1
+
+
+@pytest.mark.parametrize(
+    ("series", "label", "report"),
+    [
+        ("farmer_connections_closed_total", "reason", Metrics.connection_closed),
+        ("farmer_handshake_failures_total", "reason", Metrics.handshake_failed),
+        ("farmer_rejections_total", "reason", Metrics.refused),
+        ("farmer_audits_total", "result", lambda m, word: m.audited(word, 0.1)),
+        ("farmer_shards_purged_total", "cause", lambda m, word: m.purged(word, 1)),
+        ("farmer_log_messages_total", "level", Metrics.logged),
+    ],
+)
+def test_words_outside_the_closed_set_make_one_series(series: str, label: str, report) -> None:
+    counted = metrics()
+    for number in range(100):
+        report(counted, f"peer-{number}")
+    assert value(counted, series, **{label: "other"}) == 100
+    assert b"peer-" not in counted.exposition()
+
+
+def test_audit_results_feed_activity_and_refused_budgets_do_not() -> None:
+    counted = metrics()
+    for result in ("ok", "ok", "missing", "corrupt", "budget"):
+        counted.audited(result, 0.01)
+    assert (counted.activity.audits_passed, counted.activity.audits_failed) == (2, 2)
+    assert value(counted, "farmer_audit_last_success_timestamp_seconds") == NOW_S
+
+
+def test_a_bad_reload_keeps_the_time_of_the_last_good_one() -> None:
+    clock = [1.0]
+    counted = Metrics(lambda: STATUS, lambda: clock[0], LABELS)
+    clock[0] = 2.0
+    counted.reloaded(good=False)
+    assert value(counted, "farmer_config_last_reload_successful") == 0
+    assert value(counted, "farmer_config_last_reload_success_timestamp_seconds") == 1.0
+
+
+def test_gauges_are_the_status_at_the_scrape() -> None:
+    now = [STATUS]
+    counted = Metrics(lambda: now[0], lambda: NOW_S, LABELS)
+    assert value(counted, "farmer_volume_up", volume="attic") == 1
+    assert value(counted, "farmer_volume_up", volume="usb") == 0
+    assert value(counted, "farmer_state", state="degraded") == 1
+    assert value(counted, "farmer_alerts", alert="VolumeGone") == 1
+    assert value(counted, "farmer_volume_errors_total", volume="attic", operation="read") == 2
+    now[0] = replace(STATUS, volumes=(replace(ATTIC, used_bytes=7),), alerts=())
+    assert value(counted, "farmer_volume_used_bytes", volume="attic") == 7
+    assert value(counted, "farmer_volume_up", volume="usb") is None
+    assert value(counted, "farmer_alerts", alert="VolumeGone") is None
+
+
+def test_registration_asks_for_no_status() -> None:
+    def not_yet() -> NodeStatus:
+        raise AssertionError("asked too early")
+
+    Metrics(not_yet, lambda: NOW_S, LABELS)
+
+
+def test_two_farmers_in_one_process_do_not_meet() -> None:
+    one, other = metrics(), metrics()
+    one.shard_stored(5)
+    assert value(other, "farmer_shard_size_bytes_count") == 0
+
+
+def test_process_and_python_families_are_there() -> None:
+    names = set(re.findall(rb"^# TYPE (\S+)", metrics().exposition(), re.MULTILINE))
+    assert {b"process_cpu_seconds_total", b"python_info"} <= names
+    assert not [name for name in names if name.endswith(b"_created")]
+
+
+def test_the_page_of_metrics_has_the_table_of_the_registry() -> None:
+    page = docs.PAGE.read_text()
+    assert page == docs.with_table(page), "run python -m tests.monitor.docs"

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from farmer.model.status import NodeState
+from farmer.monitor import page
+from farmer.monitor.page import StatusPage, page_site
+from farmer.monitor.view import message
+from farmer.monitor.view import page as rendered
+from tests.monitor.sample import NOW_S, STATUS, metrics
+
+PEER = IPv4Address("TCP", "127.0.0.1", 40000)
+
+
+class Visit:
+    """One HTTP connection in memory."""
+
+    def __init__(self, factory, clock: Clock) -> None:
+        self.clock = clock
+        self.transport = StringTransport(peerAddress=PEER)
+        self.channel = factory.buildProtocol(PEER)
+        self.channel.makeConnection(self.transport)
+
+    def send(self, raw: bytes) -> bytes:
+        self.channel.dataReceived(raw)
+        return self.transport.value()
+
+    def lose(self) -> None:
+        from twisted.internet.error import ConnectionDone
+        from twisted.python.failure import Failure
+
+        self.channel.connectionLost(Failure(ConnectionDone()))
+
+
+class PageTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.status = STATUS
+        self.clock = Clock()
+        self.site = self.make_site(hosts=("nas.lan",))
+
+    def make_site(self, hosts=()):
+        root = StatusPage(lambda: self.status, metrics(), lambda: NOW_S, hosts)
+        return page_site(root, self.clock)
+
+    def visit(self) -> Visit:
+        visit = Visit(self.site, self.clock)
+        self.addCleanup(visit.lose)
+        return visit
+
+    def get(self, path: str, host: str | None = "localhost:4647", method: str = "GET"):
+        line = f"Host: {host}\r\n" if host is not None else ""
+        raw = f"{method} {path} HTTP/1.1\r\n{line}Connection: close\r\n\r\n".encode()
+        head, _, body = self.visit().send(raw).partition(b"\r\n\r\n")
+        first, *rest = head.decode().split("\r\n")
+        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in rest)}
+        return int(first.split()[1]), headers, body
+
+    def test_the_page_shows_the_status(self) -> None:
+        code, headers, body = self.get("/")
+        assert code == 200
+        assert headers["content-type"] == "text/html; charset=utf-8"
+        assert "VolumeGone" in body.decode()
+        assert "1.14 TB" in body.decode()
+
+    def test_every_answer_has_the_headers_that_keep_it_to_itself(self) -> None:
+        for path in ("/", "/metrics", "/nothing"):
+            _, headers, _ = self.get(path)
+            assert headers["server"] == "farmer"
+            assert "default-src 'none'" in headers["content-security-policy"]
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["cache-control"] == "no-store"
+
+    def test_metrics_are_the_exposition(self) -> None:
+        code, headers, body = self.get("/metrics")
+        assert (code, headers["content-type"]) == (200, page.EXPOSITION)
+        assert b"farmer_build_info{" in body
+
+    def test_the_status_document_is_json(self) -> None:
+        code, headers, body = self.get("/status.json")
+        assert (code, headers["content-type"]) == (200, "application/json")
+        assert json.loads(body)["node_id"] == str(STATUS.node_id)
+
+    def test_the_style_sheet_is_served_from_here(self) -> None:
+        code, headers, body = self.get("/style.css")
+        assert (code, headers["content-type"]) == (200, "text/css; charset=utf-8")
+        assert b"prefers-color-scheme" in body
+
+    def test_alive_in_every_state_and_ready_only_while_serving(self) -> None:
+        ready = {}
+        for state in NodeState:
+            self.status = replace(STATUS, state=state)
+            assert self.get("/healthz")[0] == 200
+            ready[state.value] = self.get("/readyz")[0]
+        assert ready == {"starting": 503, "running": 200, "degraded": 200, "draining": 503}
+
+    def test_unknown_paths_are_not_found(self) -> None:
+        for path in ("/nothing", "//", "/metrics/", "/../etc/passwd", "/%2e%2e/"):
+            assert self.get(path)[0] == 404, path
+
+    def test_only_reading_is_allowed(self) -> None:
+        for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW"):
+            code, headers, _ = self.get("/", method=method)
+            assert (code, headers["allow"]) == (405, "GET, HEAD"), method
+
+    def test_head_has_the_length_and_no_body(self) -> None:
+        code, headers, body = self.get("/healthz", method="HEAD")
+        assert (code, headers["content-length"], body) == (200, "6", b"")
+
+    def test_it_answers_to_loopback_and_its_own_name(self) -> None:
+        for host in (
+            "localhost",
+            "LOCALHOST:1",
+            "127.0.0.1:80",
+            "127.9.9.9",
+            "[::1]:4",
+            "nas.lan",
+        ):
+            assert self.get("/", host)[0] == 200, host
+
+    def test_it_answers_to_no_other_name(self) -> None:
+        for host in (
+            "evil.example",
+            "localhost.evil.example",
+            "192.168.1.4",
+            "",
+            "[::2]",
+            "a:b:c",
+        ):
+            assert self.get("/metrics", host)[0] == 421, host
+
+    def test_any_address_but_no_name_where_it_listens_on_all(self) -> None:
+        self.site = self.make_site(hosts=("*",))
+        assert self.get("/", "192.168.1.4:4647")[0] == 200
+        assert self.get("/", "[fd00::4]:4647")[0] == 200
+        assert self.get("/", "evil.example")[0] == 421
+
+    def test_a_request_without_a_host_is_turned_away(self) -> None:
+        assert self.visit().send(b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 421")
+
+    def test_an_idle_connection_is_closed(self) -> None:
+        visit = self.visit()
+        visit.send(b"GET / HTTP/1.1\r\n")
+        self.clock.advance(page.IDLE_S + 1)
+        assert visit.transport.disconnecting
+
+    def test_endless_headers_end_the_connection(self) -> None:
+        visit = self.visit()
+        visit.send(b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * 70_000)
+        assert visit.transport.disconnecting
+
+    def test_a_large_body_ends_the_connection(self) -> None:
+        declared, streamed = self.visit(), self.visit()
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+        declared.send(head + b"Content-Length: 10000000\r\n\r\n")
+        streamed.send(head + b"Transfer-Encoding: chunked\r\n\r\n2000\r\n" + b"x" * 0x2000)
+        assert declared.transport.disconnecting
+        assert streamed.transport.disconnecting
+
+    def test_a_small_body_is_thrown_away(self) -> None:
+        raw = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
+        assert self.visit().send(raw).startswith(b"HTTP/1.1 405")
+
+    def test_too_many_connections_are_turned_away(self) -> None:
+        for _ in range(page.CONNECTIONS_MAX):
+            self.visit()
+        assert self.site.buildProtocol(PEER) is None
+
+    def test_a_closed_connection_makes_room(self) -> None:
+        visits = [self.visit() for _ in range(page.CONNECTIONS_MAX - 1)]
+        Visit(self.site, self.clock).lose()
+        assert self.visit() not in visits
+
+
+def test_nothing_in_the_status_becomes_markup() -> None:
+    html = rendered(STATUS, metrics().activity, NOW_S)
+    assert "<script" not in html
+    assert "<b>&</b>" not in html
+    assert "/mnt/usb &lt;b&gt;&amp;&lt;/b&gt;" in html
+    assert "<i>" not in message("<i>", "<i>")
+
+
+def test_the_page_asks_nobody_else_for_anything() -> None:
+    html = rendered(STATUS, metrics().activity, NOW_S)
+    for word in ("http://", "https://", " style=", " onload", "javascript:"):
+        assert word not in html
+
+
+@pytest.mark.parametrize("state", list(NodeState))
+def test_every_state_has_words(state: NodeState) -> None:
+    bare = replace(STATUS, state=state, volumes=(), alerts=(), contracts=(), name="", listen=())
+    assert "<h1>00010203</h1>" in rendered(bare, metrics().activity, NOW_S)
