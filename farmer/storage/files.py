@@ -1,0 +1,210 @@
+"""The port through which the engine touches files, and the real files behind it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final, Protocol
+
+from farmer.storage.syscalls import punch_hole
+
+Buffer = bytes | bytearray | memoryview
+
+_IOV_MAX: Final = 512
+"""Buffers in one pwritev; Linux allows 1024."""
+
+_COMMON: Final = os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Access(Enum):
+    """How a file is opened; a path that is a symbolic link never is."""
+
+    READ = os.O_RDONLY
+    WRITE = os.O_RDWR
+    CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    """It must not exist yet."""
+    ENSURE = os.O_RDWR | os.O_CREAT
+    """It is made if it does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filesystem:
+    """How large the filesystem is and what an unprivileged user may still take, in bytes."""
+
+    size_bytes: int
+    free_bytes: int
+
+
+class Files(Protocol):
+    """Every file operation of the engine; each may block and raise `OSError`."""
+
+    def open(self, path: Path, access: Access) -> int:
+        """Return a descriptor; new files are readable by their owner alone."""
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        """Return *length* bytes, fewer only at the end of the file."""
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
+        """Write all of the buffers, one after the other."""
+
+    def sync_data(self, fd: int) -> None:
+        """Make the file's bytes and size durable (fdatasync)."""
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+
+    def preallocate(self, fd: int, length: int) -> None:
+        """Take the space for the first *length* bytes now; raises ENOSPC if it is not there."""
+
+    def punch(self, fd: int, offset: int, length: int) -> bool:
+        """Give the space of a range back; False where that is impossible."""
+
+    def truncate(self, fd: int, length: int) -> None:
+        """Cut the file off."""
+
+    def size(self, fd: int) -> int:
+        """Return the file's length in bytes."""
+
+    def allocated(self, path: Path) -> int:
+        """Return the bytes that a file or directory takes on the disk (st_blocks)."""
+
+    def exists(self, path: Path) -> bool:
+        """Say whether there is something of this name."""
+
+    def list(self, path: Path) -> list[str]:
+        """Return the names in a directory, sorted."""
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory for its owner alone; fine if it exists; its parent must."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename within the volume."""
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name; fine if it is gone already."""
+
+    def filesystem(self, path: Path) -> Filesystem:
+        """Return the size and the free space around a path."""
+
+    def lock(self, fd: int) -> bool:
+        """Take the exclusive lock of an open file; False if another process holds it."""
+
+
+class OsFiles:
+    """The operating system's files."""
+
+    def open(self, path: Path, access: Access) -> int:
+        """See `Files.open`."""
+        return os.open(path, access.value | _COMMON, 0o600)
+
+    def close(self, fd: int) -> None:
+        """See `Files.close`."""
+        os.close(fd)
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        """See `Files.pread`."""
+        data = os.pread(fd, length, offset)
+        if len(data) in {length, 0}:
+            return data
+        parts = [data]
+        have = len(data)
+        while have < length and (data := os.pread(fd, length - have, offset + have)):
+            parts.append(data)
+            have += len(data)
+        return b"".join(parts)
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
+        """See `Files.pwritev`."""
+        rest = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
+        while rest:
+            written = os.pwritev(fd, rest[:_IOV_MAX], offset)
+            offset += written
+            rest = _after(rest, written)
+
+    def sync_data(self, fd: int) -> None:
+        """See `Files.sync_data`."""
+        os.fdatasync(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        """See `Files.sync_directory`."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _COMMON)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def preallocate(self, fd: int, length: int) -> None:
+        """See `Files.preallocate`."""
+        os.posix_fallocate(fd, 0, length)
+
+    def punch(self, fd: int, offset: int, length: int) -> bool:
+        """See `Files.punch`."""
+        return punch_hole(fd, offset, length)
+
+    def truncate(self, fd: int, length: int) -> None:
+        """See `Files.truncate`."""
+        os.ftruncate(fd, length)
+
+    def size(self, fd: int) -> int:
+        """See `Files.size`."""
+        return os.fstat(fd).st_size
+
+    def allocated(self, path: Path) -> int:
+        """See `Files.allocated`."""
+        return path.lstat().st_blocks * 512
+
+    def exists(self, path: Path) -> bool:
+        """See `Files.exists`."""
+        try:
+            path.lstat()
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+                return False
+            raise
+        return True
+
+    def list(self, path: Path) -> list[str]:
+        """See `Files.list`."""
+        return sorted(entry.name for entry in path.iterdir())
+
+    def make_directory(self, path: Path) -> None:
+        """See `Files.make_directory`."""
+        path.mkdir(mode=0o700, exist_ok=True)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """See `Files.rename`."""
+        source.rename(target)
+
+    def unlink(self, path: Path) -> None:
+        """See `Files.unlink`."""
+        path.unlink(missing_ok=True)
+
+    def filesystem(self, path: Path) -> Filesystem:
+        """See `Files.filesystem`."""
+        answer = os.statvfs(path)
+        return Filesystem(answer.f_blocks * answer.f_frsize, answer.f_bavail * answer.f_frsize)
+
+    def lock(self, fd: int) -> bool:
+        """See `Files.lock`."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def _after(buffers: list[memoryview], written: int) -> list[memoryview]:
+    """Return what is left of the buffers after so many bytes were written."""
+    for index, buffer in enumerate(buffers):
+        if written < len(buffer):
+            return [buffer[written:], *buffers[index + 1 :]]
+        written -= len(buffer)
+    return []

@@ -1,0 +1,97 @@
+"""
+Marks: the records that say what became of earlier records.
+
+The payload of a marks record is a row of entries of 112 bytes:
+
+      0   1  action: 1 trash, 2 undelete, 3 gone, 4 quarantine
+      1   7  zeros
+      8   8  when, Unix ms; for trash, when it was given up
+     16   8  observed running time then, ms
+     24  32  renter's node id
+     56  32  shard id
+     88  16  segment uuid of the record that is meant
+    104   8  sequence of the record that is meant; older copies of the shard are meant too
+
+All marks of one group commit share one record.  A mark may go only when the record that it
+speaks of, and every older copy, is durably gone: else a rebuild would resurrect it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from farmer.model.ids import NodeId, ShardId
+from farmer.storage.records import Kind, RecordHeader, crc_bytes
+
+_ENTRY: Final = struct.Struct(">B7xQQ32s32s16sQ")
+MARK_BYTES: Final = _ENTRY.size
+
+
+class Action(IntEnum):
+    """What became of a record.  Disk values: never renumber."""
+
+    TRASH = 1
+    UNDELETE = 2
+    GONE = 3
+    QUARANTINE = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """One entry."""
+
+    action: Action
+    at_ms: int
+    observed_ms: int
+    renter: NodeId
+    shard: ShardId
+    segment: bytes
+    sequence: int
+
+
+def encode_marks(
+    marks: Iterable[Mark], segment: bytes, sequence: int
+) -> tuple[RecordHeader, list[bytes]]:
+    """Return a record of these marks: its header, and all its parts without the padding."""
+    payload = b"".join(
+        _ENTRY.pack(
+            mark.action,
+            mark.at_ms,
+            mark.observed_ms,
+            mark.renter.raw,
+            mark.shard.raw,
+            mark.segment,
+            mark.sequence,
+        )
+        for mark in marks
+    )
+    trailer = crc_bytes(payload)
+    header = RecordHeader(
+        kind=Kind.MARKS,
+        segment=segment,
+        sequence=sequence,
+        payload_bytes=len(payload),
+        trailer_bytes=len(trailer),
+        trailer_crc=int.from_bytes(crc_bytes(trailer), "big"),
+    )
+    return header, [header.encode(), payload, trailer]
+
+
+def decode_marks(payload: bytes) -> Iterator[Mark]:
+    """Yield the entries of a payload whose checksum was found right."""
+    for action, at_ms, observed_ms, renter, shard, segment, sequence in _ENTRY.iter_unpack(
+        payload[: len(payload) // MARK_BYTES * MARK_BYTES]
+    ):
+        yield Mark(
+            action=Action(action),
+            at_ms=at_ms,
+            observed_ms=observed_ms,
+            renter=NodeId(renter),
+            shard=ShardId(shard),
+            segment=segment,
+            sequence=sequence,
+        )

@@ -1,0 +1,321 @@
+"""
+How a record and a segment look on the disk: the one place that knows the offsets.
+
+Integers are big-endian.  A record begins at a multiple of 4096 bytes and is filled up with
+zeros to the next one, so that a scan can find the next record behind a damaged one, and a
+hole can give back exactly what a record takes.
+
+    Record      0   8  magic "FARMREC", zero            } these three and the CRC
+                8   2  version, 1                       } never move
+               10   1  kind: 1 shard, 2 marks, 3 staging
+               11   1  state of the shard when the record was written
+               12   4  flags: bit 0, copied here by a compaction
+               16  16  segment uuid: whose record this is, so that a stale one is not mistaken
+               32   8  sequence: rises with every record of the volume
+               40   8  payload length n, bytes
+               48   4  trailer length t, bytes
+               52   4  CRC32 of the trailer
+               56  32  shard id
+               88  32  renter's node id
+              120  16  contract id
+              136   8  stored at, Unix ms
+              144   8  gone at, Unix ms: end of the trash, or 0
+              152   8  observed running time when it was trashed, ms, or 0
+              160   8  staging: payload bytes known to be durable
+              168   8  staging: last activity, Unix ms
+              176   8  the contract's end, Unix ms: a hint, the contract book decides
+              184  68  zeros
+              252   4  CRC32 of the bytes 0 to 251
+              256   n  payload
+          256 + n   t  trailer
+
+    Trailer of a shard: 32 bytes of tree hash per 64 KiB block of the payload, then 4 bytes of
+    CRC32 per block.  Trailer of marks: 4 bytes, CRC32 of the payload.
+
+    Segment     0   8  magic "FARMSEG", zero
+                8   2  version, 1
+               10   6  zeros
+               16  16  volume uuid
+               32  16  segment uuid
+               48   8  number
+               56   8  first sequence
+               64   8  where the segment before this one ends, bytes: what lies behind was
+                       never acknowledged; 0 for the first
+               72   8  created at, Unix ms
+               80 172  zeros
+              252   4  CRC32 of the bytes 0 to 251
+              256   -  zeros up to 4096
+
+A file of one large shard is one record at offset 0, and its uuid is its name.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+from zlib import crc32
+
+from farmer.model.ids import ContractId, NodeId, ShardId
+from farmer.model.shard import (
+    BLOCK_BYTES,
+    BLOCK_CHECKSUM_BYTES,
+    BLOCK_HASH_BYTES,
+    RECORD_ALIGNMENT_BYTES,
+    RECORD_HEADER_BYTES,
+    ShardState,
+    block_count,
+)
+from farmer.storage.errors import FormatTooNewError
+from farmer.storage.files import Buffer
+
+RECORD_MAGIC: Final = b"FARMREC\0"
+SEGMENT_MAGIC: Final = b"FARMSEG\0"
+RECORD_VERSION: Final = 1
+SEGMENT_VERSION: Final = 1
+SEGMENT_HEADER_BYTES: Final = RECORD_ALIGNMENT_BYTES
+UUID_BYTES: Final = 16
+MOVED: Final = 1
+"""Flag of a record that a compaction copied."""
+
+_RECORD: Final = struct.Struct(">8sHBBI16sQQII32s32s16sQQQQQQ")
+_SEGMENT: Final = struct.Struct(">8sH6x16s16sQQQQ")
+_CRC: Final = struct.Struct(">I")
+_CRC_OFFSET: Final = RECORD_HEADER_BYTES - _CRC.size
+_VERSION: Final = struct.Struct(">H")
+
+NOBODY: Final = NodeId(bytes(32))
+NO_SHARD: Final = ShardId(bytes(32))
+NO_CONTRACT: Final = ContractId(bytes(16))
+
+
+class Kind(IntEnum):
+    """What a record is.  Disk values: never renumber."""
+
+    SHARD = 1
+    MARKS = 2
+    STAGING = 3
+
+
+class DamagedError(Exception):
+    """These bytes are no header of this segment; the scan goes on behind them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordHeader:
+    """The fixed front of every record."""
+
+    kind: Kind
+    segment: bytes
+    sequence: int
+    payload_bytes: int
+    trailer_bytes: int
+    trailer_crc: int
+    renter: NodeId = NOBODY
+    shard: ShardId = NO_SHARD
+    contract: ContractId = NO_CONTRACT
+    state: ShardState = ShardState.LIVE
+    flags: int = 0
+    stored_at_ms: int = 0
+    gone_at_ms: int = 0
+    observed_ms: int = 0
+    synced_bytes: int = 0
+    active_at_ms: int = 0
+    until_ms: int = 0
+
+    @property
+    def record_bytes(self) -> int:
+        """What the whole record takes on the disk."""
+        return aligned(RECORD_HEADER_BYTES + self.payload_bytes + self.trailer_bytes)
+
+    def encode(self) -> bytes:
+        """Return the 256 bytes."""
+        front = _RECORD.pack(
+            RECORD_MAGIC,
+            RECORD_VERSION,
+            self.kind,
+            self.state,
+            self.flags,
+            self.segment,
+            self.sequence,
+            self.payload_bytes,
+            self.trailer_bytes,
+            self.trailer_crc,
+            self.shard.raw,
+            self.renter.raw,
+            self.contract.raw,
+            self.stored_at_ms,
+            self.gone_at_ms,
+            self.observed_ms,
+            self.synced_bytes,
+            self.active_at_ms,
+            self.until_ms,
+        )
+        return _with_crc(front)
+
+
+def decode_record(raw: bytes, segment: bytes, where: str) -> RecordHeader:
+    """
+    Read the 256 bytes of a header that must belong to *segment*.
+
+    Raises:
+        DamagedError: not such a header.
+        FormatTooNewError: a sound header of a newer release; *where* names the file.
+
+    """
+    _check(raw, RECORD_MAGIC, RECORD_VERSION, where)
+    (
+        _magic, _version, kind, state, flags, uuid, sequence, payload, trailer, trailer_crc,
+        shard, renter, contract, stored_at, gone_at, observed, synced, active_at, until,
+    ) = _RECORD.unpack_from(raw)  # fmt: skip
+    if uuid != segment:
+        raise DamagedError("a record of another segment")
+    try:
+        return RecordHeader(
+            kind=Kind(kind),
+            segment=uuid,
+            sequence=sequence,
+            payload_bytes=payload,
+            trailer_bytes=trailer,
+            trailer_crc=trailer_crc,
+            renter=NodeId(renter),
+            shard=ShardId(shard),
+            contract=ContractId(contract),
+            state=ShardState(state),
+            flags=flags,
+            stored_at_ms=stored_at,
+            gone_at_ms=gone_at,
+            observed_ms=observed,
+            synced_bytes=synced,
+            active_at_ms=active_at,
+            until_ms=until,
+        )
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentHeader:
+    """The first 4096 bytes of a segment of the log."""
+
+    volume: bytes
+    segment: bytes
+    number: int
+    first_sequence: int
+    previous_end: int
+    created_at_ms: int
+
+    def encode(self) -> bytes:
+        """Return the 4096 bytes."""
+        front = _SEGMENT.pack(
+            SEGMENT_MAGIC,
+            SEGMENT_VERSION,
+            self.volume,
+            self.segment,
+            self.number,
+            self.first_sequence,
+            self.previous_end,
+            self.created_at_ms,
+        )
+        return _with_crc(front).ljust(SEGMENT_HEADER_BYTES, b"\0")
+
+
+def decode_segment(raw: bytes, where: str) -> SegmentHeader:
+    """Read a segment's header; raises as `decode_record`."""
+    _check(raw, SEGMENT_MAGIC, SEGMENT_VERSION, where)
+    _magic, _version, volume, segment, number, first, previous_end, created = _SEGMENT.unpack_from(
+        raw
+    )
+    return SegmentHeader(
+        volume=volume,
+        segment=segment,
+        number=number,
+        first_sequence=first,
+        previous_end=previous_end,
+        created_at_ms=created,
+    )
+
+
+def aligned(length: int) -> int:
+    """Return *length* rounded up to whole record alignments."""
+    return -(-length // RECORD_ALIGNMENT_BYTES) * RECORD_ALIGNMENT_BYTES
+
+
+def padding(length: int) -> bytes:
+    """Return the zeros between the end of a record's bytes and the next record."""
+    return bytes(aligned(length) - length)
+
+
+def tree_offset(size_bytes: int) -> int:
+    """Return where the tree hashes of a shard stand, from the record's start."""
+    return RECORD_HEADER_BYTES + size_bytes
+
+
+def checksums_offset(size_bytes: int) -> int:
+    """Return where the block checksums of a shard stand, from the record's start."""
+    return tree_offset(size_bytes) + BLOCK_HASH_BYTES * block_count(size_bytes)
+
+
+def trailer_length(size_bytes: int) -> int:
+    """Return the length of a shard's trailer."""
+    return (BLOCK_HASH_BYTES + BLOCK_CHECKSUM_BYTES) * block_count(size_bytes)
+
+
+class BlockChecksums:
+    """The CRC32 of each 64 KiB block of a shard, from any slicing of its bytes."""
+
+    def __init__(self) -> None:
+        self._done = bytearray()
+        self._crc = 0
+        self._filled = 0
+
+    def update(self, data: Buffer) -> None:
+        """Take the next bytes."""
+        view = memoryview(data)
+        while view:
+            part = view[: BLOCK_BYTES - self._filled]
+            self._crc = crc32(part, self._crc)
+            self._filled += len(part)
+            view = view[len(part) :]
+            if self._filled == BLOCK_BYTES:
+                self._close()
+
+    def finish(self) -> bytes:
+        """Return 4 bytes per block; an empty shard has one empty block."""
+        if self._filled or not self._done:
+            self._close()
+        return bytes(self._done)
+
+    def _close(self) -> None:
+        self._done += _CRC.pack(self._crc)
+        self._crc = 0
+        self._filled = 0
+
+
+def checksum_at(checksums: bytes, block: int) -> int:
+    """Return the CRC32 of one block."""
+    value: int = _CRC.unpack_from(checksums, block * _CRC.size)[0]
+    return value
+
+
+def crc_bytes(data: Buffer) -> bytes:
+    """Return the CRC32 of some bytes, as it is stored."""
+    return _CRC.pack(crc32(data))
+
+
+def _with_crc(front: bytes) -> bytes:
+    front = front.ljust(_CRC_OFFSET, b"\0")
+    return front + _CRC.pack(crc32(front))
+
+
+def _check(raw: bytes, magic: bytes, version: int, where: str) -> None:
+    if len(raw) < RECORD_HEADER_BYTES or raw[: len(magic)] != magic:
+        raise DamagedError("no header")
+    if crc32(raw[:_CRC_OFFSET]) != _CRC.unpack_from(raw, _CRC_OFFSET)[0]:
+        raise DamagedError("a damaged header")
+    (found,) = _VERSION.unpack_from(raw, len(magic))
+    if found > version:
+        raise FormatTooNewError(
+            f"{where} has format {found}; this release reads up to {version}: use a newer one"
+        )
