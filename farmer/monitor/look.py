@@ -4,13 +4,13 @@ from typing import Final
 
 _DARK: Final = """
 --bg:#0d1117;--card:#151b23;--fg:#e6edf3;--mute:#8d98a5;--line:#262e38;--link:#7ab0ff;
---live:#60a5fa;--trash:#fbbf24;--reserved:#a78bfa;--kept:#586371;--free:#262e38;
+--live:#60a5fa;--trash:#fbbf24;--reserved:#a78bfa;--kept:#586371;--free:#262e38;--gap:#7f1d1d;
 --ok:#4ade80;--okbg:#11301f;--warn:#fbbf24;--warnbg:#3a2a0a;--bad:#f87171;--badbg:#3b1418
 """
 
 _LIGHT: Final = """
 --bg:#f5f6f8;--card:#fff;--fg:#14181f;--mute:#5c6673;--line:#e3e7ec;--link:#1d4ed8;
---live:#2563eb;--trash:#d97706;--reserved:#7c3aed;--kept:#a3adba;--free:#e3e7ec;
+--live:#2563eb;--trash:#d97706;--reserved:#7c3aed;--kept:#a3adba;--free:#e3e7ec;--gap:#fca5a5;
 --ok:#166534;--okbg:#dcfce7;--warn:#92400e;--warnbg:#fef3c7;--bad:#991b1b;--badbg:#fee2e2
 """
 
@@ -54,6 +54,7 @@ rect.live,i.live{fill:var(--live);background:var(--live)}
 rect.trash,i.trash{fill:var(--trash);background:var(--trash)}
 rect.reserved,i.reserved{fill:var(--reserved);background:var(--reserved)}
 rect.kept,i.kept{fill:var(--kept);background:var(--kept)}
+rect.gap,i.gap{fill:var(--gap);background:var(--gap)}
 rect.free,i.free{fill:var(--free);background:var(--free)}
 ul.legend{list-style:none;margin:12px 0 0;padding:0}
 .legend li{display:flex;gap:9px;align-items:center;padding:2px 0}

@@ -125,14 +125,18 @@ def _figure(heading: str, value: str, below: str) -> str:
 
 
 def _bytes_card(volumes: tuple[VolumeStatus, ...]) -> str:
-    parts = (
+    parts: tuple[tuple[str, str, int], ...] = (
         ("live", "Shards", sum(v.used_bytes for v in volumes)),
         ("trash", "Trash, gone within 7 days", sum(v.trash_bytes for v in volumes)),
         ("reserved", "Promised to stores under way", sum(v.reserved_bytes for v in volumes)),
         ("kept", "Kept for index and tidying up", sum(v.allowance_bytes for v in volumes)),
         ("free", "Free to rent", sum(v.free_bytes for v in volumes)),
     )
-    total = max(sum(v.quota_bytes for v in volumes), sum(amount for _, _, amount in parts), 1)
+    quota = sum(volume.quota_bytes for volume in volumes)
+    gap = quota - sum(amount for _, _, amount in parts)
+    if gap > 0:
+        parts = (*parts, ("gap", "Offered, but not there on the disks now", gap))
+    total = max(sum(amount for _, _, amount in parts), 1)
     legend = "".join(
         f'<li><i class="{kind}"></i><span>{name}</span><b>{size(amount)}</b></li>'
         for kind, name, amount in parts

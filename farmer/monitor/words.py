@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 
@@ -11,9 +12,11 @@ def count(number: int) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """Return what share of *whole* the *part* is; nothing of nothing is 0 %."""
+    """Return what share of *whole* the *part* is; only all is 100 %, only nothing is 0 %."""
     share = 100 * part / whole if whole else 0.0
-    return f"{share:.1f} %" if 0 < share < 10 else f"{share:.0f} %"
+    if 99 < share < 100:
+        return f"{math.floor(share * 100) / 100:.2f} %"
+    return f"{max(share, 0.1):.1f} %" if 0 < share < 10 else f"{share:.0f} %"
 
 
 def moment(unix_s: float) -> str:
