@@ -1,0 +1,195 @@
+"""The program `farmer`: the owner's words in, words and an exit code out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, Final
+
+from farmer.cli import exits
+from farmer.cli.exits import CommandError
+from farmer.running.home import Home, HomeError
+from farmer.units import parse_duration, parse_money, parse_size
+
+DESCRIPTION: Final = "Rent out spare disk: store shards, prove that they are there, serve them."
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    os.umask(0o077)
+    options = parser().parse_args(words)
+    home = Home.find(options.home, options.config, os.environ, os.getuid())
+    try:
+        return _run(options.action, home, options)
+    except CommandError as error:
+        return _fail(str(error), error.code)
+    except HomeError as error:
+        return _fail(str(error), exits.FAILED)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python must not complain at the last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.FAILED
+    except Exception as error:
+        return _translated(error)
+
+
+def _run(action: str, home: Home, options: argparse.Namespace) -> int:
+    module, _, name = action.partition(":")
+    command: Callable[[Home, argparse.Namespace], int]
+    command = getattr(import_module(f"farmer.cli.{module}"), name)
+    return command(home, options)
+
+
+def _translated(error: Exception) -> int:
+    """Turn the errors of the slow imports into words; what is left is our bug."""
+    from farmer.identity.keys import IdentityError
+    from farmer.running.locks import HomeLockedError
+    from farmer.settings.loader import SettingsError
+    from farmer.storage.errors import StorageError
+
+    match error:
+        case SettingsError():
+            print(error, file=sys.stderr)
+            count = len(error.faults)
+            mistakes = "1 mistake" if count == 1 else f"{count} mistakes"
+            return _fail(f"{mistakes} in the settings", exits.BAD_SETTINGS)
+        case HomeLockedError():
+            return _fail(f"{error}: a farmer runs there already, or is being changed", 1)
+        case IdentityError() | StorageError() | ValueError():
+            return _fail(str(error), exits.FAILED)
+        case OSError():
+            return _fail(f"{error.strerror or error}: {error.filename or ''}", exits.FAILED)
+    raise error
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"farmer: {message}", file=sys.stderr)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the grammar of the command line."""
+    top = argparse.ArgumentParser("farmer", description=DESCRIPTION)
+    top.add_argument("--home", metavar="DIR", help="keep everything under DIR (or FARMER_HOME)")
+    top.add_argument("--config", metavar="FILE", help="read the settings from FILE")
+    verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_running(verbs)
+    _add_renting(verbs)
+    _add_keeping(verbs)
+    return top
+
+
+Verbs = Any
+"""What `add_subparsers` returns; argparse does not name it in public."""
+
+
+def _add_running(verbs: Verbs) -> None:
+    init = _add(verbs, "init", "make a home, settings and volumes", "owner_settings:init")
+    init.add_argument("--yes", action="store_true", help="ask nothing, take the defaults")
+    init.add_argument("--volume", metavar="PATH=SIZE", action="append", default=[])
+    init.add_argument("--listen", metavar="HOST:PORT", action="append", default=[])
+    init.add_argument("--page", metavar="HOST:PORT", default="")
+    init.add_argument("--announce", metavar="HOST:PORT", action="append", default=[])
+    init.add_argument("--name", default="")
+    _add(verbs, "run", "serve, in the foreground", "owner_run:run")
+    _add(verbs, "status", "how the farmer is", "owner_status:status", json=True)
+    _add(verbs, "metrics", "what Prometheus would scrape", "owner_status:metrics")
+    _add(verbs, "version", "the release", "owner_status:version", json=True)
+
+
+def _add_renting(verbs: Verbs) -> None:
+    invite = _add(verbs, "invite", "offer a contract", "owner_rent:invite", json=True)
+    below = invite.add_subparsers(metavar="[list|withdraw]")
+    invite.add_argument("--space", type=_size, metavar="SIZE", help="like 200GB")
+    _add_duration(invite, "--for", "how long the contract lasts, like 90d")
+    invite.add_argument("--expires", type=_duration, metavar="DURATION", default="7d")
+    invite.add_argument("--price", type=_money, metavar="AMOUNT", help="per TB and 30 days")
+    invite.add_argument("--price-served", type=_money, metavar="AMOUNT", help="per TB retrieved")
+    invite.add_argument("--currency", help="like EUR; default: the settings' price")
+    _add(below, "list", "open invites", "owner_rent:invite_list", json=True)
+    withdraw = _add(below, "withdraw", "take one back", "owner_rent:invite_withdraw", json=True)
+    withdraw.add_argument("serial", metavar="SERIAL")
+
+    contracts = _group(verbs, "contract", "the renters' contracts")
+    _add(contracts, "list", "all of them", "owner_rent:contract_list", json=True)
+    for name, what in (
+        ("show", "one of them"),
+        ("extend", "let one end later"),
+        ("end", "end one now"),
+    ):
+        verb = _add(contracts, name, what, f"owner_rent:contract_{name}", json=True)
+        verb.add_argument("contract", metavar="CONTRACT", help="its id, or the first 8 digits")
+        if name == "extend":
+            _add_duration(verb, "--for", "by how much, like 30d", default="0s")
+            verb.add_argument("--space", type=_size, metavar="SIZE", help="and to how much space")
+
+
+def _add_keeping(verbs: Verbs) -> None:
+    volumes = _group(verbs, "volume", "the directories that hold shards")
+    _add(volumes, "list", "how they are", "owner_volumes:volume_list", json=True)
+    add = _add(volumes, "add", "rent out another directory", "owner_volumes:volume_add", json=True)
+    add.add_argument("volume", metavar="PATH=SIZE")
+    rebuild = _add(
+        volumes, "rebuild", "make a new index from the shards", "owner_volumes:volume_rebuild"
+    )
+    rebuild.add_argument("path", metavar="PATH")
+
+    identities = _group(verbs, "identity", "who this farmer is")
+    _add(identities, "show", "node id and path", "owner_rent:identity_show", json=True)
+    clock = _group(verbs, "clock", "the machine's clock")
+    _add(clock, "confirm", "the clock is right", "owner_rent:clock_confirm", json=True)
+
+    config = _group(verbs, "config", "the settings")
+    check = _add(config, "check", "find all mistakes", "owner_settings:check")
+    check.add_argument("file", nargs="?", metavar="FILE")
+    show = _add(config, "show", "the settings in force", "owner_settings:show", json=True)
+    show.add_argument("--origin", action="store_true", help="and where each comes from")
+    _add(config, "schema", "JSON Schema for editors", "owner_settings:schema")
+    _add(config, "example", "a commented example", "owner_settings:print_example")
+
+
+def _group(verbs: Verbs, name: str, what: str) -> Verbs:
+    group = verbs.add_parser(name, help=what, description=what)
+    return group.add_subparsers(metavar="COMMAND", required=True)
+
+
+def _add(
+    verbs: Verbs, name: str, what: str, action: str, *, json: bool = False
+) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
+    verb.set_defaults(action=action, json=False)
+    if json:
+        verb.add_argument("--json", action="store_true", help="for scripts")
+    return verb
+
+
+def _add_duration(
+    verb: argparse.ArgumentParser, flag: str, what: str, default: str | None = None
+) -> None:
+    verb.add_argument(
+        flag, type=_duration, metavar="DURATION", dest="duration", default=default, help=what
+    )
+
+
+def _typed(parse: Callable[[str], int]) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert
+
+
+_size = _typed(parse_size)
+_duration = _typed(parse_duration)
+_money = _typed(parse_money)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

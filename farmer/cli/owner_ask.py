@@ -1,0 +1,48 @@
+"""Asking the running farmer, or doing it ourselves under the home's lock when none runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from farmer.cli.exits import NOT_RUNNING, CommandError
+from farmer.running.caller import FarmerRefusedError, NotRunningError, call
+from farmer.running.home import Home
+
+
+def ask_running(home: Home, verb: str, words: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the running farmer's answer; `CommandError` if there is none, or it says no."""
+    try:
+        return call(home, verb, words)
+    except NotRunningError as error:
+        raise CommandError(f"{error}; start it with: farmer run", NOT_RUNNING) from error
+    except FarmerRefusedError as error:
+        raise CommandError(str(error)) from error
+
+
+def ask(home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer of the running farmer, else do *verb* here, under the home's lock."""
+    if not home.exists:
+        home.check()
+        raise CommandError(
+            f"there is no farmer in {home.state} yet; make one with: farmer init, or farmer run"
+        )
+    try:
+        return call(home, verb, words)
+    except FarmerRefusedError as error:
+        raise CommandError(str(error)) from error
+    except NotRunningError:
+        return _do_here(home, verb, words)
+
+
+def _do_here(home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
+    from farmer.cli.owner_settings import load_settings
+    from farmer.running.desk import OwnerError
+    from farmer.running.locks import HomeLock
+    from farmer.running.offline import do
+
+    settings = load_settings(home).settings
+    with HomeLock(home.lock):
+        try:
+            return do(home, settings, verb, words)
+        except OwnerError as error:
+            raise CommandError(str(error)) from error

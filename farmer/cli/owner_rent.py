@@ -1,0 +1,145 @@
+"""`farmer invite`, `contract`, `clock`: what renters are offered and hold."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from typing import Any
+
+from farmer.cli.exits import OK
+from farmer.cli.owner_ask import ask
+from farmer.cli.tables import table, visible
+from farmer.running.home import Home
+from farmer.units import exact_money, format_duration, format_size
+
+
+def invite(home: Home, options: argparse.Namespace) -> int:
+    """Make an invite and print its line."""
+    answer = ask(
+        home,
+        "invite",
+        {
+            "space_bytes": options.space,
+            "duration_ms": options.duration,
+            "expires_ms": options.expires,
+            "stored_micros": options.price,
+            "served_micros": options.price_served,
+            "currency": options.currency,
+        },
+    )
+    return _print(options, answer, [answer["invite"]])
+
+
+def invite_list(home: Home, options: argparse.Namespace) -> int:
+    """Print the invites that nobody has redeemed yet."""
+    answer = ask(home, "invites", {})
+    rows = [
+        (
+            row["serial"],
+            format_size(row["space_bytes"]),
+            format_duration(row["duration_ms"]),
+            _day(row["expires_at_ms"]),
+            row["invite"],
+        )
+        for row in answer["invites"]
+    ]
+    head = ("SERIAL", "SPACE", "FOR", "EXPIRES", "INVITE")
+    return _print(options, answer, table(head, rows) if rows else ["no open invites"])
+
+
+def invite_withdraw(home: Home, options: argparse.Namespace) -> int:
+    """Take an open invite back."""
+    answer = ask(home, "invite-withdraw", {"serial": options.serial})
+    return _print(options, answer, [f"withdrawn: {answer['serial']}"])
+
+
+def contract_list(home: Home, options: argparse.Namespace) -> int:
+    """Print all contracts."""
+    answer = ask(home, "contracts", {})
+    rows = [_row(row) for row in answer["contracts"]]
+    head = ("CONTRACT", "RENTER", "STAGE", "SPACE", "USED", "UNTIL", "PRICE")
+    return _print(options, answer, table(head, rows) if rows else ["no contracts"])
+
+
+def contract_show(home: Home, options: argparse.Namespace) -> int:
+    """Print one contract."""
+    answer = ask(home, "contract", {"contract": options.contract})
+    return _print(options, answer, _facts(answer["contract"]))
+
+
+def contract_extend(home: Home, options: argparse.Namespace) -> int:
+    """Let a contract end later."""
+    words = {
+        "contract": options.contract,
+        "for_ms": options.duration,
+        "space_bytes": options.space,
+    }
+    answer = ask(home, "contract-extend", words)
+    return _print(options, answer, _facts(answer["contract"]))
+
+
+def contract_end(home: Home, options: argparse.Namespace) -> int:
+    """End a contract now; grace and trash follow."""
+    answer = ask(home, "contract-end", {"contract": options.contract})
+    return _print(options, answer, _facts(answer["contract"]))
+
+
+def clock_confirm(home: Home, options: argparse.Namespace) -> int:
+    """Tell the farmer that the machine's clock is right."""
+    answer = ask(home, "clock-confirm", {})
+    return _print(options, answer, [f"the clock is right: it is {_day(answer['now_ms'])}"])
+
+
+def identity_show(home: Home, options: argparse.Namespace) -> int:
+    """Print who this farmer is."""
+    from farmer.identity.keys import Identity
+
+    home.check()
+    identity = Identity.load(home.identity)
+    answer = {"schema": 1, "node_id": str(identity.node_id), "path": str(home.identity)}
+    return _print(options, answer, [f"node id  {identity.node_id}", f"path     {home.identity}"])
+
+
+def _row(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["contract"][:8],
+        row["renter"][:16],
+        row["stage"],
+        format_size(row["space_bytes"]),
+        "-" if row["used_bytes"] is None else format_size(row["used_bytes"]),
+        _day(row["until_ms"]),
+        _price(row),
+    )
+
+
+def _facts(row: dict[str, Any]) -> list[str]:
+    facts = {
+        "contract": row["contract"],
+        "renter": row["renter"],
+        "stage": row["stage"],
+        "space": format_size(row["space_bytes"]),
+        "from": _day(row["from_ms"]),
+        "until": _day(row["until_ms"]),
+        "price": _price(row),
+        "revision": str(row["revision"]),
+    }
+    return [f"{name:9} {text}" for name, text in facts.items()]
+
+
+def _price(row: dict[str, Any]) -> str:
+    price = row["price"]
+    if not price["stored_micros"] and not price["served_micros"]:
+        return "free"
+    stored, served = exact_money(price["stored_micros"]), exact_money(price["served_micros"])
+    return f"{stored} + {served} {visible(price['currency'])}"
+
+
+def _day(at_ms: int) -> str:
+    moment = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC)
+    return moment.strftime("%Y-%m-%d %H:%MZ")
+
+
+def _print(options: argparse.Namespace, answer: dict[str, Any], lines: list[str]) -> int:
+    print(json.dumps(answer, indent=2) if options.json else "\n".join(lines))
+    return OK

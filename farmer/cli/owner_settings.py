@@ -1,0 +1,131 @@
+"""`farmer config` and `farmer init`: the settings, looked at and first written."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from farmer.cli.exits import OK, CommandError
+from farmer.running.home import Home
+from farmer.settings.kinds import ADDRESS, NAME, QUOTA
+from farmer.settings.loader import Loaded, load, load_text
+from farmer.settings.printed import example, flat, json_schema, plain
+from farmer.settings.schema import DEFAULTS
+from farmer.settings.written import VolumeLine, settings_text
+from farmer.units import format_size
+
+SCHEMA = 1
+
+
+def load_settings(home: Home) -> Loaded:
+    """Return the settings of a home: its file, if there is one, and the environment."""
+    return load(home.settings if home.settings.exists() else None, os.environ)
+
+
+def check(home: Home, options: argparse.Namespace) -> int:
+    """Read a settings file and say whether it is good."""
+    path = Path(options.file) if options.file else home.settings
+    if options.file or path.exists():
+        load(path, os.environ)
+        print(f"{path}: good")
+    else:
+        load(None, os.environ)
+        print(f"{path} does not exist, the defaults hold: good")
+    return OK
+
+
+def show(home: Home, options: argparse.Namespace) -> int:
+    """Print the settings in force."""
+    loaded = load_settings(home)
+    if options.json:
+        document = {"schema": SCHEMA, "settings": plain(loaded.settings)}
+        if options.origin:
+            document["origins"] = loaded.origins
+        print(json.dumps(document, indent=2))
+        return OK
+    rows = list(flat(loaded.settings))
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        origin = loaded.origins.get(name) or loaded.origins.get(name.rpartition(".")[0], "default")
+        print(f"{name:{width}}  {text}" + (f"    # {origin}" if options.origin else ""))
+    return OK
+
+
+def schema(_home: Home, _options: argparse.Namespace) -> int:
+    """Print the JSON Schema of the settings file."""
+    print(json.dumps(json_schema(), indent=2))
+    return OK
+
+
+def print_example(_home: Home, _options: argparse.Namespace) -> int:
+    """Print the commented example."""
+    sys.stdout.write(example())
+    return OK
+
+
+def init(home: Home, options: argparse.Namespace) -> int:
+    """Make a home with settings, identity and volumes; never over existing ones."""
+    from farmer.running.birth import make_farmer
+
+    if home.settings.exists():
+        raise CommandError(
+            f"{home.settings} exists already and is never overwritten. Change it with an editor, "
+            "or add a disk with: farmer volume add PATH=SIZE"
+        )
+    if not options.yes and sys.stdin.isatty():
+        _ask(home, options, input)
+    text = settings_text(
+        name=options.name,
+        shards=options.listen,
+        page=options.page,
+        announce=options.announce,
+        volumes=[VolumeLine.parse(text) for text in options.volume],
+    )
+    settings = load_text(text, "the settings to be written", {}).settings
+    made = make_farmer(home, settings, text)
+    print(f"home       {home.state}")
+    print(f"settings   {home.settings}")
+    print(f"node id    {made.node_id}")
+    for path, quota_bytes in made.volumes:
+        print(f"volume     {path} ({format_size(quota_bytes)})")
+    print("Start it with: farmer" + _home_words(options) + " run")
+    return OK
+
+
+def _home_words(options: argparse.Namespace) -> str:
+    return f" --home {options.home}" if options.home else ""
+
+
+def _ask(home: Home, options: argparse.Namespace, ask: Callable[[str], str]) -> None:
+    """Ask what was not given; an empty answer takes the default."""
+    if not options.volume:
+        path = _answer(ask, "Directory to rent out", str(home.volume), _absolute)
+        size = _answer(ask, "How much of it", "10GB", lambda text: str(QUOTA.parse(text)))
+        options.volume = [f"{path}={size}"]
+    if not options.name:
+        options.name = _answer(ask, "Name of this farmer", os.uname().nodename, NAME.parse)
+    if not options.listen:
+        usual = DEFAULTS.listen.shards[0]
+        options.listen = [_answer(ask, "Address for renters", usual, ADDRESS.parse)]
+    if not options.announce:
+        question = "Address that renters outside can reach, host:port (empty: this machine's own)"
+        found = _answer(ask, question, "", lambda text: text and ADDRESS.parse(text))
+        options.announce = [found] if found else []
+
+
+def _answer(
+    ask: Callable[[str], str], question: str, usual: str, parse: Callable[[str], str]
+) -> str:
+    while True:
+        try:
+            return parse(ask(f"{question} [{usual}]: ").strip() or usual)
+        except ValueError as error:
+            print(f"  {error}")
+
+
+def _absolute(text: str) -> str:
+    return str(Path(text).expanduser().absolute())

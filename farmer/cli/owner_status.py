@@ -1,0 +1,99 @@
+"""`farmer status`, `metrics` and `version`: what the running farmer says of itself, fast."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from farmer.cli.exits import CRITICAL, DEGRADED, NOT_RUNNING, OK
+from farmer.cli.owner_ask import ask_running
+from farmer.cli.tables import table
+from farmer.running.caller import NotRunningError, call
+from farmer.running.home import Home
+from farmer.units import format_duration, format_size
+from farmer.version import VERSION
+
+STOPPED: dict[str, Any] = {
+    "schema": 1,
+    "state": "stopped",
+    "node_id": None,
+    "listen": [],
+    "page": "",
+    "volumes": [],
+    "alerts": [],
+}
+"""What a script reads when no farmer runs; the exit code says so too."""
+
+_DEAD = ("failing", "gone")
+_WELL = ("healthy", "full")
+
+
+def status(home: Home, options: argparse.Namespace) -> int:
+    """Print how the farmer is; the exit code says it too."""
+    try:
+        document = call(home, "status")
+    except NotRunningError as error:
+        if options.json:
+            print(json.dumps(STOPPED, indent=2))
+        print(f"farmer: {error}; start it with: farmer run", file=sys.stderr)
+        return NOT_RUNNING
+    if options.json:
+        print(json.dumps(document, indent=2))
+    else:
+        print("\n".join(lines_of(document, time.time() * 1000)))
+    return exit_code(document)
+
+
+def exit_code(document: dict[str, Any]) -> int:
+    """Return 0 if all is well, 4 if something needs the owner, 5 if no volume serves."""
+    states = [volume["state"] for volume in document["volumes"]]
+    if states and all(state in _DEAD for state in states):
+        return CRITICAL
+    degraded = document["state"] == "degraded" or document["alerts"]
+    return DEGRADED if degraded or any(state not in _WELL for state in states) else OK
+
+
+def lines_of(document: dict[str, Any], now_ms: float) -> list[str]:
+    """Return the status for a person."""
+    name = f" {document['name']}" if document["name"] else ""
+    up = format_duration(int(now_ms) - document["started_at_ms"])
+    contracts = document["contracts"]
+    lines = [
+        f"farmer{name} is {document['state']}, for {up} (version {document['version']})",
+        f"  node id    {document['node_id']}",
+        f"  renters    {', '.join(document['listen'])}",
+        f"  announced  {', '.join(document['announce'])}",
+        f"  page       http://{document['page']}/",
+        f"  contracts  {contracts.get('active', 0)} active, {contracts.get('grace', 0)} in grace, "
+        f"{document['open_invites']} open invites, {document['sessions']} sessions",
+        "",
+    ]
+    lines += table(
+        ("VOLUME", "STATE", "QUOTA", "USED", "RESERVED", "TRASH", "FREE", "SHARDS"),
+        [_volume_row(volume) for volume in document["volumes"]],
+    )
+    for alert in document["alerts"]:
+        lines += ["", f"! {alert['name']}: {alert['message']}"]
+        lines += [f"  type: {alert['command']}"] if alert["command"] else []
+    return lines
+
+
+def _volume_row(volume: dict[str, Any]) -> tuple[str, ...]:
+    sizes = ("quota_bytes", "used_bytes", "reserved_bytes", "trash_bytes", "free_bytes")
+    shown = [format_size(volume[size]) for size in sizes]
+    return (volume["path"], volume["state"], *shown, str(volume["shards"]))
+
+
+def metrics(home: Home, _options: argparse.Namespace) -> int:
+    """Print what Prometheus would scrape."""
+    sys.stdout.write(ask_running(home, "metrics")["text"])
+    return OK
+
+
+def version(_home: Home, options: argparse.Namespace) -> int:
+    """Print the release."""
+    print(json.dumps({"schema": 1, "version": VERSION}) if options.json else f"farmer {VERSION}")
+    return OK

@@ -1,0 +1,70 @@
+"""Which addresses an invite names: what the owner announces, else what we really listen on."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from farmer.settings.kinds import join_address, split_address
+
+_V4_PROBE: Final = ("192.0.2.1", 9)
+_V6_PROBE: Final = ("2001:db8::1", 9)
+"""Documentation addresses (RFC 5737, RFC 3849): asked for the way there, never sent to."""
+
+
+class NoAddressError(Exception):
+    """There is nothing that an invite could name."""
+
+
+def announced(
+    announce: Iterable[str], listening: Iterable[str], local: Callable[[], list[str]]
+) -> tuple[str, ...]:
+    """
+    Return the addresses for invites: never 0.0.0.0, never port 0.
+
+    *listening* is where the farmer listens; every-address ones are replaced by what *local*
+    returns, this machine's own addresses.
+
+    Raises:
+        NoAddressError: nothing announced, and the port is not known yet.
+
+    """
+    chosen = tuple(announce)
+    if chosen:
+        return chosen
+    found: list[str] = []
+    for address in listening:
+        host, port = split_address(address)
+        if port:
+            hosts = _hosts(host, local)
+            found += [join_address(one, port) for one in hosts]
+    if not found:
+        raise NoAddressError(
+            "an invite names the farmer's address, which is not known yet: start the farmer, or "
+            "set announce: in the settings"
+        )
+    return tuple(dict.fromkeys(found))
+
+
+def _hosts(host: str, local: Callable[[], list[str]]) -> list[str]:
+    if host not in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
+        return [host]
+    own = [one for one in local() if host == "::" or ":" not in one]
+    return own or ["127.0.0.1"]
+
+
+def local_addresses() -> list[str]:
+    """Return the addresses from which this machine would call the world, IPv4 first."""
+    found = []
+    for family, probe in ((socket.AF_INET, _V4_PROBE), (socket.AF_INET6, _V6_PROBE)):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as wire:
+                wire.connect(probe)
+                address = str(wire.getsockname()[0])
+        except OSError:
+            continue
+        if not ipaddress.ip_address(address).is_link_local:
+            found.append(address)
+    return found
