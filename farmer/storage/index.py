@@ -1,0 +1,286 @@
+"""
+The index: where each shard is, in SQLite.  A cache of the log, never the truth.
+
+It is consistent at any crash (WAL), but may lag behind after a power loss
+(synchronous=NORMAL): it knows the position of the log up to which it is right, and the rest
+is replayed.  Totals are kept in the same transactions, so that a start counts nothing.
+Written by one thread; read by many, over a small pool of connections.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from farmer.model.ids import NodeId, ShardId
+from farmer.storage.errors import FormatTooNewError
+from farmer.storage.places import Doomed, Place, Position, Row, Segment
+from farmer.storage.quota import Changes, Tally
+from farmer.storage.transaction import ROW, Transaction
+
+INDEX_VERSION: Final = 1
+INDEX_NAME: Final = "index.sqlite"
+INDEX_FILES: Final = (INDEX_NAME, f"{INDEX_NAME}-wal", f"{INDEX_NAME}-shm")
+
+_PAGE_BYTES: Final = 4096
+_READERS: Final = 4
+"""Look-ups that run at once; each costs a connection with a small cache."""
+
+_WRITER_CACHE_KIB: Final = 4096
+_READER_CACHE_KIB: Final = 512
+WAL_BYTES_MAX: Final = 3 * 1024 * 1024
+"""The write-ahead log is written back and cut off beyond this; a batch may add 2 MiB."""
+
+_SCHEMA: Final = """
+CREATE TABLE state (
+  one INTEGER PRIMARY KEY, version INTEGER, volume BLOB, complete INTEGER,
+  segment INTEGER, offset INTEGER, next_sequence INTEGER, clean INTEGER);
+CREATE TABLE renters (id INTEGER PRIMARY KEY, renter BLOB UNIQUE NOT NULL);
+CREATE TABLE contracts (id INTEGER PRIMARY KEY, contract BLOB UNIQUE NOT NULL);
+CREATE TABLE usage (
+  renter INTEGER PRIMARY KEY, live INTEGER, trash INTEGER, shards INTEGER, files INTEGER,
+  quarantined INTEGER);
+CREATE TABLE shards (
+  renter INTEGER NOT NULL, shard BLOB NOT NULL, segment INTEGER, offset INTEGER, file BLOB,
+  size INTEGER, contract INTEGER, stored INTEGER, sequence INTEGER, state INTEGER,
+  gone INTEGER, observed INTEGER,
+  PRIMARY KEY (renter, shard)) WITHOUT ROWID;
+CREATE INDEX trash ON shards (gone) WHERE state = 1;
+CREATE TABLE segments (
+  number INTEGER PRIMARY KEY, uuid BLOB, size INTEGER, live INTEGER, punched INTEGER);
+CREATE TABLE marks (
+  sequence INTEGER PRIMARY KEY, segment INTEGER, offset INTEGER, length INTEGER);
+CREATE TABLE doomed (
+  sequence INTEGER PRIMARY KEY, segment INTEGER, offset INTEGER, length INTEGER, file BLOB,
+  renter INTEGER, shard BLOB);
+CREATE INDEX doomed_shards ON doomed (renter, shard);
+CREATE TABLE staged (file BLOB PRIMARY KEY) WITHOUT ROWID;
+"""
+
+
+class IndexDamagedError(Exception):
+    """The index is missing, unfinished, of another volume, or not readable: rebuild it."""
+
+
+class Index:
+    """One volume's index, open.  Raises `sqlite3.Error` when its file fails."""
+
+    def __init__(self, path: Path, volume: bytes, *, unfinished: bool = False) -> None:
+        """
+        Open the index of this volume; an unfinished one only if that is said.
+
+        Raises:
+            IndexDamagedError, FormatTooNewError: and nothing is left open.
+
+        """
+        self._path = path
+        self._writer = _connect(path, _WRITER_CACHE_KIB)
+        try:
+            self.was_clean = self._check(volume, unfinished=unfinished)
+        except BaseException:
+            self._writer.close()
+            raise
+        self._readers: queue.Queue[sqlite3.Connection] = queue.Queue()
+        for _ in range(_READERS):
+            self._readers.put(_connect(path, _READER_CACHE_KIB))
+
+    def finish(self) -> None:
+        """Declare a new index complete."""
+        self._writer.execute("UPDATE state SET complete = 1")
+        self.checkpoint()
+
+    def close(self, *, clean: bool) -> None:
+        """Close it; *clean* says that nothing is left to replay."""
+        if clean:
+            self._writer.execute("UPDATE state SET clean = 1")
+            self.checkpoint()
+        for _ in range(_READERS):
+            self._readers.get().close()
+        self._writer.close()
+
+    def opened(self) -> None:
+        """Note that from now on the end was not clean."""
+        self._writer.execute("UPDATE state SET clean = 0")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Change the index: all of it at the end of the block, or nothing."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            transaction = Transaction(self._writer)
+            yield transaction
+            transaction.flush()
+            self._writer.execute("COMMIT")
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
+
+    def checkpoint(self) -> None:
+        """Make everything committed durable, and cut the write-ahead log off."""
+        held = [self._readers.get() for _ in range(_READERS)]
+        try:
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            for reader in held:
+                self._readers.put(reader)
+
+    def checkpoint_if_long(self) -> bool:
+        """Do that if the write-ahead log has become long; say whether."""
+        try:
+            long = self._path.with_name(f"{self._path.name}-wal").stat().st_size > WAL_BYTES_MAX
+        except FileNotFoundError:
+            return False
+        if long:
+            self.checkpoint()
+        return long
+
+    def size_bytes(self) -> int:
+        """Return the size of the database without its write-ahead log; by the writer only."""
+        pages: int = self._writer.execute("PRAGMA page_count").fetchone()[0]
+        return pages * _PAGE_BYTES
+
+    def find(self, renter: NodeId, shard: ShardId) -> Row | None:
+        """Return one shard."""
+        rows = self._read(f"{ROW} WHERE r.renter = ? AND s.shard = ?", renter.raw, shard.raw)
+        return Row.of(rows[0]) if rows else None
+
+    def page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
+        """Return a renter's shards above an id, ascending."""
+        rows = self._read(
+            f"{ROW} WHERE r.renter = ? AND s.shard > ? ORDER BY s.shard LIMIT ?",
+            renter.raw,
+            after.raw,
+            limit,
+        )
+        return [Row.of(row) for row in rows]
+
+    def expired(self, now_ms: int, observed_ms: int, limit: int) -> list[Row]:
+        """Return shards whose time in the trash is over by both clocks."""
+        rows = self._read(
+            f"{ROW} WHERE s.state = 1 AND s.gone <= ? AND s.observed <= ? LIMIT ?",
+            now_ms,
+            observed_ms,
+            limit,
+        )
+        return [Row.of(row) for row in rows]
+
+    def doomed(self, limit: int = -1) -> list[Doomed]:
+        """Return records whose space waits to be given back, those of one file together."""
+        rows = self._read(
+            "SELECT sequence, segment, offset, length, file FROM doomed"
+            " ORDER BY segment, offset LIMIT ?",
+            limit,
+        )
+        return [Doomed(row[0], Place(row[1], row[2], row[4] or b""), row[3]) for row in rows]
+
+    def has_doomed(self, renter: NodeId, shard: ShardId) -> bool:
+        """Say whether an unreturned record of this shard is left somewhere."""
+        return bool(
+            self._read(
+                "SELECT 1 FROM doomed d JOIN renters r ON r.id = d.renter"
+                " WHERE r.renter = ? AND d.shard = ? LIMIT 1",
+                renter.raw,
+                shard.raw,
+            )
+        )
+
+    def segments(self) -> list[Segment]:
+        """Return all segments of the log in order."""
+        rows = self._read("SELECT number, uuid, size, live, punched FROM segments ORDER BY number")
+        return [Segment(*row) for row in rows]
+
+    def marks(self, segment: int | None = None) -> list[Doomed]:
+        """Return the marks records, of the whole log or of one segment, as places."""
+        rows = self._read(
+            "SELECT sequence, segment, offset, length FROM marks"
+            " WHERE ?1 IS NULL OR segment = ?1 ORDER BY sequence",
+            segment,
+        )
+        return [Doomed(row[0], Place(row[1], row[2]), row[3]) for row in rows]
+
+    def staged(self) -> list[bytes]:
+        """Return the files of stored shards that still lie in the staging directory."""
+        return [row[0] for row in self._read("SELECT file FROM staged")]
+
+    def knows_file(self, file: bytes, renter: NodeId, shard: ShardId) -> bool:
+        """Say whether this file of its own holds this shard, or waits to be removed."""
+        row = self.find(renter, shard)
+        if row is not None and row.place.file == file:
+            return True
+        return bool(self._read("SELECT 1 FROM doomed WHERE file = ?", file))
+
+    def position(self) -> Position:
+        """Return up to where in the log this index is right."""
+        row = self._read("SELECT segment, offset, next_sequence FROM state")[0]
+        return Position(*row)
+
+    def totals(self) -> Changes:
+        """Return what the ledger begins with."""
+        changes = Changes()
+        for renter, live, trash, shards, files, quarantined in self._read(
+            "SELECT r.renter, u.live, u.trash, u.shards, u.files, u.quarantined FROM usage u"
+            " JOIN renters r ON r.id = u.renter"
+        ):
+            changes.renters[NodeId(renter)] = Tally(live, trash, shards, files, quarantined)
+        in_files = self._read("SELECT coalesce(sum(length), 0) FROM doomed WHERE segment = 0")
+        changes.log_bytes = in_files[0][0] + sum(one.idle_bytes for one in self.segments())
+        return changes
+
+    def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        reader = self._readers.get()
+        try:
+            return reader.execute(query, values).fetchall()
+        finally:
+            self._readers.put(reader)
+
+    def _check(self, volume: bytes, *, unfinished: bool) -> bool:
+        try:
+            row = self._writer.execute("SELECT version, volume, complete, clean FROM state")
+            version, of_volume, complete, clean = row.fetchone()
+        except (sqlite3.DatabaseError, TypeError) as error:
+            raise IndexDamagedError(f"not readable: {error}") from error
+        if version > INDEX_VERSION:
+            raise FormatTooNewError(
+                f"{self._path} has format {version}; this release reads up to {INDEX_VERSION}:"
+                " use a newer one"
+            )
+        if of_volume != volume or not (complete or unfinished):
+            raise IndexDamagedError("unfinished, or of another volume")
+        return bool(clean)
+
+
+def create_index(path: Path, volume: bytes) -> Index:
+    """Make an empty index; it counts as damaged until `Index.finish` was called."""
+    writer = _connect(path, _WRITER_CACHE_KIB)
+    try:
+        writer.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        writer.execute(
+            "INSERT INTO state VALUES (1, ?, ?, 0, 0, 0, 1, 0)", (INDEX_VERSION, volume)
+        )
+    finally:
+        writer.close()
+    return Index(path, volume, unfinished=True)
+
+
+def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+    try:
+        for pragma in (
+            f"page_size={_PAGE_BYTES}",
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "wal_autocheckpoint=0",
+            "mmap_size=0",
+            "temp_store=MEMORY",
+            f"cache_size=-{cache_kib}",
+        ):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise IndexDamagedError(f"not readable: {error}") from error
+    return connection

@@ -1,0 +1,103 @@
+"""Where records are, and what the index knows of them, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from farmer.model.ids import ContractId, NodeId, ShardId
+from farmer.model.shard import ShardState, StoredShard, charge_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record is: in a segment of the log, or (segment 0) in a file of its own."""
+
+    segment: int
+    offset: int
+    file: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One shard as the index knows it."""
+
+    renter: NodeId
+    shard: ShardId
+    place: Place
+    size_bytes: int
+    contract: ContractId
+    stored_at_ms: int
+    sequence: int
+    state: ShardState = ShardState.LIVE
+    gone_at_ms: int = 0
+    observed_ms: int = 0
+
+    @property
+    def charge_bytes(self) -> int:
+        """What the record takes."""
+        return charge_bytes(self.size_bytes)
+
+    @classmethod
+    def of(cls, columns: tuple[Any, ...]) -> Row:
+        """Make a row of the index's columns, in the order of `farmer.storage.index.ROW`."""
+        renter, shard, segment, offset, file, size, contract, stored, *rest = columns
+        sequence, state, gone, observed = rest
+        return cls(
+            renter=NodeId(renter),
+            shard=ShardId(shard),
+            place=Place(segment, offset, file or b""),
+            size_bytes=size,
+            contract=ContractId(contract),
+            stored_at_ms=stored,
+            sequence=sequence,
+            state=ShardState(state),
+            gone_at_ms=gone,
+            observed_ms=observed,
+        )
+
+    def stored(self) -> StoredShard:
+        """Return what others may know of it."""
+        return StoredShard(
+            renter=self.renter,
+            shard=self.shard,
+            contract=self.contract,
+            size_bytes=self.size_bytes,
+            stored_at_ms=self.stored_at_ms,
+            state=self.state,
+            gone_at_ms=self.gone_at_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """A record that nobody may read again, whose space is still to be given back."""
+
+    sequence: int
+    place: Place
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Up to where in the log the index is right, and the next unused sequence."""
+
+    segment: int
+    offset: int
+    next_sequence: int
+
+
+@dataclass(slots=True)
+class Segment:
+    """What is in one segment of the log, in bytes."""
+
+    number: int
+    uuid: bytes
+    size_bytes: int = 0
+    live_bytes: int = 0
+    punched_bytes: int = 0
+
+    @property
+    def idle_bytes(self) -> int:
+        """Allocated but not rented: headers, marks, given-up records."""
+        return self.size_bytes - self.live_bytes - self.punched_bytes

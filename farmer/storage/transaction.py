@@ -1,0 +1,264 @@
+"""
+One change of the index: rows, places, totals and position, all or nothing.
+
+The same methods serve the running volume, the replay of the log after a crash, and a
+rebuild from nothing; so what they do with a record depends on sequences alone.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final, Literal
+
+from farmer.model.contract import TRASH_MS
+from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import ShardState
+from farmer.storage.marks import Action, Mark
+from farmer.storage.places import Doomed, Place, Position, Row, Segment
+from farmer.storage.quota import SMALL_BYTES_MAX, Changes, Tally
+
+ROW: Final = (
+    "SELECT r.renter, s.shard, s.segment, s.offset, s.file, s.size, c.contract, s.stored,"
+    " s.sequence, s.state, s.gone, s.observed FROM shards s"
+    " JOIN renters r ON r.id = s.renter JOIN contracts c ON c.id = s.contract"
+)
+"""The columns of `Row.of`."""
+
+
+_REFS: Final = {
+    "renter": (
+        "INSERT OR IGNORE INTO renters (renter) VALUES (?)",
+        "SELECT id FROM renters WHERE renter = ?",
+    ),
+    "contract": (
+        "INSERT OR IGNORE INTO contracts (contract) VALUES (?)",
+        "SELECT id FROM contracts WHERE contract = ?",
+    ),
+}
+
+
+class Transaction:
+    """Made by `farmer.storage.index.Index.transaction`; used inside its block only."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._sql = connection
+        self._segments: dict[int, Segment] = {}
+        self.changes = Changes()
+        """What changes for the ledger; complete after the block."""
+        self.doomed: list[Doomed] = []
+        """Records that lost their row here."""
+
+    def find(self, renter: NodeId, shard: ShardId) -> Row | None:
+        """Return a shard as it is with the changes so far."""
+        columns = self._sql.execute(
+            f"{ROW} WHERE r.renter = ? AND s.shard = ?", (renter.raw, shard.raw)
+        ).fetchone()
+        return Row.of(columns) if columns else None
+
+    def put(self, row: Row) -> None:
+        """Enter a record; of two records of one shard the higher sequence counts."""
+        there = self.find(row.renter, row.shard)
+        if there is not None and there.sequence == row.sequence:
+            return
+        if there is not None and there.sequence > row.sequence:
+            self._doom(row)
+            return
+        if there is not None:
+            self._remove(there)
+            self._doom(there)
+        self._count(row, 1)
+        self._sql.execute(
+            "INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                self._ref("renter", row.renter.raw),
+                row.shard.raw,
+                row.place.segment,
+                row.place.offset,
+                row.place.file or None,
+                row.size_bytes,
+                self._ref("contract", row.contract.raw),
+                row.stored_at_ms,
+                row.sequence,
+                row.state,
+                row.gone_at_ms,
+                row.observed_ms,
+            ),
+        )
+
+    def apply(self, mark: Mark) -> None:
+        """Do to a shard what a mark says, unless a later record of it was written."""
+        row = self.find(mark.renter, mark.shard)
+        if row is None or row.sequence > mark.sequence:
+            return
+        self._count(row, -1)
+        if mark.action is Action.GONE:
+            self._delete(row)
+            self._doom(row)
+            return
+        state, gone_at_ms, observed_ms = _consequence(mark)
+        self._sql.execute(
+            "UPDATE shards SET state = ?, gone = ?, observed = ?"
+            " WHERE renter = (SELECT id FROM renters WHERE renter = ?) AND shard = ?",
+            (state, gone_at_ms, observed_ms, row.renter.raw, row.shard.raw),
+        )
+        after = self.find(mark.renter, mark.shard)
+        assert after is not None
+        self._count(after, 1)
+
+    def open_segment(self, number: int, uuid: bytes) -> None:
+        """Enter a segment of the log."""
+        self._sql.execute("INSERT OR IGNORE INTO segments VALUES (?, ?, 0, 0, 0)", (number, uuid))
+
+    def grow_segment(self, number: int, size_bytes: int) -> None:
+        """Note how far a segment reaches now."""
+        self._segment(number).size_bytes = size_bytes
+
+    def drop_segment(self, number: int) -> None:
+        """Forget a segment whose file is gone; nothing in it may be alive."""
+        segment = self._segment(number)
+        assert segment.live_bytes == 0, segment
+        self.changes.log_bytes -= self._idle_before(number)
+        del self._segments[number]
+        self._sql.execute("DELETE FROM marks WHERE segment = ?", (number,))
+        self._sql.execute("DELETE FROM doomed WHERE segment = ?", (number,))
+        self._sql.execute("DELETE FROM segments WHERE number = ?", (number,))
+
+    def add_marks(self, sequence: int, place: Place, length: int) -> None:
+        """Note where a marks record is."""
+        self._sql.execute(
+            "INSERT OR IGNORE INTO marks VALUES (?, ?, ?, ?)",
+            (sequence, place.segment, place.offset, length),
+        )
+
+    def drop_marks(self, record: Doomed) -> None:
+        """Note that a marks record has been given back to the filesystem."""
+        gone = self._sql.execute("DELETE FROM marks WHERE sequence = ?", (record.sequence,))
+        if gone.rowcount:
+            self._segment(record.place.segment).punched_bytes += record.length
+
+    def release(self, record: Doomed) -> None:
+        """Note that a doomed record has been given back to the filesystem."""
+        gone = self._sql.execute("DELETE FROM doomed WHERE sequence = ?", (record.sequence,))
+        if not gone.rowcount:
+            return
+        if record.place.segment:
+            self._segment(record.place.segment).punched_bytes += record.length
+        else:
+            self.changes.log_bytes -= record.length
+
+    def stage(self, file: bytes) -> None:
+        """Note that a stored shard's file lies in the staging directory."""
+        self._sql.execute("INSERT OR IGNORE INTO staged VALUES (?)", (file,))
+
+    def unstage(self, file: bytes) -> None:
+        """Note that it does not any more."""
+        self._sql.execute("DELETE FROM staged WHERE file = ?", (file,))
+
+    def set_position(self, position: Position) -> None:
+        """Note up to where in the log the index is right."""
+        self._sql.execute(
+            "UPDATE state SET segment = ?, offset = ?, next_sequence = max(next_sequence, ?)",
+            (position.segment, position.offset, position.next_sequence),
+        )
+
+    def flush(self) -> None:
+        """Write the totals; the last step."""
+        for number, segment in self._segments.items():
+            self.changes.log_bytes += segment.idle_bytes - self._idle_before(number)
+            self._sql.execute(
+                "UPDATE segments SET size = ?, live = ?, punched = ? WHERE number = ?",
+                (segment.size_bytes, segment.live_bytes, segment.punched_bytes, number),
+            )
+        for renter, tally in self.changes.renters.items():
+            self._add_usage(renter, tally)
+
+    def _add_usage(self, renter: NodeId, tally: Tally) -> None:
+        ref = self._ref("renter", renter.raw)
+        self._sql.execute("INSERT OR IGNORE INTO usage VALUES (?, 0, 0, 0, 0, 0)", (ref,))
+        self._sql.execute(
+            "UPDATE usage SET live = live + ?, trash = trash + ?, shards = shards + ?,"
+            " files = files + ?, quarantined = quarantined + ? WHERE renter = ?",
+            (
+                tally.live_bytes,
+                tally.trash_bytes,
+                tally.shards,
+                tally.files,
+                tally.quarantined,
+                ref,
+            ),
+        )
+        self._sql.execute("DELETE FROM usage WHERE renter = ? AND shards = 0", (ref,))
+
+    def _remove(self, row: Row) -> None:
+        self._count(row, -1)
+        self._delete(row)
+
+    def _delete(self, row: Row) -> None:
+        self._sql.execute(
+            "DELETE FROM shards WHERE shard = ?"
+            " AND renter = (SELECT id FROM renters WHERE renter = ?)",
+            (row.shard.raw, row.renter.raw),
+        )
+
+    def _doom(self, row: Row) -> None:
+        record = Doomed(row.sequence, row.place, row.charge_bytes)
+        self._sql.execute(
+            "INSERT OR IGNORE INTO doomed VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.sequence,
+                row.place.segment,
+                row.place.offset,
+                record.length,
+                row.place.file or None,
+                self._ref("renter", row.renter.raw),
+                row.shard.raw,
+            ),
+        )
+        if not row.place.segment:
+            self.changes.log_bytes += record.length
+        self.doomed.append(record)
+
+    def _count(self, row: Row, sign: int) -> None:
+        """Enter (1) or take out (-1) a row in totals and segment."""
+        in_trash = row.state is ShardState.TRASH
+        charge = sign * row.charge_bytes
+        change = Tally(
+            live_bytes=0 if in_trash else charge,
+            trash_bytes=charge if in_trash else 0,
+            shards=sign,
+            files=sign if row.size_bytes > SMALL_BYTES_MAX else 0,
+            quarantined=sign if row.state is ShardState.QUARANTINED else 0,
+        )
+        self.changes.of(row.renter).add(change)
+        if row.place.segment:
+            self._segment(row.place.segment).live_bytes += charge
+
+    def _segment(self, number: int) -> Segment:
+        if number not in self._segments:
+            self._segments[number] = self._stored_segment(number)
+        return self._segments[number]
+
+    def _stored_segment(self, number: int) -> Segment:
+        columns = self._sql.execute(
+            "SELECT number, uuid, size, live, punched FROM segments WHERE number = ?", (number,)
+        ).fetchone()
+        return Segment(*columns)
+
+    def _idle_before(self, number: int) -> int:
+        return self._stored_segment(number).idle_bytes
+
+    def _ref(self, noun: Literal["renter", "contract"], raw: bytes) -> int:
+        """Return the small number that stands for a renter or a contract."""
+        insert, select = _REFS[noun]
+        self._sql.execute(insert, (raw,))
+        ref: int = self._sql.execute(select, (raw,)).fetchone()[0]
+        return ref
+
+
+def _consequence(mark: Mark) -> tuple[ShardState, int, int]:
+    """Return state, end of the trash and its observed beginning after a mark."""
+    if mark.action is Action.TRASH:
+        return ShardState.TRASH, mark.at_ms + TRASH_MS, mark.observed_ms
+    if mark.action is Action.QUARANTINE:
+        return ShardState.QUARANTINED, 0, 0
+    return ShardState.LIVE, 0, 0
