@@ -38,7 +38,7 @@ SIZE_BYTES_MAX: Final = 2**63 - 1
 DURATION_MS_MAX: Final = 100 * DURATION_UNITS_MS["y"]
 """A contract of more than a lifetime is a slip of the finger."""
 
-_NUMBER_AND_UNIT: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,12})?) ?([A-Za-z]*)")
+_NUMBER_AND_UNIT: Final = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,12})?) ?([A-Za-z]*)")
 _SIZE_BY_FOLDED: Final = {unit.lower(): factor for unit, factor in SIZE_UNITS.items()}
 _FIT_UNITS: Final = ("PB", "TB", "GB", "MB", "kB")
 _MICROS: Final = 1_000_000

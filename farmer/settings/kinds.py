@@ -57,7 +57,7 @@ def split_address(text: str) -> tuple[str, int]:
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not host or not port.isascii() or not port.isdigit():
         raise ValueError(f"{text!r} is not an address like 192.168.1.20:4646 or [::1]:4646")
-    if ":" in host and not bracketed:
+    if ":" in host and "/" not in host and not bracketed:
         raise ValueError(f"{text!r}: write an IPv6 address in brackets, like [::1]:4646")
     if int(port) > 65535:
         raise ValueError(f"{text!r}: a port is at most 65535")
