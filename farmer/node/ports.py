@@ -181,6 +181,25 @@ class Result(Enum):
     LEFT = "left"
 
 
+class CloseReason(Enum):
+    """Why a connection ended: the closed label set of the connection metrics."""
+
+    LEFT = "left"
+    """The renter closed it."""
+    TLS = "tls"
+    CERTIFICATE = "certificate"
+    VERSION = "version"
+    HANDSHAKE = "handshake"
+    """No HELLO in time."""
+    IDLE = "idle"
+    SLOW = "slow"
+    PROTOCOL = "protocol"
+    SHED = "shed"
+    """Room was needed for another, and this one was a stranger's."""
+    DRAINED = "drained"
+    ERROR = "error"
+
+
 class Meter(Protocol):
     """Where the serving side counts.  Never blocks, never raises."""
 
@@ -188,10 +207,10 @@ class Meter(Protocol):
         """A connection was accepted."""
 
     def connection_closed(self, reason: str) -> None:
-        """It ended; *reason* is one of a closed set (`farmer.node.session.CloseReason`)."""
+        """It ended; *reason* is the value of a `CloseReason`."""
 
     def handshake_failed(self, reason: str) -> None:
-        """TLS or HELLO failed; *reason* is one of a closed set."""
+        """TLS or HELLO failed; *reason* is the value of a `CloseReason`."""
 
     def request_started(self, verb: Verb) -> None:
         """A request is being served."""

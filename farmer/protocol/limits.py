@@ -40,6 +40,12 @@ HANDSHAKE_S: Final = 10.0
 IDLE_S: Final = 300.0
 """Between exchanges; a PING keeps a connection open."""
 
+DISCARD_S: Final = 60.0
+"""From a refusal in mid-store to the END that the renter owes: what is thrown away is bounded."""
+
+CLOSE_S: Final = 5.0
+"""From the last words to the peer's own close; then the connection is cut."""
+
 ANSWER_S: Final = 120.0
 """A renter's patience for the next bytes of an answer: longer than a disk that spins up."""
 

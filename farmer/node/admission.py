@@ -1,0 +1,151 @@
+"""Who may come in: how many connections there are, from where, and who goes when all is full."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network, ip_address
+
+from twisted.internet.defer import Deferred
+
+from farmer.node.ports import CloseReason
+from farmer.node.session import Session
+from farmer.protocol.limits import SESSIONS_MAX, SESSIONS_PER_ADDRESS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Welcomed:
+    """There is room; *instead* is whom to hang up on first, if anybody."""
+
+    instead: Session | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """There is no room: how many there are, and how many are allowed."""
+
+    have: int
+    allowed: int
+
+
+def origin(host: str) -> str:
+    """
+    Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one.
+
+    A household has one of either.
+    """
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Network((address, 64), strict=False))
+
+
+class Sessions:
+    """
+    The sessions there are, and which of them are being served.
+
+    A session counts from its accept until its connection is closed or was cut; it is busy
+    from a request to its answer, also when the renter has left and a thread is still at it.
+    """
+
+    def __init__(
+        self, *, most: int = SESSIONS_MAX, most_per_address: int = SESSIONS_PER_ADDRESS_MAX
+    ) -> None:
+        self._most, self._most_per_address = most, most_per_address
+        self._open: dict[Session, None] = {}
+        self._from: Counter[str] = Counter()
+        self._busy: set[Session] = set()
+        self._draining = False
+        self._watching: list[tuple[Deferred[None], bool]] = []
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(tuple(self._open))
+
+    @property
+    def busy(self) -> int:
+        """How many are being served."""
+        return len(self._busy)
+
+    def decide(self, address: str) -> Welcomed | TurnedAway:
+        """
+        Say what to do with a new connection from an `origin`.
+
+        When all is full, a stranger makes room: the oldest of the address that has most.
+        """
+        here = self._from[address]
+        if here >= self._most_per_address:
+            return TurnedAway(here, self._most_per_address)
+        if len(self) < self._most:
+            return Welcomed()
+        strangers = [session for session in self._open if not session.known]
+        if not strangers:
+            return TurnedAway(len(self), self._most)
+        crowd = Counter(session.address for session in strangers)
+        return Welcomed(instead=max(strangers, key=lambda session: crowd[session.address]))
+
+    def enter(self, session: Session) -> None:
+        """Note a session that has begun."""
+        self._open[session] = None
+        self._from[session.address] += 1
+
+    def leave(self, session: Session) -> None:
+        """Note that it is over; safe twice."""
+        if session not in self._open:
+            return
+        del self._open[session]
+        self._from[session.address] -= 1
+        if not self._from[session.address]:
+            del self._from[session.address]
+        self._tell()
+
+    def began(self, session: Session) -> None:
+        """Note that a request is being served."""
+        self._busy.add(session)
+
+    def ended(self, session: Session) -> None:
+        """Note its answer; when draining, that is the moment to say goodbye."""
+        self._busy.discard(session)
+        if self._draining and not session.has_unread:
+            session.close(CloseReason.DRAINED)
+        self._tell()
+
+    def check(self) -> None:
+        """Hang up on renters that are late; called every second or so."""
+        for session in self:
+            session.check()
+
+    def drain(self) -> Deferred[None]:
+        """Close each session after its next answer; return what fires once none is busy."""
+        self._draining = True
+        return self._watch(closed=False)
+
+    def close(self) -> Deferred[None]:
+        """Close all, cutting short who is still busy; return what fires once all are gone."""
+        for session in self:
+            if session in self._busy:
+                session.abort(CloseReason.DRAINED)
+            else:
+                session.close(CloseReason.DRAINED)
+        return self._watch(closed=True)
+
+    def _watch(self, *, closed: bool) -> Deferred[None]:
+        watching: Deferred[None] = Deferred()
+        self._watching.append((watching, closed))
+        self._tell()
+        return watching
+
+    def _tell(self) -> None:
+        """Fire what has come true."""
+        for watching, closed in tuple(self._watching):
+            if not (self._open if closed else self._busy):
+                self._watching.remove((watching, closed))
+                watching.callback(None)

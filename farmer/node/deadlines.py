@@ -1,0 +1,119 @@
+"""How long a renter may keep us waiting.  Pure: told what happens and when, says what is late."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from farmer.node.ports import CloseReason
+from farmer.protocol.limits import (
+    CLOSE_S,
+    DISCARD_S,
+    HANDSHAKE_S,
+    IDLE_S,
+    RATE_BYTES_PER_S_MIN,
+    RATE_GRACE_S,
+)
+from farmer.protocol.refusals import Refusal, Refused
+
+
+class WaitingFor(Enum):
+    """What the renter has to do next."""
+
+    REQUEST = auto()
+    TRANSFER = auto()
+    """Send the next bytes of a shard, or take those that we sent."""
+    END = auto()
+    """Finish a store that was refused in its middle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The renter's time is over: why, and what to tell it, if anything."""
+
+    reason: CloseReason
+    refused: Refused | None = None
+
+
+class Patience:
+    """
+    The deadlines of one session, on monotonic seconds.
+
+    Only time in which we wait for the renter counts: a slow disk of ours is not its fault.
+    A transfer may be slow for `RATE_GRACE_S` of such time, then its average counts.
+    """
+
+    def __init__(self, now_s: float) -> None:
+        self._deadline_s: float | None = now_s + HANDSHAKE_S
+        self._late: CloseReason = CloseReason.HANDSHAKE
+        self._known = False
+        self._greeted = False
+        self._transfer_since_s: float | None = None
+        self._waited_s = 0.0
+        self._moved_bytes = 0
+
+    def greeted(self, *, known: bool) -> None:
+        """HELLO was answered; a renter without a contract is given little time."""
+        self._greeted, self._known = True, known
+        self._deadline_s = None
+
+    def begin(self) -> None:
+        """Begin to count a transfer anew."""
+        self._waited_s = 0.0
+        self._moved_bytes = 0
+
+    def moved(self, size_bytes: int) -> None:
+        """Count bytes of a transfer, in either direction."""
+        self._moved_bytes += size_bytes
+
+    def wait(self, waiting: WaitingFor, now_s: float) -> None:
+        """Begin to wait for the renter."""
+        if not self._greeted:
+            return
+        match waiting:
+            case WaitingFor.REQUEST:
+                allowed_s = IDLE_S if self._known else HANDSHAKE_S
+                self._deadline_s, self._late = now_s + allowed_s, CloseReason.IDLE
+            case WaitingFor.TRANSFER:
+                self._transfer_since_s = now_s
+                self._deadline_s, self._late = now_s + IDLE_S, CloseReason.SLOW
+            case WaitingFor.END:
+                # Absolute: set once, however much is sent meanwhile.
+                if self._deadline_s is None:
+                    self._deadline_s, self._late = now_s + DISCARD_S, CloseReason.SLOW
+
+    def go_on(self, waiting: WaitingFor, now_s: float) -> None:
+        """End the wait: the renter did something."""
+        if not self._greeted:
+            return
+        if self._transfer_since_s is not None:
+            self._waited_s += now_s - self._transfer_since_s
+            self._transfer_since_s = None
+        if waiting is not WaitingFor.END:
+            self._deadline_s = None
+
+    def discarded(self) -> None:
+        """Note that the END that was owed has come."""
+        self._deadline_s = None
+
+    def closing(self, now_s: float) -> None:
+        """We have hung up: the renter has a moment to do the same."""
+        self._transfer_since_s = None
+        self._deadline_s = now_s + CLOSE_S
+
+    def late(self, now_s: float) -> Late | None:
+        """Return what the renter is late with, if it is."""
+        waited_s = self._waited_s
+        if self._transfer_since_s is not None:
+            waited_s += now_s - self._transfer_since_s
+            if waited_s > RATE_GRACE_S and self._moved_bytes < RATE_BYTES_PER_S_MIN * waited_s:
+                return self._too_slow(waited_s)
+        if self._deadline_s is None or now_s <= self._deadline_s:
+            return None
+        if self._late is CloseReason.SLOW:
+            return self._too_slow(waited_s)
+        return Late(self._late)
+
+    def _too_slow(self, waited_s: float) -> Late:
+        refused = Refused(Refusal.TOO_SLOW, self._moved_bytes, int(waited_s))
+        return Late(CloseReason.SLOW, refused)

@@ -1,0 +1,88 @@
+"""What every handler works with: the farmer as the serving side sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.interfaces import IReactorTime
+
+from farmer.identity.signing import Signer
+from farmer.model.contract import FREE, GRACE_MS, Contract, ContractStage, Price
+from farmer.model.ids import NodeId
+from farmer.node.budget import AuditBudget
+from farmer.node.gate import Gate
+from farmer.node.ports import ContractBook, Disk, Meter, ShardStore
+from farmer.protocol.limits import SMALL_BYTES_IN_FLIGHT_MAX
+from farmer.storage.errors import ContractEndedError, NoContractError
+from farmer.version import VERSION
+
+SHARD_BYTES_DEFAULT: Final = 64 * 1024 * 1024
+SOFTWARE: Final = f"farmer/{VERSION}"
+
+PROOF_BYTES_IN_FLIGHT_MAX: Final = 8 * 1024 * 1024
+"""Sample proofs being made or sent, over all sessions: one of 1024 leaves has 4 MiB."""
+
+FULL_AUDITS_MAX: Final = 2
+"""Full audits read whole shards: more at once would keep all threads from the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the owner may change while the farmer runs."""
+
+    shard_bytes_max: int = SHARD_BYTES_DEFAULT
+    price: Price = FREE
+
+
+@dataclass(slots=True, kw_only=True)
+class Farm:
+    """Everything a request may need; `terms` and `draining` may change at any time."""
+
+    signer: Signer
+    store: ShardStore
+    book: ContractBook
+    disk: Disk
+    meter: Meter
+    clock: IReactorTime
+    now_ms: Callable[[], int]
+    terms: Terms = Terms()
+    draining: bool = False
+    budget: AuditBudget = field(default_factory=AuditBudget)
+    small_stores: Gate = field(default_factory=lambda: Gate(SMALL_BYTES_IN_FLIGHT_MAX))
+    proofs: Gate = field(default_factory=lambda: Gate(PROOF_BYTES_IN_FLIGHT_MAX))
+    full_audits: DeferredSemaphore = field(
+        default_factory=lambda: DeferredSemaphore(FULL_AUDITS_MAX)
+    )
+
+    def reading_contract(self, renter: NodeId) -> Contract:
+        """
+        Return the contract of a renter who may read and delete.  Blocking.
+
+        Raises:
+            NoContractError: none, or one that ended longer ago than the grace.
+
+        """
+        contract, stage = self.book.find(renter)
+        if stage not in (ContractStage.ACTIVE, ContractStage.GRACE):
+            raise NoContractError
+        return contract
+
+    def storing_contract(self, renter: NodeId) -> Contract:
+        """
+        Return the contract of a renter who may store.  Blocking.
+
+        Raises:
+            NoContractError, ContractEndedError.
+
+        """
+        contract, stage = self.book.find(renter)
+        match stage:
+            case ContractStage.ACTIVE:
+                return contract
+            case ContractStage.GRACE:
+                raise ContractEndedError(contract.until_ms, contract.until_ms + GRACE_MS)
+            case ContractStage.TRASH | ContractStage.GONE:
+                raise NoContractError

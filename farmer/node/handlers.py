@@ -1,0 +1,197 @@
+"""A whole conversation with one renter: greeting, then request after request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar, cast, get_args
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from farmer.identity.tls import PeerCertificateError
+from farmer.model.contract import ContractStage
+from farmer.model.ids import NodeId
+from farmer.node.asking import (
+    delete,
+    list_shards,
+    ping,
+    redeem,
+    show_contract,
+    stat,
+    undelete,
+)
+from farmer.node.auditing import audit
+from farmer.node.exchange import Exchange
+from farmer.node.farm import SOFTWARE, Farm
+from farmer.node.ports import CloseReason, Result, Verb
+from farmer.node.refusals import OUR_FAULT, TurnedDownError, refused_for
+from farmer.node.retrieving import retrieve
+from farmer.node.session import RenterLeftError, Session
+from farmer.node.storing import store
+from farmer.protocol.connection import DataReceived, UnknownReceived
+from farmer.protocol.limits import VERSION_MAX, VERSION_MIN
+from farmer.protocol.messages import (
+    Audit,
+    Delete,
+    End,
+    Hello,
+    List,
+    Ping,
+    Redeem,
+    Request,
+    Retrieve,
+    ShowContract,
+    Stat,
+    Store,
+    Type,
+    Undelete,
+    Welcome,
+)
+from farmer.protocol.refusals import Refusal, Refused, RemoteProtocolError
+from farmer.protocol.state import Side, State, may
+from farmer.storage.errors import NoContractError, StorageError
+
+M = TypeVar("M", bound=Request)
+Coro = Coroutine[Deferred[Any], Any, None]
+Handler = Callable[[Farm, Exchange, Any], Coro]
+
+
+def _row(
+    asked: type[M], verb: Verb, handler: Callable[[Farm, Exchange, M], Coro]
+) -> tuple[type[object], tuple[Verb, Handler]]:
+    return asked, (verb, handler)
+
+
+_ROWS: Final = (
+    _row(Redeem, Verb.REDEEM, redeem),
+    _row(ShowContract, Verb.CONTRACT, show_contract),
+    _row(Store, Verb.STORE, store),
+    _row(Retrieve, Verb.RETRIEVE, retrieve),
+    _row(Audit, Verb.AUDIT, audit),
+    _row(Stat, Verb.STAT, stat),
+    _row(List, Verb.LIST, list_shards),
+    _row(Delete, Verb.DELETE, delete),
+    _row(Undelete, Verb.UNDELETE, undelete),
+    _row(Ping, Verb.PING, ping),
+)
+
+HANDLERS: Final[dict[type[object], tuple[Verb, Handler]]] = dict(_ROWS)
+"""Who serves which request, and what it is counted as."""
+assert set(HANDLERS) == set(get_args(Request))
+
+
+class Conversation:
+    """Serves sessions; holds nothing of them."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        farm: Farm,
+        began: Callable[[Session], None] = lambda _: None,
+        ended: Callable[[Session], None] = lambda _: None,
+    ) -> None:
+        """*began* and *ended* hear of every request that is being served."""
+        self._farm = farm
+        self._began = began
+        self._ended = ended
+
+    async def serve(self, session: Session) -> None:
+        """Talk with one renter until one of the two hangs up."""
+        try:
+            renter = await self._greet(session)
+            while True:
+                await session.room()
+                await self._next(session, renter)
+        except RenterLeftError:
+            pass
+        except RemoteProtocolError as error:
+            self.log.info("a renter broke the protocol: {error!r}", error=str(error))
+            session.hang_up(error.refused, CloseReason.PROTOCOL)
+        except PeerCertificateError as error:
+            self.log.info("no usable certificate: {error!r}", error=str(error))
+            session.abort(CloseReason.CERTIFICATE)
+        except Exception:
+            session.hang_up(Refused(Refusal.INTERNAL), CloseReason.ERROR)
+            raise
+
+    async def _greet(self, session: Session) -> NodeId:
+        hello = await session.next_event()
+        assert isinstance(hello, Hello), hello
+        renter = session.renter()
+        version = min(hello.version_max, VERSION_MAX)
+        if version < max(hello.version_min, VERSION_MIN):
+            refused = Refused(Refusal.UNSUPPORTED_VERSION, VERSION_MIN, VERSION_MAX)
+            session.hang_up(refused, CloseReason.VERSION)
+            raise RenterLeftError
+        known = await self._farm.disk.run(_has_contract, self._farm, renter)
+        terms, now_ms = self._farm.terms, self._farm.now_ms()
+        session.answer(Welcome(version, now_ms, terms.shard_bytes_max, SOFTWARE))
+        session.greeted(known=known)
+        self.log.debug(
+            "{renter} speaks {software!r}", renter=renter.short, software=hello.software
+        )
+        return renter
+
+    async def _next(self, session: Session, renter: NodeId) -> None:
+        discarding = session.state is State.DISCARDING
+        match await session.next_event():
+            case UnknownReceived(kind):
+                self._refuse(session, Refused(Refusal.UNKNOWN_MESSAGE, kind))
+            case DataReceived():
+                assert discarding, session.state
+            case End():
+                assert discarding, session.state
+                session.discarded()
+            case event:
+                await self._request(session, renter, cast(Request, event))
+
+    async def _request(self, session: Session, renter: NodeId, asked: Request) -> None:
+        verb, handler = HANDLERS[type(asked)]
+        exchange = Exchange(self._farm, session, renter, verb)
+        meter, result = self._farm.meter, Result.LEFT
+        session.begin()
+        self._began(session)
+        meter.request_started(verb)
+        try:
+            result = await self._handled(session, exchange, handler, asked)
+        finally:
+            meter.request_finished(verb, result, exchange.seconds)
+            self._ended(session)
+
+    async def _handled(
+        self, session: Session, exchange: Exchange, handler: Handler, asked: Request
+    ) -> Result:
+        """Serve one request; every error but a lost or rude renter becomes a refusal."""
+        try:
+            await handler(self._farm, exchange, asked)
+        except TurnedDownError as no:
+            refused = no.refused
+        except StorageError as error:
+            refused = refused_for(error, self._farm.now_ms())
+            if refused.refusal in OUR_FAULT:
+                self.log.warn("{verb}: {error}", verb=exchange.verb.value, error=error)
+        except (RenterLeftError, RemoteProtocolError):
+            raise
+        except Exception:
+            self.log.failure("{verb} failed", verb=exchange.verb.value)
+            refused = Refused(Refusal.INTERNAL)
+        else:
+            return Result.OK
+        self._refuse(session, refused)
+        return Result.ERROR if refused.refusal in OUR_FAULT else Result.REFUSED
+
+    def _refuse(self, session: Session, refused: Refused) -> None:
+        if may(session.state, Type.REFUSE, Side.FARMER):
+            session.refuse(refused)
+            self._farm.meter.refused(refused.refusal.name)
+        else:
+            session.hang_up(refused, CloseReason.ERROR)
+
+
+def _has_contract(farm: Farm, renter: NodeId) -> bool:
+    try:
+        _contract, stage = farm.book.find(renter)
+    except NoContractError:
+        return False
+    return stage is not ContractStage.GONE

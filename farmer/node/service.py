@@ -1,0 +1,183 @@
+"""The running farmer's front: listens, lets in, drains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, cast
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IOpenSSLServerConnectionCreator,
+    IReactorTCP,
+)
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from farmer.identity.tls import peer_id
+from farmer.node.admission import Sessions, TurnedAway, Welcomed, origin
+from farmer.node.chores import Chore
+from farmer.node.farm import Farm
+from farmer.node.handlers import Conversation
+from farmer.node.ports import CloseReason, Meter
+from farmer.node.session import Session, Surroundings
+from farmer.node.tasks import Tasks
+from farmer.protocol.refusals import Refusal
+
+CHECK_S: Final = 1.0
+"""How often deadlines are looked at: one timer for all sessions."""
+
+BACKLOG: Final = 128
+"""Connections that the kernel holds until we accept them."""
+
+
+class ListenError(Exception):
+    """An address cannot be listened on: which, why, and what to do."""
+
+
+class Sitting(ServerFactory):
+    """Makes the sessions behind TLS."""
+
+    noisy = False
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+
+    def buildProtocol(self, addr: IAddress | None) -> Session:
+        """Return a session for a connection that was let in."""
+        return Session(self._around, origin(getattr(addr, "host", "local")))
+
+
+class Doorkeeper(ServerFactory):
+    """
+    Decides before TLS costs anything.
+
+    Who is turned away is not told why: that would cost a handshake.
+    """
+
+    noisy = False
+    log = Logger()
+
+    def __init__(
+        self, sessions: Sessions, meter: Meter, inner: Callable[[IAddress | None], Protocol | None]
+    ) -> None:
+        self._sessions = sessions
+        self._meter = meter
+        self._inner = inner
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        """Let a connection in, maybe instead of a stranger's, or have it closed at once."""
+        match self._sessions.decide(origin(getattr(addr, "host", "local"))):
+            case TurnedAway(have, allowed):
+                self._meter.refused(Refusal.TOO_MANY_SESSIONS.name)
+                self.log.debug("turned away: {have} of {allowed}", have=have, allowed=allowed)
+                return None
+            case Welcomed(instead):
+                if instead is not None:
+                    instead.abort(CloseReason.SHED)
+                return self._inner(addr)
+
+
+class FarmerService:
+    """
+    Serves a farm on some addresses.
+
+    `start`, then `drain` once; stopped services are not started again.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        tcp: IReactorTCP,
+        farm: Farm,
+        side: IOpenSSLServerConnectionCreator,
+        listen: Sequence[tuple[str, int]],
+        sessions: Sessions | None = None,
+    ) -> None:
+        """*listen* are hosts and ports, 0 is any; time is the farm's."""
+        self.sessions = Sessions() if sessions is None else sessions
+        self.tasks = Tasks()
+        self._tcp = tcp
+        self._farm = farm
+        self._listen = tuple(listen)
+        self._ports: list[IListeningPort] = []
+        conversation = Conversation(farm, self.sessions.began, self.sessions.ended)
+        around = Surroundings(
+            clock=farm.clock,
+            tasks=self.tasks,
+            meter=farm.meter,
+            visitors=self.sessions,
+            identify=peer_id,
+            serve=conversation.serve,
+        )
+        tls = TLSMemoryBIOFactory(side, False, Sitting(around), farm.clock)
+        self._door = Doorkeeper(self.sessions, farm.meter, tls.buildProtocol)
+        self._checks = Chore("deadlines", CHECK_S, self._check, farm.clock, self.tasks)
+
+    def start(self) -> None:
+        """
+        Listen on all addresses.
+
+        Raises:
+            ListenError: one of them cannot be had; then none is.
+
+        """
+        for host, port in self._listen:
+            try:
+                self._ports.append(self._tcp.listenTCP(port, self._door, BACKLOG, host))
+            except CannotListenError as error:
+                self.tasks.start("closing ports", self._stop_listening())
+                raise ListenError(
+                    f"cannot listen on {show_address(host, port)}: {error.socketError}; "
+                    "is another program using it? Choose another address in listen.shards"
+                ) from error
+        self._checks.start()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it really listens: `host:port`, IPv6 in brackets."""
+        where = [cast(IPv4Address | IPv6Address, port.getHost()) for port in self._ports]
+        return tuple(show_address(address.host, address.port) for address in where)
+
+    async def drain(self, grace_s: float) -> bool:
+        """
+        Stop in order: listen no more, refuse new stores, let requests finish, close all.
+
+        Return whether all of them finished within *grace_s*; the others were cut off.  In
+        either case nothing of this service runs any more, in no thread, when this returns.
+        """
+        self._farm.draining = True
+        await self._stop_listening()
+        finished = await self._within(grace_s, self.sessions.drain())
+        await self.sessions.close()
+        self._checks.stop()
+        await self.tasks.drain()
+        return finished
+
+    async def _within(self, grace_s: float, quiet: Deferred[None]) -> bool:
+        """Wait for something or for the end of the grace; tell which came first."""
+        timer = self._farm.clock.callLater(grace_s, quiet.cancel)
+        try:
+            await quiet
+        except CancelledError:
+            return False
+        timer.cancel()
+        return True
+
+    async def _stop_listening(self) -> None:
+        ports, self._ports = self._ports, []
+        for port in ports:
+            await maybeDeferred(port.stopListening)
+
+    async def _check(self) -> None:
+        self.sessions.check()
+
+
+def show_address(host: str, port: int) -> str:
+    """Return `host:port`, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,370 @@
+"""Twisted's side of one renter connection: moves bytes, decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+from typing import Protocol as Shape
+
+from OpenSSL.SSL import Error as TlsError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from farmer.model.ids import NodeId
+from farmer.node.deadlines import Patience, WaitingFor
+from farmer.node.outbox import Outbox
+from farmer.node.ports import CloseReason, Meter
+from farmer.node.tasks import Tasks
+from farmer.protocol.connection import DataReceived, Event, FarmerConnection
+from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_SENT, FRAME_HEADER_BYTES
+from farmer.protocol.messages import End, Message, Refuse
+from farmer.protocol.refusals import Refused
+from farmer.protocol.state import State
+
+R = TypeVar("R")
+
+STEP_BYTES: Final = DATA_BYTES_SENT
+"""Shard bytes that one stream holds per step, in either direction."""
+
+READ_AHEAD_BYTES: Final = DATA_BYTES_SENT
+"""Unread bytes at which a session stops reading: the next step gathers while one is written."""
+
+STRANGER_AHEAD_BYTES: Final = FRAME_HEADER_BYTES + CONTROL_BYTES_MAX
+"""The same between transfers: one control frame always fits, a pile of them does not."""
+
+EVENTS_PER_TURN: Final = 128
+"""Frames of one session after which the others get their turn: tiny ones cost time, too."""
+
+_BULK: Final = frozenset({State.RECEIVING, State.DISCARDING})
+
+
+class RenterLeftError(Exception):
+    """There is nobody to talk to any more; whoever serves cleans up and ends."""
+
+
+class Wire(Shape):
+    """All that a session asks of a transport; TCP, TLS and fakes have it."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+
+    def pauseProducing(self) -> None:
+        """Read no more for now: the peer feels our pace."""
+
+    def resumeProducing(self) -> None:
+        """Read again."""
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """Tell this producer when to pause."""
+
+    def unregisterProducer(self) -> None:
+        """Tell it no more."""
+
+    def loseConnection(self) -> None:
+        """Send what is unsent, then say goodbye in order."""
+
+    def abortConnection(self) -> None:
+        """Hang up at once."""
+
+
+class Visitors(Shape):
+    """Who keeps the list of sessions."""
+
+    def enter(self, session: Session) -> None:
+        """Note a session that has begun."""
+
+    def leave(self, session: Session) -> None:
+        """Note that it is over; safe twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all sessions of a farmer share."""
+
+    clock: IReactorTime
+    tasks: Tasks
+    meter: Meter
+    visitors: Visitors
+    identify: Callable[[Any], NodeId]
+    """Gives the renter's id from a transport whose handshake is done."""
+    serve: Callable[[Session], Coroutine[Deferred[Any], Any, None]]
+    """Talks with one renter until one of the two hangs up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Some bytes of a store, and whether they were the last."""
+
+    data: bytes
+    last: bool
+
+
+class Session(Protocol):
+    """
+    One renter, from accept to close.
+
+    One coroutine (`Surroundings.serve`) lives as long as the session and calls the methods
+    below.  At most one of them waits at a time; when the renter has left, or was hung up on,
+    every one of them raises `RenterLeftError`.  Work in a thread is never interrupted: the
+    coroutine hears of the end when it comes back.
+    """
+
+    log = Logger()
+
+    def __init__(self, around: Surroundings, address: str) -> None:
+        self.address = address
+        """Admission's key for where it comes from."""
+        self.known = False
+        """Whether a contract was seen; others are shed first."""
+        self._around = around
+        self._connection = FarmerConnection()
+        self._outbox = Outbox()
+        self._patience = Patience(around.clock.seconds())
+        self._waiting: Deferred[Any] | None = None
+        self._arrived: Deferred[None] | None = None
+        self._reading = True
+        self._over = False
+        self._greeted = False
+        self._why: CloseReason | None = None
+        self._taken = 0
+
+    # What Twisted tells us.
+
+    def connectionMade(self) -> None:
+        """Begin to serve."""
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+        self._wire.registerProducer(self._outbox, True)
+        self._around.meter.connection_opened()
+        self._around.visitors.enter(self)
+        self._around.tasks.start("session", self._around.serve(self))
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep bytes until they are asked for, and read no further than needed."""
+        if self._over:
+            return
+        self._connection.receive(data)
+        self._adjust_reading()
+        arrived, self._arrived = self._arrived, None
+        if arrived is not None:
+            arrived.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Let go; what a thread still uses is closed when it comes back."""
+        self._around.visitors.leave(self)
+        if self._why is None:
+            self._why = CloseReason.TLS if isinstance(reason.value, TlsError) else CloseReason.LEFT
+        if not self._greeted:
+            self._around.meter.handshake_failed(self._why.value)
+        self._around.meter.connection_closed(self._why.value)
+        self._finish(self._why)
+
+    def check(self) -> None:
+        """Hang up on a renter that is late; called every second or so."""
+        late = self._patience.late(self._around.clock.seconds())
+        if late is None:
+            return
+        if self._over or not self._greeted:
+            self.abort(late.reason)
+        elif late.refused is not None:
+            self.hang_up(late.refused, late.reason)
+        else:
+            self.close(late.reason)
+
+    # What the serving coroutine calls.
+
+    @property
+    def state(self) -> State:
+        """Where the conversation stands."""
+        return self._connection.state
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can be said."""
+        return self._over
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the renter has already sent something more."""
+        return self._connection.waiting_bytes > 0
+
+    def renter(self) -> NodeId:
+        """Return who it is; raises `PeerCertificateError`."""
+        return self._around.identify(self.transport)
+
+    def greeted(self, *, known: bool) -> None:
+        """Note that HELLO was answered, and whether the renter has a contract."""
+        self._greeted, self.known = True, known
+        self._patience.greeted(known=known)
+
+    def begin(self) -> None:
+        """Note that a request is being served: its rate counts from here."""
+        self._patience.begin()
+
+    def answer(self, message: Message) -> None:
+        """Send a message."""
+        self._check_over()
+        self._wire.write(self._connection.send(message))
+
+    def refuse(self, refused: Refused) -> None:
+        """Turn the open exchange down."""
+        self.answer(Refuse(refused))
+
+    def send(self, data: bytes) -> None:
+        """Send at most 256 KiB of data; wait for `room` first."""
+        self._check_over()
+        self._patience.moved(len(data))
+        self._wire.write(self._connection.send_data(data))
+
+    async def room(self) -> None:
+        """Wait until the wire takes more."""
+        self._check_over()
+        if self._outbox.full:
+            await self._wait_for_renter(WaitingFor.TRANSFER, self._outbox.room())
+
+    async def next_event(self) -> Event:
+        """
+        Return what the renter does next.
+
+        Raises:
+            RemoteProtocolError: it broke the protocol.
+
+        """
+        waiting = _WAITING.get(self._connection.state, WaitingFor.REQUEST)
+        while True:
+            event = self._next()
+            if event is not None:
+                await self._let_others()
+                return event
+            self._arrived = Deferred()
+            await self._wait_for_renter(waiting, self._arrived)
+
+    async def next_step(self, least_bytes: int) -> Step:
+        """
+        Return the next bytes of a store: what has arrived, up to about 256 KiB.
+
+        Waits for *least_bytes* (so that a thread is not woken for every packet), unless END
+        comes first.  Raises as `next_event`.
+        """
+        gathered = bytearray()
+        while len(gathered) < STEP_BYTES:
+            if len(gathered) < least_bytes:
+                event: Event | None = await self.next_event()
+            else:
+                event = self._next()
+            match event:
+                case None:
+                    break
+                case DataReceived(data):
+                    self._patience.moved(len(data))
+                    if len(data) >= least_bytes and not gathered:
+                        return Step(data, last=False)
+                    gathered += data
+                case _:
+                    assert isinstance(event, End), event
+                    return Step(bytes(gathered), last=True)
+        return Step(bytes(gathered), last=False)
+
+    def discarded(self) -> None:
+        """Note that the rest of a refused store has been thrown away."""
+        self._patience.discarded()
+
+    async def wait(self, turn: Deferred[R]) -> R:
+        """Wait for something of ours that may be given up: cancels it if the renter leaves."""
+        self._check_over()
+        self._waiting = turn
+        try:
+            return await turn
+        except CancelledError:
+            raise RenterLeftError from None
+        finally:
+            self._waiting = None
+
+    # How it ends.
+
+    def hang_up(self, refused: Refused, reason: CloseReason) -> None:
+        """Say why, then close in order."""
+        if not self._over:
+            self._around.meter.refused(refused.refusal.name)
+            self._wire.write(self._connection.hang_up(refused))
+            self.close(reason)
+
+    def close(self, reason: CloseReason) -> None:
+        """Send what is unsent, close in order; a peer that does not follow is cut off."""
+        if self._over:
+            return
+        self._patience.closing(self._around.clock.seconds())
+        self._finish(reason)
+        self._wire.unregisterProducer()
+        if not self._reading:
+            self._wire.resumeProducing()
+        self._wire.loseConnection()
+
+    def abort(self, reason: CloseReason) -> None:
+        """Close at once; its place is free from now on."""
+        self._finish(reason)
+        self._around.visitors.leave(self)
+        self._wire.abortConnection()
+
+    # How it works.
+
+    @property
+    def _wire(self) -> Wire:
+        assert self.transport is not None, "no wire before connectionMade"
+        return cast(Wire, self.transport)
+
+    def _finish(self, reason: CloseReason) -> None:
+        self._over = True
+        if self._why is None:
+            self._why = reason
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _check_over(self) -> None:
+        if self._over:
+            raise RenterLeftError
+
+    def _next(self) -> Event | None:
+        self._check_over()
+        event = self._connection.next_event()
+        self._adjust_reading()
+        return event
+
+    def _adjust_reading(self) -> None:
+        bulk = self._connection.state in _BULK
+        limit = READ_AHEAD_BYTES if bulk else STRANGER_AHEAD_BYTES
+        wanted = self._connection.waiting_bytes < limit
+        if wanted is self._reading or self._over:
+            return
+        self._reading = wanted
+        if wanted:
+            self._wire.resumeProducing()
+        else:
+            self._wire.pauseProducing()
+
+    async def _wait_for_renter(self, waiting: WaitingFor, turn: Deferred[None]) -> None:
+        seconds = self._around.clock.seconds
+        self._patience.wait(waiting, seconds())
+        try:
+            await self.wait(turn)
+        finally:
+            if not self._over:
+                self._patience.go_on(waiting, seconds())
+
+    async def _let_others(self) -> None:
+        self._taken += 1
+        if self._taken % EVENTS_PER_TURN == 0:
+            turn: Deferred[None] = Deferred()
+            self._around.clock.callLater(0, turn.callback, None)
+            await self.wait(turn)
+
+
+_WAITING: Final = {
+    State.RECEIVING: WaitingFor.TRANSFER,
+    State.DISCARDING: WaitingFor.END,
+}

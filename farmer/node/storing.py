@@ -1,0 +1,105 @@
+"""STORE: from the promise of space to the receipt."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Final
+
+from farmer.identity.signing import sign_receipt
+from farmer.model.contract import Contract, Receipt
+from farmer.model.ids import NodeId
+from farmer.model.shard import StoredShard
+from farmer.node.exchange import Exchange
+from farmer.node.farm import Farm
+from farmer.node.ports import Upload
+from farmer.node.refusals import DRAINING_RETRY_MS, TurnedDownError
+from farmer.protocol.messages import Accept, Store, Stored
+from farmer.protocol.refusals import Refusal
+from farmer.storage.errors import WrongSizeError
+
+SMALL_BYTES_MAX: Final = 1024 * 1024
+"""Up to here a shard is held whole in memory until it is committed."""
+
+LEAST_STEP_BYTES: Final = 64 * 1024
+"""A thread is woken for this much, not for every packet."""
+
+
+async def store(farm: Farm, exchange: Exchange, asked: Store) -> None:
+    """Take a shard; STORED goes out after the sync, never before."""
+    if farm.draining:
+        raise TurnedDownError(Refusal.DRAINING, DRAINING_RETRY_MS)
+    if asked.size_bytes > SMALL_BYTES_MAX:
+        await _store(farm, exchange, asked)
+        return
+    await exchange.wait(farm.small_stores.enter(asked.size_bytes))
+    try:
+        await _store(farm, exchange, asked)
+    finally:
+        farm.small_stores.leave(asked.size_bytes)
+
+
+async def _store(farm: Farm, exchange: Exchange, asked: Store) -> None:
+    contract, begun = await farm.disk.run(_begin, farm, exchange.renter, asked)
+    if isinstance(begun, StoredShard):
+        stored = begun
+    else:
+        stored = await _receive(farm, exchange, begun, asked.size_bytes)
+    exchange.answer(Stored(_receipt(farm, contract, stored)))
+
+
+def _begin(farm: Farm, renter: NodeId, asked: Store) -> tuple[Contract, Upload | StoredShard]:
+    contract = farm.storing_contract(renter)
+    return contract, farm.store.begin(contract, asked.shard, asked.size_bytes)
+
+
+async def _receive(farm: Farm, exchange: Exchange, upload: Upload, size_bytes: int) -> StoredShard:
+    """Return the shard once it is durable; whatever else happens, the upload is given up."""
+    try:
+        offset = upload.offset
+        exchange.answer(Accept(offset))
+        rest = await _all_but_the_last(farm, exchange, upload, size_bytes)
+        future = await farm.disk.run(_finish, upload, rest)
+        stored = await farm.disk.settle(future)
+    except BaseException:
+        # No thread is in the upload now: every step was awaited.
+        await farm.disk.run(upload.abandon)
+        raise
+    farm.meter.shard_stored(stored.size_bytes)
+    return stored
+
+
+async def _all_but_the_last(
+    farm: Farm, exchange: Exchange, upload: Upload, size_bytes: int
+) -> bytes:
+    """Write what comes, step by step; return what came together with END."""
+    at = upload.offset
+    while True:
+        wanted = min(LEAST_STEP_BYTES, size_bytes - at)
+        step = await exchange.next_step(max(1, wanted))
+        at += len(step.data)
+        if at > size_bytes:
+            raise WrongSizeError(size_bytes, at)
+        if step.last:
+            return step.data
+        await farm.disk.run(upload.write, step.data)
+
+
+def _finish(upload: Upload, rest: bytes) -> Future[StoredShard]:
+    if rest:
+        upload.write(rest)
+    return upload.commit()
+
+
+def _receipt(farm: Farm, contract: Contract, stored: StoredShard) -> Receipt:
+    receipt = Receipt(
+        farmer_key=farm.signer.public_key,
+        renter=stored.renter,
+        contract=contract.contract,
+        shard=stored.shard,
+        size_bytes=stored.size_bytes,
+        charge_bytes=stored.charge_bytes,
+        stored_at_ms=stored.stored_at_ms,
+        issued_at_ms=farm.now_ms(),
+        until_ms=contract.until_ms,
+    )
+    return sign_receipt(farm.signer, receipt)
