@@ -1,0 +1,66 @@
+"""What a farmer signs and answers, held against what was asked: nothing is taken on trust."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from farmer.client.errors import FarmerBrokeProtocolError
+from farmer.identity.signing import contract_is_valid, node_id_of_key, receipt_is_valid
+from farmer.model.contract import Receipt
+from farmer.model.ids import NodeId, ShardId
+from farmer.protocol.messages import ContractShown, Listed, Pong, Stated
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """
+    Checks for one farmer and one renter.
+
+    Each method returns what it was given; it raises `FarmerBrokeProtocolError` if that is
+    not an honest answer.
+    """
+
+    farmer: NodeId
+    renter: NodeId
+
+    def contract(self, shown: ContractShown) -> ContractShown:
+        """Check a contract: between us two, and signed."""
+        contract = shown.contract
+        if node_id_of_key(contract.farmer_key) != self.farmer or contract.renter != self.renter:
+            raise FarmerBrokeProtocolError("the farmer showed a contract of somebody else")
+        if not contract_is_valid(contract, shown.signature):
+            raise FarmerBrokeProtocolError("the farmer's signature under the contract is wrong")
+        return shown
+
+    def receipt(self, receipt: Receipt, shard: ShardId, size_bytes: int) -> Receipt:
+        """Check a receipt: by this farmer, for us, for this shard, and signed."""
+        if node_id_of_key(receipt.farmer_key) != self.farmer or receipt.renter != self.renter:
+            raise FarmerBrokeProtocolError("the farmer gave a receipt of somebody else")
+        if (receipt.shard, receipt.size_bytes) != (shard, size_bytes):
+            raise FarmerBrokeProtocolError("the farmer gave a receipt for another shard")
+        if not receipt_is_valid(receipt):
+            raise FarmerBrokeProtocolError("the farmer's signature under the receipt is wrong")
+        return receipt
+
+    def stated(self, stated: Stated, shard: ShardId) -> Stated:
+        """Check that the answer is about the shard that was asked for."""
+        if stated.shard != shard:
+            raise FarmerBrokeProtocolError("the farmer spoke of another shard")
+        return stated
+
+    def page(self, listed: Listed, after: ShardId, limit: int) -> Listed:
+        """Check a page: ascending from the last one, not too long, and not promising for ever."""
+        ids = [after, *(entry.shard for entry in listed.entries)]
+        ascending = all(one < other for one, other in pairwise(ids))
+        if not ascending or len(listed.entries) > limit:
+            raise FarmerBrokeProtocolError("the farmer's list is out of order or too long")
+        if listed.more and not listed.entries:
+            raise FarmerBrokeProtocolError("the farmer's list promises more and has nothing")
+        return listed
+
+    def pong(self, pong: Pong, token: int) -> Pong:
+        """Check that it answers this ping."""
+        if pong.token != token:
+            raise FarmerBrokeProtocolError("the farmer answered another ping")
+        return pong

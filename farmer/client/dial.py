@@ -1,0 +1,146 @@
+"""Reaching a farmer: its addresses in order, TLS, and whether it is the one we meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, cast
+
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from farmer.client.errors import (
+    ClientError,
+    ConnectionFailedError,
+    ConnectionLostError,
+    WrongFarmerError,
+)
+from farmer.client.limits import CONNECT_S
+from farmer.client.patience import Patience
+from farmer.client.session import Session
+from farmer.client.wire import Wire
+from farmer.identity.keys import Identity
+from farmer.identity.signing import SCHEME, parse_link
+from farmer.identity.tls import PeerCertificateError, TlsTransport, peer_id, renter_side
+from farmer.model.contract import InviteLink
+from farmer.model.ids import NodeId
+from farmer.protocol.limits import HANDSHAKE_S
+
+_PORT_MAX = 65535
+
+
+class AddressError(ValueError):
+    """Not an address of a farmer; says what one looks like."""
+
+
+@dataclass(frozen=True, slots=True)
+class FarmerAddress:
+    """Whom to call and where."""
+
+    farmer: NodeId
+    addresses: tuple[str, ...]
+    """`host:port`, IPv6 in brackets; tried in order."""
+
+    @classmethod
+    def of(cls, target: FarmerAddress | InviteLink | str) -> Self:
+        """
+        Return the address in an invite, a link `farmer://ID@HOST:PORT/...`, or `ID@HOST:PORT`.
+
+        Raises:
+            AddressError, InviteLinkError: not one of these.
+
+        """
+        if isinstance(target, str):
+            line = target.strip()
+            head, at, tail = line.removeprefix(SCHEME).partition("@")
+            places, slash, _ = tail.partition("/")
+            if slash:
+                return cls.of(parse_link(line))
+            if not at or not places:
+                raise AddressError(
+                    f"{line!r} is not a farmer: <node id>@<host:port>, or an invite"
+                )
+            target = FarmerAddress(NodeId.parse(head), tuple(places.split(",")))
+        for address in target.addresses:
+            split_address(address)
+        return cls(target.farmer, target.addresses)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of `host:port` or `[v6]:port`; raises `AddressError`."""
+    host, colon, port = address.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or (":" in bare) != host.startswith("["):
+        raise AddressError(f"{address!r} is not an address: host:port, IPv6 in brackets")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) <= _PORT_MAX):
+        raise AddressError(f"{address!r} has no port between 1 and {_PORT_MAX}")
+    return bare, int(port)
+
+
+class Dialer(Protocol):
+    """Makes connections to one farmer."""
+
+    async def dial(self) -> Session:
+        """
+        Return a fresh session, greeted.
+
+        Raises:
+            ConnectionFailedError: nobody, or somebody else, was reached.
+            RefusedError: the farmer wants no session.
+
+        """
+
+
+class TlsDialer:
+    """Reaches a farmer over TCP and TLS; pins its node id."""
+
+    def __init__(self, reactor: Any, identity: Identity, address: FarmerAddress) -> None:  # noqa: ANN401 - a reactor is many interfaces at once
+        self._reactor = reactor
+        self._address = address
+        wires = Factory.forProtocol(lambda: Wire(reactor))
+        wires.noisy = False
+        self._factory = TLSMemoryBIOFactory(renter_side(identity), True, wires, reactor)
+
+    async def dial(self) -> Session:
+        """Try the addresses in order; raises what the last one raised."""
+        failure: ClientError = ConnectionFailedError("the farmer has no address")
+        for address in self._address.addresses:
+            try:
+                return await self._dial(address)
+            except ConnectionFailedError as error:
+                failure = error
+        raise failure
+
+    async def _dial(self, address: str) -> Session:
+        host, port = split_address(address)
+        endpoint = HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_S)
+        try:
+            outer = await endpoint.connect(self._factory)
+        except Exception as error:
+            # Resolvers and endpoints raise much: refused, timed out, no such name, no route.
+            raise ConnectionFailedError(
+                f"cannot reach the farmer at {address}: {error}"
+            ) from error
+        session = Session(cast(Wire, cast(Any, outer).wrappedProtocol))
+        try:
+            await session.wire.until_secured(Patience(HANDSHAKE_S))
+            self._pin(address, cast(TlsTransport, outer))
+            await session.greet()
+        except ConnectionLostError as error:
+            session.abort()
+            raise ConnectionFailedError(f"no session with {address}: {error}") from error
+        except BaseException:
+            session.abort()
+            raise
+        return session
+
+    def _pin(self, address: str, transport: TlsTransport) -> None:
+        try:
+            found = peer_id(transport)
+        except PeerCertificateError as error:
+            raise WrongFarmerError(f"{address} is no farmer: {error}") from error
+        if found != self._address.farmer:
+            raise WrongFarmerError(
+                f"another farmer answers at {address}: {found.short}... instead of "
+                f"{self._address.farmer.short}...; the address is old, or somebody is in between"
+            )

@@ -1,0 +1,26 @@
+"""How long a renter waits and how often it tries; the limits of the wire are in the protocol."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CONNECT_S: Final = 15.0
+"""For one address to answer: a home server behind a slow line, not one that is off."""
+
+READ_AHEAD_BYTES: Final = 256 * 1024
+"""Unread bytes at which we stop reading: one step of a stream, larger than any control frame."""
+
+SESSIONS_MAX: Final = 4
+"""Connections to one farmer: enough to hide its syncs, few for a home line."""
+
+HASHED_BYTES_PER_S_MIN: Final = 4 * 1024 * 1024
+"""How fast a farmer's disk must read for a full audit, which is silent until it is done."""
+
+RETRY_DELAYS_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""
+Waits between attempts, half a minute together: a router that restarts, or the former
+connection of a store that the farmer has not yet given up.
+"""
+
+RETRY_PROGRESS_BYTES: Final = 1024 * 1024
+"""A transfer that got this much further since the last loss begins to count anew."""

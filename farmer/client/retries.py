@@ -1,0 +1,42 @@
+"""When to try again after a failure: decided here, carried out by the farmer's face."""
+
+from __future__ import annotations
+
+from farmer.client.errors import ClientError, ConnectionFailedError, ConnectionLostError
+from farmer.client.limits import RETRY_DELAYS_S, RETRY_PROGRESS_BYTES
+from farmer.client.refusals import BusyError
+
+
+class Retries:
+    """
+    One operation's attempts.
+
+    A lost connection is worth another attempt; an address that never answered is not,
+    but one that answered before is.  A store that is `BUSY` is most often our own former
+    connection, which the farmer still waits for.
+    """
+
+    def __init__(self) -> None:
+        self._failed = 0
+        self._had_session = False
+        self._done_bytes = 0
+
+    def began(self) -> None:
+        """A session was had."""
+        self._had_session = True
+
+    def progressed(self, done_bytes: int) -> None:
+        """A transfer stands at *done_bytes*: enough of it and the counting begins anew."""
+        if done_bytes - self._done_bytes >= RETRY_PROGRESS_BYTES:
+            self._done_bytes = done_bytes
+            self._failed = 0
+
+    def delay_s(self, error: ClientError) -> float | None:
+        """Return how long to wait before the next attempt, or None to give up."""
+        lost = isinstance(error, ConnectionLostError | BusyError)
+        unreachable = isinstance(error, ConnectionFailedError) and self._had_session
+        if not (lost or unreachable) or self._failed >= len(RETRY_DELAYS_S):
+            return None
+        delay_s = RETRY_DELAYS_S[self._failed]
+        self._failed += 1
+        return delay_s

@@ -1,0 +1,109 @@
+"""Storing one shard: hashed first, then sent, then the farmer's receipt checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from farmer.audit.tree import TreeHasher
+from farmer.client.door import Door
+from farmer.client.errors import SourceChangedError
+from farmer.client.patience import Pace, Patience
+from farmer.client.session import Session
+from farmer.model.contract import Receipt
+from farmer.model.ids import ShardId
+from farmer.protocol.limits import DATA_BYTES_SENT
+from farmer.protocol.messages import Accept, End, Refuse, Store, Stored
+from farmer.protocol.state import State
+
+Progress = Callable[[int, int], None]
+"""Told how many bytes of how many are done; called on the reactor, often."""
+
+
+def no_progress(_done_bytes: int, _total_bytes: int) -> None:
+    """Nobody looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Bytes to store: a seekable binary file, from *start* on."""
+
+    file: BinaryIO
+    start: int
+    shard: ShardId
+    size_bytes: int
+
+    @classmethod
+    def hashed(cls, file: BinaryIO) -> Source:
+        """Read the file from where it stands to its end; blocking."""
+        start = file.tell()
+        hasher = TreeHasher()
+        while part := file.read(DATA_BYTES_SENT):
+            hasher.update(part)
+        tree = hasher.finish()
+        return cls(file, start, tree.shard_id(), tree.size_bytes)
+
+    def part(self, offset: int) -> bytes:
+        """
+        Return the bytes from *offset* on, one step of them; blocking.
+
+        Raises:
+            SourceChangedError: the file has become shorter.
+
+        """
+        wanted = min(DATA_BYTES_SENT, self.size_bytes - offset)
+        self.file.seek(self.start + offset)
+        part = self.file.read(wanted)
+        if len(part) != wanted:
+            raise SourceChangedError("the file became shorter while it was stored")
+        return part
+
+
+async def store(session: Session, source: Source, door: Door, progress: Progress) -> Receipt:
+    """
+    Store one shard over one session and return the farmer's receipt, not yet checked.
+
+    Raises:
+        RefusedError, SourceChangedError, ConnectionLostError, FarmerBrokeProtocolError.
+
+    """
+    wire = session.wire
+    wire.send(Store(source.shard, source.size_bytes))
+    event = await wire.next_event(Patience())
+    if isinstance(event, Stored):
+        return event.receipt
+    if not isinstance(event, Accept):
+        raise session.failure_of(event)
+    offset = event.offset
+    if offset > source.size_bytes:
+        raise session.broke(f"it wants bytes from {offset} of {source.size_bytes}")
+    await _send(session, source, door, progress, offset)
+    wire.send(End())
+    event = await wire.next_event(Patience())
+    if isinstance(event, Stored):
+        return event.receipt
+    raise session.failure_of(event)
+
+
+async def _send(
+    session: Session, source: Source, door: Door, progress: Progress, offset: int
+) -> None:
+    wire, pace = session.wire, Pace()
+    while offset < source.size_bytes:
+        progress(offset, source.size_bytes)
+        part = await door.run(source.part, offset)
+        event = await wire.until_clear(pace)
+        if event is not None:
+            _settle_refusal(session, event)
+            raise session.failure_of(event)
+        wire.send_data(part)
+        offset += len(part)
+        pace.moved(len(part))
+    progress(offset, source.size_bytes)
+
+
+def _settle_refusal(session: Session, event: object) -> None:
+    """After a refusal in mid-store the renter owes the END that the farmer reads up to."""
+    if isinstance(event, Refuse) and session.wire.connection.state is State.DISCARDING:
+        session.wire.send(End())
