@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -28,6 +29,9 @@ SPKI_PREFIX: Final = bytes.fromhex("302a300506032b6570032100")
 """The 12 bytes before every raw Ed25519 key in its SubjectPublicKeyInfo (RFC 8410)."""
 
 SCHEME: Final = "farmer://"
+
+_ADDRESS: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
+"""A host name or IPv4 address, or an IPv6 address in brackets, and a port."""
 
 
 class InviteLinkError(ValueError):
@@ -108,8 +112,10 @@ def parse_link(text: str) -> InviteLink:
     """
     line = text.strip()
     head, at, tail = line.removeprefix(SCHEME).partition("@")
-    addresses, slash, code = tail.partition("/")
-    if not line.startswith(SCHEME) or not at or not slash or not addresses:
+    host_list, slash, code = tail.partition("/")
+    addresses = tuple(host_list.split(","))
+    whole = line.startswith(SCHEME) and at and slash
+    if not whole or not all(map(_is_address, addresses)):
         raise InviteLinkError(
             "this is not an invite; one looks like farmer://<node id>@<host:port>/<code>"
         )
@@ -121,7 +127,12 @@ def parse_link(text: str) -> InviteLink:
         raise InviteLinkError(f"the invite is damaged, copy it again: {error}") from error
     if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != code:
         raise InviteLinkError("the invite is damaged, copy it again: not canonical base64")
-    return InviteLink(farmer=farmer, addresses=tuple(addresses.split(",")), invite=invite)
+    return InviteLink(farmer=farmer, addresses=addresses, invite=invite)
+
+
+def _is_address(text: str) -> bool:
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and 1 <= int(match[1]) <= 65_535
 
 
 def _valid(public_key: bytes, signature: bytes, message: bytes) -> bool:

@@ -97,6 +97,7 @@ TRANSITIONS: Final[dict[tuple[State, Type], State]] = {
     (State.UNDELETING, Type.REFUSE): State.IDLE,
     (State.IDLE, Type.PING): State.PINGING,
     (State.PINGING, Type.PONG): State.IDLE,
+    (State.PINGING, Type.REFUSE): State.IDLE,
     # An unknown request, or one that came too early, is turned down without a state of its own.
     (State.IDLE, Type.REFUSE): State.IDLE,
     (State.OPENED, Type.REFUSE): State.OPENED,

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+
+from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, data_header
+from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_MAX
+from farmer.protocol.messages import Type
+from farmer.protocol.refusals import Refusal, RemoteProtocolError
+
+
+def header(kind: int, length: int) -> bytes:
+    return bytes((kind,)) + length.to_bytes(3, "big")
+
+
+def test_a_control_frame_is_given_out_whole() -> None:
+    reader = FrameReader()
+    frame = header(Type.STAT, 3) + b"abc"
+    for byte in frame[:-1]:
+        reader.feed(bytes((byte,)))
+        assert reader.take() is None
+    reader.feed(frame[-1:])
+    assert reader.take() == ControlFrame(Type.STAT, b"abc")
+    assert reader.waiting_bytes == 0
+
+
+def test_data_is_given_out_as_it_comes() -> None:
+    reader = FrameReader()
+    reader.feed(header(Type.DATA, 5) + b"ab")
+    assert reader.take() == DataPart(b"ab")
+    assert reader.take() is None
+    assert reader.peek() == Type.DATA
+    reader.feed(b"cdeX")
+    assert reader.take() == DataPart(b"cde")
+    assert reader.take() is None
+    assert reader.peek() is None
+    assert reader.waiting_bytes == 1
+
+
+def test_an_empty_data_frame_is_an_empty_part() -> None:
+    reader = FrameReader()
+    reader.feed(header(Type.DATA, 0) + header(Type.END, 0))
+    assert reader.take() == DataPart(b"")
+    assert reader.peek() == Type.END
+    assert reader.take() == ControlFrame(Type.END, b"")
+
+
+@pytest.mark.parametrize(
+    ("kind", "allowed"),
+    [
+        (Type.DATA, DATA_BYTES_MAX),
+        (Type.STORE, CONTROL_BYTES_MAX),
+        (0xEE, CONTROL_BYTES_MAX),
+        (0x00, CONTROL_BYTES_MAX),
+    ],
+)
+def test_a_frame_may_be_as_large_as_its_limit_and_no_larger(kind: int, allowed: int) -> None:
+    reader = FrameReader()
+    reader.feed(header(kind, allowed) + bytes(allowed))
+    frame = reader.take()
+    assert frame is not None
+    assert len(frame.data if isinstance(frame, DataPart) else frame.body) == allowed
+    reader.feed(header(kind, allowed + 1))
+    with pytest.raises(RemoteProtocolError) as caught:
+        reader.take()
+    refused = caught.value.refused
+    assert (refused.refusal, refused.first, refused.second) == (
+        Refusal.FRAME_TOO_LARGE,
+        allowed + 1,
+        allowed,
+    )
+
+
+def test_a_length_is_judged_before_its_bytes_arrive() -> None:
+    reader = FrameReader()
+    reader.feed(b"\x20\xff\xff\xff")
+    with pytest.raises(RemoteProtocolError):
+        reader.take()
+
+
+def test_our_own_data_frames_keep_the_limit() -> None:
+    assert data_header(DATA_BYTES_MAX) == header(Type.DATA, DATA_BYTES_MAX)
+    with pytest.raises(AssertionError):
+        data_header(DATA_BYTES_MAX + 1)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farmer.model.audit import SAMPLES_MAX, AuditEntry, AuditKind, Challenge
+from farmer.model.ids import ShardId
+from farmer.protocol import messages as m
+from farmer.protocol.fields import LayoutError, Reader, u16, u32, u64
+from farmer.protocol.limits import (
+    AUDIT_ENTRIES_MAX,
+    CONTROL_BYTES_MAX,
+    FRAME_HEADER_BYTES,
+    LIST_ENTRIES_MAX,
+)
+from farmer.protocol.messages import MESSAGES, Type, decode, encode
+from farmer.protocol.refusals import Refusal
+from tests.protocol.strategies import BY_TYPE, messages
+
+SHARD = ShardId(bytes(range(32)))
+KINDS = sorted(MESSAGES)
+
+
+def body_of(message: m.Message) -> bytes:
+    return encode(message)[FRAME_HEADER_BYTES:]
+
+
+def test_every_type_but_data_is_a_message_with_a_strategy() -> None:
+    assert set(Type) - {Type.DATA} == set(MESSAGES) == set(BY_TYPE)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@given(data=st.data())
+def test_encode_and_decode_are_inverse(kind: Type, data: st.DataObject) -> None:
+    message = data.draw(BY_TYPE[kind])
+    frame = encode(message)
+    assert frame[0] == kind
+    assert int.from_bytes(frame[1:4], "big") == len(frame) - FRAME_HEADER_BYTES
+    assert decode(kind, body_of(message)) == message
+
+
+@given(message=messages, data=st.data())
+def test_a_truncated_message_is_malformed(message: m.Message, data: st.DataObject) -> None:
+    body = body_of(message)
+    if not body or message.TYPE is Type.REDEEM:  # the invite inside is checked by its reader
+        return
+    cut = data.draw(st.integers(0, len(body) - 1))
+    with pytest.raises(LayoutError) as caught:
+        decode(message.TYPE, body[:cut])
+    assert caught.value.refused.refusal is Refusal.MALFORMED
+    assert caught.value.refused.first == message.TYPE
+
+
+@given(message=messages, more=st.binary(min_size=1, max_size=70))
+def test_nothing_may_follow_the_last_field(message: m.Message, more: bytes) -> None:
+    if message.TYPE is Type.REDEEM:
+        return
+    with pytest.raises(LayoutError):
+        decode(message.TYPE, body_of(message) + more)
+
+
+@given(kind=st.sampled_from(KINDS), body=st.binary(max_size=400))
+def test_any_bytes_are_malformed_or_the_one_encoding_of_a_value(kind: Type, body: bytes) -> None:
+    try:
+        message = decode(kind, body)
+    except LayoutError:
+        return
+    assert body_of(message) == body
+
+
+@given(message=messages, data=st.data())
+def test_a_changed_byte_is_another_message_or_malformed(
+    message: m.Message, data: st.DataObject
+) -> None:
+    body = bytearray(body_of(message))
+    if not body:
+        return
+    body[data.draw(st.integers(0, len(body) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        other = decode(message.TYPE, bytes(body))
+    except LayoutError:
+        return
+    assert other != message
+    assert body_of(other) == bytes(body)
+
+
+def test_the_largest_messages_fit_a_control_frame() -> None:
+    entry = AuditEntry(SHARD, 1, 1)
+    audit = m.Audit(Challenge(bytes(32), AuditKind.SAMPLE, (entry,) * AUDIT_ENTRIES_MAX))
+    row = m.Stated(SHARD, 1, 1, m.ShardState.LIVE, 0)
+    listed = m.Listed((row,) * LIST_ENTRIES_MAX, more=True)
+    for message in (audit, listed):
+        assert len(body_of(message)) <= CONTROL_BYTES_MAX
+        assert decode(message.TYPE, body_of(message)) == message
+
+
+def audit_body(kind: int, samples: int, count: int, entries: int | None = None) -> bytes:
+    entry = SHARD.raw + u64(9) + u16(samples)
+    shown = count if entries is None else entries
+    return bytes((kind,)) + bytes(32) + u16(shown) + entry * count
+
+
+MALFORMED: list[tuple[str, Type, bytes]] = [
+    ("not our magic", Type.HELLO, b"HTTP" + u16(1) + u16(1) + b"\0"),
+    ("lowest above highest", Type.HELLO, b"FARM" + u16(2) + u16(1) + b"\0"),
+    ("text too long", Type.HELLO, b"FARM" + u16(1) + u16(1) + b"\x41" + b"x" * 65),
+    ("text not UTF-8", Type.HELLO, b"FARM" + u16(1) + u16(1) + b"\x01\xff"),
+    ("overlong UTF-8", Type.HELLO, b"FARM" + u16(1) + u16(1) + b"\x02\xc0\x80"),
+    ("surrogate", Type.HELLO, b"FARM" + u16(1) + u16(1) + b"\x03\xed\xa0\x80"),
+    ("control character", Type.HELLO, b"FARM" + u16(1) + u16(1) + b"\x01\n"),
+    ("text beyond the body", Type.HELLO, b"FARM" + u16(1) + u16(1) + b"\x02x"),
+    ("top bit of a u64", Type.PING, b"\x80" + bytes(7)),
+    ("unknown refusal", Type.REFUSE, u16(9999) + u64(0) + u64(0) + b"\0"),
+    ("refusal zero", Type.REFUSE, u16(0) + u64(0) + u64(0) + b"\0"),
+    ("flag of two", Type.REFUSE, u16(1) + u64(0) + u64(0) + b"\2"),
+    ("END with a body", Type.END, b"\0"),
+    ("audit kind zero", Type.AUDIT, audit_body(0, 1, 1)),
+    ("audit kind three", Type.AUDIT, audit_body(3, 1, 1)),
+    ("no entries", Type.AUDIT, audit_body(1, 1, 0)),
+    ("too many entries", Type.AUDIT, audit_body(1, 1, AUDIT_ENTRIES_MAX + 1)),
+    ("fewer entries than said", Type.AUDIT, audit_body(1, 1, 1, entries=2)),
+    ("sample audit of no leaf", Type.AUDIT, audit_body(1, 0, 1)),
+    ("full audit of a leaf", Type.AUDIT, audit_body(2, 1, 1)),
+    ("too many samples", Type.AUDIT, audit_body(1, SAMPLES_MAX, 2)),
+    ("page of none", Type.LIST, SHARD.raw + u16(0)),
+    ("page too large", Type.LIST, SHARD.raw + u16(LIST_ENTRIES_MAX + 1)),
+    ("erase neither yes nor no", Type.DELETE, SHARD.raw + b"\xff"),
+    ("unknown state", Type.STATED, SHARD.raw + u64(1) + u64(1) + b"\x03" + u64(0)),
+    ("unknown outcome", Type.DELETED, b"\x03" + u64(0)),
+    ("currency too long", Type.PONG, u64(0) * 5 + b"\x11" + b"x" * 17 + b"\0"),
+    ("unknown stage", Type.CONTRACT, b"\x04" + u64(0) * 4),
+    ("receipt of version 2", Type.STORED, b"\x02" + bytes(248)),
+]
+
+
+@pytest.mark.parametrize(("_why", "kind", "body"), MALFORMED, ids=[row[0] for row in MALFORMED])
+def test_forbidden_values_are_malformed(_why: str, kind: Type, body: bytes) -> None:
+    with pytest.raises(LayoutError, match=rf"^{kind.name}: "):
+        decode(kind, body)
+
+
+def test_samples_may_reach_the_limit() -> None:
+    message: Any = decode(Type.AUDIT, audit_body(1, SAMPLES_MAX // 2, 2))
+    assert sum(entry.samples for entry in message.challenge.entries) == SAMPLES_MAX
+
+
+@given(value=st.integers(0, (1 << 63) - 1))
+def test_numbers_are_big_endian(value: int) -> None:
+    reader = Reader(u64(value) + u32(value % (1 << 32)) + u16(value % (1 << 16)))
+    assert reader.u64() == value
+    assert reader.u32() == value % (1 << 32)
+    assert reader.u16() == value % (1 << 16)
+    reader.end()
+
+
+def test_our_own_numbers_never_have_the_top_bit() -> None:
+    with pytest.raises(AssertionError):
+        u64(1 << 63)
+    with pytest.raises(AssertionError):
+        u64(-1)
