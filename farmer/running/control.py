@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
@@ -38,10 +39,11 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
     MAX_LENGTH = REQUEST_BYTES_MAX
     log = Logger()
 
-    def __init__(self, verbs: Mapping[str, Verb], tasks: Tasks) -> None:
+    def __init__(self, verbs: Mapping[str, Verb], tasks: Tasks, clock: IReactorTime) -> None:
         self._verbs = verbs
         self._tasks = tasks
         self._asked = False
+        self.callLater = clock.callLater
 
     def connectionMade(self) -> None:
         """Give the question a deadline."""
@@ -85,13 +87,14 @@ class ControlFactory(Factory):
 
     noisy = False
 
-    def __init__(self, verbs: Mapping[str, Verb], tasks: Tasks) -> None:
+    def __init__(self, verbs: Mapping[str, Verb], tasks: Tasks, clock: IReactorTime) -> None:
         self._verbs = verbs
         self._tasks = tasks
+        self._clock = clock
 
     def buildProtocol(self, addr: object) -> ControlProtocol:
         """Serve one caller."""
-        protocol = ControlProtocol(self._verbs, self._tasks)
+        protocol = ControlProtocol(self._verbs, self._tasks, self._clock)
         protocol.factory = self
         return protocol
 

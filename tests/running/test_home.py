@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from farmer.running.home import FORMAT, MARK_FILE, Home, HomeError
+from farmer.running.locks import HomeLock, HomeLockedError
+
+
+def test_a_new_home_is_marked_and_private(tmp_path: Path) -> None:
+    """0700 directories and 0600 files, whatever the umask."""
+    home = Home.at(tmp_path / "a" / "b")
+    home.make()
+    home.make()
+    assert home.exists
+    assert stat.S_IMODE(home.state.stat().st_mode) == 0o700
+    assert stat.S_IMODE(home.mark.stat().st_mode) == 0o600
+
+
+def test_somebody_elses_directory_is_left_alone(tmp_path: Path) -> None:
+    """A directory with other things in it and without our mark is refused, untouched."""
+    (tmp_path / "thesis.txt").write_text("irreplaceable")
+    home = Home.at(tmp_path)
+    with pytest.raises(HomeError, match=r"not a farmer's home: it holds 'thesis.txt'"):
+        home.make()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_settings_may_be_there_before_the_farmer(tmp_path: Path) -> None:
+    (tmp_path / "farmer.yaml").write_text("version: 1\n")
+    Home.at(tmp_path).make()
+    assert Home.at(tmp_path).exists
+
+
+def test_an_open_home_is_closed(tmp_path: Path) -> None:
+    """A home that others could read is made private."""
+    home = Home.at(tmp_path / "home")
+    home.make()
+    home.state.chmod(0o755)
+    home.make()
+    assert stat.S_IMODE(home.state.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("mark", "words"),
+    [
+        (json.dumps({"format": FORMAT + 1}), "newer release"),
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ("{}", "damaged"),
+    ],
+)
+def test_other_marks_are_refused(tmp_path: Path, mark: str, words: str) -> None:
+    (tmp_path / MARK_FILE).write_text(mark)
+    with pytest.raises(HomeError, match=words):
+        Home.at(tmp_path).make()
+
+
+def test_a_file_is_no_home(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("")
+    with pytest.raises(HomeError, match="cannot be used"):
+        Home.at(path).make()
+
+
+def test_where_homes_are(tmp_path: Path) -> None:
+    """Command line, then FARMER_HOME, then the system's or the user's usual places."""
+    environ = {"HOME": "/h", "FARMER_HOME": "/from/environment"}
+    assert Home.find("/given", None, environ, 1000).state == Path("/given")
+    assert Home.find(None, None, environ, 1000).state == Path("/from/environment")
+    root = Home.find(None, None, {"HOME": "/root"}, 0)
+    assert (root.state, root.settings) == (
+        Path("/var/lib/farmer"),
+        Path("/etc/farmer/farmer.yaml"),
+    )
+    user = Home.find(None, None, {"HOME": "/h", "XDG_DATA_HOME": "relative"}, 1000)
+    assert user.state == Path("/h/.local/share/farmer")
+    assert user.settings == Path("/h/.config/farmer/farmer.yaml")
+    xdg = Home.find(None, None, {"XDG_DATA_HOME": "/d", "XDG_CONFIG_HOME": "/c"}, 1000)
+    assert (xdg.state, xdg.settings) == (Path("/d/farmer"), Path("/c/farmer/farmer.yaml"))
+    assert Home.find("/given", "/x.yaml", environ, 0).settings == Path("/x.yaml")
+
+
+def test_one_holder_at_a_time_and_the_second_learns_its_pid(tmp_path: Path) -> None:
+    """The lock is the kernel's: it goes with the process, a stale file means nothing."""
+    path = tmp_path / "lock"
+    first, second = HomeLock(path), HomeLock(path)
+    first.take()
+    with pytest.raises(HomeLockedError, match=f"process {os.getpid()}") as caught:
+        second.take()
+    assert caught.value.pid == os.getpid()
+    first.give_back()
+    first.give_back()
+    with second:
+        assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic"):
+        HomeLock(tmp_path / "lock").take()
+    assert not (tmp_path / "elsewhere").exists()

@@ -1,0 +1,138 @@
+"""The smaller parts of a running farmer: notifier, addresses, alerts, changes, small files."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from farmer.running.addresses import NoAddressError, announced, local_addresses
+from farmer.running.alerts import AlertBoard
+from farmer.running.files import read_json, write_json, write_whole
+from farmer.running.notify import ServiceNotifier
+from farmer.settings.changes import changes
+from farmer.settings.loader import load_text
+from farmer.settings.schema import Settings
+
+
+def test_systemd_hears_of_each_stage(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "n"))
+        notifier = ServiceNotifier({"NOTIFY_SOCKET": str(tmp_path / "n")})
+        notifier.ready("serving\nLIE=1")
+        notifier.reloading(5)
+        notifier.stopping()
+        notifier.alive()
+        heard = [manager.recv(200) for _ in range(4)]
+    assert heard[0] == b"READY=1\nSTATUS=serving LIE=1"
+    assert heard[1] == b"RELOADING=1\nMONOTONIC_USEC=5"
+    assert heard[2].startswith(b"STOPPING=1")
+    assert heard[3] == b"WATCHDOG=1"
+
+
+def test_without_systemd_nothing_is_said(tmp_path: Path) -> None:
+    """Neither a missing nor a dead manager raises."""
+    ServiceNotifier({}).ready("x")
+    ServiceNotifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("x")
+
+
+@pytest.mark.parametrize(
+    ("environ", "every_s"),
+    [
+        ({"WATCHDOG_USEC": "60000000"}, 60.0),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, 0.0),
+        ({"WATCHDOG_USEC": "soon"}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_the_watchdog_is_for_us_only(environ: dict[str, str], every_s: float) -> None:
+    assert ServiceNotifier(environ).watchdog_s == every_s
+
+
+def no_addresses() -> list[str]:
+    return []
+
+
+def two_addresses() -> list[str]:
+    return ["192.168.1.20", "2001:db8::20"]
+
+
+def test_invites_name_what_the_owner_announces() -> None:
+    assert announced(["a.example:1"], ["[::]:4646"], two_addresses) == ("a.example:1",)
+
+
+def test_invites_never_name_every_address() -> None:
+    """0.0.0.0 and :: become this machine's own addresses."""
+    assert announced([], ["0.0.0.0:4646"], two_addresses) == ("192.168.1.20:4646",)
+    assert announced([], ["[::]:4646"], two_addresses) == (
+        "192.168.1.20:4646",
+        "[2001:db8::20]:4646",
+    )
+    assert announced([], ["[::]:4646", "0.0.0.0:4646"], no_addresses) == ("127.0.0.1:4646",)
+    assert announced([], ["127.0.0.1:5"], two_addresses) == ("127.0.0.1:5",)
+
+
+def test_invites_never_name_port_0() -> None:
+    with pytest.raises(NoAddressError, match="start the farmer, or set announce"):
+        announced([], ["127.0.0.1:0"], two_addresses)
+
+
+def test_own_addresses_are_no_wildcards() -> None:
+    assert not {"0.0.0.0", "::"} & set(local_addresses())
+
+
+def test_alerts_stand_until_they_clear() -> None:
+    """The first time is kept, the words may change, sources do not disturb each other."""
+    now = iter(range(100, 200, 10))
+    board = AlertBoard(lambda: next(now))
+    board.report("clock", [("ClockSuspicious", "an hour back", "farmer clock confirm")])
+    board.report("volumes", [("VolumeGone", "a", "look at a"), ("VolumeGone", "b", "look at b")])
+    board.report("clock", [("ClockSuspicious", "two hours back", "farmer clock confirm")])
+    shown = [(alert.since_ms, alert.message) for alert in board.alerts]
+    assert shown == [(100, "two hours back"), (110, "a"), (120, "b")]
+    board.report("clock", [])
+    assert [alert.name for alert in board.alerts] == ["VolumeGone", "VolumeGone"]
+
+
+def settings_of(text: str) -> Settings:
+    return load_text("version: 1\n" + text, "f", {}).settings
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "live", "restart"),
+    [
+        ("", "", (), ()),
+        ("name: a", "name: b\nlog: {level: debug}", {"name", "log.level"}, ()),
+        ("", "announce: a.example:1", {"announce.0"}, ()),
+        ("", "listen: {page: '127.0.0.1:1'}", (), {"listen.page"}),
+        (
+            "volumes: [{path: /a, quota: 1GB}]",
+            "volumes: [{path: /a, quota: 2GB}]",
+            {"volumes.0.quota"},
+            (),
+        ),
+        (
+            "volumes: [{path: /a, quota: 1GB}]",
+            "volumes: [{path: /b, quota: 2GB}]",
+            (),
+            {"volumes.0.path", "volumes.0.quota"},
+        ),
+    ],
+)
+def test_a_reload_knows_what_it_can_apply(
+    before: str, after: str, live: set[str], restart: set[str]
+) -> None:
+    found = changes(settings_of(before), settings_of(after))
+    assert (set(found.live), set(found.restart)) == (set(live), set(restart))
+
+
+def test_small_files_are_whole_or_not_there(tmp_path: Path) -> None:
+    """A failed write leaves the old content and no draft."""
+    path = tmp_path / "f"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_whole(path, "text")  # type: ignore[arg-type]  # the mistake is the point
+    assert read_json(path) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
+    assert read_json(tmp_path / "missing") is None
