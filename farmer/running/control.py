@@ -10,11 +10,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
-from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
 
 from farmer.node.tasks import Tasks
 from farmer.running.caller import PATIENCE_S, REQUEST_BYTES_MAX
@@ -32,7 +32,7 @@ class OwnerError(Exception):
     """Not possible; the text is shown to the owner and says what to do."""
 
 
-class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
+class ControlProtocol(LineOnlyReceiver):
     """One question, one answer, then the end."""
 
     delimiter = b"\n"
@@ -43,18 +43,31 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
         self._verbs = verbs
         self._tasks = tasks
         self._asked = False
-        self.callLater = clock.callLater
+        self._clock = clock
+        self._patience: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """Give the question a deadline."""
-        self.setTimeout(PATIENCE_S)  # type: ignore[no-untyped-call]  # untyped there
+        self._patience = self._clock.callLater(PATIENCE_S, self._hang_up)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Forget the deadline; an answer under way is thrown away."""
+        self._stop_waiting()
 
     def lineReceived(self, line: bytes) -> None:
         """Answer the first line; there is no second."""
         if not self._asked:
             self._asked = True
-            self.setTimeout(None)  # type: ignore[no-untyped-call]  # untyped there
+            self._stop_waiting()
             self._tasks.start("a command of the owner", self._answer(line))
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
+
+    def _hang_up(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
 
     async def _answer(self, line: bytes) -> None:
         try:
@@ -68,7 +81,7 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
             reply = {"ok": False, "error": f"the farmer failed to do it: {error!r}"}
         if self.transport is not None:
             self.transport.write(json.dumps(reply).encode() + b"\n")
-            self.transport.loseConnection()
+        self._hang_up()
 
     def _understood(self, line: bytes) -> tuple[Verb, dict[str, Any]]:
         try:

@@ -1,0 +1,51 @@
+"""What the process is told from outside: stop, stop now, read the settings again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.interfaces import IReactorFromThreads
+
+STOPPED_AT_ONCE: Final = 1
+"""The exit code after a second request to stop."""
+
+
+class Signals:
+    """
+    Turns SIGTERM and SIGINT into *stop*, the second one into an end at once, SIGHUP into
+    *reload*; both run on the reactor.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        stop: Callable[[], None],
+        reload: Callable[[], None],
+        end_now: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._reactor = reactor
+        self._stop = stop
+        self._reload = reload
+        self._end_now = end_now
+        self._stopping = False
+
+    def catch(self) -> None:
+        """Take the signals over; only the main thread may."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.stop_asked)
+        signal.signal(signal.SIGHUP, self.reload_asked)
+
+    def stop_asked(self, _number: int = 0, _frame: object = None) -> None:
+        """Stop in order; asked again, end: nothing that was acknowledged is lost by that."""
+        if self._stopping:
+            self._end_now(STOPPED_AT_ONCE)
+        self._stopping = True
+        self._reactor.callFromThread(self._stop)
+
+    def reload_asked(self, _number: int = 0, _frame: object = None) -> None:
+        """Read the settings again, unless we are stopping."""
+        if not self._stopping:
+            self._reactor.callFromThread(self._reload)
