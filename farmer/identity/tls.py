@@ -104,6 +104,11 @@ def peer_id(transport: TlsTransport) -> NodeId:
     return _node_id(shown)
 
 
+def is_tls_failure(error: BaseException | None) -> bool:
+    """Tell whether a connection was lost because TLS failed, not because somebody left."""
+    return isinstance(error, SSL.Error)
+
+
 def _node_id(shown: X509) -> NodeId:
     try:
         certificate = shown.to_cryptography()

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 from typing import Protocol as Shape
 
-from OpenSSL.SSL import Error as TlsError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from farmer.identity.tls import is_tls_failure
 from farmer.model.ids import NodeId
 from farmer.node.deadlines import Patience, WaitingFor
 from farmer.node.outbox import Outbox
@@ -158,7 +158,7 @@ class Session(Protocol):
         """Let go; what a thread still uses is closed when it comes back."""
         self._around.visitors.leave(self)
         if self._why is None:
-            self._why = CloseReason.TLS if isinstance(reason.value, TlsError) else CloseReason.LEFT
+            self._why = CloseReason.TLS if is_tls_failure(reason.value) else CloseReason.LEFT
         if not self._greeted:
             self._around.meter.handshake_failed(self._why.value)
         self._around.meter.connection_closed(self._why.value)
