@@ -36,7 +36,7 @@ def ask(home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
 
 def _do_here(home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
     from farmer.cli.owner_settings import load_settings
-    from farmer.running.desk import OwnerError
+    from farmer.running.errors import OwnerError
     from farmer.running.locks import HomeLock
     from farmer.running.offline import do
 

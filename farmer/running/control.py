@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from farmer.node.tasks import Tasks
 from farmer.running.caller import PATIENCE_S, REQUEST_BYTES_MAX
+from farmer.running.errors import OwnerError
 
 SOCKET_PATH_BYTES_MAX: Final = 100
 """`sun_path` has 108 bytes on Linux, 104 elsewhere, with the closing zero."""
@@ -26,10 +27,6 @@ SOCKET_FILE: Final = "control"
 
 Verb = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """Does what the owner asks; an `OwnerError` becomes the answer's error."""
-
-
-class OwnerError(Exception):
-    """Not possible; the text is shown to the owner and says what to do."""
 
 
 class ControlProtocol(LineOnlyReceiver):

@@ -15,8 +15,9 @@ STOPPED_AT_ONCE: Final = 1
 
 class Signals:
     """
-    Turns SIGTERM and SIGINT into *stop*, the second one into an end at once, SIGHUP into
-    *reload*; both run on the reactor.
+    Turns SIGTERM and SIGINT into *stop*, and SIGHUP into *reload*, both on the reactor.
+
+    A second request to stop ends the process at once.
     """
 
     def __init__(

@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from farmer.node.tasks import Tasks
 from farmer.running.caller import PATIENCE_S, REQUEST_BYTES_MAX
-from farmer.running.control import ControlFactory, ControlProtocol, OwnerError, socket_path
+from farmer.running.control import ControlFactory, ControlProtocol, socket_path
+from farmer.running.errors import OwnerError
 
 
 async def double(words: dict[str, Any]) -> dict[str, Any]:

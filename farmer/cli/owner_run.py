@@ -1,0 +1,34 @@
+"""`farmer run`: serve, in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from farmer.cli.exits import CommandError
+from farmer.cli.owner_settings import load_settings
+from farmer.running.home import Home
+from farmer.running.locks import WAIT_S, HomeLock, HomeLockedError
+
+
+def run(home: Home, _options: argparse.Namespace) -> int:
+    """Serve until a signal; return the exit code."""
+    loaded = load_settings(home)
+    home.make()
+    lock = HomeLock(home.lock)
+    try:
+        lock.take(WAIT_S)
+    except HomeLockedError as error:
+        raise CommandError(
+            f"{error}: a farmer runs there already. Look at it with: farmer status"
+        ) from error
+    try:
+        # Late: the reactor and TLS take a quarter of a second to import.
+        from farmer.app import CannotServeError, serve
+
+        try:
+            return serve(home, loaded.settings, os.environ)
+        except CannotServeError as error:
+            raise CommandError(str(error)) from error
+    finally:
+        lock.give_back()

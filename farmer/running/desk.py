@@ -1,0 +1,208 @@
+"""The owner's desk: invites made and withdrawn, contracts shown, extended and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from farmer.identity.signing import Signer, format_link, make_invite
+from farmer.model.contract import (
+    Contract,
+    ContractStage,
+    InviteLink,
+    Offer,
+    Price,
+)
+from farmer.model.ids import ContractId, InviteSerial, NodeId
+from farmer.model.shard import Usage
+from farmer.running.addresses import NoAddressError
+from farmer.running.errors import OwnerError
+from farmer.storage.contracts import ContractDatabase
+from farmer.storage.errors import StorageError
+
+I = TypeVar("I", ContractId, InviteSerial)  # noqa: E741  # an identifier
+
+SCHEMA: Final = 1
+PREFIX_DIGITS_MIN: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HouseTerms:
+    """What a new invite says beside what the owner asks for."""
+
+    price: Price
+    addresses: Callable[[], tuple[str, ...]]
+    """Where renters reach us; raises `NoAddressError`."""
+    capacity_bytes: Callable[[], int]
+    """How much contracts and open invites may promise together."""
+
+
+class OwnerDesk:
+    """
+    Does what the owner asks of the contract database.  Blocking; any one thread at a time.
+
+    *terms* may be replaced at any time; *usage* tells what a renter uses now, None if that
+    is not known without a running farmer.
+    """
+
+    def __init__(
+        self,
+        book: ContractDatabase,
+        signer: Signer,
+        now_ms: Callable[[], int],
+        terms: HouseTerms,
+        usage: Callable[[NodeId], Usage] | None = None,
+    ) -> None:
+        self.terms = terms
+        self._book = book
+        self._signer = signer
+        self._now_ms = now_ms
+        self._usage = usage
+        self.verbs: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+            "invite": self._invite,
+            "invites": self._invites,
+            "invite-withdraw": self._withdraw,
+            "contracts": self._contracts,
+            "contract": self._contract,
+            "contract-extend": self._extend,
+            "contract-end": self._end,
+            "clock-confirm": self._confirm_clock,
+        }
+
+    def do(self, verb: str, words: dict[str, Any]) -> dict[str, Any]:
+        """
+        Return the answer to one command.
+
+        Raises:
+            OwnerError: not possible, with the reason.
+
+        """
+        try:
+            return {"schema": SCHEMA} | self.verbs[verb](words)
+        except NoAddressError as error:
+            raise OwnerError(str(error)) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise OwnerError(f"{verb} was not understood: {error}") from error
+        except StorageError as error:
+            raise OwnerError(str(error) or type(error).__name__) from error
+
+    def open_invites(self) -> list[dict[str, Any]]:
+        """Return a row for each invite that can still be redeemed, the oldest first."""
+        return [self._invite_row(serial, offer) for serial, offer in self._book.open_invites()]
+
+    def make_invite(self, offer: Offer) -> dict[str, Any]:
+        """Mint an invite and return its row; raises as `do`."""
+        serial = self._book.mint(offer, self.terms.capacity_bytes())
+        return self._invite_row(serial, offer)
+
+    def _invite(self, words: dict[str, Any]) -> dict[str, Any]:
+        now_ms = self._now_ms()
+        # The addresses first: an invite that cannot be shown must not be open.
+        self.terms.addresses()
+        return self.make_invite(
+            Offer(
+                space_bytes=words["space_bytes"],
+                duration_ms=words["duration_ms"],
+                created_at_ms=now_ms,
+                expires_at_ms=now_ms + words["expires_ms"],
+                price=self._price(words),
+            )
+        )
+
+    def _price(self, words: dict[str, Any]) -> Price:
+        usual = self.terms.price
+        stored, served = words.get("stored_micros"), words.get("served_micros")
+        currency = words.get("currency") or usual.currency
+        if (stored or served) and not currency:
+            raise OwnerError("a price needs a currency: add --currency EUR, or set price.currency")
+        return Price(
+            currency=currency,
+            stored_micros=usual.stored_micros if stored is None else stored,
+            served_micros=usual.served_micros if served is None else served,
+        )
+
+    def _invites(self, _words: dict[str, Any]) -> dict[str, Any]:
+        return {"invites": self.open_invites()}
+
+    def _withdraw(self, words: dict[str, Any]) -> dict[str, Any]:
+        known = [serial for serial, _ in self._book.open_invites()]
+        serial = _chosen(words["serial"], known, "open invite", "farmer invite list")
+        self._book.withdraw(serial)
+        return {"serial": str(serial)}
+
+    def _contracts(self, _words: dict[str, Any]) -> dict[str, Any]:
+        return {"contracts": [self._contract_row(*row) for row in self._book.contracts()]}
+
+    def _contract(self, words: dict[str, Any]) -> dict[str, Any]:
+        return self._shown(self._named(words))
+
+    def _extend(self, words: dict[str, Any]) -> dict[str, Any]:
+        chosen = self._named(words)
+        self._book.extend(chosen, words["for_ms"], words.get("space_bytes"))
+        return self._shown(chosen)
+
+    def _end(self, words: dict[str, Any]) -> dict[str, Any]:
+        chosen = self._named(words)
+        self._book.end(chosen)
+        return self._shown(chosen)
+
+    def _confirm_clock(self, _words: dict[str, Any]) -> dict[str, Any]:
+        self._book.clock.confirm(self._now_ms())
+        return {"now_ms": self._now_ms()}
+
+    def _named(self, words: dict[str, Any]) -> ContractId:
+        known = [contract.contract for contract, _ in self._book.contracts()]
+        return _chosen(words["contract"], known, "contract", "farmer contract list")
+
+    def _shown(self, chosen: ContractId) -> dict[str, Any]:
+        rows = self._book.contracts()
+        row = next(row for row in rows if row[0].contract == chosen)
+        return {"contract": self._contract_row(*row)}
+
+    def _invite_row(self, serial: InviteSerial, offer: Offer) -> dict[str, Any]:
+        link = InviteLink(
+            farmer=self._signer.node_id,
+            addresses=self.terms.addresses(),
+            invite=make_invite(self._signer, serial, offer),
+        )
+        return {
+            "invite": format_link(link),
+            "serial": str(serial),
+            "space_bytes": offer.space_bytes,
+            "duration_ms": offer.duration_ms,
+            "expires_at_ms": offer.expires_at_ms,
+            "price": _price_row(offer.price),
+        }
+
+    def _contract_row(self, contract: Contract, stage: ContractStage) -> dict[str, Any]:
+        used = self._usage(contract.renter).total_bytes if self._usage is not None else None
+        return {
+            "contract": str(contract.contract),
+            "renter": str(contract.renter),
+            "stage": stage.name.lower(),
+            "space_bytes": contract.space_bytes,
+            "used_bytes": used,
+            "from_ms": contract.from_ms,
+            "until_ms": contract.until_ms,
+            "revision": contract.revision,
+            "price": _price_row(contract.price),
+        }
+
+
+def _chosen(text: str, known: Sequence[I], noun: str, listing: str) -> I:
+    """Return the one of *known* that begins with *text*, hex of at least eight digits."""
+    found = [one for one in known if str(one).startswith(text.lower())]
+    if len(text) < PREFIX_DIGITS_MIN or len(found) > 1:
+        raise OwnerError(f"{text!r} is too short to name one {noun}; see: {listing}")
+    if not found:
+        raise OwnerError(f"there is no {noun} {text!r}; see: {listing}")
+    return found[0]
+
+
+def _price_row(price: Price) -> dict[str, Any]:
+    return {
+        "currency": price.currency,
+        "stored_micros": price.stored_micros,
+        "served_micros": price.served_micros,
+    }
