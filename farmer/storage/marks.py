@@ -1,7 +1,7 @@
 """
 Marks: the records that say what became of earlier records.
 
-The payload of a marks record is a row of entries of 112 bytes:
+The payload of a marks record is a row of entries of 96 bytes:
 
       0   1  action: 1 trash, 2 undelete, 3 gone, 4 quarantine
       1   7  zeros
@@ -9,8 +9,7 @@ The payload of a marks record is a row of entries of 112 bytes:
      16   8  observed running time then, ms
      24  32  renter's node id
      56  32  shard id
-     88  16  segment uuid of the record that is meant
-    104   8  sequence of the record that is meant; older copies of the shard are meant too
+     88   8  sequence of the record that is meant; older copies of the shard are meant too
 
 All marks of one group commit share one record.  A mark may go only when the record that it
 speaks of, and every older copy, is durably gone: else a rebuild would resurrect it.
@@ -25,9 +24,10 @@ from enum import IntEnum
 from typing import Final
 
 from farmer.model.ids import NodeId, ShardId
+from farmer.storage.files import Buffer
 from farmer.storage.records import Kind, RecordHeader, crc_bytes
 
-_ENTRY: Final = struct.Struct(">B7xQQ32s32s16sQ")
+_ENTRY: Final = struct.Struct(">B7xQQ32s32sQ")
 MARK_BYTES: Final = _ENTRY.size
 
 
@@ -49,14 +49,13 @@ class Mark:
     observed_ms: int
     renter: NodeId
     shard: ShardId
-    segment: bytes
     sequence: int
 
 
 def encode_marks(
     marks: Iterable[Mark], segment: bytes, sequence: int
-) -> tuple[RecordHeader, list[bytes]]:
-    """Return a record of these marks: its header, and all its parts without the padding."""
+) -> tuple[RecordHeader, list[Buffer]]:
+    """Return a record of these marks: its header, and the parts behind it."""
     payload = b"".join(
         _ENTRY.pack(
             mark.action,
@@ -64,7 +63,6 @@ def encode_marks(
             mark.observed_ms,
             mark.renter.raw,
             mark.shard.raw,
-            mark.segment,
             mark.sequence,
         )
         for mark in marks
@@ -78,12 +76,12 @@ def encode_marks(
         trailer_bytes=len(trailer),
         trailer_crc=int.from_bytes(crc_bytes(trailer), "big"),
     )
-    return header, [header.encode(), payload, trailer]
+    return header, [payload, trailer]
 
 
 def decode_marks(payload: bytes) -> Iterator[Mark]:
     """Yield the entries of a payload whose checksum was found right."""
-    for action, at_ms, observed_ms, renter, shard, segment, sequence in _ENTRY.iter_unpack(
+    for action, at_ms, observed_ms, renter, shard, sequence in _ENTRY.iter_unpack(
         payload[: len(payload) // MARK_BYTES * MARK_BYTES]
     ):
         yield Mark(
@@ -92,6 +90,5 @@ def decode_marks(payload: bytes) -> Iterator[Mark]:
             observed_ms=observed_ms,
             renter=NodeId(renter),
             shard=ShardId(shard),
-            segment=segment,
             sequence=sequence,
         )

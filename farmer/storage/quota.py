@@ -33,7 +33,7 @@ SEGMENTS_PER_QUOTA: Final = 16
 """One compaction may need one segment; a sixteenth of the quota is the most it may cost."""
 
 SHARD_OVERHEAD_BYTES: Final = 384
-"""Index row and trash entry (256: about 200 measured at worst) and one mark (112) a shard."""
+"""Index row and trash entry (256: about 200 measured at worst) and one mark (96) a shard."""
 
 FILE_OVERHEAD_BYTES: Final = 8192
 """A shard with a file of its own: an extent block and its share of a directory."""

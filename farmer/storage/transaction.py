@@ -161,6 +161,12 @@ class Transaction:
             (position.segment, position.offset, position.next_sequence),
         )
 
+    def raise_sequence(self, next_sequence: int) -> None:
+        """Note that sequences below this one are taken."""
+        self._sql.execute(
+            "UPDATE state SET next_sequence = max(next_sequence, ?)", (next_sequence,)
+        )
+
     def flush(self) -> None:
         """Write the totals; the last step."""
         for number, segment in self._segments.items():

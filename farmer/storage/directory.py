@@ -1,0 +1,216 @@
+"""
+The directory of a volume: where its files are, whose it is, and that only one farmer uses it.
+
+    farmer-volume.json   the marker; a directory without it is never written to
+    lock                 locked (flock) by the process that has the volume open
+    index.sqlite         the index, with its -wal and -shm beside it
+    log/00000001.seg     segments of the log, numbered without gaps as they are made
+    shards/ab/<32 hex>.seg     one large shard each
+    staging/<32 hex>.part      large shards on their way in, and their leases
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from farmer.model.ids import NodeId
+from farmer.storage.errors import FormatTooNewError
+from farmer.storage.files import Access, Files
+from farmer.storage.index import INDEX_NAME
+from farmer.storage.quota import QUOTA_BYTES_MIN
+from farmer.storage.records import UUID_BYTES
+
+MARKER_NAME: Final = "farmer-volume.json"
+MARKER_VERSION: Final = 1
+_MARKER_BYTES_MAX: Final = 64 * 1024
+
+
+class VolumeSetupError(Exception):
+    """This directory cannot be used as a volume; the message is for its owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSettings:
+    """One volume as its owner wants it."""
+
+    path: Path
+    quota_bytes: int
+    keep_free_bytes: int = 0
+    name: str = ""
+    """Short and unique; the directory's name if empty."""
+
+    def __post_init__(self) -> None:
+        if self.quota_bytes < QUOTA_BYTES_MIN:
+            raise VolumeSetupError(
+                f"{self.path}: a quota of {self.quota_bytes} bytes is too small;"
+                f" a volume needs at least {QUOTA_BYTES_MIN} bytes (64 MiB)"
+            )
+
+    @property
+    def label(self) -> str:
+        """The name that is shown."""
+        return self.name or self.path.name or "volume"
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What the marker file says."""
+
+    volume: bytes
+    node: NodeId
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where everything is, below one directory."""
+
+    root: Path
+
+    @property
+    def marker(self) -> Path:
+        """The marker file."""
+        return self.root / MARKER_NAME
+
+    @property
+    def lock(self) -> Path:
+        """The file that is locked while the volume is open."""
+        return self.root / "lock"
+
+    @property
+    def index(self) -> Path:
+        """The index."""
+        return self.root / INDEX_NAME
+
+    @property
+    def log(self) -> Path:
+        """The directory of the log's segments."""
+        return self.root / "log"
+
+    @property
+    def shards(self) -> Path:
+        """The directory of large shards."""
+        return self.root / "shards"
+
+    @property
+    def staging(self) -> Path:
+        """The directory of unfinished large shards."""
+        return self.root / "staging"
+
+    def segment(self, number: int) -> Path:
+        """One segment of the log."""
+        return self.log / f"{number:08d}.seg"
+
+    def shard(self, file: bytes) -> Path:
+        """One large shard."""
+        return self.shards / f"{file[0]:02x}" / f"{file.hex()}.seg"
+
+    def part(self, file: bytes) -> Path:
+        """One large shard on its way in."""
+        return self.staging / f"{file.hex()}.part"
+
+
+def create_volume(root: Path, node: NodeId, files: Files, now_ms: int) -> Marker:
+    """
+    Make a new, empty volume of this farmer's; the directory may exist if it is empty.
+
+    Raises:
+        VolumeSetupError: something is there already.
+        OSError: the directory cannot be written.
+
+    """
+    paths = Paths(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    files.make_directory(root)
+    there = [name for name in files.list(root) if name != "lost+found"]
+    if MARKER_NAME in there:
+        raise VolumeSetupError(f"{root} is a volume already")
+    if there:
+        raise VolumeSetupError(
+            f"{root} is not empty ({there[0]} is in it); give a volume a directory of its own"
+        )
+    for directory in (paths.log, paths.shards, paths.staging):
+        files.make_directory(directory)
+    marker = Marker(secrets.token_bytes(UUID_BYTES), node, now_ms)
+    _write_marker(paths, marker, files)
+    files.sync_directory(root.parent)
+    return marker
+
+
+def read_marker(root: Path, node: NodeId, files: Files) -> Marker:
+    """
+    Return the marker of a volume that is this farmer's.
+
+    Raises:
+        VolumeSetupError: no volume, or another farmer's; the message says what to do.
+        FormatTooNewError: made by a newer release.
+
+    """
+    paths = Paths(root)
+    if not files.exists(paths.marker):
+        raise VolumeSetupError(
+            f"{root} has no {MARKER_NAME}: the disk may not be mounted; nothing was written"
+        )
+    marker = _parse(_read_small(paths.marker, files), paths.marker)
+    if marker.node != node:
+        raise VolumeSetupError(
+            f"{root} belongs to the farmer {marker.node.short}..., this one is {node.short}...;"
+            " use that farmer's home, or another directory"
+        )
+    return marker
+
+
+def lock_volume(root: Path, files: Files) -> int:
+    """Return the descriptor of the held lock; raises `VolumeSetupError` if it is taken."""
+    fd = files.open(Paths(root).lock, Access.ENSURE)
+    if not files.lock(fd):
+        files.close(fd)
+        raise VolumeSetupError(f"{root} is in use by another process; stop that one first")
+    return fd
+
+
+def _write_marker(paths: Paths, marker: Marker, files: Files) -> None:
+    text = json.dumps(
+        {
+            "format": MARKER_VERSION,
+            "volume": marker.volume.hex(),
+            "node": str(marker.node),
+            "created_ms": marker.created_at_ms,
+        },
+        indent=2,
+    )
+    fresh = paths.marker.with_suffix(".new")
+    fd = files.open(fresh, Access.CREATE)
+    try:
+        files.pwritev(fd, [text.encode() + b"\n"], 0)
+        files.sync_data(fd)
+    finally:
+        files.close(fd)
+    files.rename(fresh, paths.marker)
+    files.sync_directory(paths.root)
+
+
+def _read_small(path: Path, files: Files) -> bytes:
+    fd = files.open(path, Access.READ)
+    try:
+        return files.pread(fd, _MARKER_BYTES_MAX, 0)
+    finally:
+        files.close(fd)
+
+
+def _parse(raw: bytes, path: Path) -> Marker:
+    try:
+        fields: dict[str, Any] = json.loads(raw)
+        version = int(fields["format"])
+        if version <= MARKER_VERSION:
+            volume = bytes.fromhex(fields["volume"])
+            return Marker(volume, NodeId.parse(fields["node"]), int(fields["created_ms"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise VolumeSetupError(f"{path} is damaged ({error}); restore it from a backup") from error
+    raise FormatTooNewError(
+        f"{path} has format {version}; this release reads up to {MARKER_VERSION}: use a newer one"
+    )

@@ -1,0 +1,306 @@
+"""What the writer thread can be asked to do, each as one step of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import Deletion, DeletionOutcome, ShardState, StoredShard
+from farmer.storage.errors import ShardNotFoundError
+from farmer.storage.files import Buffer
+from farmer.storage.log import Batch, marks_bytes
+from farmer.storage.marks import Action, Mark
+from farmer.storage.places import Place, Row
+from farmer.storage.quota import Reservation
+from farmer.storage.records import MOVED, RecordHeader
+from farmer.storage.transaction import Transaction
+
+R = TypeVar("R")
+
+
+class Operation(Generic[R]):
+    """
+    One step.  `apply` either does all of it or raises a `StorageError` having done nothing.
+
+    The future is settled after the sync and the index's commit, by the writer thread.
+    """
+
+    rows = 1
+    """Rows of the index that it may touch: bounds a batch."""
+    gives_back = False
+    """Whether its answer waits until the space of what it removed was returned."""
+    stages = 0
+    """Files that it leaves in the staging directory."""
+    is_on_disk = False
+    """Whether its bytes take space even if it fails: its reservation stays then."""
+
+    def __init__(self, log_bytes: int, reservation: Reservation | None = None) -> None:
+        self.log_bytes = log_bytes
+        """What it may append at most."""
+        self.reservation = reservation
+        """Ended when this is durable."""
+        self.future: Future[R] = Future()
+        self.future.set_running_or_notify_cancel()
+
+    def apply(self, batch: Batch) -> None:
+        """Take part in a batch."""
+        raise NotImplementedError
+
+    def result(self, released: frozenset[int]) -> R:
+        """Return the answer; *released* are the sequences whose space has been returned."""
+        raise NotImplementedError
+
+
+class StoreRecord(Operation[StoredShard]):
+    """Append a small shard whose bytes were found right."""
+
+    def __init__(self, header: RecordHeader, parts: list[Buffer], held: Reservation) -> None:
+        super().__init__(header.record_bytes + marks_bytes(1), held)
+        self._header = header
+        self._parts = parts
+        self._row: Row | None = None
+
+    def apply(self, batch: Batch) -> None:
+        """Append record and row, and give up a record that it replaces."""
+        sequence = batch.sequencer.take()
+        header = replace(self._header, segment=batch.tail.uuid, sequence=sequence)
+        place = batch.append(header, self._parts)
+        self._row = row_of(header, place)
+        replace_record(batch, self._row)
+
+    def result(self, released: frozenset[int]) -> StoredShard:
+        """Return the stored shard."""
+        del released
+        assert self._row is not None
+        return self._row.stored()
+
+
+class Adopt(Operation[StoredShard]):
+    """Enter a large shard whose file is complete and synced."""
+
+    stages = 1
+    is_on_disk = True
+
+    def __init__(self, row: Row, held: Reservation) -> None:
+        super().__init__(marks_bytes(1), held)
+        self._row = row
+
+    def apply(self, batch: Batch) -> None:
+        """Enter its row, and give up a record that it replaces."""
+        replace_record(batch, self._row)
+        batch.transaction.stage(self._row.place.file)
+
+    def result(self, released: frozenset[int]) -> StoredShard:
+        """Return the stored shard."""
+        del released
+        return self._row.stored()
+
+
+class Delete(Operation[Deletion]):
+    """Give a shard up: into the trash, or for good."""
+
+    def __init__(self, mark: Mark, *, erase: bool) -> None:
+        super().__init__(marks_bytes(1))
+        self.gives_back = erase
+        self._mark = mark
+        self._row: Row | None = None
+
+    def apply(self, batch: Batch) -> None:
+        """Mark it; one that is in the trash stays there with its first date."""
+        row = batch.transaction.find(self._mark.renter, self._mark.shard)
+        if row is None:
+            raise ShardNotFoundError
+        if self.gives_back or row.state is not ShardState.TRASH:
+            batch.mark(replace(self._mark, sequence=row.sequence))
+            row = batch.transaction.find(row.renter, row.shard) or row
+        self._row = row
+
+    def result(self, released: frozenset[int]) -> Deletion:
+        """Return how far it got."""
+        assert self._row is not None
+        if not self.gives_back:
+            return Deletion(DeletionOutcome.TRASHED, self._row.gone_at_ms)
+        if self._row.sequence in released:
+            return Deletion(DeletionOutcome.ERASED, 0)
+        return Deletion(DeletionOutcome.ERASED_AT_COMPACTION, 0)
+
+
+class Undelete(Operation[StoredShard]):
+    """Take a shard out of the trash."""
+
+    def __init__(self, mark: Mark) -> None:
+        super().__init__(marks_bytes(1))
+        self._mark = mark
+        self._row: Row | None = None
+
+    def apply(self, batch: Batch) -> None:
+        """Mark it; one that is not in the trash stays as it is."""
+        row = batch.transaction.find(self._mark.renter, self._mark.shard)
+        if row is None:
+            raise ShardNotFoundError
+        if row.state is ShardState.TRASH:
+            batch.mark(replace(self._mark, sequence=row.sequence))
+            row = batch.transaction.find(row.renter, row.shard) or row
+        self._row = row
+
+    def result(self, released: frozenset[int]) -> StoredShard:
+        """Return the shard as it is now."""
+        del released
+        assert self._row is not None
+        return self._row.stored()
+
+
+class Quarantine(Operation[bool]):
+    """Note, for good, that a record was found damaged."""
+
+    def __init__(self, mark: Mark) -> None:
+        super().__init__(marks_bytes(1))
+        self._mark = mark
+        self._done = False
+
+    def apply(self, batch: Batch) -> None:
+        """Mark it, if this record is still the shard's and is live."""
+        row = batch.transaction.find(self._mark.renter, self._mark.shard)
+        if row is None or row.sequence != self._mark.sequence or row.state is not ShardState.LIVE:
+            return
+        batch.mark(self._mark)
+        self._done = True
+
+    def result(self, released: frozenset[int]) -> bool:
+        """Say whether it was live before."""
+        del released
+        return self._done
+
+
+class Remove(Operation[int]):
+    """Remove shards for good; their space is given back later."""
+
+    def __init__(self, rows: Sequence[Row], at_ms: int) -> None:
+        super().__init__(marks_bytes(len(rows)))
+        self.rows = len(rows)
+        self._rows = rows
+        self._at_ms = at_ms
+        self._count = 0
+
+    def apply(self, batch: Batch) -> None:
+        """Mark those that are still what they were when they were chosen."""
+        for row in self._rows:
+            now = batch.transaction.find(row.renter, row.shard)
+            if now is not None and (now.sequence, now.state) == (row.sequence, row.state):
+                batch.mark(mark_of(now, Action.GONE, self._at_ms, 0))
+                self._count += 1
+
+    def result(self, released: frozenset[int]) -> int:
+        """Return how many were removed."""
+        del released
+        return self._count
+
+
+class Move(Operation[bool]):
+    """Write a record of a sparse segment again, at the end of the log."""
+
+    def __init__(self, row: Row, header: RecordHeader, parts: list[Buffer]) -> None:
+        super().__init__(header.record_bytes)
+        self._row = row
+        self._header = header
+        self._parts = parts
+        self._done = False
+
+    def apply(self, batch: Batch) -> None:
+        """Append the copy, if the record is still the shard's."""
+        row = batch.transaction.find(self._row.renter, self._row.shard)
+        if row is None or row.sequence != self._row.sequence:
+            return
+        header = replace(
+            self._header,
+            segment=batch.tail.uuid,
+            sequence=batch.sequencer.take(),
+            flags=self._header.flags | MOVED,
+            state=row.state,
+            gone_at_ms=row.gone_at_ms,
+            observed_ms=row.observed_ms,
+        )
+        batch.transaction.put(row_of(header, batch.append(header, self._parts)))
+        self._done = True
+
+    def result(self, released: frozenset[int]) -> bool:
+        """Say whether the copy counts now."""
+        del released
+        return self._done
+
+
+class Restate(Operation[None]):
+    """Write marks again that are still needed, so that their old records may go."""
+
+    def __init__(self, choose: Callable[[Transaction], Sequence[Mark]], count_max: int) -> None:
+        super().__init__(marks_bytes(count_max))
+        self.rows = count_max
+        self._choose = choose
+
+    def apply(self, batch: Batch) -> None:
+        """Append what is needed at this very moment; the index knows it all already."""
+        batch.marks += self._choose(batch.transaction)
+
+    def result(self, released: frozenset[int]) -> None:
+        """Nothing to tell."""
+
+
+class Upkeep(Operation[None]):
+    """Change the index alone."""
+
+    def __init__(self, work: Callable[[Transaction], None]) -> None:
+        super().__init__(0)
+        self._work = work
+
+    def apply(self, batch: Batch) -> None:
+        """Do it."""
+        self._work(batch.transaction)
+
+    def result(self, released: frozenset[int]) -> None:
+        """Nothing to tell."""
+
+
+def row_of(header: RecordHeader, place: Place) -> Row:
+    """Return the index row of a record."""
+    return Row(
+        renter=header.renter,
+        shard=header.shard,
+        place=place,
+        size_bytes=header.payload_bytes,
+        contract=header.contract,
+        stored_at_ms=header.stored_at_ms,
+        sequence=header.sequence,
+        state=header.state,
+        gone_at_ms=header.gone_at_ms,
+        observed_ms=header.observed_ms,
+    )
+
+
+def mark_of(row: Row, action: Action, at_ms: int, observed_ms: int) -> Mark:
+    """Return a mark about the record of a row."""
+    return new_mark(row.renter, row.shard, action, at_ms, observed_ms, row.sequence)
+
+
+def new_mark(
+    renter: NodeId, shard: ShardId, action: Action, at_ms: int, observed_ms: int, sequence: int = 0
+) -> Mark:
+    """Return a mark; the record that it means may be found out later."""
+    return Mark(
+        action=action,
+        at_ms=at_ms,
+        observed_ms=observed_ms,
+        renter=renter,
+        shard=shard,
+        sequence=sequence,
+    )
+
+
+def replace_record(batch: Batch, row: Row) -> None:
+    """Enter a new record; one that it replaces (a damaged one) is given up for good."""
+    before = batch.transaction.find(row.renter, row.shard)
+    if before is not None and before.sequence < row.sequence:
+        batch.mark(mark_of(before, Action.GONE, row.stored_at_ms, 0))
+    batch.transaction.put(row)

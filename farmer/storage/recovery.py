@@ -1,0 +1,270 @@
+"""
+Bringing an index up to date with the disk: a little after a crash, everything after its loss.
+
+Both are one walk over the log from a position on, by the same rules; a rebuild only starts
+at the very beginning and has looked at all files of large shards first.  What a later mark
+removed is not resurrected, because marks are applied in the order of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.storage.directory import Paths
+from farmer.storage.files import Access, Files
+from farmer.storage.index import Index, IndexDamagedError
+from farmer.storage.marks import decode_marks
+from farmer.storage.operations import row_of
+from farmer.storage.places import Place, Position
+from farmer.storage.records import (
+    SEGMENT_HEADER_BYTES,
+    UUID_BYTES,
+    DamagedError,
+    Kind,
+    RecordHeader,
+    SegmentHeader,
+    decode_record,
+    decode_segment,
+)
+from farmer.storage.scan import Damaged, Found, Source, scan
+from farmer.storage.transaction import Transaction
+
+_RECORDS_PER_TRANSACTION: Final = 512
+
+Progress = Callable[[int, int], None]
+"""Told the number of the segment that is read, and of the last one."""
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a recovery found besides rows."""
+
+    end: Position
+    uuid: bytes = b""
+    """Of the last segment."""
+    damaged: list[str] = field(default_factory=list)
+    """Places that hold no sound record although sound ones follow, for a person."""
+    records: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of one large shard: stored, or unfinished."""
+
+    header: RecordHeader
+    path: Path
+
+
+class Recovery:
+    """One recovery of one volume's index."""
+
+    def __init__(self, files: Files, paths: Paths, volume: bytes, index: Index) -> None:
+        self._files = files
+        self._paths = paths
+        self._volume = volume
+        self._index = index
+        self._pending: list[tuple[int, Found]] = []
+
+    def replay(self) -> Recovered:
+        """
+        Walk from the index's position to the end of the log and cut a torn tail off.
+
+        Raises:
+            IndexDamagedError: the index speaks of a segment that is not there.
+            FormatTooNewError, OSError.
+
+        """
+        position = self._index.position()
+        if position.segment and not self._files.exists(self._paths.segment(position.segment)):
+            raise IndexDamagedError(f"segment {position.segment} is missing")
+        first = max(1, position.segment)
+        numbers = list(_consecutive(self._files, self._paths, first))
+        return self._walk(numbers, position, whole=False, progress=_silent)
+
+    def rebuild(self, progress: Progress) -> Recovered:
+        """Walk over everything; raises `FormatTooNewError`, `OSError`."""
+        unreadable = self._adopt_shelves()
+        numbers = sorted(
+            int(name[:-4])
+            for name in self._files.list(self._paths.log)
+            if name.endswith(".seg") and name[:-4].isdigit()
+        )
+        recovered = self._walk(numbers, Position(0, 0, 1), whole=True, progress=progress)
+        recovered.damaged[:0] = unreadable
+        return recovered
+
+    def adopt(self, parts: Sequence[Part], *, staged: bool) -> int:
+        """Enter stored large shards that the index does not know; return the last sequence."""
+        last = 0
+        for start in range(0, len(parts), _RECORDS_PER_TRANSACTION):
+            some = parts[start : start + _RECORDS_PER_TRANSACTION]
+            with self._index.transaction() as transaction:
+                for part in some:
+                    header = part.header
+                    last = max(last, header.sequence)
+                    if not self._index.knows_file(header.segment, header.renter, header.shard):
+                        transaction.put(row_of(header, Place(0, 0, header.segment)))
+                        if staged:
+                            transaction.stage(header.segment)
+                transaction.raise_sequence(last + 1)
+        return last
+
+    def _adopt_shelves(self) -> list[str]:
+        unreadable = []
+        for shelf in self._files.list(self._paths.shards):
+            parts = []
+            for name in self._files.list(self._paths.shards / shelf):
+                path = self._paths.shards / shelf / name
+                part = read_part(self._files, path)
+                if part is not None and part.header.kind is Kind.SHARD:
+                    parts.append(part)
+                else:
+                    unreadable.append(str(path))
+            self.adopt(parts, staged=False)
+            self._index.checkpoint_if_long()
+        return unreadable
+
+    def _walk(
+        self, numbers: list[int], start: Position, *, whole: bool, progress: Progress
+    ) -> Recovered:
+        recovered = Recovered(start)
+        headers = {number: self._segment_header(number) for number in numbers[:1]}
+        for at, number in enumerate(numbers):
+            following = numbers[at + 1] if at + 1 < len(numbers) else 0
+            if following:
+                headers[following] = self._segment_header(following)
+            header, after = headers.pop(number), headers.get(following)
+            if header is None:
+                if following or whole:
+                    recovered.damaged.append(str(self._paths.segment(number)))
+                if not following:
+                    self._files.unlink(self._paths.segment(number))
+                continue
+            progress(number, numbers[-1])
+            offset = start.offset if number == start.segment else SEGMENT_HEADER_BYTES
+            is_last = after is None
+            limit = after.previous_end if after and following == number + 1 else None
+            end = self._segment(header, offset, limit, recovered, verify=is_last or not whole)
+            if is_last:
+                self._cut(number, end)
+            self._settle(header, end)
+            recovered.end = self._index.position()
+            recovered.uuid = header.segment
+            self._index.checkpoint_if_long()
+        return recovered
+
+    def _segment(
+        self,
+        header: SegmentHeader,
+        offset: int,
+        limit: int | None,
+        recovered: Recovered,
+        *,
+        verify: bool,
+    ) -> int:
+        """Apply one segment's records; return the end of its last sound one."""
+        path = self._paths.segment(header.number)
+        fd = self._files.open(path, Access.READ)
+        end, doubtful = offset, []
+        try:
+            size = self._files.size(fd)
+            source = Source(self._files, fd, header.segment, path.name)
+            self._open_segment(header)
+            for one in scan(source, offset, min(size, limit or size), verify=verify):
+                if isinstance(one, Damaged):
+                    doubtful.append(f"{path.name} at {one.offset}")
+                    continue
+                recovered.damaged += doubtful
+                recovered.records += 1
+                doubtful, end = [], one.end
+                self._pending.append((header.number, one))
+                if len(self._pending) >= _RECORDS_PER_TRANSACTION:
+                    self._settle(header, end)
+        finally:
+            self._files.close(fd)
+        if limit is not None:
+            # Everything up to here was acknowledged once: what is unreadable is damage.
+            recovered.damaged += doubtful
+            end = max(end, min(size, limit))
+        return end
+
+    def _open_segment(self, header: SegmentHeader) -> None:
+        with self._index.transaction() as transaction:
+            transaction.open_segment(header.number, header.segment)
+
+    def _settle(self, header: SegmentHeader, end: int) -> None:
+        """Commit what has gathered."""
+        with self._index.transaction() as transaction:
+            for number, found in self._pending:
+                _apply(transaction, number, found)
+            transaction.grow_segment(header.number, end)
+            last = max((found.header.sequence for _, found in self._pending), default=0)
+            transaction.set_position(
+                Position(header.number, end, max(last + 1, header.first_sequence))
+            )
+        self._pending.clear()
+        self._index.checkpoint_if_long()
+
+    def _cut(self, number: int, end: int) -> None:
+        fd = self._files.open(self._paths.segment(number), Access.WRITE)
+        try:
+            if self._files.size(fd) > end:
+                self._files.truncate(fd, end)
+                self._files.sync_data(fd)
+        finally:
+            self._files.close(fd)
+
+    def _segment_header(self, number: int) -> SegmentHeader | None:
+        path = self._paths.segment(number)
+        fd = self._files.open(path, Access.READ)
+        try:
+            header = decode_segment(self._files.pread(fd, SEGMENT_HEADER_BYTES, 0), str(path))
+        except DamagedError:
+            return None
+        finally:
+            self._files.close(fd)
+        return header if (header.volume, header.number) == (self._volume, number) else None
+
+
+def read_part(files: Files, path: Path) -> Part | None:
+    """Return what a file of one large shard is, or None if it is not sound."""
+    try:
+        uuid = bytes.fromhex(path.stem)
+    except ValueError:
+        return None
+    if len(uuid) != UUID_BYTES:
+        return None
+    fd = files.open(path, Access.READ)
+    try:
+        header = decode_record(files.pread(fd, RECORD_HEADER_BYTES, 0), uuid, str(path))
+        whole = files.size(fd) >= header.record_bytes
+    except DamagedError:
+        return None
+    finally:
+        files.close(fd)
+    return Part(header, path) if whole and header.kind is not Kind.MARKS else None
+
+
+def _apply(transaction: Transaction, number: int, found: Found) -> None:
+    place = Place(number, found.offset)
+    if found.header.kind is Kind.SHARD:
+        transaction.put(row_of(found.header, place))
+        return
+    transaction.add_marks(found.header.sequence, place, found.header.record_bytes)
+    for mark in decode_marks(found.payload):
+        transaction.apply(mark)
+
+
+def _consecutive(files: Files, paths: Paths, first: int) -> Iterator[int]:
+    number = first
+    while files.exists(paths.segment(number)):
+        yield number
+        number += 1
+
+
+def _silent(_number: int, _last: int) -> None:
+    """Tell nobody."""

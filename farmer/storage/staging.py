@@ -1,0 +1,182 @@
+"""
+Large shards on their way in: one file each, laid out from the start as the record it becomes.
+
+The space is taken and the header (kind staging) is durable, with its name, before the first
+byte is asked for; so a crash leaves a lease that says who may go on, and from where.  Every
+8 MiB the bytes are synced and the header then says so.  The last header written, of kind
+shard, is the commit point: a file with a sound one *is* a stored shard.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import Final
+from zlib import crc32
+
+from farmer.audit.tree import TreeHasher
+from farmer.model.contract import Contract
+from farmer.model.ids import ShardId
+from farmer.model.shard import RECORD_HEADER_BYTES, charge_bytes
+from farmer.storage.directory import Paths
+from farmer.storage.files import Access, Buffer, Files
+from farmer.storage.quota import Reservation
+from farmer.storage.records import (
+    UUID_BYTES,
+    BlockChecksums,
+    Kind,
+    RecordHeader,
+    trailer_length,
+    tree_offset,
+)
+
+SYNC_EVERY_BYTES: Final = 8 * 1024 * 1024
+"""What a lost connection costs at most of a large upload, and how often the disk must flush."""
+
+LEASE_MS: Final = 24 * 3_600_000
+"""An unfinished upload keeps its space this long after its last activity."""
+
+_READ_BYTES: Final = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Lease:
+    """An unfinished large upload that nobody is sending to right now."""
+
+    header: RecordHeader
+    reservation: Reservation
+
+    @property
+    def file(self) -> bytes:
+        """The name of its file."""
+        return self.header.segment
+
+    @property
+    def gone_at_ms(self) -> int:
+        """When it may be swept."""
+        return self.header.active_at_ms + LEASE_MS
+
+
+class Staged:
+    """One staging file, open for writing.  Blocking; one thread at a time."""
+
+    def __init__(self, files: Files, paths: Paths, header: RecordHeader, fd: int) -> None:
+        self._files = files
+        self._path = paths.part(header.segment)
+        self._fd = fd
+        self._tree = TreeHasher()
+        self._checksums = BlockChecksums()
+        self._is_open = True
+        self.header = header
+        self.offset = 0
+
+    def write(self, data: Buffer, now_ms: int) -> None:
+        """Take the next bytes."""
+        self._files.pwritev(self._fd, [data], RECORD_HEADER_BYTES + self.offset)
+        self._take(data)
+        if self.offset - self.header.synced_bytes >= SYNC_EVERY_BYTES:
+            self.sync(now_ms)
+
+    def sync(self, now_ms: int) -> None:
+        """Make the bytes so far durable, then let the header say so."""
+        self._files.sync_data(self._fd)
+        self._set_header(replace(self.header, synced_bytes=self.offset, active_at_ms=now_ms))
+
+    def lease(self, now_ms: int) -> None:
+        """Make the bytes so far durable, and the header too, before the file is left alone."""
+        self.sync(now_ms)
+        self._files.sync_data(self._fd)
+
+    def shard_id(self) -> ShardId:
+        """Return the id of the bytes so far."""
+        return self._tree.finish().shard_id()
+
+    def finish(self, sequence: int, now_ms: int) -> RecordHeader:
+        """Write the trailer, sync, write the shard's header, sync: now it is stored."""
+        trailer = self._tree.finish().block_hashes + self._checksums.finish()
+        self._files.pwritev(self._fd, [trailer], tree_offset(self.header.payload_bytes))
+        self._files.sync_data(self._fd)
+        self._set_header(
+            replace(
+                self.header,
+                kind=Kind.SHARD,
+                sequence=sequence,
+                trailer_crc=crc32(trailer),
+                stored_at_ms=now_ms,
+                synced_bytes=self.offset,
+                active_at_ms=now_ms,
+            )
+        )
+        self._files.sync_data(self._fd)
+        return self.header
+
+    def resume(self) -> None:
+        """Read the durable bytes again, to go on behind them."""
+        while self.offset < self.header.synced_bytes:
+            length = min(_READ_BYTES, self.header.synced_bytes - self.offset)
+            data = self._files.pread(self._fd, length, RECORD_HEADER_BYTES + self.offset)
+            if len(data) != length:
+                raise OSError(f"{self._path.name} is shorter than its header says")
+            self._take(data)
+
+    def close(self) -> None:
+        """Close the file; safe twice."""
+        if self._is_open:
+            self._is_open = False
+            self._files.close(self._fd)
+
+    def remove(self) -> None:
+        """Close and unlink the file."""
+        self.close()
+        self._files.unlink(self._path)
+
+    def _take(self, data: Buffer) -> None:
+        self._tree.update(data)
+        self._checksums.update(data)
+        self.offset += len(data)
+
+    def _set_header(self, header: RecordHeader) -> None:
+        self._files.pwritev(self._fd, [header.encode()], 0)
+        self.header = header
+
+
+def stage(
+    files: Files, paths: Paths, contract: Contract, shard: ShardId, size_bytes: int, now_ms: int
+) -> Staged:
+    """Make a staging file: space taken, header and name durable.  Raises `OSError`."""
+    header = RecordHeader(
+        kind=Kind.STAGING,
+        segment=secrets.token_bytes(UUID_BYTES),
+        sequence=0,
+        payload_bytes=size_bytes,
+        trailer_bytes=trailer_length(size_bytes),
+        trailer_crc=0,
+        renter=contract.renter,
+        shard=shard,
+        contract=contract.contract,
+        active_at_ms=now_ms,
+        until_ms=contract.until_ms,
+    )
+    path = paths.part(header.segment)
+    fd = files.open(path, Access.CREATE)
+    try:
+        files.preallocate(fd, charge_bytes(size_bytes))
+        files.pwritev(fd, [header.encode()], 0)
+        files.sync_data(fd)
+        files.sync_directory(paths.staging)
+    except OSError:
+        files.close(fd)
+        files.unlink(path)
+        raise
+    return Staged(files, paths, header, fd)
+
+
+def reopen(files: Files, paths: Paths, header: RecordHeader) -> Staged:
+    """Open the file of a lease and read what it has.  Raises `OSError`."""
+    staged = Staged(files, paths, header, files.open(paths.part(header.segment), Access.WRITE))
+    try:
+        staged.resume()
+    except OSError:
+        staged.close()
+        raise
+    return staged

@@ -1,0 +1,345 @@
+"""
+The writer thread: takes what has arrived, makes it durable with one sync, then tells.
+
+The order within a batch is the promise of the engine: records written, fdatasync, index
+committed, ledger entered, space of erased shards given back, futures settled.  A failed
+fdatasync is never repeated: the kernel may have dropped the dirty pages, and a second one
+would say yes to bytes that are not there.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from threading import Condition, Thread
+from typing import Any, Final, TypeVar
+
+from farmer.storage.directory import Paths
+from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
+from farmer.storage.files import Files
+from farmer.storage.health import Health
+from farmer.storage.index import Index
+from farmer.storage.log import Batch, Facts, Tail, open_segment
+from farmer.storage.operations import Operation
+from farmer.storage.places import Doomed, Position
+from farmer.storage.quota import Ledger, VolumeAccount, segment_bytes
+
+R = TypeVar("R")
+
+BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Bounds how long a batch takes to write, and so how long the next one waits."""
+
+BATCH_ROWS_MAX: Final = 512
+"""Bounds what one transaction adds to the index's write-ahead log (docs/storage-format.md)."""
+
+STAGED_MAX: Final = 256
+"""Stored large shards that a start has to look at, because they wait in staging."""
+
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+Release = Callable[[Sequence[Doomed]], list[Doomed]]
+"""Gives the space of records back, durably; returns those where that worked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What all parts of one volume stand on."""
+
+    files: Files
+    paths: Paths
+    volume: bytes
+    index: Index
+    ledger: Ledger
+    account: VolumeAccount
+    health: Health
+    facts: Facts
+
+
+class _AppendError(Exception):
+    """The log could not be written (or, *at_sync*, not made durable)."""
+
+    def __init__(self, cause: OSError, *, at_sync: bool) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.at_sync = at_sync
+
+
+class Writer:
+    """One volume's writer; `submit` from any thread."""
+
+    def __init__(self, ground: Ground, tail: Tail | None, tail_end: Position) -> None:
+        self._ground = ground
+        self._tail = tail
+        self._last = (tail_end.segment, tail_end.offset)
+        """Number and end of the last segment, for the header of the next."""
+        self._waiting: deque[Operation[Any]] = deque()
+        self._arrived = Condition()
+        self._closing = False
+        self._staged = len(ground.index.staged())
+        self.release: Release = lambda _doomed: []
+        self._thread = Thread(target=self._run, name="farmer-writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def submit(self, operation: Operation[R]) -> Future[R]:
+        """Queue an operation; its future is settled once it is durable, or has failed."""
+        with self._arrived:
+            if self._closing:
+                operation.future.set_exception(VolumeUnavailableError("shutting down"))
+            else:
+                self._waiting.append(operation)
+                self._arrived.notify()
+        return operation.future
+
+    @property
+    def active_number(self) -> int:
+        """The segment that is appended to; it is never reclaimed."""
+        return self._last[0]
+
+    def close(self) -> bool:
+        """Finish what was submitted and stop; say whether all of it could be written."""
+        with self._arrived:
+            self._closing = True
+            self._arrived.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+        if self._tail is not None:
+            self._ground.files.close(self._tail.fd)
+        self._shelve()
+        return self._tail is not None
+
+    def _run(self) -> None:
+        while operations := self._take():
+            try:
+                self._commit(operations)
+            except Exception as error:  # a dead writer would hang every store
+                self._ground.health.fail(f"internal error: {error!r}")
+                _fail(operations, VolumeUnavailableError(f"internal error: {error!r}"))
+
+    def _take(self) -> list[Operation[Any]]:
+        """Wait for work; return what fits one batch, or nothing when it is over."""
+        with self._arrived:
+            while not self._waiting and not self._closing:
+                self._arrived.wait()
+            taken: list[Operation[Any]] = []
+            size = rows = 0
+            room = self._room()
+            while self._waiting:
+                one = self._waiting[0]
+                size, rows = size + one.log_bytes, rows + one.rows
+                if taken and (size > min(room, BATCH_BYTES_MAX) or rows > BATCH_ROWS_MAX):
+                    break
+                taken.append(self._waiting.popleft())
+            return taken
+
+    def _room(self) -> int:
+        end = self._tail.end if self._tail else 0
+        return segment_bytes(self._ground.account.quota_bytes) - end
+
+    def _commit(self, operations: list[Operation[Any]]) -> None:
+        try:
+            self._ground.health.check_writable()
+            tail = self._tail_for(operations)
+            done, refused, batch = self._write(operations, tail)
+        except (StorageError, _AppendError, sqlite3.Error, OSError) as error:
+            _fail(operations, self._understand(error, operations))
+            return
+        tail.end = batch.end
+        self._last = (tail.number, tail.end)
+        kept = [one.reservation for one in done if one.reservation is not None]
+        transaction = batch.transaction
+        self._ground.ledger.settle(self._ground.account, transaction.changes, kept)
+        released = self._give_back(done, transaction.doomed)
+        self._ground.account.index_bytes = self._ground.index.size_bytes()
+        for operation, refusal in refused:
+            operation.future.set_exception(refusal)
+        for operation in done:
+            operation.future.set_result(operation.result(released))
+        self._checkpoint_if_due(done)
+
+    def _tail_for(self, operations: list[Operation[Any]]) -> Tail:
+        """Return the segment to append to, a new one if these would not fit."""
+        tail = self._tail
+        needed = sum(one.log_bytes for one in operations)
+        if tail is not None and needed <= self._room():
+            return tail
+        return self.roll()
+
+    def roll(self) -> Tail:
+        """Begin the next segment; on the writer thread only."""
+        ground, (number, end) = self._ground, self._last
+        if self._tail is not None:
+            ground.files.close(self._tail.fd)
+            self._tail = None
+        tail = open_segment(
+            ground.files, ground.paths, ground.volume, number + 1, end, ground.facts
+        )
+        try:
+            with ground.index.transaction() as transaction:
+                transaction.open_segment(tail.number, tail.uuid)
+                transaction.grow_segment(tail.number, tail.end)
+                transaction.set_position(
+                    Position(tail.number, tail.end, ground.facts.sequencer.peek())
+                )
+        except sqlite3.Error:
+            ground.files.close(tail.fd)
+            ground.files.unlink(ground.paths.segment(tail.number))
+            raise
+        ground.ledger.settle(ground.account, transaction.changes)
+        self._tail, self._last = tail, (tail.number, tail.end)
+        return tail
+
+    def _write(
+        self, operations: list[Operation[Any]], tail: Tail
+    ) -> tuple[list[Operation[Any]], list[tuple[Operation[Any], StorageError]], Batch]:
+        done: list[Operation[Any]] = []
+        refused: list[tuple[Operation[Any], StorageError]] = []
+        appended = False
+        try:
+            with self._ground.index.transaction() as transaction:
+                batch = Batch(transaction, tail, self._ground.facts.sequencer)
+                for operation in operations:
+                    try:
+                        operation.apply(batch)
+                    except StorageError as error:
+                        refused.append((operation, error))
+                    else:
+                        done.append(operation)
+                batch.close()
+                appended = bool(batch.buffers)
+                if appended:
+                    self._append(tail, batch)
+        except sqlite3.Error:
+            if appended:
+                self._cut(tail)
+            raise
+        return done, refused, batch
+
+    def _append(self, tail: Tail, batch: Batch) -> None:
+        files = self._ground.files
+        try:
+            files.pwritev(tail.fd, batch.buffers, tail.end)
+        except OSError as error:
+            raise _AppendError(error, at_sync=False) from error
+        try:
+            files.sync_data(tail.fd)
+        except OSError as error:
+            raise _AppendError(error, at_sync=True) from error
+
+    def _understand(self, error: Exception, operations: list[Operation[Any]]) -> StorageError:
+        """Put the log in order after a failure and return what the others are told."""
+        if isinstance(error, StorageError):
+            return error
+        if isinstance(error, _AppendError):
+            return self._append_failed(error, operations)
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return self._no_space(operations)
+        if isinstance(error, FileNotFoundError):
+            self._ground.health.go(f"its directory is not there any more ({error})")
+        elif isinstance(error, sqlite3.Error):
+            self._ground.health.count("index")
+            self._ground.health.fail(f"the index could not be written ({error})")
+        else:
+            self._ground.health.sync_failed(str(error))
+        return VolumeUnavailableError(str(error))
+
+    def _append_failed(
+        self, error: _AppendError, operations: list[Operation[Any]]
+    ) -> StorageError:
+        full = error.cause.errno in _NO_SPACE
+        assert self._tail is not None
+        self._cut(self._tail)
+        if error.at_sync or not full:
+            # What the cache holds may not be what the disk holds: never append here again.
+            self._ground.files.close(self._tail.fd)
+            self._tail = None
+        if full:
+            return self._no_space(operations)
+        self._ground.health.sync_failed(str(error.cause))
+        return VolumeUnavailableError(f"the disk failed: {error.cause}")
+
+    def _cut(self, tail: Tail) -> None:
+        try:
+            self._ground.files.truncate(tail.fd, tail.end)
+        except OSError:
+            # The next segment's header says where this one ends, so nobody reads behind it.
+            self._ground.health.count("truncate")
+
+    def _no_space(self, operations: list[Operation[Any]]) -> StorageError:
+        self._ground.health.count("no_space")
+        wanted = sum(one.log_bytes for one in operations)
+        return NoSpaceError(wanted, 0)
+
+    def _give_back(self, done: list[Operation[Any]], doomed: list[Doomed]) -> frozenset[int]:
+        """Return the space of erased shards before their answers go out."""
+        if not doomed or not any(one.gives_back for one in done):
+            return frozenset()
+        released = self.release(doomed)
+        if released:
+            self.record_released(released)
+        return frozenset(record.sequence for record in released)
+
+    def record_released(self, released: Sequence[Doomed]) -> None:
+        """Enter returned space; on the writer thread only."""
+        try:
+            with self._ground.index.transaction() as transaction:
+                for record in released:
+                    transaction.release(record)
+        except sqlite3.Error as error:
+            # The space is back all the same; the next reclaim finds the entries and retries.
+            self._ground.health.count("index")
+            self._ground.health.fail(f"the index could not be written ({error})")
+            return
+        self._ground.ledger.settle(self._ground.account, transaction.changes)
+
+    def _checkpoint_if_due(self, done: list[Operation[Any]]) -> None:
+        self._staged += sum(one.stages for one in done)
+        try:
+            if self._staged >= STAGED_MAX:
+                self._ground.index.checkpoint()
+            elif not self._ground.index.checkpoint_if_long():
+                return
+        except sqlite3.Error as error:
+            self._ground.health.fail(f"the index could not be written ({error})")
+            return
+        self._shelve()
+
+    def _shelve(self) -> None:
+        """Move stored large shards out of staging; the index that knows them is durable."""
+        files, paths, index = self._ground.files, self._ground.paths, self._ground.index
+        staged = index.staged()
+        if not staged:
+            return
+        try:
+            shelves = {paths.shard(file).parent for file in staged}
+            for shelf in shelves:
+                files.make_directory(shelf)
+            files.sync_directory(paths.shards)
+            for file in staged:
+                if files.exists(paths.part(file)):
+                    files.rename(paths.part(file), paths.shard(file))
+            for directory in (*shelves, paths.staging):
+                files.sync_directory(directory)
+            with index.transaction() as transaction:
+                for file in staged:
+                    transaction.unstage(file)
+        except (OSError, sqlite3.Error):
+            # They stay readable where they are; the next checkpoint tries again.
+            self._ground.health.count("rename")
+            return
+        self._staged = 0
+
+
+def _fail(operations: list[Operation[Any]], error: Exception) -> None:
+    for operation in operations:
+        if operation.future.done():
+            continue
+        if operation.reservation is not None and not operation.is_on_disk:
+            operation.reservation.release()
+        operation.future.set_exception(error)
