@@ -16,11 +16,14 @@ SESSIONS_MAX: Final = 4
 HASHED_BYTES_PER_S_MIN: Final = 4 * 1024 * 1024
 """How fast a farmer's disk must read for a full audit, which is silent until it is done."""
 
-RETRY_DELAYS_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""
-Waits between attempts, half a minute together: a router that restarts, or the former
-connection of a store that the farmer has not yet given up.
-"""
+RETRY_DELAYS_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Waits after a lost connection, 8 s together: a farmer or a router that restarts."""
+
+BUSY_DELAYS_MS: Final = (500, 10_000)
+"""Least and most that we wait when a store is `BUSY`, whatever the farmer proposes."""
+
+BUSY_RETRIES_MAX: Final = 8
+"""The former connection of a store is given up by the farmer within about a minute."""
 
 RETRY_PROGRESS_BYTES: Final = 1024 * 1024
 """A transfer that got this much further since the last loss begins to count anew."""

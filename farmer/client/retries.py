@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from farmer.client.errors import ClientError, ConnectionFailedError, ConnectionLostError
-from farmer.client.limits import RETRY_DELAYS_S, RETRY_PROGRESS_BYTES
+from farmer.client.limits import (
+    BUSY_DELAYS_MS,
+    BUSY_RETRIES_MAX,
+    RETRY_DELAYS_S,
+    RETRY_PROGRESS_BYTES,
+)
 from farmer.client.refusals import BusyError
 
 
@@ -18,6 +23,7 @@ class Retries:
 
     def __init__(self) -> None:
         self._failed = 0
+        self._busy = 0
         self._had_session = False
         self._done_bytes = 0
 
@@ -33,10 +39,19 @@ class Retries:
 
     def delay_s(self, error: ClientError) -> float | None:
         """Return how long to wait before the next attempt, or None to give up."""
-        lost = isinstance(error, ConnectionLostError | BusyError)
+        if isinstance(error, BusyError):
+            return self._busy_s(error)
+        lost = isinstance(error, ConnectionLostError)
         unreachable = isinstance(error, ConnectionFailedError) and self._had_session
         if not (lost or unreachable) or self._failed >= len(RETRY_DELAYS_S):
             return None
         delay_s = RETRY_DELAYS_S[self._failed]
         self._failed += 1
         return delay_s
+
+    def _busy_s(self, error: BusyError) -> float | None:
+        if self._busy >= BUSY_RETRIES_MAX:
+            return None
+        self._busy += 1
+        least, most = BUSY_DELAYS_MS
+        return max(least, min(error.retry_after_ms, most)) / 1000

@@ -186,14 +186,15 @@ class Retrieval:
     ) -> None:
         """Take DATA up to the END, one step of the stream in memory."""
         pace = Pace()
+        progress(self.done_bytes, self._sent_end - self._first)
         while True:
-            progress(self.done_bytes, self._sent_end - self._first)
             step, event = _gathered(session, await session.wire.next_event(pace))
             if len(step) > self._sent_end - self._at:
                 raise session.broke("it sends more bytes than it announced")
             if step:
                 await door.run(self._take, verifier, step)
                 pace.moved(len(step))
+                progress(self.done_bytes, self._sent_end - self._first)
             if isinstance(event, End):
                 if self._at < self._sent_end:
                     raise session.broke("it sends fewer bytes than it announced")

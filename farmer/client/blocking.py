@@ -1,0 +1,231 @@
+"""
+The client for scripts and notebooks: plain calls, no reactor in sight.
+
+The reactor runs in a thread of its own, started by the first call and stopped when the
+program ends.  Calls may come from any thread but that one, also several at a time.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeVar, cast
+
+from twisted.internet.defer import Deferred
+
+from farmer.client import farmer as asynchronous
+from farmer.client.auditing import Audited, AuditReport
+from farmer.client.dial import FarmerAddress
+from farmer.client.storing import Progress, no_progress
+from farmer.identity.keys import Identity
+from farmer.model.contract import Invite, InviteLink, Receipt
+from farmer.model.ids import NodeId, ShardId
+from farmer.protocol.messages import ContractShown, Deleted, Pong, Stated
+
+R = TypeVar("R")
+
+_STOP_S: Final = 5.0
+"""For the reactor to stop at the end of the program."""
+
+_CANCEL_S: Final = 10.0
+"""For work that was interrupted to clean up behind itself."""
+
+
+class BlockingFarmer:
+    """One farmer, for one renter; every method waits for its answer.  See `client.farmer`."""
+
+    def __init__(self, farmer: asynchronous.Farmer) -> None:
+        self._farmer = farmer
+
+    @property
+    def node_id(self) -> NodeId:
+        """Which farmer this is."""
+        return self._farmer.node_id
+
+    def redeem(self, invite: Invite) -> ContractShown:
+        """Spend an invite; return the contract."""
+        return _wait(lambda: self._farmer.redeem(invite))
+
+    def contract(self) -> ContractShown:
+        """Return the contract, its stage and what it uses."""
+        return _wait(self._farmer.contract)
+
+    def store(self, source: Path | str | BinaryIO, progress: Progress = no_progress) -> Receipt:
+        """Store a file, named or open (from where it stands); return the signed receipt."""
+        with _opened(source, "rb") as file:
+            return _wait(lambda: self._farmer.store(file, progress))
+
+    def retrieve(
+        self,
+        shard: ShardId,
+        target: Path | str | BinaryIO,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        proved: bool = False,
+        progress: Progress = no_progress,
+    ) -> None:
+        """
+        Write a shard, or a part of it, to a file, named or open.
+
+        Raises:
+            WrongBytesError: what was written must not be used.
+
+        """
+        with _opened(target, "wb") as file:
+            _wait(
+                lambda: self._farmer.retrieve(
+                    shard, file, offset, length, proved=proved, progress=progress
+                )
+            )
+
+    def audit(self, receipts: Iterable[Receipt], samples: int | None = None) -> AuditReport:
+        """Have the farmer prove by samples that it holds what the receipts say."""
+        return _wait(lambda: self._farmer.audit(receipts, samples))
+
+    def audit_full(self, receipt: Receipt, source: Path | str | BinaryIO) -> Audited:
+        """Have the farmer hash a whole shard, and compare with our own copy of it."""
+        with _opened(source, "rb") as file:
+            return _wait(lambda: self._farmer.audit_full(receipt, file))
+
+    def stat(self, shard: ShardId) -> Stated:
+        """Return what the farmer knows of one shard."""
+        return _wait(lambda: self._farmer.stat(shard))
+
+    def list(self) -> Iterator[Stated]:
+        """Return all shards that the farmer says it has, page by page."""
+        pages = self._farmer.list()
+        end = object()
+        while (entry := _wait(lambda: _next(pages, end))) is not end:
+            assert isinstance(entry, Stated)
+            yield entry
+
+    def delete(self, shard: ShardId, *, erase: bool = False) -> Deleted:
+        """Move a shard to the trash, or erase it."""
+        return _wait(lambda: self._farmer.delete(shard, erase=erase))
+
+    def undelete(self, shard: ShardId) -> Stated:
+        """Take a shard out of the trash."""
+        return _wait(lambda: self._farmer.undelete(shard))
+
+    def ping(self) -> Pong:
+        """Return the farmer's time, free space, prices and version."""
+        return _wait(self._farmer.ping)
+
+
+@contextmanager
+def connect(
+    target: FarmerAddress | InviteLink | str, identity: Identity
+) -> Iterator[BlockingFarmer]:
+    """
+    Connect to the farmer named by an invite, or by `NODEID@HOST:PORT`; hang up at the end.
+
+    Raises:
+        ValueError: *target* names no farmer.
+
+    """
+    lent = asynchronous.connect(target, identity, _THREAD.running())
+    farmer = _wait(lent.__aenter__)
+    try:
+        yield BlockingFarmer(farmer)
+    finally:
+        _wait(lambda: lent.__aexit__(None, None, None))
+
+
+def run(work: Callable[[Any], Coroutine[Any, Any, R]]) -> R:
+    """
+    Run `work(reactor)`, a coroutine of the asynchronous client, to its end.
+
+    When the calling thread is interrupted (Ctrl-C), the work is cancelled and may clean up
+    before the interruption goes on.
+    """
+    reactor = _THREAD.running()
+    outcome: Future[R] = Future()
+    started: list[Deferred[None]] = []
+
+    def start() -> None:
+        deferred = Deferred.fromCoroutine(work(reactor))
+        started.append(
+            deferred.addCallbacks(
+                outcome.set_result, lambda failure: outcome.set_exception(failure.value)
+            )
+        )
+
+    def cancel() -> None:
+        started[0].cancel()
+
+    reactor.callFromThread(start)
+    try:
+        return outcome.result()
+    except BaseException:
+        if not outcome.done():
+            reactor.callFromThread(cancel)
+            outcome.exception(_CANCEL_S)
+        raise
+
+
+class _ReactorThread:
+    """The process's one reactor, in a thread of ours unless somebody runs it already."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def running(self) -> Any:  # noqa: ANN401 - a reactor is many interfaces at once
+        """Return the reactor, running."""
+        from twisted.internet import reactor as the_reactor  # noqa: PLC0415 - installs it
+        from twisted.python.threadable import isInIOThread  # noqa: PLC0415 - see above
+
+        reactor: Any = the_reactor
+        with self._lock:
+            if not reactor.running:
+                self._start(reactor)
+        if cast(Callable[[], bool], isInIOThread)():
+            raise RuntimeError(
+                "this would wait for itself: in the reactor's thread use farmer.client.farmer"
+            )
+        return reactor
+
+    def _start(self, reactor: Any) -> None:  # noqa: ANN401 - see above
+        # Twisted's own clock is the wall's: a step of it would fire or stop every timeout.
+        reactor.seconds = time.monotonic
+        begun = threading.Event()
+        reactor.callWhenRunning(begun.set)
+        self._thread = threading.Thread(
+            target=reactor.run, args=(False,), name="renter reactor", daemon=True
+        )
+        self._thread.start()
+        begun.wait()
+        atexit.register(self._stop, reactor)
+
+    def _stop(self, reactor: Any) -> None:  # noqa: ANN401 - see above
+        assert self._thread is not None
+        reactor.callFromThread(reactor.stop)
+        self._thread.join(_STOP_S)
+
+
+_THREAD: Final = _ReactorThread()
+"""Twisted has one reactor per process that can be run once: so this is one as well."""
+
+
+def _wait(work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    return run(lambda _reactor: work())
+
+
+async def _next(pages: Any, end: object) -> object:  # noqa: ANN401 - an async iterator
+    return await anext(pages, end)
+
+
+@contextmanager
+def _opened(file: Path | str | BinaryIO, mode: str) -> Iterator[BinaryIO]:
+    """Open a named file; one that is open already stays open."""
+    if isinstance(file, Path | str):
+        with Path(file).open(mode) as opened:
+            yield opened  # type: ignore[misc]  # a binary mode gives a binary file
+    else:
+        yield file

@@ -1,0 +1,118 @@
+"""A renter's home directory: its identity and its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from farmer.client.dial import FarmerAddress
+from farmer.client.errors import NotJoinedError
+from farmer.client.ledger import Entry, Ledger, Standing
+from farmer.identity.keys import Identity
+from farmer.model.ids import NodeId, ShardId
+
+LEDGER_FILE: Final = "ledger.sqlite"
+
+PREFIX_DIGITS_MIN: Final = 8
+"""Digits of a shard id that stand for it among a renter's own receipts."""
+
+
+class UnknownShardError(ValueError):
+    """Neither a shard id nor the beginning of exactly one in the receipts."""
+
+
+def default_home(environment: Mapping[str, str]) -> Path:
+    """Return `RENTER_HOME`, or `renter` in the user's data directory."""
+    named = environment.get("RENTER_HOME")
+    if named:
+        return Path(named)
+    base = environment.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "renter"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Who we are, and what we know."""
+
+    identity: Identity
+    ledger: Ledger
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """
+        Open a home; made with a new identity if there is none yet.
+
+        Raises:
+            IdentityError, LedgerError: what is there cannot be used; says what to do.
+
+        """
+        identity = Identity.load_or_create(directory)
+        return cls(identity, Ledger.open(directory / LEDGER_FILE))
+
+    def farmer(self, prefix: str = "") -> FarmerAddress:
+        """
+        Return the farmer whose id begins so; without a prefix the one joined last.
+
+        Raises:
+            NotJoinedError: none or more than one.
+
+        """
+        joined = self.ledger.farmers()
+        if not joined:
+            raise NotJoinedError("no farmer was joined yet; type: renter join INVITE")
+        found = [one for one in joined if str(one.farmer).startswith(prefix.lower())]
+        if not found or (prefix and len(found) > 1):
+            count = "no joined farmer has" if not found else f"{len(found)} joined farmers have"
+            raise NotJoinedError(f"{count} an id that begins with {prefix!r}")
+        return found[0]
+
+    def shard(self, text: str) -> ShardId:
+        """
+        Return the shard of a whole id, or of the beginning of one in the receipts.
+
+        Raises:
+            UnknownShardError: neither.
+
+        """
+        lowered = text.lower()
+        if len(lowered) < 2 * ShardId.SIZE_BYTES and len(lowered) >= PREFIX_DIGITS_MIN:
+            shards = {entry.receipt.shard for entry in self.ledger.entries()}
+            found = [shard for shard in shards if str(shard).startswith(lowered)]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise UnknownShardError(
+                    f"{len(found)} shards begin with {text!r}; type more of it"
+                )
+        try:
+            return ShardId.parse(lowered)
+        except ValueError as error:
+            raise UnknownShardError(
+                f"{text!r} is not a shard id: 64 hex digits, or the first "
+                f"{PREFIX_DIGITS_MIN} or more of one that you stored"
+            ) from error
+
+    def entry(self, shard: ShardId, prefix: str = "") -> Entry | None:
+        """Return the receipt for a shard: of the farmer named, else one that still holds it."""
+        found = [
+            entry
+            for entry in self.ledger.entries()
+            if entry.receipt.shard == shard and str(entry.farmer).startswith(prefix.lower())
+        ]
+        return min(found, key=lambda entry: entry.standing, default=None)
+
+    def holder(self, shard: ShardId, prefix: str = "") -> FarmerAddress:
+        """Return the farmer to ask for a shard: by its receipt, else as `farmer`."""
+        entry = self.entry(shard, prefix)
+        return self.farmer(prefix if entry is None else str(entry.farmer))
+
+    def held(self, prefix: str = "") -> dict[NodeId, list[Entry]]:
+        """Return what the receipts say is stored, by farmer: what an audit of all asks for."""
+        held: dict[NodeId, list[Entry]] = {}
+        for entry in self.ledger.entries():
+            mine = str(entry.farmer).startswith(prefix.lower())
+            if entry.standing is Standing.HELD and mine:
+                held.setdefault(entry.farmer, []).append(entry)
+        return held

@@ -1,0 +1,184 @@
+"""What a renter must not forget: the farmers it joined, and their receipts."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final, Self
+
+from farmer.client.dial import FarmerAddress
+from farmer.model.contract import Receipt
+from farmer.model.ids import NodeId, ShardId
+from farmer.protocol.documents import contract_body, read_receipt, receipt_bytes
+from farmer.protocol.messages import ContractShown
+
+LEDGER_VERSION: Final = 1
+"""`user_version` of the database file."""
+
+_BUSY_S: Final = 20.0
+"""For another program on the same home to finish its write."""
+
+_SCHEMA: Final = """
+CREATE TABLE farmers (
+    farmer BLOB PRIMARY KEY,      -- node id
+    addresses TEXT NOT NULL,      -- JSON list of host:port
+    contract BLOB NOT NULL,       -- canonical body and signature, as the farmer showed it last
+    joined INTEGER NOT NULL       -- counts up: the last joined has the highest
+) WITHOUT ROWID;
+CREATE TABLE receipts (
+    farmer BLOB NOT NULL,
+    shard BLOB NOT NULL,
+    receipt BLOB NOT NULL,        -- canonical body and signature
+    file TEXT NOT NULL,           -- where it came from, absolute; '' if from no file
+    standing INTEGER NOT NULL,    -- 0 held, 1 in the trash, 2 erased
+    PRIMARY KEY (farmer, shard)
+) WITHOUT ROWID;
+CREATE TABLE told (notice TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+
+class LedgerError(Exception):
+    """The ledger cannot be used; the message says what to do."""
+
+
+class Standing(IntEnum):
+    """What we last heard of a shard.  Disk values: never renumber."""
+
+    HELD = 0
+    TRASHED = 1
+    ERASED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One receipt, where its bytes came from, and what was done with the shard since."""
+
+    receipt: Receipt
+    farmer: NodeId
+    file: str
+    standing: Standing
+
+
+class Ledger:
+    """
+    A SQLite file in the renter's home; every change is on the disk when its call returns.
+
+    Blocking; may be used from any thread.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """
+        Open the file, or make it, readable by us only.
+
+        Raises:
+            LedgerError: damaged, of a newer release, or not to be opened.
+
+        """
+        try:
+            path.touch(mode=0o600)
+            connection = sqlite3.connect(
+                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            )
+            _prepare(connection, path)
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerError(
+                f"cannot use {path}: {error}; bring it back from a backup"
+            ) from error
+        return cls(connection)
+
+    def join(self, address: FarmerAddress, shown: ContractShown) -> None:
+        """Remember a farmer, where it is, and the contract; who is joined last is the default."""
+        contract = contract_body(shown.contract) + shown.signature
+        with self._change() as connection:
+            (last,) = connection.execute("SELECT ifnull(max(joined), 0) FROM farmers").fetchone()
+            connection.execute(
+                "INSERT OR REPLACE INTO farmers VALUES (?, ?, ?, ?)",
+                (address.farmer.raw, json.dumps(address.addresses), contract, last + 1),
+            )
+
+    def farmers(self) -> list[FarmerAddress]:
+        """Return all joined farmers, the last joined first."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT farmer, addresses FROM farmers ORDER BY joined DESC"
+            ).fetchall()
+        return [FarmerAddress(NodeId(farmer), tuple(json.loads(text))) for farmer, text in rows]
+
+    def keep(self, farmer: NodeId, receipt: Receipt, file: str) -> None:
+        """Keep a receipt, in place of an earlier one for the same shard."""
+        with self._change() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?)",
+                (farmer.raw, receipt.shard.raw, receipt_bytes(receipt), file, Standing.HELD),
+            )
+
+    def mark(self, farmer: NodeId, shard: ShardId, standing: Standing) -> None:
+        """Remember what was done with a shard; one without a receipt is left alone."""
+        with self._change() as connection:
+            connection.execute(
+                "UPDATE receipts SET standing = ? WHERE farmer = ? AND shard = ?",
+                (standing, farmer.raw, shard.raw),
+            )
+
+    def entries(self) -> list[Entry]:
+        """Return all receipts, by farmer and shard id."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT farmer, receipt, file, standing FROM receipts ORDER BY farmer, shard"
+            ).fetchall()
+        return [
+            Entry(read_receipt(receipt), NodeId(farmer), file, Standing(standing))
+            for farmer, receipt, file, standing in rows
+        ]
+
+    def tell_once(self, notice: str) -> bool:
+        """Return True the first time that this is asked about a notice, False ever after."""
+        with self._change() as connection:
+            cursor = connection.execute("INSERT OR IGNORE INTO told VALUES (?)", (notice,))
+            return cursor.rowcount == 1
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """Do one durable transaction."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("BEGIN IMMEDIATE")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > LEDGER_VERSION:
+        connection.close()
+        raise LedgerError(
+            f"{path} was written by a newer release (version {version}, this one reads "
+            f"{LEDGER_VERSION}): use that one; nothing was touched"
+        )
+    if version == 0:
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
+    connection.execute("COMMIT")
