@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
 
 from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, data_header
-from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX
+from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX, PIPELINE_MAX
 from farmer.protocol.messages import Message, Refuse, Type, decode, encode
 from farmer.protocol.refusals import (
     LocalProtocolError,
@@ -23,9 +22,6 @@ from farmer.protocol.refusals import (
     RemoteProtocolError,
 )
 from farmer.protocol.state import RENTERS_TURN, REQUESTS, Side, State, advance, may
-
-PIPELINE_MAX: Final = 64
-"""Requests a renter sends ahead of their answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ VERSION_MAX: Final = 1
 """Protocol versions that this release speaks."""
 
 FRAME_HEADER_BYTES: Final = 4
+"""Type and length before each body."""
 
 CONTROL_BYTES_MAX: Final = 64 * 1024
 """A control frame is held whole in memory before it is understood."""
@@ -21,6 +22,9 @@ DATA_BYTES_SENT: Final = 256 * 1024
 
 INBOUND_BYTES_MAX: Final = CONTROL_BYTES_MAX + DATA_BYTES_MAX
 """Unread bytes at which a side stops reading its peer: one frame of each kind."""
+
+PIPELINE_MAX: Final = 64
+"""Requests a renter sends ahead of their answers; a farmer leaves them unread meanwhile."""
 
 AUDIT_ENTRIES_MAX: Final = 1024
 """Shards in one batch audit: their challenge fits one control frame."""
@@ -62,7 +66,7 @@ SESSIONS_PER_ADDRESS_MAX: Final = 64
 """Connections from one IPv4 address or IPv6 /64: one household cannot take them all."""
 
 SMALL_BYTES_IN_FLIGHT_MAX: Final = 16 * 1024 * 1024
-"""Small shards being received, over all sessions: they are buffered whole (design: storage)."""
+"""Small shards being received, over all sessions: they are buffered whole."""
 
 UPLOADS_PER_RENTER_MAX: Final = 64
 """Stores under way, leases included, of one renter: each holds a reservation."""

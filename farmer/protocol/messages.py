@@ -241,6 +241,8 @@ class ContractShown:
     def read(cls, reader: Reader) -> Self:
         """Decode."""
         stage = _member(ContractStage, reader.u8())
+        if stage is ContractStage.GONE:
+            raise LayoutError("a contract that is gone is never shown")
         usage = Usage(reader.u64(), reader.u64(), reader.u64(), reader.u64())
         return cls(stage, usage, read_contract(reader), reader.raw(SIGNATURE_BYTES))
 

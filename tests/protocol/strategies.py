@@ -91,7 +91,7 @@ BY_TYPE: dict[m.Type, st.SearchStrategy[m.Message]] = {
     m.Type.SHOW_CONTRACT: st.just(m.ShowContract()),
     m.Type.CONTRACT: st.builds(
         m.ContractShown,
-        st.sampled_from(ContractStage),
+        st.sampled_from([stage for stage in ContractStage if stage is not ContractStage.GONE]),
         st.builds(Usage, u64, u64, u64, u64),
         contracts,
         signatures,

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from farmer.model.ids import ShardId
 from farmer.protocol import messages as m
 from farmer.protocol.connection import (
-    PIPELINE_MAX,
     DataReceived,
     Event,
     FarmerConnection,
@@ -17,7 +16,7 @@ from farmer.protocol.connection import (
     UnknownReceived,
 )
 from farmer.protocol.frames import data_header
-from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX
+from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX, PIPELINE_MAX
 from farmer.protocol.messages import Type, encode
 from farmer.protocol.refusals import (
     LocalProtocolError,

@@ -131,6 +131,7 @@ MALFORMED: list[tuple[str, Type, bytes]] = [
     ("unknown state", Type.STATED, SHARD.raw + u64(1) + u64(1) + b"\x03" + u64(0)),
     ("unknown outcome", Type.DELETED, b"\x03" + u64(0)),
     ("currency too long", Type.PONG, u64(0) * 5 + b"\x11" + b"x" * 17 + b"\0"),
+    ("a contract that is gone", Type.CONTRACT, b"\x03" + u64(0) * 4),
     ("unknown stage", Type.CONTRACT, b"\x04" + u64(0) * 4),
     ("receipt of version 2", Type.STORED, b"\x02" + bytes(248)),
 ]
