@@ -23,18 +23,14 @@ SCHEMA = 1
 
 def load_settings(home: Home) -> Loaded:
     """Return the settings of a home: its file, if there is one, and the environment."""
-    return load(home.settings if home.settings.exists() else None, os.environ)
+    return load(home.settings_to_read, os.environ)
 
 
 def check(home: Home, options: argparse.Namespace) -> int:
     """Read a settings file and say whether it is good."""
-    path = Path(options.file) if options.file else home.settings
-    if options.file or path.exists():
-        load(path, os.environ)
-        print(f"{path}: good")
-    else:
-        load(None, os.environ)
-        print(f"{path} does not exist, the defaults hold: good")
+    path = Path(options.file) if options.file else home.settings_to_read
+    load(path, os.environ)
+    print(f"{path}: good" if path else f"{home.settings} does not exist, the defaults hold: good")
     return OK
 
 

@@ -71,14 +71,17 @@ def lines_of(document: dict[str, Any], now_ms: float) -> list[str]:
         f"{document['open_invites']} open invites, {document['sessions']} sessions",
         "",
     ]
-    lines += table(
-        ("VOLUME", "STATE", "QUOTA", "USED", "RESERVED", "TRASH", "FREE", "SHARDS"),
-        [_volume_row(volume) for volume in document["volumes"]],
-    )
+    lines += volume_table(document["volumes"])
     for alert in document["alerts"]:
         lines += ["", f"! {alert['name']}: {alert['message']}"]
         lines += [f"  type: {alert['command']}"] if alert["command"] else []
     return lines
+
+
+def volume_table(volumes: list[dict[str, Any]]) -> list[str]:
+    """Return the volumes for a person."""
+    head = ("VOLUME", "STATE", "QUOTA", "USED", "RESERVED", "TRASH", "FREE", "SHARDS")
+    return table(head, [_volume_row(volume) for volume in volumes])
 
 
 def _volume_row(volume: dict[str, Any]) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class LogWriter:
     ) -> None:
         self._write = write
         self._render = _RENDERERS[style]
-        self._count = count
+        self.count = count
         self._least = _RANK[LogLevel.info]
 
     @property
@@ -90,7 +90,7 @@ class LogWriter:
     def __call__(self, event: LogEvent) -> None:
         """See `ILogObserver`."""
         rank = _RANK.get(event.get("log_level", LogLevel.info), _RANK[LogLevel.info])
-        self._count(LEVELS[rank])
+        self.count(LEVELS[rank])
         if rank >= max(self._least, self._floor(event)):
             self._write(self._render(event, LEVELS[rank]))
 

@@ -68,3 +68,13 @@ def local_addresses() -> list[str]:
         if not ipaddress.ip_address(address).is_link_local:
             found.append(address)
     return found
+
+
+def has_ipv6() -> bool:
+    """Tell whether this machine can listen on IPv6 at all."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as wire:
+            wire.bind(("::", 0))
+    except OSError:
+        return False
+    return True

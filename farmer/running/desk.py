@@ -91,6 +91,10 @@ class OwnerDesk:
         """Return a row for each invite that can still be redeemed, the oldest first."""
         return [self._invite_row(serial, offer) for serial, offer in self._book.open_invites()]
 
+    def has_contracts(self) -> bool:
+        """Tell whether any renter ever redeemed an invite."""
+        return bool(self._book.contracts())
+
     def make_invite(self, offer: Offer) -> dict[str, Any]:
         """Mint an invite and return its row; raises as `do`."""
         serial = self._book.mint(offer, self.terms.capacity_bytes())

@@ -34,12 +34,14 @@ class Home:
 
     state: Path
     settings: Path
+    settings_named: bool = False
+    """Whether somebody named the settings file; then it must be there."""
 
     @classmethod
     def at(cls, directory: Path, settings: Path | None = None) -> Self:
         """Return the home that has everything under one directory."""
         state = Path(os.path.abspath(directory.expanduser()))  # noqa: PTH100  # keeps symlinks
-        return cls(state, settings or state / SETTINGS_FILE)
+        return cls(state, settings or state / SETTINGS_FILE, settings is not None)
 
     @classmethod
     def find(
@@ -60,11 +62,18 @@ class Home:
         if directory:
             return cls.at(Path(directory), chosen)
         if user_id == 0:
-            return cls(Path("/var/lib/farmer"), chosen or Path("/etc/farmer") / SETTINGS_FILE)
+            usual = Path("/etc/farmer") / SETTINGS_FILE
+            return cls(Path("/var/lib/farmer"), chosen or usual, chosen is not None)
         home = Path(environ.get("HOME") or "~").expanduser()
         data = _xdg(environ, "XDG_DATA_HOME", home / ".local" / "share")
         config = _xdg(environ, "XDG_CONFIG_HOME", home / ".config")
-        return cls(data / "farmer", chosen or config / "farmer" / SETTINGS_FILE)
+        usual = config / "farmer" / SETTINGS_FILE
+        return cls(data / "farmer", chosen or usual, chosen is not None)
+
+    @property
+    def settings_to_read(self) -> Path | None:
+        """The settings file; None if there is none and nobody named one."""
+        return self.settings if self.settings_named or self.settings.exists() else None
 
     @property
     def mark(self) -> Path:

@@ -1,0 +1,358 @@
+"""
+THE composition root: names the real reactor, clocks and disks, and joins all parts.
+
+What is started is stopped in reverse order.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from farmer.identity.keys import Identity, IdentityError
+from farmer.identity.tls import farmer_side
+from farmer.monitor.lag import LagSampler
+from farmer.monitor.log import LogStyle, LogWriter, begin_logging, stderr_writer, style_for
+from farmer.monitor.metrics import LabelSets, Metrics
+from farmer.monitor.page import StatusPage, page_site
+from farmer.monitor.status import status_document
+from farmer.node.chores import Chore
+from farmer.node.disk import ThreadedDisk
+from farmer.node.farm import Farm
+from farmer.node.ports import CloseReason
+from farmer.node.service import FarmerService, ListenError, show_address
+from farmer.node.tasks import Tasks
+from farmer.protocol.refusals import Refusal
+from farmer.running.addresses import announced, has_ipv6, local_addresses
+from farmer.running.alerts import AlertBoard
+from farmer.running.control import ControlFactory, Verb, socket_path
+from farmer.running.desk import HouseTerms, OwnerDesk
+from farmer.running.errors import OwnerError
+from farmer.running.files import sync_directory, write_json
+from farmer.running.greeting import greeting
+from farmer.running.home import Home
+from farmer.running.notify import ServiceNotifier
+from farmer.running.overview import Overview
+from farmer.running.reload import Reloader, load_again
+from farmer.running.signals import Signals
+from farmer.running.stores import Stores, open_stores
+from farmer.running.terms import price_of, terms_of
+from farmer.running.upkeep import Clocks, Upkeep, count_book
+from farmer.running.volumes import plan_volumes
+from farmer.settings.kinds import split_address
+from farmer.settings.schema import Settings
+from farmer.storage.directory import VolumeSetupError
+from farmer.storage.errors import StorageError
+
+reactor: Any = _reactor
+"""The real one; its interfaces are many and the module's type says none of them."""
+
+# Twisted reads the wall clock here, which steps on home servers: every timer would fire, or
+# none.  Wall time is for contracts and receipts only.
+reactor.seconds = time.monotonic
+
+PAGE_BACKLOG: Final = 16
+
+
+class CannotServeError(Exception):
+    """The farmer cannot start: what happened, what it means, what to do."""
+
+
+def now_ms() -> int:
+    """Return the wall clock, Unix ms."""
+    return time.time_ns() // 1_000_000
+
+
+def serve(home: Home, settings: Settings, environ: Mapping[str, str]) -> int:
+    """
+    Serve until a signal; the home is ours and locked.  Return the exit code.
+
+    Raises:
+        CannotServeError: before anything was served.
+
+    """
+    writer = LogWriter(stderr_writer, _style(settings, environ))
+    writer.level = settings.log.level
+    begin_logging(writer)
+    farmer = RunningFarmer(home, settings, environ, writer)
+    farmer.start()
+    signals = Signals(reactor, farmer.stop_soon, farmer.reload_soon)
+    reactor.callWhenRunning(farmer.say_ready)
+    reactor.callWhenRunning(signals.catch)
+    reactor.run(installSignalHandlers=False)
+    return farmer.exit_code
+
+
+def _style(settings: Settings, environ: Mapping[str, str]) -> LogStyle:
+    if settings.log.format != "auto":
+        return LogStyle(settings.log.format)
+    return style_for(sys.stderr, journal="JOURNAL_STREAM" in environ)
+
+
+class RunningFarmer:
+    """One farmer from start to stop."""
+
+    log = Logger()
+
+    def __init__(
+        self, home: Home, settings: Settings, environ: Mapping[str, str], writer: LogWriter
+    ) -> None:
+        self._home = home
+        self._settings = settings
+        self._environ = environ
+        self._writer = writer
+        self._tasks = Tasks()
+        self._stopping = Tasks()
+        self._disk = ThreadedDisk(reactor)
+        self._notifier = ServiceNotifier(environ)
+        self._board = AlertBoard(now_ms)
+        self._ports: list[IListeningPort] = []
+        self._stores: Stores | None = None
+        self.exit_code = 0
+
+    def start(self) -> None:
+        """
+        Open and begin everything, in the order of need; blocking, before the reactor runs.
+
+        Raises:
+            CannotServeError: with what to do; nothing is left open.
+
+        """
+        try:
+            self._begin(open_stores(self._home, self._settings, now_ms))
+        except (ListenError, StorageError, VolumeSetupError, IdentityError, OwnerError) as error:
+            raise CannotServeError(str(error) or type(error).__name__) from error
+        except OSError as error:
+            raise CannotServeError(f"{error.strerror or error}: {error.filename or ''}") from error
+
+    def _begin(self, stores: Stores) -> None:
+        self._disk.start()
+        try:
+            self._compose(stores)
+            self._serve(stores)
+        except BaseException:
+            self._disk.stop()
+            stores.close()
+            raise
+
+    def _compose(self, stores: Stores) -> None:
+        """Make the parts and join them; nothing moves yet."""
+        self._stores = stores
+        settings, clocks = self._settings, Clocks(now_ms, time.monotonic)
+        self._overview = Overview(
+            node_id=stores.identity.node_id,
+            pid=os.getpid(),
+            started_at_ms=now_ms(),
+            clean_start=not self._home.run.exists(),
+            board=self._board,
+            volumes=stores.engine.volumes,
+            name=settings.name,
+        )
+        self._metrics = Metrics(self._overview.status, time.time, _label_sets())
+        self._writer.count = self._metrics.logged
+        self._lag = LagSampler(reactor, self._metrics.lagged)
+        self._farm = Farm(
+            signer=stores.identity,
+            store=stores.engine,
+            book=stores.book,
+            disk=self._disk,
+            meter=self._metrics,
+            clock=reactor,
+            now_ms=now_ms,
+            terms=terms_of(settings),
+        )
+        self._desk = OwnerDesk(
+            stores.book, stores.identity, now_ms, self._house_terms(settings), stores.engine.usage
+        )
+        self._upkeep = Upkeep(stores.engine, stores.book, self._overview, self._disk, clocks)
+        self._reloader = Reloader(
+            read=lambda: load_again(self._home, self._environ),
+            started=settings,
+            apply=self._apply,
+            board=self._board,
+            notifier=self._notifier,
+            reloaded=self._metrics.reloaded,
+        )
+
+    def _serve(self, stores: Stores) -> None:
+        """Listen, then begin what goes on in the background."""
+        self._service = listening_service(self._farm, self._settings)
+        self._overview.listen = self._service.addresses
+        self._overview.announced = self._announced
+        self._overview.sessions = lambda: len(self._service.sessions)
+        self._overview.page = self._listen_page()
+        control = self._listen_control()
+        if not self._overview.clean_start:
+            self.log.warn("the run before this one did not end in order; all is checked now")
+        self._greeting = greeting(self._settings, self._desk, now_ms())
+        self._overview.counts = count_book(stores.book)
+        run = {
+            "pid": os.getpid(),
+            "control": str(control),
+            "node_id": str(stores.identity.node_id),
+        }
+        write_json(self._home.run, run)
+        self._lag.start()
+        self._upkeep.start(reactor, self._tasks)
+        if self._notifier.watchdog_s:
+            heartbeat = Chore(
+                "watchdog", self._notifier.watchdog_s / 2, self._beat, reactor, self._tasks
+            )
+            heartbeat.start()
+
+    async def _beat(self) -> None:
+        self._notifier.alive()
+
+    def _listen_page(self) -> str:
+        host, port = split_address(self._settings.listen.page)
+        root = StatusPage(self._overview.status, self._metrics, time.time, page_hosts(host))
+        try:
+            listening = reactor.listenTCP(port, page_site(root, reactor), PAGE_BACKLOG, host)
+        except CannotListenError as error:
+            raise ListenError(
+                f"cannot serve the page on {show_address(host, port)}: {error.socketError}; "
+                "is another program using it? Choose another address in listen.page"
+            ) from error
+        self._ports.append(listening)
+        return show_address(host, listening.getHost().port)
+
+    def _listen_control(self) -> Path:
+        path = socket_path(self._home.state, self._environ, os.getuid())
+        # The home is locked by us: a socket that is there belongs to nobody alive.
+        path.unlink(missing_ok=True)
+        factory = ControlFactory(self._verbs(), self._tasks, reactor)
+        self._ports.append(reactor.listenUNIX(str(path), factory, mode=0o600))
+        return path
+
+    def _verbs(self) -> dict[str, Verb]:
+        def through_the_door(verb: str) -> Verb:
+            async def ask(words: dict[str, Any]) -> dict[str, Any]:
+                answer = await self._disk.run(self._desk.do, verb, words)
+                await self._upkeep.look()
+                return answer
+
+            return ask
+
+        async def status(_words: dict[str, Any]) -> dict[str, Any]:
+            await self._upkeep.look()
+            return status_document(self._overview.status(), self._metrics.activity)
+
+        async def metrics(_words: dict[str, Any]) -> dict[str, Any]:
+            return {"text": self._metrics.exposition().decode()}
+
+        verbs = {verb: through_the_door(verb) for verb in self._desk.verbs}
+        return verbs | {"status": status, "metrics": metrics}
+
+    # What may change while serving.
+
+    def _house_terms(self, settings: Settings) -> HouseTerms:
+        return HouseTerms(
+            price=price_of(settings),
+            addresses=self._announced,
+            capacity_bytes=self._capacity_bytes,
+        )
+
+    def _announced(self) -> tuple[str, ...]:
+        return announced(self._settings.announce, self._overview.listen, local_addresses)
+
+    def _capacity_bytes(self) -> int:
+        assert self._stores is not None
+        quotas = sum(volume.quota_bytes for volume in self._stores.engine.volumes())
+        return int(quotas * self._settings.contracts.overcommit)
+
+    async def _apply(self, settings: Settings) -> None:
+        """Put in force what can change while serving."""
+        assert self._stores is not None
+        self._settings = settings
+        self._writer.level = settings.log.level
+        self._overview.name = settings.name
+        self._desk.terms = self._house_terms(settings)
+        self._farm.terms = replace(self._farm.terms, price=price_of(settings))
+        for plan in await self._disk.run(plan_volumes, self._home, settings):
+            await self._disk.run(
+                self._stores.engine.resize, plan.path, plan.quota_bytes, plan.keep_free_bytes
+            )
+
+    # Ready, reload, stop.
+
+    def say_ready(self) -> None:
+        """Tell everybody; the reactor runs now."""
+        self._overview.serving = True
+        addresses, page = " ".join(self._overview.listen), f"http://{self._overview.page}/"
+        for line in (*self._greeting, f"ready {addresses} page {page}"):
+            print(line, flush=True)
+        self._notifier.ready(f"serving on {addresses}")
+        self.log.info("serving on {addresses}, page {page}", addresses=addresses, page=page)
+
+    def reload_soon(self) -> None:
+        """Read the settings again."""
+        self._tasks.start("reload", self._reloader.reload())
+
+    def stop_soon(self) -> None:
+        """Stop in order, start order reversed; the reactor ends when all is done."""
+        self._stopping.start("stop", self._stop())
+
+    async def _stop(self) -> None:
+        grace_s = self._settings.drain.grace / 1000
+        self.log.info("stopping; running transfers have {grace_s} s", grace_s=grace_s)
+        self._notifier.stopping()
+        self._overview.draining = True
+        try:
+            await self._wind_down(grace_s)
+        except BaseException:
+            self.exit_code = 1
+            raise
+        finally:
+            reactor.stop()
+
+    async def _wind_down(self, grace_s: float) -> None:
+        assert self._stores is not None
+        self._upkeep.stop()
+        finished = await self._service.drain(grace_s)
+        await self._tasks.drain()
+        for port in reversed(self._ports):
+            await maybeDeferred(port.stopListening)
+        self._lag.stop()
+        await self._disk.run(self._stores.close)
+        self._disk.stop()
+        # The mark of an orderly end: only now is everything on the disk.
+        self._home.run.unlink()
+        sync_directory(self._home.state)
+        how = "all transfers were finished" if finished else "some transfers were cut off"
+        self.log.info("stopped; {how}", how=how)
+
+
+def listening_service(farm: Farm, settings: Settings) -> FarmerService:
+    """Return the serving side, listening; `::` becomes 0.0.0.0 on a machine without IPv6."""
+    listen = [split_address(address) for address in settings.listen.shards]
+    if not has_ipv6():
+        listen = [("0.0.0.0" if host == "::" else host, port) for host, port in listen]  # noqa: S104  # the owner's setting
+    assert isinstance(farm.signer, Identity)
+    service = FarmerService(reactor, farm, farmer_side(farm.signer), listen)
+    service.start()
+    return service
+
+
+def page_hosts(host: str) -> tuple[str, ...]:
+    """Return the names under which the owner may call the page that listens on *host*."""
+    return ("*",) if host in ("0.0.0.0", "::") else (host,)  # noqa: S104  # compared
+
+
+def _label_sets() -> LabelSets:
+    reasons = [reason.value for reason in CloseReason]
+    return LabelSets(
+        refusals=[refusal.name for refusal in Refusal],
+        close_reasons=reasons,
+        handshake_reasons=reasons,
+    )

@@ -1,0 +1,57 @@
+"""A farmer made from settings: home, identity, volumes, and the settings file last."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from farmer.identity.keys import Identity
+from farmer.model.ids import NodeId
+from farmer.running.files import write_whole
+from farmer.running.home import Home, HomeError
+from farmer.running.locks import HomeLock
+from farmer.running.stores import make_volumes
+from farmer.running.volumes import plan_volumes
+from farmer.settings.schema import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What `make_farmer` made."""
+
+    node_id: NodeId
+    volumes: tuple[tuple[str, int], ...]
+    """Path and quota in bytes."""
+
+
+def make_farmer(home: Home, settings: Settings, text: str) -> Made:
+    """
+    Make everything that a first start needs; *text* are the *settings* as a file.
+
+    The file comes last: an attempt that failed half way can be made again.
+
+    Raises:
+        HomeError, HomeLockedError, IdentityError, StorageError, VolumeSetupError, OSError.
+
+    """
+    home.make()
+    with HomeLock(home.lock):
+        identity = Identity.load_or_create(home.identity)
+        plans = plan_volumes(home, settings)
+        make_volumes(home, identity, plans, now_ms)
+        write_settings(home, text)
+    return Made(identity.node_id, tuple((str(plan.path), plan.quota_bytes) for plan in plans))
+
+
+def write_settings(home: Home, text: str) -> None:
+    """Write the settings file; raises `HomeError` with what to do."""
+    try:
+        home.settings.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_whole(home.settings, text.encode())
+    except OSError as error:
+        raise HomeError(f"{home.settings} cannot be written: {error.strerror}") from error
+
+
+def now_ms() -> int:
+    """Return the wall clock, Unix ms."""
+    return time.time_ns() // 1_000_000

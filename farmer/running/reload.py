@@ -1,0 +1,95 @@
+"""Reading the settings again while serving: all of it or nothing, and said what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from twisted.logger import Logger
+
+from farmer.running.alerts import AlertBoard
+from farmer.running.home import Home
+from farmer.running.notify import ServiceNotifier
+from farmer.settings.changes import changes
+from farmer.settings.loader import SettingsError, load
+from farmer.settings.schema import Settings
+
+
+class Reloaded(Protocol):
+    """Counts reloads."""
+
+    def __call__(self, *, good: bool) -> None:
+        """One was done."""
+
+
+def load_again(home: Home, environ: Mapping[str, str]) -> Settings:
+    """Return the settings as they are now; raises `SettingsError`."""
+    return load(home.settings_to_read, environ).settings
+
+
+class Reloader:
+    """
+    Applies what can change while serving, and names what waits for a restart.
+
+    Args:
+        read: the settings as they are now; raises `SettingsError`.
+        started: those that this process was started with.
+        apply: puts the live ones in force.
+        board: shows bad settings until they are mended.
+        notifier: tells the service manager.
+        reloaded: counts.
+
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        read: Callable[[], Settings],
+        started: Settings,
+        apply: Callable[[Settings], Awaitable[None]],
+        board: AlertBoard,
+        notifier: ServiceNotifier,
+        reloaded: Reloaded,
+    ) -> None:
+        self._read = read
+        self._started = started
+        self._current = started
+        self._apply = apply
+        self._board = board
+        self._notifier = notifier
+        self._reloaded = reloaded
+
+    async def reload(self) -> None:
+        """Read and apply; bad settings change nothing."""
+        self._notifier.reloading(time.monotonic_ns() // 1000)
+        try:
+            settings = self._read()
+        except SettingsError as error:
+            self._refuse(error)
+        else:
+            await self._take(settings)
+        self._notifier.ready("serving")
+
+    def _refuse(self, error: SettingsError) -> None:
+        for fault in error.faults:
+            self.log.error("settings: {fault}", fault=str(fault))
+        message = (
+            f"the settings have {len(error.faults)} mistake(s), the first: {error.faults[0]}; "
+            "the farmer goes on with those from before"
+        )
+        self._board.report("settings", [("SettingsBad", message, "farmer config check")])
+        self._reloaded(good=False)
+
+    async def _take(self, settings: Settings) -> None:
+        live = changes(self._current, settings).live
+        waiting = changes(self._started, settings).restart
+        await self._apply(settings)
+        self._current = settings
+        self._board.report("settings", [])
+        self._reloaded(good=True)
+        self.log.info("settings read again; changed: {names}", names=", ".join(live) or "nothing")
+        if waiting:
+            self.log.warn("these settings wait for a restart: {names}", names=", ".join(waiting))

@@ -1,0 +1,112 @@
+"""The background of a running farmer: what is looked at, swept and compared, and how often."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from farmer.model.contract import ContractStage
+from farmer.node.chores import Chore
+from farmer.node.ports import Disk
+from farmer.node.tasks import Tasks
+from farmer.running.overview import BookCounts, Overview
+from farmer.storage.contracts import ContractDatabase
+from farmer.storage.engine import Engine
+
+LOOK_S: Final = 5.0
+"""How old the counts and the alerts of page and metrics may be."""
+
+TICK_S: Final = 60.0
+SWEEP_S: Final = 3600.0
+COMPARE_S: Final = 6 * 3600.0
+FIRST_COMPARE_S: Final = 120.0
+"""After the start the disks have better to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Wall time for people, monotonic time for what was lived through."""
+
+    now_ms: Callable[[], int]
+    monotonic_s: Callable[[], float]
+
+
+class Upkeep:
+    """The chores; start and stop them together."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        engine: Engine,
+        book: ContractDatabase,
+        overview: Overview,
+        disk: Disk,
+        clocks: Clocks,
+    ) -> None:
+        self._engine = engine
+        self._book = book
+        self._overview = overview
+        self._disk = disk
+        self._clocks = clocks
+        self._chores: list[Chore] = []
+
+    def start(self, clock: IReactorTime, tasks: Tasks) -> None:
+        """Begin all chores; the clock is looked at before the first sweep."""
+        plan = (
+            ("look", LOOK_S, LOOK_S, self.look),
+            ("clock", TICK_S, 0.0, self.tick),
+            ("sweep", SWEEP_S, TICK_S, self.sweep),
+            ("comparison", COMPARE_S, FIRST_COMPARE_S, self.compare),
+        )
+        for name, every_s, first_after_s, work in plan:
+            chore = Chore(name, every_s, work, clock, tasks)
+            chore.start(first_after_s=first_after_s)
+            self._chores.append(chore)
+
+    def stop(self) -> None:
+        """Begin no more turns."""
+        for chore in self._chores:
+            chore.stop()
+
+    async def look(self) -> None:
+        """Count contracts and invites, and gather what the disks complain of."""
+        self._overview.counts = await self._disk.run(count_book, self._book)
+        await self._disk.run(self._engine.probe)
+        self._overview.board.report("engine", self._engine.trouble())
+
+    async def tick(self) -> None:
+        """Let the durable clock go on; a suspicious one stops the sweeps and is told."""
+        now_ms, monotonic_s = self._clocks.now_ms(), self._clocks.monotonic_s()
+        await self._disk.run(self._book.clock.tick, now_ms, monotonic_s)
+        doubt = self._book.clock.doubt
+        alerts = [("ClockSuspicious", doubt, "farmer clock confirm")] if doubt else []
+        self._overview.board.report("clock", alerts)
+
+    async def sweep(self) -> None:
+        """Move ended contracts on, empty the trash; not while the clock is doubtful."""
+        if self._book.clock.doubt:
+            self.log.info("no sweep while the clock is doubtful")
+            return
+        now_ms = self._clocks.now_ms()
+        gone = await self._disk.run(self._book.advance, now_ms)
+        for contract in gone:
+            await self._disk.run(self._engine.purge, contract.contract)
+            await self._disk.run(self._book.purged, contract.contract)
+        await self._disk.run(self._engine.sweep, now_ms, self._book.clock.observed_ms)
+
+    async def compare(self) -> None:
+        """Compare the ledger with what the disks say."""
+        await self._disk.run(self._engine.compare_with_disk)
+
+
+def count_book(book: ContractDatabase) -> BookCounts:
+    """Return what the contract database holds.  Blocking."""
+    stages = Counter(stage for _, stage in book.contracts())
+    counts = tuple((stage, stages[stage]) for stage in ContractStage)
+    return BookCounts(counts, len(book.open_invites()))
