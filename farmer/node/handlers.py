@@ -108,6 +108,9 @@ class Conversation:
         except RemoteProtocolError as error:
             self.log.info("a renter broke the protocol: {error!r}", error=str(error))
             session.hang_up(error.refused, CloseReason.PROTOCOL)
+        except StorageError as error:
+            self.log.warn("a renter could not be looked up: {error}", error=error)
+            session.hang_up(refused_for(error, self._farm.now_ms()), CloseReason.ERROR)
         except PeerCertificateError as error:
             self.log.info("no usable certificate: {error!r}", error=str(error))
             session.abort(CloseReason.CERTIFICATE)

@@ -225,7 +225,7 @@ class Session(Protocol):
         """Wait until the wire takes more."""
         self._check_over()
         if self._outbox.full:
-            await self._wait_for_renter(WaitingFor.TRANSFER, self._outbox.room())
+            await self._patiently(WaitingFor.TRANSFER, self.wait(self._outbox.room()))
 
     async def next_event(self) -> Event:
         """
@@ -235,14 +235,12 @@ class Session(Protocol):
             RemoteProtocolError: it broke the protocol.
 
         """
-        waiting = _WAITING.get(self._connection.state, WaitingFor.REQUEST)
-        while True:
-            event = self._next()
-            if event is not None:
-                await self._let_others()
-                return event
-            self._arrived = Deferred()
-            await self._wait_for_renter(waiting, self._arrived)
+        event = self._next()
+        if event is None:
+            waiting = _WAITING.get(self._connection.state, WaitingFor.REQUEST)
+            event = await self._patiently(waiting, self._arrival())
+        await self._let_others()
+        return event
 
     async def next_step(self, least_bytes: int) -> Step:
         """
@@ -347,11 +345,19 @@ class Session(Protocol):
         else:
             self._wire.pauseProducing()
 
-    async def _wait_for_renter(self, waiting: WaitingFor, turn: Deferred[None]) -> None:
+    async def _arrival(self) -> Event:
+        """Return the next event, however many packets it takes."""
+        while (event := self._next()) is None:
+            self._arrived = Deferred()
+            await self.wait(self._arrived)
+        return event
+
+    async def _patiently(self, waiting: WaitingFor, step: Coroutine[Deferred[Any], Any, R]) -> R:
+        """Await a step of the renter's with its deadline running."""
         seconds = self._around.clock.seconds
         self._patience.wait(waiting, seconds())
         try:
-            await self.wait(turn)
+            return await step
         finally:
             if not self._over:
                 self._patience.go_on(waiting, seconds())

@@ -181,6 +181,7 @@ class NodeCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
+        self.peers: list[Peer] = []
         self.signer = TestSigner()
         self.meter = MemoryMeter()
         self.store = MemoryStore(now_ms=self.now_ms)
@@ -211,6 +212,9 @@ class NodeCase(SynchronousTestCase):
             self.give_contract(renter)
 
     def tearDown(self) -> None:
+        for peer in self.peers:
+            peer.leave()
+        self.assertEqual(0, len(self.sessions))
         self.assertEqual(0, self.store.readers_open)
         self.assertEqual(0, self.farm.small_stores.waiting)
         self.assertEqual(0, self.farm.proofs.waiting)
@@ -233,7 +237,9 @@ class NodeCase(SynchronousTestCase):
     def call(self, renter: NodeId = RENTER, address: str = "192.0.2.1") -> Peer:
         """Connect without a word."""
         self.who = renter
-        return Peer(Session(self.around, address), self.clock)
+        peer = Peer(Session(self.around, address), self.clock)
+        self.peers.append(peer)
+        return peer
 
     def greet(self, renter: NodeId = RENTER) -> Peer:
         """Connect and say HELLO."""

@@ -1,0 +1,192 @@
+"""The short exchanges, through both real ends of the wire."""
+
+from __future__ import annotations
+
+from farmer.identity.signing import contract_is_valid, make_invite
+from farmer.model.contract import ContractStage, Offer, Price
+from farmer.model.ids import InviteSerial, ShardId
+from farmer.model.shard import DeletionOutcome, ShardState
+from farmer.node.farm import Terms
+from farmer.node.ports import Result, Verb
+from farmer.protocol.documents import invite_bytes
+from farmer.protocol.messages import (
+    ContractShown,
+    Delete,
+    Deleted,
+    List,
+    Listed,
+    Ping,
+    Pong,
+    Redeem,
+    ShowContract,
+    Stat,
+    Stated,
+    Undelete,
+)
+from farmer.protocol.refusals import Refusal, Refused
+from farmer.storage.errors import StorageError
+from tests.fakes import TestSigner
+from tests.node.wires import OFFER, OTHER, RENTER, STRANGER, NodeCase, Peer
+
+SERIAL = InviteSerial(b"n" * 16)
+ABSENT = ShardId(b"a" * 32)
+
+
+class ContractTests(NodeCase):
+    def invite(self, signer: TestSigner | None = None, offer: Offer = OFFER) -> bytes:
+        self.book.mint(SERIAL, offer)
+        return invite_bytes(make_invite(signer or self.signer, SERIAL, offer))
+
+    def shown(self, peer: Peer) -> ContractShown:
+        event = peer.answer()
+        assert isinstance(event, ContractShown), event
+        return event
+
+    def test_an_invite_makes_a_stranger_a_renter(self) -> None:
+        peer = self.greet(STRANGER)
+        self.assertFalse(peer.session.known)
+
+        peer.send(Redeem(self.invite()))
+
+        shown = self.shown(peer)
+        self.assertTrue(contract_is_valid(shown.contract, shown.signature))
+        self.assertEqual(STRANGER, shown.contract.renter)
+        self.assertEqual(ContractStage.ACTIVE, shown.stage)
+        self.assertTrue(peer.session.known)
+
+    def test_the_same_renter_may_redeem_again(self) -> None:
+        peer = self.greet(STRANGER)
+        peer.send(Redeem(self.invite()), Redeem(self.invite()))
+
+        self.assertEqual(self.shown(peer).contract, self.shown(peer).contract)
+
+    def test_another_renter_may_not(self) -> None:
+        invite = self.invite()
+        self.greet(STRANGER).send(Redeem(invite))
+        peer = self.greet(OTHER)
+
+        peer.send(Redeem(invite))
+
+        self.assertEqual(Refused(Refusal.INVITE_SPENT), peer.refusal())
+
+    def test_forged_damaged_and_unknown_invites_are_invalid(self) -> None:
+        peer = self.greet(STRANGER)
+        forged = self.invite(TestSigner(2))
+        good = self.invite()
+        unknown = invite_bytes(make_invite(self.signer, InviteSerial(b"u" * 16), OFFER))
+        for raw in (forged, good[:-1], b"", good + b"x", unknown):
+            peer.send(Redeem(raw))
+            self.assertEqual(Refused(Refusal.INVITE_INVALID), peer.refusal())
+        self.assertEqual({}, {k: v for k, v in self.book.spent.items() if v == STRANGER})
+
+    def test_an_expired_invite_says_when_by_whose_clock(self) -> None:
+        offer = Offer(space_bytes=1, duration_ms=1, created_at_ms=0, expires_at_ms=5)
+        peer = self.greet(STRANGER)
+
+        peer.send(Redeem(self.invite(offer=offer)))
+
+        self.assertEqual(Refused(Refusal.INVITE_EXPIRED, 5, self.now_ms()), peer.refusal())
+
+    def test_a_contract_is_shown_until_it_is_gone(self) -> None:
+        self.hold(b"x")
+        peer = self.greet()
+        for stage in (ContractStage.ACTIVE, ContractStage.GRACE, ContractStage.TRASH):
+            self.book.stages[RENTER] = stage
+            peer.send(ShowContract())
+            shown = self.shown(peer)
+            self.assertEqual((stage, 4096, 1), (shown.stage, shown.usage.live_bytes, 1))
+
+        self.book.stages[RENTER] = ContractStage.GONE
+        peer.send(ShowContract())
+        self.assertEqual(Refused(Refusal.NO_CONTRACT), peer.refusal())
+
+    def test_strangers_may_greet_redeem_and_ping_and_nothing_else(self) -> None:
+        peer = self.greet(STRANGER)
+        for request in (
+            ShowContract(),
+            Stat(ABSENT),
+            List(ABSENT, 10),
+            Delete(ABSENT, erase=True),
+            Undelete(ABSENT),
+        ):
+            peer.send(request)
+            self.assertEqual(Refused(Refusal.NO_CONTRACT), peer.refusal())
+
+    def test_a_broken_book_is_our_fault(self) -> None:
+        peer = self.greet()
+        self.book.fail_next = StorageError("disk I/O error")
+
+        peer.send(ShowContract())
+
+        self.assertEqual(Refused(Refusal.INTERNAL), peer.refusal())
+        self.assertEqual(1, self.meter.finished[Verb.CONTRACT, Result.ERROR])
+
+
+class AskingTests(NodeCase):
+    def test_stat_knows_a_shard_in_every_state(self) -> None:
+        shard = self.hold(b"abc")
+        peer = self.greet()
+        peer.send(Stat(shard))
+        self.assertEqual(Stated(shard, 3, 1_000_000, ShardState.LIVE, 0), peer.answer())
+
+        peer.send(Delete(shard, erase=False), Stat(shard), Undelete(shard), Stat(shard))
+
+        gone_at_ms = 1_000_000 + 7 * 86_400_000
+        self.assertEqual(Deleted(DeletionOutcome.TRASHED, gone_at_ms), peer.answer())
+        trashed = Stated(shard, 3, 1_000_000, ShardState.TRASH, gone_at_ms)
+        live = Stated(shard, 3, 1_000_000, ShardState.LIVE, 0)
+        self.assertEqual([trashed, live, live], [peer.answer() for _ in range(3)])
+
+    def test_an_erased_shard_is_gone(self) -> None:
+        shard = self.hold(b"abc")
+        peer = self.greet()
+
+        peer.send(Delete(shard, erase=True), Stat(shard))
+
+        self.assertEqual(Deleted(DeletionOutcome.ERASED, 0), peer.answer())
+        self.assertEqual(Refused(Refusal.NOT_FOUND), peer.refusal())
+
+    def test_foreign_shards_are_absent(self) -> None:
+        shard = self.hold(b"abc", OTHER)
+        peer = self.greet()
+        for request in (Stat(shard), Delete(shard, erase=True), Undelete(shard)):
+            peer.send(request)
+            self.assertEqual(Refused(Refusal.NOT_FOUND), peer.refusal())
+        self.assertIn((OTHER, shard), self.store.held)
+
+    def test_a_list_is_paged_and_shows_only_ones_own(self) -> None:
+        mine = sorted(self.hold(bytes([n])) for n in range(5))
+        self.hold(b"foreign", OTHER)
+        peer = self.greet()
+        found, after = [], ShardId(bytes(32))
+        more = True
+        while more:
+            peer.send(List(after, 2))
+            page = peer.answer()
+            assert isinstance(page, Listed)
+            found += [entry.shard for entry in page.entries]
+            after, more = found[-1], page.more
+
+        self.assertEqual(mine, found)
+
+    def test_a_full_page_that_is_the_last_says_so(self) -> None:
+        self.hold(b"1")
+        self.hold(b"2")
+        peer = self.greet()
+
+        peer.send(List(ShardId(bytes(32)), 2))
+
+        page = peer.answer()
+        assert isinstance(page, Listed)
+        self.assertEqual((2, False), (len(page.entries), page.more))
+
+    def test_a_ping_tells_anybody_how_we_are(self) -> None:
+        self.farm.terms = Terms(price=Price(currency="EUR", stored_micros=2))
+        peer = self.greet(STRANGER)
+
+        peer.send(Ping(77))
+
+        pong = peer.answer()
+        assert isinstance(pong, Pong)
+        self.assertEqual((77, 1_000_000), (pong.token, pong.time_ms))
+        self.assertEqual((1 << 40, "EUR"), (pong.free_bytes, pong.price.currency))

@@ -1,0 +1,193 @@
+"""AUDIT through both real ends of the wire."""
+
+from __future__ import annotations
+
+from farmer.audit.full import FullDigest
+from farmer.audit.proof import verify_sample
+from farmer.model.audit import AuditEntry, AuditKind, Challenge, SampleProof
+from farmer.model.contract import ContractStage
+from farmer.model.ids import ShardId
+from farmer.model.shard import BLOCK_BYTES
+from farmer.node.auditing import read_bytes
+from farmer.node.ports import Result, Verb
+from farmer.protocol.messages import Audit, End
+from farmer.protocol.proofs import FullProof, ProofItem, ProofItemReader
+from farmer.protocol.refusals import Refusal, Refused
+from tests.fakes import SteppingDisk
+from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer
+
+NONCE = b"n" * 32
+DATA = bytes(range(256)) * 5000
+LARGE = bytes(8 << 20)
+ABSENT = ShardId(b"a" * 32)
+
+
+class AuditCase(NodeCase):
+    def items(self, peer: Peer, challenge: Challenge) -> list[ProofItem]:
+        peer.send(Audit(challenge))
+        reader = ProofItemReader(challenge)
+        items = reader.feed(peer.received())
+        self.assertEqual(End(), peer.answer())
+        reader.end()
+        return items
+
+    def sample(self, *entries: AuditEntry) -> Challenge:
+        return Challenge(NONCE, AuditKind.SAMPLE, entries)
+
+    def full(self, *entries: AuditEntry) -> Challenge:
+        return Challenge(NONCE, AuditKind.FULL, entries)
+
+
+class AuditingTests(AuditCase):
+    def test_a_sample_proves_what_is_held(self) -> None:
+        shard = self.hold(DATA)
+
+        (item,) = self.items(self.greet(), self.sample(AuditEntry(shard, len(DATA), 20)))
+
+        assert isinstance(item, SampleProof)
+        verify_sample(shard, len(DATA), NONCE, 20, item)
+        self.assertLessEqual(self.store.bytes_read, 20 * BLOCK_BYTES)
+        self.assertEqual(["ok"], self.meter.audits)
+
+    def test_a_full_audit_is_one_digest(self) -> None:
+        shard = self.hold(DATA)
+        digest = FullDigest(NONCE, shard)
+        digest.update(DATA)
+
+        (item,) = self.items(self.greet(), self.full(AuditEntry(shard, len(DATA), 0)))
+
+        self.assertEqual(FullProof(digest.finish()), item)
+
+    def test_a_batch_answers_each_in_order_whatever_the_others(self) -> None:
+        good, bad = self.hold(DATA), self.hold(DATA[1:])
+        foreign = self.hold(b"foreign", OTHER)
+        held = self.store.held[RENTER, bad]
+        held.stored = type(held.stored)(
+            **{name: getattr(held.stored, name) for name in held.stored.__slots__}
+            | {"state": type(held.stored.state).QUARANTINED}
+        )
+
+        items = self.items(
+            self.greet(),
+            self.sample(
+                AuditEntry(ABSENT, 5, 1),
+                AuditEntry(bad, len(DATA) - 1, 1),
+                AuditEntry(foreign, 7, 1),
+                AuditEntry(good, len(DATA) + 1, 1),
+                AuditEntry(good, len(DATA), 3),
+            ),
+        )
+
+        kinds = [item.refusal if isinstance(item, Refused) else "proof" for item in items]
+        missing = Refusal.NOT_FOUND
+        self.assertEqual([missing, Refusal.CORRUPT, missing, missing, "proof"], kinds)
+        counted = ["missing", "corrupt", "missing", "missing", "ok"]
+        self.assertEqual(counted, self.meter.audits)
+        self.assertEqual(1, self.meter.finished[Verb.AUDIT, Result.OK])
+
+    def test_a_proof_larger_than_a_step_is_sent_in_steps(self) -> None:
+        shard = self.hold(LARGE)
+        peer = self.greet()
+        peer.takes = False
+        challenge = self.sample(AuditEntry(shard, len(LARGE), 1024))
+        peer.send(Audit(challenge))
+        self.assertLess(peer.wire.most_unsent, 300 * 1024)
+        self.assertEqual(1024 * 4096, self.farm.proofs.inside_bytes)
+
+        peer.takes = True
+        reader = ProofItemReader(challenge)
+        peer.pump()
+        (item,) = reader.feed(peer.received())
+
+        assert isinstance(item, SampleProof)
+        verify_sample(shard, len(LARGE), NONCE, 1024, item)
+        self.assertEqual(0, self.farm.proofs.inside_bytes)
+
+    def test_a_renter_that_leaves_gives_the_memory_back(self) -> None:
+        shard = self.hold(LARGE)
+        peer = self.greet()
+        peer.takes = False
+        peer.send(Audit(self.sample(AuditEntry(shard, len(LARGE), 1024))))
+
+        peer.leave()
+
+        self.assertEqual(0, self.farm.proofs.inside_bytes)
+
+    def test_strangers_and_ended_contracts_are_not_audited(self) -> None:
+        shard = self.hold(DATA)
+        challenge = self.sample(AuditEntry(shard, len(DATA), 1))
+        peer = self.greet(STRANGER)
+        peer.send(Audit(challenge))
+        self.assertEqual(Refused(Refusal.NO_CONTRACT), peer.refusal())
+
+        peer = self.greet()
+        self.book.stages[RENTER] = ContractStage.GRACE
+        self.assertIsInstance(self.items(peer, challenge)[0], SampleProof)
+        self.book.stages[RENTER] = ContractStage.TRASH
+        peer.send(Audit(challenge))
+        self.assertEqual(Refused(Refusal.NO_CONTRACT), peer.refusal())
+
+    def test_beyond_the_budget_an_entry_says_when_there_will_be_more(self) -> None:
+        shard = self.hold(LARGE)
+        entry = AuditEntry(shard, len(LARGE), 0)
+        peer = self.greet()
+        full = self.full(*[entry] * 130)
+
+        items = self.items(peer, full)
+
+        self.assertEqual(128, sum(isinstance(item, FullProof) for item in items))
+        spent = items[-1]
+        assert isinstance(spent, Refused)
+        self.assertEqual(Refusal.AUDIT_BUDGET, spent.refusal)
+        self.clock.advance(spent.first / 1000)
+        self.assertIsInstance(self.items(self.greet(), self.full(entry))[0], FullProof)
+
+    def test_asking_for_absent_shards_costs_no_budget(self) -> None:
+        absent = self.full(*[AuditEntry(ABSENT, 1 << 30, 0)] * 5)
+
+        items = self.items(self.greet(), absent)
+
+        self.assertEqual([Refused(Refusal.NOT_FOUND)] * 5, items)
+
+    def test_an_impossible_size_is_an_absent_shard(self) -> None:
+        entry = AuditEntry(ABSENT, (1 << 63) - 1, 1)
+
+        self.assertEqual(
+            [Refused(Refusal.NOT_FOUND)], self.items(self.greet(), self.sample(entry))
+        )
+
+    def test_the_cost_of_a_sample_is_bounded_by_the_shard(self) -> None:
+        self.assertEqual(BLOCK_BYTES + 32, read_bytes(AuditKind.SAMPLE, AuditEntry(ABSENT, 5, 9)))
+
+
+class ManyFullAuditsTests(AuditCase):
+    disk: SteppingDisk
+
+    def make_disk(self) -> SteppingDisk:
+        return SteppingDisk()
+
+    def test_only_two_full_audits_occupy_threads_at_once(self) -> None:
+        shard = self.hold(DATA)
+        peers = []
+        for _ in range(4):
+            peer = self.call()
+            peer.outgoing += bytes.fromhex("0100000e") + b"FARM\0\1\0\1\5tests"
+            peer.connection.state = type(peer.connection.state).GREETING
+            peer.pump()
+            self.disk.run_all()
+            peer.pump()
+            peers.append(peer)
+        for peer in peers:
+            peer.send(Audit(self.full(AuditEntry(shard, len(DATA), 0))))
+        for _ in peers:
+            self.assertEqual("reading_contract", self.disk.step())
+
+        self.assertEqual(["_prove_full"] * 2, self.disk.names)
+
+        peers[3].leave()
+        self.disk.step()
+        self.assertEqual(["_prove_full"] * 2, self.disk.names)
+        self.disk.run_all()
+        for peer in peers:
+            peer.pump()
+        self.assertEqual([3, 3, 3], [len(peer.events) for peer in peers[:3]])

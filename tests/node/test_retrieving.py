@@ -1,0 +1,247 @@
+"""RETRIEVE through both real ends of the wire."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farmer.audit.ranges import RangeVerifier
+from farmer.model.contract import ContractStage
+from farmer.model.ids import ShardId
+from farmer.model.shard import LEAF_BYTES
+from farmer.node.ports import CloseReason, Result, Verb
+from farmer.protocol.messages import TO_THE_END, Delete, End, Ping, Pong, Retrieve, Send
+from farmer.protocol.refusals import Refusal, Refused
+from farmer.storage.errors import VolumeUnavailableError
+from tests.fakes import SteppingDisk
+from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer
+
+DATA = bytes(range(256)) * 1000
+LARGE = bytes(range(256)) * (4 * 4096)
+STEP = 256 * 1024
+
+
+class RetrievingTests(NodeCase):
+    def get(
+        self, peer: Peer, shard: ShardId, offset: int = 0, length: int = TO_THE_END
+    ) -> tuple[Send, bytes]:
+        peer.send(Retrieve(shard, offset, length, False))
+        head = peer.answer()
+        assert isinstance(head, Send), head
+        data = peer.received()
+        assert isinstance(peer.answer(), End)
+        return head, data
+
+    def test_a_whole_shard_comes_back(self) -> None:
+        shard = self.hold(LARGE)
+
+        head, data = self.get(self.greet(), shard)
+
+        self.assertEqual(LARGE, data)
+        self.assertEqual((len(LARGE), 0, len(LARGE)), (head.size_bytes, head.offset, head.length))
+        self.assertEqual(1, self.meter.first_bytes)
+        self.assertEqual(len(LARGE), self.meter.bytes_out[Verb.RETRIEVE])
+
+    def test_the_empty_shard_comes_back(self) -> None:
+        self.assertEqual(b"", self.get(self.greet(), self.hold(b""))[1])
+
+    def test_any_range_is_the_range(self) -> None:
+        shard = self.hold(DATA)
+        peer = self.greet()
+
+        @given(st.integers(0, len(DATA)), st.integers(0, len(DATA)))
+        def check(one: int, other: int) -> None:
+            offset, end = sorted((one, other))
+            head, data = self.get(peer, shard, offset, end - offset)
+            self.assertEqual(DATA[offset:end], data)
+            self.assertEqual((offset, end - offset), (head.offset, head.length))
+
+        check()
+
+    def test_any_range_proves_itself(self) -> None:
+        shard = self.hold(DATA)
+        peer = self.greet()
+
+        @given(st.integers(0, len(DATA)), st.integers(0, len(DATA)))
+        def check(one: int, other: int) -> None:
+            offset, end = sorted((one, other))
+            peer.send(Retrieve(shard, offset, end - offset, True))
+            head = peer.answer()
+            assert isinstance(head, Send)
+            verifier = RangeVerifier(shard, len(DATA), head.offset, head.length, head.nodes)
+            data = peer.received()
+            verifier.update(data)
+            verifier.finish()
+            self.assertEqual(0, head.offset % LEAF_BYTES)
+            self.assertEqual(DATA[offset:end], data[offset - head.offset :][: end - offset])
+            assert isinstance(peer.answer(), End)
+
+        check()
+
+    def test_a_range_beyond_the_end_is_refused(self) -> None:
+        shard = self.hold(DATA)
+        peer = self.greet()
+        for offset, length, end in (
+            (0, len(DATA) + 1, len(DATA) + 1),
+            (len(DATA) + 1, TO_THE_END, len(DATA) + 1),
+            (TO_THE_END - 1, 7, TO_THE_END),
+        ):
+            peer.send(Retrieve(shard, offset, length, False))
+            self.assertEqual(Refused(Refusal.BAD_RANGE, end, len(DATA)), peer.refusal())
+
+    def test_absent_foreign_and_trashed_look_the_same(self) -> None:
+        shard = self.hold(DATA, OTHER)
+        mine = self.hold(DATA[:-1])
+        peer = self.greet()
+        peer.send(Delete(mine, erase=False))
+        peer.answer()
+
+        for name in (shard, mine, ShardId(bytes(32))):
+            peer.send(Retrieve(name, 0, TO_THE_END, False))
+            self.assertEqual(Refused(Refusal.NOT_FOUND), peer.refusal())
+
+    def test_the_grace_still_reads_and_what_follows_does_not(self) -> None:
+        shard = self.hold(DATA)
+        peer = self.greet()
+        self.book.stages[RENTER] = ContractStage.GRACE
+        self.assertEqual(DATA, self.get(peer, shard)[1])
+
+        for stage in (ContractStage.TRASH, ContractStage.GONE):
+            self.book.stages[RENTER] = stage
+            peer.send(Retrieve(shard, 0, TO_THE_END, False))
+            self.assertEqual(Refused(Refusal.NO_CONTRACT), peer.refusal())
+
+    def test_a_stranger_reads_nothing(self) -> None:
+        shard = self.hold(DATA)
+        peer = self.greet(STRANGER)
+
+        peer.send(Retrieve(shard, 0, TO_THE_END, False))
+
+        self.assertEqual(Refused(Refusal.NO_CONTRACT), peer.refusal())
+
+    def test_damage_in_the_middle_ends_the_transfer_before_it(self) -> None:
+        shard = self.hold(LARGE)
+        held = self.store.held[RENTER, shard]
+        at = 2 * STEP + 5
+        held.data = LARGE[:at] + b"\xff" + LARGE[at + 1 :]
+        peer = self.greet()
+
+        peer.send(Retrieve(shard, 0, TO_THE_END, False))
+
+        self.assertIsInstance(peer.answer(), Send)
+        self.assertEqual(LARGE[: 2 * STEP], peer.received())
+        self.assertEqual(Refused(Refusal.CORRUPT, 2 * STEP, 65536), peer.refusal())
+        peer.send(Retrieve(shard, 0, 1, False))
+        self.assertEqual(Refusal.CORRUPT, peer.refusal().refusal)
+        self.assertEqual(2, self.meter.finished[Verb.RETRIEVE, Result.ERROR])
+
+    def test_a_volume_that_is_gone_is_our_fault(self) -> None:
+        shard = self.hold(DATA)
+        self.store.fail_next["open"] = VolumeUnavailableError()
+        peer = self.greet()
+
+        peer.send(Retrieve(shard, 0, TO_THE_END, False))
+
+        self.assertEqual(Refused(Refusal.UNAVAILABLE, 60_000), peer.refusal())
+
+    def test_requests_sent_ahead_are_served_in_order(self) -> None:
+        shards = [self.hold(DATA[n:]) for n in range(5)]
+        peer = self.greet()
+
+        peer.send(*(Retrieve(shard, 0, TO_THE_END, False) for shard in shards), Ping(9))
+
+        for n in range(5):
+            self.assertIsInstance(peer.answer(), Send)
+            self.assertEqual(DATA[n:], peer.received())
+            self.assertIsInstance(peer.answer(), End)
+        self.assertIsInstance(peer.answer(), Pong)
+
+    def test_a_renter_that_takes_nothing_stops_our_reading(self) -> None:
+        shard = self.hold(LARGE)
+        peer = self.greet()
+        peer.takes = False
+
+        peer.send(Retrieve(shard, 0, TO_THE_END, False))
+
+        self.assertEqual(STEP, self.store.bytes_read)
+        self.assertLess(peer.wire.most_unsent, STEP + 1024)
+
+    def test_a_renter_that_takes_nothing_is_cut_off_after_the_grace(self) -> None:
+        shard = self.hold(LARGE)
+        peer = self.greet()
+        peer.takes = False
+        peer.send(Retrieve(shard, 0, TO_THE_END, False))
+
+        self.pass_s(30, peer)
+        self.assertFalse(peer.session.over)
+        self.pass_s(1, peer)
+        self.assertTrue(peer.session.over)
+        self.assertEqual((0, 0), (self.store.readers_open, len(self.tasks)))
+        self.assertFalse(peer.closed)
+        self.pass_s(6, peer)
+
+        self.assertTrue(peer.closed)
+        self.assertEqual(["TOO_SLOW"], self.meter.refusals)
+        self.assertEqual([CloseReason.SLOW.value], self.meter.closed)
+
+    def test_a_renter_that_was_fast_may_not_stop_for_long(self) -> None:
+        huge = bytes(16 << 20)
+        shard = self.hold(huge)
+        peer = self.greet()
+        peer.takes = False
+        peer.send(Retrieve(shard, 0, TO_THE_END, False))
+        while self.store.bytes_read < len(huge) // 2:
+            peer.wire.take()
+
+        self.pass_s(200, peer)
+        self.assertFalse(peer.session.over)
+        self.pass_s(200, peer)
+
+        self.assertEqual([CloseReason.SLOW.value], self.meter.closed)
+
+    def test_a_renter_that_leaves_while_we_wait_closes_the_shard(self) -> None:
+        shard = self.hold(LARGE)
+        peer = self.greet()
+        peer.takes = False
+        peer.send(Retrieve(shard, 0, TO_THE_END, False))
+        self.assertEqual(1, self.store.readers_open)
+
+        peer.leave()
+
+        self.assertEqual(0, self.store.readers_open)
+        self.assertEqual(1, self.meter.finished[Verb.RETRIEVE, Result.LEFT])
+
+
+class LostWhileReadingTests(NodeCase):
+    disk: SteppingDisk
+
+    def make_disk(self) -> SteppingDisk:
+        return SteppingDisk()
+
+    def test_a_renter_lost_at_any_step_leaves_no_reader(self) -> None:
+        shard = self.hold(LARGE)
+        for proved in (False, True):
+            steps = 0
+            while self.lost_after(steps, shard, proved=proved):
+                self.assertEqual(0, self.store.readers_open, steps)
+                self.assertEqual(0, len(self.tasks))
+                steps += 1
+            self.assertGreater(steps, 16)
+
+    def lost_after(self, steps: int, shard: ShardId, *, proved: bool) -> bool:
+        """Return whether the renter was lost before all was served."""
+        peer = self.call()
+        peer.outgoing += bytes.fromhex("0100000e") + b"FARM\0\1\0\1\5tests"
+        peer.connection.state = type(peer.connection.state).GREETING
+        peer.pump()
+        self.disk.run_all()
+        peer.pump()
+        peer.send(Retrieve(shard, 0, TO_THE_END, proved))
+        for _ in range(steps):
+            if self.disk.waiting:
+                self.disk.step()
+                peer.pump()
+        unfinished = bool(self.disk.waiting)
+        peer.leave()
+        self.disk.run_all()
+        return unfinished

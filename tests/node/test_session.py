@@ -1,0 +1,334 @@
+"""What a session does with bytes, time and rude peers."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farmer.identity.tls import PeerCertificateError
+from farmer.node.ports import CloseReason
+from farmer.protocol.limits import CONTROL_BYTES_MAX, IDLE_S
+from farmer.protocol.messages import (
+    End,
+    Hello,
+    Ping,
+    Pong,
+    Refuse,
+    Store,
+    Type,
+    Welcome,
+    encode,
+)
+from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.state import State
+from farmer.storage.errors import StorageError
+from tests.fakes import shard_of
+from tests.node.wires import RENTER, STRANGER, NodeCase, Peer
+
+DATA = bytes(range(256)) * 10
+
+
+def last_words(peer: Peer) -> Refuse:
+    event = peer.events[-1]
+    assert isinstance(event, Refuse), event
+    return event
+
+
+class GreetingTests(NodeCase):
+    def test_a_hello_is_welcomed_with_our_limits(self) -> None:
+        peer = self.call()
+
+        peer.send(Hello(1, 9, "other software"))
+
+        welcome = peer.answer()
+        assert isinstance(welcome, Welcome)
+        self.assertEqual((1, 1_000_000, 64 << 20), tuple(_limits(welcome)))
+        self.assertTrue(peer.session.known)
+
+    def test_a_version_from_the_future_is_refused_with_ours(self) -> None:
+        peer = self.call()
+
+        peer.send(Hello(2, 9, "newer"))
+
+        words = last_words(peer)
+        self.assertEqual(Refused(Refusal.UNSUPPORTED_VERSION, 1, 1), words.refused)
+        self.assertTrue(words.final)
+        self.assertTrue(peer.closed)
+        self.assertEqual([CloseReason.VERSION.value], self.meter.handshakes)
+
+    def test_whoever_speaks_something_else_is_told_and_left(self) -> None:
+        for raw in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            encode(Ping(1)),
+            encode(End()),
+            b"\x01\0\0\x09EVIL\0\1\0\1\0",
+            b"\x7f\0\0\0",
+        ):
+            peer = self.call()
+            peer.send_raw(raw)
+            self.assertTrue(last_words(peer).final, raw)
+            self.assertTrue(peer.closed)
+        self.assertEqual([CloseReason.PROTOCOL.value] * 5, self.meter.closed)
+
+    def test_silence_is_cut_off(self) -> None:
+        peer = self.call()
+        self.pass_s(10, peer)
+        self.assertFalse(peer.closed)
+
+        self.pass_s(1, peer)
+
+        self.assertTrue(peer.closed)
+        self.assertEqual([CloseReason.HANDSHAKE.value], self.meter.handshakes)
+        self.assertEqual([CloseReason.HANDSHAKE.value], self.meter.closed)
+
+    def test_a_dribbled_hello_gains_no_time(self) -> None:
+        peer = self.call()
+        for byte in encode(Hello(1, 1, "slow")):
+            if not peer.closed:
+                peer.send_raw(bytes([byte]))
+                self.pass_s(1, peer)
+
+        self.assertTrue(peer.closed)
+
+    def test_a_certificate_that_names_nobody_ends_it(self) -> None:
+        peer = self.call()
+
+        def nobody() -> None:
+            raise PeerCertificateError("RSA")
+
+        peer.session.renter = nobody  # type: ignore[method-assign, assignment]
+        peer.send(Hello(1, 1, "x"))
+
+        self.assertTrue(peer.closed)
+        self.assertEqual([CloseReason.CERTIFICATE.value], self.meter.handshakes)
+
+    def test_a_book_that_cannot_be_read_ends_it_with_a_word(self) -> None:
+        peer = self.call()
+        self.book.fail_next = StorageError("locked")
+
+        peer.send(Hello(1, 1, "x"))
+
+        self.assertEqual(Refusal.INTERNAL, last_words(peer).refused.refusal)
+        self.assertTrue(peer.closed)
+
+
+class RudeTests(NodeCase):
+    def test_an_unknown_message_is_refused_and_the_talk_goes_on(self) -> None:
+        peer = self.greet()
+
+        peer.connection.state = State.PINGING
+        peer.send_raw(b"\xee\0\0\x02ab")
+        self.assertEqual(Refused(Refusal.UNKNOWN_MESSAGE, 0xEE), peer.refusal())
+        peer.connection.state = State.IDLE
+        peer.send(Ping(3))
+
+        self.assertIsInstance(peer.answer(), Pong)
+
+    def test_what_breaks_the_protocol_ends_it_with_a_word(self) -> None:
+        for raw, refusal in (
+            (encode(Hello(1, 1, "again")), Refusal.OUT_OF_ORDER),
+            (encode(End()), Refusal.OUT_OF_ORDER),
+            (b"\x04\0\0\1x", Refusal.OUT_OF_ORDER),
+            (b"\x20\0\0\1x", Refusal.MALFORMED),
+            (b"\x60\0\0\x09" + bytes(9), Refusal.MALFORMED),
+            (b"\x60\xff\xff\xff", Refusal.FRAME_TOO_LARGE),
+            (b"\xee\x01\0\1", Refusal.FRAME_TOO_LARGE),
+            (encode(Pong(1, 1, 1, self.farm.terms.price, "")), Refusal.OUT_OF_ORDER),
+        ):
+            peer = self.greet()
+            peer.send_raw(raw)
+            self.assertEqual(refusal, last_words(peer).refused.refusal, raw)
+            self.assertTrue(peer.closed, raw)
+
+    def test_a_request_in_mid_store_ends_it_and_gives_the_space_back(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, DATA)
+
+        peer.send_raw(encode(Ping(1)))
+
+        self.assertEqual(Refused(Refusal.OUT_OF_ORDER, Type.PING), last_words(peer).refused)
+        self.assertEqual(0, self.store.reserved())
+        self.assertEqual(0, len(self.tasks))
+
+    def test_a_store_that_dribbles_is_cut_off(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, bytes(4 << 20))
+        for _ in range(40):
+            if not peer.closed:
+                peer.send_data(b"\0")
+                self.pass_s(1, peer)
+
+        self.assertEqual(["TOO_SLOW"], self.meter.refusals)
+        self.assertEqual({}, self.store.uploads)
+
+    def test_empty_frames_move_nothing(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, DATA)
+        for _ in range(40):
+            if not peer.closed:
+                peer.send_data(b"")
+                self.pass_s(1, peer)
+
+        self.assertEqual(["TOO_SLOW"], self.meter.refusals)
+
+    def test_our_slow_disk_is_not_the_renters_fault(self) -> None:
+        self.store.commits = []
+        peer = self.greet()
+        self.begin_store(peer, DATA)
+        peer.send_data(DATA)
+        peer.send(End())
+
+        self.pass_s(3600, peer)
+        self.assertFalse(peer.closed)
+        self.store.sync()
+
+        peer.pump()
+        self.assertEqual(1, len(peer.events))
+
+    def test_what_follows_a_refusal_is_thrown_away_for_a_minute_at_most(self) -> None:
+        peer = self.greet()
+        peer.send(Store(shard_of(DATA), 1))
+        peer.answer()
+        peer.send_data(b"xx")
+        self.assertEqual(Refusal.WRONG_SIZE, peer.refusal().refusal)
+        for _ in range(59):
+            peer.send_data(bytes(250_000))
+            self.pass_s(1, peer)
+        self.assertFalse(peer.closed)
+
+        for _ in range(10):
+            if not peer.closed:
+                peer.send_data(bytes(250_000))
+                self.pass_s(1, peer)
+
+        self.assertTrue(peer.closed)
+        self.assertEqual([CloseReason.SLOW.value], self.meter.closed)
+
+    def test_after_the_owed_end_there_is_all_the_time_again(self) -> None:
+        peer = self.greet()
+        peer.send(Store(shard_of(DATA), 1))
+        peer.answer()
+        peer.send_data(b"xx")
+        peer.send(End())
+
+        self.pass_s(200, peer)
+
+        self.assertFalse(peer.closed)
+
+    def test_an_idle_renter_is_closed_without_a_word(self) -> None:
+        peer = self.greet()
+        self.pass_s(IDLE_S, peer)
+        self.assertFalse(peer.closed)
+        peer.send(Ping(1))
+        self.pass_s(IDLE_S, peer)
+        self.assertFalse(peer.closed)
+
+        self.pass_s(2, peer)
+
+        self.assertTrue(peer.closed)
+        self.assertEqual([Pong], [type(event) for event in peer.events])
+        self.assertEqual([CloseReason.IDLE.value], self.meter.closed)
+
+    def test_a_dribbled_request_gains_no_time(self) -> None:
+        peer = self.greet()
+        for byte in encode(Ping(1))[:10]:
+            if not peer.closed:
+                peer.send_raw(bytes([byte]))
+                self.pass_s(IDLE_S / 5, peer)
+
+        self.assertTrue(peer.closed)
+
+    def test_a_stranger_may_not_sit_around(self) -> None:
+        peer = self.greet(STRANGER)
+
+        self.pass_s(12, peer)
+
+        self.assertTrue(peer.closed)
+
+    def test_a_peer_that_does_not_close_is_cut(self) -> None:
+        peer = self.greet()
+        peer.takes = False
+        peer.send_raw(encode(End()))
+        self.assertTrue(peer.wire.disconnecting)
+        self.assertFalse(peer.closed)
+
+        self.pass_s(6, peer)
+
+        self.assertTrue(peer.closed)
+        self.assertEqual([CloseReason.PROTOCOL.value], self.meter.closed)
+
+    def test_nothing_is_heard_after_the_last_words(self) -> None:
+        peer = self.greet()
+        peer.takes = False
+        peer.send_raw(encode(End()))
+        unsent = bytes(peer.wire.unsent)
+
+        peer.send_raw(encode(Ping(1)) * 10_000)
+
+        self.assertEqual(unsent, bytes(peer.wire.unsent))
+        self.assertTrue(peer.wire.reading)
+        self.assertFalse(peer.session.has_unread)
+
+
+class PacingTests(NodeCase):
+    def test_a_peer_that_reads_no_answers_is_answered_no_more(self) -> None:
+        peer = self.greet()
+        peer.takes = False
+
+        peer.send_raw(encode(Ping(1)) * 200_000)
+
+        self.assertFalse(peer.wire.reading)
+        self.assertLess(peer.wire.most_unsent, 70 * 1024)
+        self.assertGreater(len(peer.outgoing), 1_000_000)
+
+    def test_one_session_leaves_turns_to_the_others(self) -> None:
+        flood, other = self.greet(), self.greet()
+        flood.outgoing += encode(Ping(1)) * 5000
+        flood._deliver()
+        answered = len(flood.wire.unsent) // len(encode(Ping(1)))
+
+        self.assertLess(answered, 1000)
+        other.send(Ping(2))
+        self.assertIsInstance(other.answer(), Pong)
+
+    def test_reading_stops_at_one_control_frame_between_transfers(self) -> None:
+        self.store.commits = []
+        peer = self.greet()
+        self.begin_store(peer, DATA)
+        peer.send_data(DATA)
+        peer.send(End())
+        peer.slice_bytes = 1000
+
+        peer.send_raw(encode(Ping(1)) * 20_000)
+
+        self.assertFalse(peer.wire.reading)
+        self.assertLess(peer.session._connection.waiting_bytes, CONTROL_BYTES_MAX + 1004)
+
+    def test_any_slicing_of_requests_gives_the_same_answers(self) -> None:
+        @given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
+        def check(cuts: list[int]) -> None:
+            peer = self.greet()
+            raw = b"".join(peer.connection.send(Ping(n)) for n in range(20))
+            for size in cuts:
+                peer.send_raw(raw[:size])
+                raw = raw[size:]
+            peer.send_raw(raw)
+            tokens = [event.token for event in peer.events if isinstance(event, Pong)]
+            self.assertEqual(list(range(20)), tokens)
+            peer.leave()
+
+        check()
+
+    def test_every_session_is_counted_in_and_out(self) -> None:
+        peers = [self.greet(RENTER) for _ in range(3)]
+        peers[0].leave()
+
+        self.assertEqual((3, 2), (self.meter.opened, len(self.sessions)))
+        for peer in peers[1:]:
+            peer.leave()
+        self.assertEqual([CloseReason.LEFT.value] * 3, self.meter.closed)
+        self.assertEqual([], self.meter.handshakes)
+
+
+def _limits(welcome: Welcome) -> tuple[int, int, int]:
+    return welcome.version, welcome.time_ms, welcome.shard_bytes_max
