@@ -83,6 +83,7 @@ OFFER: Final = Offer(
     price=PRICE,
 )
 INVITE: Final = signing.make_invite(FARMER, InviteSerial(stream("serial", 16)), OFFER)
+INVITE_BYTES: Final = invite_bytes(INVITE)
 CONTRACT: Final = Contract(
     contract=ContractId(stream("contract", 16)),
     farmer_key=FARMER.public_key,
@@ -288,7 +289,7 @@ EVERY_MESSAGE: Final[tuple[m.Message, ...]] = (
     *(m.Refuse(Refused(refusal, 7, 9)) for refusal in Refusal),
     m.Refuse(Refused(Refusal.TOO_SLOW, 100, 40), final=True),
     m.End(),
-    m.Redeem(invite_bytes(INVITE)),
+    m.Redeem(INVITE_BYTES),
     m.ShowContract(),
     m.ContractShown(
         ContractStage.ACTIVE, Usage(0, 0, 0, 0), CONTRACT, signing.sign_contract(FARMER, CONTRACT)
@@ -501,7 +502,7 @@ def conversation() -> Json:
 
     says("renter", renter.send(m.Hello(1, 1, "vectors 1")), "HELLO")
     says("farmer", farmer.send(m.Welcome(1, NOW_MS, 1 << 26, "farmer 0.1.0")), "WELCOME")
-    says("renter", renter.send(m.Redeem(invite_bytes(INVITE))), "REDEEM")
+    says("renter", renter.send(m.Redeem(INVITE_BYTES)), "REDEEM")
     signature = signing.sign_contract(FARMER, CONTRACT)
     contract = m.ContractShown(ContractStage.ACTIVE, Usage(), CONTRACT, signature)
     says("farmer", farmer.send(contract), "CONTRACT")
