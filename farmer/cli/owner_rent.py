@@ -7,7 +7,7 @@ import datetime
 import json
 from typing import Any
 
-from farmer.cli.exits import OK
+from farmer.cli.exits import OK, USAGE, CommandError
 from farmer.cli.owner_ask import ask
 from farmer.cli.tables import table, visible
 from farmer.running.home import Home
@@ -16,6 +16,9 @@ from farmer.units import exact_money, format_duration, format_size
 
 def invite(home: Home, options: argparse.Namespace) -> int:
     """Make an invite and print its line."""
+    if options.space is None or options.duration is None:
+        message = "an invite needs space and time: farmer invite --space 200GB --for 90d"
+        raise CommandError(message, USAGE)
     answer = ask(
         home,
         "invite",

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farmer.cli import exits, owner_settings
+from farmer.cli.owner import main, parser
+from farmer.cli.owner_status import exit_code, lines_of
+from farmer.cli.tables import table, visible
+from farmer.running.caller import FarmerRefusedError, _answer
+from farmer.running.home import Home
+from farmer.version import VERSION
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("FARMER_HOME", "FARMER_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "home"
+
+
+def run(home: Path, *words: str) -> int:
+    return main(["--home", str(home), *words])
+
+
+def test_status_of_a_farmer_that_does_not_run(home: Path, capsys: Any) -> None:
+    """Exit code 3, a document a script can read, and a hint for a person."""
+    assert run(home, "status", "--json") == exits.NOT_RUNNING
+    told = capsys.readouterr()
+    assert json.loads(told.out)["state"] == "stopped"
+    assert "start it with: farmer run" in told.err
+    assert not home.exists()
+
+
+def test_a_run_file_of_a_dead_farmer_is_not_believed(home: Path) -> None:
+    """After kill -9 the file is still there, but nobody answers."""
+    Home.at(home).make()
+    (home / "run.json").write_text(json.dumps({"control": str(home / "gone"), "pid": 1}))
+    assert run(home, "status") == exits.NOT_RUNNING
+
+
+@pytest.mark.parametrize("verb", ["status --json", "version", "--help"])
+def test_fast_verbs_import_neither_reactor_nor_tls_nor_yaml(home: Path, verb: str) -> None:
+    """They are asked every few seconds, on small machines."""
+    code = (
+        "import sys\n"
+        "from farmer.cli.owner import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'twisted', 'zope', 'cryptography', 'OpenSSL', 'yaml', 'prometheus_client'}\n"
+        "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+    )
+    words = [sys.executable, "-c", code, "--home", str(home), *verb.split()]
+    told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20)
+    assert told.stderr.splitlines()[-1] == "[]"
+
+
+def test_bad_settings_end_with_78_and_all_mistakes(home: Path, capsys: Any) -> None:
+    Home.at(home).make()
+    (home / "farmer.yaml").write_text("version: 1\nnmae: x\nlog: {level: loud}\n")
+    for verb in (["config", "check"], ["config", "show"], ["run"], ["invite", "list"]):
+        assert run(home, *verb) == exits.BAD_SETTINGS, verb
+        told = capsys.readouterr().err
+        assert 'did you mean "name"?' in told
+        assert told.endswith("farmer: 2 mistakes in the settings\n")
+
+
+def test_a_named_settings_file_must_be_there(home: Path, tmp_path: Path, capsys: Any) -> None:
+    """A slip in --config does not silently mean the defaults."""
+    missing = str(tmp_path / "missing.yaml")
+    assert run(home, "--config", missing, "config", "show") == exits.BAD_SETTINGS
+    assert run(home, "config", "check", missing) == exits.BAD_SETTINGS
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_no_settings_are_good_settings(home: Path, capsys: Any) -> None:
+    assert run(home, "config", "check") == exits.OK
+    assert run(home, "config", "check", str(ROOT / "conf" / "farmer.yaml")) == exits.OK
+    assert "good" in capsys.readouterr().out
+
+
+def test_settings_tell_where_they_come_from(
+    home: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FARMER_NAME", "attic")
+    assert run(home, "config", "show", "--origin", "--json") == exits.OK
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == 1
+    assert document["settings"]["name"] == "attic"
+    assert document["origins"]["name"] == "environment FARMER_NAME"
+    assert run(home, "config", "show", "--origin") == exits.OK
+    assert "attic    # environment FARMER_NAME" in capsys.readouterr().out
+
+
+def test_schema_and_example_are_printed(home: Path, capsys: Any) -> None:
+    assert run(home, "config", "schema") == exits.OK
+    assert json.loads(capsys.readouterr().out)["properties"]["listen"]
+    assert run(home, "config", "example") == exits.OK
+    assert capsys.readouterr().out == (ROOT / "conf" / "farmer.yaml").read_text()
+
+
+def test_version(home: Path, capsys: Any) -> None:
+    assert run(home, "version", "--json") == exits.OK
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "version": VERSION}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["fly"],
+        ["invite", "--space", "5", "--for", "90d"],
+        ["invite", "--space", "5GB", "--for", "soon"],
+        ["contract"],
+        ["contract", "extend"],
+        ["status", "--loud"],
+    ],
+)
+def test_misused_commands_end_with_2(home: Path, words: list[str], capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(home, *words)
+    assert caught.value.code == exits.USAGE
+    assert "farmer" in capsys.readouterr().err
+
+
+def test_an_invite_needs_space_and_time(home: Path, capsys: Any) -> None:
+    assert run(home, "invite", "--space", "5GB") == exits.USAGE
+    assert "--for 90d" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["invite", "--space", "5GB", "--for", "90d"],
+        ["contract", "list"],
+        ["identity", "show"],
+        ["clock", "confirm"],
+    ],
+)
+def test_without_a_farmer_nothing_is_made(home: Path, words: list[str], capsys: Any) -> None:
+    """A slip in --home does not make a second farmer."""
+    assert run(home, *words) == exits.FAILED
+    assert not home.exists()
+    assert "farmer: there is no" in capsys.readouterr().err
+
+
+def test_somebody_elses_directory_is_refused(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "thesis.txt").write_text("irreplaceable")
+    for words in (["run"], ["init", "--yes"], ["invite", "list"], ["volume", "add", "/x=1GB"]):
+        assert run(tmp_path, *words) == exits.FAILED, words
+        assert "is not a farmer's home" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_every_action_exists() -> None:
+    """The grammar names functions by text, so that fast verbs import little."""
+    from importlib import import_module
+
+    found = []
+    pending = [parser()]
+    while pending:
+        one = pending.pop()
+        action = one.get_default("action")
+        if action:
+            module, _, name = action.partition(":")
+            assert callable(getattr(import_module(f"farmer.cli.{module}"), name))
+            found.append(action)
+        for group in one._actions:
+            choices = group.choices
+            if isinstance(choices, dict):
+                pending += choices.values()
+    assert len(found) >= 20
+
+
+VOLUME = {
+    "path": "/srv/farmer",
+    "state": "healthy",
+    "quota_bytes": 500 * 10**9,
+    "used_bytes": 0,
+    "reserved_bytes": 0,
+    "trash_bytes": 0,
+    "free_bytes": 10**9,
+    "shards": 3,
+}
+DOCUMENT = {
+    "state": "running",
+    "name": "attic",
+    "version": "1",
+    "node_id": "ab" * 32,
+    "started_at_ms": 0,
+    "listen": ["127.0.0.1:1"],
+    "announce": ["127.0.0.1:1"],
+    "page": "127.0.0.1:2",
+    "contracts": {"active": 2},
+    "open_invites": 1,
+    "sessions": 0,
+    "volumes": [VOLUME],
+    "alerts": [],
+}
+ALERT = {"name": "VolumeGone", "message": "it is gone", "command": "mount it"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({}, 0),
+        ({"volumes": [VOLUME | {"state": "full"}]}, 0),
+        ({"volumes": [VOLUME, VOLUME | {"state": "gone"}]}, 4),
+        ({"volumes": [VOLUME | {"state": "read-only"}]}, 4),
+        ({"volumes": [VOLUME | {"state": "gone"}]}, 5),
+        ({"volumes": [VOLUME | {"state": "failing"}, VOLUME | {"state": "gone"}]}, 5),
+        ({"alerts": [ALERT]}, 4),
+        ({"state": "degraded"}, 4),
+    ],
+)
+def test_the_exit_code_tells_how_the_farmer_is(changed: dict[str, Any], code: int) -> None:
+    assert exit_code(DOCUMENT | changed) == code
+
+
+def test_the_status_for_people() -> None:
+    """Every alert comes with what to type."""
+    told = "\n".join(lines_of(DOCUMENT | {"alerts": [ALERT]}, now_ms=3_600_000))
+    assert "farmer attic is running, for 1 h" in told
+    assert "500 GB" in told
+    assert "! VolumeGone: it is gone\n  type: mount it" in told
+
+
+def test_tables_align() -> None:
+    assert table(("A", "SIZE"), [("long", "1 B"), ("x", "10 B")]) == [
+        "A     SIZE",
+        "long   1 B",
+        "x     10 B",
+    ]
+    assert visible("a\x1b[31mb") == "a\\x1b[31mb"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"", "hung up"),
+        (b"[]", "hung up"),
+        (b'{"ok": true}', "hung up"),
+        (b'{"ok": false, "error": "no space"}', "no space"),
+    ],
+)
+def test_answers_that_are_none(line: bytes, words: str) -> None:
+    with pytest.raises(FarmerRefusedError, match=words):
+        _answer(line)
+
+
+def test_questions_of_init_repeat_until_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """At most five, each with a default, and a wrong answer is asked again."""
+    options = parser().parse_args(["init"])
+    asked = []
+    answers = iter(["/srv/shards", "5", "80%", "attic", "", "nowhere", "a.example:4646"])
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        return next(answers)
+
+    owner_settings._ask(Home.at(tmp_path), options, ask)
+    assert options.volume == ["/srv/shards=80%"]
+    assert (options.name, options.listen, options.announce) == (
+        "attic",
+        ["[::]:4646"],
+        ["a.example:4646"],
+    )
+    assert len(set(asked)) == 5
+    assert "has no unit" in capsys.readouterr().out

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from farmer.running.alerts import AlertBoard
+from farmer.running.notify import ServiceNotifier
+from farmer.running.reload import Reloader
+from farmer.running.signals import STOPPED_AT_ONCE, Signals
+from farmer.settings.loader import load_text
+from farmer.settings.schema import Settings
+
+
+class ReloadTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.text = "version: 1\n"
+        self.applied: list[Settings] = []
+        self.counted: list[bool] = []
+        self.board = AlertBoard(lambda: 5)
+        self.reloader = Reloader(
+            read=lambda: load_text(self.text, "f", {}).settings,
+            started=load_text(self.text, "f", {}).settings,
+            apply=self.apply,
+            board=self.board,
+            notifier=ServiceNotifier({}),
+            reloaded=self.count,
+        )
+
+    async def apply(self, settings: Settings) -> None:
+        self.applied.append(settings)
+
+    def count(self, *, good: bool) -> None:
+        self.counted.append(good)
+
+    def reload(self, text: str) -> None:
+        self.text = "version: 1\n" + text
+        self.successResultOf(Deferred.fromCoroutine(self.reloader.reload()))
+
+    def test_good_settings_are_applied(self) -> None:
+        self.reload("name: attic\n")
+        self.assertEqual(["attic"], [settings.name for settings in self.applied])
+        self.assertEqual([True], self.counted)
+        self.assertEqual((), self.board.alerts)
+
+    def test_bad_settings_change_nothing_and_are_told(self) -> None:
+        """
+        The old ones stay in force, an alert stands until the file is mended.
+        """
+        self.reload("nmae: attic\n")
+        self.assertEqual([], self.applied)
+        [alert] = self.board.alerts
+        self.assertIn('f:2:1: unknown key "nmae"', alert.message)
+        self.assertEqual("farmer config check", alert.command)
+        self.reload("name: attic\n")
+        self.assertEqual((), self.board.alerts)
+        self.assertEqual([False, True], self.counted)
+
+
+class Thread:
+    """Stands for the reactor: what is called from a signal runs at once."""
+
+    def callFromThread(self, work: Callable[..., Any]) -> None:
+        work()
+
+
+class SignalTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.heard: list[Any] = []
+        self.signals = Signals(
+            Thread(),  # type: ignore[arg-type]  # as much of a reactor as is used
+            lambda: self.heard.append("stop"),
+            lambda: self.heard.append("reload"),
+            self.heard.append,
+        )
+
+    def test_the_second_request_to_stop_ends_at_once(self) -> None:
+        self.signals.stop_asked()
+        self.assertEqual(["stop"], self.heard)
+        self.signals.stop_asked()
+        self.assertIn(STOPPED_AT_ONCE, self.heard)
+
+    def test_no_reload_while_stopping(self) -> None:
+        self.signals.reload_asked()
+        self.signals.stop_asked()
+        self.signals.reload_asked()
+        self.assertEqual(["reload", "stop"], self.heard)
+
+    def test_all_three_signals_are_caught(self) -> None:
+        before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        self.addCleanup(lambda: [signal.signal(n, how) for n, how in before.items()])
+        self.signals.catch()
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        self.assertEqual(["reload", "stop"], self.heard)

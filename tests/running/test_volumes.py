@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from farmer.running.home import Home
+from farmer.running.volumes import (
+    SMALL_QUOTA_BYTES,
+    filesystem_bytes,
+    free_bytes,
+    plan_volumes,
+    remember,
+    small_quota_bytes,
+)
+from farmer.settings.kinds import VOLUME_BYTES_MIN
+from farmer.settings.loader import load_text
+from farmer.settings.schema import DEFAULTS
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home.at(tmp_path / "home")
+    home.make()
+    return home
+
+
+def test_without_settings_one_small_volume_in_the_home(home: Home) -> None:
+    """Its quota is chosen once: it does not follow the free space of later days."""
+    [plan] = plan_volumes(home, DEFAULTS)
+    assert plan.path == home.volume
+    assert plan.new
+    assert VOLUME_BYTES_MIN <= plan.quota_bytes <= SMALL_QUOTA_BYTES
+    remember(home, [plan])
+    (home.state / "volumes.json").write_text('{"made": {"%s": 70000000}}' % home.volume)
+    [again] = plan_volumes(home, DEFAULTS)
+    assert (again.new, again.quota_bytes) == (False, 70_000_000)
+
+
+@pytest.mark.parametrize(
+    ("free", "quota"),
+    [
+        (0, VOLUME_BYTES_MIN),
+        (10**9, 95 << 20),
+        (10**11, SMALL_QUOTA_BYTES >> 20 << 20),
+        (10**15, SMALL_QUOTA_BYTES >> 20 << 20),
+    ],
+)
+def test_the_small_quota_leaves_nine_tenths(free: int, quota: int) -> None:
+    assert small_quota_bytes(free) == quota
+
+
+def test_volumes_of_the_settings_are_made_once(home: Home, tmp_path: Path) -> None:
+    """A volume that was made and is not there is a disk that is not mounted: not made again."""
+    path = tmp_path / "not" / "there"
+    text = f"version: 1\nvolumes:\n  - {{path: {path}, quota: 80%, keep_free: 1GB}}\n"
+    settings = load_text(text, "f", {}).settings
+    [plan] = plan_volumes(home, settings)
+    assert (plan.path, plan.new, plan.keep_free_bytes) == (path, True, 10**9)
+    assert plan.quota_bytes == int(filesystem_bytes(tmp_path) * 0.8)
+    remember(home, [plan])
+    [again] = plan_volumes(home, settings)
+    assert not again.new
+
+
+def test_a_filesystem_has_free_space(tmp_path: Path) -> None:
+    assert 0 < free_bytes(tmp_path / "a" / "b") <= filesystem_bytes(tmp_path)
