@@ -61,6 +61,8 @@ class Sessions:
         self._open: dict[Session, None] = {}
         self._from: Counter[str] = Counter()
         self._busy: set[Session] = set()
+        self._asking: set[Session] = set()
+        """When draining: those that had sent more before their last answer."""
         self._draining = False
         self._watching: list[tuple[Deferred[None], bool]] = []
 
@@ -102,6 +104,7 @@ class Sessions:
         if session not in self._open:
             return
         del self._open[session]
+        self._asking.discard(session)
         self._from[session.address] -= 1
         if not self._from[session.address]:
             del self._from[session.address]
@@ -109,13 +112,17 @@ class Sessions:
 
     def began(self, session: Session) -> None:
         """Note that a request is being served."""
+        self._asking.discard(session)
         self._busy.add(session)
 
     def ended(self, session: Session) -> None:
         """Note its answer; when draining, that is the moment to say goodbye."""
         self._busy.discard(session)
-        if self._draining and not session.has_unread:
-            session.close(CloseReason.DRAINED)
+        if self._draining and not session.over:
+            if session.has_unread:
+                self._asking.add(session)
+            else:
+                session.close(CloseReason.DRAINED)
         self._tell()
 
     def check(self) -> None:
@@ -146,6 +153,6 @@ class Sessions:
     def _tell(self) -> None:
         """Fire what has come true."""
         for watching, closed in tuple(self._watching):
-            if not (self._open if closed else self._busy):
+            if not (self._open if closed else self._busy or self._asking):
                 self._watching.remove((watching, closed))
                 watching.callback(None)

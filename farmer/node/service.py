@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from farmer.identity.tls import peer_id
+from farmer.model.ids import NodeId
 from farmer.node.admission import Sessions, TurnedAway, Welcomed, origin
 from farmer.node.chores import Chore
 from farmer.node.farm import Farm
@@ -106,18 +107,22 @@ class FarmerService:
         self._farm = farm
         self._listen = tuple(listen)
         self._ports: list[IListeningPort] = []
-        conversation = Conversation(farm, self.sessions.began, self.sessions.ended)
-        around = Surroundings(
-            clock=farm.clock,
-            tasks=self.tasks,
-            meter=farm.meter,
-            visitors=self.sessions,
-            identify=peer_id,
-            serve=conversation.serve,
-        )
-        tls = TLSMemoryBIOFactory(side, False, Sitting(around), farm.clock)
+        sitting = Sitting(self.surroundings(peer_id))
+        tls = TLSMemoryBIOFactory(side, False, sitting, farm.clock)
         self._door = Doorkeeper(self.sessions, farm.meter, tls.buildProtocol)
         self._checks = Chore("deadlines", CHECK_S, self._check, farm.clock, self.tasks)
+
+    def surroundings(self, identify: Callable[[Any], NodeId]) -> Surroundings:
+        """Return what this service's sessions share; *identify* names a transport's renter."""
+        conversation = Conversation(self._farm, self.sessions.began, self.sessions.ended)
+        return Surroundings(
+            clock=self._farm.clock,
+            tasks=self.tasks,
+            meter=self._farm.meter,
+            visitors=self.sessions,
+            identify=identify,
+            serve=conversation.serve,
+        )
 
     def start(self) -> None:
         """

@@ -1,0 +1,175 @@
+"""How a farmer stops: new stores refused, what runs finished, then everybody out."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.testing import MemoryReactorClock
+from zope.interface import implementer
+
+from farmer.node.ports import CloseReason
+from farmer.node.service import Doorkeeper, FarmerService, show_address
+from farmer.node.session import Session
+from farmer.protocol.messages import TO_THE_END, End, Ping, Pong, Retrieve, Store
+from farmer.protocol.refusals import Refusal
+from tests.fakes import SteppingDisk, shard_of
+from tests.node.wires import NodeCase, Peer, stored
+
+DATA = bytes(range(256)) * 10
+LARGE = bytes(4 << 20)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class NobodysSide:
+    """Stands where the TLS side goes; never asked in these tests."""
+
+    def serverConnectionForTLS(self, tlsProtocol: object) -> object:  # noqa: N803
+        raise AssertionError
+
+
+class DrainCase(NodeCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor = MemoryReactorClock()
+        self.clock = self.farm.clock = self.reactor
+        self.service = FarmerService(
+            self.reactor,
+            self.farm,
+            NobodysSide(),  # type: ignore[arg-type]
+            [("127.0.0.1", 0), ("::1", 0)],
+        )
+        self.sessions = self.service.sessions
+        self.tasks = self.service.tasks
+        self.service.start()
+
+    def call(self, renter: object = None, address: str = "192.0.2.1") -> Peer:
+        # What is served is the service's own conversation, without TLS around it.
+        inner = self.service.surroundings(lambda _: self.who)
+        self.who = renter or self.who  # type: ignore[assignment]
+        peer = Peer(Session(inner, address), self.clock)
+        self.peers.append(peer)
+        return peer
+
+    def drain(self, grace_s: float = 30) -> Deferred[bool]:
+        return Deferred.fromCoroutine(self.service.drain(grace_s))
+
+    def tick(self, seconds: int, *peers: Peer) -> None:
+        for _ in range(seconds):
+            self.clock.advance(1)
+            for peer in peers:
+                peer.pump()
+
+
+class DrainTests(DrainCase):
+    def test_idle_sessions_are_closed_at_once(self) -> None:
+        peer = self.greet()
+
+        drained = self.drain()
+        self.assertNoResult(drained)
+        peer.pump()
+
+        self.assertTrue(self.result(drained))
+        self.assertEqual([CloseReason.DRAINED.value], self.meter.closed)
+        self.assertEqual([], [call for call in self.clock.calls if call.active()])
+
+    def test_a_running_store_is_finished_and_new_ones_are_refused(self) -> None:
+        busy, idle = self.greet(), self.greet()
+        self.begin_store(busy, DATA)
+        drained = self.drain()
+
+        idle.send(Store(shard_of(LARGE), len(LARGE)))
+        self.assertEqual(Refusal.DRAINING, idle.refusal().refusal)
+        self.assertNoResult(drained)
+        busy.send_data(DATA)
+        busy.send(End())
+        idle.pump()
+
+        stored(busy.answer())
+        self.assertTrue(self.result(drained))
+        self.assertTrue(busy.closed)
+
+    def test_requests_sent_ahead_are_served_before_goodbye(self) -> None:
+        shard = self.hold(LARGE)
+        peer = self.greet()
+        peer.takes = False
+        peer.send(Retrieve(shard, 0, TO_THE_END, False), Ping(1))
+        drained = self.drain()
+
+        peer.takes = True
+        peer.pump()
+
+        self.assertIsInstance(peer.events[-1], Pong)
+        self.assertTrue(peer.closed)
+        self.assertTrue(self.result(drained))
+
+    def test_after_the_grace_who_is_not_done_is_cut_off(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, LARGE)
+        drained = self.drain(5)
+        self.tick(4, peer)
+        self.assertNoResult(drained)
+
+        self.tick(1, peer)
+
+        self.assertFalse(self.result(drained))
+        self.assertTrue(peer.closed)
+        self.assertEqual({}, self.store.uploads)
+
+    def test_a_peer_that_does_not_close_does_not_hold_us_up(self) -> None:
+        peer = self.greet()
+        peer.takes = False
+        peer.session._wire.write(b"x")
+        drained = self.drain()
+        self.assertNoResult(drained)
+
+        self.tick(7, peer)
+
+        self.assertTrue(self.result(drained))
+
+    def test_addresses_are_written_as_people_write_them(self) -> None:
+        self.assertEqual("[::1]:4646", show_address("::1", 4646))
+        self.assertEqual("127.0.0.1:1", show_address("127.0.0.1", 1))
+        self.assertEqual(2, len(self.service.addresses))
+
+    def test_who_is_one_too_many_is_turned_away_and_counted(self) -> None:
+        self.sessions._most = 0
+        door = Doorkeeper(self.sessions, self.meter, lambda _: self.fail("let in"))
+
+        self.assertIsNone(door.buildProtocol(None))
+
+        self.assertEqual(["TOO_MANY_SESSIONS"], self.meter.refusals)
+
+    def test_a_stranger_makes_room_at_the_door(self) -> None:
+        stranger = self.call()
+        self.sessions._most = 1
+        door = Doorkeeper(self.sessions, self.meter, lambda _: stranger.session)
+
+        self.assertIs(stranger.session, door.buildProtocol(None))
+        stranger.pump()
+
+        self.assertEqual([CloseReason.SHED.value], self.meter.closed)
+
+
+class DrainWithThreadsTests(DrainCase):
+    disk: SteppingDisk
+
+    def make_disk(self) -> SteppingDisk:
+        return SteppingDisk()
+
+    def test_a_thread_at_work_is_waited_for_even_beyond_the_grace(self) -> None:
+        peer = self.call()
+        peer.outgoing += bytes.fromhex("0100000e") + b"FARM\0\1\0\1\5tests"
+        peer.connection.state = type(peer.connection.state).GREETING
+        peer.pump()
+        self.disk.run_all()
+        peer.pump()
+        peer.send(Store(shard_of(LARGE), len(LARGE)))
+        drained = self.drain(5)
+
+        self.tick(6, peer)
+        self.assertTrue(peer.closed)
+        self.assertNoResult(drained)
+        self.disk.run_all()
+
+        self.assertFalse(self.result(drained))
+        self.assertEqual({}, self.store.uploads)

@@ -1,0 +1,174 @@
+"""Gate, budget and admission: who has to wait, who has to go."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+
+from farmer.model.ids import NodeId
+from farmer.node import budget
+from farmer.node.admission import Sessions, TurnedAway, Welcomed, origin
+from farmer.node.budget import DAY_S, AuditBudget, Spent
+from farmer.node.gate import Gate
+from farmer.node.ports import CloseReason
+from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase
+
+GIB = 1 << 30
+
+
+class GateTests(NodeCase):
+    def test_who_does_not_fit_waits_in_order(self) -> None:
+        gate = Gate(10)
+        first, second, third = (gate.enter(size) for size in (6, 6, 1))
+        self.result(first)
+        self.assertNoResult(second)
+        self.assertNoResult(third)
+
+        gate.leave(6)
+
+        self.result(second)
+        self.result(third)
+        self.assertEqual(7, gate.inside_bytes)
+
+    def test_who_gives_up_lets_the_next_in(self) -> None:
+        gate = Gate(10)
+        self.result(gate.enter(9))
+        large, small = gate.enter(5), gate.enter(1)
+
+        large.cancel()
+
+        self.failureResultOf(large, CancelledError)
+        self.result(small)
+        self.assertEqual((10, 0), (gate.inside_bytes, gate.waiting))
+
+    def test_somebody_too_large_for_the_gate_goes_alone(self) -> None:
+        gate = Gate(10)
+        self.result(gate.enter(1))
+        giant = gate.enter(99)
+        self.assertNoResult(giant)
+
+        gate.leave(1)
+        self.result(giant)
+        self.assertNoResult(gate.enter(1))
+
+        gate.leave(99)
+        self.assertEqual(1, gate.inside_bytes)
+
+    def test_never_more_inside_than_allowed(self) -> None:
+        @given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 2)), max_size=60))
+        def check(moves: list[tuple[int, int]]) -> None:
+            gate, places = Gate(10), list[tuple[int, Deferred[None]]]()
+            for size, move in moves:
+                if move == 0 or not places:
+                    places.append((size, gate.enter(size)))
+                else:
+                    old, turn = places.pop(0)
+                    inside = turn.called
+                    turn.addErrback(lambda failure: failure.trap(CancelledError) and None)
+                    gate.leave(old) if inside else turn.cancel()
+                self.assertLessEqual(gate.inside_bytes, 10)
+            inside = sum(min(size, 10) for size, turn in places if turn.called)
+            self.assertEqual(inside, gate.inside_bytes)
+            self.assertTrue(places == [] or places[0][1].called)
+
+        check()
+
+
+class BudgetTests(NodeCase):
+    def test_a_gibibyte_a_day_or_twice_what_is_stored(self) -> None:
+        for stored, capacity in ((0, GIB), (GIB // 2, GIB), (3 * GIB, 6 * GIB)):
+            spending = AuditBudget()
+            self.assertIsNone(spending.take(RENTER, capacity, stored, 0))
+            self.assertIsInstance(spending.take(RENTER, 1, stored, 0), Spent)
+
+    def test_it_fills_up_evenly(self) -> None:
+        spending = AuditBudget()
+        self.assertIsNone(spending.take(RENTER, GIB, 0, 0))
+
+        spent = spending.take(RENTER, GIB // 4, 0, 0)
+
+        assert spent is not None
+        self.assertApproximates(DAY_S / 4, spent.retry_after_ms / 1000, 0.01)
+        self.assertIsNone(spending.take(RENTER, GIB // 4, 0, spent.retry_after_ms / 1000))
+        self.assertIsNone(spending.take(RENTER, GIB, 0, 10 * DAY_S))
+        self.assertIsNotNone(spending.take(RENTER, GIB // 2, 0, 10 * DAY_S))
+
+    def test_renters_do_not_share(self) -> None:
+        spending = AuditBudget()
+        self.assertIsNone(spending.take(RENTER, GIB, 0, 0))
+
+        self.assertIsNone(spending.take(OTHER, GIB, 0, 0))
+
+    def test_what_was_not_read_comes_back(self) -> None:
+        spending = AuditBudget()
+        self.assertIsNone(spending.take(RENTER, GIB, 0, 0))
+        spending.give_back(RENTER, GIB)
+        spending.give_back(STRANGER, GIB)
+
+        self.assertIsNone(spending.take(RENTER, GIB, 0, 0))
+        self.assertEqual(1, len(spending))
+
+    def test_it_remembers_only_so_many_renters(self) -> None:
+        self.patch(budget, "RENTERS_MAX", 3)
+        spending = AuditBudget()
+        for n in range(10):
+            self.assertIsNone(spending.take(NodeId(bytes([n]) * 32), GIB, 0, n))
+
+        self.assertEqual(3, len(spending))
+        self.assertIsNotNone(spending.take(NodeId(bytes([9]) * 32), GIB, 0, 9))
+
+
+class AdmissionTests(NodeCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.small = Sessions(most=4, most_per_address=3)
+
+    def enter(self, address: str, *, known: bool = False) -> object:
+        session = self.call(RENTER, address).session
+        session.known = known
+        self.small.enter(session)
+        return session
+
+    def test_there_is_room_until_there_is_none(self) -> None:
+        for n in range(4):
+            self.assertEqual(Welcomed(), self.small.decide(f"10.0.0.{n}"))
+            self.enter(f"10.0.0.{n}", known=True)
+
+        self.assertEqual(TurnedAway(4, 4), self.small.decide("10.0.0.9"))
+
+    def test_one_address_cannot_take_all(self) -> None:
+        sessions = [self.enter("10.0.0.1") for _ in range(3)]
+        self.assertEqual(TurnedAway(3, 3), self.small.decide("10.0.0.1"))
+        self.assertEqual(Welcomed(), self.small.decide("10.0.0.2"))
+
+        self.small.leave(sessions[0])  # type: ignore[arg-type]
+        self.small.leave(sessions[0])  # type: ignore[arg-type]
+
+        self.assertEqual(Welcomed(), self.small.decide("10.0.0.1"))
+
+    def test_the_oldest_stranger_of_the_largest_crowd_makes_room(self) -> None:
+        self.enter("10.0.0.1", known=True)
+        self.enter("10.0.0.2")
+        first = self.enter("10.0.0.3")
+        self.enter("10.0.0.3")
+
+        self.assertEqual(Welcomed(instead=first), self.small.decide("10.0.0.4"))
+
+    def test_a_household_is_one_origin(self) -> None:
+        for host, same in (
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+            ("fe80::1%eth0", "fe80::/64"),
+            ("a-path", "a-path"),
+        ):
+            self.assertEqual(same, origin(host))
+
+    def test_an_aborted_session_gives_up_its_place_at_once(self) -> None:
+        peer = self.greet()
+        peer.session.abort(CloseReason.SHED)
+
+        self.assertEqual(0, len(self.sessions))
+        peer.pump()
+        self.assertEqual([CloseReason.SHED.value], self.meter.closed)
