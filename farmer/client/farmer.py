@@ -63,7 +63,8 @@ class Farmer:
         self._sessions = Sessions(dialer)
         self._checks = checks
         self._clock = clock
-        self._door = door
+        self.door = door
+        """Where blocking work of this farmer's user may go as well."""
 
     @property
     def node_id(self) -> NodeId:
@@ -94,7 +95,7 @@ class Farmer:
 
     async def hash(self, source: BinaryIO) -> Source:
         """Return a file's shard id and size, without storing it."""
-        return await self._door.run(Source.hashed, source)
+        return await self.door.run(Source.hashed, source)
 
     async def store_hashed(self, source: Source, progress: Progress = no_progress) -> Receipt:
         """Store what `hash` has read; see `store`."""
@@ -105,7 +106,7 @@ class Farmer:
             progress(done_bytes, total_bytes)
 
         async def attempt(session: Session) -> Receipt:
-            return await store(session, source, self._door, watch)
+            return await store(session, source, self.door, watch)
 
         receipt = await self._trying(attempt, retries)
         return self._checks.receipt(receipt, source.shard, source.size_bytes)
@@ -142,7 +143,7 @@ class Farmer:
             progress(done_bytes, total_bytes)
 
         async def attempt(session: Session) -> None:
-            await retrieval.attempt(session, self._door, watch)
+            await retrieval.attempt(session, self.door, watch)
 
         await self._trying(attempt, retries)
 
@@ -171,7 +172,7 @@ class Farmer:
         """
         entry = AuditEntry(receipt.shard, receipt.size_bytes, 0)
         challenge = _challenge(AuditKind.FULL, (entry,))
-        digest, same = await self._door.run(
+        digest, same = await self.door.run(
             auditing.full_digest, entry.shard, challenge.nonce, source
         )
         if not same:
@@ -223,7 +224,7 @@ class Farmer:
             items = await self._trying(lambda session: auditing.answers(session, challenge))
         except AuditBudgetError as error:
             return auditing.postponed(batch, error)
-        return await self._door.run(auditing.judge_samples, challenge, items)
+        return await self.door.run(auditing.judge_samples, challenge, items)
 
     async def _trying(
         self, work: Callable[[Session], Coroutine[Any, Any, R]], retries: Retries | None = None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from farmer.client.dial import FarmerAddress
+from farmer.client.errors import ClientError
 from farmer.model.contract import Receipt
 from farmer.model.ids import NodeId, ShardId
 from farmer.protocol.documents import contract_body, read_receipt, receipt_bytes
@@ -24,26 +25,30 @@ LEDGER_VERSION: Final = 1
 _BUSY_S: Final = 20.0
 """For another program on the same home to finish its write."""
 
-_SCHEMA: Final = """
+_SCHEMA: Final = (
+    """
 CREATE TABLE farmers (
     farmer BLOB PRIMARY KEY,      -- node id
     addresses TEXT NOT NULL,      -- JSON list of host:port
     contract BLOB NOT NULL,       -- canonical body and signature, as the farmer showed it last
     joined INTEGER NOT NULL       -- counts up: the last joined has the highest
-) WITHOUT ROWID;
+) WITHOUT ROWID
+""",
+    """
 CREATE TABLE receipts (
     farmer BLOB NOT NULL,
     shard BLOB NOT NULL,
     receipt BLOB NOT NULL,        -- canonical body and signature
-    file TEXT NOT NULL,           -- where it came from, absolute; '' if from no file
+    file TEXT NOT NULL,           -- where it came from, absolute, or '' if from no file
     standing INTEGER NOT NULL,    -- 0 held, 1 in the trash, 2 erased
     PRIMARY KEY (farmer, shard)
-) WITHOUT ROWID;
-CREATE TABLE told (notice TEXT PRIMARY KEY) WITHOUT ROWID;
-"""
+) WITHOUT ROWID
+""",
+    "CREATE TABLE told (notice TEXT PRIMARY KEY) WITHOUT ROWID",
+)
 
 
-class LedgerError(Exception):
+class LedgerError(ClientError):
     """The ledger cannot be used; the message says what to do."""
 
 
@@ -157,13 +162,16 @@ class Ledger:
     def _change(self) -> Iterator[sqlite3.Connection]:
         """Do one durable transaction."""
         with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise LedgerError(f"cannot write the renter's ledger: {error}") from error
                 raise
-            self._connection.execute("COMMIT")
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
@@ -178,7 +186,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"{LEDGER_VERSION}): use that one; nothing was touched"
         )
     if version == 0:
-        for statement in _SCHEMA.split(";"):
+        for statement in _SCHEMA:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
     connection.execute("COMMIT")

@@ -1,0 +1,170 @@
+"""The program `renter`: what can be typed; what is done stands in the modules beside it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from farmer.cli import exits
+from farmer.cli.exits import CommandError
+from farmer.cli.terminal import print_json, warn
+
+if TYPE_CHECKING:
+    from farmer.client.home import Home
+
+DESCRIPTION: Final = "Store shards at farmers, have them proved, fetch them back."
+
+Verbs = Any
+"""What `add_subparsers` returns; argparse does not name it in public."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code."""
+    options = parser().parse_args(words)
+    try:
+        return _run(options)
+    except CommandError as error:
+        return _fail(error, options, error.code)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python must not complain at the last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.FAILED
+    except Exception as error:
+        return _translated(error, options)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the grammar of the command line."""
+    top = argparse.ArgumentParser("renter", description=DESCRIPTION)
+    top.add_argument(
+        "--home", metavar="DIR", type=Path, help="identity and receipts (or RENTER_HOME)"
+    )
+    verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_contracts(verbs)
+    _add_transfers(verbs)
+    _add_keeping(verbs)
+    return top
+
+
+def _add_contracts(verbs: Verbs) -> None:
+    join = _add(verbs, "join", "redeem a farmer's invite", "renter_asking:join", farmer=False)
+    join.add_argument("invite", metavar="INVITE", help="the line that the farmer printed")
+    _add(verbs, "contract", "show the contract and what it uses", "renter_asking:contract")
+    _add(verbs, "ping", "ask how the farmer is", "renter_asking:ping")
+    version = _add(verbs, "version", "the release", "renter_asking:version", farmer=False)
+    version.set_defaults(homeless=True)
+
+
+def _add_transfers(verbs: Verbs) -> None:
+    store = _add(verbs, "store", "store files, as they are", "renter_storing:store")
+    store.add_argument("files", metavar="FILE", nargs="+", help="- is standard input")
+    retrieve = _add(verbs, "retrieve", "fetch a shard back", "renter_retrieving:retrieve")
+    _add_shard(retrieve)
+    retrieve.add_argument(
+        "-o", "--output", metavar="FILE", default="-", help="where to; default: standard output"
+    )
+    retrieve.add_argument(
+        "--offset", type=_count, metavar="BYTES", default=0, help="begin here; proved"
+    )
+    retrieve.add_argument("--length", type=_count, metavar="BYTES", help="and no more than this")
+    audit = _add(verbs, "audit", "have the farmer prove what it holds", "renter_auditing:audit")
+    audit.add_argument("shards", metavar="SHARD", nargs="*", help="default: all")
+    audit.add_argument("--all", action="store_true", help="all that the receipts say is stored")
+    audit.add_argument(
+        "--samples", type=_samples, metavar="K", help="leaves of each shard; default: enough"
+    )
+    audit.add_argument("--full", action="store_true", help="every byte, not samples")
+
+
+def _add_keeping(verbs: Verbs) -> None:
+    _add(verbs, "list", "list the shards at the farmer", "renter_asking:list_shards")
+    _add_shard(_add(verbs, "stat", "show one shard", "renter_asking:stat"))
+    delete = _add(verbs, "delete", "move a shard to the trash", "renter_asking:delete")
+    _add_shard(delete)
+    delete.add_argument("--erase", action="store_true", help="erase it now, for good")
+    _add_shard(_add(verbs, "undelete", "take it out of the trash", "renter_asking:undelete"))
+
+
+def _add(
+    verbs: Verbs, name: str, what: str, action: str, *, farmer: bool = True
+) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
+    verb.set_defaults(action=action, homeless=False)
+    verb.add_argument("--json", action="store_true", help="answer with JSON")
+    if farmer:
+        verb.add_argument(
+            *("--farmer", "-f"),
+            metavar="ID",
+            default="",
+            help="first digits of its id; default: who has the shard, else the last joined",
+        )
+    return verb
+
+
+def _add_shard(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("shard", metavar="SHARD", help="its id, or the first 8 digits of one stored")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
+    return int(text)
+
+
+def _samples(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 1024):
+        raise argparse.ArgumentTypeError(f"between 1 and 1024 samples, not {text!r}")
+    return int(text)
+
+
+def _run(options: argparse.Namespace) -> int:
+    module, _, name = options.action.partition(":")
+    command: Callable[[Home | None, argparse.Namespace], int]
+    command = getattr(import_module(f"farmer.cli.{module}"), name)
+    if options.homeless:
+        return command(None, options)
+    from farmer.client.home import Home, default_home
+
+    home = Home.open(options.home or default_home(os.environ))
+    try:
+        return command(home, options)
+    finally:
+        home.ledger.close()
+
+
+def _translated(error: Exception, options: argparse.Namespace) -> int:
+    """Turn the errors of the slow imports into words; what is left is our bug."""
+    from farmer.client.dial import AddressError
+    from farmer.client.errors import ClientError
+    from farmer.client.home import UnknownShardError
+    from farmer.identity.keys import IdentityError
+    from farmer.identity.signing import InviteLinkError
+
+    match error:
+        case UnknownShardError() | InviteLinkError() | AddressError():
+            return _fail(error, options, exits.USAGE)
+        case ClientError() | IdentityError():
+            return _fail(error, options, exits.FAILED)
+        case OSError():
+            named = f"{error.filename}: " if error.filename else ""
+            return _fail(f"{named}{error.strerror or error}", options, exits.FAILED)
+        case _:
+            raise error
+
+
+def _fail(error: object, options: argparse.Namespace, code: int) -> int:
+    warn(f"renter: {error}")
+    if options.json:
+        print_json({"schema": 1, "error": str(error)})
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""The renter's small verbs: one question, one answer, and what the ledger learns from it."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from farmer.cli.exits import OK
+from farmer.cli.tables import table
+from farmer.cli.terminal import print_json, say
+from farmer.client import blocking
+from farmer.client.dial import FarmerAddress
+from farmer.client.farmer import Farmer, connect
+from farmer.client.home import Home
+from farmer.client.ledger import Standing
+from farmer.identity.signing import parse_link
+from farmer.model.shard import DeletionOutcome, ShardState
+from farmer.protocol.messages import ContractShown, Stated
+from farmer.units import format_size
+from farmer.version import VERSION
+
+R = TypeVar("R")
+
+_OUTCOMES = {
+    DeletionOutcome.TRASHED: "trashed",
+    DeletionOutcome.ERASED: "erased",
+    DeletionOutcome.ERASED_AT_COMPACTION: "erased at the next compaction",
+}
+
+
+def ask(
+    home: Home, address: FarmerAddress, question: Callable[[Farmer], Coroutine[Any, Any, R]]
+) -> R:
+    """Connect, ask one thing, hang up."""
+
+    async def conversation(reactor: Any) -> R:  # noqa: ANN401 - a reactor is many interfaces
+        async with connect(address, home.identity, reactor) as farmer:
+            return await question(farmer)
+
+    return blocking.run(conversation)
+
+
+def join(home: Home, options: argparse.Namespace) -> int:
+    """Redeem an invite and remember the farmer."""
+    link = parse_link(options.invite)
+    address = FarmerAddress.of(link)
+    shown = ask(home, address, lambda farmer: farmer.redeem(link.invite))
+    home.ledger.join(address, shown)
+    if options.json:
+        print_json({"schema": 1, **_contract_row(address, shown)})
+    else:
+        say(f"joined farmer {address.farmer} at {', '.join(address.addresses)}")
+        say(_contract_text(shown))
+    return OK
+
+
+def contract(home: Home, options: argparse.Namespace) -> int:
+    """Show the contract, as the farmer has it now."""
+    address = home.farmer(options.farmer)
+    shown = ask(home, address, Farmer.contract)
+    if options.json:
+        print_json({"schema": 1, **_contract_row(address, shown)})
+    else:
+        say(f"farmer {address.farmer} at {', '.join(address.addresses)}")
+        say(_contract_text(shown))
+    return OK
+
+
+def ping(home: Home, options: argparse.Namespace) -> int:
+    """Show how the farmer is."""
+    address = home.farmer(options.farmer)
+    pong = ask(home, address, Farmer.ping)
+    if options.json:
+        row = {"time_ms": pong.time_ms, "free_bytes": pong.free_bytes, "software": pong.software}
+        print_json({"schema": 1, "farmer": str(address.farmer), **row})
+    else:
+        free = format_size(pong.free_bytes)
+        say(f"farmer {address.farmer.short} is there: {free} free, {pong.software}")
+    return OK
+
+
+def version(_home: None, options: argparse.Namespace) -> int:
+    """Show the release."""
+    if options.json:
+        print_json({"schema": 1, "version": VERSION})
+    else:
+        say(f"renter {VERSION}")
+    return OK
+
+
+def list_shards(home: Home, options: argparse.Namespace) -> int:
+    """Show what the farmer says it has, and which receipts it does not mention."""
+    address = home.farmer(options.farmer)
+
+    async def listed(farmer: Farmer) -> list[Stated]:
+        return [entry async for entry in farmer.list()]
+
+    entries = ask(home, address, listed)
+    files = {
+        entry.receipt.shard: entry.file
+        for entry in home.ledger.entries()
+        if entry.farmer == address.farmer
+    }
+    there = {entry.shard for entry in entries}
+    held = home.held(str(address.farmer)).get(address.farmer, [])
+    missing = [str(one.receipt.shard) for one in held if one.receipt.shard not in there]
+    rows = [_shard_row(entry, files.get(entry.shard, "")) for entry in entries]
+    if options.json:
+        print_json(
+            {"schema": 1, "farmer": str(address.farmer), "shards": rows, "missing": missing}
+        )
+        return OK
+    cells = [
+        [
+            str(entry.shard),
+            format_size(entry.size_bytes),
+            _date(entry.stored_at_ms),
+            entry.state.name.lower(),
+            files.get(entry.shard, ""),
+        ]
+        for entry in entries
+    ]
+    say("\n".join(table(["SHARD", "SIZE", "STORED", "STATE", "FILE"], cells)))
+    for shard in missing:
+        say(f"{shard}  MISSING: there is a receipt, and the farmer does not list it")
+    return OK
+
+
+def stat(home: Home, options: argparse.Namespace) -> int:
+    """Show one shard."""
+    shard = home.shard(options.shard)
+    address = home.holder(shard, options.farmer)
+    stated = ask(home, address, lambda farmer: farmer.stat(shard))
+    _show_shard(home, address, stated, as_json=options.json)
+    return OK
+
+
+def delete(home: Home, options: argparse.Namespace) -> int:
+    """Give a shard up, and no longer expect it in audits."""
+    shard = home.shard(options.shard)
+    address = home.holder(shard, options.farmer)
+    deleted = ask(home, address, lambda farmer: farmer.delete(shard, erase=options.erase))
+    trashed = deleted.outcome is DeletionOutcome.TRASHED
+    home.ledger.mark(address.farmer, shard, Standing.TRASHED if trashed else Standing.ERASED)
+    outcome = _OUTCOMES[deleted.outcome]
+    if options.json:
+        row = {"shard": str(shard), "outcome": outcome, "gone_at_ms": deleted.gone_at_ms}
+        print_json({"schema": 1, "farmer": str(address.farmer), **row})
+    elif trashed:
+        say(f"{shard} is in the trash until {_date(deleted.gone_at_ms)}; undelete brings it back")
+    else:
+        say(f"{shard} is {outcome}")
+    return OK
+
+
+def undelete(home: Home, options: argparse.Namespace) -> int:
+    """Take a shard out of the trash, and expect it in audits again."""
+    shard = home.shard(options.shard)
+    address = home.holder(shard, options.farmer)
+    stated = ask(home, address, lambda farmer: farmer.undelete(shard))
+    home.ledger.mark(address.farmer, shard, Standing.HELD)
+    _show_shard(home, address, stated, as_json=options.json)
+    return OK
+
+
+def _show_shard(home: Home, address: FarmerAddress, stated: Stated, *, as_json: bool) -> None:
+    entry = home.entry(stated.shard, str(address.farmer))
+    row = _shard_row(stated, "" if entry is None else entry.file)
+    if as_json:
+        print_json({"schema": 1, "farmer": str(address.farmer), **row})
+        return
+    gone = f", gone on {_date(stated.gone_at_ms)}" if stated.state is ShardState.TRASH else ""
+    size, stored = format_size(stated.size_bytes), _date(stated.stored_at_ms)
+    say(f"{stated.shard}  {size}  stored {stored}  {stated.state.name.lower()}{gone}")
+
+
+def _shard_row(stated: Stated, file: str) -> dict[str, object]:
+    return {
+        "shard": str(stated.shard),
+        "size_bytes": stated.size_bytes,
+        "stored_at_ms": stated.stored_at_ms,
+        "state": stated.state.name.lower(),
+        "gone_at_ms": stated.gone_at_ms,
+        "file": file,
+    }
+
+
+def _contract_row(address: FarmerAddress, shown: ContractShown) -> dict[str, object]:
+    agreed, usage = shown.contract, shown.usage
+    return {
+        "farmer": str(address.farmer),
+        "addresses": list(address.addresses),
+        "contract": str(agreed.contract),
+        "stage": shown.stage.name.lower(),
+        "revision": agreed.revision,
+        "space_bytes": agreed.space_bytes,
+        "live_bytes": usage.live_bytes,
+        "trash_bytes": usage.trash_bytes,
+        "reserved_bytes": usage.reserved_bytes,
+        "shards": usage.shards,
+        "from_ms": agreed.from_ms,
+        "until_ms": agreed.until_ms,
+        "price": {
+            "currency": agreed.price.currency,
+            "stored_micros": agreed.price.stored_micros,
+            "served_micros": agreed.price.served_micros,
+        },
+    }
+
+
+def _contract_text(shown: ContractShown) -> str:
+    agreed, usage = shown.contract, shown.usage
+    used, space = format_size(usage.total_bytes), format_size(agreed.space_bytes)
+    lines = [
+        f"contract {agreed.contract}: {space} until {_date(agreed.until_ms)}, "
+        f"{shown.stage.name.lower()}",
+        f"{used} used by {usage.shards} shards, {format_size(usage.trash_bytes)} of it trash",
+    ]
+    price = agreed.price
+    if price.stored_micros or price.served_micros:
+        lines.append(
+            f"{price.stored_micros / 1e6:g} {price.currency} per TB and 30 days stored, "
+            f"{price.served_micros / 1e6:g} {price.currency} per TB retrieved"
+        )
+    return "\n".join(lines)
+
+
+def _date(time_ms: int) -> str:
+    try:
+        moment = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ms} ms"
+    return moment.strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,145 @@
+"""`renter audit`: what the receipts say is stored has to be proved, not what the farmer lists."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from farmer.cli.exits import FAILED, OK, CommandError
+from farmer.cli.renter_asking import ask
+from farmer.cli.terminal import ProgressLine, print_json, say, warn
+from farmer.client.auditing import Audited, Verdict
+from farmer.client.errors import ClientError, SourceChangedError, WrongBytesError
+from farmer.client.farmer import Farmer
+from farmer.client.home import Home
+from farmer.client.ledger import Entry
+from farmer.client.refusals import RefusedError
+from farmer.client.retrieving import Retrieval, Wanted
+from farmer.model.ids import NodeId
+
+
+class Nowhere(io.RawIOBase):
+    """A file that keeps nothing: a retrieve to it only checks."""
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer, as the base says
+        """Forget."""
+        return len(data)
+
+
+def audit(home: Home, options: argparse.Namespace) -> int:
+    """Audit; return 0 only if something was proved and nothing failed."""
+    verdicts: list[tuple[NodeId, Audited]] = []
+    errors: list[tuple[NodeId, str]] = []
+    for farmer, entries in _wanted(home, options).items():
+        try:
+            verdicts += [(farmer, one) for one in _audit_one(home, options, farmer, entries)]
+        except ClientError as error:
+            errors.append((farmer, str(error)))
+    return _tell(verdicts, errors, as_json=options.json)
+
+
+def _wanted(home: Home, options: argparse.Namespace) -> dict[NodeId, list[Entry]]:
+    if not options.shards:
+        return home.held(options.farmer)
+    held: dict[NodeId, list[Entry]] = {}
+    for text in options.shards:
+        shard = home.shard(text)
+        entry = home.entry(shard, options.farmer)
+        if entry is None:
+            raise CommandError(f"there is no receipt for {shard}, so nothing to hold a proof to")
+        if entry not in held.setdefault(entry.farmer, []):
+            held[entry.farmer].append(entry)
+    return held
+
+
+def _audit_one(
+    home: Home, options: argparse.Namespace, farmer_id: NodeId, entries: list[Entry]
+) -> list[Audited]:
+    """Audit what one farmer holds; raises `ClientError`."""
+    line = ProgressLine("auditing")
+
+    async def audited(farmer: Farmer) -> list[Audited]:
+        if options.full:
+            return [await _audit_full(farmer, entry, line) for entry in entries]
+        report = await farmer.audit([one.receipt for one in entries], options.samples)
+        return list(report.shards)
+
+    try:
+        return ask(home, home.farmer(str(farmer_id)), audited)
+    finally:
+        line.clear()
+
+
+async def _audit_full(farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
+    """Compare with our own file if it is still the same, else fetch the shard and check it."""
+    receipt = entry.receipt
+    try:
+        file = await farmer.door.run(_open, entry.file)
+    except OSError:
+        return await _fetched(farmer, entry, line)
+    try:
+        return await farmer.audit_full(receipt, file)
+    except SourceChangedError:
+        return await _fetched(farmer, entry, line)
+    except RefusedError as error:
+        return Audited(receipt.shard, Verdict.FAILED, str(error))
+    finally:
+        await farmer.door.run(file.close)
+
+
+async def _fetched(farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
+    receipt = entry.receipt
+    wanted = Wanted(receipt.shard, size_bytes=receipt.size_bytes)
+    try:
+        retrieval = Retrieval(wanted, cast(BinaryIO, Nowhere()))
+        await farmer.carry_out(retrieval, line.of(receipt.shard, receipt.size_bytes))
+    except (RefusedError, WrongBytesError) as error:
+        return Audited(receipt.shard, Verdict.FAILED, str(error))
+    return Audited(receipt.shard, Verdict.PASSED)
+
+
+def _open(name: str) -> BinaryIO:
+    path = Path(name)
+    if not name or not path.is_file():
+        raise FileNotFoundError(name)
+    return cast(BinaryIO, path.open("rb"))
+
+
+def _tell(
+    verdicts: list[tuple[NodeId, Audited]], errors: list[tuple[NodeId, str]], *, as_json: bool
+) -> int:
+    of = {kind: [one for one in verdicts if one[1].verdict is kind] for kind in Verdict}
+    passed, failed = of[Verdict.PASSED], of[Verdict.FAILED]
+    if as_json:
+        print_json(
+            {
+                "schema": 1,
+                "audited": len(passed) + len(failed),
+                "passed": len(passed),
+                "failed": len(failed),
+                "failures": [_row(*one) for one in failed],
+                "postponed": [_row(*one) for one in of[Verdict.POSTPONED]],
+                "errors": [{"farmer": str(who), "error": text} for who, text in errors],
+            }
+        )
+    else:
+        say(f"{len(passed) + len(failed)} audited, {len(passed)} passed, {len(failed)} failed")
+        for _, one in failed:
+            say(f"{one.shard}  FAILED: {one.reason}")
+        for _, one in of[Verdict.POSTPONED]:
+            say(f"{one.shard}  not audited: {one.reason}")
+    for who, text in errors:
+        warn(f"renter: farmer {who.short} could not be audited: {text}")
+    if not verdicts and not errors:
+        warn("renter: there is nothing to audit: no receipts; that is not a pass")
+    return OK if passed and not failed and not errors else FAILED
+
+
+def _row(farmer: NodeId, one: Audited) -> dict[str, str]:
+    return {"farmer": str(farmer), "shard": str(one.shard), "error": one.reason}

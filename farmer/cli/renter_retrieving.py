@@ -1,0 +1,146 @@
+"""`renter retrieve`: a file appears under its name only when its bytes are known to be right."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from farmer.cli.exits import OK, CommandError
+from farmer.cli.terminal import ProgressLine, print_json, warn
+from farmer.client import blocking
+from farmer.client.errors import ConnectionFailedError, ConnectionLostError
+from farmer.client.farmer import connect
+from farmer.client.home import Home
+from farmer.client.retrieving import Retrieval, Wanted
+from farmer.model.ids import ShardId
+
+
+class Draft:
+    """
+    The file beside the target that is written until all its bytes are checked.
+
+    Left behind only when the connection was lost for good: the next retrieve of the same
+    shard to the same target goes on from there.
+    """
+
+    def __init__(self, target: Path, shard: ShardId) -> None:
+        self._target = target
+        self._path = target.with_name(f".{target.name[:100]}.{shard.short}.part")
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        self.file = cast(BinaryIO, os.fdopen(descriptor, "r+b"))
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.file.close()
+            raise CommandError(f"{target} is being retrieved by another program") from error
+
+    def publish(self) -> None:
+        """Give the file its name, durably."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self._path.replace(self._target)
+        self.file.close()
+        directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._path.unlink(missing_ok=True)
+        self.file.close()
+
+
+def retrieve(home: Home, options: argparse.Namespace) -> int:
+    """Fetch a shard, or a part of it, to a file or to standard output."""
+    shard = home.shard(options.shard)
+    entry = home.entry(shard, options.farmer)
+    size_bytes = None if entry is None else entry.receipt.size_bytes
+    part = options.offset > 0 or options.length is not None
+    wanted = Wanted(shard, options.offset, options.length, part, size_bytes)
+    target = _target(options.output, shard, "" if entry is None else entry.file)
+    fetch = _Fetch(home, options, wanted)
+    if target is None:
+        fetch.to_stream(options.output)
+    else:
+        fetch.to_file(target)
+    if options.json and options.output != "-":
+        print_json({"schema": 1, "shard": str(shard), "file": str(target or options.output)})
+    return OK
+
+
+class _Fetch:
+    """One retrieve at the command line."""
+
+    def __init__(self, home: Home, options: argparse.Namespace, wanted: Wanted) -> None:
+        self._home = home
+        self._address = home.holder(wanted.shard, options.farmer)
+        self._wanted = wanted
+
+    def to_file(self, target: Path) -> None:
+        """Write beside the target and rename when all is checked."""
+        draft = Draft(target, self._wanted.shard)
+        try:
+            self._run(draft.file)
+        except (ConnectionLostError, ConnectionFailedError):
+            if self._is_resumable and draft.file.seek(0, os.SEEK_END):
+                warn("renter: what has arrived is kept; type the same again to go on")
+                draft.file.close()
+            else:
+                draft.discard()
+            raise
+        except BaseException:
+            draft.discard()
+            raise
+        draft.publish()
+
+    def to_stream(self, name: str) -> None:
+        """Keep the bytes aside until all are checked, then pass them on."""
+        with tempfile.TemporaryFile() as spool:
+            self._run(cast(BinaryIO, spool))
+            spool.seek(0)
+            if name == "-":
+                shutil.copyfileobj(spool, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+            else:
+                with Path(name).open("wb") as stream:
+                    shutil.copyfileobj(spool, stream)
+
+    @property
+    def _is_resumable(self) -> bool:
+        wanted = self._wanted
+        return wanted.size_bytes is not None and (wanted.offset, wanted.length) == (0, None)
+
+    def _run(self, file: BinaryIO) -> None:
+        line = ProgressLine("retrieving")
+        try:
+            blocking.run(lambda reactor: self._retrieve(file, line, reactor))
+        finally:
+            line.clear()
+
+    async def _retrieve(self, file: BinaryIO, line: ProgressLine, reactor: Any) -> None:  # noqa: ANN401 - a reactor is many interfaces at once
+        retrieval = Retrieval(self._wanted, file)
+        async with connect(self._address, self._home.identity, reactor) as farmer:
+            if self._is_resumable:
+                await farmer.door.run(retrieval.adopt, file)
+            await farmer.carry_out(retrieval, line.of("shard"))
+            await farmer.door.run(file.flush)
+
+
+def _target(output: str, shard: ShardId, stored_from: str) -> Path | None:
+    """Return the file to appear, or None for what is no regular file: a pipe, a device."""
+    if output == "-":
+        return None
+    path = Path(output)
+    if path.is_dir():
+        return path / (Path(stored_from).name or str(shard))
+    if path.exists() and not path.is_file():
+        return None
+    return path.resolve()

@@ -1,0 +1,143 @@
+"""`renter store`: many files over a few connections, one row for each, whatever happens."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+from twisted.internet.defer import DeferredSemaphore, gatherResults
+
+from farmer.cli.exits import FAILED, OK
+from farmer.cli.terminal import ProgressLine, print_json, say, warn
+from farmer.client import blocking
+from farmer.client.errors import ClientError, ConnectionFailedError
+from farmer.client.farmer import Farmer, connect
+from farmer.client.home import Home
+from farmer.client.limits import SESSIONS_MAX
+from farmer.model.contract import Receipt
+from farmer.model.ids import ShardId
+from farmer.units import format_size
+
+_AS_THEY_ARE: Final = (
+    "renter: files are stored as they are, and the farmer can read them: encrypt what is "
+    "private first (this is said once)"
+)
+
+
+@dataclass(slots=True)
+class Row:
+    """What became of one file."""
+
+    file: str
+    shard: ShardId | None = None
+    size_bytes: int | None = None
+    error: str | None = "not tried"
+
+    def as_json(self) -> dict[str, object]:
+        """Return the row that other programs read."""
+        return {
+            "file": self.file,
+            "shard": None if self.shard is None else str(self.shard),
+            "size_bytes": self.size_bytes,
+            "stored": self.error is None,
+            "error": self.error,
+        }
+
+
+def store(home: Home, options: argparse.Namespace) -> int:
+    """Store the files; return 1 if any was not stored."""
+    if home.ledger.tell_once("stored as they are"):
+        warn(_AS_THEY_ARE)
+    line = ProgressLine("storing")
+    try:
+        rows = blocking.run(lambda reactor: _store_all(home, options, line, reactor))
+    finally:
+        line.clear()
+    if options.json:
+        print_json([row.as_json() for row in rows])
+    else:
+        for row in rows:
+            _show(row)
+    return OK if all(row.error is None for row in rows) else FAILED
+
+
+async def _store_all(
+    home: Home,
+    options: argparse.Namespace,
+    line: ProgressLine,
+    reactor: Any,  # noqa: ANN401 - a reactor is many interfaces at once
+) -> list[Row]:
+    address = home.farmer(options.farmer)
+    gate = DeferredSemaphore(SESSIONS_MAX)
+    async with connect(address, home.identity, reactor) as farmer:
+        storing = _Storing(home, farmer, line)
+        return await gatherResults(
+            [gate.run(storing.one, Row(file)) for file in options.files], consumeErrors=True
+        )
+
+
+class _Storing:
+    """The stores of one call."""
+
+    def __init__(self, home: Home, farmer: Farmer, line: ProgressLine) -> None:
+        self._home = home
+        self._farmer = farmer
+        self._line = line
+        self._unreachable: ConnectionFailedError | None = None
+
+    async def one(self, row: Row) -> Row:
+        """Store one file and return its row; all that can go wrong stands in there."""
+        try:
+            await self._store(row)
+            row.error = None
+        except ConnectionFailedError as error:
+            # The others would wait for the same silence, one after the other.
+            self._unreachable = error
+            row.error = str(error)
+        except ClientError as error:
+            row.error = str(error)
+        except OSError as error:
+            row.error = error.strerror or str(error)
+        return row
+
+    async def _store(self, row: Row) -> None:
+        door = self._farmer.door
+        file = await door.run(_open, row.file)
+        try:
+            source = await self._farmer.hash(file)
+            row.shard, row.size_bytes = source.shard, source.size_bytes
+            if self._unreachable is not None:
+                raise self._unreachable
+            progress = self._line.of(id(row), source.size_bytes)
+            receipt = await self._farmer.store_hashed(source, progress)
+            await door.run(self._keep, receipt, row.file)
+        finally:
+            await door.run(file.close)
+
+    def _keep(self, receipt: Receipt, name: str) -> None:
+        path = "" if name == "-" else str(Path(name).absolute())
+        self._home.ledger.keep(self._farmer.node_id, receipt, path)
+
+
+def _open(name: str) -> BinaryIO:
+    """Open a file for reading twice; one that cannot seek is copied first.  Blocking."""
+    file = sys.stdin.buffer if name == "-" else cast(BinaryIO, Path(name).open("rb"))  # noqa: SIM115 - the caller closes it
+    if file.seekable():
+        return file
+    with file:
+        spooled = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+        shutil.copyfileobj(file, spooled)
+    spooled.seek(0)
+    return spooled
+
+
+def _show(row: Row) -> None:
+    if row.error is None:
+        say(f"{row.shard}  {format_size(row.size_bytes or 0)}  {row.file}")
+    else:
+        warn(f"renter: {row.file} was not stored: {row.error}")

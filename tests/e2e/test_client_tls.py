@@ -1,0 +1,298 @@
+"""Client and `renter` over a real socket and real TLS, against a farmer in memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from farmer.cli.renter import main
+from farmer.client import blocking, refusals
+from farmer.client.auditing import Verdict
+from farmer.client.errors import ConnectionFailedError, WrongFarmerError
+from farmer.identity.keys import Identity
+from farmer.identity.signing import format_link, make_invite
+from farmer.identity.tls import farmer_side
+from farmer.model.contract import InviteLink, Offer
+from farmer.model.ids import InviteSerial, ShardId
+from farmer.protocol.messages import Send, Type
+from tests.client.fake_farmer import FakeFarmer, Talk, shard_of
+
+MIB = 1024 * 1024
+
+
+class Served:
+    """A fake farmer that listens on loopback, and the home of its renter."""
+
+    def __init__(self, home: Path):
+        self.home = home
+        self.fake = FakeFarmer(Identity.create(home))
+        offer = Offer(space_bytes=1, duration_ms=1, created_at_ms=1, expires_at_ms=2)
+        self.invite = make_invite(self.fake.identity, InviteSerial(bytes(16)), offer)
+        self.port = None
+
+    def __enter__(self):
+        blocking.run(self._listen)
+        return self
+
+    def __exit__(self, *_):
+        blocking.run(self._stop)
+
+    async def _listen(self, reactor):
+        talks = Factory.forProtocol(lambda: Talk(self.fake))
+        tls = TLSMemoryBIOFactory(farmer_side(self.fake.identity), False, talks, reactor)
+        self.port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(tls)
+        self.address = f"127.0.0.1:{self.port.getHost().port}"
+
+    async def _stop(self, _reactor):
+        await self.port.stopListening()
+        for talk in self.fake.talks:
+            if not talk.lost:
+                talk.cut()
+
+    @property
+    def link(self) -> str:
+        node_id = self.fake.identity.node_id
+        return format_link(
+            InviteLink(farmer=node_id, addresses=(self.address,), invite=self.invite)
+        )
+
+    def connect(self):
+        return blocking.connect(self.link, self.fake.renter)
+
+    def renter(self, *words: str) -> int:
+        return main(["--home", str(self.home), *words])
+
+
+@pytest.fixture
+def served(tmp_path):
+    with Served(tmp_path / "home") as farmer:
+        yield farmer
+
+
+@pytest.fixture
+def joined(served):
+    assert served.renter("join", served.link) == 0
+    return served
+
+
+def test_what_is_stored_over_tls_comes_back_and_is_proved(served, tmp_path):
+    content = random.Random(1).randbytes(20 * MIB + 17)
+    (tmp_path / "file").write_bytes(content)
+    with served.connect() as farmer:
+        receipt = farmer.store(tmp_path / "file")
+        back = io.BytesIO()
+        farmer.retrieve(receipt.shard, back)
+        part = io.BytesIO()
+        farmer.retrieve(receipt.shard, part, 5_000_001, 100_000, proved=True)
+        report = farmer.audit([receipt])
+        listed = [entry.shard for entry in farmer.list()]
+    assert back.getvalue() == content
+    assert part.getvalue() == content[5_000_001:5_100_001]
+    assert report.is_pass
+    assert listed == [receipt.shard]
+
+
+def test_a_refusal_is_an_exception_in_the_calling_thread(served):
+    with served.connect() as farmer, pytest.raises(refusals.NotFoundError):
+        farmer.stat(ShardId(bytes(32)))
+
+
+def test_another_key_at_the_farmers_address_is_told_nothing(served):
+    other = Identity.of_key(Ed25519PrivateKey.generate()).node_id
+    with (
+        blocking.connect(f"{other}@{served.address}", served.fake.renter) as farmer,
+        pytest.raises(WrongFarmerError),
+    ):
+        farmer.ping()
+    assert served.fake.asked == []
+
+
+def test_nobody_at_the_address_is_told_at_once(served):
+    node_id = served.fake.identity.node_id
+    with (
+        blocking.connect(f"{node_id}@127.0.0.1:1", served.fake.renter) as farmer,
+        pytest.raises(ConnectionFailedError, match=r"127\.0\.0\.1:1"),
+    ):
+        farmer.ping()
+
+
+def test_a_lost_connection_in_mid_store_is_made_again_and_the_store_goes_on(served):
+    content = random.Random(2).randbytes(8 * MIB)
+    cuts = [3]
+
+    def cut_once(talk):
+        if cuts and len(talk.open[2]) > cuts[0] * MIB:
+            cuts.pop()
+            talk.cut()
+
+    served.fake.on_data = cut_once
+    with served.connect() as farmer:
+        receipt = farmer.store(io.BytesIO(content))
+    assert served.fake.shards[receipt.shard] == content
+    assert len(served.fake.talks) == 2
+
+
+def test_the_command_line_stores_audits_and_brings_back(joined, tmp_path, capsys):
+    capsys.readouterr()
+    files = []
+    for number, size in enumerate((0, 1, 70_000, 3 * MIB + 1)):
+        path = tmp_path / f"file {number}"
+        path.write_bytes(random.Random(number).randbytes(size))
+        files.append(path)
+    assert joined.renter("store", *map(str, files), "--json") == 0
+    out, err = capsys.readouterr()
+    rows = json.loads(out)
+    assert "as they are" in err
+    assert [row["file"] for row in rows] == [str(path) for path in files]
+    assert [row["stored"] for row in rows] == [True] * 4
+    assert [row["error"] for row in rows] == [None] * 4
+    assert joined.renter("audit", "--all", "--json") == 0
+    audit = json.loads(capsys.readouterr().out)
+    assert (audit["audited"], audit["passed"], audit["failed"]) == (4, 4, 0)
+    for row, path in zip(rows, files, strict=True):
+        assert joined.renter("retrieve", row["shard"], "-o", str(tmp_path / "back")) == 0
+        assert (tmp_path / "back").read_bytes() == path.read_bytes()
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_that_bytes_are_stored_as_they_are_is_said_once(joined, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"1")
+    joined.renter("store", str(tmp_path / "file"))
+    assert "as they are" in capsys.readouterr().err
+    joined.renter("store", str(tmp_path / "file"))
+    assert "as they are" not in capsys.readouterr().err
+
+
+def test_every_file_has_its_row_also_when_some_fail(joined, tmp_path, capsys):
+    capsys.readouterr()
+    (tmp_path / "good").write_bytes(b"good")
+    words = (str(tmp_path / "absent"), str(tmp_path), str(tmp_path / "good"))
+    assert joined.renter("store", *words, "--json") == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["stored"] for row in rows] == [False, False, True]
+    assert all(row["error"] for row in rows[:2])
+
+
+def test_an_audit_of_all_finds_what_the_farmer_no_longer_has(joined, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    joined.fake.shards.clear()
+    capsys.readouterr()
+    assert joined.renter("audit", "--all", "--json") == 1
+    audit = json.loads(capsys.readouterr().out)
+    assert (audit["audited"], audit["passed"], audit["failed"]) == (1, 0, 1)
+    assert audit["failures"][0]["shard"] == str(shard_of(b"precious"))
+    assert "NOT_FOUND" in audit["failures"][0]["error"]
+
+
+def test_auditing_nothing_fails_and_says_so(joined, capsys):
+    assert joined.renter("audit", "--all") == 1
+    assert "not a pass" in capsys.readouterr().err
+
+
+def test_a_full_audit_uses_the_file_or_else_fetches_the_shard(joined, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    assert joined.renter("audit", "--full") == 0
+    assert "Retrieve" not in [type(one).__name__ for one in joined.fake.asked]
+    (tmp_path / "file").write_bytes(b"changed")
+    assert joined.renter("audit", "--full") == 0
+    assert "Retrieve" in [type(one).__name__ for one in joined.fake.asked]
+    joined.fake.shards[shard_of(b"precious")] = b"precioux"
+    capsys.readouterr()
+    assert joined.renter("audit", "--full", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["failed"] == 1
+
+
+def test_deleted_shards_are_not_audited_until_undeleted(joined, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    prefix = str(shard_of(b"precious"))[:8]
+    assert joined.renter("delete", prefix) == 0
+    assert joined.renter("audit", "--all") == 1
+    assert joined.renter("undelete", prefix) == 0
+    assert joined.renter("audit", "--all") == 0
+    capsys.readouterr()
+    assert joined.renter("list", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in listed["shards"]] == [str(tmp_path / "file")]
+    assert listed["missing"] == []
+
+
+def test_a_refused_retrieve_names_the_refusal_and_leaves_nothing(joined, tmp_path, capsys):
+    before = sorted(tmp_path.iterdir())
+    assert joined.renter("retrieve", "ab" * 32, "-o", str(tmp_path / "back")) == 1
+    assert "NOT_FOUND" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_wrong_bytes_never_get_the_targets_name(joined, tmp_path, capsys):
+    (tmp_path / "back").write_bytes(b"older")
+    joined.fake.shards[shard_of(b"right")] = b"wrong"
+    assert joined.renter("retrieve", str(shard_of(b"right")), "-o", str(tmp_path / "back")) == 1
+    assert "shard id names" in capsys.readouterr().err
+    assert (tmp_path / "back").read_bytes() == b"older"
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_standard_output_gets_only_checked_bytes(joined, capfdbinary):
+    capfdbinary.readouterr()
+    joined.fake.shards[shard_of(b"right")] = b"wrong"
+    assert joined.renter("retrieve", str(shard_of(b"right"))) == 1
+    assert capfdbinary.readouterr().out == b""
+    joined.fake.shards[shard_of(b"right")] = b"right"
+    assert joined.renter("retrieve", str(shard_of(b"right"))) == 0
+    assert capfdbinary.readouterr().out == b"right"
+
+
+def test_a_retrieve_that_lost_its_farmer_is_gone_on_with(joined, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("farmer.client.retries.RETRY_DELAYS_S", ())
+    content = random.Random(3).randbytes(4 * MIB)
+    (tmp_path / "file").write_bytes(content)
+    joined.renter("store", str(tmp_path / "file"))
+    shard = shard_of(content)
+
+    def half(talk, asked):
+        talk.send(Send(len(content), asked.offset, len(content) - asked.offset))
+        talk.data(content[asked.offset : 2 * MIB])
+        talk.transport.loseConnection()
+
+    joined.fake.script[Type.RETRIEVE] = half
+    assert joined.renter("retrieve", str(shard), "-o", str(tmp_path / "back")) == 1
+    assert "go on" in capsys.readouterr().err
+    joined.fake.script.clear()
+    assert joined.renter("retrieve", str(shard), "-o", str(tmp_path / "back")) == 0
+    assert (tmp_path / "back").read_bytes() == content
+    assert joined.fake.asked[-1].offset == 2 * MIB
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_what_is_no_invite_or_shard_is_a_usage_error(joined, capsys):
+    assert joined.renter("join", "http://example.org") == 2
+    assert "farmer://" in capsys.readouterr().err
+    assert joined.renter("stat", "xyz") == 2
+
+
+def test_contract_ping_and_stat_are_shown_to_people_and_programs(joined, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    capsys.readouterr()
+    for words in (("contract",), ("ping",), ("stat", str(shard_of(b"precious"))), ("list",)):
+        assert joined.renter(*words) == 0
+        assert capsys.readouterr().out
+        assert joined.renter(*words, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["schema"] == 1
+
+
+def test_a_full_audit_over_the_api_tells_changed_files(served):
+    with served.connect() as farmer:
+        receipt = farmer.store(io.BytesIO(b"precious"))
+        assert farmer.audit_full(receipt, io.BytesIO(b"precious")).verdict is Verdict.PASSED
