@@ -125,7 +125,7 @@ def _add_renting(verbs: Verbs) -> None:
         verb = _add(contracts, name, what, f"owner_rent:contract_{name}", json=True)
         verb.add_argument("contract", metavar="CONTRACT", help="its id, or the first 8 digits")
         if name == "extend":
-            _add_duration(verb, "--for", "by how much, like 30d", default="0s")
+            _add_duration(verb, "--for", "by how much, like 30d", required=True)
             verb.add_argument("--space", type=_size, metavar="SIZE", help="and to how much space")
 
 
@@ -169,10 +169,10 @@ def _add(
 
 
 def _add_duration(
-    verb: argparse.ArgumentParser, flag: str, what: str, default: str | None = None
+    verb: argparse.ArgumentParser, flag: str, what: str, *, required: bool = False
 ) -> None:
     verb.add_argument(
-        flag, type=_duration, metavar="DURATION", dest="duration", default=default, help=what
+        flag, type=_duration, metavar="DURATION", dest="duration", required=required, help=what
     )
 
 

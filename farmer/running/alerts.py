@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
 
 from twisted.logger import Logger
 
@@ -24,18 +25,19 @@ class AlertBoard:
         standing = [alert for group in self._standing.values() for alert in group.values()]
         return tuple(sorted(standing, key=lambda alert: (alert.since_ms, alert.name)))
 
-    def report(self, source: str, found: Iterable[tuple[str, str, str]]) -> None:
+    def report(self, source: str, *found: Alert) -> None:
         """
-        Replace all that *source* reported before by *found*: name, message, command.
+        Replace all that *source* reported before by *found*.
 
-        Two of one name are two conditions if their commands differ (one for each volume).
+        An alert that does not know since when it stands, 0, began when it was first
+        reported.  Each source has at most one of a name.
         """
         before = self._standing.get(source, {})
         after = {}
-        for name, message, command in found:
-            key = f"{name} {command}"
+        for alert in found:
+            key = alert.name
             since_ms = before[key].since_ms if key in before else self._now_ms()
-            after[key] = Alert(name=name, since_ms=since_ms, message=message, command=command)
+            after[key] = replace(alert, since_ms=alert.since_ms or since_ms)
         self._standing[source] = after
         for key in after.keys() - before.keys():
             alert = after[key]

@@ -131,7 +131,7 @@ class OwnerDesk:
 
     def _withdraw(self, words: dict[str, Any]) -> dict[str, Any]:
         known = [serial for serial, _ in self._book.open_invites()]
-        serial = _chosen(words["serial"], known, "open invite", "farmer invite list")
+        serial = _chosen(str(words["serial"]), known, "open invite", "farmer invite list")
         self._book.withdraw(serial)
         return {"serial": str(serial)}
 
@@ -143,7 +143,12 @@ class OwnerDesk:
 
     def _extend(self, words: dict[str, Any]) -> dict[str, Any]:
         chosen = self._named(words)
-        self._book.extend(chosen, words["for_ms"], words.get("space_bytes"))
+        self._book.extend(
+            chosen,
+            words["for_ms"],
+            words.get("space_bytes"),
+            capacity_bytes=self.terms.capacity_bytes(),
+        )
         return self._shown(chosen)
 
     def _end(self, words: dict[str, Any]) -> dict[str, Any]:
@@ -156,8 +161,8 @@ class OwnerDesk:
         return {"now_ms": self._now_ms()}
 
     def _named(self, words: dict[str, Any]) -> ContractId:
-        known = [contract.contract for contract, _ in self._book.contracts()]
-        return _chosen(words["contract"], known, "contract", "farmer contract list")
+        known: list[ContractId] = [contract.contract for contract, _ in self._book.contracts()]
+        return _chosen(str(words["contract"]), known, "contract", "farmer contract list")
 
     def _shown(self, chosen: ContractId) -> dict[str, Any]:
         rows = self._book.contracts()

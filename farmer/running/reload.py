@@ -8,6 +8,7 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
+from farmer.model.status import Alert
 from farmer.running.alerts import AlertBoard
 from farmer.running.home import Home
 from farmer.running.notify import ServiceNotifier
@@ -80,7 +81,10 @@ class Reloader:
             f"the settings have {len(error.faults)} mistake(s), the first: {error.faults[0]}; "
             "the farmer goes on with those from before"
         )
-        self._board.report("settings", [("SettingsBad", message, "farmer config check")])
+        self._board.report(
+            "settings",
+            Alert(name="SettingsBad", since_ms=0, message=message, command="farmer config check"),
+        )
         self._reloaded(good=False)
 
     async def _take(self, settings: Settings) -> None:
@@ -88,7 +92,7 @@ class Reloader:
         waiting = changes(self._started, settings).restart
         await self._apply(settings)
         self._current = settings
-        self._board.report("settings", [])
+        self._board.report("settings")
         self._reloaded(good=True)
         self.log.info("settings read again; changed: {names}", names=", ".join(live) or "nothing")
         if waiting:

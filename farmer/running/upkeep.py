@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from farmer.model.contract import ContractStage
+from farmer.model.status import Alert
 from farmer.node.chores import Chore
 from farmer.node.ports import Disk
 from farmer.node.tasks import Tasks
@@ -85,13 +86,14 @@ class Upkeep:
         now_ms, monotonic_s = self._clocks.now_ms(), self._clocks.monotonic_s()
         await self._disk.run(self._book.clock.tick, now_ms, monotonic_s)
         doubt = self._book.clock.doubt
-        alerts = [("ClockSuspicious", doubt, "farmer clock confirm")] if doubt else []
-        self._overview.board.report("clock", alerts)
+        command = "farmer clock confirm"
+        alert = Alert(name="ClockSuspicious", since_ms=0, message=doubt, command=command)
+        self._overview.board.report("clock", *([alert] if doubt else []))
 
     async def sweep(self) -> None:
         """Move ended contracts on, empty the trash; not while the clock is doubtful."""
-        if self._book.clock.doubt:
-            self.log.info("no sweep while the clock is doubtful")
+        if not self._book.clock.trusted:
+            self.log.info("no sweep while the clock is in doubt")
             return
         now_ms = self._clocks.now_ms()
         gone = await self._disk.run(self._book.advance, now_ms)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from farmer.model.status import Alert
 from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
 from farmer.running.files import read_json, write_json, write_whole
@@ -86,13 +87,18 @@ def test_alerts_stand_until_they_clear() -> None:
     """The first time is kept, the words may change, sources do not disturb each other."""
     now = iter(range(100, 200, 10))
     board = AlertBoard(lambda: next(now))
-    board.report("clock", [("ClockSuspicious", "an hour back", "farmer clock confirm")])
-    board.report("volumes", [("VolumeGone", "a", "look at a"), ("VolumeGone", "b", "look at b")])
-    board.report("clock", [("ClockSuspicious", "two hours back", "farmer clock confirm")])
-    shown = [(alert.since_ms, alert.message) for alert in board.alerts]
-    assert shown == [(100, "two hours back"), (110, "a"), (120, "b")]
-    board.report("clock", [])
-    assert [alert.name for alert in board.alerts] == ["VolumeGone", "VolumeGone"]
+    board.report("clock", alert("ClockSuspicious", "an hour back"))
+    board.report("volume a", alert("VolumeGone", "a"))
+    board.report("volume b", alert("VolumeGone", "b", since_ms=7))
+    board.report("clock", alert("ClockSuspicious", "two hours back"))
+    shown = [(one.since_ms, one.message) for one in board.alerts]
+    assert shown == [(7, "b"), (100, "two hours back"), (110, "a")]
+    board.report("clock")
+    assert [one.name for one in board.alerts] == ["VolumeGone", "VolumeGone"]
+
+
+def alert(name: str, message: str, since_ms: int = 0) -> Alert:
+    return Alert(name=name, since_ms=since_ms, message=message)
 
 
 def settings_of(text: str) -> Settings:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from farmer.running.files import write_json
 from farmer.running.home import Home
 from farmer.running.volumes import (
     SMALL_QUOTA_BYTES,
@@ -32,7 +33,7 @@ def test_without_settings_one_small_volume_in_the_home(home: Home) -> None:
     assert plan.new
     assert VOLUME_BYTES_MIN <= plan.quota_bytes <= SMALL_QUOTA_BYTES
     remember(home, [plan])
-    (home.state / "volumes.json").write_text('{"made": {"%s": 70000000}}' % home.volume)
+    write_json(home.state / "volumes.json", {"made": {str(home.volume): 70_000_000}})
     [again] = plan_volumes(home, DEFAULTS)
     assert (again.new, again.quota_bytes) == (False, 70_000_000)
 

@@ -1,0 +1,156 @@
+"""The owner's commands on a real farmer: reload, contracts, stop and start."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.daemon import Daemon, Renter
+
+PATIENCE_S = 10.0
+
+
+def eventually(truth: Callable[[], bool]) -> None:
+    """Wait for what another process will do soon."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not truth():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
+
+
+def ask(daemon: Daemon, *words: str) -> Any:
+    outcome = daemon.call(*words, "--json")
+    assert outcome.returncode == 0, outcome.stderr
+    return json.loads(outcome.stdout)
+
+
+def hang_up(daemon: Daemon) -> None:
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+
+
+def test_a_reload_applies_what_it_can(daemon: Daemon) -> None:
+    """Name, quota and addresses change at once; the port is named as waiting for a restart."""
+    text = (daemon.home / "farmer.yaml").read_text()
+    changed = text.replace('"test"', '"attic"').replace("1GB", "2GB")
+    changed = changed.replace("listen:", "announce: farmer.example:4646\nlisten:")
+    changed = changed.replace('page: "127.0.0.1:0"', 'page: "127.0.0.1:1"')
+    (daemon.home / "farmer.yaml").write_text(changed)
+
+    hang_up(daemon)
+
+    eventually(lambda: daemon.status()["name"] == "attic")
+    status = daemon.status()
+    assert status["volumes"][0]["quota_bytes"] == 2 * 10**9
+    assert status["announce"] == ["farmer.example:4646"]
+    assert "@farmer.example:4646/" in daemon.invite()
+    eventually(lambda: "wait for a restart: listen.page" in daemon.logs.read_text())
+
+
+def test_a_bad_reload_changes_nothing_and_is_shown(daemon: Daemon) -> None:
+    """The old settings go on, an alert says which line is wrong, and it clears."""
+    settings = daemon.home / "farmer.yaml"
+    text = settings.read_text()
+    settings.write_text(text + "nmae: x\n")
+    hang_up(daemon)
+    eventually(lambda: bool(daemon.status()["alerts"]))
+
+    status = daemon.status()
+
+    assert status["state"] == "degraded"
+    [alert] = status["alerts"]
+    assert 'unknown key "nmae", did you mean "name"?' in alert["message"]
+    assert daemon.call("status").returncode == 4
+    assert daemon.call(*alert["command"].split()[1:]).returncode == 78
+    settings.write_text(text)
+    hang_up(daemon)
+    eventually(lambda: daemon.call("status").returncode == 0)
+
+
+def test_contracts_and_invites_go_through_the_running_farmer(
+    daemon: Daemon, renter: Renter
+) -> None:
+    """List, extend, end; list and withdraw."""
+    [row] = ask(daemon, "contract", "list")["contracts"]
+    assert row["stage"] == "active"
+    longer = ask(daemon, "contract", "extend", row["contract"][:8], "--for", "30d")["contract"]
+    assert longer["until_ms"] == row["until_ms"] + 30 * 86_400_000
+    assert ask(daemon, "contract", "end", row["contract"])["contract"]["stage"] == "grace"
+    assert "CONTRACT_ENDED" in renter.call("store", str(daemon.logs)).stderr
+
+    made = ask(daemon, "invite", "--space", "10MB", "--for", "1d")
+    assert ask(daemon, "invite", "list")["invites"][0]["invite"] == made["invite"]
+    assert daemon.status()["open_invites"] == 1
+    assert daemon.call("invite", "withdraw", made["serial"]).returncode == 0
+    assert daemon.status()["open_invites"] == 0
+    assert "InviteUnknown" in (told := renter.call("join", made["invite"]).stderr) or (
+        "INVITE_UNKNOWN" in told
+    )
+    too_much = daemon.call("invite", "--space", "5GB", "--for", "1d")
+    assert too_much.returncode == 1
+    assert "not yet promised" in too_much.stderr
+
+
+def test_an_invite_made_while_the_farmer_is_stopped(daemon: Daemon, tmp_path: Path) -> None:
+    """Without a daemon the command takes the lock and does it itself."""
+    daemon.stop()
+    settings = daemon.home / "farmer.yaml"
+    no_address = daemon.call("invite", "--space", "10MB", "--for", "1d")
+    assert "start the farmer, or set announce" in no_address.stderr
+    settings.write_text(settings.read_text() + "announce: farmer.example:4646\n")
+    made = ask(daemon, "invite", "--space", "10MB", "--for", "1d")
+    daemon.start()
+    assert ask(daemon, "invite", "list")["invites"][0]["serial"] == made["serial"]
+
+
+def test_an_orderly_stop_leaves_a_clean_mark(daemon: Daemon) -> None:
+    """And kill -9 does not."""
+    assert daemon.status()["clean_start"]
+    daemon.stop()
+    daemon.start()
+    assert daemon.status()["clean_start"]
+    daemon.kill()
+    daemon.start()
+    assert not daemon.status()["clean_start"]
+
+
+def test_the_control_socket_is_the_owners_alone(daemon: Daemon) -> None:
+    path = Path(json.loads((daemon.home / "run.json").read_text())["control"])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_metrics_and_volumes_from_the_command_line(daemon: Daemon) -> None:
+    assert "farmer_volume_quota_bytes" in daemon.call("metrics").stdout
+    [volume] = ask(daemon, "volume", "list")["volumes"]
+    assert volume["path"] == str(daemon.volume)
+    assert str(daemon.volume) in daemon.call("volume", "list").stdout
+    shown = ask(daemon, "identity", "show")
+    assert shown["node_id"] == daemon.status()["node_id"]
+
+
+def test_another_volume_after_a_restart(daemon: Daemon, tmp_path: Path) -> None:
+    added = daemon.call("volume", "add", f"{tmp_path / 'second'}=100MB")
+    assert added.returncode == 0, added.stderr
+    again = daemon.call("volume", "add", f"{tmp_path / 'second'}=100MB")
+    assert again.returncode == 78
+    daemon.stop()
+    daemon.start()
+    paths = [volume["path"] for volume in daemon.status()["volumes"]]
+    assert paths == [str(daemon.volume), str(tmp_path / "second")]
+    rebuilt = daemon.call("volume", "rebuild", paths[1])
+    assert "stop the farmer first" in rebuilt.stderr
+
+
+def test_init_never_overwrites(daemon: Daemon, tmp_path: Path) -> None:
+    before = (daemon.home / "farmer.yaml").read_bytes()
+    again = daemon.call("init", "--yes", "--volume", f"{tmp_path / 'other'}=100MB")
+    assert again.returncode == 1
+    assert "never overwritten" in again.stderr
+    assert (daemon.home / "farmer.yaml").read_bytes() == before
+    assert not (tmp_path / "other").exists()
