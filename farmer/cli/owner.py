@@ -50,6 +50,7 @@ def _translated(error: Exception) -> int:
     from farmer.identity.keys import IdentityError
     from farmer.running.locks import HomeLockedError
     from farmer.settings.loader import SettingsError
+    from farmer.storage.directory import VolumeSetupError
     from farmer.storage.errors import StorageError
 
     match error:
@@ -60,8 +61,8 @@ def _translated(error: Exception) -> int:
             return _fail(f"{mistakes} in the settings", exits.BAD_SETTINGS)
         case HomeLockedError():
             return _fail(f"{error}: a farmer runs there already, or is being changed", 1)
-        case IdentityError() | StorageError() | ValueError():
-            return _fail(str(error), exits.FAILED)
+        case IdentityError() | StorageError() | VolumeSetupError() | ValueError():
+            return _fail(str(error) or type(error).__name__, exits.FAILED)
         case OSError():
             return _fail(f"{error.strerror or error}: {error.filename or ''}", exits.FAILED)
     raise error
