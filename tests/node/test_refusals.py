@@ -15,8 +15,8 @@ from farmer.protocol.refusals import Refusal, Refused
 from farmer.storage import errors
 from farmer.storage.errors import StorageError
 
-NEVER_ON_THE_WIRE = {"OvercommitError"}
-"""What only the owner's own verbs raise."""
+NEVER_ON_THE_WIRE = {"OvercommitError", "BookDamagedError", "BookForeignError"}
+"""What only the owner's own verbs and the start raise."""
 
 
 def all_kinds() -> list[type[StorageError]]:
