@@ -7,7 +7,6 @@ What is started is stopped in reverse order.
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -45,6 +44,7 @@ from farmer.running.greeting import greeting
 from farmer.running.home import Home
 from farmer.running.notify import ServiceNotifier
 from farmer.running.overview import Overview
+from farmer.running.process import allow_many_sessions, say
 from farmer.running.reload import Reloader, load_again
 from farmer.running.signals import Signals
 from farmer.running.stores import Stores, open_stores
@@ -65,9 +65,6 @@ reactor.seconds = time.monotonic
 
 PAGE_BACKLOG: Final = 16
 
-DESCRIPTORS: Final = 8192
-"""Sessions, one file each that they read, segments: some two thousand at worst."""
-
 
 class CannotServeError(Exception):
     """The farmer cannot start: what happened, what it means, what to do."""
@@ -86,7 +83,7 @@ def serve(home: Home, settings: Settings, environ: Mapping[str, str]) -> int:
         CannotServeError: before anything was served.
 
     """
-    _allow_many_sessions()
+    allow_many_sessions()
     writer = LogWriter(stderr_writer, _style(settings, environ))
     writer.level = settings.log.level
     begin_logging(writer)
@@ -296,7 +293,7 @@ class RunningFarmer:
         self._overview.serving = True
         addresses, page = " ".join(self._overview.listen), f"http://{self._overview.page}/"
         for line in (*self._greeting, f"ready {addresses} page {page}"):
-            _say(line)
+            say(line)
         self._notifier.ready(f"serving on {addresses}")
         self.log.info("serving on {addresses}, page {page}", addresses=addresses, page=page)
 
@@ -352,21 +349,6 @@ def listening_service(farm: Farm, settings: Settings) -> FarmerService:
 def page_hosts(host: str) -> tuple[str, ...]:
     """Return the names under which the owner may call the page that listens on *host*."""
     return ("*",) if host in ("0.0.0.0", "::") else (host,)  # noqa: S104  # compared
-
-
-def _say(line: str) -> None:
-    """Print for whoever started us; nobody may be listening any more."""
-    try:
-        print(line, flush=True)
-    except (OSError, ValueError):
-        pass
-
-
-def _allow_many_sessions() -> None:
-    """Take as many descriptors as the system gives: sessions, segments and databases add up."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))
 
 
 def _label_sets() -> LabelSets:

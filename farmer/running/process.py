@@ -1,0 +1,24 @@
+"""The process as the system sees it: descriptors and standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from typing import Final
+
+DESCRIPTORS: Final = 8192
+"""Sessions, one file each that they read, segments: some two thousand at worst."""
+
+
+def allow_many_sessions() -> None:
+    """Take more file descriptors than the usual 1024, as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def say(line: str) -> None:
+    """Print for whoever started us; nobody may be listening any more."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, flush=True)
