@@ -337,6 +337,20 @@ def test_requests_may_run_ahead_of_their_answers() -> None:
     assert renter.state is State.PINGING
 
 
+def test_a_request_waits_for_the_whole_answer_before_it() -> None:
+    renter, farmer = pair()
+    farmer.receive(renter.send(m.Retrieve(SHARD, 0, 6, proved=False)) + renter.send(m.Ping(1)))
+    assert isinstance(farmer.next_event(), m.Retrieve)
+    answer = [farmer.send(m.Send(6, 0, 6)), farmer.send_data(b"abc"), farmer.send_data(b"def")]
+    for frame in answer:
+        renter.receive(frame)
+        assert len(events_of(renter)) == 1
+        assert renter.state is State.SENDING
+    renter.receive(farmer.send(m.End()))
+    assert events_of(renter) == [m.End()]
+    assert renter.state is State.PINGING
+
+
 def test_nothing_follows_a_store_that_is_not_answered() -> None:
     renter, _ = pair()
     renter.send(m.Ping(1))

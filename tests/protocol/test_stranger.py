@@ -64,6 +64,12 @@ def test_it_derives_the_same_leaves_and_accepts_the_proofs(row: dict[str, Any]) 
     s.prove(shard, row["size_bytes"], asked, [every[leaf] for leaf in asked], nodes)
 
 
+def test_it_skips_the_numbers_that_would_make_a_leaf_likelier() -> None:
+    (row,) = load("audits.json")["skips"]
+    nonce, shard = bytes.fromhex(row["nonce"]), bytes.fromhex(row["shard"])
+    assert s.sample(nonce, shard, row["size_bytes"], row["samples"]) == row["leaves"]
+
+
 @pytest.mark.parametrize("row", load("audits.json")["rejected"], ids=ids)
 def test_it_rejects_what_must_be_rejected(row: dict[str, Any]) -> None:
     with pytest.raises((WrongError, RefusedError)):

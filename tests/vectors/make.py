@@ -12,6 +12,7 @@ import hashlib
 import json
 from dataclasses import fields, is_dataclass, replace
 from enum import IntEnum
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -357,6 +358,7 @@ def audits() -> Json:
     samples = [_sample(size, k) for size in SIZES for k in (1, 3, 20)]
     return {
         "samples": samples,
+        "skips": [_skip()],
         "full": [_full(size) for size in SIZES],
         "ranges": [_range(*asked) for asked in RANGES],
         "rejected": _rejected_proofs(),
@@ -405,6 +407,26 @@ def _sample(size: int, k: int) -> Json:
         "item_head": item[:24].hex(),
         "item_bytes": len(item),
         "item_sha256": hashlib.sha256(item).hexdigest(),
+    }
+
+
+def _skip() -> Json:
+    """Return a challenge in whose first draw a number is skipped: rare, so searched for."""
+    leaves = -(-(1 << 64) // 8193)  # more than any shard has; 2^64 mod it is nearly as large
+    unfair = (1 << 64) - (1 << 64) % leaves
+    shard = tree_of(b"").shard_id()
+    for number in count():
+        nonce = stream(f"nonce skip {number}", 32)
+        digest = hashlib.sha256(b"farmer/audit/1" + nonce + shard.raw + bytes(4)).digest()
+        if any(int.from_bytes(digest[at : at + 8], "big") >= unfair for at in range(0, 32, 8)):
+            break
+    size = leaves * LEAF_BYTES
+    return {
+        "size_bytes": size,
+        "shard": str(shard),
+        "nonce": nonce.hex(),
+        "samples": 4,
+        "leaves": list(sample_leaves(nonce, shard, size, 4)),
     }
 
 
