@@ -12,7 +12,7 @@ from __future__ import annotations
 import queue
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,6 +102,11 @@ class Index:
             self._readers.get().close()
         self._writer.close()
 
+    def condemn(self) -> None:
+        """Have it rebuilt at the next start, because it was found damaged."""
+        with suppress(sqlite3.Error):
+            self._writer.execute("UPDATE state SET complete = 0")
+
     def opened(self) -> None:
         """Note that from now on the end was not clean."""
         self._writer.execute("UPDATE state SET clean = 0")
@@ -159,12 +164,12 @@ class Index:
         )
         return [Row.of(row) for row in rows]
 
-    def expired(self, now_ms: int, observed_ms: int, limit: int) -> list[Row]:
-        """Return shards whose time in the trash is over by both clocks."""
+    def expired(self, now_ms: int, trashed_before_ms: int, limit: int) -> list[Row]:
+        """Return shards whose trash is over by wall time, and began early enough otherwise."""
         rows = self._read(
             f"{ROW} WHERE s.state = 1 AND s.gone <= ? AND s.observed <= ? LIMIT ?",
             now_ms,
-            observed_ms,
+            trashed_before_ms,
             limit,
         )
         return [Row.of(row) for row in rows]
@@ -177,17 +182,6 @@ class Index:
             limit,
         )
         return [Doomed(row[0], Place(row[1], row[2], row[4] or b""), row[3]) for row in rows]
-
-    def has_doomed(self, renter: NodeId, shard: ShardId) -> bool:
-        """Say whether an unreturned record of this shard is left somewhere."""
-        return bool(
-            self._read(
-                "SELECT 1 FROM doomed d JOIN renters r ON r.id = d.renter"
-                " WHERE r.renter = ? AND d.shard = ? LIMIT 1",
-                renter.raw,
-                shard.raw,
-            )
-        )
 
     def segments(self) -> list[Segment]:
         """Return all segments of the log in order."""

@@ -32,6 +32,8 @@ class Operation(Generic[R]):
     """Rows of the index that it may touch: bounds a batch."""
     gives_back = False
     """Whether its answer waits until the space of what it removed was returned."""
+    checkpoints = False
+    """Whether its answer waits until the index is durable, because log records will go."""
     stages = 0
     """Files that it leaves in the staging directory."""
     is_on_disk = False
@@ -232,20 +234,27 @@ class Move(Operation[bool]):
         return self._done
 
 
-class Restate(Operation[None]):
+class Restate(Operation[int]):
     """Write marks again that are still needed, so that their old records may go."""
+
+    checkpoints = True
 
     def __init__(self, choose: Callable[[Transaction], Sequence[Mark]], count_max: int) -> None:
         super().__init__(marks_bytes(count_max))
         self.rows = count_max
         self._choose = choose
+        self._count = 0
 
     def apply(self, batch: Batch) -> None:
         """Append what is needed at this very moment; the index knows it all already."""
-        batch.marks += self._choose(batch.transaction)
+        marks = self._choose(batch.transaction)
+        batch.marks += marks
+        self._count = len(marks)
 
-    def result(self, released: frozenset[int]) -> None:
-        """Nothing to tell."""
+    def result(self, released: frozenset[int]) -> int:
+        """Return how many were needed."""
+        del released
+        return self._count
 
 
 class Upkeep(Operation[None]):

@@ -38,8 +38,9 @@ SHARD_OVERHEAD_BYTES: Final = 384
 FILE_OVERHEAD_BYTES: Final = 8192
 """A shard with a file of its own: an extent block and its share of a directory."""
 
-FIXED_BYTES: Final = 8 * MIB
-"""256 directories (1 MiB), the index's write-ahead log (5 MiB at most), marks of a sweep."""
+FIXED_BYTES: Final = 10 * MIB
+"""256 directories (1 MiB), the index's write-ahead log (6 MiB at most), marks (2 MiB) that
+gather before they are condensed."""
 
 SMALL_BYTES_MAX: Final = MIB
 """Shards up to here are buffered and share segments; larger ones have their own file."""
@@ -230,15 +231,11 @@ class Ledger:
                 self._forget_if_empty(renter)
             account.log_bytes += changes.log_bytes
 
-    def forget(self, changes: Changes) -> None:
-        """Take out what a volume had entered, because the volume has gone away."""
+    def change_quota(self, account: VolumeAccount, quota_bytes: int, keep_free_bytes: int) -> None:
+        """Apply new settings of a volume."""
         with self._lock:
-            for renter, change in changes.renters.items():
-                tally = self._renters.setdefault(renter, _Renter()).tally
-                tally.live_bytes -= change.live_bytes
-                tally.trash_bytes -= change.trash_bytes
-                tally.shards -= change.shards
-                self._forget_if_empty(renter)
+            account.quota_bytes = quota_bytes
+            account.keep_free_bytes = keep_free_bytes
 
     def usage(self, renter: NodeId) -> Usage:
         """Return what a renter uses, over all volumes."""

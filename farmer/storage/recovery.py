@@ -79,8 +79,11 @@ class Recovery:
 
         """
         position = self._index.position()
-        if position.segment and not self._files.exists(self._paths.segment(position.segment)):
-            raise IndexDamagedError(f"segment {position.segment} is missing")
+        path = self._paths.segment(position.segment)
+        if position.segment and not self._files.exists(path):
+            raise IndexDamagedError(f"{path.name} is missing")
+        if position.segment and self._size(path) < position.offset:
+            raise IndexDamagedError(f"{path.name} is shorter than the index says")
         first = max(1, position.segment)
         numbers = list(_consecutive(self._files, self._paths, first))
         return self._walk(numbers, position, whole=False, progress=_silent)
@@ -132,30 +135,38 @@ class Recovery:
         self, numbers: list[int], start: Position, *, whole: bool, progress: Progress
     ) -> Recovered:
         recovered = Recovered(start)
-        headers = {number: self._segment_header(number) for number in numbers[:1]}
+        headers = {number: self._segment_header(number, recovered) for number in numbers[:1]}
         for at, number in enumerate(numbers):
             following = numbers[at + 1] if at + 1 < len(numbers) else 0
             if following:
-                headers[following] = self._segment_header(following)
+                headers[following] = self._segment_header(following, recovered)
             header, after = headers.pop(number), headers.get(following)
             if header is None:
-                if following or whole:
-                    recovered.damaged.append(str(self._paths.segment(number)))
-                if not following:
-                    self._files.unlink(self._paths.segment(number))
+                self._pass_over(number, recovered, is_last=not following)
                 continue
             progress(number, numbers[-1])
             offset = start.offset if number == start.segment else SEGMENT_HEADER_BYTES
-            is_last = after is None
-            limit = after.previous_end if after and following == number + 1 else None
-            end = self._segment(header, offset, limit, recovered, verify=is_last or not whole)
-            if is_last:
+            limit = after.previous_end or None if after and following == number + 1 else None
+            verify = not (whole and following)
+            end = self._segment(header, offset, limit, recovered, verify=verify)
+            if not following:
                 self._cut(number, end)
             self._settle(header, end)
             recovered.end = self._index.position()
             recovered.uuid = header.segment
-            self._index.checkpoint_if_long()
         return recovered
+
+    def _pass_over(self, number: int, recovered: Recovered, *, is_last: bool) -> None:
+        """Go on without a segment that has no header."""
+        path = self._paths.segment(number)
+        size = self._size(path)
+        if is_last and size <= SEGMENT_HEADER_BYTES:
+            # A crash while it was made: nothing was ever written behind the header.
+            self._files.unlink(path)
+            return
+        recovered.damaged.append(f"{path.name} at 0")
+        recovered.end = Position(number, size, self._index.position().next_sequence)
+        recovered.uuid = b""
 
     def _segment(
         self,
@@ -218,16 +229,41 @@ class Recovery:
         finally:
             self._files.close(fd)
 
-    def _segment_header(self, number: int) -> SegmentHeader | None:
+    def _segment_header(self, number: int, recovered: Recovered) -> SegmentHeader | None:
         path = self._paths.segment(number)
         fd = self._files.open(path, Access.READ)
         try:
-            header = decode_segment(self._files.pread(fd, SEGMENT_HEADER_BYTES, 0), str(path))
-        except DamagedError:
-            return None
+            raw = self._files.pread(fd, SEGMENT_HEADER_BYTES + RECORD_HEADER_BYTES, 0)
         finally:
             self._files.close(fd)
+        try:
+            header = decode_segment(raw, str(path))
+        except DamagedError:
+            return self._salvage(number, raw[SEGMENT_HEADER_BYTES:], recovered)
         return header if (header.volume, header.number) == (self._volume, number) else None
+
+    def _salvage(self, number: int, raw: bytes, recovered: Recovered) -> SegmentHeader | None:
+        """Make a lost segment header again from the first record behind it."""
+        try:
+            record = decode_record(raw, raw[16:32], str(self._paths.segment(number)))
+        except DamagedError:
+            return None
+        recovered.damaged.append(f"{self._paths.segment(number).name} at 0")
+        return SegmentHeader(
+            volume=self._volume,
+            segment=record.segment,
+            number=number,
+            first_sequence=record.sequence,
+            previous_end=0,
+            created_at_ms=0,
+        )
+
+    def _size(self, path: Path) -> int:
+        fd = self._files.open(path, Access.READ)
+        try:
+            return self._files.size(fd)
+        finally:
+            self._files.close(fd)
 
 
 def read_part(files: Files, path: Path) -> Part | None:

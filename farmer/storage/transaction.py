@@ -146,6 +146,16 @@ class Transaction:
         else:
             self.changes.log_bytes -= record.length
 
+    def has_doomed(self, renter: NodeId, shard: ShardId) -> bool:
+        """Say whether a given-up record of this shard is still on the disk."""
+        return bool(
+            self._sql.execute(
+                "SELECT 1 FROM doomed d JOIN renters r ON r.id = d.renter"
+                " WHERE r.renter = ? AND d.shard = ? LIMIT 1",
+                (renter.raw, shard.raw),
+            ).fetchone()
+        )
+
     def stage(self, file: bytes) -> None:
         """Note that a stored shard's file lies in the staging directory."""
         self._sql.execute("INSERT OR IGNORE INTO staged VALUES (?)", (file,))

@@ -39,7 +39,7 @@ BATCH_ROWS_MAX: Final = 512
 STAGED_MAX: Final = 256
 """Stored large shards that a start has to look at, because they wait in staging."""
 
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Release = Callable[[Sequence[Doomed]], list[Doomed]]
 """Gives the space of records back, durably; returns those where that worked."""
@@ -57,6 +57,17 @@ class Ground:
     account: VolumeAccount
     health: Health
     facts: Facts
+
+    def understand(self, error: OSError, wanted_bytes: int) -> StorageError:
+        """Note a failed write and return what the renter is told."""
+        if error.errno in NO_SPACE:
+            self.health.count("no_space")
+            return NoSpaceError(wanted_bytes, 0)
+        if isinstance(error, FileNotFoundError):
+            self.health.go(f"its directory is not there any more ({error})")
+        else:
+            self.health.sync_failed(str(error))
+        return VolumeUnavailableError(f"the disk failed: {error}")
 
 
 class _AppendError(Exception):
@@ -156,12 +167,13 @@ class Writer:
         transaction = batch.transaction
         self._ground.ledger.settle(self._ground.account, transaction.changes, kept)
         released = self._give_back(done, transaction.doomed)
+        self._staged += sum(one.stages for one in done)
+        self._checkpoint_if_due(forced=any(one.checkpoints for one in done))
         self._ground.account.index_bytes = self._ground.index.size_bytes()
         for operation, refusal in refused:
             operation.future.set_exception(refusal)
         for operation in done:
             operation.future.set_result(operation.result(released))
-        self._checkpoint_if_due(done)
 
     def _tail_for(self, operations: list[Operation[Any]]) -> Tail:
         """Return the segment to append to, a new one if these would not fit."""
@@ -238,31 +250,22 @@ class Writer:
             return error
         if isinstance(error, _AppendError):
             return self._append_failed(error, operations)
-        if isinstance(error, OSError) and error.errno in _NO_SPACE:
-            return self._no_space(operations)
-        if isinstance(error, FileNotFoundError):
-            self._ground.health.go(f"its directory is not there any more ({error})")
-        elif isinstance(error, sqlite3.Error):
-            self._ground.health.count("index")
-            self._ground.health.fail(f"the index could not be written ({error})")
-        else:
-            self._ground.health.sync_failed(str(error))
+        if isinstance(error, OSError):
+            return self._ground.understand(error, _wanted(operations))
+        self._ground.health.count("index")
+        self._ground.health.fail(f"the index could not be written ({error})")
         return VolumeUnavailableError(str(error))
 
     def _append_failed(
         self, error: _AppendError, operations: list[Operation[Any]]
     ) -> StorageError:
-        full = error.cause.errno in _NO_SPACE
         assert self._tail is not None
         self._cut(self._tail)
-        if error.at_sync or not full:
+        if error.at_sync or error.cause.errno not in NO_SPACE:
             # What the cache holds may not be what the disk holds: never append here again.
             self._ground.files.close(self._tail.fd)
             self._tail = None
-        if full:
-            return self._no_space(operations)
-        self._ground.health.sync_failed(str(error.cause))
-        return VolumeUnavailableError(f"the disk failed: {error.cause}")
+        return self._ground.understand(error.cause, _wanted(operations))
 
     def _cut(self, tail: Tail) -> None:
         try:
@@ -270,11 +273,6 @@ class Writer:
         except OSError:
             # The next segment's header says where this one ends, so nobody reads behind it.
             self._ground.health.count("truncate")
-
-    def _no_space(self, operations: list[Operation[Any]]) -> StorageError:
-        self._ground.health.count("no_space")
-        wanted = sum(one.log_bytes for one in operations)
-        return NoSpaceError(wanted, 0)
 
     def _give_back(self, done: list[Operation[Any]], doomed: list[Doomed]) -> frozenset[int]:
         """Return the space of erased shards before their answers go out."""
@@ -298,10 +296,9 @@ class Writer:
             return
         self._ground.ledger.settle(self._ground.account, transaction.changes)
 
-    def _checkpoint_if_due(self, done: list[Operation[Any]]) -> None:
-        self._staged += sum(one.stages for one in done)
+    def _checkpoint_if_due(self, *, forced: bool) -> None:
         try:
-            if self._staged >= STAGED_MAX:
+            if forced or self._staged >= STAGED_MAX:
                 self._ground.index.checkpoint()
             elif not self._ground.index.checkpoint_if_long():
                 return
@@ -334,6 +331,10 @@ class Writer:
             self._ground.health.count("rename")
             return
         self._staged = 0
+
+
+def _wanted(operations: list[Operation[Any]]) -> int:
+    return sum(one.log_bytes for one in operations)
 
 
 def _fail(operations: list[Operation[Any]], error: Exception) -> None:

@@ -1,0 +1,215 @@
+"""Opening a volume: its marker and lock, its index (made again if need be), its leases."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from farmer.model.ids import NodeId
+from farmer.storage.directory import (
+    Marker,
+    Paths,
+    VolumeSettings,
+    lock_volume,
+    read_marker,
+)
+from farmer.storage.files import Access, Files
+from farmer.storage.handles import Handles
+from farmer.storage.health import Health
+from farmer.storage.index import INDEX_FILES, Index, IndexDamagedError, create_index
+from farmer.storage.log import Facts, Sequencer, Tail
+from farmer.storage.quota import Ledger, VolumeAccount
+from farmer.storage.records import Kind
+from farmer.storage.recovery import Part, Progress, Recovered, Recovery, read_part
+from farmer.storage.staging import Lease
+from farmer.storage.volume import Volume
+from farmer.storage.writer import Ground, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all volumes of a farmer share."""
+
+    node: NodeId
+    files: Files
+    ledger: Ledger
+    clock_ms: Callable[[], int]
+    progress: Progress
+    """Told how far the making of a lost index has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """An index that is up to date, and what bringing it there has shown."""
+
+    index: Index
+    recovered: Recovered
+    parts: list[Part]
+    rebuilt: str
+    """Why the index had to be made again, or empty."""
+
+
+def open_volume(settings: VolumeSettings, around: Surroundings) -> Volume:
+    """
+    Open a volume and start its writer.
+
+    Raises:
+        VolumeSetupError: no volume of this farmer's, or in use.
+        FormatTooNewError: written by a newer release.
+        OSError, sqlite3.Error: the disk failed.
+
+    """
+    marker = read_marker(settings.path, around.node, around.files)
+    lock = lock_volume(settings.path, around.files)
+    try:
+        ready = _ready_index(settings.path, marker, around)
+    except BaseException:
+        around.files.close(lock)
+        raise
+    try:
+        return _assemble(settings, around, marker, ready, lock)
+    except BaseException:
+        ready.index.close(clean=False)
+        around.files.close(lock)
+        raise
+
+
+def rebuild_index(
+    settings: VolumeSettings, node: NodeId, files: Files, progress: Progress
+) -> Recovered:
+    """Make a closed volume's index again from its records; raises as `open_volume`."""
+    marker = read_marker(settings.path, node, files)
+    lock = lock_volume(settings.path, files)
+    try:
+        index, recovered, _parts = _rebuild(Paths(settings.path), marker, files, progress)
+        index.close(clean=True)
+        return recovered
+    finally:
+        files.close(lock)
+
+
+def _ready_index(root: Path, marker: Marker, around: Surroundings) -> _Ready:
+    paths, files = Paths(root), around.files
+    try:
+        index = Index(paths.index, marker.volume)
+    except (IndexDamagedError, sqlite3.Error) as error:
+        reason = str(error)
+    else:
+        try:
+            return _replay(index, paths, marker, files)
+        except (IndexDamagedError, sqlite3.DatabaseError) as error:
+            reason = str(error)
+            index.close(clean=False)
+        except BaseException:
+            index.close(clean=False)
+            raise
+    index, recovered, parts = _rebuild(paths, marker, files, around.progress)
+    return _Ready(index, recovered, parts, reason if recovered.records else "")
+
+
+def _replay(index: Index, paths: Paths, marker: Marker, files: Files) -> _Ready:
+    parts = _staging_parts(files, paths)
+    recovery = Recovery(files, paths, marker.volume, index)
+    recovery.adopt(_stored(parts), staged=True)
+    recovered = recovery.replay()
+    return _Ready(index, recovered, parts, "")
+
+
+def _rebuild(
+    paths: Paths, marker: Marker, files: Files, progress: Progress
+) -> tuple[Index, Recovered, list[Part]]:
+    """Throw away what is left of the index, a cache after all, and make it again."""
+    for name in INDEX_FILES:
+        files.unlink(paths.root / name)
+    index = create_index(paths.index, marker.volume)
+    try:
+        parts = _staging_parts(files, paths)
+        recovery = Recovery(files, paths, marker.volume, index)
+        recovery.adopt(_stored(parts), staged=True)
+        recovered = recovery.rebuild(progress)
+        index.finish()
+        files.sync_directory(paths.root)
+    except BaseException:
+        index.close(clean=False)
+        raise
+    return index, recovered, parts
+
+
+def _staging_parts(files: Files, paths: Paths) -> list[Part]:
+    """Return the sound files in staging; whatever else lies there was never acknowledged."""
+    parts = []
+    for name in files.list(paths.staging):
+        part = read_part(files, paths.staging / name)
+        if part is None:
+            files.unlink(paths.staging / name)
+        else:
+            parts.append(part)
+    return parts
+
+
+def _stored(parts: list[Part]) -> list[Part]:
+    return [part for part in parts if part.header.kind is Kind.SHARD]
+
+
+def _assemble(
+    settings: VolumeSettings, around: Surroundings, marker: Marker, ready: _Ready, lock: int
+) -> Volume:
+    files, paths = around.files, Paths(settings.path)
+    account = VolumeAccount(settings.quota_bytes, settings.keep_free_bytes)
+    totals = ready.index.totals()
+    sequencer = Sequencer(ready.index.position().next_sequence)
+    ground = Ground(
+        files=files,
+        paths=paths,
+        volume=marker.volume,
+        index=ready.index,
+        ledger=around.ledger,
+        account=account,
+        health=Health(settings.label, around.clock_ms),
+        facts=Facts(sequencer, around.clock_ms),
+    )
+    tail = _tail(files, paths, ready.recovered)
+    ready.index.opened()
+    around.ledger.settle(account, totals)
+    account.index_bytes = ready.index.size_bytes()
+    volume = Volume(
+        settings, ground, Handles(files, paths), Writer(ground, tail, ready.recovered.end), lock
+    )
+    for part in ready.parts:
+        if part.header.kind is Kind.STAGING:
+            header = part.header
+            held = around.ledger.restore(account, header.renter, header.payload_bytes)
+            volume.restore_lease(Lease(header, held))
+    volume.refresh_filesystem()
+    _tell(ground.health, ready)
+    volume.writer.start()
+    return volume
+
+
+def _tail(files: Files, paths: Paths, recovered: Recovered) -> Tail | None:
+    end = recovered.end
+    if not end.segment:
+        return None
+    if not recovered.uuid:
+        return None
+    fd = files.open(paths.segment(end.segment), Access.WRITE)
+    return Tail(end.segment, recovered.uuid, fd, end.offset)
+
+
+def _tell(health: Health, ready: _Ready) -> None:
+    if ready.rebuilt:
+        health.raise_alert(
+            "IndexRebuilt",
+            f"The index was made again from the records ({ready.rebuilt}); no shard was lost"
+            f" by that, {ready.recovered.records} records were read.",
+        )
+    if ready.recovered.damaged:
+        places = ", ".join(ready.recovered.damaged[:3])
+        health.raise_alert(
+            "LogDamaged",
+            f"{len(ready.recovered.damaged)} damaged places in the log were passed over"
+            f" ({places}); shards that stood there are lost. The disk may be failing.",
+            "dmesg | tail",
+        )

@@ -1,0 +1,290 @@
+"""
+Giving space back to the filesystem: what is worth doing, and doing it.
+
+Given-up records are punched out of their segments, or unlinked where they have a file of
+their own.  Where the filesystem cannot punch, the live records of a sparse segment are
+written again at the end of the log and the segment is unlinked.  Marks that speak of
+nothing any more go with the records that carry them.
+
+Nothing of the log goes before the index that no longer needs it is durable: after a power
+loss an older index would replay what is not there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from threading import Lock
+from typing import Final
+
+from farmer.model.contract import TRASH_MS
+from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
+from farmer.storage.files import Access
+from farmer.storage.handles import Handles
+from farmer.storage.marks import MARK_BYTES, Action, Mark, decode_marks
+from farmer.storage.operations import Move, Restate, Upkeep, mark_of, new_mark
+from farmer.storage.places import Doomed, Place, Row, Segment
+from farmer.storage.records import (
+    SEGMENT_HEADER_BYTES,
+    DamagedError,
+    Kind,
+    tree_offset,
+)
+from farmer.storage.scan import Found, Source, read_marks, scan
+from farmer.storage.transaction import Transaction
+from farmer.storage.writer import Ground, Writer
+
+MARKS_SLACK_BYTES: Final = 1024 * 1024
+"""Marks that may gather before they are condensed: 256 lone deletes."""
+
+SPARSE_SHARE: Final = 4
+"""A segment of which a quarter is idle is worth writing again."""
+
+_MARKS_PER_STEP: Final = 512
+_MOVING_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Copies under way: bounds memory, and how long a store behind them waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is worth doing."""
+
+    condense: bool
+    compact: tuple[int, ...]
+    """Sealed segments, the emptiest first; without live records there is nothing to copy."""
+
+
+def plan(segments: Iterable[Segment], active: int, marks_bytes: int, marks_needed: int) -> Plan:
+    """Decide; *marks_needed* is how many marks were needed when last counted."""
+    sparse = [
+        one
+        for one in segments
+        if one.number != active
+        and (
+            one.live_bytes == 0
+            or one.idle_bytes - SEGMENT_HEADER_BYTES > one.size_bytes // SPARSE_SHARE
+        )
+    ]
+    sparse.sort(key=lambda one: one.live_bytes)
+    enough = 2 * marks_needed * MARK_BYTES + MARKS_SLACK_BYTES
+    return Plan(marks_bytes > enough, tuple(one.number for one in sparse))
+
+
+class Reclaimer:
+    """One volume's.  `release` from any thread, `run` one at a time."""
+
+    def __init__(self, ground: Ground, handles: Handles, writer: Writer) -> None:
+        self._ground = ground
+        self._handles = handles
+        self._writer = writer
+        self._running = Lock()
+        self._settled_bytes = ground.account.log_bytes
+        self._restated = 0
+        """Marks that the last condensing found needed."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so much has gathered since the last run that it should not wait."""
+        return self._ground.account.log_bytes - self._settled_bytes > MARKS_SLACK_BYTES
+
+    def release(self, doomed: Sequence[Doomed]) -> list[Doomed]:
+        """Give back what nobody reads, durably; return what was given back."""
+        released: list[Doomed] = []
+        free = [one for one in doomed if not self._handles.is_pinned(one.place)]
+        free.sort(key=lambda one: (one.place.segment, one.place.offset))
+        for number, group in groupby(free, key=lambda one: one.place.segment):
+            records = list(group)
+            try:
+                released += self._punch(number, records) if number else self._unlink(records)
+            except OSError:
+                self._ground.health.count("reclaim")
+        return released
+
+    def run(self) -> int:
+        """
+        Give back all that is worth it now; return the bytes that came free.
+
+        Returns 0 at once if another run is under way.
+
+        Raises:
+            StorageError, OSError, sqlite3.Error: the volume failed; all that is done is done.
+
+        """
+        if not self._running.acquire(blocking=False):
+            return 0
+        try:
+            return self._run()
+        finally:
+            self._settled_bytes = self._ground.account.log_bytes
+            self._running.release()
+
+    def _run(self) -> int:
+        index, before = self._ground.index, self._ground.account.log_bytes
+        self._release_all()
+        marks = index.marks()
+        chosen = plan(
+            index.segments(),
+            self._writer.active_number,
+            sum(one.length for one in marks),
+            self._restated,
+        )
+        if chosen.condense:
+            self._restated = self._condense(marks, punch=True)
+        for number in chosen.compact:
+            self._compact(number)
+        return max(0, before - self._ground.account.log_bytes)
+
+    def _release_all(self) -> None:
+        released = self.release(self._ground.index.doomed())
+        for start in range(0, len(released), _MARKS_PER_STEP):
+            some = released[start : start + _MARKS_PER_STEP]
+            self._enter(partial(_release, some))
+
+    def _punch(self, number: int, records: Iterable[Doomed]) -> list[Doomed]:
+        files = self._ground.files
+        fd = files.open(self._ground.paths.segment(number), Access.WRITE)
+        try:
+            done = [one for one in records if files.punch(fd, one.place.offset, one.length)]
+            if done:
+                files.sync_data(fd)
+        finally:
+            files.close(fd)
+        return done
+
+    def _unlink(self, records: Iterable[Doomed]) -> list[Doomed]:
+        files, done = self._ground.files, []
+        touched = set()
+        for one in records:
+            path = self._handles.path_of(one.place)
+            self._handles.forget(one.place)
+            files.unlink(path)
+            if files.exists(path.parent):
+                touched.add(path.parent)
+            done.append(one)
+        for directory in touched:
+            files.sync_directory(directory)
+        return done
+
+    def _condense(self, records: Sequence[Doomed], *, punch: bool) -> int:
+        """Write the marks of these records again, as far as they are needed; return how many."""
+        restated = 0
+        for start in range(0, len(records), _MARKS_PER_STEP):
+            some = list(records[start : start + _MARKS_PER_STEP])
+            while some:
+                step, mentioned = self._mentioned(some)
+                some = some[len(step) :]
+                choose = partial(_needed, mentioned)
+                restated += self._writer.submit(Restate(choose, max(1, len(mentioned)))).result()
+                if punch:
+                    punched = self.release(step)
+                    self._enter(partial(_drop_marks, punched))
+        return restated
+
+    def _mentioned(
+        self, records: Sequence[Doomed]
+    ) -> tuple[list[Doomed], dict[tuple[NodeId, ShardId], int]]:
+        """Return the first records that fit one step, and whom they speak of."""
+        step: list[Doomed] = []
+        mentioned: dict[tuple[NodeId, ShardId], int] = {}
+        for record in records:
+            for mark in self._read_marks(record):
+                key = (mark.renter, mark.shard)
+                mentioned[key] = max(mark.sequence, mentioned.get(key, 0))
+            step.append(record)
+            if len(mentioned) >= _MARKS_PER_STEP:
+                break
+        return step, mentioned
+
+    def _read_marks(self, record: Doomed) -> list[Mark]:
+        with self._handles.borrow(record.place) as fd:
+            raw = self._ground.files.pread(fd, RECORD_HEADER_BYTES, record.place.offset)
+            source = Source(self._ground.files, fd, raw[16:32], str(record.place))
+            try:
+                header = source.header(record.place.offset)
+                return list(decode_marks(read_marks(source, record.place.offset, header)))
+            except DamagedError:
+                # What they said is in the index; only a rebuild would have needed them.
+                self._ground.health.count("corrupt")
+                return []
+
+    def _compact(self, number: int) -> None:
+        """Copy what is alive in a sealed segment, then unlink it."""
+        self._copy_live(number)
+        self._condense(self._ground.index.marks(number), punch=False)
+        self._writer.submit(Restate(lambda _tx: [], 1)).result()
+        if self._handles.is_segment_pinned(number) or self._live_bytes(number):
+            return
+        self._handles.forget(Place(number, 0))
+        self._ground.files.unlink(self._ground.paths.segment(number))
+        self._ground.files.sync_directory(self._ground.paths.log)
+        self._enter(lambda transaction: transaction.drop_segment(number))
+
+    def _live_bytes(self, number: int) -> int:
+        return sum(one.live_bytes for one in self._ground.index.segments() if one.number == number)
+
+    def _copy_live(self, number: int) -> None:
+        if not self._live_bytes(number):
+            return
+        segment = next(one for one in self._ground.index.segments() if one.number == number)
+        moving: deque[tuple[Future[bool], int]] = deque()
+        with self._handles.borrow(Place(number, 0)) as fd:
+            source = Source(
+                self._ground.files, fd, segment.uuid, self._ground.paths.segment(number).name
+            )
+            for found in scan(source, SEGMENT_HEADER_BYTES, segment.size_bytes, verify=False):
+                if not isinstance(found, Found) or found.header.kind is not Kind.SHARD:
+                    continue
+                row = self._ground.index.find(found.header.renter, found.header.shard)
+                if row is not None and row.place == Place(number, found.offset):
+                    moving.append(self._move(source, found, row))
+                while moving and sum(size for _, size in moving) > _MOVING_BYTES_MAX:
+                    moving.popleft()[0].result()
+        for future, _size in moving:
+            future.result()
+
+    def _move(self, source: Source, found: Found, row: Row) -> tuple[Future[bool], int]:
+        """Copy a record as it is: a damaged one stays damaged, and will be found."""
+        header = found.header
+        start = found.offset + RECORD_HEADER_BYTES
+        length = tree_offset(header.payload_bytes) - RECORD_HEADER_BYTES + header.trailer_bytes
+        data = source.files.pread(source.fd, length, start)
+        return self._writer.submit(Move(row, header, [data])), row.charge_bytes
+
+    def _enter(self, work: Callable[[Transaction], None]) -> None:
+        self._writer.submit(Upkeep(work)).result()
+
+
+def _release(records: Sequence[Doomed], transaction: Transaction) -> None:
+    for record in records:
+        transaction.release(record)
+
+
+def _drop_marks(records: Sequence[Doomed], transaction: Transaction) -> None:
+    for record in records:
+        transaction.drop_marks(record)
+
+
+def _state_mark(row: Row) -> Mark:
+    """Return the mark that says what this row is."""
+    if row.state is ShardState.TRASH:
+        return mark_of(row, Action.TRASH, row.gone_at_ms - TRASH_MS, row.observed_ms)
+    if row.state is ShardState.QUARANTINED:
+        return mark_of(row, Action.QUARANTINE, 0, 0)
+    return mark_of(row, Action.UNDELETE, 0, 0)
+
+
+def _needed(mentioned: dict[tuple[NodeId, ShardId], int], transaction: Transaction) -> list[Mark]:
+    """Return what must still be said of these shards, at this very moment."""
+    needed = []
+    for (renter, shard), sequence in mentioned.items():
+        row = transaction.find(renter, shard)
+        if row is not None and row.sequence <= sequence:
+            needed.append(_state_mark(row))
+        elif row is None and transaction.has_doomed(renter, shard):
+            needed.append(new_mark(renter, shard, Action.GONE, 0, 0, sequence))
+    return needed

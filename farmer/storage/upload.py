@@ -1,0 +1,212 @@
+"""One shard being stored: small ones in memory, large ones in a staging file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Lock
+from typing import Protocol, TypeVar
+from zlib import crc32
+
+from farmer.audit.tree import TreeHasher
+from farmer.model.contract import Contract
+from farmer.model.ids import ShardId
+from farmer.model.shard import StoredShard
+from farmer.storage.errors import (
+    StorageError,
+    VolumeUnavailableError,
+    WrongHashError,
+    WrongSizeError,
+)
+from farmer.storage.operations import Adopt, Operation, StoreRecord, row_of
+from farmer.storage.places import Place
+from farmer.storage.quota import Reservation
+from farmer.storage.records import (
+    BlockChecksums,
+    Kind,
+    RecordHeader,
+    trailer_length,
+)
+from farmer.storage.staging import Lease, Staged
+from farmer.storage.writer import Ground
+
+R = TypeVar("R")
+
+
+class Submit(Protocol):
+    """Hands an operation to the volume's writer."""
+
+    def __call__(self, operation: Operation[R], /) -> Future[R]:
+        """Return the operation's future."""
+
+
+class SmallUpload:
+    """A shard of at most 1 MiB: buffered, verified, appended.  See `farmer.node.ports.Upload`."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        contract: Contract,
+        shard: ShardId,
+        size_bytes: int,
+        reservation: Reservation,
+        submit: Submit,
+    ) -> None:
+        self._ground = ground
+        self._contract = contract
+        self._shard = shard
+        self._size_bytes = size_bytes
+        self._reservation = reservation
+        self._submit = submit
+        self._buffer = bytearray()
+        self._lock = Lock()
+        self._is_open = True
+
+    @property
+    def offset(self) -> int:
+        """Where the next byte belongs."""
+        return len(self._buffer)
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        _check_room(self.offset, len(data), self._size_bytes)
+        self._buffer += data
+
+    def commit(self) -> Future[StoredShard]:
+        """Check, then append; see the port."""
+        try:
+            operation = self._operation()
+        except StorageError:
+            self.abandon()
+            raise
+        with self._lock:
+            self._is_open = False
+        return self._submit(operation)
+
+    def abandon(self) -> None:
+        """Forget it, unless it was committed."""
+        with self._lock:
+            if not self._is_open:
+                return
+            self._is_open = False
+        self._buffer = bytearray()
+        self._reservation.release()
+
+    def _operation(self) -> StoreRecord:
+        if self.offset != self._size_bytes:
+            raise WrongSizeError(self._size_bytes, self.offset)
+        tree, checksums = TreeHasher(), BlockChecksums()
+        tree.update(self._buffer)
+        checksums.update(self._buffer)
+        finished = tree.finish()
+        if finished.shard_id() != self._shard:
+            raise WrongHashError
+        trailer = finished.block_hashes + checksums.finish()
+        header = RecordHeader(
+            kind=Kind.SHARD,
+            segment=bytes(16),
+            sequence=0,
+            payload_bytes=self._size_bytes,
+            trailer_bytes=trailer_length(self._size_bytes),
+            trailer_crc=crc32(trailer),
+            renter=self._contract.renter,
+            shard=self._shard,
+            contract=self._contract.contract,
+            stored_at_ms=self._ground.facts.clock_ms(),
+            until_ms=self._contract.until_ms,
+        )
+        return StoreRecord(header, [self._buffer, trailer], self._reservation)
+
+
+class LargeUpload:
+    """A larger shard: streamed into its own file.  See `farmer.node.ports.Upload`."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        staged: Staged,
+        reservation: Reservation,
+        submit: Submit,
+        keep_lease: Callable[[Lease], None],
+    ) -> None:
+        self._ground = ground
+        self._staged = staged
+        self._reservation = reservation
+        self._submit = submit
+        self._keep_lease = keep_lease
+        self._lock = Lock()
+        self._is_open = True
+
+    @property
+    def offset(self) -> int:
+        """Where the next byte belongs."""
+        return self._staged.offset
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes; every 8 MiB they are synced."""
+        _check_room(self.offset, len(data), self._staged.header.payload_bytes)
+        if not self._is_open:
+            raise VolumeUnavailableError("this upload has ended")
+        try:
+            self._staged.write(data, self._ground.facts.clock_ms())
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def commit(self) -> Future[StoredShard]:
+        """Check, make durable, then enter; see the port."""
+        header = self._staged.header
+        if self.offset != header.payload_bytes:
+            self.abandon()
+            raise WrongSizeError(header.payload_bytes, self.offset)
+        if self._staged.shard_id() != header.shard:
+            self._drop()
+            raise WrongHashError
+        facts = self._ground.facts
+        try:
+            stored = self._staged.finish(facts.sequencer.take(), facts.clock_ms())
+        except OSError as error:
+            raise self._failed(error) from error
+        with self._lock:
+            self._is_open = False
+        self._staged.close()
+        row = row_of(stored, Place(0, 0, stored.segment))
+        return self._submit(Adopt(row, self._reservation))
+
+    def abandon(self) -> None:
+        """Leave a lease behind, unless it was committed or has failed."""
+        with self._lock:
+            if not self._is_open:
+                return
+            self._is_open = False
+        try:
+            self._staged.lease(self._ground.facts.clock_ms())
+        except OSError as error:
+            self._ground.understand(error, self._reservation.charge_bytes)
+            self._discard()
+            return
+        self._staged.close()
+        self._keep_lease(Lease(self._staged.header, self._reservation))
+
+    def _failed(self, error: OSError) -> StorageError:
+        """Give up after a failure of the disk: what the file holds is not known any more."""
+        self._drop()
+        return self._ground.understand(error, self._reservation.charge_bytes)
+
+    def _drop(self) -> None:
+        with self._lock:
+            if not self._is_open:
+                return
+            self._is_open = False
+        self._discard()
+
+    def _discard(self) -> None:
+        try:
+            self._staged.remove()
+        except OSError:
+            self._ground.health.count("unlink")
+        self._reservation.release()
+
+
+def _check_room(offset: int, length: int, size_bytes: int) -> None:
+    if offset + length > size_bytes:
+        raise WrongSizeError(size_bytes, offset + length)

@@ -1,0 +1,340 @@
+"""One volume, open: stores, reads and deletes on one disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from threading import Lock
+from typing import Final
+
+from farmer.model.contract import TRASH_MS, Contract
+from farmer.model.ids import ContractId, NodeId, ShardId
+from farmer.model.shard import Deletion, ShardState, StoredShard
+from farmer.model.status import VolumeState, VolumeStatus
+from farmer.storage.directory import VolumeSettings
+from farmer.storage.errors import (
+    CorruptShardError,
+    ShardNotFoundError,
+    StorageError,
+    VolumeUnavailableError,
+)
+from farmer.storage.handles import Handles
+from farmer.storage.marks import Action
+from farmer.storage.operations import (
+    Delete,
+    Quarantine,
+    Remove,
+    Undelete,
+    mark_of,
+    new_mark,
+)
+from farmer.storage.places import Row
+from farmer.storage.quota import SMALL_BYTES_MAX, Reservation
+from farmer.storage.reader import VolumeReader
+from farmer.storage.reclaim import Reclaimer
+from farmer.storage.staging import Lease, reopen, stage
+from farmer.storage.upload import LargeUpload, SmallUpload
+from farmer.storage.writer import Ground, Writer
+
+REMOVE_AT_ONCE: Final = 256
+"""Shards removed by one operation of a sweep: a store behind it waits for little."""
+
+_OPEN_TRIES: Final = 8
+"""A record may move between look-up and pin; compaction moves it once, not eight times."""
+
+Key = tuple[NodeId, ShardId]
+AnyUpload = SmallUpload | LargeUpload
+
+
+class Volume:
+    """
+    One open volume.  Every call may block; every call is safe from any thread.
+
+    Made by `farmer.storage.opening.open_volume`.
+    """
+
+    def __init__(
+        self, settings: VolumeSettings, ground: Ground, handles: Handles, writer: Writer, lock: int
+    ) -> None:
+        self.settings = settings
+        self.ground = ground
+        self.writer = writer
+        self._handles = handles
+        self._lock_fd = lock
+        self._reclaimer = Reclaimer(ground, handles, writer)
+        writer.release = self._reclaimer.release
+        self._uploads_lock = Lock()
+        self._leases: dict[Key, Lease] = {}
+        self._allocated = (0, 0)
+
+    def restore_lease(self, lease: Lease) -> None:
+        """Take up an unfinished upload that was found on the disk."""
+        self._leases[lease.header.renter, lease.header.shard] = lease
+
+    def find(self, renter: NodeId, shard: ShardId) -> Row | None:
+        """Return a shard's row, or None."""
+        self.ground.health.check_readable()
+        with self._index_errors():
+            return self.ground.index.find(renter, shard)
+
+    def page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
+        """Return a renter's shards above an id, ascending."""
+        self.ground.health.check_readable()
+        with self._index_errors():
+            return self.ground.index.page(renter, after, limit)
+
+    def has_lease(self, key: Key) -> bool:
+        """Say whether an unfinished upload of this shard lies here."""
+        with self._uploads_lock:
+            return key in self._leases
+
+    def begin(self, contract: Contract, shard: ShardId, size_bytes: int) -> AnyUpload:
+        """Reserve and begin, or go on; raises as `farmer.node.ports.ShardStore.begin`."""
+        self.ground.health.check_writable()
+        lease = self._take_lease((contract.renter, shard))
+        if lease is not None and lease.header.payload_bytes == size_bytes:
+            return self._resume(lease)
+        if lease is not None:
+            self._drop_lease(lease)
+        self.refresh_filesystem()
+        with self.ground.ledger.reserve(self.ground.account, contract, size_bytes) as reservation:
+            upload = self._upload(contract, shard, size_bytes, reservation)
+            reservation.hold()
+        return upload
+
+    def open(self, row: Row) -> VolumeReader:
+        """Open a live shard; raises as `farmer.node.ports.ShardStore.open`."""
+        for _ in range(_OPEN_TRIES):
+            if row.state is ShardState.TRASH:
+                break
+            if row.state is ShardState.QUARANTINED:
+                raise CorruptShardError(0, row.size_bytes)
+            self._handles.pin(row.place)
+            # Only what is still there after the pin cannot be given back any more.
+            again = self.find(row.renter, row.shard)
+            if again == row:
+                return self._reader(row)
+            self._handles.unpin(row.place)
+            if again is None:
+                break
+            row = again
+        raise ShardNotFoundError
+
+    def delete(
+        self, renter: NodeId, shard: ShardId, observed_ms: int, *, erase: bool
+    ) -> Future[Deletion]:
+        """Give a shard up."""
+        self._relieve()
+        action = Action.GONE if erase else Action.TRASH
+        now_ms = self.ground.facts.clock_ms()
+        mark = new_mark(renter, shard, action, now_ms, observed_ms)
+        return self.writer.submit(Delete(mark, erase=erase))
+
+    def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
+        """Take a shard out of the trash."""
+        self._relieve()
+        now_ms = self.ground.facts.clock_ms()
+        return self.writer.submit(Undelete(new_mark(renter, shard, Action.UNDELETE, now_ms, 0)))
+
+    def remove(self, rows: list[Row]) -> int:
+        """Remove shards for good, if they are still as given; return how many were."""
+        done = 0
+        for start in range(0, len(rows), REMOVE_AT_ONCE):
+            some = rows[start : start + REMOVE_AT_ONCE]
+            done += self.writer.submit(Remove(some, self.ground.facts.clock_ms())).result()
+        return done
+
+    def purge(self, renter: NodeId, contract: ContractId | None) -> int:
+        """Remove all shards and leases of a renter, or of one of its contracts."""
+        removed, after = 0, ShardId(bytes(32))
+        while rows := self.page(renter, after, REMOVE_AT_ONCE):
+            after = rows[-1].shard
+            removed += self.remove([row for row in rows if contract in {None, row.contract}])
+        for lease in self._leases_of(renter, contract):
+            self._end_lease(lease)
+        self.reclaim()
+        return removed
+
+    def sweep(self, now_ms: int, observed_ms: int) -> int:
+        """Empty the trash and end leases whose time is over; return how many shards went."""
+        for lease in self._leases_of(None, None):
+            if lease.gone_at_ms <= now_ms:
+                self._end_lease(lease)
+        removed = 0
+        while rows := self._expired(now_ms, observed_ms):
+            count = self.remove(rows)
+            removed += count
+            if not count:
+                break
+        self.reclaim()
+        self.refresh_filesystem()
+        return removed
+
+    def reclaim(self) -> int:
+        """Give back what can be; return the bytes that came free."""
+        with self._index_errors():
+            try:
+                return self._reclaimer.run()
+            except OSError as error:
+                self.ground.health.count("reclaim")
+                raise VolumeUnavailableError(f"the disk failed: {error}") from error
+
+    def refresh_filesystem(self) -> None:
+        """Ask the filesystem how much room there is."""
+        try:
+            answer = self.ground.files.filesystem(self.ground.paths.root)
+        except OSError as error:
+            raise VolumeUnavailableError(f"the disk does not answer: {error}") from error
+        account = self.ground.account
+        account.filesystem_size_bytes = answer.size_bytes
+        account.filesystem_free_bytes = answer.free_bytes
+
+    def change_quota(self, quota_bytes: int, keep_free_bytes: int) -> None:
+        """Apply new numbers; a quota below what is used only stops new stores."""
+        self.settings = replace(
+            self.settings, quota_bytes=quota_bytes, keep_free_bytes=keep_free_bytes
+        )
+        self.ground.ledger.change_quota(self.ground.account, quota_bytes, keep_free_bytes)
+
+    def note_allocated(self, allocated_bytes: int, drift_bytes: int) -> None:
+        """Keep what the last comparison with the disk found."""
+        self._allocated = (allocated_bytes, drift_bytes)
+
+    def status(self) -> VolumeStatus:
+        """Return the numbers as they are in memory; never waits for the disk."""
+        account, health = self.ground.account, self.ground.health
+        state = health.state
+        if state is VolumeState.HEALTHY and not account.free_bytes:
+            state = VolumeState.FULL
+        return VolumeStatus(
+            name=self.settings.label,
+            path=str(self.settings.path),
+            state=state,
+            reason=health.reason,
+            quota_bytes=account.quota_bytes,
+            used_bytes=account.total.live_bytes,
+            reserved_bytes=account.reserved_bytes,
+            trash_bytes=account.total.trash_bytes,
+            allowance_bytes=account.allowance_bytes,
+            free_bytes=account.free_bytes,
+            shards=account.total.shards,
+            quarantined=account.total.quarantined,
+            allocated_bytes=self._allocated[0],
+            drift_bytes=self._allocated[1],
+            filesystem_size_bytes=account.filesystem_size_bytes,
+            filesystem_free_bytes=account.filesystem_free_bytes,
+            errors=health.errors(),
+        )
+
+    def close(self) -> None:
+        """Finish what is under way, leave a clean mark, unlock."""
+        clean = self.writer.close()
+        self._handles.close()
+        try:
+            self.ground.index.close(clean=clean)
+        except sqlite3.Error:
+            self.ground.health.count("index")
+        self.ground.files.close(self._lock_fd)
+
+    def _upload(
+        self, contract: Contract, shard: ShardId, size_bytes: int, reservation: Reservation
+    ) -> AnyUpload:
+        if size_bytes <= SMALL_BYTES_MAX:
+            return SmallUpload(
+                self.ground, contract, shard, size_bytes, reservation, self.writer.submit
+            )
+        ground = self.ground
+        try:
+            now_ms = ground.facts.clock_ms()
+            staged = stage(ground.files, ground.paths, contract, shard, size_bytes, now_ms)
+        except OSError as error:
+            raise self.ground.understand(error, reservation.charge_bytes) from error
+        reservation.allocated()
+        return LargeUpload(ground, staged, reservation, self.writer.submit, self._keep_lease)
+
+    def _resume(self, lease: Lease) -> LargeUpload:
+        ground = self.ground
+        try:
+            staged = reopen(ground.files, ground.paths, lease.header)
+        except OSError as error:
+            self._drop_lease(lease)
+            raise self.ground.understand(error, lease.reservation.charge_bytes) from error
+        return LargeUpload(ground, staged, lease.reservation, self.writer.submit, self._keep_lease)
+
+    def _reader(self, row: Row) -> VolumeReader:
+        try:
+            return VolumeReader(self.ground, self._handles, row, self._quarantine)
+        except StorageError:
+            self._handles.unpin(row.place)
+            raise
+
+    def _quarantine(self, row: Row) -> None:
+        self.ground.health.raise_alert(
+            "ShardsQuarantined",
+            f"{self.settings.label}: damaged shards were found, the last one {row.shard.short}...;"
+            " they are not served any more. The disk may be failing.",
+            "farmer volume list",
+        )
+        mark = mark_of(row, Action.QUARANTINE, self.ground.facts.clock_ms(), 0)
+        try:
+            self.writer.submit(Quarantine(mark)).result()
+        except StorageError:
+            # A volume that cannot be written finds the damage again at the next read.
+            self.ground.health.count("quarantine")
+
+    def _relieve(self) -> None:
+        """Before a mark is added: let whoever gives up shards one by one pay for the tidying."""
+        self.ground.health.check_writable()
+        if self._reclaimer.is_due:
+            self.reclaim()
+
+    def _expired(self, now_ms: int, observed_ms: int) -> list[Row]:
+        with self._index_errors():
+            trashed_before_ms = observed_ms - TRASH_MS
+            return self.ground.index.expired(now_ms, trashed_before_ms, REMOVE_AT_ONCE)
+
+    def _keep_lease(self, lease: Lease) -> None:
+        with self._uploads_lock:
+            self._leases[lease.header.renter, lease.header.shard] = lease
+
+    def _take_lease(self, key: Key) -> Lease | None:
+        with self._uploads_lock:
+            return self._leases.pop(key, None)
+
+    def _leases_of(self, renter: NodeId | None, contract: ContractId | None) -> list[Lease]:
+        with self._uploads_lock:
+            return [
+                lease
+                for lease in self._leases.values()
+                if renter in {None, lease.header.renter}
+                and contract in {None, lease.header.contract}
+            ]
+
+    def _end_lease(self, lease: Lease) -> None:
+        """End a lease unless somebody has just taken it up."""
+        key = (lease.header.renter, lease.header.shard)
+        with self._uploads_lock:
+            if self._leases.get(key) is not lease:
+                return
+            del self._leases[key]
+        self._drop_lease(lease)
+
+    def _drop_lease(self, lease: Lease) -> None:
+        try:
+            self.ground.files.unlink(self.ground.paths.part(lease.file))
+        except OSError:
+            self.ground.health.count("unlink")
+        lease.reservation.release()
+
+    @contextmanager
+    def _index_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            self.ground.health.count("index")
+            self.ground.health.fail(f"the index cannot be read ({error})")
+            self.ground.index.condemn()
+            raise VolumeUnavailableError(f"the index cannot be read: {error}") from error

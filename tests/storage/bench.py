@@ -1,0 +1,125 @@
+"""What the tests of the engine share: a farmer's disk in a directory, renters, shards."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from farmer.audit.tree import TreeHasher
+from farmer.model.contract import Contract
+from farmer.model.ids import ContractId, NodeId, ShardId
+from farmer.model.shard import StoredShard
+from farmer.storage.directory import VolumeSettings, create_volume
+from farmer.storage.engine import Engine, EngineLimits, EngineUpload
+from farmer.storage.files import Files, OsFiles
+
+MIB = 1024 * 1024
+NODE = NodeId(b"f" * 32)
+ALICE = NodeId(b"a" * 32)
+BOB = NodeId(b"b" * 32)
+DAY_MS = 86_400_000
+LIMITS = EngineLimits(shard_bytes_max=64 * MIB)
+
+
+class Clocks:
+    """Wall time and observed time, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now_ms = 1_800_000_000_000
+        self.observed_ms = 5_000_000
+
+    def pass_days(self, days: float) -> None:
+        self.now_ms += int(days * DAY_MS)
+        self.observed_ms += int(days * DAY_MS)
+
+
+def contract_of(renter: NodeId, space_bytes: int = 1 << 40) -> Contract:
+    return Contract(
+        contract=ContractId(renter.raw[:16]),
+        farmer_key=bytes(32),
+        renter=renter,
+        revision=1,
+        space_bytes=space_bytes,
+        from_ms=0,
+        until_ms=1 << 50,
+        issued_at_ms=0,
+    )
+
+
+def shard_of(data: bytes) -> ShardId:
+    hasher = TreeHasher()
+    hasher.update(data)
+    return hasher.finish().shard_id()
+
+
+def noise(size_bytes: int, seed: object = 0) -> bytes:
+    return random.Random(str((size_bytes, seed))).randbytes(size_bytes)
+
+
+class Farm:
+    """One engine over fresh volumes, which can be closed, dropped and opened again."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        quota_bytes: int = 64 * MIB,
+        volumes: int = 1,
+        files: Files | None = None,
+        limits: EngineLimits = LIMITS,
+    ) -> None:
+        self.files = files or OsFiles()
+        self.clocks = Clocks()
+        self.limits = limits
+        self.settings = [
+            VolumeSettings(root / f"volume{number}", quota_bytes) for number in range(volumes)
+        ]
+        for settings in self.settings:
+            if not settings.path.exists():
+                create_volume(settings.path, NODE, OsFiles(), self.clocks.now_ms)
+        self.engine = self.open()
+
+    def open(self) -> Engine:
+        self.engine = Engine(
+            self.settings,
+            NODE,
+            self.files,
+            clock_ms=lambda: self.clocks.now_ms,
+            observed_ms=lambda: self.clocks.observed_ms,
+            limits=self.limits,
+        )
+        return self.engine
+
+    def reopen(self) -> Engine:
+        self.engine.close()
+        return self.open()
+
+    @property
+    def path(self) -> Path:
+        return self.settings[0].path
+
+    def begin(self, data: bytes, renter: NodeId = ALICE) -> EngineUpload:
+        upload = self.engine.begin(contract_of(renter), shard_of(data), len(data))
+        assert isinstance(upload, EngineUpload)
+        return upload
+
+    def store(self, data: bytes, renter: NodeId = ALICE) -> StoredShard:
+        begun = self.engine.begin(contract_of(renter), shard_of(data), len(data))
+        if isinstance(begun, StoredShard):
+            return begun
+        for start in range(begun.offset, len(data), 256 * 1024):
+            begun.write(data[start : start + 256 * 1024])
+        return begun.commit().result(20)
+
+    def read(self, shard: ShardId, renter: NodeId = ALICE) -> bytes:
+        reader = self.engine.open(renter, shard)
+        try:
+            return reader.read(0, reader.stored.size_bytes)
+        finally:
+            reader.close()
+
+    def delete(self, shard: ShardId, renter: NodeId = ALICE, *, erase: bool = False):  # type: ignore[no-untyped-def]  # a test's shorthand
+        return self.engine.delete(renter, shard, erase=erase).result(20)
+
+    def sweep(self) -> int:
+        return self.engine.sweep(self.clocks.now_ms, self.clocks.observed_ms)

@@ -1,0 +1,255 @@
+"""The engine from outside: stores, reads, deletes, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from farmer.audit.full import FullDigest
+from farmer.audit.proof import verify_sample
+from farmer.model.audit import AuditEntry
+from farmer.model.ids import ShardId
+from farmer.model.shard import DeletionOutcome, ShardState, StoredShard, charge_bytes
+from farmer.storage.errors import (
+    BadRangeError,
+    BusyError,
+    ContractFullError,
+    NoSpaceError,
+    ShardNotFoundError,
+    ShardTooLargeError,
+    TooManyError,
+    VolumeUnavailableError,
+    WrongHashError,
+    WrongSizeError,
+)
+from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, noise, shard_of
+
+SIZES = (0, 1, 4095, 4096, 65536, 65537, MIB, MIB + 5, 9 * MIB + 123)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_was_stored_is_read_back_also_after_a_restart(farm: Farm, size: int) -> None:
+    data = noise(size)
+    stored = farm.store(data)
+    assert (stored.shard, stored.size_bytes) == (shard_of(data), size)
+    assert farm.read(stored.shard) == data
+    farm.reopen()
+    assert farm.read(stored.shard) == data
+    assert farm.engine.stat(ALICE, stored.shard) == stored
+    assert farm.engine.usage(ALICE).live_bytes == charge_bytes(size)
+
+
+def test_a_foreign_renter_sees_nothing(farm: Farm) -> None:
+    shard = farm.store(noise(5000)).shard
+    for ask in (
+        lambda: farm.engine.open(BOB, shard),
+        lambda: farm.engine.stat(BOB, shard),
+        lambda: farm.delete(shard, BOB),
+        lambda: farm.engine.undelete(BOB, shard),
+        lambda: farm.engine.prove_full(BOB, bytes(32), AuditEntry(shard, 5000, 1)),
+    ):
+        with pytest.raises(ShardNotFoundError):
+            ask()
+    assert farm.engine.page(BOB, ShardId(bytes(32)), 10) == []
+    assert farm.engine.usage(BOB).total_bytes == 0
+
+
+def test_two_renters_hold_the_same_bytes_apart(farm: Farm) -> None:
+    data = noise(5000)
+    shard = farm.store(data, ALICE).shard
+    farm.store(data, BOB)
+    assert farm.delete(shard, ALICE, erase=True).outcome is DeletionOutcome.ERASED
+    assert farm.read(shard, BOB) == data
+
+
+def test_a_shard_that_is_held_is_answered_at_once(farm: Farm) -> None:
+    data = noise(7000)
+    stored = farm.store(data)
+    assert farm.engine.begin(contract_of(ALICE), stored.shard, 7000) == stored
+    with pytest.raises(WrongHashError):
+        farm.engine.begin(contract_of(ALICE), stored.shard, 7001)
+
+
+def test_storing_a_trashed_shard_takes_it_out_of_the_trash(farm: Farm) -> None:
+    data = noise(7000)
+    stored = farm.store(data)
+    farm.delete(stored.shard)
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.open(ALICE, stored.shard)
+    assert farm.engine.begin(contract_of(ALICE), stored.shard, 7000) == stored
+    assert farm.read(stored.shard) == data
+
+
+@pytest.mark.parametrize("size", [5000, 2 * MIB])
+def test_wrong_bytes_are_refused_and_nothing_is_kept(farm: Farm, size: int) -> None:
+    free = farm.engine.free_bytes()
+    upload = farm.engine.begin(contract_of(ALICE), shard_of(noise(size)), size)
+    assert not isinstance(upload, StoredShard)
+    upload.write(noise(size, "other"))
+    with pytest.raises(WrongHashError):
+        upload.commit()
+    upload.abandon()
+    assert farm.engine.usage(ALICE).total_bytes == 0
+    assert farm.engine.free_bytes() == pytest.approx(free, abs=MIB)
+    assert farm.engine.volumes()[0].reserved_bytes == 0
+    assert not list((farm.path / "staging").iterdir())
+    farm.store(noise(size))
+
+
+@pytest.mark.parametrize("size", [5000, 2 * MIB])
+def test_wrong_sizes_are_refused(farm: Farm, size: int) -> None:
+    upload = farm.begin(noise(size))
+    with pytest.raises(WrongSizeError):
+        upload.write(noise(size + 1))
+    with pytest.raises(WrongSizeError):
+        upload.commit()
+
+
+def test_the_same_shard_cannot_be_stored_twice_at_once(farm: Farm) -> None:
+    upload = farm.begin(noise(5000))
+    with pytest.raises(BusyError):
+        farm.begin(noise(5000))
+    farm.begin(noise(5000), BOB).abandon()
+    upload.abandon()
+    upload.abandon()
+    second = farm.begin(noise(5000))
+    upload.abandon()
+    with pytest.raises(BusyError):
+        farm.begin(noise(5000))
+    second.abandon()
+
+
+def test_limits_of_size_space_and_number_are_kept(farm: Farm) -> None:
+    with pytest.raises(ShardTooLargeError):
+        farm.engine.begin(contract_of(ALICE), ShardId(bytes(32)), 64 * MIB + 1)
+    with pytest.raises(NoSpaceError) as no_space:
+        farm.engine.begin(contract_of(ALICE), ShardId(bytes(32)), 60 * MIB)
+    assert no_space.value.available_bytes == farm.engine.free_bytes()
+    with pytest.raises(ContractFullError) as full:
+        farm.engine.begin(contract_of(ALICE, 8191), ShardId(bytes(32)), 4096)
+    assert (full.value.wanted_bytes, full.value.available_bytes) == (8192, 8191)
+    uploads = [farm.begin(noise(10, n)) for n in range(64)]
+    with pytest.raises(TooManyError):
+        farm.begin(noise(10, 64))
+    for upload in uploads:
+        upload.abandon()
+    assert farm.engine.usage(ALICE).total_bytes == 0
+
+
+def test_ranges_are_exact_and_bounded(farm: Farm) -> None:
+    data = noise(200_000)
+    reader = farm.engine.open(ALICE, farm.store(data).shard)
+    for offset, length in ((0, 0), (0, 1), (65535, 2), (65536, 65536), (199_999, 1), (200_000, 0)):
+        assert reader.read(offset, length) == data[offset : offset + length]
+    for offset, length in ((0, 200_001), (200_001, 0), (-1, 1)):
+        with pytest.raises(BadRangeError):
+            reader.read(offset, length)
+    with pytest.raises(BadRangeError):
+        reader.prove_range(200_000, 1)
+    reader.close()
+    reader.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_proofs_verify(farm: Farm, size: int) -> None:
+    data = noise(size)
+    shard = farm.store(data).shard
+    proof = farm.engine.prove_sample(ALICE, b"n" * 32, AuditEntry(shard, size, 20))
+    verify_sample(shard, size, b"n" * 32, 20, proof)
+    digest = FullDigest(b"n" * 32, shard)
+    digest.update(data)
+    entry = AuditEntry(shard, size, 1)
+    assert farm.engine.prove_full(ALICE, b"n" * 32, entry) == digest.finish()
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.prove_sample(ALICE, b"n" * 32, AuditEntry(shard, size + 1, 20))
+
+
+def test_pages_are_ascending_and_in_all_states(farm: Farm) -> None:
+    shards = sorted(farm.store(noise(100, n)).shard for n in range(10))
+    farm.delete(shards[3])
+    first = farm.engine.page(ALICE, ShardId(bytes(32)), 4)
+    rest = farm.engine.page(ALICE, first[-1].shard, 100)
+    assert [one.shard for one in first + rest] == shards
+    assert first[3].state is ShardState.TRASH
+
+
+@pytest.mark.parametrize("size", [5000, 2 * MIB])
+def test_trash_counts_can_be_undone_and_ends_after_seven_days_by_both_clocks(
+    farm: Farm, size: int
+) -> None:
+    shard = farm.store(noise(size)).shard
+    deletion = farm.delete(shard)
+    assert deletion.outcome is DeletionOutcome.TRASHED
+    assert deletion.gone_at_ms == farm.clocks.now_ms + 7 * 86_400_000
+    farm.clocks.pass_days(1)
+    assert farm.delete(shard) == deletion
+    usage = farm.engine.usage(ALICE)
+    assert (usage.live_bytes, usage.trash_bytes) == (0, charge_bytes(size))
+    assert farm.engine.undelete(ALICE, shard).result(5).state is ShardState.LIVE
+    assert farm.engine.undelete(ALICE, shard).result(5).state is ShardState.LIVE
+    assert farm.read(shard) == noise(size)
+    farm.delete(shard)
+    assert farm.engine.sweep(farm.clocks.now_ms + 8 * 86_400_000, farm.clocks.observed_ms) == 0
+    assert farm.engine.sweep(farm.clocks.now_ms, farm.clocks.observed_ms + 8 * 86_400_000) == 0
+    farm.reopen()
+    farm.clocks.pass_days(7)
+    assert farm.sweep() == 1
+    assert farm.engine.usage(ALICE).total_bytes == 0
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.stat(ALICE, shard)
+
+
+@pytest.mark.parametrize("size", [5000, 2 * MIB])
+@pytest.mark.parametrize("trashed", [False, True])
+def test_an_erased_shard_is_gone_from_the_disk_when_that_is_said(
+    farm: Farm, size: int, trashed: bool
+) -> None:
+    data = noise(size)
+    shard = farm.store(data).shard
+    if trashed:
+        farm.delete(shard)
+    assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.stat(ALICE, shard)
+    everything = b"".join(p.read_bytes() for p in farm.path.rglob("*") if p.suffix != ".sqlite")
+    assert data[1000:1100] not in everything
+
+
+def test_a_record_that_is_being_read_is_not_reclaimed(farm: Farm) -> None:
+    data = noise(5000)
+    shard = farm.store(data).shard
+    reader = farm.engine.open(ALICE, shard)
+    assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED_AT_COMPACTION
+    farm.sweep()
+    assert reader.read(0, 5000) == data
+    reader.close()
+    farm.sweep()
+    assert data[100:200] not in (farm.path / "log" / "00000001.seg").read_bytes()
+
+
+def test_purge_removes_one_contracts_shards_and_leases(farm: Farm) -> None:
+    for n in range(300):
+        farm.store(noise(10, n))
+    kept = farm.store(noise(10), BOB)
+    big = farm.begin(noise(3 * MIB))
+    big.write(noise(3 * MIB)[: 2 * MIB])
+    big.abandon()
+    contract = contract_of(ALICE).contract
+    assert farm.engine.purge(ALICE, contract_of(BOB).contract) == 0
+    assert farm.engine.purge(ALICE, contract) == 300
+    assert farm.engine.purge(ALICE, contract) == 0
+    assert farm.engine.usage(ALICE).total_bytes == 0
+    assert farm.engine.renters() == (BOB,)
+    assert farm.read(kept.shard, BOB) == noise(10)
+
+
+def test_a_closing_engine_takes_no_new_stores_but_finishes_those_under_way(farm: Farm) -> None:
+    upload = farm.begin(noise(10))
+    upload.write(noise(10))
+    farm.engine.begin_close()
+    with pytest.raises(VolumeUnavailableError):
+        farm.begin(noise(11))
+    upload.commit().result(5)
+    late = noise(10)
+    farm.engine.close()
+    farm.open()
+    assert farm.read(shard_of(late)) == late
