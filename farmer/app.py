@@ -132,11 +132,14 @@ class RunningFarmer:
 
         """
         try:
-            self._begin(open_stores(self._home, self._settings, now_ms))
+            self._begin(open_stores(self._home, self._settings, now_ms, self._tell))
         except (ListenError, StorageError, VolumeSetupError, IdentityError, OwnerError) as error:
             raise CannotServeError(str(error) or type(error).__name__) from error
         except OSError as error:
             raise CannotServeError(f"{error.strerror or error}: {error.filename or ''}") from error
+
+    def _tell(self, line: str) -> None:
+        self.log.warn("{line}", line=line)
 
     def _begin(self, stores: Stores) -> None:
         self._disk.start()
@@ -281,9 +284,10 @@ class RunningFarmer:
         self._overview.name = settings.name
         self._desk.terms = self._house_terms(settings)
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
+        engine = self._stores.engine
         for plan in await self._disk.run(plan_volumes, self._home, settings):
             await self._disk.run(
-                self._stores.engine.resize, plan.path, plan.quota_bytes, plan.keep_free_bytes
+                engine.change_quota, plan.name, plan.quota_bytes, plan.keep_free_bytes
             )
 
     # Ready, reload, stop.

@@ -65,7 +65,8 @@ def _translated(error: Exception) -> int:
             return _fail(str(error) or type(error).__name__, exits.FAILED)
         case OSError():
             return _fail(f"{error.strerror or error}: {error.filename or ''}", exits.FAILED)
-    raise error
+        case _:
+            raise error
 
 
 def _fail(message: str, code: int) -> int:

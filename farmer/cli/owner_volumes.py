@@ -49,7 +49,7 @@ def volume_add(home: Home, options: argparse.Namespace) -> int:
             raise CommandError(f"{home.settings}: {error}; add the volume by hand") from error
         settings = load_text(text, str(home.settings), os.environ).settings
         plans = [plan for plan in plan_volumes(home, settings) if str(plan.path) == added.path]
-        make_volumes(home, Identity.load_or_create(home.identity), plans, now_ms)
+        make_volumes(home, Identity.load_or_create(home.identity), plans, now_ms())
         write_settings(home, text)
     quota_bytes = plans[0].quota_bytes
     if options.json:
@@ -74,10 +74,10 @@ def volume_rebuild(home: Home, options: argparse.Namespace) -> int:
         raise CommandError(f"{path} is not a volume of this farmer; see: farmer config show")
     try:
         with HomeLock(home.lock):
-            shards = rebuild(home, plan, lambda line: print(line, file=sys.stderr))
+            records = rebuild(home, plan, lambda line: print(line, file=sys.stderr))
     except HomeLockedError as error:
         raise CommandError(f"{error}: stop the farmer first, then rebuild") from error
-    print(f"{path}: a new index, with {shards} shards")
+    print(f"{path}: a new index, from {records} records")
     return OK
 
 

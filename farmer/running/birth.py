@@ -38,7 +38,7 @@ def make_farmer(home: Home, settings: Settings, text: str) -> Made:
     with HomeLock(home.lock):
         identity = Identity.load_or_create(home.identity)
         plans = plan_volumes(home, settings)
-        make_volumes(home, identity, plans, now_ms)
+        make_volumes(home, identity, plans, now_ms())
         write_settings(home, text)
     return Made(identity.node_id, tuple((str(plan.path), plan.quota_bytes) for plan in plans))
 

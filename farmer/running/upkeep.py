@@ -78,8 +78,7 @@ class Upkeep:
     async def look(self) -> None:
         """Count contracts and invites, and gather what the disks complain of."""
         self._overview.counts = await self._disk.run(count_book, self._book)
-        await self._disk.run(self._engine.probe)
-        self._overview.board.report("engine", self._engine.trouble())
+        self._overview.board.report("engine", *self._engine.trouble())
 
     async def tick(self) -> None:
         """Let the durable clock go on; a suspicious one stops the sweeps and is told."""
@@ -98,7 +97,7 @@ class Upkeep:
         now_ms = self._clocks.now_ms()
         gone = await self._disk.run(self._book.advance, now_ms)
         for contract in gone:
-            await self._disk.run(self._engine.purge, contract.contract)
+            await self._disk.run(self._engine.purge, contract.renter, contract.contract)
             await self._disk.run(self._book.purged, contract.contract)
         await self._disk.run(self._engine.sweep, now_ms, self._book.clock.observed_ms)
 

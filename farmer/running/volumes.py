@@ -9,6 +9,7 @@ never written to.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ class VolumePlan:
     """One volume to open, in bytes of today's filesystem."""
 
     path: Path
+    name: str
+    """Short and unique among the volumes of a farmer."""
     quota_bytes: int
     keep_free_bytes: int
     new: bool
@@ -44,10 +47,12 @@ def plan_volumes(home: Home, settings: Settings) -> list[VolumePlan]:
     """Return the volumes of a farmer; reads filesystem sizes, changes nothing."""
     known = _known(home)
     if settings.volumes:
-        return [_plan(volume, known) for volume in settings.volumes]
+        names = _names([Path(volume.path) for volume in settings.volumes])
+        return [_plan(*row, known) for row in zip(settings.volumes, names, strict=True)]
     quota = known.get(str(home.volume)) or small_quota_bytes(free_bytes(home.volume))
     keep_free = KEEP_FREE.of(filesystem_bytes(home.volume))
-    return [VolumePlan(home.volume, quota, keep_free, str(home.volume) not in known)]
+    new = str(home.volume) not in known
+    return [VolumePlan(home.volume, home.volume.name, quota, keep_free, new)]
 
 
 def remember(home: Home, plans: Iterable[VolumePlan]) -> None:
@@ -64,11 +69,6 @@ def small_quota_bytes(free: int) -> int:
     return max(VOLUME_BYTES_MIN, share >> 20 << 20)
 
 
-def quota_bytes(volume: VolumeSettings) -> int:
-    """Return a quota in bytes of today's filesystem."""
-    return volume.quota.of(filesystem_bytes(Path(volume.path).expanduser()))
-
-
 def filesystem_bytes(path: Path) -> int:
     """Return the size of the filesystem that *path* lies, or would lie, on."""
     found = os.statvfs(_existing(path))
@@ -81,11 +81,17 @@ def free_bytes(path: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def _plan(volume: VolumeSettings, known: dict[str, int]) -> VolumePlan:
+def _plan(volume: VolumeSettings, name: str, known: dict[str, int]) -> VolumePlan:
     path = Path(volume.path).expanduser()
     size = filesystem_bytes(path)
     quota, keep_free = volume.quota.of(size), volume.keep_free.of(size)
-    return VolumePlan(path, quota, keep_free, str(path) not in known)
+    return VolumePlan(path, name, quota, keep_free, str(path) not in known)
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """Return the directories' names, or the whole paths of those that share one."""
+    names = Counter(path.name for path in paths)
+    return [path.name if names[path.name] == 1 and path.name else str(path) for path in paths]
 
 
 def _existing(path: Path) -> Path:
