@@ -418,7 +418,7 @@ class MemoryBook:
             if self.spent[serial] == renter:
                 return self.contracts[renter]
             raise InviteSpentError
-        if self.now_ms() > offer.expires_at_ms:
+        if self.now_ms() >= offer.expires_at_ms:
             raise InviteExpiredError(offer.expires_at_ms)
         self.spent[serial] = renter
         old = self.contracts.get(renter)
