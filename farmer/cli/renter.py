@@ -58,7 +58,7 @@ def _add_contracts(verbs: Verbs) -> None:
     join.add_argument("invite", metavar="INVITE", help="the line that the farmer printed")
     _add(verbs, "contract", "show the contract and what it uses", "renter_asking:contract")
     _add(verbs, "ping", "ask how the farmer is", "renter_asking:ping")
-    version = _add(verbs, "version", "the release", "renter_asking:version", farmer=False)
+    version = _add(verbs, "version", "the release", "renter_version:version", farmer=False)
     version.set_defaults(homeless=True)
 
 

@@ -19,7 +19,6 @@ from farmer.identity.signing import parse_link
 from farmer.model.shard import DeletionOutcome, ShardState
 from farmer.protocol.messages import ContractShown, Stated
 from farmer.units import format_size
-from farmer.version import VERSION
 
 R = TypeVar("R")
 
@@ -78,15 +77,6 @@ def ping(home: Home, options: argparse.Namespace) -> int:
     else:
         free = format_size(pong.free_bytes)
         say(f"farmer {address.farmer.short} is there: {free} free, {pong.software}")
-    return OK
-
-
-def version(_home: None, options: argparse.Namespace) -> int:
-    """Show the release."""
-    if options.json:
-        print_json({"schema": 1, "version": VERSION})
-    else:
-        say(f"renter {VERSION}")
     return OK
 
 

@@ -36,7 +36,7 @@ class Row:
     file: str
     shard: ShardId | None = None
     size_bytes: int | None = None
-    error: str | None = "not tried"
+    error: str | None = "interrupted before it was stored"
 
     def as_json(self) -> dict[str, object]:
         """Return the row that other programs read."""
@@ -53,9 +53,12 @@ def store(home: Home, options: argparse.Namespace) -> int:
     """Store the files; return 1 if any was not stored."""
     if home.ledger.tell_once("stored as they are"):
         warn(_AS_THEY_ARE)
+    rows = [Row(file) for file in options.files]
     line = ProgressLine("storing")
     try:
-        rows = blocking.run(lambda reactor: _store_all(home, options, line, reactor))
+        blocking.run(lambda reactor: _store_all(home, options.farmer, rows, line, reactor))
+    except KeyboardInterrupt:
+        warn("renter: interrupted")
     finally:
         line.clear()
     if options.json:
@@ -68,17 +71,15 @@ def store(home: Home, options: argparse.Namespace) -> int:
 
 async def _store_all(
     home: Home,
-    options: argparse.Namespace,
+    prefix: str,
+    rows: list[Row],
     line: ProgressLine,
     reactor: Any,  # noqa: ANN401 - a reactor is many interfaces at once
-) -> list[Row]:
-    address = home.farmer(options.farmer)
+) -> None:
     gate = DeferredSemaphore(SESSIONS_MAX)
-    async with connect(address, home.identity, reactor) as farmer:
+    async with connect(home.farmer(prefix), home.identity, reactor) as farmer:
         storing = _Storing(home, farmer, line)
-        return await gatherResults(
-            [gate.run(storing.one, Row(file)) for file in options.files], consumeErrors=True
-        )
+        await gatherResults([gate.run(storing.one, row) for row in rows], consumeErrors=True)
 
 
 class _Storing:
@@ -90,8 +91,8 @@ class _Storing:
         self._line = line
         self._unreachable: ConnectionFailedError | None = None
 
-    async def one(self, row: Row) -> Row:
-        """Store one file and return its row; all that can go wrong stands in there."""
+    async def one(self, row: Row) -> None:
+        """Store one file; all that can go wrong stands in its row."""
         try:
             await self._store(row)
             row.error = None
@@ -103,7 +104,6 @@ class _Storing:
             row.error = str(error)
         except OSError as error:
             row.error = error.strerror or str(error)
-        return row
 
     async def _store(self, row: Row) -> None:
         door = self._farmer.door

@@ -95,7 +95,11 @@ class Ledger:
             connection = sqlite3.connect(
                 path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
-            _prepare(connection, path)
+            try:
+                _prepare(connection, path)
+            except BaseException:
+                connection.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(
                 f"cannot use {path}: {error}; bring it back from a backup"
@@ -175,16 +179,17 @@ class Ledger:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("BEGIN IMMEDIATE")
+    # Before anything is written: a newer release may have its reasons.
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > LEDGER_VERSION:
-        connection.close()
         raise LedgerError(
             f"{path} was written by a newer release (version {version}, this one reads "
             f"{LEDGER_VERSION}): use that one; nothing was touched"
         )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("BEGIN IMMEDIATE")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
         for statement in _SCHEMA:
             connection.execute(statement)

@@ -1,0 +1,18 @@
+"""`renter version`: apart from the other verbs, so that it imports nothing that is slow."""
+
+from __future__ import annotations
+
+import argparse
+
+from farmer.cli.exits import OK
+from farmer.cli.terminal import print_json, say
+from farmer.version import VERSION
+
+
+def version(_home: None, options: argparse.Namespace) -> int:
+    """Show the release."""
+    if options.json:
+        print_json({"schema": 1, "version": VERSION})
+    else:
+        say(f"renter {VERSION}")
+    return OK

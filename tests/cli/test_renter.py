@@ -1,0 +1,66 @@
+"""The grammar of `renter`, and that looking at it costs little."""
+
+import subprocess
+import sys
+
+import pytest
+
+from farmer.cli.renter import main, parser
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nonsense"],
+        ["store"],
+        ["retrieve"],
+        ["audit", "--samples", "0"],
+        ["audit", "--samples", "1025"],
+        ["retrieve", "ab" * 32, "--offset", "-1"],
+        ["delete"],
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *("join", "list", "store", "retrieve", "audit", "stat", "delete", "undelete"),
+        *("contract", "ping", "version"),
+    ],
+)
+def test_every_verb_has_json(verb):
+    words = {"join": ["x"], "store": ["x"], "retrieve": ["x"], "stat": ["x"]}
+    more = words.get(verb, ["x"] if verb in {"delete", "undelete"} else [])
+    assert parser().parse_args([verb, *more, "--json"]).json
+
+
+def test_version_makes_no_home_and_imports_no_reactor(tmp_path):
+    probe = (
+        "import sys; from farmer.cli.renter import main\n"
+        "assert main(['--home', sys.argv[1], 'version', '--json']) == 0\n"
+        "assert not [name for name in sys.modules if name.startswith('twisted')]\n"
+    )
+    home = tmp_path / "home"
+    ran = subprocess.run(
+        [sys.executable, "-c", probe, str(home)], check=False, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert not home.exists()
+
+
+def test_a_home_that_cannot_be_made_is_an_error_not_a_traceback(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["--home", str(tmp_path / "file" / "home"), "list"]) == 1
+    assert "renter: cannot write the identity" in capsys.readouterr().err
+
+
+def test_before_joining_every_verb_says_what_to_type(tmp_path, capsys):
+    assert main(["--home", str(tmp_path / "home"), "list"]) == 1
+    assert "renter join INVITE" in capsys.readouterr().err

@@ -1,0 +1,54 @@
+"""What names a farmer, and what does not."""
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from farmer.client.dial import AddressError, FarmerAddress, split_address
+from farmer.identity.keys import Identity
+from farmer.identity.signing import InviteLinkError, format_link, make_invite
+from farmer.model.contract import InviteLink, Offer
+from farmer.model.ids import InviteSerial, NodeId
+
+ID = NodeId(bytes(range(32)))
+
+
+def invite_line():
+    identity = Identity.of_key(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    offer = Offer(space_bytes=1, duration_ms=1, created_at_ms=1, expires_at_ms=2)
+    invite = make_invite(identity, InviteSerial(bytes(16)), offer)
+    return format_link(InviteLink(farmer=ID, addresses=("a:1", "[::1]:2"), invite=invite))
+
+
+@pytest.mark.parametrize(
+    "target", [f"{ID}@a:1,[::1]:2", f"farmer://{ID}@a:1,[::1]:2", f"  {invite_line()}\n"]
+)
+def test_a_farmer_is_named_by_id_and_addresses_or_an_invite(target):
+    assert FarmerAddress.of(target) == FarmerAddress(ID, ("a:1", "[::1]:2"))
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["", "a:1", f"{ID}", f"{ID}@", "ab@a:1", f"{ID}@a", f"{ID}@a:0", f"{ID}@a:65536", f"{ID}@:1"],
+)
+def test_everything_else_is_refused(target):
+    with pytest.raises(ValueError, match=r"not a|no port"):
+        FarmerAddress.of(target)
+
+
+def test_a_damaged_invite_is_called_damaged():
+    with pytest.raises(InviteLinkError, match="damaged"):
+        FarmerAddress.of(invite_line()[:-3])
+
+
+@pytest.mark.parametrize(
+    ("address", "split"),
+    [("a.example:7", ("a.example", 7)), ("[fe80::1]:65535", ("fe80::1", 65535))],
+)
+def test_an_address_is_host_and_port(address, split):
+    assert split_address(address) == split
+
+
+@pytest.mark.parametrize("address", ["::1:7", "[a]:7", "a:b", "a:+1", "a:", "a:1\u0661", "[::1]"])
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(AddressError):
+        split_address(address)

@@ -1,0 +1,145 @@
+"""What a renter keeps, over crashes and releases."""
+
+import os
+import shutil
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from farmer.client.dial import FarmerAddress
+from farmer.client.errors import NotJoinedError
+from farmer.client.home import LEDGER_FILE, Home, UnknownShardError, default_home
+from farmer.client.ledger import Ledger, LedgerError, Standing
+from farmer.identity.keys import Identity
+from farmer.model.ids import NodeId, ShardId
+from tests.client.fake_farmer import FakeFarmer
+
+ONE, OTHER = NodeId(bytes([1]) * 32), NodeId(bytes([2]) * 32)
+SHARD = ShardId(bytes([0xAB]) * 32)
+
+
+@pytest.fixture
+def home(tmp_path):
+    home = Home.open(tmp_path / "home")
+    yield home
+    home.ledger.close()
+
+
+@pytest.fixture
+def fake():
+    return FakeFarmer(Identity.of_key(Ed25519PrivateKey.generate()))
+
+
+def test_what_was_kept_is_there_in_a_copy_taken_without_closing(home, fake, tmp_path):
+    home.ledger.join(FarmerAddress(ONE, ("a:1", "[::1]:2")), fake.shown())
+    home.ledger.keep(ONE, fake.receipt(SHARD, 7), "/a/file")
+    shutil.copytree(tmp_path / "home", tmp_path / "copy")
+    copy = Home.open(tmp_path / "copy")
+    assert copy.farmer() == FarmerAddress(ONE, ("a:1", "[::1]:2"))
+    (entry,) = copy.ledger.entries()
+    assert (entry.receipt, entry.farmer) == (fake.receipt(SHARD, 7), ONE)
+    assert (entry.file, entry.standing) == ("/a/file", Standing.HELD)
+    assert copy.identity == home.identity
+    copy.ledger.close()
+
+
+def test_every_change_is_synced(home):
+    ((level,),) = home.ledger._connection.execute("PRAGMA synchronous").fetchall()
+    assert level == 2
+
+
+def test_nobody_else_may_read_the_home(home, tmp_path):
+    for path in (tmp_path / "home", *(tmp_path / "home").iterdir()):
+        assert not path.stat().st_mode & 0o077, path
+
+
+def test_the_farmer_joined_last_is_the_default_and_prefixes_name_the_others(home, fake):
+    with pytest.raises(NotJoinedError, match="renter join"):
+        home.farmer()
+    for farmer in (ONE, OTHER, ONE):
+        home.ledger.join(FarmerAddress(farmer, ("a:1",)), fake.shown())
+    assert home.farmer().farmer == ONE
+    assert home.farmer("0202").farmer == OTHER
+    with pytest.raises(NotJoinedError, match="2 joined farmers"):
+        home.farmer("0")
+    with pytest.raises(NotJoinedError, match="no joined farmer"):
+        home.farmer("ff")
+
+
+def test_a_shard_is_asked_for_where_its_receipt_says(home, fake):
+    for farmer in (ONE, OTHER):
+        home.ledger.join(FarmerAddress(farmer, ("a:1",)), fake.shown())
+    home.ledger.keep(ONE, fake.receipt(SHARD, 7), "")
+    assert home.holder(SHARD).farmer == ONE
+    assert home.holder(ShardId(bytes(32))).farmer == OTHER
+    assert home.holder(SHARD, "02").farmer == OTHER
+
+
+def test_the_beginning_of_a_stored_id_stands_for_it(home, fake):
+    home.ledger.keep(ONE, fake.receipt(SHARD, 7), "")
+    assert home.shard("ABABABAB") == SHARD
+    assert home.shard(str(SHARD)) == SHARD
+    home.ledger.keep(ONE, fake.receipt(ShardId(b"\xab" * 31 + b"\0"), 7), "")
+    with pytest.raises(UnknownShardError, match="2 shards"):
+        home.shard("abababab")
+    for text in ("ababab", "cdcdcdcd", "x" * 64, ""):
+        with pytest.raises(UnknownShardError, match="not a shard id"):
+            home.shard(text)
+
+
+def test_what_was_deleted_is_not_held_until_it_is_again(home, fake):
+    home.ledger.keep(ONE, fake.receipt(SHARD, 7), "")
+    assert [entry.receipt.shard for entry in home.held()[ONE]] == [SHARD]
+    for standing in (Standing.TRASHED, Standing.ERASED):
+        home.ledger.mark(ONE, SHARD, standing)
+        assert home.held() == {}
+    home.ledger.keep(ONE, fake.receipt(SHARD, 7), "")
+    assert list(home.held("01")) == [ONE]
+    assert home.held("02") == {}
+
+
+def test_a_shard_that_one_farmer_still_holds_is_looked_for_there(home, fake):
+    for farmer in (ONE, OTHER):
+        home.ledger.keep(farmer, fake.receipt(SHARD, 7), "")
+    home.ledger.mark(ONE, SHARD, Standing.ERASED)
+    assert home.entry(SHARD).farmer == OTHER
+
+
+def test_a_notice_is_told_once(home):
+    assert [home.ledger.tell_once("x"), home.ledger.tell_once("x")] == [True, False]
+
+
+def test_a_newer_ledger_is_left_alone(tmp_path):
+    path = tmp_path / LEDGER_FILE
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match="newer release"):
+        Ledger.open(path)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_ledger_is_named(tmp_path):
+    (tmp_path / LEDGER_FILE).write_bytes(b"nonsense" * 1000)
+    with pytest.raises(LedgerError, match="backup"):
+        Ledger.open(tmp_path / LEDGER_FILE)
+    with pytest.raises(LedgerError):
+        Ledger.open(tmp_path / "absent" / LEDGER_FILE)
+
+
+def test_a_failed_write_is_a_ledger_error_and_changes_nothing(home, fake):
+    home.ledger._connection.execute("DROP TABLE told")
+    with pytest.raises(LedgerError, match="told"):
+        home.ledger.tell_once("x")
+    home.ledger.keep(ONE, replace(fake.receipt(SHARD, 7)), "")
+    assert len(home.ledger.entries()) == 1
+
+
+def test_the_home_is_named_by_the_environment():
+    assert default_home({"RENTER_HOME": "/a"}) == Path("/a")
+    assert default_home({"XDG_DATA_HOME": "/b"}) == Path("/b/renter")
+    assert default_home({"HOME": os.environ["HOME"]}) == Path.home() / ".local/share/renter"
