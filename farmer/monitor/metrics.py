@@ -26,9 +26,9 @@ from farmer.node.ports import Result, Verb
 OTHER: Final = "other"
 """The label of whatever is not in a closed set: no peer can make a series."""
 
-AUDIT_RESULTS: Final = frozenset({"ok", "missing", "corrupt", "budget", "error"})
-PURGE_CAUSES: Final = frozenset({"deleted", "erased", "expired"})
-LOG_LEVELS: Final = frozenset({"debug", "info", "warn", "error", "critical"})
+AUDIT_RESULTS: Final = ("ok", "missing", "corrupt", "budget", "error")
+PURGE_CAUSES: Final = ("deleted", "erased", "expired")
+LOG_LEVELS: Final = ("debug", "info", "warn", "error", "critical")
 
 ANSWER_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 TRANSFER_BUCKETS_S: Final = (0.001, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)

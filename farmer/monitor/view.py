@@ -108,12 +108,12 @@ def _figures(status: NodeStatus, activity: Activity, now_s: float) -> Iterator[s
     yield _figure(
         "Traffic since start",
         f"{size(activity.received_bytes)} <small>in</small>",
-        f"{size(activity.sent_bytes)} out · {count(activity.stored)} shards stored",
+        f"{size(activity.sent_bytes)} out · shards stored: {count(activity.stored)}",
     )
     yield _figure(
         "Renters",
         count(status.renters),
-        f"{count(status.sessions)} connected now · {count(status.open_invites)} open invites",
+        f"{count(status.sessions)} connections · open invites: {count(status.open_invites)}",
     )
 
 
@@ -141,14 +141,20 @@ def _bytes_card(volumes: tuple[VolumeStatus, ...]) -> str:
         f'<li><i class="{kind}"></i><span>{name}</span><b>{size(amount)}</b></li>'
         for kind, name, amount in parts
     )
-    drift = sum(volume.drift_bytes for volume in volumes)
-    word = "agree" if drift == 0 else f"differ by {size(abs(drift))}"
     return (
         '<section class="card w6"><h2>Where every byte is</h2>'
         f"{_bar((kind, amount / total) for kind, _, amount in parts)}"
         f'<ul class="legend">{legend}</ul>'
-        f'<p class="mute">Ledger and disk {word} at the last comparison.</p></section>'
+        f'<p class="mute">{_comparison(volumes)}</p></section>'
     )
+
+
+def _comparison(volumes: tuple[VolumeStatus, ...]) -> str:
+    compared = [volume for volume in volumes if volume.allocated_bytes]
+    if not compared:
+        return "Ledger and disk have not been compared yet."
+    drift = sum(abs(volume.drift_bytes) for volume in compared)
+    return f"Ledger and disk {f'differ by {size(drift)}' if drift else 'agree'} (last comparison)."
 
 
 def _bar(shares: Iterable[tuple[str, float]]) -> str:

@@ -14,7 +14,7 @@ from farmer.monitor import page
 from farmer.monitor.page import StatusPage, page_site
 from farmer.monitor.view import message
 from farmer.monitor.view import page as rendered
-from tests.monitor.sample import NOW_S, STATUS, metrics
+from tests.monitor.sample import ATTIC, NOW_S, STATUS, metrics
 
 PEER = IPv4Address("TCP", "127.0.0.1", 40000)
 
@@ -190,6 +190,15 @@ def test_the_page_asks_nobody_else_for_anything() -> None:
     html = rendered(STATUS, metrics().activity, NOW_S)
     for word in ("http://", "https://", " style=", " onload", "javascript:"):
         assert word not in html
+
+
+@pytest.mark.parametrize(
+    ("allocated_bytes", "drift_bytes", "words"),
+    [(0, 0, "not been compared"), (9, 0, "disk agree"), (9, -4096, "differ by 4.1 kB")],
+)
+def test_it_says_whether_ledger_and_disk_agree(allocated_bytes, drift_bytes, words) -> None:
+    volume = replace(ATTIC, allocated_bytes=allocated_bytes, drift_bytes=drift_bytes)
+    assert words in rendered(replace(STATUS, volumes=(volume,)), metrics().activity, NOW_S)
 
 
 @pytest.mark.parametrize("state", list(NodeState))
