@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +31,7 @@ from farmer.node.chores import Chore
 from farmer.node.disk import ThreadedDisk
 from farmer.node.farm import Farm
 from farmer.node.ports import CloseReason
-from farmer.node.service import FarmerService, ListenError, show_address
+from farmer.node.service import FarmerService, ListenError
 from farmer.node.tasks import Tasks
 from farmer.protocol.refusals import Refusal
 from farmer.running.addresses import announced, has_ipv6, local_addresses
@@ -44,6 +44,7 @@ from farmer.running.greeting import greeting
 from farmer.running.home import Home
 from farmer.running.notify import ServiceNotifier
 from farmer.running.overview import Overview
+from farmer.running.ports import PAGE, SHARDS, remember_ports, with_last_ports
 from farmer.running.process import allow_many_sessions, say
 from farmer.running.reload import Reloader, load_again
 from farmer.running.signals import Signals
@@ -51,7 +52,7 @@ from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
 from farmer.running.upkeep import Clocks, Upkeep, count_book
 from farmer.running.volumes import plan_volumes
-from farmer.settings.kinds import split_address
+from farmer.settings.kinds import join_address, split_address
 from farmer.settings.schema import Settings
 from farmer.storage.directory import VolumeSetupError
 from farmer.storage.errors import StorageError
@@ -180,7 +181,10 @@ class RunningFarmer:
         self._desk = OwnerDesk(
             stores.book, stores.identity, now_ms, self._house_terms(settings), stores.engine.usage
         )
-        self._upkeep = Upkeep(stores.engine, stores.book, self._overview, self._disk, clocks)
+        self._upkeep = Upkeep(
+            *(stores.engine, stores.book, self._overview, self._disk, clocks),
+            purged=self._metrics.purged,
+        )
         self._reloader = Reloader(
             read=lambda: load_again(self._home, self._environ),
             started=settings,
@@ -192,7 +196,7 @@ class RunningFarmer:
 
     def _serve(self, stores: Stores) -> None:
         """Listen, then begin what goes on in the background."""
-        self._service = listening_service(self._farm, self._settings)
+        self._service = listening_service(self._farm, self._home, self._settings)
         self._overview.listen = self._service.addresses
         self._overview.announced = self._announced
         self._overview.sessions = lambda: len(self._service.sessions)
@@ -220,17 +224,25 @@ class RunningFarmer:
         self._notifier.alive()
 
     def _listen_page(self) -> str:
-        host, port = split_address(self._settings.listen.page)
-        root = StatusPage(self._overview.status, self._metrics, time.time, page_hosts(host))
-        try:
-            listening = reactor.listenTCP(port, page_site(root, reactor), PAGE_BACKLOG, host)
-        except CannotListenError as error:
-            raise ListenError(
-                f"cannot serve the page on {show_address(host, port)}: {error.socketError}; "
-                "is another program using it? Choose another address in listen.page"
-            ) from error
-        self._ports.append(listening)
-        return show_address(host, listening.getHost().port)
+        asked = self._settings.listen.page
+        last = with_last_ports(self._home, PAGE, [asked])[0]
+        for address in dict.fromkeys((last, asked)):
+            host, port = split_address(address)
+            root = StatusPage(self._overview.status, self._metrics, time.time, page_hosts(host))
+            try:
+                listening = reactor.listenTCP(port, page_site(root, reactor), PAGE_BACKLOG, host)
+            except CannotListenError as error:
+                if address != asked:
+                    continue
+                raise ListenError(
+                    f"cannot serve the page on {address}: {error.socketError}; "
+                    "is another program using it? Choose another address in listen.page"
+                ) from error
+            self._ports.append(listening)
+            break
+        found = join_address(host, listening.getHost().port)
+        remember_ports(self._home, PAGE, [asked], [found])
+        return found
 
     def _listen_control(self) -> Path:
         path = socket_path(self._home.state, self._environ, os.getuid())
@@ -339,10 +351,24 @@ class RunningFarmer:
         self.log.info("stopped; {how}", how=how)
 
 
-def listening_service(farm: Farm, settings: Settings) -> FarmerService:
-    """Return the serving side, listening; `::` becomes 0.0.0.0 on a machine without IPv6."""
-    listen = [split_address(address) for address in settings.listen.shards]
+def listening_service(farm: Farm, home: Home, settings: Settings) -> FarmerService:
+    """Return the serving side, listening, where port 0 on the last run's port if it is free."""
+    asked = settings.listen.shards
+    last = with_last_ports(home, SHARDS, asked)
+    try:
+        service = _service(farm, last)
+    except ListenError:
+        if last == list(asked):
+            raise
+        service = _service(farm, asked)
+    remember_ports(home, SHARDS, asked, service.addresses)
+    return service
+
+
+def _service(farm: Farm, addresses: Sequence[str]) -> FarmerService:
+    listen = [split_address(address) for address in addresses]
     if not has_ipv6():
+        # `::` means every address; without IPv6 those are the IPv4 ones.
         listen = [("0.0.0.0" if host == "::" else host, port) for host, port in listen]  # noqa: S104  # the owner's setting
     assert isinstance(farm.signer, Identity)
     service = FarmerService(reactor, farm, farmer_side(farm.signer), listen)

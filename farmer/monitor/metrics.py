@@ -27,7 +27,8 @@ OTHER: Final = "other"
 """The label of whatever is not in a closed set: no peer can make a series."""
 
 AUDIT_RESULTS: Final = ("ok", "missing", "corrupt", "budget", "error")
-PURGE_CAUSES: Final = ("deleted", "erased", "expired")
+PURGE_CAUSES: Final = ("deleted", "expired")
+"""Out of the trash, or with an ended contract; an erased shard is a finished request."""
 LOG_LEVELS: Final = ("debug", "info", "warn", "error", "critical")
 
 ANSWER_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -160,7 +161,7 @@ class Metrics:
             self._reload_time.set(self._now_s())
 
     def purged(self, cause: str, shards: int) -> None:
-        """Shards were removed for good: deleted, erased or expired."""
+        """Shards were removed for good by a sweep: deleted or expired."""
         self._purged.labels(_closed(cause, PURGE_CAUSES)).inc(shards)
 
     def lagged(self, seconds: float) -> None:
@@ -245,7 +246,7 @@ class Metrics:
             "Unix time of the last good reading of the settings.",
         )
         self._purged = self._counter(
-            "shards_purged", "Shards removed for good, by cause.", "cause"
+            "shards_purged", "Shards removed for good by the sweep, by cause.", "cause"
         )
         self._lag = self._histogram(
             "reactor_lag_seconds", "How late a timer of the reactor ran.", ANSWER_BUCKETS_S

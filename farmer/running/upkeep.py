@@ -49,12 +49,15 @@ class Upkeep:
         overview: Overview,
         disk: Disk,
         clocks: Clocks,
+        purged: Callable[[str, int], None],
     ) -> None:
+        """*purged* hears of shards that went for good: why (deleted, expired) and how many."""
         self._engine = engine
         self._book = book
         self._overview = overview
         self._disk = disk
         self._clocks = clocks
+        self._purged = purged
         self._chores: list[Chore] = []
 
     def start(self, clock: IReactorTime, tasks: Tasks) -> None:
@@ -97,9 +100,11 @@ class Upkeep:
         now_ms = self._clocks.now_ms()
         gone = await self._disk.run(self._book.advance, now_ms)
         for contract in gone:
-            await self._disk.run(self._engine.purge, contract.renter, contract.contract)
+            removed = await self._disk.run(self._engine.purge, contract.renter, contract.contract)
+            self._purged("expired", removed)
             await self._disk.run(self._book.purged, contract.contract)
-        await self._disk.run(self._engine.sweep, now_ms, self._book.clock.observed_ms)
+        observed_ms = self._book.clock.observed_ms
+        self._purged("deleted", await self._disk.run(self._engine.sweep, now_ms, observed_ms))
 
     async def compare(self) -> None:
         """Compare the ledger with what the disks say."""
