@@ -159,12 +159,8 @@ class DurableClock:
         if self._first_run:
             self._state, self._tolerance = replace(state, believed_ms=wall_ms), FIRST_RUN
             return
-        # Time passed since a doubt that was ahead proves nothing: only going back does.
-        still_ahead = state.believed_ms < state.doubted_ms <= wall_ms + JUMP_MS
-        if still_ahead:
-            self._state = replace(state, doubted_ms=wall_ms)
-            return
-        self._state = judged(state, wall_ms, AT_START)
+        self._tolerance = _at_start(state)
+        self._state = judged(state, wall_ms, self._tolerance)
         if not self._state.doubted_ms:
             self._tolerance = SETTLING
 
@@ -191,6 +187,16 @@ class DurableClock:
                 (state.observed_ms, state.believed_ms, state.doubted_ms),
             )
         self._saved = state
+
+
+def _at_start(state: ClockState) -> Tolerance:
+    """Return how far ahead a clock may be after we were off, for a time that nobody knows."""
+    if state.doubted_ms <= state.believed_ms:
+        return AT_START
+    # The machine may have been off as long as the clock was ahead: that proves nothing, only
+    # a clock that went back does.
+    doubted_ahead_ms = state.doubted_ms - state.believed_ms
+    return Tolerance(BEHIND_AT_START_MS, min(AHEAD_AT_START_MS, doubted_ahead_ms - JUMP_MS))
 
 
 def _day(unix_ms: int) -> str:

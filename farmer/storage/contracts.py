@@ -190,9 +190,7 @@ class ContractDatabase:
         with self._book.writing() as rows:
             old = self._named(rows, contract)
             space = old.space_bytes if space_bytes is None else space_bytes
-            if not (
-                0 <= for_ms <= DURATION_MS_MAX and old.space_bytes <= space <= SPACE_BYTES_MAX
-            ):
+            if not (0 < for_ms <= DURATION_MS_MAX and old.space_bytes <= space <= SPACE_BYTES_MAX):
                 raise ValueError(
                     "an extension adds up to a hundred years and takes no space away; "
                     f"the contract has {old.space_bytes} bytes"
