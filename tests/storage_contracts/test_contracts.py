@@ -226,6 +226,14 @@ def test_the_owner_ends_a_contract_and_grace_begins(world: World) -> None:
     assert world.book.end(old.contract) == ended
 
 
+def test_what_the_owner_ended_is_over_also_while_the_clock_is_in_doubt(world: World) -> None:
+    contract = world.join(ANNA)
+    world.sleep(2 * DAY_MS)
+    world.jump(-DAY_MS)
+    ended = world.book.end(contract.contract)
+    assert world.book.find(ANNA) == (ended, GRACE)
+
+
 def test_verbs_on_an_unknown_contract_say_so(world: World) -> None:
     for verb in (lambda one: world.book.extend(one, DAY_MS), world.book.end):
         with pytest.raises(NoContractError, match="there is no contract 0000"):
