@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
 from farmer.identity.keys import Identity, IdentityError
@@ -91,8 +91,8 @@ def serve(home: Home, settings: Settings, environ: Mapping[str, str]) -> int:
     farmer = RunningFarmer(home, settings, environ, writer)
     farmer.start()
     signals = Signals(reactor, farmer.stop_soon, farmer.reload_soon)
+    signals.catch()
     reactor.callWhenRunning(farmer.say_ready)
-    reactor.callWhenRunning(signals.catch)
     reactor.run(installSignalHandlers=False)
     return farmer.exit_code
 
@@ -224,24 +224,14 @@ class RunningFarmer:
         self._notifier.alive()
 
     def _listen_page(self) -> str:
-        asked = self._settings.listen.page
-        last = with_last_ports(self._home, PAGE, [asked])[0]
-        for address in dict.fromkeys((last, asked)):
-            host, port = split_address(address)
-            root = StatusPage(self._overview.status, self._metrics, time.time, page_hosts(host))
-            try:
-                listening = reactor.listenTCP(port, page_site(root, reactor), PAGE_BACKLOG, host)
-            except CannotListenError as error:
-                if address != asked:
-                    continue
-                raise ListenError(
-                    f"cannot serve the page on {address}: {error.socketError}; "
-                    "is another program using it? Choose another address in listen.page"
-                ) from error
-            self._ports.append(listening)
-            break
-        found = join_address(host, listening.getHost().port)
-        remember_ports(self._home, PAGE, [asked], [found])
+        host, _ = split_address(self._settings.listen.page)
+        root = StatusPage(self._overview.status, self._metrics, time.time, page_hosts(host))
+        factory = page_site(root, reactor)
+        asked = [self._settings.listen.page]
+        port: Any = on_last_ports(self._home, PAGE, asked, lambda at: _page_port(at[0], factory))
+        self._ports.append(port)
+        found = join_address(host, port.getHost().port)
+        remember_ports(self._home, PAGE, asked, [found])
         return found
 
     def _listen_control(self) -> Path:
@@ -351,18 +341,40 @@ class RunningFarmer:
         self.log.info("stopped; {how}", how=how)
 
 
-def listening_service(farm: Farm, home: Home, settings: Settings) -> FarmerService:
-    """Return the serving side, listening, where port 0 on the last run's port if it is free."""
-    asked = settings.listen.shards
-    last = with_last_ports(home, SHARDS, asked)
+L = TypeVar("L")
+
+
+def on_last_ports(
+    home: Home, role: str, asked: Sequence[str], listen: Callable[[Sequence[str]], L]
+) -> L:
+    """Return what listens on the last run's ports where any would do, else on any."""
+    last = with_last_ports(home, role, asked)
     try:
-        service = _service(farm, last)
+        return listen(last)
     except ListenError:
         if last == list(asked):
             raise
-        service = _service(farm, asked)
+        return listen(asked)
+
+
+def listening_service(farm: Farm, home: Home, settings: Settings) -> FarmerService:
+    """Return the serving side, listening."""
+    asked = settings.listen.shards
+    service = on_last_ports(home, SHARDS, asked, lambda at: _service(farm, at))
     remember_ports(home, SHARDS, asked, service.addresses)
     return service
+
+
+def _page_port(address: str, factory: IProtocolFactory) -> IListeningPort:
+    host, port = split_address(address)
+    try:
+        listening: IListeningPort = reactor.listenTCP(port, factory, PAGE_BACKLOG, host)
+    except CannotListenError as error:
+        raise ListenError(
+            f"cannot serve the page on {address}: {error.socketError}; "
+            "is another program using it? Choose another address in listen.page"
+        ) from error
+    return listening
 
 
 def _service(farm: Farm, addresses: Sequence[str]) -> FarmerService:

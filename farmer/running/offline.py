@@ -9,6 +9,7 @@ from farmer.running.addresses import announced, local_addresses
 from farmer.running.birth import now_ms
 from farmer.running.desk import HouseTerms, OwnerDesk
 from farmer.running.home import Home
+from farmer.running.ports import SHARDS, with_last_ports
 from farmer.running.stores import open_book
 from farmer.running.terms import price_of
 from farmer.running.volumes import plan_volumes
@@ -26,9 +27,10 @@ def do(home: Home, settings: Settings, verb: str, words: dict[str, Any]) -> dict
     """
     identity = Identity.load_or_create(home.identity)
     quotas = sum(plan.quota_bytes for plan in plan_volumes(home, settings))
+    listen = with_last_ports(home, SHARDS, settings.listen.shards)
     terms = HouseTerms(
         price=price_of(settings),
-        addresses=lambda: announced(settings.announce, settings.listen.shards, local_addresses),
+        addresses=lambda: announced(settings.announce, listen, local_addresses),
         capacity_bytes=lambda: int(quotas * settings.contracts.overcommit),
     )
     book = open_book(home, identity, now_ms)
