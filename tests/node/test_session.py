@@ -102,6 +102,28 @@ class GreetingTests(NodeCase):
         self.assertTrue(peer.closed)
         self.assertEqual([CloseReason.CERTIFICATE.value], self.meter.handshakes)
 
+    def test_a_bug_ends_it_with_a_word_and_is_logged(self) -> None:
+        peer = self.call()
+
+        def broken() -> None:
+            raise ZeroDivisionError
+
+        peer.session.renter = broken  # type: ignore[method-assign, assignment]
+        peer.send(Hello(1, 1, "x"))
+
+        self.assertEqual(Refused(Refusal.INTERNAL), last_words(peer).refused)
+        self.assertEqual([CloseReason.ERROR.value], self.meter.closed)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_a_bug_where_no_refusal_fits_ends_it_with_a_word(self) -> None:
+        peer = self.greet()
+        self.store.quota_bytes = None  # type: ignore[assignment]
+
+        peer.send(Ping(1))
+
+        self.assertEqual(Refused(Refusal.INTERNAL), last_words(peer).refused)
+        self.assertEqual(1, len(self.flushLoggedErrors(TypeError)))
+
     def test_a_book_that_cannot_be_read_ends_it_with_a_word(self) -> None:
         peer = self.call()
         self.book.fail_next = StorageError("locked")

@@ -230,6 +230,9 @@ class StoringTests(NodeCase):
 
         peer.send(Undelete(shard))
         self.assertEqual(Refusal.CONTRACT_ENDED, peer.refusal().refusal)
+        self.book.stages[RENTER] = ContractStage.TRASH
+        peer.send(Undelete(shard))
+        self.assertEqual(Refusal.NO_CONTRACT, peer.refusal().refusal)
         self.assertEqual(ShardState.TRASH, self.store.held[RENTER, shard].stored.state)
 
     def test_a_draining_farmer_begins_no_store(self) -> None:
