@@ -16,6 +16,7 @@ from farmer.monitor.log import (
     _StdlibHandler,
     begin_logging,
     escaped,
+    stderr_writer,
     style_for,
 )
 
@@ -179,3 +180,15 @@ def _into(book: Book):
         book.writer({**event, "log_time": 0.0, **kwargs})
 
     return emit
+
+
+def test_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    stderr_writer("a line\n")
+    assert capsys.readouterr().err == "a line\n"
+
+
+def test_a_closed_standard_error_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    stderr_writer("nobody reads this\n")
