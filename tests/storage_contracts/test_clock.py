@@ -46,6 +46,11 @@ def test_a_crash_forgets_ten_minutes_at_most(world: World, tmp_path: Path) -> No
     assert DAY_MS - 10 * MINUTE_MS <= copy.book.clock.observed_ms <= DAY_MS
 
 
+def test_an_orderly_stop_forgets_nothing(world: World) -> None:
+    world.sleep(DAY_MS + 9 * MINUTE_MS, step_ms=MINUTE_MS)
+    assert world.restart().clock.observed_ms == DAY_MS + 9 * MINUTE_MS
+
+
 def test_a_machine_that_sleeps_is_not_observed_and_not_doubted(world: World) -> None:
     world.sleep(2 * DAY_MS)
     before_ms = world.book.clock.observed_ms
