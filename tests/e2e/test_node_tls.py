@@ -241,6 +241,15 @@ class NodeOverTlsTests(TestCase):
         self.assertTrue(words.final)  # type: ignore[union-attr]
         self.assertEqual(b"", end)
 
+    async def test_connections_are_prompt_and_notice_a_dead_peer(self) -> None:
+        def talk() -> list[bool]:
+            with self.call():
+                (session,) = self.service.sessions
+                wire: Any = session.transport
+                return [wire.getTcpNoDelay(), wire.getTcpKeepAlive()]
+
+        self.assertEqual([True, True], [bool(on) for on in await deferToThread(talk)])
+
     async def test_pings_sent_ahead_are_answered(self) -> None:
         def talk() -> list[Event]:
             with self.call() as caller:
