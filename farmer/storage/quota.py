@@ -42,6 +42,9 @@ FIXED_BYTES: Final = 10 * MIB
 """256 directories (1 MiB), the index's write-ahead log (6 MiB at most), marks (2 MiB) that
 gather before they are condensed."""
 
+EXTENTS_PER_QUOTA: Final = 512
+"""Holes make a segment's map longer: at worst one 4 KiB block of it per 2 MiB (ext4)."""
+
 SMALL_BYTES_MAX: Final = MIB
 """Shards up to here are buffered and share segments; larger ones have their own file."""
 
@@ -110,7 +113,8 @@ class VolumeAccount:
         """What is kept for all that is no shard."""
         rows = self.total.shards * SHARD_OVERHEAD_BYTES + self.total.files * FILE_OVERHEAD_BYTES
         kept = max(rows, self.index_bytes) + self.pending_overhead_bytes
-        return segment_bytes(self.quota_bytes) + FIXED_BYTES + self.log_bytes + kept
+        fixed = FIXED_BYTES + self.quota_bytes // EXTENTS_PER_QUOTA
+        return segment_bytes(self.quota_bytes) + fixed + self.log_bytes + kept
 
     @property
     def free_bytes(self) -> int:

@@ -210,7 +210,8 @@ def test_an_erased_shard_is_gone_from_the_disk_when_that_is_said(
     assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED
     with pytest.raises(ShardNotFoundError):
         farm.engine.stat(ALICE, shard)
-    everything = b"".join(p.read_bytes() for p in farm.path.rglob("*") if p.suffix != ".sqlite")
+    files = [*farm.path.rglob("*.seg"), *farm.path.rglob("*.part")]
+    everything = b"".join(path.read_bytes() for path in files)
     assert data[1000:1100] not in everything
 
 

@@ -1,0 +1,158 @@
+"""A file port that writes down every call, and can let the n-th one fail."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from farmer.storage.files import Access, Buffer, Filesystem, OsFiles
+
+R = TypeVar("R")
+
+WRITING = frozenset(
+    {"pwritev", "sync_data", "sync_directory", "preallocate", "punch", "truncate", "rename",
+     "unlink", "make_directory", "open"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operation, and the name of the file that it touched."""
+
+    name: str
+    path: str
+    length: int = 0
+
+
+@dataclass
+class Fault:
+    """Which call fails, and how."""
+
+    number: int
+    """Counted over the matching calls, from 0."""
+    error: int
+    matches: Callable[[Call], bool] = lambda call: call.name in WRITING
+    after: bool = False
+    """The call is done, and fails all the same."""
+    seen: int = 0
+    struck: bool = False
+
+    def strikes(self, call: Call) -> bool:
+        if not self.matches(call):
+            return False
+        self.seen += 1
+        if self.seen - 1 == self.number:
+            self.struck = True
+            return True
+        return False
+
+
+@dataclass
+class RecordingFiles:
+    """The operating system's files, watched."""
+
+    calls: list[Call] = field(default_factory=list)
+    fault: Fault | None = None
+    can_punch: bool = True
+
+    def __post_init__(self) -> None:
+        self._os = OsFiles()
+        self._names: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def forget(self) -> None:
+        self.calls.clear()
+
+    def names(self, *wanted: str) -> list[str]:
+        return [call.name for call in self.calls if not wanted or call.name in wanted]
+
+    def bytes_read(self) -> Counter[str]:
+        read: Counter[str] = Counter()
+        for call in self.calls:
+            if call.name == "pread":
+                read[call.path] += call.length
+        return read
+
+    def _do(self, call: Call, work: Callable[[], R]) -> R:
+        with self._lock:
+            self.calls.append(call)
+            struck = self.fault is not None and self.fault.strikes(call)
+        if not struck:
+            return work()
+        assert self.fault is not None
+        if self.fault.after:
+            work()
+        raise OSError(self.fault.error, os.strerror(self.fault.error), call.path)
+
+    def _named(self, name: str, fd: int, length: int = 0) -> Call:
+        return Call(name, self._names.get(fd, "?"), length)
+
+    def open(self, path: Path, access: Access) -> int:
+        name = "open" if access is not Access.READ else "open_read"
+        fd = self._do(Call(name, path.name), lambda: self._os.open(path, access))
+        self._names[fd] = path.name
+        return fd
+
+    def close(self, fd: int) -> None:
+        self._os.close(fd)
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        call = self._named("pread", fd, length)
+        return self._do(call, lambda: self._os.pread(fd, length, offset))
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
+        call = self._named("pwritev", fd, sum(map(len, buffers)))
+        self._do(call, lambda: self._os.pwritev(fd, buffers, offset))
+
+    def sync_data(self, fd: int) -> None:
+        self._do(self._named("sync_data", fd), lambda: self._os.sync_data(fd))
+
+    def sync_directory(self, path: Path) -> None:
+        call = Call("sync_directory", path.name)
+        self._do(call, lambda: self._os.sync_directory(path))
+
+    def preallocate(self, fd: int, length: int) -> None:
+        call = self._named("preallocate", fd, length)
+        self._do(call, lambda: self._os.preallocate(fd, length))
+
+    def punch(self, fd: int, offset: int, length: int) -> bool:
+        if not self.can_punch:
+            return False
+        call = self._named("punch", fd, length)
+        return self._do(call, lambda: self._os.punch(fd, offset, length))
+
+    def truncate(self, fd: int, length: int) -> None:
+        call = self._named("truncate", fd, length)
+        self._do(call, lambda: self._os.truncate(fd, length))
+
+    def size(self, fd: int) -> int:
+        return self._os.size(fd)
+
+    def allocated(self, path: Path) -> int:
+        return self._os.allocated(path)
+
+    def exists(self, path: Path) -> bool:
+        return self._os.exists(path)
+
+    def list(self, path: Path) -> list[str]:
+        return self._do(Call("list", path.name), lambda: self._os.list(path))
+
+    def make_directory(self, path: Path) -> None:
+        self._do(Call("make_directory", path.name), lambda: self._os.make_directory(path))
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._do(Call("rename", source.name), lambda: self._os.rename(source, target))
+
+    def unlink(self, path: Path) -> None:
+        self._do(Call("unlink", path.name), lambda: self._os.unlink(path))
+
+    def filesystem(self, path: Path) -> Filesystem:
+        return self._os.filesystem(path)
+
+    def lock(self, fd: int) -> bool:
+        return self._os.lock(fd)
