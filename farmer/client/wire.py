@@ -23,7 +23,7 @@ from farmer.client.errors import (
 )
 from farmer.client.limits import READ_AHEAD_BYTES
 from farmer.client.patience import Patience
-from farmer.protocol.connection import DataReceived, Event, RenterConnection
+from farmer.protocol.connection import Event, RenterConnection
 from farmer.protocol.limits import CLOSE_S
 from farmer.protocol.messages import Message
 from farmer.protocol.refusals import RemoteProtocolError
@@ -99,11 +99,8 @@ class Wire(Protocol):
             FarmerBrokeProtocolError: what came is not of the protocol.
 
         """
-        # Empty DATA frames are no progress: as events they would keep a transfer alive.
         try:
             event = self.connection.next_event()
-            while isinstance(event, DataReceived) and not event.data:
-                event = self.connection.next_event()
         except RemoteProtocolError as error:
             self.abort()
             raise FarmerBrokeProtocolError(f"the farmer broke the protocol: {error}") from error
