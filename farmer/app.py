@@ -9,50 +9,48 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
-from farmer.identity.keys import Identity, IdentityError
+from farmer.identity.keys import IdentityError
 from farmer.identity.tls import farmer_side
 from farmer.monitor.lag import LagSampler
 from farmer.monitor.log import LogStyle, LogWriter, begin_logging, stderr_writer, style_for
 from farmer.monitor.metrics import LabelSets, Metrics
 from farmer.monitor.page import StatusPage, page_site
-from farmer.monitor.status import status_document
 from farmer.node.chores import Chore
 from farmer.node.disk import ThreadedDisk
 from farmer.node.farm import Farm
 from farmer.node.ports import CloseReason
-from farmer.node.service import FarmerService, ListenError
+from farmer.node.service import ListenError
 from farmer.node.tasks import Tasks
 from farmer.protocol.refusals import Refusal
-from farmer.running.addresses import announced, has_ipv6, local_addresses
+from farmer.running.addresses import announced, local_addresses
 from farmer.running.alerts import AlertBoard
-from farmer.running.control import ControlFactory, Verb, socket_path
+from farmer.running.control import ControlFactory
 from farmer.running.desk import HouseTerms, OwnerDesk
 from farmer.running.errors import OwnerError
 from farmer.running.files import sync_directory, write_json
 from farmer.running.greeting import greeting
 from farmer.running.home import Home
+from farmer.running.listening import Doors, page_hosts
 from farmer.running.notify import ServiceNotifier
 from farmer.running.overview import Overview
-from farmer.running.ports import PAGE, SHARDS, remember_ports, with_last_ports
 from farmer.running.process import allow_many_sessions, say
 from farmer.running.reload import Reloader, load_again
 from farmer.running.signals import Signals
 from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
 from farmer.running.upkeep import Clocks, Upkeep, count_book
+from farmer.running.verbs import owner_verbs
 from farmer.running.volumes import plan_volumes
-from farmer.settings.kinds import join_address, split_address
 from farmer.settings.schema import Settings
 from farmer.storage.directory import VolumeSetupError
 from farmer.storage.errors import StorageError
@@ -64,8 +62,6 @@ reactor: Any = _reactor
 # none.  Wall time is for contracts and receipts only.
 reactor.seconds = time.monotonic
 
-PAGE_BACKLOG: Final = 16
-
 
 class CannotServeError(Exception):
     """The farmer cannot start: what happened, what it means, what to do."""
@@ -74,6 +70,11 @@ class CannotServeError(Exception):
 def now_ms() -> int:
     """Return the wall clock, Unix ms."""
     return time.time_ns() // 1_000_000
+
+
+def awake_or_asleep_s() -> float:
+    """Return seconds that also go on while the machine sleeps, where the system counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def serve(home: Home, settings: Settings, environ: Mapping[str, str]) -> int:
@@ -155,7 +156,7 @@ class RunningFarmer:
     def _compose(self, stores: Stores) -> None:
         """Make the parts and join them; nothing moves yet."""
         self._stores = stores
-        settings, clocks = self._settings, Clocks(now_ms, time.monotonic)
+        settings, clocks = self._settings, Clocks(now_ms, awake_or_asleep_s)
         self._overview = Overview(
             node_id=stores.identity.node_id,
             pid=os.getpid(),
@@ -196,15 +197,26 @@ class RunningFarmer:
 
     def _serve(self, stores: Stores) -> None:
         """Listen, then begin what goes on in the background."""
-        self._service = listening_service(self._farm, self._home, self._settings)
-        self._overview.listen = self._service.addresses
-        self._overview.announced = self._announced
-        self._overview.sessions = lambda: len(self._service.sessions)
-        self._overview.page = self._listen_page()
-        control = self._listen_control()
+        settings, overview = self._settings, self._overview
+        doors = Doors(reactor, self._home)
+        side = farmer_side(stores.identity)
+        self._service = doors.for_renters(self._farm, side, settings.listen.shards)
+        overview.listen = self._service.addresses
+        overview.announced = self._announced
+        overview.sessions = lambda: len(self._service.sessions)
+        hosts = page_hosts(settings.listen.page)
+        page = page_site(StatusPage(overview.status, self._metrics, time.time, hosts), reactor)
+        page_port, overview.page = doors.for_page(page, settings.listen.page)
+        verbs = owner_verbs(self._desk, self._disk, self._upkeep, overview, self._metrics)
+        control = ControlFactory(verbs, self._tasks, reactor)
+        control_port, path = doors.for_owner(control, self._environ)
+        self._ports = [page_port, control_port]
+        self._greeting = greeting(settings, self._desk, now_ms())
+        self._begin_background(stores, path)
+
+    def _begin_background(self, stores: Stores, control: Path) -> None:
         if not self._overview.clean_start:
             self.log.warn("the run before this one did not end in order; all is checked now")
-        self._greeting = greeting(self._settings, self._desk, now_ms())
         self._overview.counts = count_book(stores.book)
         run = {
             "pid": os.getpid(),
@@ -215,51 +227,11 @@ class RunningFarmer:
         self._lag.start()
         self._upkeep.start(reactor, self._tasks)
         if self._notifier.watchdog_s:
-            heartbeat = Chore(
-                "watchdog", self._notifier.watchdog_s / 2, self._beat, reactor, self._tasks
-            )
-            heartbeat.start()
+            half_s = self._notifier.watchdog_s / 2
+            Chore("watchdog", half_s, self._beat, reactor, self._tasks).start()
 
     async def _beat(self) -> None:
         self._notifier.alive()
-
-    def _listen_page(self) -> str:
-        host, _ = split_address(self._settings.listen.page)
-        root = StatusPage(self._overview.status, self._metrics, time.time, page_hosts(host))
-        factory = page_site(root, reactor)
-        asked = [self._settings.listen.page]
-        port: Any = on_last_ports(self._home, PAGE, asked, lambda at: _page_port(at[0], factory))
-        self._ports.append(port)
-        found = join_address(host, port.getHost().port)
-        remember_ports(self._home, PAGE, asked, [found])
-        return found
-
-    def _listen_control(self) -> Path:
-        path = socket_path(self._home.state, self._environ, os.getuid())
-        # The home is locked by us: a socket that is there belongs to nobody alive.
-        path.unlink(missing_ok=True)
-        factory = ControlFactory(self._verbs(), self._tasks, reactor)
-        self._ports.append(reactor.listenUNIX(str(path), factory, mode=0o600))
-        return path
-
-    def _verbs(self) -> dict[str, Verb]:
-        def through_the_door(verb: str) -> Verb:
-            async def ask(words: dict[str, Any]) -> dict[str, Any]:
-                answer = await self._disk.run(self._desk.do, verb, words)
-                await self._upkeep.look()
-                return answer
-
-            return ask
-
-        async def status(_words: dict[str, Any]) -> dict[str, Any]:
-            await self._upkeep.look()
-            return status_document(self._overview.status(), self._metrics.activity)
-
-        async def metrics(_words: dict[str, Any]) -> dict[str, Any]:
-            return {"text": self._metrics.exposition().decode()}
-
-        verbs = {verb: through_the_door(verb) for verb in self._desk.verbs}
-        return verbs | {"status": status, "metrics": metrics}
 
     # What may change while serving.
 
@@ -339,58 +311,6 @@ class RunningFarmer:
         sync_directory(self._home.state)
         how = "all transfers were finished" if finished else "some transfers were cut off"
         self.log.info("stopped; {how}", how=how)
-
-
-L = TypeVar("L")
-
-
-def on_last_ports(
-    home: Home, role: str, asked: Sequence[str], listen: Callable[[Sequence[str]], L]
-) -> L:
-    """Return what listens on the last run's ports where any would do, else on any."""
-    last = with_last_ports(home, role, asked)
-    try:
-        return listen(last)
-    except ListenError:
-        if last == list(asked):
-            raise
-        return listen(asked)
-
-
-def listening_service(farm: Farm, home: Home, settings: Settings) -> FarmerService:
-    """Return the serving side, listening."""
-    asked = settings.listen.shards
-    service = on_last_ports(home, SHARDS, asked, lambda at: _service(farm, at))
-    remember_ports(home, SHARDS, asked, service.addresses)
-    return service
-
-
-def _page_port(address: str, factory: IProtocolFactory) -> IListeningPort:
-    host, port = split_address(address)
-    try:
-        listening: IListeningPort = reactor.listenTCP(port, factory, PAGE_BACKLOG, host)
-    except CannotListenError as error:
-        raise ListenError(
-            f"cannot serve the page on {address}: {error.socketError}; "
-            "is another program using it? Choose another address in listen.page"
-        ) from error
-    return listening
-
-
-def _service(farm: Farm, addresses: Sequence[str]) -> FarmerService:
-    listen = [split_address(address) for address in addresses]
-    if not has_ipv6():
-        # `::` means every address; without IPv6 those are the IPv4 ones.
-        listen = [("0.0.0.0" if host == "::" else host, port) for host, port in listen]  # noqa: S104  # the owner's setting
-    assert isinstance(farm.signer, Identity)
-    service = FarmerService(reactor, farm, farmer_side(farm.signer), listen)
-    service.start()
-    return service
-
-
-def page_hosts(host: str) -> tuple[str, ...]:
-    """Return the names under which the owner may call the page that listens on *host*."""
-    return ("*",) if host in ("0.0.0.0", "::") else (host,)  # noqa: S104  # compared
 
 
 def _label_sets() -> LabelSets:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,16 +13,18 @@ SMALL_BYTES_MAX: Final = 64 * 1024
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace *path*, durably; a crash leaves the old content or the new one, 0600."""
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not tempfile: its imports cost the fast commands more than all else they do.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(draft).replace(path)
+        draft.replace(path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(draft).unlink()
+        draft.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
 

@@ -1,0 +1,113 @@
+"""The doors of a running farmer: renters', page, and the owner's control socket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+)
+
+from farmer.node.farm import Farm
+from farmer.node.service import FarmerService, ListenError
+from farmer.running.addresses import has_ipv6
+from farmer.running.control import socket_path
+from farmer.running.home import Home
+from farmer.running.ports import PAGE, SHARDS, remember_ports, with_last_ports
+from farmer.settings.kinds import join_address, split_address
+
+L = TypeVar("L")
+
+PAGE_BACKLOG: Final = 16
+_EVERY: Final = ("0.0.0.0", "::")  # noqa: S104  # compared, not bound
+
+
+class Doors:
+    """
+    Opens ports on *reactor*; port 0 is the last run's port if it is still free.
+
+    All raise `ListenError`, naming the address and the setting.
+    """
+
+    def __init__(self, reactor: Any, home: Home) -> None:  # noqa: ANN401  # many interfaces at once
+        self._reactor = reactor
+        self._home = home
+
+    def for_renters(
+        self, farm: Farm, side: IOpenSSLServerConnectionCreator, asked: Sequence[str]
+    ) -> FarmerService:
+        """Return the serving side, listening."""
+
+        def listen(addresses: Sequence[str]) -> FarmerService:
+            where = [split_address(address) for address in _possible(addresses)]
+            service = FarmerService(self._reactor, farm, side, where)
+            service.start()
+            return service
+
+        service = self._on_last_ports(SHARDS, asked, listen)
+        remember_ports(self._home, SHARDS, asked, service.addresses)
+        return service
+
+    def for_page(self, factory: IProtocolFactory, asked: str) -> tuple[IListeningPort, str]:
+        """Return the port of the page, and its real address."""
+
+        def listen(addresses: Sequence[str]) -> Any:  # noqa: ANN401  # an IListeningPort, on TCP
+            host, port = split_address(addresses[0])
+            try:
+                return self._reactor.listenTCP(port, factory, PAGE_BACKLOG, host)
+            except CannotListenError as error:
+                raise ListenError(
+                    f"cannot serve the page on {addresses[0]}: {error.socketError}; "
+                    "is another program using it? Choose another address in listen.page"
+                ) from error
+
+        port = self._on_last_ports(PAGE, [asked], listen)
+        found = join_address(split_address(asked)[0], port.getHost().port)
+        remember_ports(self._home, PAGE, [asked], [found])
+        return port, found
+
+    def for_owner(
+        self, factory: IProtocolFactory, environ: Mapping[str, str]
+    ) -> tuple[IListeningPort, Path]:
+        """Return the port of the control socket, and its path."""
+        path = socket_path(self._home.state, environ, os.getuid())
+        # The home is locked by us: a socket that is there belongs to nobody alive.
+        path.unlink(missing_ok=True)
+        try:
+            port: IListeningPort = self._reactor.listenUNIX(str(path), factory, mode=0o600)
+        except CannotListenError as error:
+            raise ListenError(
+                f"cannot make the control socket {path}: {error.socketError}"
+            ) from error
+        return port, path
+
+    def _on_last_ports(
+        self, role: str, asked: Sequence[str], listen: Callable[[Sequence[str]], L]
+    ) -> L:
+        last = with_last_ports(self._home, role, asked)
+        try:
+            return listen(last)
+        except ListenError:
+            if last == list(asked):
+                raise
+            return listen(asked)
+
+
+def page_hosts(address: str) -> tuple[str, ...]:
+    """Return the names under which the owner may call a page that listens on *address*."""
+    host, _ = split_address(address)
+    return ("*",) if host in _EVERY else (host,)
+
+
+def _possible(addresses: Sequence[str]) -> list[str]:
+    """On a machine without IPv6, every address means every IPv4 one."""
+    if has_ipv6():
+        return list(addresses)
+    split = (split_address(address) for address in addresses)
+    return [join_address(_EVERY[0] if host == "::" else host, port) for host, port in split]
