@@ -22,6 +22,9 @@ from farmer.storage.engine import Engine
 LOOK_S: Final = 5.0
 """How old the counts and the alerts of page and metrics may be."""
 
+PROBE_S: Final = 20.0
+"""A disk that went is told of within a minute, also when nobody uses it."""
+
 TICK_S: Final = 60.0
 SWEEP_S: Final = 3600.0
 COMPARE_S: Final = 6 * 3600.0
@@ -63,8 +66,9 @@ class Upkeep:
     def start(self, clock: IReactorTime, tasks: Tasks) -> None:
         """Begin all chores; the clock is looked at before the first sweep."""
         plan = (
-            ("look", LOOK_S, LOOK_S, self.look),
             ("clock", TICK_S, 0.0, self.tick),
+            ("look", LOOK_S, LOOK_S, self.look),
+            ("probe", PROBE_S, PROBE_S, self.probe),
             ("sweep", SWEEP_S, TICK_S, self.sweep),
             ("comparison", COMPARE_S, FIRST_COMPARE_S, self.compare),
         )
@@ -79,18 +83,21 @@ class Upkeep:
             chore.stop()
 
     async def look(self) -> None:
-        """Count contracts and invites, and gather what the disks complain of."""
+        """Count contracts and invites, and gather what disks and clock complain of."""
         self._overview.counts = await self._disk.run(count_book, self._book)
         self._overview.board.report("engine", *self._engine.trouble())
-
-    async def tick(self) -> None:
-        """Let the durable clock go on; a suspicious one stops the sweeps and is told."""
-        now_ms, monotonic_s = self._clocks.now_ms(), self._clocks.monotonic_s()
-        await self._disk.run(self._book.clock.tick, now_ms, monotonic_s)
-        doubt = self._book.clock.doubt
-        command = "farmer clock confirm"
+        doubt, command = self._book.clock.doubt, "farmer clock confirm"
         alert = Alert(name="ClockSuspicious", since_ms=0, message=doubt, command=command)
         self._overview.board.report("clock", *([alert] if doubt else []))
+
+    async def probe(self) -> None:
+        """Notice a disk that went, or came back, while nobody stored or retrieved."""
+        await self._disk.run(self._engine.look_after_disks)
+
+    async def tick(self) -> None:
+        """Let the durable clock go on; one in doubt stops the sweeps and is told."""
+        now_ms, monotonic_s = self._clocks.now_ms(), self._clocks.monotonic_s()
+        await self._disk.run(self._book.clock.tick, now_ms, monotonic_s)
 
     async def sweep(self) -> None:
         """Move ended contracts on, empty the trash; not while the clock is doubtful."""

@@ -223,6 +223,15 @@ class Engine:
                 slot.volume.ground.health.count("sweep")
         return removed
 
+    def look_after_disks(self) -> None:
+        """Notice disks that were unmounted, or that are back; cheap, for every minute."""
+        for slot in self._slots:
+            with suppress(StorageError):
+                if slot.volume is None:
+                    self._open(slot)
+                else:
+                    self._check_presence(slot.volume)
+
     def compare_with_disk(self) -> None:
         """Compare the ledger with what the disk says is allocated; walks over every file."""
         for volume in self._open_volumes():

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from farmer.model.contract import ContractStage, Offer
+from farmer.model.ids import NodeId
+from farmer.model.status import NodeState, VolumeState
+from farmer.node.tasks import Tasks
+from farmer.running.alerts import AlertBoard
+from farmer.running.home import Home
+from farmer.running.overview import Overview
+from farmer.running.stores import open_stores
+from farmer.running.upkeep import SWEEP_S, Clocks, Upkeep
+from farmer.settings.loader import load_text
+from tests.fakes import InlineDisk
+
+DAY_MS = 86_400_000
+RENTER = NodeId(b"r" * 32)
+
+
+class UpkeepTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.wall_ms = 1_700_000_000_000
+        self.clock = Clock()
+        self.home = Home.at(Path(self.mktemp()).absolute())
+        self.home.make()
+        self.disk_path = self.home.state / "disk"
+        text = f"version: 1\nvolumes: [{{path: {self.disk_path}, quota: 100MB}}]\n"
+        self.settings = load_text(text, "f", {}).settings
+        self.stores = open_stores(self.home, self.settings, lambda: self.wall_ms, print)
+        self.addCleanup(self.stores.close)
+        self.purged: list[tuple[str, int]] = []
+        self.overview = Overview(
+            node_id=self.stores.identity.node_id,
+            pid=1,
+            started_at_ms=0,
+            clean_start=True,
+            board=AlertBoard(lambda: self.wall_ms),
+            volumes=self.stores.engine.volumes,
+            serving=True,
+        )
+        self.upkeep = Upkeep(
+            self.stores.engine,
+            self.stores.book,
+            self.overview,
+            InlineDisk(),
+            Clocks(lambda: self.wall_ms, self.clock.seconds),
+            lambda why, count: self.purged.append((why, count)),
+        )
+
+    def do(self, work: Any) -> None:
+        self.successResultOf(Deferred.fromCoroutine(work))
+
+    def live(self, days: float) -> None:
+        """Let time go by, on both clocks, minute by minute as the farmer sees it."""
+        for _ in range(int(days * 144)):
+            self.clock.advance(600)
+            self.wall_ms += 600_000
+            self.do(self.upkeep.tick())
+
+    def rent(self) -> None:
+        offer = Offer(
+            space_bytes=1000,
+            duration_ms=DAY_MS,
+            created_at_ms=self.wall_ms,
+            expires_at_ms=self.wall_ms + DAY_MS,
+        )
+        book = self.stores.book
+        book.redeem(book.mint(offer, 10**9), RENTER)
+
+    def stages(self) -> dict[ContractStage, int]:
+        self.do(self.upkeep.look())
+        return {stage: count for stage, count in self.overview.counts.contracts if count}
+
+    def test_a_contract_lives_and_goes(self) -> None:
+        """
+        A day of contract, two weeks of grace, a week of trash, then nothing.
+        """
+        self.do(self.upkeep.tick())
+        self.rent()
+        self.assertEqual({ContractStage.ACTIVE: 1}, self.stages())
+        for days, stages in (
+            (1.1, {ContractStage.GRACE: 1}),
+            (14.1, {ContractStage.TRASH: 1}),
+            (7.1, {}),
+        ):
+            self.live(days)
+            self.do(self.upkeep.sweep())
+            self.assertEqual(stages, self.stages())
+        self.assertEqual([], self.stores.book.to_purge())
+
+    def test_a_clock_that_jumped_removes_nothing(self) -> None:
+        """
+        A year ahead at once: told as an alert, with what to type, and nothing moves on.
+        """
+        self.do(self.upkeep.tick())
+        self.live(1.1)
+        self.rent()
+        self.wall_ms += 400 * DAY_MS
+        self.clock.advance(60)
+        self.do(self.upkeep.tick())
+        self.do(self.upkeep.sweep())
+        self.assertEqual([], self.purged)
+        self.do(self.upkeep.look())
+        [alert] = self.overview.board.alerts
+        self.assertEqual(("ClockSuspicious", "farmer clock confirm"), (alert.name, alert.command))
+        self.assertIs(NodeState.DEGRADED, self.overview.status().state)
+
+    def test_a_disk_that_goes_and_comes_back(self) -> None:
+        """
+        Told while it is away, forgotten when it is there again, without a restart.
+        """
+        away = self.disk_path.with_name("away")
+        self.disk_path.rename(away)
+        self.do(self.upkeep.probe())
+        self.do(self.upkeep.look())
+        self.assertIs(VolumeState.GONE, self.overview.status().volumes[0].state)
+        self.assertEqual(["VolumeGone"], [alert.name for alert in self.overview.board.alerts])
+        away.rename(self.disk_path)
+        self.do(self.upkeep.probe())
+        self.do(self.upkeep.look())
+        self.assertIs(NodeState.RUNNING, self.overview.status().state)
+
+    def test_all_chores_have_their_turn(self) -> None:
+        """
+        And none after the stop.
+        """
+        self.upkeep.start(self.clock, Tasks())
+        for _ in range(int(SWEEP_S / 5) + 20):
+            self.clock.advance(5)
+            self.wall_ms += 5000
+        self.assertTrue(self.purged)
+        self.upkeep.stop()
+        self.assertEqual([], self.clock.getDelayedCalls())
