@@ -167,4 +167,3 @@ def test_stored_large_shards_leave_staging_after_a_checkpoint(
     assert len(list((watched.path / "shards").glob("*/*.seg"))) == 1
     assert watched.read(shard) == noise(2 * MIB)
     assert shard == shard_of(noise(2 * MIB))
-

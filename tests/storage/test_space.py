@@ -1,0 +1,185 @@
+"""Space: never over the quota, and given back when shards go."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from farmer.model.ids import ShardId
+from farmer.model.shard import StoredShard, charge_bytes
+from farmer.model.status import VolumeState
+from farmer.storage.engine import EngineLimits
+from farmer.storage.errors import NoSpaceError, StorageError
+from farmer.storage.places import Segment
+from farmer.storage.reclaim import Plan, plan
+from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, noise, shard_of
+from tests.storage.recording import RecordingFiles
+
+MANY = EngineLimits(uploads_per_renter_max=10_000, shard_bytes_max=64 * MIB)
+
+
+def allocated(root: Path) -> int:
+    return sum(path.lstat().st_blocks * 512 for path in [root, *root.rglob("*")])
+
+
+def fill(farm: Farm, size: int, seed: str) -> list[ShardId]:
+    """Store shards of a size until there is no room, many per sync."""
+    shards, futures = [], []
+    with contextlib.suppress(NoSpaceError):
+        for number in range(100_000):
+            data = noise(size, (seed, number))
+            upload = farm.begin(data)
+            upload.write(data)
+            futures.append(upload.commit())
+            shards.append(shard_of(data))
+    for future in futures:
+        future.result(30)
+    return shards
+
+
+@pytest.mark.parametrize("size", [8, 60_000, 2 * MIB])
+@pytest.mark.parametrize("can_punch", [True, False])
+def test_a_full_volume_is_within_its_quota_and_can_delete_and_fill_again(
+    tmp_path: Path, size: int, can_punch: bool
+) -> None:
+    farm = Farm(tmp_path, files=RecordingFiles(can_punch=can_punch), limits=MANY)
+    for turn in range(2):
+        shards = fill(farm, size, f"turn {turn}")
+        assert len(shards) * charge_bytes(size) > 20 * MIB
+        assert allocated(farm.path) <= 64 * MIB
+        assert farm.engine.volumes()[0].free_bytes < charge_bytes(size) + 10_000
+        futures = [farm.engine.delete(ALICE, shard, erase=False) for shard in shards]
+        for future in futures:
+            future.result(30)
+        assert allocated(farm.path) <= 64 * MIB
+        for shard in shards[:50]:
+            farm.engine.undelete(ALICE, shard).result(30)
+        for shard in shards[:50]:
+            farm.delete(shard)
+        assert allocated(farm.path) <= 64 * MIB
+        farm.clocks.pass_days(8)
+        assert farm.sweep() == len(shards)
+        assert allocated(farm.path) <= 20 * MIB
+        assert farm.engine.volumes()[0].trash_bytes == 0
+    farm.engine.close()
+
+
+def test_parallel_stores_cannot_overshoot(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, limits=MANY)
+
+    def begin(number: int) -> int:
+        try:
+            farm.begin(noise(1_000_000, number))
+        except NoSpaceError:
+            return 0
+        return 1
+
+    with ThreadPoolExecutor(16) as threads:
+        begun = sum(threads.map(begin, range(100)))
+    status = farm.engine.volumes()[0]
+    assert 0 < begun < 100
+    assert status.reserved_bytes == begun * charge_bytes(1_000_000)
+    assert status.reserved_bytes + status.allowance_bytes <= status.quota_bytes
+    farm.engine.close()
+
+
+def test_the_owners_free_space_is_never_taken(tmp_path: Path) -> None:
+    farm = Farm(tmp_path)
+    free = farm.engine.volumes()[0].filesystem_free_bytes
+    farm.engine.change_quota("volume0", 64 * MIB, free + MIB)
+    assert farm.engine.free_bytes() == 0
+    assert farm.engine.volumes()[0].state is VolumeState.FULL
+    with pytest.raises(NoSpaceError):
+        farm.begin(noise(10))
+    farm.engine.change_quota("volume0", 128 * MIB, 0)
+    farm.store(noise(10))
+    assert farm.engine.volumes()[0].quota_bytes == 128 * MIB
+    farm.engine.close()
+
+
+def test_single_deletes_and_undeletes_for_ever_stay_within_bounds(tmp_path: Path) -> None:
+    farm = Farm(tmp_path)
+    shard = farm.store(noise(10)).shard
+    for _ in range(700):
+        farm.delete(shard)
+        farm.engine.undelete(ALICE, shard).result(5)
+    assert allocated(farm.path / "log") < 3 * MIB
+    farm.engine.close()
+    for path in farm.path.glob("index.sqlite*"):
+        path.unlink()
+    farm.open()
+    assert farm.read(shard) == noise(10)
+    farm.engine.close()
+
+
+def test_compaction_keeps_states_and_bytes(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
+    shards = [farm.store(noise(200_000, n)).shard for n in range(60)]
+    for number, shard in enumerate(shards):
+        if number % 3:
+            farm.delete(shard, erase=True)
+    farm.delete(shards[0])
+    before = farm.engine.page(ALICE, ShardId(bytes(32)), 100)
+    farm.sweep()
+    assert not (farm.path / "log/00000001.seg").exists()
+    for turn in range(2):
+        assert farm.engine.page(ALICE, ShardId(bytes(32)), 100) == before
+        assert farm.read(shards[3]) == noise(200_000, 3)
+        farm.engine.compare_with_disk()
+        assert 0 <= farm.engine.volumes()[0].drift_bytes <= 4096 * 4
+        farm.engine.close()
+        if not turn:
+            for path in farm.path.glob("index.sqlite*"):
+                path.unlink()
+        farm.open()
+    farm.engine.close()
+
+
+def test_the_emptier_volume_is_chosen_and_pages_are_merged(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, volumes=2)
+    shards = sorted(farm.store(noise(MIB, n)).shard for n in range(10))
+    assert [status.shards for status in farm.engine.volumes()] == [5, 5]
+    assert [row.shard for row in farm.engine.page(ALICE, ShardId(bytes(32)), 7)] == shards[:7]
+    assert farm.engine.usage(ALICE).shards == 10
+    assert farm.engine.free_bytes() == sum(one.free_bytes for one in farm.engine.volumes())
+    farm.reopen()
+    for shard in shards:
+        farm.delete(shard, erase=True)
+    assert farm.engine.usage(ALICE).shards == 0
+    farm.engine.close()
+
+
+def test_a_repeated_large_store_goes_on_where_its_lease_lies(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, volumes=2)
+    data = noise(4 * MIB)
+    upload = farm.begin(data)
+    upload.write(data[: 2 * MIB])
+    upload.abandon()
+    upload = farm.begin(data)
+    assert upload.offset == 2 * MIB
+    upload.write(data[2 * MIB :])
+    assert isinstance(upload.commit().result(10), StoredShard)
+    assert farm.read(shard_of(data)) == data
+    farm.engine.close()
+
+
+def test_nothing_is_reserved_after_refusals(farm: Farm) -> None:
+    for renter in (ALICE, BOB):
+        with pytest.raises(StorageError):
+            farm.engine.begin(contract_of(renter, 100), shard_of(noise(10)), 10)
+    assert farm.engine.renters() == ()
+
+
+def test_the_plan_takes_sparse_sealed_segments_and_many_marks() -> None:
+    segments = [
+        Segment(1, b"", size_bytes=MIB, live_bytes=0, punched_bytes=MIB - 4096),
+        Segment(2, b"", size_bytes=MIB, live_bytes=MIB - 4096),
+        Segment(3, b"", size_bytes=MIB, live_bytes=MIB // 2),
+        Segment(4, b"", size_bytes=MIB, live_bytes=0),
+    ]
+    assert plan(segments, 4, 0, 0) == Plan(condense=False, compact=(1, 3))
+    assert plan(segments, 3, 2 * MIB, 0) == Plan(condense=True, compact=(1, 4))
+    assert not plan([], 1, 2 * MIB, 100_000).condense
