@@ -18,6 +18,7 @@ from farmer.client.session import Session
 from farmer.client.wire import Wire
 from farmer.identity.keys import Identity
 from farmer.identity.signing import sign_contract, sign_receipt
+from farmer.identity.tls import peer_id
 from farmer.model.audit import AuditKind
 from farmer.model.contract import Contract, ContractStage, Receipt
 from farmer.model.ids import ContractId, ShardId
@@ -66,13 +67,15 @@ class FakeFarmer:
         """callable(talk) after each DATA received."""
         self.asked: list[m.Message] = []
         self.talks: list[Talk] = []
+        self.renter_is_whoever_calls = False
+        """Needs TLS, which tells who calls."""
 
     def receipt(self, shard: ShardId, size_bytes: int) -> Receipt:
         return sign_receipt(
             self.identity,
             Receipt(
                 farmer_key=self.identity.public_key,
-                renter=self.renter.node_id,
+                renter=self.contract.renter,
                 contract=self.contract.contract,
                 shard=shard,
                 size_bytes=size_bytes,
@@ -139,6 +142,9 @@ class Talk(Protocol):
         getattr(self, f"on_{message.TYPE.name.lower()}")(message)
 
     def on_hello(self, _hello):
+        if self.farmer.renter_is_whoever_calls:
+            caller = peer_id(self.transport)
+            self.farmer.contract = replace(self.farmer.contract, renter=caller)
         self.send(m.Welcome(1, 1000, 64 * 1024 * 1024, "fake 1"))
 
     def on_redeem(self, _redeem):
@@ -272,7 +278,3 @@ class InlineDoor:
             return succeed(work(*args, **kwargs))
         except Exception:
             return fail()
-
-
-def forged(receipt: Receipt) -> Receipt:
-    return replace(receipt, size_bytes=receipt.size_bytes, signature=bytes(64))
