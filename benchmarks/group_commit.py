@@ -1,0 +1,74 @@
+"""fdatasyncs per durable 64 KiB store, 64 at once: bare, and with each sync made to take 8 ms."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.harness import report, spread
+from farmer.model.ids import NodeId
+from farmer.storage.directory import create_volume
+from farmer.storage.files import OsFiles
+
+COUNT = 2000
+ROUNDS = 3
+QUOTA = 4 * 1024**3
+NODE = NodeId(bytes(32))
+
+STORER = """
+import sys
+from pathlib import Path
+from benchmarks.loading import endless_contract, open_engine, store_many
+from farmer.model.ids import NodeId
+engine = open_engine(Path(sys.argv[1]), int(sys.argv[2]), NodeId(bytes(32)))
+sys.stderr.write("BEGIN\\n")
+seconds = store_many(engine, endless_contract(NodeId(b"r" * 32)), int(sys.argv[3]), 65536, 64)
+sys.stderr.write("END\\n")
+sys.stdout.write(str(seconds))
+engine.close()
+"""
+
+
+def run(delay_us: int) -> tuple[float, float]:
+    """Return fdatasyncs per shard and shards per second."""
+    with tempfile.TemporaryDirectory() as folder:
+        volume, trace = Path(folder) / "volume", Path(folder) / "trace"
+        create_volume(volume, NODE, OsFiles(), 0)
+        slow = ("-e", f"inject=fdatasync:delay_exit={delay_us}") if delay_us else ()
+        done = subprocess.run(
+            [
+                *("strace", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,write"),
+                *slow,
+                *(sys.executable, "-c", STORER, str(volume), str(QUOTA), str(COUNT)),
+            ],
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        text = trace.read_text()
+        stores = text[text.index("BEGIN") : text.index("END")]
+        syncs = len(re.findall(r" (?:fdatasync|fsync)\(", stores))
+        return syncs / COUNT, COUNT / float(done.stdout)
+
+
+def main() -> None:
+    bare = [run(0) for _ in range(ROUNDS)]
+    disk = [run(8000) for _ in range(ROUNDS)]
+    report(
+        "group_commit",
+        {
+            "syncs per shard, each sync 8 ms longer (a disk)": spread([a for a, _ in disk]),
+            "syncs per shard, bare": spread([a for a, _ in bare]),
+            "shards/s, each sync 8 ms longer, under strace": spread([b for _, b in disk]),
+            "shards/s, bare, under strace": spread([b for _, b in bare]),
+            "aim, syncs per shard on a disk": 0.1,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

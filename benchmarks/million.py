@@ -1,0 +1,88 @@
+"""Start to ready, memory and file operations of a farmer with a million small shards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.harness import memory_bytes, report, spread
+from tests.e2e.daemon import Daemon, environment
+
+COUNT = 1_000_000
+QUOTA = 8_000_000_000
+ROUNDS = 3
+MIB = 1024**2
+CALLS = "openat,getdents64,stat,newfstatat,statx,unlink,rename"
+
+
+def start(daemon: Daemon) -> float:
+    """Return the seconds from the command to the `ready` line."""
+    began = time.monotonic()
+    daemon.start()
+    return time.monotonic() - began
+
+
+def peak_mib(daemon: Daemon) -> float:
+    assert daemon.process is not None
+    return memory_bytes(daemon.process.pid, "VmHWM") / MIB
+
+
+def calls_under(daemon: Daemon, volume: Path, trace: Path) -> tuple[int, int]:
+    """Start under strace; return file calls that name the volume, and directory listings."""
+    daemon.start("strace", "-f", "-y", "-e", f"trace={CALLS}", "-o", str(trace))
+    daemon.kill()
+    lines = [line for line in trace.read_text().splitlines() if str(volume) in line]
+    return len(lines), sum("getdents64" in line for line in lines)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        volume = base / "volume"
+        with Daemon(base / "home", volume, f"{QUOTA // 10**9}GB") as daemon:
+            empty = calls_under(daemon, volume, base / "empty.trace")
+            loader = subprocess.run(
+                [
+                    *(sys.executable, "-m", "benchmarks.loading", str(base / "home")),
+                    *(str(volume), str(QUOTA), str(COUNT)),
+                ],
+                check=False,
+                capture_output=True,
+                text=True,
+                env=environment(),
+            )
+            assert loader.stdout, loader.stderr
+            killed = [start(daemon)]
+            peaks = [peak_mib(daemon)]
+            shards = daemon.status()["volumes"][0]["shards"]
+            assert shards == COUNT, shards
+            clean = []
+            for _ in range(ROUNDS):
+                daemon.stop()
+                clean.append(start(daemon))
+                daemon.kill()
+                killed.append(start(daemon))
+                peaks.append(peak_mib(daemon))
+            daemon.kill()
+            full = calls_under(daemon, volume, base / "full.trace")
+            index = sum(path.stat().st_size for path in volume.glob("index.sqlite*"))
+            report(
+                "million",
+                {
+                    "shards stored (1 KiB, durable, 512 at once)": shards,
+                    "seconds to store them": float(loader.stdout),
+                    "ready after a clean stop, s": spread(clean),
+                    "ready after kill -9, s": spread(killed),
+                    "peak RSS at ready, MiB": spread(peaks),
+                    "file calls on the volume at start, empty / full": f"{empty[0]} / {full[0]}",
+                    "directory listings among them": f"{empty[1]} / {full[1]}",
+                    "index, MiB": round(index / MIB, 1),
+                },
+            )
+
+
+if __name__ == "__main__":
+    main()
