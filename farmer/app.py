@@ -6,12 +6,12 @@ What is started is stopped in reverse order.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as _reactor
@@ -209,18 +209,20 @@ class RunningFarmer:
         page_port, overview.page = doors.for_page(page, settings.listen.page)
         verbs = owner_verbs(self._desk, self._disk, self._upkeep, overview, self._metrics)
         control = ControlFactory(verbs, self._tasks, reactor)
-        control_port, path = doors.for_owner(control, self._environ)
+        control_port, self._control_path = doors.for_owner(control, self._environ)
         self._ports = [page_port, control_port]
         self._greeting = greeting(settings, self._desk, now_ms())
-        self._begin_background(stores, path)
+        self._begin_background(stores)
 
-    def _begin_background(self, stores: Stores, control: Path) -> None:
+    def _begin_background(self, stores: Stores) -> None:
         if not self._overview.clean_start:
-            self.log.warn("the run before this one did not end in order; all is checked now")
+            self.log.warn(
+                "the run before this one did not end in order; its last writes were read again"
+            )
         self._overview.counts = count_book(stores.book)
         run = {
             "pid": os.getpid(),
-            "control": str(control),
+            "control": str(self._control_path),
             "node_id": str(stores.identity.node_id),
         }
         write_json(self._home.run, run)
@@ -306,6 +308,8 @@ class RunningFarmer:
         self._lag.stop()
         await self._disk.run(self._stores.close)
         self._disk.stop()
+        with contextlib.suppress(OSError):
+            self._control_path.parent.rmdir()
         # The mark of an orderly end: only now is everything on the disk.
         self._home.run.unlink()
         sync_directory(self._home.state)

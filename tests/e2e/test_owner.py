@@ -140,6 +140,44 @@ def test_an_orderly_stop_leaves_a_clean_mark(daemon: Daemon) -> None:
     assert not daemon.status()["clean_start"]
 
 
+def test_the_log_has_no_line_per_request(daemon: Daemon, renter: Renter, tmp_path: Path) -> None:
+    """A busy farmer writes no gigabytes of log; nobody learns there what was stored."""
+    before = len(daemon.logs.read_text().splitlines())
+    files = []
+    for number in range(10):
+        files.append(tmp_path / f"file{number}")
+        files[-1].write_bytes(bytes([number]) * 5000)
+    rows = renter.store(*files)
+    assert renter.call("audit", "--all").returncode == 0
+    log = daemon.logs.read_text()
+    assert len(log.splitlines()) == before
+    assert not [row for row in rows if row["shard"][:8] in log]
+
+
+def test_the_service_manager_is_kept_informed(daemon: Daemon, tmp_path: Path) -> None:
+    """READY only when serving, RELOADING around a reload, STOPPING, and the watchdog is fed."""
+    daemon.stop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE_S)
+
+        def hear(word: str) -> None:
+            while not manager.recv(4096).decode().startswith(word):
+                pass
+
+        told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        daemon.start("env", *(f"{name}={text}" for name, text in told.items()))
+        hear("READY=1")
+        hear("WATCHDOG=1")
+        hang_up(daemon)
+        hear("RELOADING=1")
+        hear("READY=1")
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGTERM)
+        hear("STOPPING=1")
+        assert daemon.process.wait(PATIENCE_S) == 0
+
+
 def test_the_control_socket_is_the_owners_alone(daemon: Daemon) -> None:
     path = Path(json.loads((daemon.home / "run.json").read_text())["control"])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
