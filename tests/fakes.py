@@ -389,6 +389,7 @@ class MemoryReader:
         if self._open:
             self._open = False
             self._store.readers_open -= 1
+        self._store.trip("close")
 
 
 def tree_of_block(block: bytes) -> bytes:

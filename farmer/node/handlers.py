@@ -140,7 +140,8 @@ class Conversation:
         discarding = session.state is State.DISCARDING
         match await session.next_event():
             case UnknownReceived(kind):
-                self._refuse(session, Refused(Refusal.UNKNOWN_MESSAGE, kind))
+                session.refuse(Refused(Refusal.UNKNOWN_MESSAGE, kind))
+                self._farm.meter.refused(Refusal.UNKNOWN_MESSAGE.name)
             case DataReceived():
                 assert discarding, session.state
             case End():
@@ -185,11 +186,13 @@ class Conversation:
         return Result.ERROR if refused.refusal in OUR_FAULT else Result.REFUSED
 
     def _refuse(self, session: Session, refused: Refused) -> None:
-        if may(session.state, Type.REFUSE, Side.FARMER):
+        """Refuse the open exchange; if it was answered already, hang up before we confuse."""
+        answered = session.state is State.IDLE
+        if answered or not may(session.state, Type.REFUSE, Side.FARMER):
+            session.hang_up(refused, CloseReason.ERROR)
+        else:
             session.refuse(refused)
             self._farm.meter.refused(refused.refusal.name)
-        else:
-            session.hang_up(refused, CloseReason.ERROR)
 
 
 def _has_contract(farm: Farm, renter: NodeId) -> bool:

@@ -188,5 +188,6 @@ class AskingTests(NodeCase):
 
         pong = peer.answer()
         assert isinstance(pong, Pong)
+        self.assertEqual((1, 1), (self.meter.started[Verb.PING], len(self.meter.finished)))
         self.assertEqual((77, 1_000_000), (pong.token, pong.time_ms))
         self.assertEqual((1 << 40, "EUR"), (pong.free_bytes, pong.price.currency))

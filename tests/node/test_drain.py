@@ -88,6 +88,21 @@ class DrainTests(DrainCase):
         self.assertTrue(self.result(drained))
         self.assertTrue(busy.closed)
 
+    def test_who_has_its_answer_need_not_wait_for_the_others(self) -> None:
+        first, second = self.greet(), self.greet()
+        self.begin_store(first, DATA)
+        self.begin_store(second, LARGE)
+        drained = self.drain()
+
+        first.send_data(DATA)
+        first.send(End())
+
+        self.assertTrue(first.closed)
+        self.assertFalse(second.closed)
+        self.assertNoResult(drained)
+        second.leave()
+        self.assertTrue(self.result(drained))
+
     def test_requests_sent_ahead_are_served_before_goodbye(self) -> None:
         shard = self.hold(LARGE)
         peer = self.greet()
@@ -151,6 +166,8 @@ class DrainTests(DrainCase):
 
 
 class DrainWithThreadsTests(DrainCase):
+    """The disk's door makes its steps when the test says so."""
+
     disk: SteppingDisk
 
     def make_disk(self) -> SteppingDisk:
@@ -173,3 +190,19 @@ class DrainWithThreadsTests(DrainCase):
 
         self.assertFalse(self.result(drained))
         self.assertEqual({}, self.store.uploads)
+
+    def test_a_renter_that_left_is_done_when_its_thread_is(self) -> None:
+        peer = self.call()
+        peer.outgoing += bytes.fromhex("0100000e") + b"FARM\0\1\0\1\5tests"
+        peer.connection.state = type(peer.connection.state).GREETING
+        peer.pump()
+        self.disk.run_all()
+        peer.pump()
+        peer.send(Store(shard_of(LARGE), len(LARGE)))
+        drained = self.drain(1000)
+        peer.leave()
+        self.assertNoResult(drained)
+
+        self.disk.run_all()
+
+        self.assertTrue(self.result(drained))

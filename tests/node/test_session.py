@@ -9,11 +9,13 @@ from farmer.identity.tls import PeerCertificateError
 from farmer.node.ports import CloseReason
 from farmer.protocol.limits import CONTROL_BYTES_MAX, IDLE_S
 from farmer.protocol.messages import (
+    TO_THE_END,
     End,
     Hello,
     Ping,
     Pong,
     Refuse,
+    Retrieve,
     Store,
     Type,
     Welcome,
@@ -115,14 +117,17 @@ class GreetingTests(NodeCase):
         self.assertEqual([CloseReason.ERROR.value], self.meter.closed)
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
-    def test_a_bug_where_no_refusal_fits_ends_it_with_a_word(self) -> None:
+    def test_a_bug_after_the_answer_ends_it_rather_than_refusing_the_next(self) -> None:
+        shard = self.hold(DATA)
         peer = self.greet()
-        self.store.quota_bytes = None  # type: ignore[assignment]
+        self.store.fail_next["close"] = ZeroDivisionError()
 
-        peer.send(Ping(1))
+        peer.send(Retrieve(shard, 0, TO_THE_END, False), Ping(1))
 
         self.assertEqual(Refused(Refusal.INTERNAL), last_words(peer).refused)
-        self.assertEqual(1, len(self.flushLoggedErrors(TypeError)))
+        self.assertTrue(last_words(peer).final)
+        self.assertEqual([CloseReason.ERROR.value], self.meter.closed)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_a_book_that_cannot_be_read_ends_it_with_a_word(self) -> None:
         peer = self.call()
@@ -312,6 +317,17 @@ class PacingTests(NodeCase):
         self.assertLess(answered, 1000)
         other.send(Ping(2))
         self.assertIsInstance(other.answer(), Pong)
+
+    def test_a_session_that_closes_reads_on_to_hear_the_peers_close(self) -> None:
+        peer = self.greet()
+        peer.takes = False
+        peer.send_raw(encode(Ping(1)) * 200_000)
+        self.assertFalse(peer.wire.reading)
+
+        peer.session.close(CloseReason.DRAINED)
+
+        self.assertTrue(peer.wire.reading)
+        self.assertIsNone(peer.wire.producer)
 
     def test_reading_stops_at_one_control_frame_between_transfers(self) -> None:
         self.store.commits = []

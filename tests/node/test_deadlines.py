@@ -1,0 +1,132 @@
+"""What is late, and when: no session, no clock, only numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from farmer.node.deadlines import Late, Patience, WaitingFor
+from farmer.node.ports import CloseReason
+from farmer.protocol.limits import (
+    CLOSE_S,
+    DISCARD_S,
+    HANDSHAKE_S,
+    IDLE_S,
+    RATE_BYTES_PER_S_MIN,
+    RATE_GRACE_S,
+)
+from farmer.protocol.refusals import Refusal, Refused
+
+START_S = 1_000.0
+
+
+@pytest.fixture
+def patience() -> Patience:
+    """Of a session whose renter is known, from second 1000 on."""
+    made = Patience(START_S)
+    made.greeted(known=True)
+    made.begin()
+    return made
+
+
+def late_at(patience: Patience, first_s: float, reason: CloseReason) -> bool:
+    """Tell whether exactly from *first_s* on (not at it) something is late."""
+    late = patience.late(first_s + 0.001)
+    return patience.late(first_s) is None and late is not None and late.reason is reason
+
+
+def test_hello_comes_in_time_whatever_is_waited_for() -> None:
+    """Waiting, going on and waiting again moves nothing before the greeting."""
+    patience = Patience(START_S)
+    patience.wait(WaitingFor.REQUEST, START_S + 5)
+    patience.go_on(WaitingFor.REQUEST, START_S + 6)
+
+    assert late_at(patience, START_S + HANDSHAKE_S, CloseReason.HANDSHAKE)
+
+
+def test_a_known_renter_idles_longer_than_a_stranger() -> None:
+    """The stranger's patience is the handshake's, each time anew."""
+    for known, allowed_s in ((True, IDLE_S), (False, HANDSHAKE_S)):
+        patience = Patience(START_S)
+        patience.greeted(known=known)
+        assert patience.late(START_S + 10_000) is None
+        patience.wait(WaitingFor.REQUEST, START_S + 7)
+        assert late_at(patience, START_S + 7 + allowed_s, CloseReason.IDLE)
+
+
+def test_nobody_is_late_while_we_work(patience: Patience) -> None:
+    """Between two waits no deadline runs."""
+    patience.wait(WaitingFor.REQUEST, START_S)
+    patience.go_on(WaitingFor.REQUEST, START_S + 1)
+
+    assert patience.late(START_S + 1e6) is None
+
+
+def test_a_transfer_may_be_slow_for_the_grace_then_its_average_counts(patience: Patience) -> None:
+    """One byte below the average is too slow, the average itself is not."""
+    enough = int(RATE_BYTES_PER_S_MIN * (RATE_GRACE_S + 10))
+    for moved, is_late in ((enough, False), (enough - 1, True)):
+        patience.begin()
+        patience.moved(moved)
+        patience.wait(WaitingFor.TRANSFER, START_S)
+        assert patience.late(START_S + RATE_GRACE_S) is None
+        found = patience.late(START_S + RATE_GRACE_S + 10)
+        assert (found is not None) is is_late
+        patience.go_on(WaitingFor.TRANSFER, START_S + RATE_GRACE_S + 10)
+
+
+def test_only_time_spent_waiting_counts(patience: Patience) -> None:
+    """Ten waits of 2 s in an hour are 20 s."""
+    for n in range(10):
+        patience.wait(WaitingFor.TRANSFER, START_S + 360 * n)
+        patience.go_on(WaitingFor.TRANSFER, START_S + 360 * n + 2)
+
+    patience.wait(WaitingFor.TRANSFER, START_S + 4000)
+    assert patience.late(START_S + 4000 + RATE_GRACE_S - 20) is None
+    late = patience.late(START_S + 4000 + RATE_GRACE_S - 20 + 1)
+    assert late == Late(CloseReason.SLOW, Refused(Refusal.TOO_SLOW, 0, int(RATE_GRACE_S + 1)))
+
+
+def test_each_request_begins_anew(patience: Patience) -> None:
+    """Neither the bytes nor the waits of the one before count."""
+    patience.moved(1 << 40)
+    patience.wait(WaitingFor.TRANSFER, START_S)
+    patience.go_on(WaitingFor.TRANSFER, START_S + 25)
+    patience.begin()
+    patience.wait(WaitingFor.TRANSFER, START_S + 25)
+
+    assert late_at(patience, START_S + 25 + RATE_GRACE_S, CloseReason.SLOW)
+
+
+def test_a_fast_transfer_may_not_stand_still_for_ever(patience: Patience) -> None:
+    """A good average buys no more than the idle deadline at a time."""
+    patience.moved(1 << 40)
+    patience.wait(WaitingFor.TRANSFER, START_S)
+
+    assert late_at(patience, START_S + IDLE_S, CloseReason.SLOW)
+
+
+def test_the_owed_end_has_one_deadline(patience: Patience) -> None:
+    """Whatever else comes meanwhile."""
+    for n in range(5):
+        patience.wait(WaitingFor.END, START_S + n)
+        patience.go_on(WaitingFor.END, START_S + n + 0.5)
+
+    assert late_at(patience, START_S + DISCARD_S, CloseReason.SLOW)
+
+
+def test_after_the_end_that_deadline_is_gone(patience: Patience) -> None:
+    """Also for a request that came right behind the END, whose service takes long."""
+    patience.wait(WaitingFor.END, START_S)
+    patience.go_on(WaitingFor.END, START_S + 1)
+    patience.discarded()
+
+    assert patience.late(START_S + 1e6) is None
+
+
+def test_a_close_has_its_own_moment(patience: Patience) -> None:
+    """Even in the middle of a transfer."""
+    patience.wait(WaitingFor.TRANSFER, START_S)
+    patience.closing(START_S + 100)
+
+    assert patience.late(START_S + 100 + CLOSE_S) is None
+    assert patience.late(START_S + 100 + CLOSE_S + 0.001) is not None
