@@ -1,0 +1,147 @@
+"""`renter` as a process of its own: pipes, Ctrl-C, several at a time."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from farmer.protocol import messages as m
+from tests.client.fake_farmer import Talk, shard_of
+from tests.e2e.daemon import environment
+from tests.e2e.test_client_tls import MIB, Served
+
+ENDED_S = 20
+
+
+@pytest.fixture
+def joined(tmp_path):
+    with Served(tmp_path / "home") as served:
+        assert served.renter("join", served.link) == 0
+        yield served
+
+
+def start(served, *words, stdin=subprocess.DEVNULL):
+    return subprocess.Popen(
+        [sys.executable, "-m", "farmer.cli.renter", "--home", str(served.home), *words],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+
+
+def stalled(served, kind):
+    """Have the farmer begin an answer and never go on; return an event that tells it began."""
+    began = threading.Event()
+
+    def answer(talk, message):
+        if kind is m.Type.RETRIEVE:
+            talk.send(m.Send(MIB, 0, MIB))
+            talk.data(bytes(1000))
+        began.set()
+
+    served.fake.script[kind] = answer
+    return began
+
+
+def test_what_comes_through_a_pipe_is_stored(joined):
+    content = random.Random(5).randbytes(3 * MIB)
+    process = start(joined, "store", "-", "--json", stdin=subprocess.PIPE)
+    out, _ = process.communicate(content, ENDED_S)
+    assert process.returncode == 0
+    assert json.loads(out) == [
+        {
+            "file": "-",
+            "shard": str(shard_of(content)),
+            "size_bytes": len(content),
+            "stored": True,
+            "error": None,
+        }
+    ]
+    assert joined.fake.shards[shard_of(content)] == content
+
+
+def test_a_shard_goes_into_a_pipe_whole(joined):
+    content = random.Random(6).randbytes(3 * MIB)
+    joined.fake.shards[shard_of(content)] = content
+    out, _ = start(joined, "retrieve", str(shard_of(content))).communicate(timeout=ENDED_S)
+    assert out == content
+
+
+def test_ctrl_c_ends_a_retrieve_at_once_and_leaves_nothing(joined, tmp_path):
+    began = stalled(joined, m.Type.RETRIEVE)
+    (tmp_path / "to").mkdir()
+    process = start(joined, "retrieve", "ab" * 32, "-o", str(tmp_path / "to" / "file"))
+    assert began.wait(ENDED_S)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=ENDED_S)
+    assert (process.returncode, out, err) == (130, b"", b"")
+    assert list((tmp_path / "to").iterdir()) == []
+
+
+def test_ctrl_c_in_a_store_still_gives_a_row_for_every_file(joined, tmp_path):
+    began = stalled(joined, m.Type.STORE)
+    files = [tmp_path / str(number) for number in range(6)]
+    for file in files:
+        file.write_text(file.name)
+    process = start(joined, "store", *map(str, files), "--json")
+    assert began.wait(ENDED_S)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=ENDED_S)
+    rows = json.loads(out)
+    assert process.returncode == 1
+    assert b"Traceback" not in err
+    assert [row["file"] for row in rows] == [str(file) for file in files]
+    assert not any(row["stored"] for row in rows)
+    assert all("interrupted" in row["error"] for row in rows)
+
+
+def test_two_programs_share_a_home(joined, tmp_path):
+    processes = []
+    for number in range(3):
+        file = tmp_path / str(number)
+        file.write_text(file.name)
+        processes.append(start(joined, "store", str(file)))
+    assert [process.wait(ENDED_S) for process in processes] == [0, 0, 0]
+    for process in processes:
+        process.communicate()
+    assert joined.renter("audit", "--all") == 0
+
+
+def test_a_reader_that_leaves_is_no_traceback(joined):
+    content = random.Random(7).randbytes(MIB)
+    joined.fake.shards[shard_of(content)] = content
+    process = start(joined, "retrieve", str(shard_of(content)))
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.wait(ENDED_S) == 1
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_a_farmer_that_dies_in_between_gives_rows_and_not_a_hang(joined, tmp_path, capsys):
+    files = [tmp_path / str(number) for number in range(8)]
+    for file in files:
+        file.write_text(file.name)
+
+    def die(talk, message):
+        if len(joined.fake.shards) < 2:
+            Talk.answer(talk, message)
+            return
+        for one in joined.fake.talks:
+            one.cut()
+        joined.fake.script[m.Type.HELLO] = lambda talk, _: talk.cut()
+
+    joined.fake.script[m.Type.STORE] = die
+    capsys.readouterr()
+    assert joined.renter("store", *map(str, files), "--json") == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in rows] == [str(file) for file in files]
+    assert 2 <= sum(row["stored"] for row in rows) < 8
+    assert all(bool(row["error"]) != row["stored"] for row in rows)
