@@ -26,10 +26,10 @@ class Draft:
     The file beside the target that is written until all its bytes are checked.
 
     Left behind only when the connection was lost for good: the next retrieve of the same
-    shard to the same target goes on from there.
+    shard to the same target goes on from there, with at most *keep_bytes* of it.
     """
 
-    def __init__(self, target: Path, shard: ShardId) -> None:
+    def __init__(self, target: Path, shard: ShardId, keep_bytes: int) -> None:
         self._target = target
         self._path = target.with_name(f".{target.name[:100]}.{shard.short}.part")
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
@@ -39,6 +39,8 @@ class Draft:
         except BlockingIOError as error:
             self.file.close()
             raise CommandError(f"{target} is being retrieved by another program") from error
+        if os.fstat(self.file.fileno()).st_size > keep_bytes:
+            self.file.truncate(keep_bytes)
 
     def publish(self) -> None:
         """Give the file its name, durably."""
@@ -86,7 +88,8 @@ class _Fetch:
 
     def to_file(self, target: Path) -> None:
         """Write beside the target and rename when all is checked."""
-        draft = Draft(target, self._wanted.shard)
+        keep_bytes = (self._wanted.size_bytes or 0) if self._is_resumable else 0
+        draft = Draft(target, self._wanted.shard, keep_bytes)
         try:
             self._run(draft.file)
         except (ConnectionLostError, ConnectionFailedError):

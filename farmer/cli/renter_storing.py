@@ -89,16 +89,15 @@ class _Storing:
         self._home = home
         self._farmer = farmer
         self._line = line
-        self._unreachable: ConnectionFailedError | None = None
+        self._unreachable = 0
 
     async def one(self, row: Row) -> None:
         """Store one file; all that can go wrong stands in its row."""
         try:
             await self._store(row)
-            row.error = None
+            row.error, self._unreachable = None, 0
         except ConnectionFailedError as error:
-            # The others would wait for the same silence, one after the other.
-            self._unreachable = error
+            self._unreachable += 1
             row.error = str(error)
         except ClientError as error:
             row.error = str(error)
@@ -111,8 +110,9 @@ class _Storing:
         try:
             source = await self._farmer.hash(file)
             row.shard, row.size_bytes = source.shard, source.size_bytes
-            if self._unreachable is not None:
-                raise self._unreachable
+            if self._unreachable >= SESSIONS_MAX:
+                # The others would wait for the same silence, one after the other.
+                raise ConnectionFailedError("the farmer could not be reached for other files")
             progress = self._line.of(id(row), source.size_bytes)
             receipt = await self._farmer.store_hashed(source, progress)
             await door.run(self._keep, receipt, row.file)

@@ -21,7 +21,8 @@ _ERASE_LINE: Final = "\r\x1b[K"
 
 def print_json(answer: object) -> None:
     """Print one JSON document on standard output."""
-    print(json.dumps(answer, indent=2, ensure_ascii=False))
+    # ASCII: a file name may hold bytes that no encoding of the terminal has.
+    print(json.dumps(answer, indent=2))
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ LEDGER_FILE: Final = "ledger.sqlite"
 
 PREFIX_DIGITS_MIN: Final = 8
 """Digits of a shard id that stand for it among a renter's own receipts."""
+
+
+_BEGINNING: Final = re.compile(f"[0-9a-f]{{{PREFIX_DIGITS_MIN},{2 * ShardId.SIZE_BYTES - 1}}}")
 
 
 class UnknownShardError(ValueError):
@@ -77,11 +81,10 @@ class Home:
 
         """
         lowered = text.lower()
-        if len(lowered) < 2 * ShardId.SIZE_BYTES and len(lowered) >= PREFIX_DIGITS_MIN:
-            shards = {entry.receipt.shard for entry in self.ledger.entries()}
-            found = [shard for shard in shards if str(shard).startswith(lowered)]
+        if _BEGINNING.fullmatch(lowered):
+            found = {entry.receipt.shard for entry in self.ledger.entries(lowered)}
             if len(found) == 1:
-                return found[0]
+                return found.pop()
             if found:
                 raise UnknownShardError(
                     f"{len(found)} shards begin with {text!r}; type more of it"
@@ -98,8 +101,8 @@ class Home:
         """Return the receipt for a shard: of the farmer named, else one that still holds it."""
         found = [
             entry
-            for entry in self.ledger.entries()
-            if entry.receipt.shard == shard and str(entry.farmer).startswith(prefix.lower())
+            for entry in self.ledger.entries(str(shard))
+            if str(entry.farmer).startswith(prefix.lower())
         ]
         return min(found, key=lambda entry: entry.standing, default=None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -39,11 +40,12 @@ CREATE TABLE receipts (
     farmer BLOB NOT NULL,
     shard BLOB NOT NULL,
     receipt BLOB NOT NULL,        -- canonical body and signature
-    file TEXT NOT NULL,           -- where it came from, absolute, or '' if from no file
+    file BLOB NOT NULL,           -- where it came from, absolute, as the system has it; or empty
     standing INTEGER NOT NULL,    -- 0 held, 1 in the trash, 2 erased
     PRIMARY KEY (farmer, shard)
 ) WITHOUT ROWID
 """,
+    "CREATE INDEX receipts_by_shard ON receipts (shard)",
     "CREATE TABLE told (notice TEXT PRIMARY KEY) WITHOUT ROWID",
 )
 
@@ -126,10 +128,11 @@ class Ledger:
 
     def keep(self, farmer: NodeId, receipt: Receipt, file: str) -> None:
         """Keep a receipt, in place of an earlier one for the same shard."""
+        path = os.fsencode(file)
         with self._change() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?)",
-                (farmer.raw, receipt.shard.raw, receipt_bytes(receipt), file, Standing.HELD),
+                (farmer.raw, receipt.shard.raw, receipt_bytes(receipt), path, Standing.HELD),
             )
 
     def mark(self, farmer: NodeId, shard: ShardId, standing: Standing) -> None:
@@ -140,14 +143,18 @@ class Ledger:
                 (standing, farmer.raw, shard.raw),
             )
 
-    def entries(self) -> list[Entry]:
-        """Return all receipts, by farmer and shard id."""
+    def entries(self, digits: str = "") -> list[Entry]:
+        """Return the receipts whose shard ids begin with some hex digits, by farmer and id."""
+        longest = 2 * ShardId.SIZE_BYTES
+        least, most = (bytes.fromhex(digits.ljust(longest, fill)) for fill in "0f")
         with self._lock:
             rows = self._connection.execute(
-                "SELECT farmer, receipt, file, standing FROM receipts ORDER BY farmer, shard"
+                "SELECT farmer, receipt, file, standing FROM receipts "
+                "WHERE shard BETWEEN ? AND ? ORDER BY farmer, shard",
+                (least, most),
             ).fetchall()
         return [
-            Entry(read_receipt(receipt), NodeId(farmer), file, Standing(standing))
+            Entry(read_receipt(receipt), NodeId(farmer), os.fsdecode(file), Standing(standing))
             for farmer, receipt, file, standing in rows
         ]
 

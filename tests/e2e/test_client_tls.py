@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
 import random
 from pathlib import Path
 
@@ -273,6 +275,43 @@ def test_a_retrieve_that_lost_its_farmer_is_gone_on_with(joined, tmp_path, monke
     assert (tmp_path / "back").read_bytes() == content
     assert joined.fake.asked[-1].offset == 2 * MIB
     assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("words", [(), ("--offset", "1")])
+@pytest.mark.parametrize("known", [True, False])
+def test_what_an_earlier_attempt_left_never_gets_into_the_file(joined, tmp_path, words, known):
+    content = random.Random(4).randbytes(10_000)
+    shard = shard_of(content)
+    joined.fake.shards[shard] = content
+    if known:
+        (tmp_path / "file").write_bytes(content)
+        joined.renter("store", str(tmp_path / "file"))
+    (tmp_path / f".back.{shard.short}.part").write_bytes(content + b"stale")
+    assert joined.renter("retrieve", str(shard), "-o", str(tmp_path / "back"), *words) == 0
+    assert (tmp_path / "back").read_bytes() == content[1 if words else 0 :]
+
+
+def test_a_target_that_another_program_writes_is_left_alone(joined, tmp_path, capsys):
+    shard = shard_of(b"right")
+    joined.fake.shards[shard] = b"right"
+    part = tmp_path / f".back.{shard.short}.part"
+    with part.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert joined.renter("retrieve", str(shard), "-o", str(tmp_path / "back")) == 1
+    assert "another program" in capsys.readouterr().err
+    assert part.exists()
+
+
+def test_file_names_that_are_not_text_are_stored_too(joined, tmp_path, capsys):
+    name = os.fsencode(tmp_path) + b"/\xff\x1b[2J"
+    with open(name, "wb") as file:  # noqa: PTH123 - a name of raw bytes
+        file.write(b"precious")
+    capsys.readouterr()
+    assert joined.renter("store", os.fsdecode(name), "--json") == 0
+    assert os.fsencode(json.loads(capsys.readouterr().out)[0]["file"]) == name
+    assert joined.renter("list") == 0
+    assert "\x1b" not in capsys.readouterr().out
+    assert joined.renter("audit", "--full") == 0
 
 
 def test_what_is_no_invite_or_shard_is_a_usage_error(joined, capsys):
