@@ -115,12 +115,8 @@ class Engine:
         if self._is_closing:
             raise VolumeUnavailableError("shutting down")
         key = (contract.renter, shard)
-        there = self._look_up(key)
-        if there is not None and there[1].state is not ShardState.QUARANTINED:
-            return self._stored_already(*there, size_bytes)
         self._claim(key)
         try:
-            # Another session may have stored it between the look-up and the claim.
             there = self._look_up(key)
             if there is not None and there[1].state is not ShardState.QUARANTINED:
                 answer = self._stored_already(*there, size_bytes)

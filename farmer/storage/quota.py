@@ -112,7 +112,8 @@ class VolumeAccount:
     def allowance_bytes(self) -> int:
         """What is kept for all that is no shard."""
         rows = self.total.shards * SHARD_OVERHEAD_BYTES + self.total.files * FILE_OVERHEAD_BYTES
-        kept = max(rows, self.index_bytes) + self.pending_overhead_bytes
+        # The index's file never shrinks, but what was freed in it is used first.
+        kept = max(rows + self.pending_overhead_bytes, self.index_bytes)
         fixed = FIXED_BYTES + self.quota_bytes // EXTENTS_PER_QUOTA
         return segment_bytes(self.quota_bytes) + fixed + self.log_bytes + kept
 
