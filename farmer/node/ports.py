@@ -150,6 +150,7 @@ class ContractBook(Protocol):
 
         Raises:
             InviteUnknownError, InviteExpiredError, InviteSpentError.
+            BusyError: shards of a contract that is gone are still being removed.
 
         """
 
