@@ -296,7 +296,7 @@ def test_a_target_that_another_program_writes_is_left_alone(joined, tmp_path, ca
     joined.fake.shards[shard] = b"right"
     part = tmp_path / f".back.{shard.short}.part"
     with part.open("wb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+        fcntl.flock(other, fcntl.LOCK_SH)
         assert joined.renter("retrieve", str(shard), "-o", str(tmp_path / "back")) == 1
     assert "another program" in capsys.readouterr().err
     assert part.exists()

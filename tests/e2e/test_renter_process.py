@@ -126,7 +126,7 @@ def test_a_reader_that_leaves_is_no_traceback(joined):
 
 
 def test_a_farmer_that_dies_in_between_gives_rows_and_not_a_hang(joined, tmp_path, capsys):
-    files = [tmp_path / str(number) for number in range(8)]
+    files = [tmp_path / str(number) for number in range(16)]
     for file in files:
         file.write_text(file.name)
 
@@ -144,4 +144,5 @@ def test_a_farmer_that_dies_in_between_gives_rows_and_not_a_hang(joined, tmp_pat
     rows = json.loads(capsys.readouterr().out)
     assert [row["file"] for row in rows] == [str(file) for file in files]
     assert 2 <= sum(row["stored"] for row in rows) < 8
+    assert "for other files" in rows[-1]["error"]
     assert all(bool(row["error"]) != row["stored"] for row in rows)
