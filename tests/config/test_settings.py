@@ -60,7 +60,7 @@ def test_the_environment_goes_over_the_file() -> None:
             "FARMER_VOLUMES__0__QUOTA": "2GB",
             "FARMER_VOLUMES__1__PATH": "/b",
             "FARMER_VOLUMES__1__QUOTA": "80%",
-            "FARMER_PRICE__CURRENCY": "",
+            "FARMER_LOG__LEVEL": "",
             "FARMER_HOME": "/elsewhere",
             "FARMER_PORT": "tcp://10.0.0.1:80",
             "FARMERS": "unrelated",

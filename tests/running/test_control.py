@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -44,6 +45,24 @@ class ControlTests(SynchronousTestCase):
         self.assertEqual({"ok": True, "answer": {"twice": 4}}, answer)
         self.assertTrue(self.wire.disconnecting)
         self.assertEqual(answer, self.ask(b'{"verb": "double", "words": {"number": 3}}'))
+
+    def test_only_the_first_of_many_questions_is_served(self) -> None:
+        """
+        Also when they come at once and the first takes its time.
+        """
+        pending: list[Deferred[None]] = []
+
+        async def slow(words: dict[str, Any]) -> dict[str, Any]:
+            pending.append(Deferred())
+            await pending[-1]
+            return {}
+
+        protocol = ControlFactory({"slow": slow}, Tasks(), self.clock).buildProtocol(None)
+        protocol.makeConnection(self.wire)
+        protocol.dataReceived(b'{"verb": "slow", "words": {}}\n' * 3)
+        self.assertEqual(1, len(pending))
+        pending[0].callback(None)
+        self.assertEqual({"ok": True, "answer": {}}, json.loads(self.wire.value()))
 
     def test_a_no_has_its_reason(self) -> None:
         self.assertEqual(

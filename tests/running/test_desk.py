@@ -142,6 +142,13 @@ def test_a_contract_is_shown_extended_and_ended(
     assert desk.do("contract", {"contract": contract})["contract"] == ended
 
 
+def test_no_contract_grows_beyond_what_there_is(desk: OwnerDesk, book: ContractDatabase) -> None:
+    contract = redeem(desk, book)
+    words = {"contract": contract, "for_ms": DAY_MS, "space_bytes": 101 * GB}
+    with pytest.raises(OwnerError, match="not yet promised"):
+        desk.do("contract-extend", words)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -11,7 +11,9 @@ from farmer.model.status import Alert
 from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
 from farmer.running.files import read_json, write_json, write_whole
+from farmer.running.home import Home
 from farmer.running.notify import ServiceNotifier
+from farmer.running.ports import remember_ports, with_last_ports
 from farmer.settings.changes import changes
 from farmer.settings.loader import load_text
 from farmer.settings.schema import Settings
@@ -142,3 +144,17 @@ def test_small_files_are_whole_or_not_there(tmp_path: Path) -> None:
     assert read_json(path) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
     assert read_json(tmp_path / "missing") is None
+
+
+def test_port_0_stays_what_it_became(tmp_path: Path) -> None:
+    """For each door apart, and only as long as the settings ask for the same."""
+    home = Home.at(tmp_path / "home")
+    home.make()
+    asked = ["127.0.0.1:0", "[::1]:5"]
+    assert with_last_ports(home, "shards", asked) == asked
+    remember_ports(home, "shards", asked, ["127.0.0.1:77", "[::1]:5"])
+    remember_ports(home, "page", ["127.0.0.1:0"], ["127.0.0.1:88"])
+    assert with_last_ports(home, "shards", asked) == ["127.0.0.1:77", "[::1]:5"]
+    assert with_last_ports(home, "page", ["127.0.0.1:0"]) == ["127.0.0.1:88"]
+    other = ["10.0.0.1:0", "[::1]:5"]
+    assert with_last_ports(home, "shards", other) == other
