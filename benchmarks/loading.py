@@ -17,6 +17,7 @@ from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import StoredShard
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.engine import Engine, EngineLimits, EngineUpload
+from farmer.storage.errors import StorageError
 from farmer.storage.files import OsFiles
 
 
@@ -78,7 +79,11 @@ def main() -> None:
     home, volume, quota, count = sys.argv[1:5]
     node = Identity.load(Path(home) / "identity").node_id
     engine = open_engine(Path(volume), int(quota), node)
-    seconds = store_many(engine, endless_contract(NodeId(b"r" * 32)), int(count), 1024, 512)
+    try:
+        seconds = store_many(engine, endless_contract(NodeId(b"r" * 32)), int(count), 1024, 512)
+    except StorageError:
+        sys.stderr.write(f"{engine.volumes()}\n")
+        raise
     sys.stdout.write(f"{seconds:.1f}\n")
     sys.stdout.flush()
     os.kill(os.getpid(), signal.SIGKILL)

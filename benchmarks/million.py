@@ -32,8 +32,11 @@ def peak_mib(daemon: Daemon) -> float:
 
 def calls_under(daemon: Daemon, volume: Path, trace: Path) -> tuple[int, int]:
     """Start under strace; return file calls that name the volume, and directory listings."""
-    daemon.start("strace", "-f", "-y", "-e", f"trace={CALLS}", "-o", str(trace))
+    # -D: strace stands aside, so that the process we kill is the daemon itself.
+    daemon.start("strace", "-D", "-f", "-y", "-e", f"trace={CALLS}", "-o", str(trace))
     daemon.kill()
+    while "+++ killed" not in trace.read_text():
+        time.sleep(0.1)
     lines = [line for line in trace.read_text().splitlines() if str(volume) in line]
     return len(lines), sum("getdents64" in line for line in lines)
 
