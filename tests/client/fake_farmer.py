@@ -117,7 +117,8 @@ class Talk(Protocol):
         self.transport.write(self.connection.refuse(Refused(refusal, first, second)))
 
     def cut(self) -> None:
-        self.transport.abortConnection()
+        if not self.lost:
+            self.transport.abortConnection()
 
     def connectionLost(self, reason):
         self.lost = True
