@@ -109,10 +109,6 @@ class ControlTests(SynchronousTestCase):
 
 
 class SocketPathTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.place = Path(self.mktemp())
-        self.place.mkdir(parents=True)
-
     def path(self, **environ: str) -> Path:
         return socket_path(Path("/home/of/farmer"), environ, os.getuid())
 

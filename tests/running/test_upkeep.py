@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ class UpkeepTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.wall_ms = 1_700_000_000_000
         self.clock = Clock()
-        self.home = Home.at(Path(self.mktemp()).absolute())
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.home = Home.at(Path(directory.name) / "home")
         self.home.make()
         self.disk_path = self.home.state / "disk"
         text = f"version: 1\nvolumes: [{{path: {self.disk_path}, quota: 100MB}}]\n"
