@@ -234,10 +234,9 @@ class Farmer:
         while True:
             try:
                 async with self._sessions.one() as session:
-                    retries.began()
                     return await work(session)
             except ClientError as error:
-                delay_s = retries.delay_s(error)
+                delay_s = retries.delay_s(error, was_reached=self._sessions.was_reached)
                 if delay_s is None:
                     raise
             await deferLater(self._clock, delay_s)

@@ -16,20 +16,15 @@ class Retries:
     """
     One operation's attempts.
 
-    A lost connection is worth another attempt; an address that never answered is not,
-    but one that answered before is.  A store that is `BUSY` is most often our own former
+    A lost connection is worth another attempt; a farmer that never answered is not, but
+    one that answered before is (*was_reached*, in this operation or an earlier one).  A store that is `BUSY` is most often our own former
     connection, which the farmer still waits for.
     """
 
     def __init__(self) -> None:
         self._failed = 0
         self._busy = 0
-        self._had_session = False
         self._done_bytes = 0
-
-    def began(self) -> None:
-        """A session was had."""
-        self._had_session = True
 
     def progressed(self, done_bytes: int) -> None:
         """A transfer stands at *done_bytes*: enough of it and the counting begins anew."""
@@ -37,12 +32,12 @@ class Retries:
             self._done_bytes = done_bytes
             self._failed = 0
 
-    def delay_s(self, error: ClientError) -> float | None:
+    def delay_s(self, error: ClientError, *, was_reached: bool) -> float | None:
         """Return how long to wait before the next attempt, or None to give up."""
         if isinstance(error, BusyError):
             return self._busy_s(error)
         lost = isinstance(error, ConnectionLostError)
-        unreachable = isinstance(error, ConnectionFailedError) and self._had_session
+        unreachable = isinstance(error, ConnectionFailedError) and was_reached
         if not (lost or unreachable) or self._failed >= len(RETRY_DELAYS_S):
             return None
         delay_s = RETRY_DELAYS_S[self._failed]

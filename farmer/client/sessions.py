@@ -19,6 +19,8 @@ class Sessions:
         self._dialer = dialer
         self._gate = DeferredSemaphore(most)
         self._free: list[Session] = []
+        self.was_reached = False
+        """Whether the farmer has answered at least once."""
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[Session]:
@@ -30,6 +32,7 @@ class Sessions:
         await self._gate.acquire()
         try:
             session = self._take_free() or await self._dialer.dial()
+            self.was_reached = True
             try:
                 yield session
             finally:

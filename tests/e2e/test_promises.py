@@ -23,7 +23,7 @@ from tests.e2e.daemon import Daemon, Renter, allocated_bytes, call, environment
 SIZES = (0, 1, 4095, 4096, 4097, 65535, 65536, 65537, 1024 * 1024 + 5, 3_000_000)
 
 
-def make_files(directory: Path, sizes: tuple[int, ...], seed: int = 7) -> list[Path]:
+def make_files(directory: Path, sizes: tuple[int, ...], seed: float = 7) -> list[Path]:
     directory.mkdir(exist_ok=True)
     generator = random.Random(seed)
     files = []
@@ -76,29 +76,35 @@ def test_kill_at_any_moment_loses_nothing_acknowledged(
     """Whatever `renter store` called stored is there after kill -9, byte for byte."""
     stored: dict[str, bytes] = {}
     generator = random.Random(11)
-    for round_number in range(5):
+    for comes_back in (True, False, True, True):
         sizes = tuple(generator.choice((1000, 70_000, 900_000, 2_500_000)) for _ in range(12))
-        files = make_files(tmp_path / f"round-{round_number}", sizes, seed=round_number)
-        killer = threading.Timer(generator.uniform(0.3, 1.2), daemon.kill)
+        files = make_files(tmp_path / "files", sizes, seed=generator.random())
+        killer = threading.Timer(
+            generator.uniform(0.4, 0.8), kill, (daemon,), {"comes_back": comes_back}
+        )
         killer.start()
         rows = renter.store(*files)
         killer.join()
-        assert len(rows) == len(files)
-        by_name = {Path(row["file"]).name: row for row in rows}
-        for path in files:
-            row = by_name[path.name]
+        if not comes_back:
+            daemon.start()
+        assert [row["file"] for row in rows] == [str(path) for path in files]
+        for path, row in zip(files, rows, strict=True):
+            assert row["stored"] or row["error"]
             if row["stored"]:
                 stored[row["shard"]] = path.read_bytes()
-            else:
-                assert row["error"]
-        daemon.start()
 
     listed = {row["shard"] for row in renter.ask("list")["shards"]}
     assert set(stored) <= listed
     for shard, content in stored.items():
         assert bytes_of(renter, shard, tmp_path / "back") == content
-    if stored:
-        assert renter.ask("audit", "--all")["failed"] == 0
+    assert renter.ask("audit", "--all")["failed"] == 0
+
+
+def kill(daemon: Daemon, *, comes_back: bool) -> None:
+    """Kill -9; started again at once, the client's retries find it before they give up."""
+    daemon.kill()
+    if comes_back:
+        daemon.start()
 
 
 def test_the_quota_bounds_the_disk(tmp_path: Path) -> None:
