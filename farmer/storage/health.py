@@ -26,6 +26,8 @@ class Health:
         self._errors: Counter[str] = Counter()
         self._alerts: dict[str, Alert] = {}
         self._sync_failures = 0
+        self._failure = ""
+        """Why it may not be written any more, also after it was gone for a while."""
 
     def check_readable(self) -> None:
         """Raise `VolumeUnavailableError` if nothing can be read."""
@@ -62,6 +64,7 @@ class Health:
 
     def fail(self, reason: str) -> None:
         """Stop writing for good, until a restart; reading goes on."""
+        self._failure = reason
         if self.state is VolumeState.GONE:
             return
         self.state, self.reason = VolumeState.FAILING, reason
@@ -78,9 +81,12 @@ class Health:
 
     def come_back(self) -> None:
         """Note that a gone volume is there again."""
-        if self.state is VolumeState.GONE:
-            self.state, self.reason = VolumeState.HEALTHY, ""
-            self.clear_alert("VolumeGone")
+        if self.state is not VolumeState.GONE:
+            return
+        self.state, self.reason = VolumeState.HEALTHY, ""
+        self.clear_alert("VolumeGone")
+        if self._failure:
+            self.fail(self._failure)
 
     def raise_alert(self, name: str, message: str, command: str = "") -> None:
         """Let a condition stand; the first time counts as its beginning."""

@@ -127,9 +127,12 @@ class Index:
 
     def checkpoint(self) -> None:
         """Make everything committed durable, and cut the write-ahead log off."""
+        # A reader in the middle of a look-up would keep the log from being cut off.
         held = [self._readers.get() for _ in range(_READERS)]
         try:
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            is_busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            if is_busy:
+                raise sqlite3.OperationalError("the write-ahead log is in use elsewhere")
         finally:
             for reader in held:
                 self._readers.put(reader)

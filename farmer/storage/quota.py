@@ -42,8 +42,8 @@ FIXED_BYTES: Final = 10 * MIB
 """256 directories (1 MiB), the index's write-ahead log (6 MiB at most), marks (2 MiB) that
 gather before they are condensed."""
 
-EXTENTS_PER_QUOTA: Final = 512
-"""Holes make a segment's map longer: at worst one 4 KiB block of it per 2 MiB (ext4)."""
+EXTENTS_PER_QUOTA: Final = 256
+"""A file's map of extents takes space too: on ext4 12 bytes per 4 KiB when nothing is adjacent."""
 
 SMALL_BYTES_MAX: Final = MIB
 """Shards up to here are buffered and share segments; larger ones have their own file."""

@@ -43,6 +43,7 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._sql = connection
         self._segments: dict[int, Segment] = {}
+        self._refs: dict[tuple[str, bytes], int] = {}
         self.changes = Changes()
         """What changes for the ledger; complete after the block."""
         self.doomed: list[Doomed] = []
@@ -265,9 +266,12 @@ class Transaction:
 
     def _ref(self, noun: Literal["renter", "contract"], raw: bytes) -> int:
         """Return the small number that stands for a renter or a contract."""
-        insert, select = _REFS[noun]
-        self._sql.execute(insert, (raw,))
-        ref: int = self._sql.execute(select, (raw,)).fetchone()[0]
+        ref = self._refs.get((noun, raw))
+        if ref is None:
+            insert, select = _REFS[noun]
+            self._sql.execute(insert, (raw,))
+            ref = int(self._sql.execute(select, (raw,)).fetchone()[0])
+            self._refs[noun, raw] = ref
         return ref
 
 

@@ -261,7 +261,8 @@ class Volume:
             staged = reopen(ground.files, ground.paths, lease.header)
         except OSError as error:
             self._drop_lease(lease)
-            raise self.ground.understand(error, lease.reservation.charge_bytes) from error
+            ground.health.count("read")
+            raise VolumeUnavailableError(f"the disk could not be read: {error}") from error
         return LargeUpload(ground, staged, lease.reservation, self.writer.submit, self._keep_lease)
 
     def _reader(self, row: Row) -> VolumeReader:

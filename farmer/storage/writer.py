@@ -69,6 +69,15 @@ class Ground:
             self.health.sync_failed(str(error))
         return VolumeUnavailableError(f"the disk failed: {error}")
 
+    def index_failed(self, error: sqlite3.Error, wanted_bytes: int) -> StorageError:
+        """Note that the index could not be written and return what the renter is told."""
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+            self.health.count("no_space")
+            return NoSpaceError(wanted_bytes, 0)
+        self.health.count("index")
+        self.health.fail(f"the index could not be written ({error})")
+        return VolumeUnavailableError(f"the index could not be written: {error}")
+
 
 class _AppendError(Exception):
     """The log could not be written (or, *at_sync*, not made durable)."""
@@ -168,12 +177,15 @@ class Writer:
         self._ground.ledger.settle(self._ground.account, transaction.changes, kept)
         released = self._give_back(done, transaction.doomed)
         self._staged += sum(one.stages for one in done)
-        self._checkpoint_if_due(forced=any(one.checkpoints for one in done))
+        is_durable = self._checkpoint_if_due(forced=any(one.checkpoints for one in done))
         self._ground.account.index_bytes = self._ground.index.size_bytes()
         for operation, refusal in refused:
             operation.future.set_exception(refusal)
         for operation in done:
-            operation.future.set_result(operation.result(released))
+            if operation.checkpoints and not is_durable:
+                operation.future.set_exception(VolumeUnavailableError("the index is not durable"))
+            else:
+                operation.future.set_result(operation.result(released))
 
     def _tail_for(self, operations: list[Operation[Any]]) -> Tail:
         """Return the segment to append to, a new one if these would not fit."""
@@ -252,9 +264,8 @@ class Writer:
             return self._append_failed(error, operations)
         if isinstance(error, OSError):
             return self._ground.understand(error, _wanted(operations))
-        self._ground.health.count("index")
-        self._ground.health.fail(f"the index could not be written ({error})")
-        return VolumeUnavailableError(str(error))
+        assert isinstance(error, sqlite3.Error)
+        return self._ground.index_failed(error, _wanted(operations))
 
     def _append_failed(
         self, error: _AppendError, operations: list[Operation[Any]]
@@ -291,21 +302,22 @@ class Writer:
                     transaction.release(record)
         except sqlite3.Error as error:
             # The space is back all the same; the next reclaim finds the entries and retries.
-            self._ground.health.count("index")
-            self._ground.health.fail(f"the index could not be written ({error})")
+            self._ground.index_failed(error, 0)
             return
         self._ground.ledger.settle(self._ground.account, transaction.changes)
 
-    def _checkpoint_if_due(self, *, forced: bool) -> None:
+    def _checkpoint_if_due(self, *, forced: bool) -> bool:
+        """Write the index back if it is time; say whether all of it is durable now."""
         try:
             if forced or self._staged >= STAGED_MAX:
                 self._ground.index.checkpoint()
             elif not self._ground.index.checkpoint_if_long():
-                return
+                return False
         except sqlite3.Error as error:
-            self._ground.health.fail(f"the index could not be written ({error})")
-            return
+            self._ground.index_failed(error, 0)
+            return False
         self._shelve()
+        return True
 
     def _shelve(self) -> None:
         """Move stored large shards out of staging; the index that knows them is durable."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,16 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState
 from farmer.model.status import VolumeState
-from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
+from farmer.storage.errors import (
+    CorruptShardError,
+    NoSpaceError,
+    ShardNotFoundError,
+    StorageError,
+    VolumeUnavailableError,
+    WrongHashError,
+)
+from farmer.storage.index import Index
+from farmer.storage.operations import Upkeep
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
 from tests.storage.recording import Call, Fault, RecordingFiles
 
@@ -177,3 +187,198 @@ def test_a_read_error_is_counted_and_is_no_corruption(tmp_path: Path) -> None:
     assert dict(farm.engine.volumes()[0].errors)["read"] == 1
     assert farm.read(shard) == noise(100)
     farm.engine.close()
+
+
+def index_of(farm: Farm) -> Index:
+    volume = farm.engine._slots[0].volume
+    assert volume is not None
+    return volume.ground.index
+
+
+def test_an_index_without_room_refuses_and_recovers(farm: Farm) -> None:
+    writer = index_of(farm)._writer
+    writer.execute("PRAGMA max_page_count = 1")
+    stored = []
+    with pytest.raises(NoSpaceError):
+        stored += (farm.store(noise(10, number)).shard for number in range(1000))
+    assert farm.engine.volumes()[0].state is VolumeState.HEALTHY
+    assert farm.engine.volumes()[0].reserved_bytes == 0
+    writer.execute("PRAGMA max_page_count = 1000000")
+    farm.store(noise(11))
+    farm.reopen()
+    held = {row.shard for row in farm.engine.page(ALICE, ShardId(bytes(32)), 5000)}
+    assert held == {*stored, shard_of(noise(11))}
+
+
+def test_an_index_that_cannot_be_written_closes_the_volume_and_loses_nothing(farm: Farm) -> None:
+    shard = farm.store(noise(10)).shard
+    index_of(farm)._writer.execute("PRAGMA query_only = 1")
+    with pytest.raises(VolumeUnavailableError):
+        farm.store(noise(11))
+    assert farm.engine.volumes()[0].state is VolumeState.FAILING
+    assert farm.read(shard) == noise(10)
+    farm.reopen()
+    assert farm.read(shard) == noise(10)
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.stat(ALICE, shard_of(noise(11)))
+    farm.store(noise(11))
+
+
+def test_an_index_that_cannot_be_written_back_is_no_loss(farm: Farm) -> None:
+    first = farm.store(noise(2 * MIB)).shard
+    index = index_of(farm)
+    held = sqlite3.connect(farm.path / "index.sqlite")
+    held.execute("BEGIN")
+    held.execute("SELECT count(*) FROM shards").fetchone()
+    index._writer.execute("PRAGMA busy_timeout = 1")
+    farm.store(noise(20))
+    with pytest.raises(StorageError):
+        farm.engine._slots[0].volume._reclaimer._compact(99)  # type: ignore[union-attr]  # open
+    held.close()
+    farm.reopen()
+    assert farm.read(first) == noise(2 * MIB)
+    assert farm.read(shard_of(noise(20))) == noise(20)
+
+
+def test_damage_found_on_a_closed_volume_is_still_not_served(tmp_path: Path) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(100)).shard
+    for size in (200, 300):
+        files.fault = Fault(0, errno.EIO, sync_of_log)
+        with pytest.raises(VolumeUnavailableError):
+            farm.store(noise(size))
+    files.fault = None
+    with (farm.path / "log/00000001.seg").open("r+b") as file:
+        file.seek(4096 + 300)
+        file.write(b"\0\0\0\0\0\0")
+    with pytest.raises(CorruptShardError):
+        farm.read(shard)
+    assert dict(farm.engine.volumes()[0].errors)["quarantine"] == 1
+    hidden = farm.path.with_name("hidden")
+    farm.path.rename(hidden)
+    farm.sweep()
+    hidden.rename(farm.path)
+    farm.sweep()
+    assert farm.engine.volumes()[0].state is VolumeState.FAILING
+    farm.engine.close()
+
+
+def test_a_lease_that_cannot_be_read_again_is_given_up(tmp_path: Path) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    data = noise(3 * MIB)
+    for fault in (Fault(0, errno.EIO, lambda call: call.name == "pread"), None):
+        upload = farm.begin(data)
+        upload.write(data[:MIB])
+        upload.abandon()
+        files.fault = fault
+        if fault is None:
+            part = next((farm.path / "staging").iterdir())
+            with part.open("r+b") as file:
+                file.truncate(1000)
+        with pytest.raises(VolumeUnavailableError):
+            farm.begin(data)
+        files.fault = None
+        assert farm.engine.volumes()[0].reserved_bytes == 0
+        assert not list((farm.path / "staging").iterdir())
+    farm.store(data)
+    farm.engine.close()
+
+
+def test_an_upload_that_cannot_be_parked_gives_its_space_back(tmp_path: Path) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    upload = farm.begin(noise(3 * MIB))
+    upload.write(noise(3 * MIB)[:MIB])
+    files.fault = Fault(0, errno.EIO, lambda call: call.name == "sync_data")
+    upload.abandon()
+    with pytest.raises(VolumeUnavailableError):
+        upload.write(b"x")
+    assert farm.engine.volumes()[0].reserved_bytes == 0
+    upload = farm.begin(noise(3 * MIB))
+    files.fault = Fault(0, errno.EIO, lambda call: call.name == "unlink")
+    upload.write(noise(3 * MIB, "wrong"))
+    with pytest.raises(WrongHashError):
+        upload.commit()
+    assert dict(farm.engine.volumes()[0].errors)["unlink"] == 1
+    files.fault = None
+    farm.engine.close()
+
+
+@pytest.mark.parametrize("name", ["punch", "unlink", "open"])
+def test_a_sweep_that_fails_is_made_up_for_by_the_next(tmp_path: Path, name: str) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    for size in (5000, 2 * MIB):
+        farm.delete(farm.store(noise(size)).shard)
+    farm.clocks.pass_days(8)
+    files.fault = Fault(0, errno.EIO, lambda call: call.name == name)
+    farm.sweep()
+    files.fault = None
+    farm.sweep()
+    farm.engine.compare_with_disk()
+    status = farm.engine.volumes()[0]
+    assert (status.trash_bytes, status.shards) == (0, 0)
+    assert status.drift_bytes in {0, 4096}, "but for one block of the map of extents"
+    assert not list(farm.path.glob("shards/*/*")) + list(farm.path.glob("staging/*"))
+    farm.engine.close()
+
+
+def test_a_failed_rename_is_tried_again(tmp_path: Path) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(2 * MIB)).shard
+    files.fault = Fault(0, errno.EIO, lambda call: call.name == "rename")
+    farm.reopen()
+    assert farm.read(shard) == noise(2 * MIB)
+    assert list((farm.path / "staging").iterdir())
+    files.fault = None
+    farm.reopen()
+    assert not list((farm.path / "staging").iterdir())
+    assert farm.read(shard) == noise(2 * MIB)
+    farm.engine.close()
+
+
+def test_what_a_failed_truncate_leaves_behind_is_never_read(tmp_path: Path) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    farm.store(noise(100))
+    strikes = iter([True, True])
+
+    def at_sync_and_truncate(call: Call) -> bool:
+        return call.name in {"sync_data", "truncate"} and next(strikes, False)
+
+    files.fault = Fault(0, errno.EIO, at_sync_and_truncate)
+    files.fault.strikes = at_sync_and_truncate  # type: ignore[method-assign]  # both calls fail
+    with pytest.raises(VolumeUnavailableError):
+        farm.store(noise(200))
+    files.fault = None
+    farm.store(noise(300))
+    farm.engine.close()
+    assert noise(200) in (farm.path / "log/00000001.seg").read_bytes()
+    for path in farm.path.glob("index.sqlite*"):
+        path.unlink()
+    farm.open()
+    held = {row.shard for row in farm.engine.page(ALICE, ShardId(bytes(32)), 10)}
+    assert held == {shard_of(noise(100)), shard_of(noise(300))}
+    farm.engine.close()
+
+
+def test_an_internal_error_fails_its_batch_and_not_the_thread(farm: Farm) -> None:
+    volume = farm.engine._slots[0].volume
+    assert volume is not None
+
+    def broken(_transaction: object) -> None:
+        raise KeyError("a bug")
+
+    with pytest.raises(VolumeUnavailableError, match="a bug"):
+        volume.writer.submit(Upkeep(broken)).result(5)
+    assert farm.engine.volumes()[0].state is VolumeState.FAILING
+
+
+def test_a_measurement_that_fails_is_counted(farm: Farm) -> None:
+    (farm.path / "shards").rmdir()
+    farm.engine.compare_with_disk()
+    assert dict(farm.engine.volumes()[0].errors) == {"measure": 1}
+    (farm.path / "shards").mkdir()
