@@ -17,7 +17,7 @@ from farmer.client.home import Home
 from farmer.client.ledger import Standing
 from farmer.identity.signing import parse_link
 from farmer.model.shard import DeletionOutcome, ShardState
-from farmer.protocol.messages import ContractShown, Stated
+from farmer.protocol.questions import ContractShown, Stated
 from farmer.units import format_size
 
 R = TypeVar("R")

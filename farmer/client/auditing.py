@@ -25,9 +25,10 @@ from farmer.protocol.limits import (
     DATA_BYTES_SENT,
     RATE_BYTES_PER_S_MIN,
 )
-from farmer.protocol.messages import Audit, End
+from farmer.protocol.opening import End
 from farmer.protocol.proofs import FullProof, ProofItem, ProofItemReader
 from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.transfers import Audit
 
 SAMPLES_IN_ALL: Final = 460
 """So many sampled leaves over all shards find a loss of 1 % with a probability of 99 %."""

@@ -25,7 +25,7 @@ from farmer.client.storing import Progress, no_progress
 from farmer.identity.keys import Identity
 from farmer.model.contract import Invite, InviteLink, Receipt
 from farmer.model.ids import NodeId, ShardId
-from farmer.protocol.messages import ContractShown, Deleted, Pong, Stated
+from farmer.protocol.questions import ContractShown, Deleted, Pong, Stated
 
 R = TypeVar("R")
 

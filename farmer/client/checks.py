@@ -9,7 +9,7 @@ from farmer.client.errors import FarmerBrokeProtocolError
 from farmer.identity.signing import contract_is_valid, node_id_of_key, receipt_is_valid
 from farmer.model.contract import Receipt
 from farmer.model.ids import NodeId, ShardId
-from farmer.protocol.messages import ContractShown, Listed, Pong, Stated
+from farmer.protocol.questions import ContractShown, Listed, Pong, Stated
 
 
 @dataclass(frozen=True, slots=True)

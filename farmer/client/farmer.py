@@ -28,13 +28,13 @@ from farmer.model.contract import Invite, InviteLink, Receipt
 from farmer.model.ids import NodeId, ShardId
 from farmer.protocol.documents import invite_bytes
 from farmer.protocol.limits import LIST_ENTRIES_MAX
-from farmer.protocol.messages import (
+from farmer.protocol.messages import Message
+from farmer.protocol.questions import (
     ContractShown,
     Delete,
     Deleted,
     List,
     Listed,
-    Message,
     Ping,
     Pong,
     Redeem,

@@ -18,7 +18,7 @@ from farmer.client.errors import ClientError
 from farmer.model.contract import Receipt
 from farmer.model.ids import NodeId, ShardId
 from farmer.protocol.documents import contract_body, read_receipt, receipt_bytes
-from farmer.protocol.messages import ContractShown
+from farmer.protocol.questions import ContractShown
 
 LEDGER_VERSION: Final = 1
 """`user_version` of the database file."""

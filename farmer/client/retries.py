@@ -17,8 +17,9 @@ class Retries:
     One operation's attempts.
 
     A lost connection is worth another attempt; a farmer that never answered is not, but
-    one that answered before is (*was_reached*, in this operation or an earlier one).  A store that is `BUSY` is most often our own former
-    connection, which the farmer still waits for.
+    one that answered before is (*was_reached*, in this operation or an earlier one).  A
+    store that is `BUSY` is most often our own former connection, which the farmer still
+    waits for.
     """
 
     def __init__(self) -> None:

@@ -17,7 +17,8 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import SHARD_BYTES_MAX
 from farmer.protocol.connection import DataReceived, Event
 from farmer.protocol.limits import DATA_BYTES_SENT
-from farmer.protocol.messages import TO_THE_END, End, Retrieve, Send
+from farmer.protocol.opening import End
+from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
 
 
 class _Verifier(Protocol):

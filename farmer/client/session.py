@@ -10,7 +10,8 @@ from farmer.client.refusals import error_of
 from farmer.client.wire import Wire
 from farmer.protocol.connection import Event
 from farmer.protocol.limits import HANDSHAKE_S, VERSION_MAX, VERSION_MIN
-from farmer.protocol.messages import Hello, Message, Refuse, Welcome
+from farmer.protocol.messages import Message
+from farmer.protocol.opening import Hello, Refuse, Welcome
 from farmer.protocol.state import State
 from farmer.version import VERSION
 

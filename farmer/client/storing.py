@@ -14,8 +14,9 @@ from farmer.client.session import Session
 from farmer.model.contract import Receipt
 from farmer.model.ids import ShardId
 from farmer.protocol.limits import DATA_BYTES_SENT
-from farmer.protocol.messages import Accept, End, Refuse, Store, Stored
+from farmer.protocol.opening import End, Refuse
 from farmer.protocol.state import State
+from farmer.protocol.transfers import Accept, Store, Stored
 
 Progress = Callable[[int, int], None]
 """Told how many bytes of how many are done; called on the reactor, often."""

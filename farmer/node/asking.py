@@ -12,7 +12,7 @@ from farmer.node.exchange import Exchange
 from farmer.node.farm import SOFTWARE, Farm
 from farmer.protocol.documents import read_invite
 from farmer.protocol.fields import LayoutError
-from farmer.protocol.messages import (
+from farmer.protocol.questions import (
     ContractShown,
     Delete,
     Deleted,

@@ -17,9 +17,10 @@ from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
 from farmer.node.refusals import refused_for
 from farmer.node.session import STEP_BYTES
-from farmer.protocol.messages import Audit, End
+from farmer.protocol.opening import End
 from farmer.protocol.proofs import FullProof, ProofItem, encode_item
 from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.transfers import Audit
 from farmer.storage.errors import ShardNotFoundError, StorageError
 
 _log = Logger()

@@ -30,25 +30,13 @@ from farmer.node.session import RenterLeftError, Session
 from farmer.node.storing import store
 from farmer.protocol.connection import DataReceived, UnknownReceived
 from farmer.protocol.limits import VERSION_MAX, VERSION_MIN
-from farmer.protocol.messages import (
-    Audit,
-    Delete,
-    End,
-    Hello,
-    List,
-    Ping,
-    Redeem,
-    Request,
-    Retrieve,
-    ShowContract,
-    Stat,
-    Store,
-    Type,
-    Undelete,
-    Welcome,
-)
+from farmer.protocol.messages import Request
+from farmer.protocol.opening import End, Hello, Welcome
+from farmer.protocol.questions import Delete, List, Ping, Redeem, ShowContract, Stat, Undelete
 from farmer.protocol.refusals import Refusal, Refused, RemoteProtocolError
 from farmer.protocol.state import Side, State, may
+from farmer.protocol.transfers import Audit, Retrieve, Store
+from farmer.protocol.types import Type
 from farmer.storage.errors import NoContractError, StorageError
 
 M = TypeVar("M", bound=Request)

@@ -8,7 +8,8 @@ from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
 from farmer.node.ports import ShardReader
 from farmer.node.session import STEP_BYTES
-from farmer.protocol.messages import TO_THE_END, End, Retrieve, Send
+from farmer.protocol.opening import End
+from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
 from farmer.storage.errors import BadRangeError
 
 

@@ -21,7 +21,8 @@ from farmer.node.ports import CloseReason, Meter
 from farmer.node.tasks import Tasks
 from farmer.protocol.connection import DataReceived, Event, FarmerConnection
 from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_SENT, FRAME_HEADER_BYTES
-from farmer.protocol.messages import End, Message, Refuse
+from farmer.protocol.messages import Message
+from farmer.protocol.opening import End, Refuse
 from farmer.protocol.refusals import Refused
 from farmer.protocol.state import State
 

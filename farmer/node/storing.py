@@ -13,8 +13,8 @@ from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
 from farmer.node.ports import Upload
 from farmer.node.refusals import DRAINING_RETRY_MS, TurnedDownError
-from farmer.protocol.messages import Accept, Store, Stored
 from farmer.protocol.refusals import Refusal
+from farmer.protocol.transfers import Accept, Store, Stored
 from farmer.storage.errors import WrongSizeError
 
 SMALL_BYTES_MAX: Final = 1024 * 1024

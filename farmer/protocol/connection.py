@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, data_header
 from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX, PIPELINE_MAX
-from farmer.protocol.messages import Message, Refuse, Type, decode, encode
+from farmer.protocol.messages import Message, decode, encode
+from farmer.protocol.opening import Refuse
 from farmer.protocol.refusals import (
     LocalProtocolError,
     Refusal,
@@ -22,6 +23,7 @@ from farmer.protocol.refusals import (
     RemoteProtocolError,
 )
 from farmer.protocol.state import RENTERS_TURN, REQUESTS, Side, State, advance, may
+from farmer.protocol.types import Type
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+from typing import TypeVar
+
+from farmer.model.ids import ShardId
 from farmer.protocol.limits import TEXT_BYTES_MAX
 from farmer.protocol.refusals import Refusal, Refused, RemoteProtocolError
+
+E = TypeVar("E", bound=IntEnum)
 
 
 class LayoutError(RemoteProtocolError):
@@ -103,3 +109,16 @@ def text(value: str) -> bytes:
     raw = value.encode()
     assert len(raw) <= TEXT_BYTES_MAX, value
     return u8(len(raw)) + raw
+
+
+def read_shard(reader: Reader) -> ShardId:
+    """Return the next 32 bytes as a shard id."""
+    return ShardId(reader.raw(ShardId.SIZE_BYTES))
+
+
+def read_member(kind: type[E], value: int) -> E:
+    """Return the member of an enum with this wire value; raises `LayoutError`."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise LayoutError(f"{value} is no {kind.__name__}") from None

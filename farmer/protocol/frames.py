@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_MAX, FRAME_HEADER_BYTES
-from farmer.protocol.messages import Type
 from farmer.protocol.refusals import Refusal, Refused, RemoteProtocolError
+from farmer.protocol.types import Type
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final
 
-from farmer.protocol.messages import Type
 from farmer.protocol.refusals import LocalProtocolError
+from farmer.protocol.types import Type
 
 
 class Side(Enum):

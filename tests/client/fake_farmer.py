@@ -24,11 +24,15 @@ from farmer.model.contract import Contract, ContractStage, Receipt
 from farmer.model.ids import ContractId, ShardId
 from farmer.model.shard import BLOCK_BYTES, LEAF_BYTES, DeletionOutcome, ShardState, Usage
 from farmer.model.shard import charge_bytes as charge_of
-from farmer.protocol import messages as m
 from farmer.protocol.connection import DataReceived, FarmerConnection
 from farmer.protocol.limits import DATA_BYTES_SENT
+from farmer.protocol.messages import Message
+from farmer.protocol.opening import End, Welcome
 from farmer.protocol.proofs import FullProof, encode_item
+from farmer.protocol.questions import ContractShown, Deleted, Listed, Pong, Stated
 from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.transfers import TO_THE_END, Accept, Send, Stored
+from farmer.protocol.types import Type
 from tests.client.pipes import Pipe, World
 
 
@@ -61,11 +65,11 @@ class FakeFarmer:
         self.shards: dict[ShardId, bytes] = {}
         self.trash: dict[ShardId, bytes] = {}
         self.partial: dict[ShardId, bytes] = {}
-        self.script: dict[m.Type, object] = {}
+        self.script: dict[Type, object] = {}
         """Message type -> callable(talk, message), called instead of the honest answer."""
         self.on_data = None
         """callable(talk) after each DATA received."""
-        self.asked: list[m.Message] = []
+        self.asked: list[Message] = []
         self.talks: list[Talk] = []
         self.renter_is_whoever_calls = False
         """Needs TLS, which tells who calls."""
@@ -86,14 +90,14 @@ class FakeFarmer:
             ),
         )
 
-    def shown(self) -> m.ContractShown:
+    def shown(self) -> ContractShown:
         signature = sign_contract(self.identity, self.contract)
-        return m.ContractShown(ContractStage.ACTIVE, Usage(), self.contract, signature)
+        return ContractShown(ContractStage.ACTIVE, Usage(), self.contract, signature)
 
-    def stated(self, shard: ShardId) -> m.Stated:
+    def stated(self, shard: ShardId) -> Stated:
         if shard in self.shards:
-            return m.Stated(shard, len(self.shards[shard]), 5, ShardState.LIVE, 0)
-        return m.Stated(shard, len(self.trash[shard]), 5, ShardState.TRASH, 99)
+            return Stated(shard, len(self.shards[shard]), 5, ShardState.LIVE, 0)
+        return Stated(shard, len(self.trash[shard]), 5, ShardState.TRASH, 99)
 
 
 class Talk(Protocol):
@@ -106,7 +110,7 @@ class Talk(Protocol):
         self.lost = False
         farmer.talks.append(self)
 
-    def send(self, message: m.Message) -> None:
+    def send(self, message: Message) -> None:
         self.transport.write(self.connection.send(message))
 
     def data(self, data: bytes) -> None:
@@ -146,7 +150,7 @@ class Talk(Protocol):
         if self.farmer.renter_is_whoever_calls:
             caller = peer_id(self.transport)
             self.farmer.contract = replace(self.farmer.contract, renter=caller)
-        self.send(m.Welcome(1, 1000, 64 * 1024 * 1024, "fake 1"))
+        self.send(Welcome(1, 1000, 64 * 1024 * 1024, "fake 1"))
 
     def on_redeem(self, _redeem):
         self.send(self.farmer.shown())
@@ -156,11 +160,11 @@ class Talk(Protocol):
 
     def on_store(self, store):
         if store.shard in self.farmer.shards:
-            self.send(m.Stored(self.farmer.receipt(store.shard, store.size_bytes)))
+            self.send(Stored(self.farmer.receipt(store.shard, store.size_bytes)))
             return
         taken = bytearray(self.farmer.partial.pop(store.shard, b""))
         self.open = (store.shard, store.size_bytes, taken)
-        self.send(m.Accept(len(taken)))
+        self.send(Accept(len(taken)))
 
     def on_end(self, _end):
         if self.open is None:
@@ -174,14 +178,14 @@ class Talk(Protocol):
             self.refuse(Refusal.WRONG_HASH)
         else:
             self.farmer.shards[shard] = bytes(taken)
-            self.send(m.Stored(self.farmer.receipt(shard, size)))
+            self.send(Stored(self.farmer.receipt(shard, size)))
 
     def on_retrieve(self, asked):
         content = self.farmer.shards.get(asked.shard)
         if content is None:
             self.refuse(Refusal.NOT_FOUND)
             return
-        end = len(content) if asked.length == m.TO_THE_END else asked.offset + asked.length
+        end = len(content) if asked.length == TO_THE_END else asked.offset + asked.length
         if not asked.offset <= end <= len(content):
             self.refuse(Refusal.BAD_RANGE, end, len(content))
             return
@@ -191,15 +195,15 @@ class Talk(Protocol):
             first = offset // LEAF_BYTES
             last = max(first + 1, -(-(offset + length) // LEAF_BYTES))
             nodes = prove_range(tree_of(content), first, last, reader(content))
-        self.send(m.Send(len(content), offset, length, nodes))
+        self.send(Send(len(content), offset, length, nodes))
         self.data(content[offset : offset + length])
-        self.send(m.End())
+        self.send(End())
 
     def on_audit(self, audit):
         challenge = audit.challenge
         for entry in challenge.entries:
             self.data(encode_item(self.item(challenge, entry)))
-        self.send(m.End())
+        self.send(End())
 
     def item(self, challenge, entry):
         content = self.farmer.shards.get(entry.shard)
@@ -222,17 +226,17 @@ class Talk(Protocol):
         known = sorted({*self.farmer.shards, *self.farmer.trash})
         after = [shard for shard in known if shard > asked.after]
         page = tuple(self.farmer.stated(shard) for shard in after[: asked.limit])
-        self.send(m.Listed(page, len(after) > asked.limit))
+        self.send(Listed(page, len(after) > asked.limit))
 
     def on_delete(self, delete):
         content = self.farmer.shards.pop(delete.shard, None)
         if content is None:
             self.refuse(Refusal.NOT_FOUND)
         elif delete.erase:
-            self.send(m.Deleted(DeletionOutcome.ERASED, 0))
+            self.send(Deleted(DeletionOutcome.ERASED, 0))
         else:
             self.farmer.trash[delete.shard] = content
-            self.send(m.Deleted(DeletionOutcome.TRASHED, 99))
+            self.send(Deleted(DeletionOutcome.TRASHED, 99))
 
     def on_undelete(self, undelete):
         content = self.farmer.trash.pop(undelete.shard, None)
@@ -243,7 +247,7 @@ class Talk(Protocol):
         self.send(self.farmer.stated(undelete.shard))
 
     def on_ping(self, ping):
-        self.send(m.Pong(ping.token, 1000, 7, self.farmer.contract.price, "fake 1"))
+        self.send(Pong(ping.token, 1000, 7, self.farmer.contract.price, "fake 1"))
 
 
 def reader(content: bytes):

@@ -24,11 +24,14 @@ from farmer.identity.keys import Identity
 from farmer.identity.signing import sign_receipt
 from farmer.model.ids import ShardId
 from farmer.model.shard import SHARD_BYTES_MAX
-from farmer.protocol import messages as m
 from farmer.protocol.frames import data_header
 from farmer.protocol.limits import ANSWER_S, DATA_BYTES_SENT, RATE_GRACE_S
+from farmer.protocol.opening import End, Welcome
 from farmer.protocol.proofs import encode_item
+from farmer.protocol.questions import Listed, Pong, Stated
 from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.transfers import Accept, Send, Stored
+from farmer.protocol.types import Type
 from tests.client.fake_farmer import InlineDoor, Talk, shard_of
 from tests.client.pipes import FULL_BYTES, World
 from tests.client.test_farmer import FarmerCase, content_of
@@ -49,7 +52,7 @@ class LyingTests(FarmerCase):
 
     def test_a_receipt_with_a_wrong_signature_is_refused(self):
         receipt = replace(self.fake.receipt(shard_of(b"x"), 1), signature=bytes(64))
-        self.script(m.Type.STORE, lambda talk, _: talk.send(m.Stored(receipt)))
+        self.script(Type.STORE, lambda talk, _: talk.send(Stored(receipt)))
         self.assert_broke(self.farmer.store(io.BytesIO(b"x")), "signature")
 
     def test_a_receipt_of_another_farmer_renter_shard_or_size_is_refused(self):
@@ -61,7 +64,7 @@ class LyingTests(FarmerCase):
             sign_receipt(self.fake.identity, replace(right, shard=shard_of(b"y"))),
             sign_receipt(self.fake.identity, replace(right, size_bytes=2)),
         ):
-            self.script(m.Type.STORE, lambda talk, _, one=receipt: talk.send(m.Stored(one)))
+            self.script(Type.STORE, lambda talk, _, one=receipt: talk.send(Stored(one)))
             self.assert_broke(self.farmer.store(io.BytesIO(b"x")), "receipt")
 
     def test_a_contract_that_is_forged_or_of_others_is_refused(self):
@@ -73,11 +76,11 @@ class LyingTests(FarmerCase):
             replace(honest, contract=replace(honest.contract, renter=other.node_id)),
             replace(honest, contract=replace(honest.contract, farmer_key=other.public_key)),
         ):
-            self.script(m.Type.SHOW_CONTRACT, lambda talk, _, one=shown: talk.send(one))
+            self.script(Type.SHOW_CONTRACT, lambda talk, _, one=shown: talk.send(one))
             self.assert_broke(self.farmer.contract())
 
     def test_an_offset_beyond_the_shard_is_refused(self):
-        self.script(m.Type.STORE, lambda talk, _: talk.send(m.Accept(2)))
+        self.script(Type.STORE, lambda talk, _: talk.send(Accept(2)))
         self.assert_broke(self.farmer.store(io.BytesIO(b"x")))
 
     def test_wrong_bytes_are_found_whole_or_proved(self):
@@ -92,12 +95,12 @@ class LyingTests(FarmerCase):
     def test_a_range_that_was_not_asked_for_is_refused(self):
         shard = self.hold(content_of(10_000))
         for answer in (
-            m.Send(10_000, 1, 9_999),
-            m.Send(10_000, 0, 9_999),
-            m.Send(SHARD_BYTES_MAX + 1, 0, SHARD_BYTES_MAX + 1),
-            m.Send(10_000, 0, 10_000, (bytes(32),)),
+            Send(10_000, 1, 9_999),
+            Send(10_000, 0, 9_999),
+            Send(SHARD_BYTES_MAX + 1, 0, SHARD_BYTES_MAX + 1),
+            Send(10_000, 0, 10_000, (bytes(32),)),
         ):
-            self.script(m.Type.RETRIEVE, lambda talk, _, one=answer: talk.send(one))
+            self.script(Type.RETRIEVE, lambda talk, _, one=answer: talk.send(one))
             self.assert_broke(self.farmer.retrieve(shard, io.BytesIO()), "not what was asked")
 
     def test_a_size_that_the_receipt_contradicts_is_refused(self):
@@ -109,16 +112,16 @@ class LyingTests(FarmerCase):
         shard = self.hold(content_of(10_000))
 
         def more(talk, _):
-            talk.send(m.Send(10, 0, 10))
+            talk.send(Send(10, 0, 10))
             talk.data(b"x" * 11)
 
         def fewer(talk, _):
-            talk.send(m.Send(10, 0, 10))
+            talk.send(Send(10, 0, 10))
             talk.data(b"x" * 9)
-            talk.send(m.End())
+            talk.send(End())
 
         for answer in (more, fewer):
-            self.script(m.Type.RETRIEVE, answer)
+            self.script(Type.RETRIEVE, answer)
             self.assert_broke(self.farmer.retrieve(shard, io.BytesIO()), "than it announced")
 
     def test_a_list_that_goes_round_or_never_ends_is_refused(self):
@@ -126,24 +129,24 @@ class LyingTests(FarmerCase):
             return [entry async for entry in self.farmer.list()]
 
         low, high = (ShardId(bytes([first]) * 32) for first in (1, 2))
-        one, other = (m.Stated(shard, 1, 1, 0, 0) for shard in (low, high))
+        one, other = (Stated(shard, 1, 1, 0, 0) for shard in (low, high))
         for page in (
-            m.Listed((other, one), False),
-            m.Listed((), True),
-            m.Listed((one, one), False),
+            Listed((other, one), False),
+            Listed((), True),
+            Listed((one, one), False),
         ):
-            self.script(m.Type.LIST, lambda talk, _, page=page: talk.send(page))
+            self.script(Type.LIST, lambda talk, _, page=page: talk.send(page))
             self.assert_broke(listed())
-        self.script(m.Type.LIST, lambda talk, _: talk.send(m.Listed((one,), True)))
+        self.script(Type.LIST, lambda talk, _: talk.send(Listed((one,), True)))
         self.assert_broke(listed())
 
     def test_answers_about_something_else_are_refused(self):
         self.hold(b"other")
         stated = self.fake.stated(shard_of(b"other"))
-        self.script(m.Type.STAT, lambda talk, _: talk.send(stated))
+        self.script(Type.STAT, lambda talk, _: talk.send(stated))
         self.assert_broke(self.farmer.stat(shard_of(b"this")))
-        pong = m.Pong(0, 1, 1, self.fake.contract.price, "fake")
-        self.script(m.Type.PING, lambda talk, _: talk.send(pong))
+        pong = Pong(0, 1, 1, self.fake.contract.price, "fake")
+        self.script(Type.PING, lambda talk, _: talk.send(pong))
         self.assert_broke(self.farmer.ping())
 
     def test_wrong_proofs_fail_the_audit(self):
@@ -159,9 +162,9 @@ class LyingTests(FarmerCase):
 
             def answer(talk, _, count=count):
                 talk.data(item * count)
-                talk.send(m.End())
+                talk.send(End())
 
-            self.script(m.Type.AUDIT, answer)
+            self.script(Type.AUDIT, answer)
             self.assert_broke(self.farmer.audit([receipt]))
 
     def test_a_used_up_budget_is_neither_pass_nor_failure(self):
@@ -170,13 +173,13 @@ class LyingTests(FarmerCase):
 
         def one_item(talk, _):
             talk.data(item)
-            talk.send(m.End())
+            talk.send(End())
 
         def whole(talk, _):
             talk.refuse(Refusal.AUDIT_BUDGET, 5000, 0)
 
         for answer in (one_item, whole):
-            self.script(m.Type.AUDIT, answer)
+            self.script(Type.AUDIT, answer)
             report = self.run_(self.farmer.audit([receipt]))
             self.assertEqual([one.verdict for one in report.shards], [Verdict.POSTPONED])
             self.assertFalse(report.is_pass)
@@ -189,7 +192,7 @@ class LyingTests(FarmerCase):
             b"\x04\xff\xff\xff",
             b"\x21\0\0\x08" + bytes(8),
         ):
-            self.script(m.Type.PING, lambda talk, _, junk=junk: talk.transport.write(junk))
+            self.script(Type.PING, lambda talk, _, junk=junk: talk.transport.write(junk))
             self.assert_broke(self.farmer.ping())
         self.assertTrue(all(talk.lost for talk in self.fake.talks))
 
@@ -198,7 +201,7 @@ class RefusingTests(FarmerCase):
     """No, at every moment."""
 
     def test_a_refusal_has_its_class_and_numbers(self):
-        self.fake.script[m.Type.STORE] = lambda talk, _: talk.refuse(Refusal.NO_SPACE, 10, 3)
+        self.fake.script[Type.STORE] = lambda talk, _: talk.refuse(Refusal.NO_SPACE, 10, 3)
         with self.assertRaises(refusals.NoSpaceError) as caught:
             self.run_(self.farmer.store(io.BytesIO(b"x")))
         self.assertEqual(
@@ -223,11 +226,11 @@ class RefusingTests(FarmerCase):
 
     def test_damage_found_in_mid_retrieve_is_told(self):
         def broken(talk, _):
-            talk.send(m.Send(MIB, 0, MIB))
+            talk.send(Send(MIB, 0, MIB))
             talk.data(bytes(MIB // 2))
             talk.refuse(Refusal.CORRUPT, MIB // 2, 65536)
 
-        self.fake.script[m.Type.RETRIEVE] = broken
+        self.fake.script[Type.RETRIEVE] = broken
         with self.assertRaises(refusals.CorruptError):
             self.retrieved(shard_of(b"x"))
         self.assertEqual(self.run_(self.farmer.ping()).free_bytes, 7)
@@ -238,7 +241,7 @@ class RefusingTests(FarmerCase):
             refused = Refused(Refusal.DRAINING, 1000)
             talk.transport.write(talk.connection.hang_up(refused))
 
-        self.fake.script[m.Type.PING] = final
+        self.fake.script[Type.PING] = final
         with self.assertRaises(refusals.DrainingError):
             self.run_(self.farmer.ping())
         self.fake.script.clear()
@@ -249,12 +252,12 @@ class RefusingTests(FarmerCase):
         def too_many(talk, _):
             talk.transport.write(talk.connection.hang_up(Refused(Refusal.TOO_MANY_SESSIONS, 5, 4)))
 
-        self.fake.script[m.Type.HELLO] = too_many
+        self.fake.script[Type.HELLO] = too_many
         with self.assertRaises(refusals.TooManySessionsError):
             self.run_(self.farmer.ping())
 
     def test_a_welcome_to_another_version_is_refused(self):
-        self.fake.script[m.Type.HELLO] = lambda talk, _: talk.send(m.Welcome(2, 1, 1, "fake"))
+        self.fake.script[Type.HELLO] = lambda talk, _: talk.send(Welcome(2, 1, 1, "fake"))
         with self.assertRaises(FarmerBrokeProtocolError):
             self.run_(self.farmer.ping())
 
@@ -267,11 +270,11 @@ class RefusingTests(FarmerCase):
             else:
                 Talk.answer(talk, store)
 
-        self.fake.script[m.Type.STORE] = busy
+        self.fake.script[Type.STORE] = busy
         self.assertEqual(self.run_(self.farmer.store(io.BytesIO(b"x"))).shard, shard_of(b"x"))
 
     def test_a_shard_that_stays_busy_is_given_up(self):
-        self.fake.script[m.Type.STORE] = lambda talk, _: talk.refuse(Refusal.BUSY, 700)
+        self.fake.script[Type.STORE] = lambda talk, _: talk.refuse(Refusal.BUSY, 700)
         with self.assertRaises(refusals.BusyError):
             self.run_(self.farmer.store(io.BytesIO(b"x")))
 
@@ -281,7 +284,7 @@ class StallingTests(FarmerCase):
 
     def assert_too_slow(self, work, at_most_s):
         # Without further attempts: each of them would be as slow.
-        self.fake.script[m.Type.HELLO] = lambda talk, hello: (
+        self.fake.script[Type.HELLO] = lambda talk, hello: (
             Talk.answer(talk, hello) if len(self.fake.talks) == 1 else talk.cut()
         )
         with self.assertRaises(ConnectionLostError):
@@ -289,7 +292,7 @@ class StallingTests(FarmerCase):
         self.assertLess(self.world.clock.seconds(), at_most_s + sum(RETRY_DELAYS_S) + 1)
 
     def test_silence_ends(self):
-        self.fake.script[m.Type.PING] = lambda *_: None
+        self.fake.script[Type.PING] = lambda *_: None
         self.assert_too_slow(self.farmer.ping(), ANSWER_S)
 
     def test_an_endless_flood_of_nothing_ends(self):
@@ -301,10 +304,10 @@ class StallingTests(FarmerCase):
                 self.world.clock.callLater(1, drip, talk)
 
         def nothing(talk, _):
-            talk.send(m.Send(10_000, 0, 10_000))
+            talk.send(Send(10_000, 0, 10_000))
             drip(talk)
 
-        self.fake.script[m.Type.RETRIEVE] = nothing
+        self.fake.script[Type.RETRIEVE] = nothing
         self.assert_too_slow(self.farmer.retrieve(shard, io.BytesIO()), RATE_GRACE_S)
 
     def test_one_byte_a_second_ends(self):
@@ -316,10 +319,10 @@ class StallingTests(FarmerCase):
                 self.world.clock.callLater(1, drip, talk)
 
         def slowly(talk, _):
-            talk.send(m.Send(10_000, 0, 10_000))
+            talk.send(Send(10_000, 0, 10_000))
             drip(talk)
 
-        self.fake.script[m.Type.RETRIEVE] = slowly
+        self.fake.script[Type.RETRIEVE] = slowly
         self.assert_too_slow(self.farmer.retrieve(shard, io.BytesIO()), RATE_GRACE_S + 2)
 
     def test_a_farmer_that_takes_nothing_ends_the_store_and_little_is_kept_for_it(self):
@@ -327,7 +330,7 @@ class StallingTests(FarmerCase):
             Talk.answer(talk, store)
             talk.transport.pauseProducing()
 
-        self.fake.script[m.Type.STORE] = deaf
+        self.fake.script[Type.STORE] = deaf
         self.assert_too_slow(
             self.farmer.store(io.BytesIO(content_of(4 * MIB))), RATE_GRACE_S + 120
         )
@@ -383,27 +386,27 @@ class LosingTests(FarmerCase):
                 cuts.pop()
                 honest, talk.data = talk.data, lambda data: honest(data[: MIB // 2])
                 talk.send, send = (
-                    lambda message: type(message) is m.Send and send(message),
+                    lambda message: type(message) is Send and send(message),
                     talk.send,
                 )
                 Talk.answer(talk, asked)
                 talk.transport.loseConnection()
 
-            self.fake.script[m.Type.RETRIEVE] = cut
+            self.fake.script[Type.RETRIEVE] = cut
             end = len(content) if length is None else offset + length
             part = self.retrieved(shard, offset, length, proved=proved)
             self.assertEqual(part, content[offset:end])
 
     def test_a_retrieve_whose_size_changes_in_between_is_refused(self):
         shard = self.hold(content_of(MIB))
-        answers = [m.Send(MIB, 0, MIB), m.Send(MIB + 1, 1000, MIB - 1000)]
+        answers = [Send(MIB, 0, MIB), Send(MIB + 1, 1000, MIB - 1000)]
 
         def half(talk, _):
             talk.send(answers.pop(0))
             talk.data(content_of(MIB)[:1000])
             talk.transport.loseConnection()
 
-        self.fake.script[m.Type.RETRIEVE] = half
+        self.fake.script[Type.RETRIEVE] = half
         with self.assertRaises(FarmerBrokeProtocolError):
             self.retrieved(shard)
 
@@ -433,11 +436,11 @@ class LosingTests(FarmerCase):
             else:
                 Talk.answer(talk, audit)
 
-        self.fake.script[m.Type.AUDIT] = cut
+        self.fake.script[Type.AUDIT] = cut
         self.assertTrue(self.run_(self.farmer.audit([receipt])).is_pass)
 
     def test_attempts_are_bounded(self):
-        self.fake.script[m.Type.PING] = lambda talk, _: talk.cut()
+        self.fake.script[Type.PING] = lambda talk, _: talk.cut()
         with self.assertRaises(ConnectionLostError):
             self.run_(self.farmer.ping())
         self.assertEqual(self.dialer.dialed, len(RETRY_DELAYS_S) + 1)
@@ -455,7 +458,7 @@ class LosingTests(FarmerCase):
             self.fake.script.clear()
             self.world.clock.callLater(2, setattr, self.dialer, "reachable", True)
 
-        self.fake.script[m.Type.PING] = vanish
+        self.fake.script[Type.PING] = vanish
         self.assertEqual(self.run_(self.farmer.ping()).free_bytes, 7)
 
     def test_a_connection_that_was_lost_between_exchanges_is_replaced(self):
@@ -480,7 +483,7 @@ class LosingTests(FarmerCase):
         self.assertEqual(self.fake.shards, {})
 
     def test_a_cancelled_transfer_hangs_up_and_leaves_the_others_alone(self):
-        self.fake.script[m.Type.RETRIEVE] = lambda talk, _: talk.send(m.Send(MIB, 0, MIB))
+        self.fake.script[Type.RETRIEVE] = lambda talk, _: talk.send(Send(MIB, 0, MIB))
         deferred = Deferred.fromCoroutine(self.farmer.retrieve(shard_of(b"x"), io.BytesIO()))
         self.world.settle()
         deferred.cancel()

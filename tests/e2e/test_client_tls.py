@@ -24,7 +24,8 @@ from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side
 from farmer.model.contract import InviteLink, Offer
 from farmer.model.ids import InviteSerial, ShardId
-from farmer.protocol.messages import Send, Type
+from farmer.protocol.transfers import Send
+from farmer.protocol.types import Type
 from tests.client.fake_farmer import FakeFarmer, Talk, shard_of
 
 MIB = 1024 * 1024

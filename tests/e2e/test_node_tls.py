@@ -26,20 +26,10 @@ from farmer.node.ports import CloseReason
 from farmer.node.service import FarmerService, ListenError
 from farmer.protocol.connection import DataReceived, Event, RenterConnection
 from farmer.protocol.limits import SESSIONS_PER_ADDRESS_MAX
-from farmer.protocol.messages import (
-    TO_THE_END,
-    Accept,
-    End,
-    Hello,
-    Message,
-    Ping,
-    Pong,
-    Retrieve,
-    Send,
-    Store,
-    Stored,
-    Welcome,
-)
+from farmer.protocol.messages import Message
+from farmer.protocol.opening import End, Hello, Welcome
+from farmer.protocol.questions import Ping, Pong
+from farmer.protocol.transfers import TO_THE_END, Accept, Retrieve, Send, Store, Stored
 from tests.fakes import MemoryBook, MemoryMeter, MemoryStore, TestSigner, shard_of
 from tests.node.wires import OFFER, SERIAL
 

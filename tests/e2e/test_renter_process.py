@@ -11,7 +11,8 @@ import threading
 
 import pytest
 
-from farmer.protocol import messages as m
+from farmer.protocol.transfers import Send
+from farmer.protocol.types import Type
 from tests.client.fake_farmer import Talk, shard_of
 from tests.e2e.daemon import environment
 from tests.e2e.test_client_tls import MIB, Served
@@ -41,8 +42,8 @@ def stalled(served, kind):
     began = threading.Event()
 
     def answer(talk, message):
-        if kind is m.Type.RETRIEVE:
-            talk.send(m.Send(MIB, 0, MIB))
+        if kind is Type.RETRIEVE:
+            talk.send(Send(MIB, 0, MIB))
             talk.data(bytes(1000))
         began.set()
 
@@ -75,7 +76,7 @@ def test_a_shard_goes_into_a_pipe_whole(joined):
 
 
 def test_ctrl_c_ends_a_retrieve_at_once_and_leaves_nothing(joined, tmp_path):
-    began = stalled(joined, m.Type.RETRIEVE)
+    began = stalled(joined, Type.RETRIEVE)
     (tmp_path / "to").mkdir()
     process = start(joined, "retrieve", "ab" * 32, "-o", str(tmp_path / "to" / "file"))
     assert began.wait(ENDED_S)
@@ -86,7 +87,7 @@ def test_ctrl_c_ends_a_retrieve_at_once_and_leaves_nothing(joined, tmp_path):
 
 
 def test_ctrl_c_in_a_store_still_gives_a_row_for_every_file(joined, tmp_path):
-    began = stalled(joined, m.Type.STORE)
+    began = stalled(joined, Type.STORE)
     files = [tmp_path / str(number) for number in range(6)]
     for file in files:
         file.write_text(file.name)
@@ -136,9 +137,9 @@ def test_a_farmer_that_dies_in_between_gives_rows_and_not_a_hang(joined, tmp_pat
             return
         for one in joined.fake.talks:
             one.cut()
-        joined.fake.script[m.Type.HELLO] = lambda talk, _: talk.cut()
+        joined.fake.script[Type.HELLO] = lambda talk, _: talk.cut()
 
-    joined.fake.script[m.Type.STORE] = die
+    joined.fake.script[Type.STORE] = die
     capsys.readouterr()
     assert joined.renter("store", *map(str, files), "--json") == 1
     rows = json.loads(capsys.readouterr().out)

@@ -9,7 +9,7 @@ from farmer.model.shard import DeletionOutcome, ShardState
 from farmer.node.farm import Terms
 from farmer.node.ports import Result, Verb
 from farmer.protocol.documents import invite_bytes
-from farmer.protocol.messages import (
+from farmer.protocol.questions import (
     ContractShown,
     Delete,
     Deleted,

@@ -10,9 +10,10 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES
 from farmer.node.auditing import read_bytes
 from farmer.node.ports import Result, Verb
-from farmer.protocol.messages import Audit, End
+from farmer.protocol.opening import End
 from farmer.protocol.proofs import FullProof, ProofItem, ProofItemReader
 from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.transfers import Audit
 from tests.fakes import SteppingDisk
 from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer
 

@@ -10,8 +10,10 @@ from zope.interface import implementer
 from farmer.node.ports import CloseReason
 from farmer.node.service import Doorkeeper, FarmerService, show_address
 from farmer.node.session import Session
-from farmer.protocol.messages import TO_THE_END, End, Ping, Pong, Retrieve, Store
+from farmer.protocol.opening import End
+from farmer.protocol.questions import Ping, Pong
 from farmer.protocol.refusals import Refusal
+from farmer.protocol.transfers import TO_THE_END, Retrieve, Store
 from tests.fakes import SteppingDisk, shard_of
 from tests.node.wires import NodeCase, Peer, stored
 

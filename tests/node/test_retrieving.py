@@ -10,8 +10,10 @@ from farmer.model.contract import ContractStage
 from farmer.model.ids import ShardId
 from farmer.model.shard import LEAF_BYTES
 from farmer.node.ports import CloseReason, Result, Verb
-from farmer.protocol.messages import TO_THE_END, Delete, End, Ping, Pong, Retrieve, Send
+from farmer.protocol.opening import End
+from farmer.protocol.questions import Delete, Ping, Pong
 from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
 from farmer.storage.errors import VolumeUnavailableError
 from tests.fakes import SteppingDisk
 from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer

@@ -8,21 +8,13 @@ from hypothesis import strategies as st
 from farmer.identity.tls import PeerCertificateError
 from farmer.node.ports import CloseReason
 from farmer.protocol.limits import CONTROL_BYTES_MAX, IDLE_S
-from farmer.protocol.messages import (
-    TO_THE_END,
-    End,
-    Hello,
-    Ping,
-    Pong,
-    Refuse,
-    Retrieve,
-    Store,
-    Type,
-    Welcome,
-    encode,
-)
+from farmer.protocol.messages import encode
+from farmer.protocol.opening import End, Hello, Refuse, Welcome
+from farmer.protocol.questions import Ping, Pong
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.state import State
+from farmer.protocol.transfers import TO_THE_END, Retrieve, Store
+from farmer.protocol.types import Type
 from farmer.storage.errors import StorageError
 from tests.fakes import shard_of
 from tests.node.wires import RENTER, STRANGER, NodeCase, Peer

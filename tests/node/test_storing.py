@@ -12,9 +12,11 @@ from farmer.model.contract import ContractStage
 from farmer.model.shard import ShardState
 from farmer.node.ports import Result, Verb
 from farmer.protocol.limits import SMALL_BYTES_IN_FLIGHT_MAX
-from farmer.protocol.messages import Accept, Delete, End, Ping, Pong, Store, Undelete
+from farmer.protocol.opening import End
+from farmer.protocol.questions import Delete, Ping, Pong, Undelete
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.state import State
+from farmer.protocol.transfers import Accept, Store
 from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
 from tests.fakes import SteppingDisk, shard_of
 from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer, stored
@@ -377,6 +379,6 @@ class LostAtEveryStepTests(NodeCase):
 
 
 def _hello() -> Any:
-    from farmer.protocol.messages import Hello
+    from farmer.protocol.opening import Hello
 
     return Hello(1, 1, "test")

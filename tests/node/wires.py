@@ -19,8 +19,10 @@ from farmer.node.outbox import Outbox
 from farmer.node.session import Session, Surroundings
 from farmer.node.tasks import Tasks
 from farmer.protocol.connection import DataReceived, Event, RenterConnection
-from farmer.protocol.messages import Accept, Hello, Message, Refuse, Store, Stored, Welcome
+from farmer.protocol.messages import Message
+from farmer.protocol.opening import Hello, Refuse, Welcome
 from farmer.protocol.refusals import Refused
+from farmer.protocol.transfers import Accept, Store, Stored
 from tests.fakes import InlineDisk, MemoryBook, MemoryMeter, MemoryStore, TestSigner, shard_of
 
 WIRE_BYTES = 64 * 1024

@@ -8,8 +8,25 @@ from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.contract import Contract, ContractStage, Invite, Offer, Price, Receipt
 from farmer.model.ids import ContractId, InviteSerial, NodeId, ShardId
 from farmer.model.shard import DeletionOutcome, ShardState, Usage
-from farmer.protocol import messages as m
+from farmer.protocol.messages import Message
+from farmer.protocol.opening import End, Hello, Refuse, Welcome
+from farmer.protocol.questions import (
+    ContractShown,
+    Delete,
+    Deleted,
+    List,
+    Listed,
+    Ping,
+    Pong,
+    Redeem,
+    ShowContract,
+    Stat,
+    Stated,
+    Undelete,
+)
 from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.transfers import Accept, Audit, Retrieve, Send, Store, Stored
+from farmer.protocol.types import Type
 
 u8 = st.integers(0, 255)
 u16 = st.integers(0, (1 << 16) - 1)
@@ -78,38 +95,38 @@ def _challenge(kind: AuditKind) -> st.SearchStrategy[Challenge]:
 
 challenges = st.one_of(_challenge(AuditKind.SAMPLE), _challenge(AuditKind.FULL))
 refused = st.builds(Refused, st.sampled_from(Refusal), u64, u64)
-stated = st.builds(m.Stated, shards, u64, u64, st.sampled_from(ShardState), u64)
+stated = st.builds(Stated, shards, u64, u64, st.sampled_from(ShardState), u64)
 
-BY_TYPE: dict[m.Type, st.SearchStrategy[m.Message]] = {
-    m.Type.HELLO: st.tuples(u16, u16, texts()).map(
-        lambda parts: m.Hello(min(parts[:2]), max(parts[:2]), parts[2])
+BY_TYPE: dict[Type, st.SearchStrategy[Message]] = {
+    Type.HELLO: st.tuples(u16, u16, texts()).map(
+        lambda parts: Hello(min(parts[:2]), max(parts[:2]), parts[2])
     ),
-    m.Type.WELCOME: st.builds(m.Welcome, u16, u64, u64, texts()),
-    m.Type.REFUSE: st.builds(m.Refuse, refused, st.booleans()),
-    m.Type.END: st.just(m.End()),
-    m.Type.REDEEM: st.builds(m.Redeem, st.binary(max_size=200)),
-    m.Type.SHOW_CONTRACT: st.just(m.ShowContract()),
-    m.Type.CONTRACT: st.builds(
-        m.ContractShown,
+    Type.WELCOME: st.builds(Welcome, u16, u64, u64, texts()),
+    Type.REFUSE: st.builds(Refuse, refused, st.booleans()),
+    Type.END: st.just(End()),
+    Type.REDEEM: st.builds(Redeem, st.binary(max_size=200)),
+    Type.SHOW_CONTRACT: st.just(ShowContract()),
+    Type.CONTRACT: st.builds(
+        ContractShown,
         st.sampled_from([stage for stage in ContractStage if stage is not ContractStage.GONE]),
         st.builds(Usage, u64, u64, u64, u64),
         contracts,
         signatures,
     ),
-    m.Type.STORE: st.builds(m.Store, shards, u64),
-    m.Type.ACCEPT: st.builds(m.Accept, u64),
-    m.Type.STORED: st.builds(m.Stored, receipts),
-    m.Type.RETRIEVE: st.builds(m.Retrieve, shards, u64, u64, st.booleans()),
-    m.Type.SEND: st.builds(m.Send, u64, u64, u64, st.lists(hashes, max_size=40).map(tuple)),
-    m.Type.AUDIT: st.builds(m.Audit, challenges),
-    m.Type.STAT: st.builds(m.Stat, shards),
-    m.Type.STATED: stated,
-    m.Type.LIST: st.builds(m.List, shards, st.integers(1, 1000)),
-    m.Type.LISTED: st.builds(m.Listed, st.lists(stated, max_size=5).map(tuple), st.booleans()),
-    m.Type.DELETE: st.builds(m.Delete, shards, st.booleans()),
-    m.Type.DELETED: st.builds(m.Deleted, st.sampled_from(DeletionOutcome), u64),
-    m.Type.UNDELETE: st.builds(m.Undelete, shards),
-    m.Type.PING: st.builds(m.Ping, u64),
-    m.Type.PONG: st.builds(m.Pong, u64, u64, u64, prices, texts()),
+    Type.STORE: st.builds(Store, shards, u64),
+    Type.ACCEPT: st.builds(Accept, u64),
+    Type.STORED: st.builds(Stored, receipts),
+    Type.RETRIEVE: st.builds(Retrieve, shards, u64, u64, st.booleans()),
+    Type.SEND: st.builds(Send, u64, u64, u64, st.lists(hashes, max_size=40).map(tuple)),
+    Type.AUDIT: st.builds(Audit, challenges),
+    Type.STAT: st.builds(Stat, shards),
+    Type.STATED: stated,
+    Type.LIST: st.builds(List, shards, st.integers(1, 1000)),
+    Type.LISTED: st.builds(Listed, st.lists(stated, max_size=5).map(tuple), st.booleans()),
+    Type.DELETE: st.builds(Delete, shards, st.booleans()),
+    Type.DELETED: st.builds(Deleted, st.sampled_from(DeletionOutcome), u64),
+    Type.UNDELETE: st.builds(Undelete, shards),
+    Type.PING: st.builds(Ping, u64),
+    Type.PONG: st.builds(Pong, u64, u64, u64, prices, texts()),
 }
 messages = st.one_of(*BY_TYPE.values())

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farmer.model.ids import ShardId
-from farmer.protocol import messages as m
+from farmer.model.shard import ShardState
 from farmer.protocol.connection import (
     DataReceived,
     Event,
@@ -17,7 +17,9 @@ from farmer.protocol.connection import (
 )
 from farmer.protocol.frames import data_header
 from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX, PIPELINE_MAX
-from farmer.protocol.messages import Type, encode
+from farmer.protocol.messages import Message, encode
+from farmer.protocol.opening import End, Hello, Refuse, Welcome
+from farmer.protocol.questions import Ping, Stat, Stated
 from farmer.protocol.refusals import (
     LocalProtocolError,
     Refusal,
@@ -33,22 +35,24 @@ from farmer.protocol.state import (
     State,
     may,
 )
+from farmer.protocol.transfers import TO_THE_END, Accept, Retrieve, Send, Store
+from farmer.protocol.types import Type
 from tests.protocol.strategies import BY_TYPE, messages
 
 SHARD = ShardId(bytes(range(32)))
-HELLO = m.Hello(1, 1, "test")
-WELCOME = m.Welcome(1, 0, 1 << 26, "test")
-STATED = m.Stated(SHARD, 5, 0, m.ShardState.LIVE, 0)
-SAMPLES: dict[Type, m.Message] = {
+HELLO = Hello(1, 1, "test")
+WELCOME = Welcome(1, 0, 1 << 26, "test")
+STATED = Stated(SHARD, 5, 0, ShardState.LIVE, 0)
+SAMPLES: dict[Type, Message] = {
     Type.HELLO: HELLO,
     Type.WELCOME: WELCOME,
-    Type.REFUSE: m.Refuse(Refused(Refusal.BUSY, 5)),
-    Type.END: m.End(),
-    Type.STORE: m.Store(SHARD, 5),
-    Type.ACCEPT: m.Accept(0),
-    Type.STAT: m.Stat(SHARD),
+    Type.REFUSE: Refuse(Refused(Refusal.BUSY, 5)),
+    Type.END: End(),
+    Type.STORE: Store(SHARD, 5),
+    Type.ACCEPT: Accept(0),
+    Type.STAT: Stat(SHARD),
     Type.STATED: STATED,
-    Type.PING: m.Ping(1),
+    Type.PING: Ping(1),
 }
 
 
@@ -77,11 +81,11 @@ def frame_of(kind: Type) -> bytes:
     return data_header(3) + b"abc" if kind is Type.DATA else encode(example(kind))
 
 
-def example(kind: Type) -> m.Message:
+def example(kind: Type) -> Message:
     return SAMPLES.get(kind) or EXAMPLES[kind]
 
 
-EXAMPLES: dict[Type, m.Message] = {}
+EXAMPLES: dict[Type, Message] = {}
 
 
 @given(st.data())
@@ -103,17 +107,17 @@ def test_any_slicing_of_a_store_gives_the_farmer_the_same_events(
     chunks: list[bytes], data: st.DataObject
 ) -> None:
     _, farmer = pair()
-    stream = b"".join(data_header(len(chunk)) + chunk for chunk in chunks) + encode(m.End())
-    farmer.receive(encode(m.Store(SHARD, 5)))
+    stream = b"".join(data_header(len(chunk)) + chunk for chunk in chunks) + encode(End())
+    farmer.receive(encode(Store(SHARD, 5)))
     events_of(farmer)
-    farmer.send(m.Accept(0))
+    farmer.send(Accept(0))
     seen: list[Event] = []
     for part in slices(stream, data):
         farmer.receive(part)
         seen += events_of(farmer)
     whole = b"".join(event.data for event in seen if isinstance(event, DataReceived))
     assert whole == b"".join(chunks)
-    assert [event for event in seen if not isinstance(event, DataReceived)] == [m.End()]
+    assert [event for event in seen if not isinstance(event, DataReceived)] == [End()]
     assert farmer.state is State.SETTLING
 
 
@@ -124,7 +128,7 @@ def test_any_slicing_of_a_store_gives_the_farmer_the_same_events(
     data=st.data(),
 )
 def test_any_slicing_of_pipelined_requests_gives_the_same_events(
-    requests: list[m.Message], data: st.DataObject
+    requests: list[Message], data: st.DataObject
 ) -> None:
     """Each request comes out once, in order, and only after the one before was answered."""
     renter, farmer = pair()
@@ -146,19 +150,19 @@ def test_any_slicing_of_a_retrieve_gives_the_renter_the_same_events(
     lengths: list[int], data: st.DataObject
 ) -> None:
     renter, farmer = pair()
-    ask = m.Retrieve(SHARD, 0, m.TO_THE_END, proved=False)
+    ask = Retrieve(SHARD, 0, TO_THE_END, proved=False)
     farmer.receive(renter.send(ask))
     assert events_of(farmer) == [ask]
-    send = m.Send(sum(lengths), 0, sum(lengths))
+    send = Send(sum(lengths), 0, sum(lengths))
     stream = farmer.send(send)
     stream += b"".join(farmer.send_data(bytes(length)) for length in lengths)
-    stream += farmer.send(m.End())
+    stream += farmer.send(End())
     seen: list[Event] = []
     for part in slices(stream, data):
         renter.receive(part)
         seen += events_of(renter)
     assert seen[0] == send
-    assert seen[-1] == m.End()
+    assert seen[-1] == End()
     assert sum(len(event.data) for event in seen if isinstance(event, DataReceived)) == sum(
         lengths
     )
@@ -201,7 +205,7 @@ def test_the_renter_obeys_the_table(state: State, kind: Type) -> None:
         assert renter.next_event() is not None
         assert renter.state is TRANSITIONS[state, kind]
     elif kind is Type.REFUSE:  # last words are heard in any state, and change none
-        assert isinstance(renter.next_event(), m.Refuse)
+        assert isinstance(renter.next_event(), Refuse)
         assert renter.state is state
     else:
         with pytest.raises(RemoteProtocolError) as caught:
@@ -224,7 +228,7 @@ def test_the_farmer_cannot_say_what_the_table_does_not_have(state: State, kind: 
 
 
 @given(message=messages)
-def test_a_stranger_who_does_not_say_hello_is_out_of_order(message: m.Message) -> None:
+def test_a_stranger_who_does_not_say_hello_is_out_of_order(message: Message) -> None:
     farmer = FarmerConnection()
     farmer.receive(encode(message))
     if message.TYPE is Type.HELLO:
@@ -252,11 +256,11 @@ def test_noise_is_an_event_a_wait_or_a_named_refusal(noise: bytes) -> None:
 
 def test_unknown_requests_are_refused_and_the_connection_goes_on() -> None:
     renter, farmer = pair()
-    farmer.receive(b"\xee\0\0\x02hi" + encode(m.Ping(1)))
+    farmer.receive(b"\xee\0\0\x02hi" + encode(Ping(1)))
     assert farmer.next_event() == UnknownReceived(0xEE)
     renter.receive(farmer.refuse(Refused(Refusal.UNKNOWN_MESSAGE, 0xEE)))
-    assert farmer.next_event() == m.Ping(1)
-    assert events_of(renter) == [m.Refuse(Refused(Refusal.UNKNOWN_MESSAGE, 0xEE))]
+    assert farmer.next_event() == Ping(1)
+    assert events_of(renter) == [Refuse(Refused(Refusal.UNKNOWN_MESSAGE, 0xEE))]
 
 
 def test_unknown_messages_in_mid_store_are_out_of_order() -> None:
@@ -278,9 +282,9 @@ def test_an_unknown_answer_is_the_farmers_fault() -> None:
 
 def test_after_a_refusal_in_mid_store_the_rest_is_discarded_up_to_end() -> None:
     renter, farmer = pair()
-    farmer.receive(renter.send(m.Store(SHARD, 9)))
+    farmer.receive(renter.send(Store(SHARD, 9)))
     events_of(farmer)
-    renter.receive(farmer.send(m.Accept(0)))
+    renter.receive(farmer.send(Accept(0)))
     events_of(renter)
     farmer.receive(renter.send_data(b"abc"))
     assert events_of(farmer) == [DataReceived(b"abc")]
@@ -288,50 +292,50 @@ def test_after_a_refusal_in_mid_store_the_rest_is_discarded_up_to_end() -> None:
     assert farmer.state is State.DISCARDING
     farmer.receive(renter.send_data(b"def"))  # was on its way
     renter.receive(refusal)
-    assert events_of(renter) == [m.Refuse(Refused(Refusal.NO_SPACE, 9, 0))]
+    assert events_of(renter) == [Refuse(Refused(Refusal.NO_SPACE, 9, 0))]
     assert renter.state is State.DISCARDING
-    farmer.receive(renter.send(m.End()) + renter.send(m.Ping(7)))
-    assert events_of(farmer) == [DataReceived(b"def"), m.End(), m.Ping(7)]
+    farmer.receive(renter.send(End()) + renter.send(Ping(7)))
+    assert events_of(farmer) == [DataReceived(b"def"), End(), Ping(7)]
     renter.receive(farmer.refuse(Refused(Refusal.BUSY)))
-    assert events_of(renter) == [m.Refuse(Refused(Refusal.BUSY))]
+    assert events_of(renter) == [Refuse(Refused(Refusal.BUSY))]
     assert renter.state is farmer.state is State.IDLE
 
 
 def test_an_end_that_crosses_the_refusal_closes_the_exchange_on_both_sides() -> None:
     renter, farmer = pair()
-    farmer.receive(renter.send(m.Store(SHARD, 3)))
+    farmer.receive(renter.send(Store(SHARD, 3)))
     events_of(farmer)
-    renter.receive(farmer.send(m.Accept(0)))
+    renter.receive(farmer.send(Accept(0)))
     events_of(renter)
-    crossing = renter.send_data(b"abc") + renter.send(m.End())
+    crossing = renter.send_data(b"abc") + renter.send(End())
     refusal = farmer.refuse(Refused(Refusal.NO_SPACE, 9, 0))
     renter.receive(refusal)
     farmer.receive(crossing)
-    assert events_of(farmer) == [DataReceived(b"abc"), m.End()]
-    assert events_of(renter) == [m.Refuse(Refused(Refusal.NO_SPACE, 9, 0))]
+    assert events_of(farmer) == [DataReceived(b"abc"), End()]
+    assert events_of(renter) == [Refuse(Refused(Refusal.NO_SPACE, 9, 0))]
     assert renter.state is farmer.state is State.IDLE
 
 
 def test_a_data_frame_may_be_cut_by_the_refusal() -> None:
     _, farmer = pair()
-    farmer.receive(encode(m.Store(SHARD, 6)))
+    farmer.receive(encode(Store(SHARD, 6)))
     events_of(farmer)
-    farmer.send(m.Accept(0))
+    farmer.send(Accept(0))
     farmer.receive(data_header(6) + b"abc")
     assert events_of(farmer) == [DataReceived(b"abc")]
     farmer.refuse(Refused(Refusal.NO_SPACE))
-    farmer.receive(b"def" + encode(m.End()))
-    assert events_of(farmer) == [DataReceived(b"def"), m.End()]
+    farmer.receive(b"def" + encode(End()))
+    assert events_of(farmer) == [DataReceived(b"def"), End()]
     assert farmer.state is State.IDLE
 
 
 def test_requests_may_run_ahead_of_their_answers() -> None:
     renter, farmer = pair()
-    farmer.receive(renter.send(m.Stat(SHARD)) + renter.send(m.Ping(1)))
-    assert farmer.next_event() == m.Stat(SHARD)
+    farmer.receive(renter.send(Stat(SHARD)) + renter.send(Ping(1)))
+    assert farmer.next_event() == Stat(SHARD)
     assert farmer.next_event() is None
     first = farmer.send(STATED)
-    assert farmer.next_event() == m.Ping(1)
+    assert farmer.next_event() == Ping(1)
     renter.receive(first)
     assert events_of(renter) == [STATED]
     assert renter.state is State.PINGING
@@ -339,24 +343,24 @@ def test_requests_may_run_ahead_of_their_answers() -> None:
 
 def test_a_request_waits_for_the_whole_answer_before_it() -> None:
     renter, farmer = pair()
-    farmer.receive(renter.send(m.Retrieve(SHARD, 0, 6, proved=False)) + renter.send(m.Ping(1)))
-    assert isinstance(farmer.next_event(), m.Retrieve)
-    answer = [farmer.send(m.Send(6, 0, 6)), farmer.send_data(b"abc"), farmer.send_data(b"def")]
+    farmer.receive(renter.send(Retrieve(SHARD, 0, 6, proved=False)) + renter.send(Ping(1)))
+    assert isinstance(farmer.next_event(), Retrieve)
+    answer = [farmer.send(Send(6, 0, 6)), farmer.send_data(b"abc"), farmer.send_data(b"def")]
     for frame in answer:
         renter.receive(frame)
         assert len(events_of(renter)) == 1
         assert renter.state is State.SENDING
-    renter.receive(farmer.send(m.End()))
-    assert events_of(renter) == [m.End()]
+    renter.receive(farmer.send(End()))
+    assert events_of(renter) == [End()]
     assert renter.state is State.PINGING
 
 
 def test_nothing_follows_a_store_that_is_not_answered() -> None:
     renter, _ = pair()
-    renter.send(m.Ping(1))
-    renter.send(m.Store(SHARD, 1))
+    renter.send(Ping(1))
+    renter.send(Store(SHARD, 1))
     with pytest.raises(LocalProtocolError, match="wait"):
-        renter.send(m.Ping(2))
+        renter.send(Ping(2))
     with pytest.raises(LocalProtocolError):
         renter.send_data(b"x")
 
@@ -369,21 +373,21 @@ def test_no_request_during_greeting_or_store(state: State) -> None:
     renter = RenterConnection()
     renter.state = state
     with pytest.raises(LocalProtocolError):
-        renter.send(m.Ping(1))
+        renter.send(Ping(1))
 
 
 def test_a_request_may_follow_the_end_of_a_store() -> None:
     renter, _ = pair()
     renter.state = State.SETTLING
-    assert renter.send(m.Ping(1)) == encode(m.Ping(1))
+    assert renter.send(Ping(1)) == encode(Ping(1))
 
 
 def test_the_pipeline_has_an_end() -> None:
     renter, _ = pair()
     for number in range(PIPELINE_MAX + 1):  # one is open, the others wait
-        renter.send(m.Ping(number))
+        renter.send(Ping(number))
     with pytest.raises(LocalProtocolError):
-        renter.send(m.Ping(0))
+        renter.send(Ping(0))
 
 
 def test_a_full_buffer_asks_for_a_pause() -> None:
@@ -400,7 +404,7 @@ def test_last_words_can_be_said_in_any_state() -> None:
         farmer, renter = FarmerConnection(), RenterConnection()
         farmer.state = renter.state = state
         renter.receive(farmer.hang_up(Refused(Refusal.TOO_SLOW, 1, 2)))
-        assert renter.next_event() == m.Refuse(Refused(Refusal.TOO_SLOW, 1, 2), final=True)
+        assert renter.next_event() == Refuse(Refused(Refusal.TOO_SLOW, 1, 2), final=True)
 
 
 def test_a_step_of_data_is_bounded() -> None:

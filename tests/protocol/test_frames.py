@@ -4,8 +4,8 @@ import pytest
 
 from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, data_header
 from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_MAX
-from farmer.protocol.messages import Type
 from farmer.protocol.refusals import Refusal, RemoteProtocolError
+from farmer.protocol.types import Type
 
 
 def header(kind: int, length: int) -> bytes:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from farmer.model.audit import SAMPLES_MAX, AuditEntry, AuditKind, Challenge
 from farmer.model.ids import ShardId
-from farmer.protocol import messages as m
+from farmer.model.shard import ShardState
 from farmer.protocol.fields import LayoutError, Reader, u16, u32, u64
 from farmer.protocol.limits import (
     AUDIT_ENTRIES_MAX,
@@ -16,15 +16,18 @@ from farmer.protocol.limits import (
     FRAME_HEADER_BYTES,
     LIST_ENTRIES_MAX,
 )
-from farmer.protocol.messages import MESSAGES, Type, decode, encode
+from farmer.protocol.messages import MESSAGES, Message, decode, encode
+from farmer.protocol.questions import Listed, Stated
 from farmer.protocol.refusals import Refusal
+from farmer.protocol.transfers import Audit
+from farmer.protocol.types import Type
 from tests.protocol.strategies import BY_TYPE, messages
 
 SHARD = ShardId(bytes(range(32)))
 KINDS = sorted(MESSAGES)
 
 
-def body_of(message: m.Message) -> bytes:
+def body_of(message: Message) -> bytes:
     return encode(message)[FRAME_HEADER_BYTES:]
 
 
@@ -43,7 +46,7 @@ def test_encode_and_decode_are_inverse(kind: Type, data: st.DataObject) -> None:
 
 
 @given(message=messages, data=st.data())
-def test_a_truncated_message_is_malformed(message: m.Message, data: st.DataObject) -> None:
+def test_a_truncated_message_is_malformed(message: Message, data: st.DataObject) -> None:
     body = body_of(message)
     if not body or message.TYPE is Type.REDEEM:  # the invite inside is checked by its reader
         return
@@ -55,7 +58,7 @@ def test_a_truncated_message_is_malformed(message: m.Message, data: st.DataObjec
 
 
 @given(message=messages, more=st.binary(min_size=1, max_size=70))
-def test_nothing_may_follow_the_last_field(message: m.Message, more: bytes) -> None:
+def test_nothing_may_follow_the_last_field(message: Message, more: bytes) -> None:
     if message.TYPE is Type.REDEEM:
         return
     with pytest.raises(LayoutError):
@@ -73,7 +76,7 @@ def test_any_bytes_are_malformed_or_the_one_encoding_of_a_value(kind: Type, body
 
 @given(message=messages, data=st.data())
 def test_a_changed_byte_is_another_message_or_malformed(
-    message: m.Message, data: st.DataObject
+    message: Message, data: st.DataObject
 ) -> None:
     body = bytearray(body_of(message))
     if not body:
@@ -89,9 +92,9 @@ def test_a_changed_byte_is_another_message_or_malformed(
 
 def test_the_largest_messages_fit_a_control_frame() -> None:
     entry = AuditEntry(SHARD, 1, 1)
-    audit = m.Audit(Challenge(bytes(32), AuditKind.SAMPLE, (entry,) * AUDIT_ENTRIES_MAX))
-    row = m.Stated(SHARD, 1, 1, m.ShardState.LIVE, 0)
-    listed = m.Listed((row,) * LIST_ENTRIES_MAX, more=True)
+    audit = Audit(Challenge(bytes(32), AuditKind.SAMPLE, (entry,) * AUDIT_ENTRIES_MAX))
+    row = Stated(SHARD, 1, 1, ShardState.LIVE, 0)
+    listed = Listed((row,) * LIST_ENTRIES_MAX, more=True)
     for message in (audit, listed):
         assert len(body_of(message)) <= CONTROL_BYTES_MAX
         assert decode(message.TYPE, body_of(message)) == message

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from farmer.protocol.messages import Type
 from farmer.protocol.refusals import LocalProtocolError
 from farmer.protocol.state import (
     FARMER_SENDS,
@@ -16,6 +15,7 @@ from farmer.protocol.state import (
     may,
     sender_of,
 )
+from farmer.protocol.types import Type
 
 
 def test_every_message_has_its_sender() -> None:

@@ -44,12 +44,28 @@ from farmer.model.shard import (
     Usage,
     charge_bytes,
 )
-from farmer.protocol import messages as m
 from farmer.protocol.connection import FarmerConnection, RenterConnection
 from farmer.protocol.documents import contract_body, invite_body, invite_bytes, receipt_body
+from farmer.protocol.messages import Message, encode
+from farmer.protocol.opening import End, Hello, Refuse, Welcome
 from farmer.protocol.proofs import FullProof, ProofItem, encode_item
+from farmer.protocol.questions import (
+    ContractShown,
+    Delete,
+    Deleted,
+    List,
+    Listed,
+    Ping,
+    Pong,
+    Redeem,
+    ShowContract,
+    Stat,
+    Stated,
+    Undelete,
+)
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.state import FARMER_SENDS, RENTER_SENDS
+from farmer.protocol.transfers import TO_THE_END, Accept, Audit, Retrieve, Send, Store, Stored
 
 HERE: Final = Path(__file__).parent
 SIZES: Final = (0, 1, 4095, 4096, 4097, 65535, 65536, 65537, (1 << 20) + 5)
@@ -270,7 +286,7 @@ def messages() -> Json:
     return {"messages": [_message(message) for message in EVERY_MESSAGE]}
 
 
-def _message(message: m.Message) -> Json:
+def _message(message: Message) -> Json:
     kind = message.TYPE
     sender = "renter" if kind in RENTER_SENDS else "farmer" if kind in FARMER_SENDS else "both"
     return {
@@ -278,60 +294,60 @@ def _message(message: m.Message) -> Json:
         "type": int(kind),
         "sender": sender,
         "fields": shown(message),
-        "frame": m.encode(message).hex(),
+        "frame": encode(message).hex(),
     }
 
 
-STATED: Final = m.Stated(SMALL_ID, len(SMALL), NOW_MS + 1000, ShardState.LIVE, 0)
+STATED: Final = Stated(SMALL_ID, len(SMALL), NOW_MS + 1000, ShardState.LIVE, 0)
 NONCE: Final = stream("nonce", 32)
-EVERY_MESSAGE: Final[tuple[m.Message, ...]] = (
-    m.Hello(1, 1, "vectors 1"),
-    m.Welcome(1, NOW_MS, 64 * 1024**2, "farmer 0.1.0"),
-    *(m.Refuse(Refused(refusal, 7, 9)) for refusal in Refusal),
-    m.Refuse(Refused(Refusal.TOO_SLOW, 100, 40), final=True),
-    m.End(),
-    m.Redeem(INVITE_BYTES),
-    m.ShowContract(),
-    m.ContractShown(
+EVERY_MESSAGE: Final[tuple[Message, ...]] = (
+    Hello(1, 1, "vectors 1"),
+    Welcome(1, NOW_MS, 64 * 1024**2, "farmer 0.1.0"),
+    *(Refuse(Refused(refusal, 7, 9)) for refusal in Refusal),
+    Refuse(Refused(Refusal.TOO_SLOW, 100, 40), final=True),
+    End(),
+    Redeem(INVITE_BYTES),
+    ShowContract(),
+    ContractShown(
         ContractStage.ACTIVE, Usage(0, 0, 0, 0), CONTRACT, signing.sign_contract(FARMER, CONTRACT)
     ),
-    m.ContractShown(
+    ContractShown(
         ContractStage.GRACE,
         Usage(8192, 4096, 77824, 2),
         RENEWED,
         signing.sign_contract(FARMER, RENEWED),
     ),
-    m.Store(SMALL_ID, len(SMALL)),
-    m.Accept(0),
-    m.Accept(8 * 1024**2),
-    m.Stored(RECEIPT),
-    m.Retrieve(SMALL_ID, 0, m.TO_THE_END, proved=False),
-    m.Retrieve(SMALL_ID, 4000, 50, proved=True),
-    m.Send(len(SMALL), 0, len(SMALL)),
-    m.Send(len(SMALL), 0, 4096, (hashlib.sha256(b"\0" + SMALL[4096:]).digest(),)),
-    m.Audit(Challenge(NONCE, AuditKind.SAMPLE, (AuditEntry(SMALL_ID, len(SMALL), 2),))),
-    m.Audit(
+    Store(SMALL_ID, len(SMALL)),
+    Accept(0),
+    Accept(8 * 1024**2),
+    Stored(RECEIPT),
+    Retrieve(SMALL_ID, 0, TO_THE_END, proved=False),
+    Retrieve(SMALL_ID, 4000, 50, proved=True),
+    Send(len(SMALL), 0, len(SMALL)),
+    Send(len(SMALL), 0, 4096, (hashlib.sha256(b"\0" + SMALL[4096:]).digest(),)),
+    Audit(Challenge(NONCE, AuditKind.SAMPLE, (AuditEntry(SMALL_ID, len(SMALL), 2),))),
+    Audit(
         Challenge(
             NONCE,
             AuditKind.FULL,
             (AuditEntry(SMALL_ID, len(SMALL), 0), AuditEntry(ShardId(bytes(32)), 1, 0)),
         )
     ),
-    m.Stat(SMALL_ID),
+    Stat(SMALL_ID),
     STATED,
     replace(STATED, state=ShardState.TRASH, gone_at_ms=NOW_MS + 7 * DAY_MS),
     replace(STATED, state=ShardState.QUARANTINED),
-    m.List(ShardId(bytes(32)), 1000),
-    m.Listed((STATED,), more=True),
-    m.Listed((), more=False),
-    m.Delete(SMALL_ID, erase=False),
-    m.Delete(SMALL_ID, erase=True),
-    m.Deleted(DeletionOutcome.TRASHED, NOW_MS + 7 * DAY_MS),
-    m.Deleted(DeletionOutcome.ERASED, 0),
-    m.Deleted(DeletionOutcome.ERASED_AT_COMPACTION, 0),
-    m.Undelete(SMALL_ID),
-    m.Ping(42),
-    m.Pong(42, NOW_MS, 823_000_000_000, PRICE, "farmer 0.1.0"),
+    List(ShardId(bytes(32)), 1000),
+    Listed((STATED,), more=True),
+    Listed((), more=False),
+    Delete(SMALL_ID, erase=False),
+    Delete(SMALL_ID, erase=True),
+    Deleted(DeletionOutcome.TRASHED, NOW_MS + 7 * DAY_MS),
+    Deleted(DeletionOutcome.ERASED, 0),
+    Deleted(DeletionOutcome.ERASED_AT_COMPACTION, 0),
+    Undelete(SMALL_ID),
+    Ping(42),
+    Pong(42, NOW_MS, 823_000_000_000, PRICE, "farmer 0.1.0"),
 )
 
 
@@ -522,31 +538,31 @@ def conversation() -> Json:
         while peer.next_event() is not None:
             pass
 
-    says("renter", renter.send(m.Hello(1, 1, "vectors 1")), "HELLO")
-    says("farmer", farmer.send(m.Welcome(1, NOW_MS, 1 << 26, "farmer 0.1.0")), "WELCOME")
-    says("renter", renter.send(m.Redeem(INVITE_BYTES)), "REDEEM")
+    says("renter", renter.send(Hello(1, 1, "vectors 1")), "HELLO")
+    says("farmer", farmer.send(Welcome(1, NOW_MS, 1 << 26, "farmer 0.1.0")), "WELCOME")
+    says("renter", renter.send(Redeem(INVITE_BYTES)), "REDEEM")
     signature = signing.sign_contract(FARMER, CONTRACT)
-    contract = m.ContractShown(ContractStage.ACTIVE, Usage(), CONTRACT, signature)
+    contract = ContractShown(ContractStage.ACTIVE, Usage(), CONTRACT, signature)
     says("farmer", farmer.send(contract), "CONTRACT")
-    says("renter", renter.send(m.Store(SMALL_ID, len(SMALL))), "STORE of shard 4097")
-    says("farmer", farmer.send(m.Accept(0)), "ACCEPT from offset 0")
+    says("renter", renter.send(Store(SMALL_ID, len(SMALL))), "STORE of shard 4097")
+    says("farmer", farmer.send(Accept(0)), "ACCEPT from offset 0")
     says("renter", renter.send_data(SMALL[:4000]), "DATA, 4000 bytes")
-    says("renter", renter.send_data(SMALL[4000:]) + renter.send(m.End()), "DATA, 97 bytes; END")
-    says("farmer", farmer.send(m.Stored(RECEIPT)), "STORED")
+    says("renter", renter.send_data(SMALL[4000:]) + renter.send(End()), "DATA, 97 bytes; END")
+    says("farmer", farmer.send(Stored(RECEIPT)), "STORED")
     ask = Challenge(NONCE, AuditKind.SAMPLE, (AuditEntry(SMALL_ID, len(SMALL), 1),))
-    says("renter", renter.send(m.Audit(ask)), "AUDIT of one leaf")
+    says("renter", renter.send(Audit(ask)), "AUDIT of one leaf")
     leaves = sample_leaves(NONCE, SMALL_ID, len(SMALL), 1)
-    answer = farmer.send_data(encode_item(_prove(SMALL, leaves))) + farmer.send(m.End())
+    answer = farmer.send_data(encode_item(_prove(SMALL, leaves))) + farmer.send(End())
     says("farmer", answer, "DATA, one item; END")
-    both = renter.send(m.Stat(ShardId(bytes(32)))) + renter.send(m.Ping(42))
+    both = renter.send(Stat(ShardId(bytes(32)))) + renter.send(Ping(42))
     says("renter", both, "STAT of a shard that is not there, and PING behind it")
     says("farmer", farmer.refuse(Refused(Refusal.NOT_FOUND)), "REFUSE NOT_FOUND")
     farmer.next_event()
-    pong = m.Pong(42, NOW_MS, 823_000_000_000, PRICE, "farmer 0.1.0")
+    pong = Pong(42, NOW_MS, 823_000_000_000, PRICE, "farmer 0.1.0")
     says("farmer", farmer.send(pong), "PONG")
-    says("renter", renter.send(m.Retrieve(SMALL_ID, 4000, 97, proved=False)), "RETRIEVE")
-    send = farmer.send(m.Send(len(SMALL), 4000, 97)) + farmer.send_data(SMALL[4000:])
-    says("farmer", send + farmer.send(m.End()), "SEND; DATA; END")
+    says("renter", renter.send(Retrieve(SMALL_ID, 4000, 97, proved=False)), "RETRIEVE")
+    send = farmer.send(Send(len(SMALL), 4000, 97)) + farmer.send_data(SMALL[4000:])
+    says("farmer", send + farmer.send(End()), "SEND; DATA; END")
     return {"steps": steps}
 
 

@@ -12,9 +12,10 @@ from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import ShardId
 from farmer.protocol.documents import read_invite, read_receipt
 from farmer.protocol.fields import LayoutError
-from farmer.protocol.messages import MESSAGES, Type, decode, encode
+from farmer.protocol.messages import MESSAGES, decode, encode
 from farmer.protocol.proofs import ProofItemReader
 from farmer.protocol.refusals import Refusal
+from farmer.protocol.types import Type
 from tests.vectors import make
 
 
