@@ -461,6 +461,13 @@ class LosingTests(FarmerCase):
         self.fake.script[Type.PING] = vanish
         self.assertEqual(self.run_(self.farmer.ping()).free_bytes, 7)
 
+    def test_an_operation_begun_while_the_farmer_restarts_waits_for_it_too(self):
+        self.run_(self.farmer.ping())
+        self.world.pipes[0].cut()
+        self.dialer.reachable = False
+        self.world.clock.callLater(2, setattr, self.dialer, "reachable", True)
+        self.assertEqual(self.run_(self.farmer.ping()).free_bytes, 7)
+
     def test_a_connection_that_was_lost_between_exchanges_is_replaced(self):
         self.run_(self.farmer.ping())
         self.world.pipes[0].cut()
