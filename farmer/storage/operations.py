@@ -60,18 +60,18 @@ class StoreRecord(Operation[StoredShard]):
     """Append a small shard whose bytes were found right."""
 
     def __init__(self, header: RecordHeader, parts: list[Buffer], held: Reservation) -> None:
-        super().__init__(header.record_bytes + marks_bytes(1), held)
+        super().__init__(header.record_bytes, held)
         self._header = header
         self._parts = parts
         self._row: Row | None = None
 
     def apply(self, batch: Batch) -> None:
-        """Append record and row, and give up a record that it replaces."""
+        """Append record and row; a damaged record that it replaces is given up by that."""
         sequence = batch.sequencer.take()
         header = replace(self._header, segment=batch.tail.uuid, sequence=sequence)
         place = batch.append(header, self._parts)
         self._row = row_of(header, place)
-        replace_record(batch, self._row)
+        batch.transaction.put(self._row)
 
     def result(self, released: frozenset[int]) -> StoredShard:
         """Return the stored shard."""
@@ -87,12 +87,12 @@ class Adopt(Operation[StoredShard]):
     is_on_disk = True
 
     def __init__(self, row: Row, held: Reservation) -> None:
-        super().__init__(marks_bytes(1), held)
+        super().__init__(0, held)
         self._row = row
 
     def apply(self, batch: Batch) -> None:
-        """Enter its row, and give up a record that it replaces."""
-        replace_record(batch, self._row)
+        """Enter its row; a damaged record that it replaces is given up by that."""
+        batch.transaction.put(self._row)
         batch.transaction.stage(self._row.place.file)
 
     def result(self, released: frozenset[int]) -> StoredShard:
@@ -305,11 +305,3 @@ def new_mark(
         shard=shard,
         sequence=sequence,
     )
-
-
-def replace_record(batch: Batch, row: Row) -> None:
-    """Enter a new record; one that it replaces (a damaged one) is given up for good."""
-    before = batch.transaction.find(row.renter, row.shard)
-    if before is not None and before.sequence < row.sequence:
-        batch.mark(mark_of(before, Action.GONE, row.stored_at_ms, 0))
-    batch.transaction.put(row)

@@ -71,7 +71,7 @@ def plan(segments: Iterable[Segment], active: int, marks_bytes: int, marks_neede
         )
     ]
     sparse.sort(key=lambda one: one.live_bytes)
-    enough = 2 * marks_needed * MARK_BYTES + MARKS_SLACK_BYTES
+    enough = 2 * marks_needed * MARK_BYTES + MARKS_SLACK_BYTES // 2
     return Plan(marks_bytes > enough, tuple(one.number for one in sparse))
 
 

@@ -30,7 +30,7 @@ from farmer.storage.records import (
     decode_record,
     decode_segment,
 )
-from farmer.storage.scan import Damaged, Found, Source, scan
+from farmer.storage.scan import Damaged, Found, Hole, Source, scan
 from farmer.storage.transaction import Transaction
 
 _RECORDS_PER_TRANSACTION: Final = 512
@@ -67,7 +67,9 @@ class Recovery:
         self._paths = paths
         self._volume = volume
         self._index = index
-        self._pending: list[tuple[int, Found]] = []
+        self._pending: list[Found] = []
+        self._holes = 0
+        """Bytes given back between the pending records."""
 
     def replay(self) -> Recovered:
         """
@@ -180,19 +182,23 @@ class Recovery:
         """Apply one segment's records; return the end of its last sound one."""
         path = self._paths.segment(header.number)
         fd = self._files.open(path, Access.READ)
-        end, doubtful = offset, []
+        end, doubtful, holes = offset, [], 0
         try:
             size = self._files.size(fd)
             source = Source(self._files, fd, header.segment, path.name)
             self._open_segment(header)
             for one in scan(source, offset, min(size, limit or size), verify=verify):
-                if isinstance(one, Damaged):
-                    doubtful.append(f"{path.name} at {one.offset}")
-                    continue
-                recovered.damaged += doubtful
-                recovered.records += 1
-                doubtful, end = [], one.end
-                self._pending.append((header.number, one))
+                match one:
+                    case Damaged():
+                        doubtful.append(f"{path.name} at {one.offset}")
+                    case Hole():
+                        holes += one.length
+                    case Found():
+                        recovered.damaged += doubtful
+                        recovered.records += 1
+                        self._holes += holes
+                        doubtful, holes, end = [], 0, one.end
+                        self._pending.append(one)
                 if len(self._pending) >= _RECORDS_PER_TRANSACTION:
                     self._settle(header, end)
         finally:
@@ -200,6 +206,7 @@ class Recovery:
         if limit is not None:
             # Everything up to here was acknowledged once: what is unreadable is damage.
             recovered.damaged += doubtful
+            self._holes += holes
             end = max(end, min(size, limit))
         return end
 
@@ -210,14 +217,15 @@ class Recovery:
     def _settle(self, header: SegmentHeader, end: int) -> None:
         """Commit what has gathered."""
         with self._index.transaction() as transaction:
-            for number, found in self._pending:
-                _apply(transaction, number, found)
-            transaction.grow_segment(header.number, end)
-            last = max((found.header.sequence for _, found in self._pending), default=0)
+            for found in self._pending:
+                _apply(transaction, header.number, found)
+            transaction.grow_segment(header.number, end, self._holes)
+            last = max((found.header.sequence for found in self._pending), default=0)
             transaction.set_position(
                 Position(header.number, end, max(last + 1, header.first_sequence))
             )
         self._pending.clear()
+        self._holes = 0
         self._index.checkpoint_if_long()
 
     def _cut(self, number: int, end: int) -> None:

@@ -51,6 +51,13 @@ class Damaged:
 
 
 @dataclass(frozen=True, slots=True)
+class Hole:
+    """A stretch whose records were given back to the filesystem."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """An open file and the segment that it should be."""
 
@@ -66,21 +73,26 @@ class Source:
         return decode_record(raw, self.uuid, self.where)
 
 
-def scan(source: Source, start: int, end: int, *, verify: bool) -> Iterator[Found | Damaged]:
+def scan(
+    source: Source, start: int, end: int, *, verify: bool
+) -> Iterator[Found | Damaged | Hole]:
     """
     Yield what stands between two offsets.
 
-    Headers and marks are always verified, the bytes of shards if *verify* says so.  Holes
-    are passed over.  Raises `FormatTooNewError`, `OSError`.
+    Headers and marks are always verified, the bytes of shards if *verify* says so.  Raises
+    `FormatTooNewError`, `OSError`.
     """
     at: int | None = start
     while at is not None and at + RECORD_HEADER_BYTES <= end:
         try:
             found = _record(source, at, end, verify=verify)
         except DamagedError:
+            following = _next_header(source, at + RECORD_ALIGNMENT_BYTES, end)
             if any(source.files.pread(source.fd, RECORD_HEADER_BYTES, at)):
                 yield Damaged(at)
-            at = _next_header(source, at + RECORD_ALIGNMENT_BYTES, end)
+            else:
+                yield Hole((end if following is None else following) - at)
+            at = following
         else:
             yield found
             at = found.end

@@ -110,9 +110,10 @@ class Transaction:
         """Enter a segment of the log."""
         self._sql.execute("INSERT OR IGNORE INTO segments VALUES (?, ?, 0, 0, 0)", (number, uuid))
 
-    def grow_segment(self, number: int, size_bytes: int) -> None:
-        """Note how far a segment reaches now."""
+    def grow_segment(self, number: int, size_bytes: int, holes_bytes: int = 0) -> None:
+        """Note how far a segment reaches now, and how much of the new part is holes."""
         self._segment(number).size_bytes = size_bytes
+        self._segment(number).punched_bytes += holes_bytes
 
     def drop_segment(self, number: int) -> None:
         """Forget a segment whose file is gone; nothing in it may be alive."""

@@ -427,3 +427,33 @@ def test_a_volume_in_use_is_reported_and_not_touched(farm: Farm) -> None:
     second.close()
     farm.engine = engine
     farm.store(noise(10))
+
+
+def test_a_mark_stays_while_the_record_that_it_speaks_of_is_on_the_disk(farm: Farm) -> None:
+    shard = farm.store(noise(5000)).shard
+    other = farm.store(noise(10)).shard
+    reader = farm.engine.open(ALICE, shard)
+    farm.delete(shard, erase=True)
+    for _ in range(150):
+        farm.delete(other)
+        farm.engine.undelete(ALICE, other).result(5)
+    assert noise(5000)[100:200] in (farm.path / SEGMENT).read_bytes()
+    copy = farm.path.with_name("copy")
+    crash_copy(farm.path, copy)
+    reader.close()
+    farm.engine.close()
+    farm.settings = [VolumeSettings(copy, 64 * MIB)]
+    lose_index(farm)
+    farm.open()
+    held = farm.engine.page(ALICE, ShardId(bytes(32)), 10)
+    assert [(row.shard, row.state) for row in held] == [(other, ShardState.LIVE)]
+
+
+def test_a_rebuild_counts_holes_as_given_back(farm: Farm) -> None:
+    for number in range(5):
+        farm.delete(farm.store(noise(5000, number)).shard, erase=True)
+    allowance = farm.engine.volumes()[0].allowance_bytes
+    lose_index_while_closed(farm)
+    farm.engine.compare_with_disk()
+    assert farm.engine.volumes()[0].drift_bytes in {0, 4096}
+    assert farm.engine.volumes()[0].allowance_bytes == allowance
