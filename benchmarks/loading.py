@@ -15,8 +15,9 @@ from farmer.identity.keys import Identity
 from farmer.model.contract import Contract
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import StoredShard
+from farmer.storage.claims import EngineUpload
 from farmer.storage.directory import VolumeSettings
-from farmer.storage.engine import Engine, EngineLimits, EngineUpload
+from farmer.storage.engine import Engine, EngineLimits
 from farmer.storage.errors import StorageError
 from farmer.storage.files import OsFiles
 

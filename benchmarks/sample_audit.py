@@ -13,8 +13,8 @@ from farmer.audit.proof import verify_sample
 from farmer.model.audit import AuditEntry
 from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES
+from farmer.storage.claims import EngineUpload
 from farmer.storage.directory import create_volume
-from farmer.storage.engine import EngineUpload
 from farmer.storage.files import OsFiles
 
 SIZE = 64 * 1024**2

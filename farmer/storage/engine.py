@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
-from threading import Lock
 from typing import Final
 
 from farmer.model.audit import AuditEntry, SampleProof
@@ -17,9 +16,9 @@ from farmer.model.contract import Contract
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import SHARD_BYTES_MAX, Deletion, ShardState, StoredShard, Usage
 from farmer.model.status import Alert, VolumeState, VolumeStatus
+from farmer.storage.claims import Claims, EngineUpload
 from farmer.storage.directory import VolumeSettings, VolumeSetupError
 from farmer.storage.errors import (
-    BusyError,
     NoSpaceError,
     ShardNotFoundError,
     ShardTooLargeError,
@@ -95,8 +94,7 @@ class Engine:
         self._observed_ms = observed_ms
         self._ledger = Ledger(limits.uploads_per_renter_max, limits.shards_per_contract_max)
         self._around = Surroundings(node, files, self._ledger, clock_ms, progress)
-        self._claims: set[Key] = set()
-        self._claims_lock = Lock()
+        self._claims = Claims()
         self._is_closing = False
         self._slots = [_Slot(settings) for settings in volumes]
         try:
@@ -115,18 +113,18 @@ class Engine:
         if self._is_closing:
             raise VolumeUnavailableError("shutting down")
         key = (contract.renter, shard)
-        self._claim(key)
+        self._claims.take(key)
         try:
             there = self._look_up(key)
             if there is not None and there[1].state is not ShardState.QUARANTINED:
                 answer = self._stored_already(*there, size_bytes)
-                self._unclaim(key)
+                self._claims.give_back(key)
                 return answer
             upload = self._begin_on(self._candidates(key, there), contract, shard, size_bytes)
         except BaseException:
-            self._unclaim(key)
+            self._claims.give_back(key)
             raise
-        return EngineUpload(upload, lambda: self._unclaim(key))
+        return EngineUpload(upload, lambda: self._claims.give_back(key))
 
     def open(self, renter: NodeId, shard: ShardId) -> VolumeReader:
         """See `farmer.node.ports.ShardStore`."""
@@ -369,68 +367,6 @@ class Engine:
         if best is not None:
             raise best
         raise VolumeUnavailableError("no volume can be written")
-
-    def _claim(self, key: Key) -> None:
-        with self._claims_lock:
-            if key in self._claims:
-                raise BusyError
-            self._claims.add(key)
-
-    def _unclaim(self, key: Key) -> None:
-        with self._claims_lock:
-            self._claims.discard(key)
-
-
-class EngineUpload:
-    """One upload of one renter's shard; nobody else may store the same until it has ended."""
-
-    def __init__(self, upload: AnyUpload, ended: Callable[[], None]) -> None:
-        self._upload = upload
-        self._ended = ended
-        self._is_over = False
-        self._is_committed = False
-
-    @property
-    def offset(self) -> int:
-        """See `farmer.node.ports.Upload`."""
-        return self._upload.offset
-
-    def write(self, data: bytes) -> None:
-        """See `farmer.node.ports.Upload`."""
-        self._upload.write(data)
-
-    def commit(self) -> Future[StoredShard]:
-        """See `farmer.node.ports.Upload`."""
-        try:
-            durable = self._upload.commit()
-        except BaseException:
-            self._end()
-            raise
-        self._is_committed = True
-        answer: Future[StoredShard] = Future()
-        answer.set_running_or_notify_cancel()
-        durable.add_done_callback(lambda future: self._answer(future, answer))
-        return answer
-
-    def abandon(self) -> None:
-        """See `farmer.node.ports.Upload`."""
-        if not self._is_committed:
-            self._upload.abandon()
-            self._end()
-
-    def _answer(self, durable: Future[StoredShard], answer: Future[StoredShard]) -> None:
-        self._end()
-        error = durable.exception()
-        if error is None:
-            answer.set_result(durable.result())
-        else:
-            answer.set_exception(error)
-
-    def _end(self) -> None:
-        """Let others store this shard; once, since afterwards it may be somebody else's turn."""
-        if not self._is_over:
-            self._is_over = True
-            self._ended()
 
 
 def _absent(slot: _Slot) -> VolumeStatus:

@@ -10,8 +10,9 @@ from farmer.audit.tree import TreeHasher
 from farmer.model.contract import Contract
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import StoredShard
+from farmer.storage.claims import EngineUpload
 from farmer.storage.directory import VolumeSettings, create_volume
-from farmer.storage.engine import Engine, EngineLimits, EngineUpload
+from farmer.storage.engine import Engine, EngineLimits
 from farmer.storage.files import Files, OsFiles
 
 MIB = 1024 * 1024

@@ -1,0 +1,83 @@
+"""Who is storing what: one upload at a time of one renter's shard, over all volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Lock
+
+from farmer.model.shard import StoredShard
+from farmer.storage.errors import BusyError
+from farmer.storage.volume import AnyUpload, Key
+
+
+class Claims:
+    """The shards that are being stored right now."""
+
+    def __init__(self) -> None:
+        self._taken: set[Key] = set()
+        self._lock = Lock()
+
+    def take(self, key: Key) -> None:
+        """Claim a shard; raises `BusyError` if somebody has."""
+        with self._lock:
+            if key in self._taken:
+                raise BusyError
+            self._taken.add(key)
+
+    def give_back(self, key: Key) -> None:
+        """Let others store it."""
+        with self._lock:
+            self._taken.discard(key)
+
+
+class EngineUpload:
+    """One upload of one renter's shard; nobody else may store the same until it has ended."""
+
+    def __init__(self, upload: AnyUpload, ended: Callable[[], None]) -> None:
+        self._upload = upload
+        self._ended = ended
+        self._is_over = False
+        self._is_committed = False
+
+    @property
+    def offset(self) -> int:
+        """See `farmer.node.ports.Upload`."""
+        return self._upload.offset
+
+    def write(self, data: bytes) -> None:
+        """See `farmer.node.ports.Upload`."""
+        self._upload.write(data)
+
+    def commit(self) -> Future[StoredShard]:
+        """See `farmer.node.ports.Upload`."""
+        try:
+            durable = self._upload.commit()
+        except BaseException:
+            self._end()
+            raise
+        self._is_committed = True
+        answer: Future[StoredShard] = Future()
+        answer.set_running_or_notify_cancel()
+        durable.add_done_callback(lambda future: self._answer(future, answer))
+        return answer
+
+    def abandon(self) -> None:
+        """See `farmer.node.ports.Upload`."""
+        if not self._is_committed:
+            self._upload.abandon()
+            self._end()
+
+    def _answer(self, durable: Future[StoredShard], answer: Future[StoredShard]) -> None:
+        self._end()
+        error = durable.exception()
+        if error is None:
+            answer.set_result(durable.result())
+        else:
+            answer.set_exception(error)
+
+    def _end(self) -> None:
+        """Let others store this shard; once, since afterwards it may be somebody else's turn."""
+        if not self._is_over:
+            self._is_over = True
+            self._ended()
