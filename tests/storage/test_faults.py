@@ -177,6 +177,58 @@ def test_a_vanished_directory_makes_the_volume_gone_until_it_is_back(tmp_path: P
     farm.engine.close()
 
 
+def test_an_empty_mount_point_is_left_empty(tmp_path: Path) -> None:
+    """The system's disk shows through where the volume's is not mounted."""
+    farm = Farm(tmp_path)
+    shard = farm.store(noise(100)).shard
+    farm.engine.close()
+    hidden = farm.path.with_name("hidden")
+    farm.path.rename(hidden)
+    farm.path.mkdir()
+    farm.open()
+    assert farm.engine.volumes()[0].state is VolumeState.GONE
+    with pytest.raises(VolumeUnavailableError):
+        farm.begin(noise(10))
+    farm.sweep()
+    assert not list(farm.path.iterdir())
+    farm.path.rmdir()
+    hidden.rename(farm.path)
+    farm.sweep()
+    assert farm.read(shard) == noise(100)
+    farm.engine.close()
+
+
+def test_what_a_failed_sync_left_behind_is_not_read_after_the_loss_of_the_index(
+    tmp_path: Path,
+) -> None:
+    """The bytes cannot even be cut off: the next segment says that they do not count."""
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    kept = {farm.store(noise(100)).shard}
+    files.fault = Always(
+        0, errno.EIO, lambda call: call.path == "00000001.seg" and call.name != "open"
+    )
+    with pytest.raises(VolumeUnavailableError):
+        farm.store(noise(200))
+    files.fault = None
+    kept.add(farm.store(noise(300)).shard)
+    farm.engine.close()
+    for path in farm.path.glob("index.sqlite*"):
+        path.unlink()
+    farm.open()
+    assert {row.shard for row in farm.engine.page(ALICE, ShardId(bytes(32)), 9)} == kept
+    farm.engine.close()
+
+
+class Always(Fault):
+    """From now on every such call is done, and fails all the same."""
+
+    after = True
+
+    def strikes(self, call: Call) -> bool:
+        return call.name != "pwritev" and self.matches(call)
+
+
 def test_a_read_error_is_counted_and_is_no_corruption(tmp_path: Path) -> None:
     files = RecordingFiles()
     farm = Farm(tmp_path, files=files)

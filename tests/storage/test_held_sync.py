@@ -1,0 +1,114 @@
+"""While a sync is under way: nothing is told, entered or declared that it may still lose."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from farmer.model.shard import ShardState
+from farmer.storage.errors import ShardNotFoundError
+from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
+from tests.storage.recording import RecordingFiles
+
+
+class HeldFiles(RecordingFiles):
+    """A disk whose sync of the log waits for the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.let_go = threading.Event(), threading.Event()
+        self._passing = -1
+
+    def hold(self, passing: int = 0) -> None:
+        """Hold a sync from now on, after so many others."""
+        self._passing = passing
+
+    def sync_data(self, fd: int) -> None:
+        if self._names[fd].endswith(".seg"):
+            if self._passing == 0:
+                self.reached.set()
+                assert self.let_go.wait(20)
+            self._passing -= 1
+        super().sync_data(fd)
+
+
+@pytest.fixture
+def files() -> Iterator[HeldFiles]:
+    files = HeldFiles()
+    yield files
+    files.let_go.set()
+
+
+@pytest.fixture
+def held(tmp_path: Path, files: HeldFiles) -> Farm:
+    farm = Farm(tmp_path, files=files)
+    farm.store(b"the first segment exists")
+    return farm
+
+
+def test_a_shard_is_neither_told_nor_known_before_its_sync(held: Farm, files: HeldFiles) -> None:
+    data = noise(5000)
+    upload = held.begin(data)
+    upload.write(data)
+    files.hold()
+    future = upload.commit()
+    assert files.reached.wait(20)
+    assert not future.done()
+    with pytest.raises(ShardNotFoundError):
+        held.engine.stat(ALICE, shard_of(data))
+    files.let_go.set()
+    assert future.result(20) == held.engine.stat(ALICE, shard_of(data))
+    held.engine.close()
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_a_deletion_is_neither_told_nor_known_before_its_sync(
+    held: Farm, files: HeldFiles, erase: bool
+) -> None:
+    shard = held.store(noise(5000)).shard
+    files.hold()
+    future = held.engine.delete(ALICE, shard, erase=erase)
+    assert files.reached.wait(20)
+    assert not future.done()
+    assert held.engine.stat(ALICE, shard).state is ShardState.LIVE
+    files.let_go.set()
+    future.result(20)
+    held.engine.close()
+
+
+def test_an_erasure_is_not_told_before_the_hole_is_synced(held: Farm, files: HeldFiles) -> None:
+    shard = held.store(noise(5000)).shard
+    files.forget()
+    files.hold(passing=1)
+    future = held.engine.delete(ALICE, shard, erase=True)
+    assert files.reached.wait(20)
+    assert files.names("punch") == ["punch"]
+    assert not future.done()
+    files.let_go.set()
+    future.result(20)
+    held.engine.close()
+
+
+def test_a_header_never_speaks_of_bytes_that_were_not_synced(tmp_path: Path) -> None:
+    """Else a power cut leaves a lease of zeros, and the renter goes on behind them."""
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    data = noise(18 * MIB + 5)
+    upload = farm.begin(data)
+    files.forget()
+    for start in range(0, len(data), MIB):
+        upload.write(data[start : start + MIB])
+    upload.abandon()
+    unsynced, headers = False, 0
+    for call in files.calls:
+        if call.name == "pwritev" and call.length == 256:
+            assert not unsynced
+            headers += 1
+        elif call.name in {"pwritev", "sync_data"}:
+            unsynced = call.name == "pwritev"
+    assert headers == 3
+    assert files.calls[-1].name == "sync_data"
+    farm.engine.close()

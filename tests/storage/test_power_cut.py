@@ -1,0 +1,111 @@
+"""After a power cut: bytes that were not synced are not there, and the index is an older one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from farmer.model.ids import ShardId
+from farmer.model.shard import StoredShard
+from farmer.storage import reclaim
+from farmer.storage.directory import VolumeSettings
+from tests.storage.bench import ALICE, MIB, Farm, crash_copy, noise, shard_of
+from tests.storage.recording import Call, RecordingFiles
+
+SEGMENT = "log/00000001.seg"
+CHANGES = frozenset({"punch", "unlink", "rename"})
+
+
+def page(farm: Farm) -> list[StoredShard]:
+    return farm.engine.page(ALICE, ShardId(bytes(32)), 100)
+
+
+def open_at(farm: Farm, path: Path) -> None:
+    farm.settings = [VolumeSettings(path, 64 * MIB)]
+    farm.open()
+
+
+@pytest.mark.parametrize("lost", ["header", "payload", "trailer", "end"])
+def test_a_record_of_which_a_block_was_not_written_is_no_shard(farm: Farm, lost: str) -> None:
+    first = farm.store(noise(9000)).shard
+    copy = farm.path.with_name("copy")
+    crash_copy(farm.path, copy)
+    start = (copy / SEGMENT).stat().st_size
+    farm.store(noise(100_000, "torn"))
+    record = bytearray((farm.path / SEGMENT).read_bytes()[start:])
+    farm.engine.close()
+    holes = {
+        "header": slice(0, 4096),
+        "payload": slice(40_960, 45_056),
+        "trailer": slice(98_304, 102_400),
+        "end": slice(8192, None),
+    }
+    hole = holes[lost]
+    record[hole] = bytes(len(record[hole]))
+    with (copy / SEGMENT).open("r+b") as file:
+        file.seek(start)
+        file.write(record)
+    open_at(farm, copy)
+    assert [row.shard for row in page(farm)] == [first]
+    assert (copy / SEGMENT).stat().st_size == start
+    data = noise(9001)
+    farm.store(data)
+    farm.reopen()
+    assert farm.read(shard_of(data)) == data
+
+
+class CuttingFiles(RecordingFiles):
+    """Copies the volume after each change that takes something away, as a power cut leaves it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root: Path | None = None
+        self.copies: list[tuple[Call, Path]] = []
+
+    def _do(self, call, work):  # type: ignore[no-untyped-def]  # as the class it watches
+        outcome = super()._do(call, work)
+        if self.root is not None and call.name in CHANGES:
+            copy = self.root.with_name(f"cut{len(self.copies)}")
+            crash_copy(self.root, copy)
+            # Nothing but a checkpoint makes the index durable; what it has not seen is lost.
+            for name in ("index.sqlite-wal", "index.sqlite-shm"):
+                (copy / name).unlink(missing_ok=True)
+            self.copies.append((call, copy))
+        return outcome
+
+
+@pytest.mark.parametrize("can_punch", [True, False])
+def test_whatever_tidying_was_at_everything_is_as_it_was_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_punch: bool
+) -> None:
+    files = CuttingFiles()
+    files.can_punch = can_punch
+    farm = Farm(tmp_path, files=files)
+    shards = [farm.store(noise(100_000, n)).shard for n in range(60)]
+    farm.reopen()
+    monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 1 << 40)
+    # The index on the disk stays behind from here on.
+    farm.store(noise(MIB + 1))
+    farm.delete(shards[0])
+    farm.delete(shards[1])
+    farm.engine.undelete(ALICE, shards[1]).result(20)
+    for shard in shards[2:30]:
+        farm.delete(shard, erase=True)
+    expected = page(farm)
+    monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 0)
+    files.root = farm.path
+    farm.sweep()
+    files.root = None
+    farm.engine.close()
+    assert {call.name for call, _ in files.copies} >= {
+        "rename",
+        "punch" if can_punch else "unlink",
+    }
+    for _call, copy in files.copies:
+        open_at(farm, copy)
+        assert page(farm) == expected
+        for row in expected:
+            if row.shard != shards[0]:
+                farm.read(row.shard)
+        farm.engine.close()
