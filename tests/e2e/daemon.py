@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,13 @@ class Daemon:
         traceback: TracebackType | None,
     ) -> None:
         self.kill()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove the control socket's folder, which a killed farmer could not."""
+        run = self.home / "run.json"
+        if run.exists():
+            shutil.rmtree(Path(json.loads(run.read_text())["control"]).parent, ignore_errors=True)
 
 
 class Renter:
