@@ -312,6 +312,7 @@ class MemoryUpload:
         self._store.trip("write")
         assert not self.over, "write after the end"
         if len(self.data) + len(data) > self.size_bytes:
+            self._drop()
             raise WrongSizeError(self.size_bytes, len(self.data) + len(data))
         self.data += data
         self.steps.append(len(data))
@@ -320,6 +321,7 @@ class MemoryUpload:
         self._store.trip("commit")
         assert not self.over, "commit after the end"
         if len(self.data) != self.size_bytes:
+            self._drop()
             raise WrongSizeError(self.size_bytes, len(self.data))
         data = bytes(self.data)
         tree = tree_of(data)
@@ -343,11 +345,14 @@ class MemoryUpload:
             self._store.commits.append(future)
         return future
 
+    def _drop(self) -> None:
+        self.over = True
+        del self._store.uploads[self._key]
+
     def abandon(self) -> None:
         if self.over:
             return
-        self.over = True
-        del self._store.uploads[self._key]
+        self._drop()
         if self.size_bytes > SMALL_BYTES_MAX and len(self.data) < self.size_bytes:
             self._store.leases[self._key] = (self.size_bytes, bytes(self.data))
 

@@ -6,12 +6,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import Final
 
 from twisted.internet.defer import Deferred
 
 from farmer.node.ports import CloseReason
+from farmer.node.refusals import DRAINING_RETRY_MS
 from farmer.node.session import Session
 from farmer.protocol.limits import SESSIONS_MAX, SESSIONS_PER_ADDRESS_MAX
+from farmer.protocol.refusals import Refusal, Refused
+
+_STOPPING: Final = Refused(Refusal.DRAINING, DRAINING_RETRY_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +141,10 @@ class Sessions:
         return self._watch(closed=False)
 
     def close(self) -> Deferred[None]:
-        """Close all, cutting short who is still busy; return what fires once all are gone."""
+        """Close all, with a word to who awaits an answer; return what fires when all are gone."""
         for session in self:
-            if session in self._busy:
-                session.abort(CloseReason.DRAINED)
+            if session in self._busy or session.has_unread:
+                session.hang_up(_STOPPING, CloseReason.DRAINED)
             else:
                 session.close(CloseReason.DRAINED)
         return self._watch(closed=True)

@@ -48,7 +48,9 @@ class Patience:
         self._late: CloseReason = CloseReason.HANDSHAKE
         self._known = False
         self._greeted = False
-        self._transfer_since_s: float | None = None
+        self._since_s: float | None = None
+        """Since when we wait for bytes of a transfer or for the END of a refused one."""
+        self._rated = False
         self._waited_s = 0.0
         self._moved_bytes = 0
 
@@ -75,9 +77,10 @@ class Patience:
                 allowed_s = IDLE_S if self._known else HANDSHAKE_S
                 self._deadline_s, self._late = now_s + allowed_s, CloseReason.IDLE
             case WaitingFor.TRANSFER:
-                self._transfer_since_s = now_s
+                self._since_s, self._rated = now_s, True
                 self._deadline_s, self._late = now_s + IDLE_S, CloseReason.SLOW
             case WaitingFor.END:
+                self._since_s, self._rated = now_s, False
                 # Absolute: set once, however much is sent meanwhile.
                 if self._deadline_s is None:
                     self._deadline_s, self._late = now_s + DISCARD_S, CloseReason.SLOW
@@ -86,9 +89,9 @@ class Patience:
         """End the wait: the renter did something."""
         if not self._greeted:
             return
-        if self._transfer_since_s is not None:
-            self._waited_s += now_s - self._transfer_since_s
-            self._transfer_since_s = None
+        if self._since_s is not None:
+            self._waited_s += now_s - self._since_s
+            self._since_s = None
         if waiting is not WaitingFor.END:
             self._deadline_s = None
 
@@ -98,15 +101,16 @@ class Patience:
 
     def closing(self, now_s: float) -> None:
         """We have hung up: the renter has a moment to do the same."""
-        self._transfer_since_s = None
+        self._since_s = None
         self._deadline_s = now_s + CLOSE_S
 
     def late(self, now_s: float) -> Late | None:
         """Return what the renter is late with, if it is."""
         waited_s = self._waited_s
-        if self._transfer_since_s is not None:
-            waited_s += now_s - self._transfer_since_s
-            if waited_s > RATE_GRACE_S and self._moved_bytes < RATE_BYTES_PER_S_MIN * waited_s:
+        if self._since_s is not None:
+            waited_s += now_s - self._since_s
+            too_little = self._moved_bytes < RATE_BYTES_PER_S_MIN * waited_s
+            if self._rated and waited_s > RATE_GRACE_S and too_little:
                 return self._too_slow(waited_s)
         if self._deadline_s is None or now_s <= self._deadline_s:
             return None

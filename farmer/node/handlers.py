@@ -8,7 +8,6 @@ from typing import Any, Final, TypeVar, cast, get_args
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from farmer.identity.tls import PeerCertificateError
 from farmer.model.contract import ContractStage
 from farmer.model.ids import NodeId
 from farmer.node.asking import (
@@ -99,9 +98,6 @@ class Conversation:
         except StorageError as error:
             self.log.warn("a renter could not be looked up: {error}", error=error)
             session.hang_up(refused_for(error, self._farm.now_ms()), CloseReason.ERROR)
-        except PeerCertificateError as error:
-            self.log.info("no usable certificate: {error!r}", error=str(error))
-            session.abort(CloseReason.CERTIFICATE)
         except Exception:
             session.hang_up(Refused(Refusal.INTERNAL), CloseReason.ERROR)
             raise

@@ -40,7 +40,7 @@ class Upload(Protocol):
         Take the next bytes.
 
         Raises:
-            WrongSizeError: more than was declared.
+            WrongSizeError: more than was declared; nothing is kept.
             NoSpaceError, VolumeUnavailableError: the disk failed us.
 
         """
@@ -52,7 +52,7 @@ class Upload(Protocol):
         The future is settled after the sync, by the writer thread; it may fail like `write`.
 
         Raises:
-            WrongSizeError: fewer bytes than declared.
+            WrongSizeError: fewer bytes than declared; nothing is kept.
             WrongHashError: not the bytes that the id names; nothing is kept.
 
         """

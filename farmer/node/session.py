@@ -8,19 +8,22 @@ from typing import Any, Final, TypeVar, cast
 from typing import Protocol as Shape
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IHandshakeListener, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from farmer.identity.tls import is_tls_failure
+from farmer.identity.tls import PeerCertificateError, is_tls_failure
 from farmer.model.ids import NodeId
 from farmer.node.deadlines import Patience, WaitingFor
+from farmer.node.inbox import Inbox
 from farmer.node.outbox import Outbox
 from farmer.node.ports import CloseReason, Meter
 from farmer.node.tasks import Tasks
+from farmer.node.wire import Wire
 from farmer.protocol.connection import DataReceived, Event, FarmerConnection
-from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_SENT, FRAME_HEADER_BYTES
+from farmer.protocol.limits import DATA_BYTES_SENT
 from farmer.protocol.messages import Message
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.refusals import Refused
@@ -31,45 +34,12 @@ R = TypeVar("R")
 STEP_BYTES: Final = DATA_BYTES_SENT
 """Shard bytes that one stream holds per step, in either direction."""
 
-READ_AHEAD_BYTES: Final = DATA_BYTES_SENT
-"""Unread bytes at which a session stops reading: the next step gathers while one is written."""
-
-STRANGER_AHEAD_BYTES: Final = FRAME_HEADER_BYTES + CONTROL_BYTES_MAX
-"""The same between transfers: one control frame always fits, a pile of them does not."""
-
 EVENTS_PER_TURN: Final = 128
 """Frames of one session after which the others get their turn: tiny ones cost time, too."""
-
-_BULK: Final = frozenset({State.RECEIVING, State.DISCARDING})
 
 
 class RenterLeftError(Exception):
     """There is nobody to talk to any more; whoever serves cleans up and ends."""
-
-
-class Wire(Shape):
-    """All that a session asks of a transport; TCP, TLS and fakes have it."""
-
-    def write(self, data: bytes) -> None:
-        """Send bytes."""
-
-    def pauseProducing(self) -> None:
-        """Read no more for now: the peer feels our pace."""
-
-    def resumeProducing(self) -> None:
-        """Read again."""
-
-    def registerProducer(self, producer: object, streaming: bool) -> None:
-        """Tell this producer when to pause."""
-
-    def unregisterProducer(self) -> None:
-        """Tell it no more."""
-
-    def loseConnection(self) -> None:
-        """Send what is unsent, then say goodbye in order."""
-
-    def abortConnection(self) -> None:
-        """Hang up at once."""
 
 
 class Visitors(Shape):
@@ -91,7 +61,8 @@ class Surroundings:
     meter: Meter
     visitors: Visitors
     identify: Callable[[Any], NodeId]
-    """Gives the renter's id from a transport whose handshake is done."""
+    """Gives the renter's id from a transport whose handshake is done, or raises
+    `PeerCertificateError`."""
     serve: Callable[[Session], Coroutine[Deferred[Any], Any, None]]
     """Talks with one renter until one of the two hangs up."""
 
@@ -104,6 +75,7 @@ class Step:
     last: bool
 
 
+@implementer(IHandshakeListener)
 class Session(Protocol):
     """
     One renter, from accept to close.
@@ -123,11 +95,10 @@ class Session(Protocol):
         """Whether a contract was seen; others are shed first."""
         self._around = around
         self._connection = FarmerConnection()
-        self._outbox = Outbox()
+        self._inbox, self._outbox = Inbox(self._connection), Outbox()
         self._patience = Patience(around.clock.seconds())
+        self._renter: NodeId | None = None
         self._waiting: Deferred[Any] | None = None
-        self._arrived: Deferred[None] | None = None
-        self._reading = True
         self._over = False
         self._greeted = False
         self._why: CloseReason | None = None
@@ -140,20 +111,24 @@ class Session(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
+        self._inbox.attach(self._wire)
         self._wire.registerProducer(self._outbox, True)
         self._around.meter.connection_opened()
         self._around.visitors.enter(self)
         self._around.tasks.start("session", self._around.serve(self))
 
+    def handshakeCompleted(self) -> None:
+        """Drop at once who shows a certificate that names nobody, before it says a word."""
+        try:
+            self._renter = self._around.identify(self.transport)
+        except PeerCertificateError as error:
+            self.log.info("no usable certificate: {error!r}", error=str(error))
+            self.abort(CloseReason.CERTIFICATE)
+
     def dataReceived(self, data: bytes) -> None:
-        """Keep bytes until they are asked for, and read no further than needed."""
-        if self._over:
-            return
-        self._connection.receive(data)
-        self._adjust_reading()
-        arrived, self._arrived = self._arrived, None
-        if arrived is not None:
-            arrived.callback(None)
+        """Keep bytes until they are asked for."""
+        if not self._over:
+            self._inbox.receive(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let go; what a thread still uses is closed when it comes back."""
@@ -192,11 +167,12 @@ class Session(Protocol):
     @property
     def has_unread(self) -> bool:
         """Whether the renter has already sent something more."""
-        return self._connection.waiting_bytes > 0
+        return not self._inbox.is_empty
 
     def renter(self) -> NodeId:
-        """Return who it is; raises `PeerCertificateError`."""
-        return self._around.identify(self.transport)
+        """Return who it is; known from the handshake on."""
+        assert self._renter is not None, "bytes before the handshake"
+        return self._renter
 
     def greeted(self, *, known: bool) -> None:
         """Note that HELLO was answered, and whether the renter has a contract."""
@@ -260,7 +236,6 @@ class Session(Protocol):
                 case None:
                     break
                 case DataReceived(data):
-                    self._patience.moved(len(data))
                     if len(data) >= least_bytes and not gathered:
                         return Step(data, last=False)
                     gathered += data
@@ -300,8 +275,7 @@ class Session(Protocol):
         self._patience.closing(self._around.clock.seconds())
         self._finish(reason)
         self._wire.unregisterProducer()
-        if not self._reading:
-            self._wire.resumeProducing()
+        self._inbox.read_on()
         self._wire.loseConnection()
 
     def abort(self, reason: CloseReason) -> None:
@@ -330,27 +304,15 @@ class Session(Protocol):
 
     def _next(self) -> Event | None:
         self._check_over()
-        event = self._connection.next_event()
-        self._adjust_reading()
+        event = self._inbox.take()
+        if isinstance(event, DataReceived):
+            self._patience.moved(len(event.data))
         return event
-
-    def _adjust_reading(self) -> None:
-        bulk = self._connection.state in _BULK
-        limit = READ_AHEAD_BYTES if bulk else STRANGER_AHEAD_BYTES
-        wanted = self._connection.waiting_bytes < limit
-        if wanted is self._reading or self._over:
-            return
-        self._reading = wanted
-        if wanted:
-            self._wire.resumeProducing()
-        else:
-            self._wire.pauseProducing()
 
     async def _arrival(self) -> Event:
         """Return the next event, however many packets it takes."""
         while (event := self._next()) is None:
-            self._arrived = Deferred()
-            await self.wait(self._arrived)
+            await self.wait(self._inbox.arrival())
         return event
 
     async def _patiently(self, waiting: WaitingFor, step: Coroutine[Deferred[Any], Any, R]) -> R:

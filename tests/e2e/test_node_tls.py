@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import ssl
@@ -11,6 +12,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -25,12 +31,14 @@ from farmer.node.farm import Farm
 from farmer.node.ports import CloseReason
 from farmer.node.service import FarmerService, ListenError
 from farmer.protocol.connection import DataReceived, Event, RenterConnection
-from farmer.protocol.limits import SESSIONS_PER_ADDRESS_MAX
+from farmer.protocol.limits import HANDSHAKE_S, SESSIONS_PER_ADDRESS_MAX
 from farmer.protocol.messages import Message
-from farmer.protocol.opening import End, Hello, Welcome
+from farmer.protocol.opening import End, Hello, Refuse, Welcome
 from farmer.protocol.questions import Ping, Pong
+from farmer.protocol.refusals import Refusal
 from farmer.protocol.transfers import TO_THE_END, Accept, Retrieve, Send, Store, Stored
 from tests.fakes import MemoryBook, MemoryMeter, MemoryStore, TestSigner, shard_of
+from tests.identity.test_tls import certificate_for, wide_certificate
 from tests.node.wires import OFFER, SERIAL
 
 DATA = bytes(range(256)) * 5000
@@ -87,6 +95,27 @@ class Caller:
             found += event.data
         assert isinstance(event, End), event
         return bytes(found)
+
+
+def pem_of(key: Any, certificates: list[x509.Certificate]) -> bytes:
+    kind, secret = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    shown = b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
+    return bytes(key.private_bytes(serialization.Encoding.PEM, kind, secret)) + shown
+
+
+def rsa_pem() -> bytes:
+    key = rsa.generate_private_key(65537, 2048)
+    return pem_of(key, [certificate_for(key, algorithm=SHA256())])
+
+
+def wide_pem() -> bytes:
+    key = Ed25519PrivateKey.generate()
+    return pem_of(key, [wide_certificate(key)])
+
+
+def chain_pem() -> bytes:
+    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    return pem_of(key, [certificate_for(key), certificate_for(other, name="other")])
 
 
 class NodeOverTlsTests(TestCase):
@@ -171,13 +200,15 @@ class NodeOverTlsTests(TestCase):
         self.assertTrue(await drained)
         self.assertEqual([], (self.service.tasks.failures and ["failed"]) or [])
 
-    async def test_a_drain_cuts_off_who_never_ends(self) -> None:
+    async def test_a_drain_tells_who_never_ends_and_closes_in_order(self) -> None:
         def talk() -> Any:
             with self.call() as caller:
                 caller.tell(Store(shard_of(DATA), len(DATA)))
                 caller.hear()
                 begun.set()
-                return caller.hear()
+                words = caller.hear()
+                assert caller.socket.recv(1) == b"", "more than last words"
+                return words
 
         begun = threading.Event()
         talking = deferToThread(talk)
@@ -185,9 +216,76 @@ class NodeOverTlsTests(TestCase):
 
         self.assertFalse(await Deferred.fromCoroutine(self.service.drain(0.05)))
 
-        with self.assertRaises((ConnectionError, ssl.SSLError)):
-            await talking
+        words = await talking
+        self.assertEqual((Refusal.DRAINING, True), (words.refused.refusal, words.final))
         self.assertEqual({}, self.store.uploads)
+
+    async def test_a_drain_closes_idle_connections_in_order(self) -> None:
+        def talk() -> bytes:
+            with self.call() as caller:
+                begun.set()
+                return caller.socket.recv(1)
+
+        begun = threading.Event()
+        talking = deferToThread(talk)
+        await deferToThread(begun.wait, 20)
+
+        self.assertTrue(await Deferred.fromCoroutine(self.service.drain(20)))
+
+        self.assertEqual(b"", await talking)
+
+    async def test_a_store_during_a_drain_is_answered_before_the_close(self) -> None:
+        begun, go_on, idle_done = threading.Event(), threading.Event(), threading.Event()
+
+        def finish() -> Event:
+            with self.call() as caller:
+                return caller.store(DATA, lambda: (begun.set(), go_on.wait(20)))
+
+        def ask_late() -> tuple[Event, bytes]:
+            with self.call() as caller:
+                idle_done.set()
+                assert go_late.wait(20)
+                caller.tell(Store(shard_of(b"late"), 4))
+                return caller.hear(), caller.socket.recv(1)
+
+        go_late = threading.Event()
+        finishing, asking = deferToThread(finish), deferToThread(ask_late)
+        await deferToThread(begun.wait, 20)
+        await deferToThread(idle_done.wait, 20)
+        drained = Deferred.fromCoroutine(self.service.drain(20))
+        await self.until(lambda: not self.service.addresses)
+        go_late.set()
+
+        answer, end = await asking
+        go_on.set()
+
+        assert isinstance(answer, Refuse)
+        self.assertEqual(Refusal.DRAINING, answer.refused.refusal)
+        self.assertFalse(answer.final)
+        self.assertEqual(b"", end)
+        self.assertIsInstance(await finishing, Stored)
+        self.assertTrue(await drained)
+
+    async def test_a_certificate_that_names_nobody_is_dropped_before_a_word(self) -> None:
+        host, _, port = self.service.addresses[0].rpartition(":")
+        names = {"rsa": rsa_pem(), "wide": wide_pem(), "chain": chain_pem()}
+
+        def talk(path: Path) -> None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            context.load_cert_chain(path)
+            raw = socket.create_connection((host, int(port)), timeout=HANDSHAKE_S / 2)
+            with contextlib.suppress(ConnectionError), context.wrap_socket(raw) as shown:
+                assert not shown.recv(1)
+
+        for number, (name, pem) in enumerate(names.items(), 1):
+            path = self.home / name
+            path.write_bytes(pem)
+            await deferToThread(talk, path)
+            expected = [CloseReason.CERTIFICATE.value] * number
+            await self.until(lambda expected=expected: self.meter.closed == expected)  # type: ignore[misc]
+            self.assertEqual(expected, self.meter.handshakes)
 
     async def test_what_is_not_tls_ends_as_a_failed_handshake(self) -> None:
         host, _, port = self.service.addresses[0].rpartition(":")

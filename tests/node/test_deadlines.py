@@ -114,6 +114,26 @@ def test_the_owed_end_has_one_deadline(patience: Patience) -> None:
     assert late_at(patience, START_S + DISCARD_S, CloseReason.SLOW)
 
 
+def test_the_owed_end_is_told_with_all_that_was_moved_and_waited(patience: Patience) -> None:
+    """The store before the refusal, what was thrown away after it, and both waits."""
+    patience.wait(WaitingFor.TRANSFER, START_S)
+    patience.go_on(WaitingFor.TRANSFER, START_S + 5)
+    patience.moved(100)
+    patience.wait(WaitingFor.END, START_S + 10)
+    patience.moved(50)
+
+    late = patience.late(START_S + 10 + DISCARD_S + 1)
+    expected = Refused(Refusal.TOO_SLOW, 150, 5 + int(DISCARD_S) + 1)
+    assert late == Late(CloseReason.SLOW, expected)
+
+
+def test_who_owes_the_end_need_not_be_fast(patience: Patience) -> None:
+    """It may say nothing for the whole of its time."""
+    patience.wait(WaitingFor.END, START_S)
+
+    assert patience.late(START_S + DISCARD_S) is None
+
+
 def test_after_the_end_that_deadline_is_gone(patience: Patience) -> None:
     """Also for a request that came right behind the END, whose service takes long."""
     patience.wait(WaitingFor.END, START_S)

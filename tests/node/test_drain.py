@@ -8,17 +8,19 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
 from farmer.node.ports import CloseReason
+from farmer.node.refusals import DRAINING_RETRY_MS
 from farmer.node.service import Doorkeeper, FarmerService, show_address
 from farmer.node.session import Session
-from farmer.protocol.opening import End
+from farmer.protocol.opening import End, Refuse
 from farmer.protocol.questions import Ping, Pong
-from farmer.protocol.refusals import Refusal
+from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Store
 from tests.fakes import SteppingDisk, shard_of
 from tests.node.wires import NodeCase, Peer, stored
 
 DATA = bytes(range(256)) * 10
 LARGE = bytes(4 << 20)
+STOPPING = Refused(Refusal.DRAINING, DRAINING_RETRY_MS)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -119,7 +121,7 @@ class DrainTests(DrainCase):
         self.assertTrue(peer.closed)
         self.assertTrue(self.result(drained))
 
-    def test_after_the_grace_who_is_not_done_is_cut_off(self) -> None:
+    def test_after_the_grace_who_is_not_done_is_told_so_and_closed_in_order(self) -> None:
         peer = self.greet()
         self.begin_store(peer, LARGE)
         drained = self.drain(5)
@@ -129,8 +131,37 @@ class DrainTests(DrainCase):
         self.tick(1, peer)
 
         self.assertFalse(self.result(drained))
+        self.assertEqual(Refuse(STOPPING, final=True), peer.answer())
+        self.assertTrue(peer.wire.disconnecting)
         self.assertTrue(peer.closed)
         self.assertEqual({}, self.store.uploads)
+
+    def test_who_takes_no_last_words_is_cut_off(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, LARGE)
+        peer.takes = False
+        drained = self.drain(5)
+        self.tick(6, peer)
+        self.assertNoResult(drained)
+
+        self.tick(6, peer)
+
+        self.assertFalse(self.result(drained))
+        self.assertEqual([CloseReason.DRAINED.value], self.meter.closed)
+
+    def test_who_asked_and_was_not_heard_is_told_so(self) -> None:
+        shard = self.hold(LARGE)
+        peer = self.greet()
+        peer.takes = False
+        peer.send(Retrieve(shard, 0, 70_000, False), Ping(1))
+        self.assertEqual(0, self.sessions.busy)
+        drained = self.drain(5)
+
+        peer.takes = True
+        peer.pump()
+
+        self.assertEqual(Refuse(STOPPING, final=True), peer.events[-1])
+        self.assertTrue(self.result(drained))
 
     def test_a_peer_that_does_not_close_does_not_hold_us_up(self) -> None:
         peer = self.greet()

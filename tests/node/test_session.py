@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from farmer.identity.tls import PeerCertificateError
+from farmer.model.ids import NodeId
 from farmer.node.ports import CloseReason
+from farmer.node.session import Session
 from farmer.protocol.limits import CONTROL_BYTES_MAX, IDLE_S
 from farmer.protocol.messages import encode
 from farmer.protocol.opening import End, Hello, Refuse, Welcome
@@ -84,17 +88,17 @@ class GreetingTests(NodeCase):
 
         self.assertTrue(peer.closed)
 
-    def test_a_certificate_that_names_nobody_ends_it(self) -> None:
-        peer = self.call()
-
-        def nobody() -> None:
+    def test_a_certificate_that_names_nobody_ends_it_before_a_word(self) -> None:
+        def nobody(_: object) -> NodeId:
             raise PeerCertificateError("RSA")
 
-        peer.session.renter = nobody  # type: ignore[method-assign, assignment]
-        peer.send(Hello(1, 1, "x"))
+        peer = Peer(Session(replace(self.around, identify=nobody), "192.0.2.1"), self.clock)
+        peer.pump()
 
         self.assertTrue(peer.closed)
+        self.assertEqual([], peer.events)
         self.assertEqual([CloseReason.CERTIFICATE.value], self.meter.handshakes)
+        self.assertEqual([CloseReason.CERTIFICATE.value], self.meter.closed)
 
     def test_a_bug_ends_it_with_a_word_and_is_logged(self) -> None:
         peer = self.call()
@@ -222,6 +226,21 @@ class RudeTests(NodeCase):
 
         self.assertTrue(peer.closed)
         self.assertEqual([CloseReason.SLOW.value], self.meter.closed)
+
+    def test_who_owes_the_end_too_long_is_told_true_numbers(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, DATA)
+        self.pass_s(7, peer)
+        peer.send_data(DATA + b"x")
+        self.assertEqual(Refusal.WRONG_SIZE, peer.refusal().refusal)
+        peer.send_data(bytes(1000))
+
+        self.pass_s(62, peer)
+
+        moved_bytes, waited_s = len(DATA) + 1 + 1000, 7 + 61
+        words = last_words(peer)
+        self.assertEqual(Refused(Refusal.TOO_SLOW, moved_bytes, waited_s), words.refused)
+        self.assertTrue(words.final)
 
     def test_after_the_owed_end_there_is_all_the_time_again(self) -> None:
         peer = self.greet()

@@ -155,6 +155,17 @@ class StoringTests(NodeCase):
         self.assertIsInstance(peer.answer(), Pong)
         self.assertEqual(0, self.store.reserved())
 
+    def test_a_wrong_size_gives_an_unfinished_large_store_up(self) -> None:
+        for declared_bytes in (len(LARGE) + 10, len(LARGE) - 10):
+            peer = self.greet()
+            peer.send(Store(shard_of(LARGE), declared_bytes))
+            self.assertEqual(Accept(0), peer.answer())
+            send_all(peer, LARGE)
+
+            refused = Refused(Refusal.WRONG_SIZE, declared_bytes, len(LARGE))
+            self.assertEqual(refused, peer.refusal())
+            self.assertEqual(({}, 0), (self.store.leases, self.store.reserved()))
+
     def test_a_disk_that_fills_up_refuses_in_mid_store(self) -> None:
         peer = self.greet()
         self.begin_store(peer, LARGE)

@@ -97,6 +97,7 @@ class Peer:
         self.slice_bytes = 1 << 20
         self.closed = False
         session.makeConnection(self.wire)  # type: ignore[arg-type]
+        session.handshakeCompleted()
 
     def send(self, *messages: Message) -> None:
         for message in messages:
