@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -14,6 +14,8 @@ settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile(
     "ci", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+# For planted bugs: that a test fails is enough, nobody looks for the smallest example.
+settings.register_profile("planted", deadline=None, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("ci" if IN_CI else "dev")
 
 
