@@ -6,7 +6,7 @@ import importlib
 import sys
 import time
 
-NAMES = ("group_commit", "sample_audit", "hash_tree", "reclaim", "million", "memory")
+NAMES = ("group_commit", "sample_audit", "hash_tree", "reclaim", "rebuild", "million", "memory")
 
 
 def main() -> int:

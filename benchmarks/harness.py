@@ -53,6 +53,6 @@ def memory_bytes(pid: int | str, field: str) -> int:
     raise LookupError(field)
 
 
-def reset_peak(pid: int) -> None:
+def reset_peak(pid: int | str) -> None:
     """Make VmHWM count from now."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")

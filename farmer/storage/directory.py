@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from farmer.model.ids import NodeId
+from farmer.model.status import Alert
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.files import Access, Files
 from farmer.storage.index import INDEX_NAME
@@ -42,6 +43,8 @@ class VolumeSettings:
     keep_free_bytes: int = 0
     name: str = ""
     """Short and unique; the directory's name if empty."""
+    left_shut: Alert | None = None
+    """Why it is never opened; its shards are then unavailable, not absent."""
 
     def __post_init__(self) -> None:
         if self.quota_bytes < QUOTA_BYTES_MIN:

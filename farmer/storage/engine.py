@@ -116,10 +116,12 @@ class Engine:
         self._claims.take(key)
         try:
             there = self._look_up(key)
-            if there is not None and there[1].state is not ShardState.QUARANTINED:
+            if there is not None and not there[1].is_damaged:
                 answer = self._stored_already(*there, size_bytes)
-                self._claims.give_back(key)
-                return answer
+                if answer is not None:
+                    self._claims.give_back(key)
+                    return answer
+                there = self._look_up(key)
             upload = self._begin_on(self._candidates(key, there), contract, shard, size_bytes)
         except BaseException:
             self._claims.give_back(key)
@@ -271,6 +273,9 @@ class Engine:
                 slot.volume = None
 
     def _open(self, slot: _Slot) -> None:
+        if slot.settings.left_shut is not None:
+            slot.alert = slot.settings.left_shut
+            return
         try:
             slot.volume = open_volume(slot.settings, self._around)
         except (VolumeSetupError, VolumeUnavailableError, OSError, sqlite3.Error) as error:
@@ -312,7 +317,7 @@ class Engine:
         damaged = None
         for volume in self._readable():
             row = volume.find(*key)
-            if row is not None and row.state is not ShardState.QUARANTINED:
+            if row is not None and not row.is_damaged:
                 return volume, row
             if row is not None:
                 damaged = (volume, row)
@@ -331,13 +336,18 @@ class Engine:
             raise ShardNotFoundError
         return volume.open(row)
 
-    def _stored_already(self, volume: Volume, row: Row, size_bytes: int) -> StoredShard:
+    def _stored_already(self, volume: Volume, row: Row, size_bytes: int) -> StoredShard | None:
+        """Return what is held, or None if it went, or was found damaged, at this moment."""
         if row.size_bytes != size_bytes:
             # The id binds the size: no bytes of this length can have it.
             raise WrongHashError
-        if row.state is ShardState.TRASH:
-            return volume.undelete(row.renter, row.shard).result()
-        return row.stored()
+        if row.state is ShardState.LIVE:
+            return row.stored()
+        try:
+            stored = volume.undelete(row.renter, row.shard).result()
+        except ShardNotFoundError:
+            return None
+        return stored if stored.state is ShardState.LIVE else None
 
     def _candidates(self, key: Key, damaged: tuple[Volume, Row] | None) -> list[Volume]:
         """Return the volumes to try, in order: where it already lies, then the emptiest."""
@@ -370,10 +380,11 @@ class Engine:
 
 
 def _absent(slot: _Slot) -> VolumeStatus:
+    is_offered = slot.settings.left_shut is None
     return VolumeStatus(
         name=slot.settings.label,
         path=str(slot.settings.path),
         state=VolumeState.GONE,
         reason=slot.alert.message if slot.alert else "closed",
-        quota_bytes=slot.settings.quota_bytes,
+        quota_bytes=slot.settings.quota_bytes if is_offered else 0,
     )

@@ -20,7 +20,7 @@ class Health:
     def __init__(self, label: str, clock_ms: Callable[[], int]) -> None:
         self.state = VolumeState.HEALTHY
         self.reason = ""
-        self._label = label
+        self.label = label
         self._clock_ms = clock_ms
         self._lock = Lock()
         self._errors: Counter[str] = Counter()
@@ -55,7 +55,7 @@ class Health:
         self._sync_failures += 1
         self.raise_alert(
             "VolumeSyncFailed",
-            f"The disk of {self._label} could not make data durable ({detail}). Nothing that was"
+            f"The disk of {self.label} could not make data durable ({detail}). Nothing that was"
             " acknowledged is lost; the store in question was refused.",
             "dmesg | tail",
         )
@@ -70,14 +70,14 @@ class Health:
         self.state, self.reason = VolumeState.FAILING, reason
         self.raise_alert(
             "VolumeFailing",
-            f"{self._label} is only read from now on: {reason}.",
+            f"{self.label} is only read from now on: {reason}.",
             "farmer volume list",
         )
 
     def go(self, reason: str) -> None:
         """Note that the volume is not there."""
         self.state, self.reason = VolumeState.GONE, reason
-        self.raise_alert("VolumeGone", f"{self._label}: {reason}", "farmer volume list")
+        self.raise_alert("VolumeGone", f"{self.label}: {reason}", "farmer volume list")
 
     def come_back(self) -> None:
         """Note that a gone volume is there again."""

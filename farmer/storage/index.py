@@ -47,7 +47,7 @@ CREATE TABLE usage (
 CREATE TABLE shards (
   renter INTEGER NOT NULL, shard BLOB NOT NULL, segment INTEGER, offset INTEGER, file BLOB,
   size INTEGER, contract INTEGER, stored INTEGER, sequence INTEGER, state INTEGER,
-  gone INTEGER, observed INTEGER,
+  gone INTEGER, observed INTEGER, damaged INTEGER,
   PRIMARY KEY (renter, shard)) WITHOUT ROWID;
 CREATE INDEX trash ON shards (gone) WHERE state = 1;
 CREATE TABLE segments (

@@ -202,8 +202,8 @@ def _tell(health: Health, ready: _Ready) -> None:
     if ready.rebuilt:
         health.raise_alert(
             "IndexRebuilt",
-            f"The index was made again from the records ({ready.rebuilt}); no shard was lost"
-            f" by that, {ready.recovered.records} records were read.",
+            f"{health.label}: the index was missing or damaged and was made again from the"
+            f" {ready.recovered.records} records of the volume; no shard was lost by that.",
         )
     if ready.recovered.damaged:
         places = ", ".join(ready.recovered.damaged[:3])

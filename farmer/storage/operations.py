@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Generic, TypeVar
 
+from farmer.model.contract import TRASH_MS
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import Deletion, DeletionOutcome, ShardState, StoredShard
 from farmer.storage.errors import ShardNotFoundError
@@ -15,7 +16,7 @@ from farmer.storage.log import Batch, marks_bytes
 from farmer.storage.marks import Action, Mark
 from farmer.storage.places import Place, Row
 from farmer.storage.quota import Reservation
-from farmer.storage.records import MOVED, RecordHeader
+from farmer.storage.records import DAMAGED, MOVED, RecordHeader
 from farmer.storage.transaction import Transaction
 
 R = TypeVar("R")
@@ -131,7 +132,7 @@ class Delete(Operation[Deletion]):
 
 
 class Undelete(Operation[StoredShard]):
-    """Take a shard out of the trash."""
+    """Take a shard out of the trash; a damaged one goes back into quarantine."""
 
     def __init__(self, mark: Mark) -> None:
         super().__init__(marks_bytes(1))
@@ -159,20 +160,21 @@ class Quarantine(Operation[bool]):
     """Note, for good, that a record was found damaged."""
 
     def __init__(self, mark: Mark) -> None:
-        super().__init__(marks_bytes(1))
+        super().__init__(marks_bytes(2))
         self._mark = mark
         self._done = False
 
     def apply(self, batch: Batch) -> None:
-        """Mark it, if this record is still the shard's and is live."""
+        """Mark it, if this record is still the shard's; what is in the trash stays there."""
         row = batch.transaction.find(self._mark.renter, self._mark.shard)
-        if row is None or row.sequence != self._mark.sequence or row.state is not ShardState.LIVE:
+        if row is None or row.sequence != self._mark.sequence or row.is_damaged:
             return
-        batch.mark(self._mark)
+        for mark in state_marks(replace(row, is_damaged=True)):
+            batch.mark(mark)
         self._done = True
 
     def result(self, released: frozenset[int]) -> bool:
-        """Say whether it was live before."""
+        """Say whether that was news."""
         del released
         return self._done
 
@@ -220,7 +222,7 @@ class Move(Operation[bool]):
             self._header,
             segment=batch.tail.uuid,
             sequence=batch.sequencer.take(),
-            flags=self._header.flags | MOVED,
+            flags=MOVED | (DAMAGED if row.is_damaged else 0),
             state=row.state,
             gone_at_ms=row.gone_at_ms,
             observed_ms=row.observed_ms,
@@ -240,7 +242,8 @@ class Restate(Operation[int]):
     checkpoints = True
 
     def __init__(self, choose: Callable[[Transaction], Sequence[Mark]], count_max: int) -> None:
-        super().__init__(marks_bytes(count_max))
+        """*count_max* shards are spoken of at most, each by two marks at most."""
+        super().__init__(marks_bytes(2 * count_max))
         self.rows = count_max
         self._choose = choose
         self._count = 0
@@ -285,7 +288,18 @@ def row_of(header: RecordHeader, place: Place) -> Row:
         state=header.state,
         gone_at_ms=header.gone_at_ms,
         observed_ms=header.observed_ms,
+        is_damaged=bool(header.flags & DAMAGED) or header.state is ShardState.QUARANTINED,
     )
+
+
+def state_marks(row: Row) -> list[Mark]:
+    """Return the marks that together say what this row is, whatever earlier ones said."""
+    marks = [mark_of(row, Action.QUARANTINE, 0, 0)] if row.is_damaged else []
+    if row.state is ShardState.TRASH:
+        marks.append(mark_of(row, Action.TRASH, row.gone_at_ms - TRASH_MS, row.observed_ms))
+    elif not marks:
+        marks.append(mark_of(row, Action.UNDELETE, 0, 0))
+    return marks
 
 
 def mark_of(row: Row, action: Action, at_ms: int, observed_ms: int) -> Mark:

@@ -32,6 +32,8 @@ class Row:
     state: ShardState = ShardState.LIVE
     gone_at_ms: int = 0
     observed_ms: int = 0
+    is_damaged: bool = False
+    """Always so in quarantine, and kept in the trash: out of it there is no other way back."""
 
     @property
     def charge_bytes(self) -> int:
@@ -42,7 +44,7 @@ class Row:
     def of(cls, columns: tuple[Any, ...]) -> Row:
         """Make a row of the index's columns, in the order of `farmer.storage.index.ROW`."""
         renter, shard, segment, offset, file, size, contract, stored, *rest = columns
-        sequence, state, gone, observed = rest
+        sequence, state, gone, observed, damaged = rest
         return cls(
             renter=NodeId(renter),
             shard=ShardId(shard),
@@ -54,6 +56,7 @@ class Row:
             state=ShardState(state),
             gone_at_ms=gone,
             observed_ms=observed,
+            is_damaged=bool(damaged),
         )
 
     def stored(self) -> StoredShard:

@@ -89,7 +89,10 @@ class Changes:
 
     def of(self, renter: NodeId) -> Tally:
         """Return the change of one renter, to be added to."""
-        return self.renters.setdefault(renter, Tally())
+        tally = self.renters.get(renter)
+        if tally is None:
+            tally = self.renters[renter] = Tally()
+        return tally
 
 
 @dataclass(slots=True)

@@ -21,13 +21,12 @@ from itertools import groupby
 from threading import Lock
 from typing import Final
 
-from farmer.model.contract import TRASH_MS
 from farmer.model.ids import NodeId, ShardId
-from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
+from farmer.model.shard import RECORD_HEADER_BYTES
 from farmer.storage.files import Access
 from farmer.storage.handles import Handles
 from farmer.storage.marks import MARK_BYTES, Action, Mark, decode_marks
-from farmer.storage.operations import Move, Restate, Upkeep, mark_of, new_mark
+from farmer.storage.operations import Move, Restate, Upkeep, new_mark, state_marks
 from farmer.storage.places import Doomed, Place, Row, Segment
 from farmer.storage.records import (
     SEGMENT_HEADER_BYTES,
@@ -252,7 +251,7 @@ class Reclaimer:
         header = found.header
         start = found.offset + RECORD_HEADER_BYTES
         length = tree_offset(header.payload_bytes) - RECORD_HEADER_BYTES + header.trailer_bytes
-        data = source.files.pread(source.fd, length, start)
+        data = source.read(start, length)
         return self._writer.submit(Move(row, header, [data])), row.charge_bytes
 
     def _enter(self, work: Callable[[Transaction], None]) -> None:
@@ -269,22 +268,13 @@ def _drop_marks(records: Sequence[Doomed], transaction: Transaction) -> None:
         transaction.drop_marks(record)
 
 
-def _state_mark(row: Row) -> Mark:
-    """Return the mark that says what this row is."""
-    if row.state is ShardState.TRASH:
-        return mark_of(row, Action.TRASH, row.gone_at_ms - TRASH_MS, row.observed_ms)
-    if row.state is ShardState.QUARANTINED:
-        return mark_of(row, Action.QUARANTINE, 0, 0)
-    return mark_of(row, Action.UNDELETE, 0, 0)
-
-
 def _needed(mentioned: dict[tuple[NodeId, ShardId], int], transaction: Transaction) -> list[Mark]:
     """Return what must still be said of these shards, at this very moment."""
     needed = []
     for (renter, shard), sequence in mentioned.items():
         row = transaction.find(renter, shard)
         if row is not None and row.sequence <= sequence:
-            needed.append(_state_mark(row))
+            needed += state_marks(row)
         elif row is None and transaction.has_doomed(renter, shard):
             needed.append(new_mark(renter, shard, Action.GONE, 0, 0, sequence))
     return needed

@@ -9,7 +9,7 @@ hole can give back exactly what a record takes.
                 8   2  version, 1                       } never move
                10   1  kind: 1 shard, 2 marks, 3 staging
                11   1  state of the shard when the record was written
-               12   4  flags: bit 0, copied here by a compaction
+               12   4  flags: bit 0, copied here by a compaction; bit 1, found damaged before
                16  16  segment uuid: whose record this is, so that a stale one is not mistaken
                32   8  sequence: rises with every record of the volume
                40   8  payload length n, bytes
@@ -78,6 +78,8 @@ SEGMENT_HEADER_BYTES: Final = RECORD_ALIGNMENT_BYTES
 UUID_BYTES: Final = 16
 MOVED: Final = 1
 """Flag of a record that a compaction copied."""
+DAMAGED: Final = 2
+"""Flag of a copy whose bytes were known to be damaged when they were copied."""
 
 _RECORD: Final = struct.Struct(">8sHBBI16sQQII32s32s16sQQQQQQ")
 _SEGMENT: Final = struct.Struct(">8sH6x16s16sQQQQ")
@@ -96,6 +98,11 @@ class Kind(IntEnum):
     SHARD = 1
     MARKS = 2
     STAGING = 3
+
+
+_KINDS: Final = {int(kind): kind for kind in Kind}
+_STATES: Final = {int(state): state for state in ShardState}
+# A look-up in a dict: Enum's own takes longer than all the rest of a header.
 
 
 class DamagedError(Exception):
@@ -173,7 +180,7 @@ def decode_record(raw: bytes, segment: bytes, where: str) -> RecordHeader:
         raise DamagedError("a record of another segment")
     try:
         return RecordHeader(
-            kind=Kind(kind),
+            kind=_KINDS[kind],
             segment=uuid,
             sequence=sequence,
             payload_bytes=payload,
@@ -182,7 +189,7 @@ def decode_record(raw: bytes, segment: bytes, where: str) -> RecordHeader:
             renter=NodeId(renter),
             shard=ShardId(shard),
             contract=ContractId(contract),
-            state=ShardState(state),
+            state=_STATES[state],
             flags=flags,
             stored_at_ms=stored_at,
             gone_at_ms=gone_at,
@@ -191,8 +198,8 @@ def decode_record(raw: bytes, segment: bytes, where: str) -> RecordHeader:
             active_at_ms=active_at,
             until_ms=until,
         )
-    except ValueError as error:
-        raise DamagedError(str(error)) from error
+    except KeyError as error:
+        raise DamagedError(f"no such kind or state: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,9 @@ from farmer.model.shard import RECORD_HEADER_BYTES
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files
 from farmer.storage.index import Index, IndexDamagedError
-from farmer.storage.marks import decode_marks
+from farmer.storage.marks import MARK_BYTES, Action, decode_marks
 from farmer.storage.operations import row_of
-from farmer.storage.places import Place, Position
+from farmer.storage.places import Place, Position, Row
 from farmer.storage.records import (
     SEGMENT_HEADER_BYTES,
     UUID_BYTES,
@@ -33,7 +33,12 @@ from farmer.storage.records import (
 from farmer.storage.scan import Damaged, Found, Hole, Source, scan
 from farmer.storage.transaction import Transaction
 
-_RECORDS_PER_TRANSACTION: Final = 512
+_PARTS_PER_TRANSACTION: Final = 512
+
+_ENTRIES_PER_TRANSACTION: Final = 16 * 1024
+"""Shards and marks.  The ids come in no order, so each entry of a small group changes a page
+of the index of its own; those of a large one share them.  16 MiB of memory, and 64 MiB of
+write-ahead log: within what the allowance keeps for a compaction, which does not run now."""
 
 Progress = Callable[[int, int], None]
 """Told the number of the segment that is read, and of the last one."""
@@ -68,8 +73,12 @@ class Recovery:
         self._volume = volume
         self._index = index
         self._pending: list[Found] = []
+        self._entries = 0
+        """Shards and marks in the pending records."""
         self._holes = 0
         """Bytes given back between the pending records."""
+        self._unsound: dict[int, Row] = {}
+        """By sequence: records whose headers are sound but whose shards are not."""
 
     def replay(self) -> Recovered:
         """
@@ -105,8 +114,8 @@ class Recovery:
     def adopt(self, parts: Sequence[Part], *, staged: bool) -> int:
         """Enter stored large shards that the index does not know; return the last sequence."""
         last = 0
-        for start in range(0, len(parts), _RECORDS_PER_TRANSACTION):
-            some = parts[start : start + _RECORDS_PER_TRANSACTION]
+        for start in range(0, len(parts), _PARTS_PER_TRANSACTION):
+            some = parts[start : start + _PARTS_PER_TRANSACTION]
             with self._index.transaction() as transaction:
                 for part in some:
                     header = part.header
@@ -189,8 +198,11 @@ class Recovery:
             self._open_segment(header)
             for one in scan(source, offset, min(size, limit or size), verify=verify):
                 match one:
-                    case Damaged():
-                        doubtful.append(f"{path.name} at {one.offset}")
+                    case Damaged(at, damaged):
+                        doubtful.append(f"{path.name} at {at}")
+                        if damaged is not None and damaged.kind is Kind.SHARD:
+                            row = row_of(damaged, Place(header.number, at))
+                            self._unsound[row.sequence] = row
                     case Hole():
                         holes += one.length
                     case Found():
@@ -199,7 +211,8 @@ class Recovery:
                         self._holes += holes
                         doubtful, holes, end = [], 0, one.end
                         self._pending.append(one)
-                if len(self._pending) >= _RECORDS_PER_TRANSACTION:
+                        self._entries += 1 + len(one.payload) // MARK_BYTES
+                if self._entries >= _ENTRIES_PER_TRANSACTION:
                     self._settle(header, end)
         finally:
             self._files.close(fd)
@@ -215,18 +228,38 @@ class Recovery:
             transaction.open_segment(header.number, header.segment)
 
     def _settle(self, header: SegmentHeader, end: int) -> None:
-        """Commit what has gathered."""
+        """
+        Commit what has gathered.
+
+        Shards first: a mark speaks of sequences below its own only, so that it comes after
+        whatever it means, and means nothing that comes after it.
+        """
         with self._index.transaction() as transaction:
+            transaction.put_all(
+                row_of(found.header, Place(header.number, found.offset))
+                for found in self._pending
+                if found.header.kind is Kind.SHARD
+            )
             for found in self._pending:
-                _apply(transaction, header.number, found)
+                if found.header.kind is Kind.MARKS:
+                    self._apply(transaction, header.number, found)
             transaction.grow_segment(header.number, end, self._holes)
             last = max((found.header.sequence for found in self._pending), default=0)
             transaction.set_position(
                 Position(header.number, end, max(last + 1, header.first_sequence))
             )
         self._pending.clear()
-        self._holes = 0
+        self._entries = self._holes = 0
         self._index.checkpoint_if_long()
+
+    def _apply(self, transaction: Transaction, number: int, found: Found) -> None:
+        place = Place(number, found.offset)
+        transaction.add_marks(found.header.sequence, place, found.header.record_bytes)
+        for mark in decode_marks(found.payload):
+            if mark.action is Action.QUARANTINE and mark.sequence in self._unsound:
+                # Known to be damaged, and still the renter's: no loss that is news.
+                transaction.put(self._unsound.pop(mark.sequence))
+            transaction.apply(mark)
 
     def _cut(self, number: int, end: int) -> None:
         fd = self._files.open(self._paths.segment(number), Access.WRITE)
@@ -291,16 +324,6 @@ def read_part(files: Files, path: Path) -> Part | None:
     finally:
         files.close(fd)
     return Part(header, path) if whole and header.kind is not Kind.MARKS else None
-
-
-def _apply(transaction: Transaction, number: int, found: Found) -> None:
-    place = Place(number, found.offset)
-    if found.header.kind is Kind.SHARD:
-        transaction.put(row_of(found.header, place))
-        return
-    transaction.add_marks(found.header.sequence, place, found.header.record_bytes)
-    for mark in decode_marks(found.payload):
-        transaction.apply(mark)
 
 
 def _consecutive(files: Files, paths: Paths, first: int) -> Iterator[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from zlib import crc32
 
@@ -15,6 +15,7 @@ from farmer.model.shard import (
 )
 from farmer.storage.files import Files
 from farmer.storage.records import (
+    DAMAGED,
     RECORD_MAGIC,
     DamagedError,
     Kind,
@@ -22,10 +23,12 @@ from farmer.storage.records import (
     checksum_at,
     checksums_offset,
     decode_record,
+    trailer_length,
     tree_offset,
 )
 
-_WINDOW_BYTES: Final = 1024 * 1024
+_READ_AHEAD_BYTES: Final = 128 * 1024
+"""Read at once: many small records, and no more than Linux reads ahead for one large one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Damaged:
     """Some bytes, not all zero, that are no sound record."""
 
     offset: int
+    header: RecordHeader | None
+    """Where that much of it is sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +62,29 @@ class Hole:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Source:
-    """An open file and the segment that it should be."""
+    """An open file and the segment that it should be.  For one thread."""
 
     files: Files
     fd: int
     uuid: bytes
     where: str
     """The file's name, for messages."""
+    _ahead: bytes = field(default=b"", init=False)
+    _ahead_at: int = field(default=0, init=False)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return these bytes, fewer only at the end of the file; best asked in order."""
+        at = offset - self._ahead_at
+        if at < 0 or at + length > len(self._ahead):
+            self._ahead = self.files.pread(self.fd, max(length, _READ_AHEAD_BYTES), offset)
+            self._ahead_at, at = offset, 0
+        return self._ahead[at : at + length]
 
     def header(self, offset: int) -> RecordHeader:
         """Return the header of the record at an offset; raises as `decode_record`."""
-        raw = self.files.pread(self.fd, RECORD_HEADER_BYTES, offset)
-        return decode_record(raw, self.uuid, self.where)
+        return decode_record(self.read(offset, RECORD_HEADER_BYTES), self.uuid, self.where)
 
 
 def scan(
@@ -84,12 +98,14 @@ def scan(
     """
     at: int | None = start
     while at is not None and at + RECORD_HEADER_BYTES <= end:
+        header = None
         try:
-            found = _record(source, at, end, verify=verify)
+            header = source.header(at)
+            found = _record(source, at, header, end, verify=verify)
         except DamagedError:
             following = _next_header(source, at + RECORD_ALIGNMENT_BYTES, end)
             if any(source.files.pread(source.fd, RECORD_HEADER_BYTES, at)):
-                yield Damaged(at)
+                yield Damaged(at, header)
             else:
                 yield Hole((end if following is None else following) - at)
             at = following
@@ -98,55 +114,51 @@ def scan(
             at = found.end
 
 
-def _record(source: Source, at: int, end: int, *, verify: bool) -> Found:
-    header = source.header(at)
+def _record(source: Source, at: int, header: RecordHeader, end: int, *, verify: bool) -> Found:
     if at + header.record_bytes > end:
         raise DamagedError("cut off")
     if header.kind is Kind.MARKS:
         return Found(at, header, read_marks(source, at, header))
     if header.kind is not Kind.SHARD:
         raise DamagedError("not a kind for the log")
-    if verify:
-        verify_shard(source, at, header)
+    if verify and not header.flags & DAMAGED:
+        _verify_shard(source, at, header)
     return Found(at, header)
 
 
 def read_marks(source: Source, at: int, header: RecordHeader) -> bytes:
     """Return the payload of a marks record; raises `DamagedError`."""
-    payload = source.files.pread(source.fd, header.payload_bytes, at + RECORD_HEADER_BYTES)
-    trailer = source.files.pread(
-        source.fd, header.trailer_bytes, at + tree_offset(header.payload_bytes)
-    )
+    payload = source.read(at + RECORD_HEADER_BYTES, header.payload_bytes)
+    trailer = source.read(at + tree_offset(header.payload_bytes), header.trailer_bytes)
     if crc32(trailer) != header.trailer_crc or crc32(payload).to_bytes(4, "big") != trailer:
         raise DamagedError("damaged marks")
     return payload
 
 
-def verify_shard(source: Source, at: int, header: RecordHeader) -> None:
+def _verify_shard(source: Source, at: int, header: RecordHeader) -> None:
     """Read a whole shard and compare all checksums; raises `DamagedError`."""
     size = header.payload_bytes
-    trailer = source.files.pread(source.fd, header.trailer_bytes, at + tree_offset(size))
-    if crc32(trailer) != header.trailer_crc:
+    body = source.read(at + RECORD_HEADER_BYTES, size + header.trailer_bytes)
+    trailer = body[size:]
+    if len(trailer) != trailer_length(size) or crc32(trailer) != header.trailer_crc:
         raise DamagedError("a damaged trailer")
     checksums = trailer[checksums_offset(size) - tree_offset(size) :]
+    payload = memoryview(body)[:size]
     for block in range(block_count(size)):
-        offset = block * BLOCK_BYTES
-        data = source.files.pread(
-            source.fd, min(BLOCK_BYTES, size - offset), at + RECORD_HEADER_BYTES + offset
-        )
+        data = payload[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
         if crc32(data) != checksum_at(checksums, block):
             raise DamagedError("a damaged block")
 
 
 def _next_header(source: Source, start: int, end: int) -> int | None:
     """Return the offset of the next sound header, or None."""
-    for window_start in range(start, end, _WINDOW_BYTES):
-        window = source.files.pread(source.fd, _WINDOW_BYTES, window_start)
-        for at in range(0, len(window), RECORD_ALIGNMENT_BYTES):
-            if window.startswith(RECORD_MAGIC, at):
-                try:
-                    decode_record(window[at : at + RECORD_HEADER_BYTES], source.uuid, source.where)
-                except DamagedError:
-                    continue
-                return window_start + at
+    for at in range(start, end, RECORD_ALIGNMENT_BYTES):
+        raw = source.read(at, RECORD_HEADER_BYTES)
+        if not raw.startswith(RECORD_MAGIC):
+            continue
+        try:
+            decode_record(raw, source.uuid, source.where)
+        except DamagedError:
+            continue
+        return at
     return None

@@ -8,6 +8,8 @@ rebuild from nothing; so what they do with a record depends on sequences alone.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, Literal
 
 from farmer.model.contract import TRASH_MS
@@ -19,10 +21,12 @@ from farmer.storage.quota import SMALL_BYTES_MAX, Changes, Tally
 
 ROW: Final = (
     "SELECT r.renter, s.shard, s.segment, s.offset, s.file, s.size, c.contract, s.stored,"
-    " s.sequence, s.state, s.gone, s.observed FROM shards s"
+    " s.sequence, s.state, s.gone, s.observed, s.damaged FROM shards s"
     " JOIN renters r ON r.id = s.renter JOIN contracts c ON c.id = s.contract"
 )
 """The columns of `Row.of`."""
+
+_INSERT: Final = "INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 _REFS: Final = {
@@ -68,23 +72,24 @@ class Transaction:
             self._remove(there)
             self._doom(there)
         self._count(row, 1)
-        self._sql.execute(
-            "INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self._ref("renter", row.renter.raw),
-                row.shard.raw,
-                row.place.segment,
-                row.place.offset,
-                row.place.file or None,
-                row.size_bytes,
-                self._ref("contract", row.contract.raw),
-                row.stored_at_ms,
-                row.sequence,
-                row.state,
-                row.gone_at_ms,
-                row.observed_ms,
-            ),
-        )
+        self._sql.execute(_INSERT, self._columns(row))
+
+    def put_all(self, rows: Iterable[Row]) -> None:
+        """Enter many records as `put` does, those that are new in the order of the pages."""
+        fresh: dict[tuple[int, bytes], Row] = {}
+        others: list[Row] = []
+        for row in rows:
+            key = (self._ref("renter", row.renter.raw), row.shard.raw)
+            if fresh.setdefault(key, row) is not row:
+                others.append(row)
+        keys = sorted(fresh)
+        others += [fresh.pop(key) for key in keys if self._has(*key)]
+        new = [fresh[key] for key in keys if key in fresh]
+        self._sql.executemany(_INSERT, map(self._columns, new))
+        for row in new:
+            self._count(row, 1)
+        for row in others:
+            self.put(row)
 
     def apply(self, mark: Mark) -> None:
         """Do to a shard what a mark says, unless a later record of it was written."""
@@ -96,14 +101,19 @@ class Transaction:
             self._delete(row)
             self._doom(row)
             return
-        state, gone_at_ms, observed_ms = _consequence(mark)
+        after = _consequence(row, mark)
         self._sql.execute(
-            "UPDATE shards SET state = ?, gone = ?, observed = ?"
+            "UPDATE shards SET state = ?, gone = ?, observed = ?, damaged = ?"
             " WHERE renter = (SELECT id FROM renters WHERE renter = ?) AND shard = ?",
-            (state, gone_at_ms, observed_ms, row.renter.raw, row.shard.raw),
+            (
+                after.state,
+                after.gone_at_ms,
+                after.observed_ms,
+                after.is_damaged,
+                row.renter.raw,
+                row.shard.raw,
+            ),
         )
-        after = self.find(mark.renter, mark.shard)
-        assert after is not None
         self._count(after, 1)
 
     def open_segment(self, number: int, uuid: bytes) -> None:
@@ -207,6 +217,29 @@ class Transaction:
         )
         self._sql.execute("DELETE FROM usage WHERE renter = ? AND shards = 0", (ref,))
 
+    def _has(self, renter: int, shard: bytes) -> bool:
+        found = self._sql.execute(
+            "SELECT 1 FROM shards WHERE renter = ? AND shard = ?", (renter, shard)
+        )
+        return found.fetchone() is not None
+
+    def _columns(self, row: Row) -> tuple[object, ...]:
+        return (
+            self._ref("renter", row.renter.raw),
+            row.shard.raw,
+            row.place.segment,
+            row.place.offset,
+            row.place.file or None,
+            row.size_bytes,
+            self._ref("contract", row.contract.raw),
+            row.stored_at_ms,
+            row.sequence,
+            row.state,
+            row.gone_at_ms,
+            row.observed_ms,
+            row.is_damaged,
+        )
+
     def _remove(self, row: Row) -> None:
         self._count(row, -1)
         self._delete(row)
@@ -238,16 +271,17 @@ class Transaction:
 
     def _count(self, row: Row, sign: int) -> None:
         """Enter (1) or take out (-1) a row in totals and segment."""
-        in_trash = row.state is ShardState.TRASH
         charge = sign * row.charge_bytes
-        change = Tally(
-            live_bytes=0 if in_trash else charge,
-            trash_bytes=charge if in_trash else 0,
-            shards=sign,
-            files=sign if row.size_bytes > SMALL_BYTES_MAX else 0,
-            quarantined=sign if row.state is ShardState.QUARANTINED else 0,
-        )
-        self.changes.of(row.renter).add(change)
+        change = self.changes.of(row.renter)
+        change.shards += sign
+        if row.state is ShardState.TRASH:
+            change.trash_bytes += charge
+        else:
+            change.live_bytes += charge
+        if row.state is ShardState.QUARANTINED:
+            change.quarantined += sign
+        if row.size_bytes > SMALL_BYTES_MAX:
+            change.files += sign
         if row.place.segment:
             self._segment(row.place.segment).live_bytes += charge
 
@@ -276,10 +310,13 @@ class Transaction:
         return ref
 
 
-def _consequence(mark: Mark) -> tuple[ShardState, int, int]:
-    """Return state, end of the trash and its observed beginning after a mark."""
+def _consequence(row: Row, mark: Mark) -> Row:
+    """Return the row after a mark; nothing but other bytes mends a damaged record."""
     if mark.action is Action.TRASH:
-        return ShardState.TRASH, mark.at_ms + TRASH_MS, mark.observed_ms
-    if mark.action is Action.QUARANTINE:
-        return ShardState.QUARANTINED, 0, 0
-    return ShardState.LIVE, 0, 0
+        gone_at_ms = mark.at_ms + TRASH_MS
+        return replace(
+            row, state=ShardState.TRASH, gone_at_ms=gone_at_ms, observed_ms=mark.observed_ms
+        )
+    is_damaged = row.is_damaged or mark.action is Action.QUARANTINE
+    state = ShardState.QUARANTINED if is_damaged else ShardState.LIVE
+    return replace(row, state=state, gone_at_ms=0, observed_ms=0, is_damaged=is_damaged)

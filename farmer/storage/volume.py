@@ -273,12 +273,6 @@ class Volume:
             raise
 
     def _quarantine(self, row: Row) -> None:
-        self.ground.health.raise_alert(
-            "ShardsQuarantined",
-            f"{self.settings.label}: damaged shards were found, the last one {row.shard.short}...;"
-            " they are not served any more. The disk may be failing.",
-            "farmer volume list",
-        )
         mark = mark_of(row, Action.QUARANTINE, self.ground.facts.clock_ms(), 0)
         try:
             self.writer.submit(Quarantine(mark)).result()
