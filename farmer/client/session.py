@@ -40,7 +40,7 @@ class Session:
             ConnectionLostError, FarmerBrokeProtocolError.
 
         """
-        hello = Hello(VERSION_MIN, VERSION_MAX, f"renter {VERSION}")
+        hello = Hello(VERSION_MIN, VERSION_MAX, f"renter/{VERSION}")
         welcome = await self.ask(hello, Welcome, Patience(HANDSHAKE_S))
         if not VERSION_MIN <= welcome.version <= VERSION_MAX:
             raise self.broke(f"version {welcome.version} was not offered")

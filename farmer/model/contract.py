@@ -32,8 +32,9 @@ class Price:
     """Per TB (10^12 bytes) retrieved."""
 
     def __post_init__(self) -> None:
-        if len(self.currency.encode()) > CURRENCY_BYTES_MAX or not self.currency.isprintable():
-            raise ValueError(f"a currency is at most {CURRENCY_BYTES_MAX} printable UTF-8 bytes")
+        plain = self.currency.isascii() and self.currency.isprintable()
+        if len(self.currency) > CURRENCY_BYTES_MAX or not plain:
+            raise ValueError(f"a currency is printable ASCII, at most {CURRENCY_BYTES_MAX} bytes")
         if not (0 <= self.stored_micros < 1 << 63 and 0 <= self.served_micros < 1 << 63):
             raise ValueError("a price is not negative and fits 63 bits")
 

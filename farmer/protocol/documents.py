@@ -7,7 +7,7 @@ domain + body; `farmer.identity.signing` makes and checks it.
     Price       0   8  stored, millionths of a currency unit per TB and 30 days
                 8   8  served, millionths of a currency unit per TB
                16   1  n, length of the currency (at most 16)
-               17   n  currency, UTF-8
+               17   n  currency, ASCII
 
     Invite      0   1  version, 1
                 1  16  serial
@@ -70,7 +70,7 @@ def price_bytes(price: Price) -> bytes:
 def read_price(reader: Reader) -> Price:
     """Decode a price; raises `LayoutError`."""
     stored, served, currency = reader.u64(), reader.u64(), reader.text()
-    if len(currency.encode()) > CURRENCY_BYTES_MAX:
+    if len(currency) > CURRENCY_BYTES_MAX:
         raise LayoutError(f"a currency has at most {CURRENCY_BYTES_MAX} bytes")
     return Price(currency=currency, stored_micros=stored, served_micros=served)
 

@@ -61,17 +61,15 @@ class Reader:
         return bool(value)
 
     def text(self) -> str:
-        """Return a length byte's worth of printable UTF-8, at most 64 bytes."""
+        """Return a length byte's worth of printable ASCII, at most 64 bytes."""
         size = self.u8()
         if size > TEXT_BYTES_MAX:
             raise LayoutError(f"a text has at most {TEXT_BYTES_MAX} bytes, not {size}")
-        try:
-            text = self.raw(size).decode()
-        except UnicodeDecodeError as error:
-            raise LayoutError("a text is not UTF-8") from error
-        if not text.isprintable():
-            raise LayoutError("a text has control characters")
-        return text
+        raw = self.raw(size)
+        # What counts as printable beyond ASCII differs between releases of Unicode.
+        if not all(0x20 <= byte <= 0x7E for byte in raw):
+            raise LayoutError("a text is printable ASCII, 0x20 to 0x7e")
+        return raw.decode("ascii")
 
     def rest(self) -> bytes:
         """Return all that is left."""
@@ -105,9 +103,9 @@ def u64(value: int) -> bytes:
 
 
 def text(value: str) -> bytes:
-    """Return a length byte and UTF-8."""
-    raw = value.encode()
-    assert len(raw) <= TEXT_BYTES_MAX, value
+    """Return a length byte and printable ASCII."""
+    raw = value.encode("ascii")
+    assert len(raw) <= TEXT_BYTES_MAX and value.isprintable(), value
     return u8(len(raw)) + raw
 
 

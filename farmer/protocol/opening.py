@@ -20,7 +20,7 @@ class Hello:
     0  4  "FARM"
     4  2  lowest protocol version spoken
     6  2  highest protocol version spoken
-    8  -  software and its version, text (length byte + UTF-8, at most 64)
+    8  -  software and its version, text (length byte + ASCII, at most 64)
     """
 
     TYPE: ClassVar = Type.HELLO

@@ -293,7 +293,7 @@ class Pong:
 
     0   8  the number of the PING
     8   8  farmer's clock, Unix ms
-    16  8  space free to rent, bytes
+    16  8  free to rent, charged bytes over all volumes; not what a contract has left
     24  -  Price for new contracts (documents.py)
     -   -  software and its version, text
     """

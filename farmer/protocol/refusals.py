@@ -18,26 +18,26 @@ class Refusal(IntEnum):
     UNKNOWN_MESSAGE = 3  # message type, -
     OUT_OF_ORDER = 4  # message type, -
     FRAME_TOO_LARGE = 5  # declared, allowed bytes
-    TOO_SLOW = 6  # bytes moved, seconds taken
+    TOO_SLOW = 6  # bytes moved, seconds that the farmer waited
     NO_CONTRACT = 10  # -, -
     CONTRACT_ENDED = 11  # ended at (Unix ms), readable until (Unix ms)
     INVITE_INVALID = 12  # -, -
     INVITE_EXPIRED = 13  # expired at (Unix ms), farmer's clock (Unix ms)
     INVITE_SPENT = 14  # -, -
-    NO_SPACE = 20  # wanted, available bytes on the farmer's volumes
-    CONTRACT_FULL = 21  # wanted, available bytes in the contract
+    NO_SPACE = 20  # wanted, available charged bytes on the volume with most room
+    CONTRACT_FULL = 21  # wanted, available charged bytes in the contract
     SHARD_TOO_LARGE = 22  # declared, allowed bytes
     TOO_MANY = 23  # have, allowed (uploads under way, or shards of one contract)
     BUSY = 24  # retry after (ms), -
     WRONG_HASH = 25  # -, -
     WRONG_SIZE = 26  # declared, received bytes
     NOT_FOUND = 30  # -, -
-    CORRUPT = 31  # offset, length of the first damaged block
-    BAD_RANGE = 32  # end of the range asked for, shard size
+    CORRUPT = 31  # offset, length of the first damaged block; in quarantine: 0, shard size
+    BAD_RANGE = 32  # offset + length asked for (to the end: offset), shard size
     AUDIT_BUDGET = 33  # retry after (ms), bytes left
     DRAINING = 40  # retry after (ms), -
     UNAVAILABLE = 41  # retry after (ms), -
-    TOO_MANY_SESSIONS = 42  # have, allowed
+    TOO_MANY_SESSIONS = 42  # have, allowed; reserved, never sent
     INTERNAL = 50  # -, -
 
 

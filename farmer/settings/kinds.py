@@ -90,8 +90,8 @@ def _name(text: str) -> str:
 
 
 def _currency(text: str) -> str:
-    if len(text.encode()) > CURRENCY_BYTES_MAX or not text.isprintable():
-        raise ValueError(f"a currency has at most {CURRENCY_BYTES_MAX} printable bytes, like EUR")
+    if len(text) > CURRENCY_BYTES_MAX or not (text.isascii() and text.isprintable()):
+        raise ValueError(f"a currency has at most {CURRENCY_BYTES_MAX} ASCII characters: EUR")
     return text
 
 

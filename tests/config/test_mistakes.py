@@ -65,6 +65,7 @@ MISTAKES = [
     ("the same port twice", V + "listen: {shards: '[::]:4647'}", "want the same port"),
     ("a price without currency", V + "price:\n  stored: 2", 'f:3:11: "price.stored" needs'),
     ("a negative price", V + "price: {stored: -1, currency: EUR}", "not an amount"),
+    ("a currency in signs", V + "price: {currency: \u20ac}", "ASCII characters: EUR"),
     ("a long currency", V + "price: {currency: ABCDEFGHIJKLMNOPQ}", "at most 16"),
     ("overcommit below 1", V + "contracts: {overcommit: 0.5}", "between 1.0 and 100"),
     ("an unknown level", V + "log: {level: chatty}", "'chatty' is none of debug, info"),

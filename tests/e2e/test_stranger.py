@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.e2e.daemon import Daemon
 from tests.protocol import stranger as s
-from tests.vectors import make
+from tests.vectors import cast
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def at(link: str, key: Ed25519PrivateKey) -> Iterator[s.Stranger]:
 
 def test_a_stranger_stores_proves_and_retrieves_also_after_a_restart(daemon: Daemon) -> None:
     key, link = Ed25519PrivateKey.generate(), daemon.invite()
-    shards = {size: make.shard_bytes(size) for size in (*make.SIZES, 3_000_001)}
+    shards = {size: cast.shard_bytes(size) for size in (*cast.SIZES, 3_000_001)}
     with at(link, key) as talk:
         talk.redeem(s.parse_link(link)[2])
         receipts = {size: talk.store(data) for size, data in shards.items()}

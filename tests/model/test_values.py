@@ -98,6 +98,7 @@ def test_a_renewal_never_shortens_or_shrinks(
     [
         ({"currency": "x" * 17}, "at most 16"),
         ({"currency": "a\nb"}, "printable"),
+        ({"currency": "\u20ac"}, "ASCII"),
         ({"stored_micros": -1}, "not negative"),
         ({"served_micros": 1 << 63}, "63 bits"),
     ],

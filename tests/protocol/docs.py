@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,23 +26,23 @@ ADVICE: dict[Refusal, str] = {
     Refusal.TOO_SLOW: "Connect again; a large store goes on where it was.",
     Refusal.NO_CONTRACT: "Redeem an invite first.",
     Refusal.CONTRACT_ENDED: "Nothing more can be stored; fetch the shards before the second time.",
-    Refusal.INVITE_INVALID: "Not an invite of this farmer, or withdrawn: ask for another.",
+    Refusal.INVITE_INVALID: "No invite at all, of another farmer, or withdrawn: ask for another.",
     Refusal.INVITE_EXPIRED: "Ask for another; compare clocks if it looks fresh.",
     Refusal.INVITE_SPENT: "Another renter has redeemed it: ask for another.",
     Refusal.NO_SPACE: "Store elsewhere, or less.",
     Refusal.CONTRACT_FULL: "Delete something, or redeem a larger invite.",
     Refusal.SHARD_TOO_LARGE: "Cut into smaller shards; WELCOME says the limit.",
-    Refusal.TOO_MANY: "Finish or abandon stores under way; then retry.",
+    Refusal.TOO_MANY: "Finish stores under way or give them up (see Store); then retry.",
     Refusal.BUSY: "Wait that long, then retry: another session stores the same shard.",
     Refusal.WRONG_HASH: "Not the bytes that the id names; nothing was kept. Check your hash tree.",
     Refusal.WRONG_SIZE: "Send exactly the declared bytes; nothing was kept.",
-    Refusal.NOT_FOUND: "You hold no such shard here; somebody else's looks just the same.",
-    Refusal.CORRUPT: "The farmer's disk damaged it: count it as lost, store it anew.",
+    Refusal.NOT_FOUND: "No such shard of yours; or it is in the trash, where nobody reads it.",
+    Refusal.CORRUPT: "The farmer's disk damaged it: count it as lost; STORE takes it anew.",
     Refusal.BAD_RANGE: "Ask within the shard.",
     Refusal.AUDIT_BUDGET: "Wait that long; neither passed nor failed.",
     Refusal.DRAINING: "The farmer is about to stop: store elsewhere, or retry after that time.",
     Refusal.UNAVAILABLE: "A disk is away; retry after that time.",
-    Refusal.TOO_MANY_SESSIONS: "Close connections of yours, then retry.",
+    Refusal.TOO_MANY_SESSIONS: "A connection too many is closed before TLS: close some, retry.",
     Refusal.INTERNAL: "A fault of the farmer; retry once, later.",
 }
 
@@ -74,7 +75,9 @@ def signed() -> str:
 def items() -> str:
     """Return the layout of a proof item."""
     text = proofs.__doc__ or ""
-    return f"```\n{inspect.cleandoc(text[text.index('    Item') : text.index('Refused:')])}\n```\n"
+    drawn = text[text.index("    Item") : text.index("Refused:")]
+    drawn = textwrap.dedent(drawn).strip().replace("(refusals.py)", "(see Refusals)")
+    return f"```\n{drawn}\n```\n"
 
 
 def transitions() -> str:

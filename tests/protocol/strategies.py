@@ -37,12 +37,11 @@ hashes = st.binary(min_size=32, max_size=32)
 signatures = st.binary(min_size=64, max_size=64)
 shards = st.builds(ShardId, hashes)
 nodes = st.builds(NodeId, hashes)
-printable = st.characters(codec="utf-8").filter(str.isprintable)
+printable = st.characters(min_codepoint=0x20, max_codepoint=0x7E)
 
 
 def texts(size: int = 64) -> st.SearchStrategy[str]:
-    letters = st.text(printable, max_size=size)
-    return letters.filter(lambda word: len(word.encode()) <= size)
+    return st.text(printable, max_size=size)
 
 
 prices = st.builds(Price, currency=texts(16), stored_micros=u64, served_micros=u64)

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farmer.model.audit import SAMPLES_MAX, AuditEntry, AuditKind, Challenge
-from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState
 from farmer.protocol.fields import LayoutError, Reader, u16, u32, u64
 from farmer.protocol.limits import (
@@ -22,8 +21,8 @@ from farmer.protocol.refusals import Refusal
 from farmer.protocol.transfers import Audit
 from farmer.protocol.types import Type
 from tests.protocol.strategies import BY_TYPE, messages
+from tests.vectors.rejected import BODIES, SHARD, audit_body
 
-SHARD = ShardId(bytes(range(32)))
 KINDS = sorted(MESSAGES)
 
 
@@ -100,47 +99,7 @@ def test_the_largest_messages_fit_a_control_frame() -> None:
         assert decode(message.TYPE, body_of(message)) == message
 
 
-def audit_body(kind: int, samples: int, count: int, entries: int | None = None) -> bytes:
-    entry = SHARD.raw + u64(9) + u16(samples)
-    shown = count if entries is None else entries
-    return bytes((kind,)) + bytes(32) + u16(shown) + entry * count
-
-
-MALFORMED: list[tuple[str, Type, bytes]] = [
-    ("not our magic", Type.HELLO, b"HTTP" + u16(1) + u16(1) + b"\0"),
-    ("lowest above highest", Type.HELLO, b"FARM" + u16(2) + u16(1) + b"\0"),
-    ("text too long", Type.HELLO, b"FARM" + u16(1) + u16(1) + b"\x41" + b"x" * 65),
-    ("text not UTF-8", Type.HELLO, b"FARM" + u16(1) + u16(1) + b"\x01\xff"),
-    ("overlong UTF-8", Type.HELLO, b"FARM" + u16(1) + u16(1) + b"\x02\xc0\x80"),
-    ("surrogate", Type.HELLO, b"FARM" + u16(1) + u16(1) + b"\x03\xed\xa0\x80"),
-    ("control character", Type.HELLO, b"FARM" + u16(1) + u16(1) + b"\x01\n"),
-    ("text beyond the body", Type.HELLO, b"FARM" + u16(1) + u16(1) + b"\x02x"),
-    ("top bit of a u64", Type.PING, b"\x80" + bytes(7)),
-    ("unknown refusal", Type.REFUSE, u16(9999) + u64(0) + u64(0) + b"\0"),
-    ("refusal zero", Type.REFUSE, u16(0) + u64(0) + u64(0) + b"\0"),
-    ("flag of two", Type.REFUSE, u16(1) + u64(0) + u64(0) + b"\2"),
-    ("END with a body", Type.END, b"\0"),
-    ("audit kind zero", Type.AUDIT, audit_body(0, 1, 1)),
-    ("audit kind three", Type.AUDIT, audit_body(3, 1, 1)),
-    ("no entries", Type.AUDIT, audit_body(1, 1, 0)),
-    ("too many entries", Type.AUDIT, audit_body(1, 1, AUDIT_ENTRIES_MAX + 1)),
-    ("fewer entries than said", Type.AUDIT, audit_body(1, 1, 1, entries=2)),
-    ("sample audit of no leaf", Type.AUDIT, audit_body(1, 0, 1)),
-    ("full audit of a leaf", Type.AUDIT, audit_body(2, 1, 1)),
-    ("too many samples", Type.AUDIT, audit_body(1, SAMPLES_MAX, 2)),
-    ("page of none", Type.LIST, SHARD.raw + u16(0)),
-    ("page too large", Type.LIST, SHARD.raw + u16(LIST_ENTRIES_MAX + 1)),
-    ("erase neither yes nor no", Type.DELETE, SHARD.raw + b"\xff"),
-    ("unknown state", Type.STATED, SHARD.raw + u64(1) + u64(1) + b"\x03" + u64(0)),
-    ("unknown outcome", Type.DELETED, b"\x03" + u64(0)),
-    ("currency too long", Type.PONG, u64(0) * 5 + b"\x11" + b"x" * 17 + b"\0"),
-    ("a contract that is gone", Type.CONTRACT, b"\x03" + u64(0) * 4),
-    ("unknown stage", Type.CONTRACT, b"\x04" + u64(0) * 4),
-    ("receipt of version 2", Type.STORED, b"\x02" + bytes(248)),
-]
-
-
-@pytest.mark.parametrize(("_why", "kind", "body"), MALFORMED, ids=[row[0] for row in MALFORMED])
+@pytest.mark.parametrize(("_why", "kind", "body"), BODIES, ids=[row[0] for row in BODIES])
 def test_forbidden_values_are_malformed(_why: str, kind: Type, body: bytes) -> None:
     with pytest.raises(LayoutError, match=rf"^{kind.name}: "):
         decode(kind, body)

@@ -17,7 +17,7 @@ from farmer.model.ids import InviteSerial, NodeId
 from tests.node.wires import OFFER, NodeCase, Peer
 from tests.protocol import stranger as s
 from tests.protocol.stranger import Items, RefusedError, Stranger, WrongError
-from tests.vectors import make
+from tests.vectors import cast, make
 
 NONCE = bytes(range(32))
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -49,7 +49,7 @@ def test_the_stranger_shares_no_code_with_us() -> None:
 
 @pytest.mark.parametrize("row", load("shards.json")["shards"], ids=ids)
 def test_it_makes_the_same_shard_ids(row: dict[str, Any]) -> None:
-    data = make.stream(row["label"], row["size_bytes"])
+    data = cast.stream(row["label"], row["size_bytes"])
     assert s.sha(data).hex() == row["sha256"]
     assert s.shard_id(data).hex() == row["shard"]
 
@@ -59,7 +59,7 @@ def test_it_derives_the_same_leaves_and_accepts_the_proofs(row: dict[str, Any]) 
     nonce, shard = bytes.fromhex(row["nonce"]), bytes.fromhex(row["shard"])
     asked = s.sample(nonce, shard, row["size_bytes"], row["samples"])
     assert asked == row["leaves"]
-    every = s.leaves_of(make.shard_bytes(row["size_bytes"]))
+    every = s.leaves_of(cast.shard_bytes(row["size_bytes"]))
     nodes = [bytes.fromhex(node) for node in row["nodes"]]
     s.prove(shard, row["size_bytes"], asked, [every[leaf] for leaf in asked], nodes)
 
@@ -87,7 +87,7 @@ def check_stream(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize("row", load("audits.json")["ranges"], ids=ids)
 def test_it_accepts_the_range_proofs(row: dict[str, Any]) -> None:
     offset, length = row["sent"]["offset"], row["sent"]["length"]
-    data = make.shard_bytes(row["size_bytes"])[offset : offset + length]
+    data = cast.shard_bytes(row["size_bytes"])[offset : offset + length]
     first = offset // s.LEAF
     asked = range(first, first + s.leaf_count(length))
     nodes = [bytes.fromhex(node) for node in row["nodes"]]
@@ -109,6 +109,43 @@ def test_it_reads_the_documents_and_believes_their_signatures() -> None:
         if row["kind"] == "link":
             with pytest.raises(WrongError):
                 s.parse_link(row["text"])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in load("documents.json")["rejected"] if row["kind"] in ("contract", "receipt")],
+    ids=ids,
+)
+def test_it_believes_no_forged_document(row: dict[str, Any]) -> None:
+    documents = load("documents.json")
+    farmer, renter = (bytes.fromhex(row["node_id"]) for row in documents["keys"][:2])
+    reader, raw = Stranger(Deaf(), farmer, renter), bytes.fromhex(row["text"])
+    with pytest.raises(WrongError):
+        reader._contract(bytes(33) + raw) if row["kind"] == "contract" else reader._receipt(raw)
+
+
+@pytest.mark.parametrize("row", load("audits.json")["rejected_ranges"], ids=ids)
+def test_it_rejects_ranges_that_prove_nothing(row: dict[str, Any]) -> None:
+    pipe = Answers(bytes.fromhex(row["answer"]))
+    asked = row["asked"]
+    with pytest.raises(WrongError):
+        Stranger(pipe, bytes(32), bytes(32)).retrieve_proved(
+            bytes.fromhex(row["shard"]), asked["offset"], asked["length"]
+        )
+
+
+class Answers:
+    """A pipe that says what it was made with, whatever it is asked."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    def sendall(self, data: bytes) -> None:
+        del data
+
+    def recv(self, size: int) -> bytes:
+        part, self.raw = self.raw[:size], self.raw[size:]
+        return part
 
 
 class Deaf:
@@ -153,12 +190,12 @@ def test_it_holds_the_conversation_of_the_vectors() -> None:
     renter = bytes.fromhex(documents["keys"][1]["node_id"])
     replay = Replay(load("conversation.json")["steps"])
     talk = Stranger(replay, farmer, renter)
-    talk.send(s.HELLO, b"FARM\0\1\0\1\x09vectors 1")
+    talk.send(s.HELLO, b"FARM\0\1\0\1\x09vectors/1")
     talk.expect(s.WELCOME)
-    assert talk.redeem(make.INVITE_BYTES).space == 200_000_000_000
-    data = make.stream("shard 4097", 4097)
+    assert talk.redeem(cast.INVITE_BYTES).space == 200_000_000_000
+    data = cast.stream("shard 4097", 4097)
     assert talk.store(data, piece=4000).size == 4097
-    shard, nonce = s.shard_id(data), make.stream("nonce", 32)
+    shard, nonce = s.shard_id(data), cast.stream("nonce", 32)
     assert talk.audit(nonce, [(shard, 4097, 1)]) == [None]
     talk.send(s.STAT, bytes(32))
     talk.send(s.PING, (42).to_bytes(8, "big"))
@@ -208,8 +245,8 @@ class StrangerAtTheNode(NodeCase):
     def test_it_stores_retrieves_and_audits_every_size(self) -> None:
         talk = self.joined()
         entries = []
-        for size in make.SIZES:
-            data = make.shard_bytes(size)
+        for size in cast.SIZES:
+            data = cast.shard_bytes(size)
             receipt = talk.store(data)
             assert talk.retrieve(receipt.shard) == data
             assert talk.audit_full(NONCE, data)
@@ -219,7 +256,7 @@ class StrangerAtTheNode(NodeCase):
 
     def test_proved_ranges_hold(self) -> None:
         talk = self.joined()
-        data = make.shard_bytes(make.SIZES[-1])
+        data = cast.shard_bytes(cast.SIZES[-1])
         shard = talk.store(data).shard
         for offset, length in ((0, 1), (4095, 2), (300_000, 70_000), (len(data) - 1, 1)):
             assert talk.retrieve_proved(shard, offset, length) == data[offset : offset + length]

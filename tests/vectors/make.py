@@ -7,7 +7,6 @@ the same on every machine; a test compares.  docs/protocol.md explains each fiel
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from dataclasses import fields, is_dataclass, replace
@@ -16,28 +15,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from farmer.audit.challenge import sample_leaves
 from farmer.audit.full import FullDigest
-from farmer.audit.proof import prove_sample
-from farmer.audit.ranges import prove_range, whole_leaves
-from farmer.audit.tree import ShardTree, TreeHasher
 from farmer.identity import signing
 from farmer.identity.keys import Identity
-from farmer.model.audit import AuditEntry, AuditKind, Challenge, SampleProof
+from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.contract import (
     Contract,
     ContractStage,
     Invite,
-    InviteLink,
-    Offer,
-    Price,
     Receipt,
 )
-from farmer.model.ids import ContractId, InviteSerial, ShardId
+from farmer.model.ids import ShardId
 from farmer.model.shard import (
-    BLOCK_BYTES,
     LEAF_BYTES,
     DeletionOutcome,
     ShardState,
@@ -46,9 +36,10 @@ from farmer.model.shard import (
 )
 from farmer.protocol.connection import FarmerConnection, RenterConnection
 from farmer.protocol.documents import contract_body, invite_body, invite_bytes, receipt_body
+from farmer.protocol.frames import data_header
 from farmer.protocol.messages import Message, encode
 from farmer.protocol.opening import End, Hello, Refuse, Welcome
-from farmer.protocol.proofs import FullProof, ProofItem, encode_item
+from farmer.protocol.proofs import FullProof, encode_item
 from farmer.protocol.questions import (
     ContractShown,
     Delete,
@@ -64,97 +55,38 @@ from farmer.protocol.questions import (
     Undelete,
 )
 from farmer.protocol.refusals import Refusal, Refused
-from farmer.protocol.state import FARMER_SENDS, RENTER_SENDS
 from farmer.protocol.transfers import TO_THE_END, Accept, Audit, Retrieve, Send, Store, Stored
+from farmer.protocol.types import Type
+from tests.vectors import rejected
+from tests.vectors.cast import (
+    CONTRACT,
+    DAY_MS,
+    FARMER,
+    FREE_INVITE,
+    INVITE,
+    INVITE_BYTES,
+    NOW_MS,
+    OTHER,
+    PRICE,
+    RECEIPT,
+    RENEWED,
+    RENTER,
+    SIZES,
+    SMALL,
+    SMALL_ID,
+    Json,
+    link_of,
+    nonce_of,
+    prove,
+    range_of,
+    receipt,
+    sender_name,
+    shard_bytes,
+    stream,
+    tree_of,
+)
 
 HERE: Final = Path(__file__).parent
-SIZES: Final = (0, 1, 4095, 4096, 4097, 65535, 65536, 65537, (1 << 20) + 5)
-NOW_MS: Final = 1_790_000_000_000
-DAY_MS: Final = 86_400_000
-
-Json = dict[str, Any]
-
-
-def stream(label: str, size: int) -> bytes:
-    """Return the first bytes of the stream of a label: SHA-256(label || counter, 8 bytes)..."""
-    rounds = range(-(-size // 32))
-    whole = b"".join(
-        hashlib.sha256(label.encode() + number.to_bytes(8, "big")).digest() for number in rounds
-    )
-    return whole[:size]
-
-
-def identity(label: str) -> Identity:
-    return Identity.of_key(Ed25519PrivateKey.from_private_bytes(stream(f"key {label}", 32)))
-
-
-FARMER: Final = identity("farmer")
-RENTER: Final = identity("renter")
-OTHER: Final = identity("other")
-PRICE: Final = Price(currency="EUR", stored_micros=1_500_000, served_micros=2_000_000)
-OFFER: Final = Offer(
-    space_bytes=200_000_000_000,
-    duration_ms=90 * DAY_MS,
-    created_at_ms=NOW_MS,
-    expires_at_ms=NOW_MS + 7 * DAY_MS,
-    price=PRICE,
-)
-INVITE: Final = signing.make_invite(FARMER, InviteSerial(stream("serial", 16)), OFFER)
-INVITE_BYTES: Final = invite_bytes(INVITE)
-CONTRACT: Final = Contract(
-    contract=ContractId(stream("contract", 16)),
-    farmer_key=FARMER.public_key,
-    renter=RENTER.node_id,
-    revision=1,
-    space_bytes=OFFER.space_bytes,
-    from_ms=NOW_MS,
-    until_ms=NOW_MS + OFFER.duration_ms,
-    price=PRICE,
-    issued_at_ms=NOW_MS,
-)
-RENEWED: Final = replace(
-    CONTRACT,
-    revision=2,
-    until_ms=CONTRACT.until_ms + 30 * DAY_MS,
-    price=Price(),
-    issued_at_ms=NOW_MS + DAY_MS,
-    previous=signing.contract_digest(CONTRACT),
-)
-
-
-def tree_of(data: bytes) -> ShardTree:
-    hasher = TreeHasher()
-    hasher.update(data)
-    return hasher.finish()
-
-
-def shard_bytes(size: int) -> bytes:
-    return stream(f"shard {size}", size)
-
-
-SMALL: Final = shard_bytes(4097)
-SMALL_ID: Final = tree_of(SMALL).shard_id()
-
-
-def receipt(shard: ShardId, size: int, previous: bytes = bytes(32)) -> Receipt:
-    return signing.sign_receipt(
-        FARMER,
-        Receipt(
-            farmer_key=FARMER.public_key,
-            renter=RENTER.node_id,
-            contract=CONTRACT.contract,
-            shard=shard,
-            size_bytes=size,
-            charge_bytes=charge_bytes(size),
-            stored_at_ms=NOW_MS + 1000,
-            issued_at_ms=NOW_MS + 2000,
-            until_ms=CONTRACT.until_ms,
-            previous=previous,
-        ),
-    )
-
-
-RECEIPT: Final = receipt(SMALL_ID, len(SMALL))
 
 
 # Values as JSON
@@ -181,10 +113,10 @@ def shown(value: Any) -> Any:
 def documents() -> Json:
     return {
         "keys": [_key("farmer", FARMER), _key("renter", RENTER), _key("other", OTHER)],
-        "invites": [_invite(INVITE), _invite(_free_invite())],
+        "invites": [_invite(INVITE), _invite(FREE_INVITE)],
         "contracts": [_contract(CONTRACT), _contract(RENEWED)],
         "receipts": [_receipt(RECEIPT), _receipt(_second_receipt())],
-        "rejected": _rejected_documents(),
+        "rejected": rejected.documents(),
     }
 
 
@@ -198,16 +130,6 @@ def _key(name: str, who: Identity) -> Json:
     }
 
 
-def _free_invite() -> Invite:
-    offer = replace(OFFER, price=Price(), space_bytes=1, duration_ms=1)
-    return signing.make_invite(FARMER, InviteSerial(stream("serial of the free", 16)), offer)
-
-
-def _link(invite: Invite) -> InviteLink:
-    addresses = ("farm.example.org:4646", "192.0.2.7:4646", "[2001:db8::7]:4646")
-    return InviteLink(farmer=FARMER.node_id, addresses=addresses, invite=invite)
-
-
 def _invite(invite: Invite) -> Json:
     body = invite_body(invite.serial, invite.offer)
     return {
@@ -215,7 +137,7 @@ def _invite(invite: Invite) -> Json:
         "signed": (b"farmer/invite/1\0" + FARMER.node_id.raw + body).hex(),
         "signature": invite.signature.hex(),
         "bytes": invite_bytes(invite).hex(),
-        "link": signing.format_link(_link(invite)),
+        "link": signing.format_link(link_of(invite)),
     }
 
 
@@ -225,6 +147,7 @@ def _contract(contract: Contract) -> Json:
         "fields": shown(contract),
         "signed": (b"farmer/contract/1\0" + body).hex(),
         "signature": signing.sign_contract(FARMER, contract).hex(),
+        "bytes": (body + signing.sign_contract(FARMER, contract)).hex(),
         "digest": signing.contract_digest(contract).hex(),
     }
 
@@ -245,54 +168,32 @@ def _receipt(signed: Receipt) -> Json:
     }
 
 
-def _rejected_documents() -> list[Json]:
-    raw = invite_bytes(INVITE)
-    code = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-    link = signing.format_link(_link(INVITE))
-    free = invite_bytes(_free_invite())
-    spare = base64.urlsafe_b64encode(free).rstrip(b"=").decode()
-    others = signing.make_invite(OTHER, INVITE.serial, OFFER)
-    return [
-        _no("invite", "signed by another farmer", invite_bytes(others).hex()),
-        _no("invite", "one bit of the signature", raw[:-1].hex() + f"{raw[-1] ^ 1:02x}"),
-        _no("invite", "more space than was signed", (raw[:17] + b"\x01" + raw[18:]).hex()),
-        _no("invite", "one byte too many", raw.hex() + "00"),
-        _no("invite", "one byte too few", raw[:-1].hex()),
-        _no("invite", "version 2", "02" + raw[1:].hex()),
-        _no("link", "padded base64", link + "="),
-        _no("link", "standard base64 letters", link.replace(code, "+" + code[1:])),
-        _no("link", "no address", link.replace(link[9 + 64 : link.rindex("/")], "@")),
-        _no("link", "port 0", link.replace(":4646/", ":0/")),
-        _no("link", "spare bits are not zero", link.replace(code, spare[:-1] + _next(spare[-1]))),
-        _no("receipt", "signed by another farmer", _forged_receipt().hex()),
-    ]
-
-
-def _no(kind: str, why: str, text: str) -> Json:
-    return {"kind": kind, "why": why, "text": text}
-
-
-def _next(letter: str) -> str:
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    return letters[letters.index(letter) + 1]
-
-
-def _forged_receipt() -> bytes:
-    body = receipt_body(RECEIPT)
-    return body + OTHER.sign(b"farmer/receipt/1\0" + body)
-
-
 def messages() -> Json:
-    return {"messages": [_message(message) for message in EVERY_MESSAGE]}
+    return {
+        "messages": [_message(message) for message in EVERY_MESSAGE],
+        "data": [_data(size) for size in (0, 1, 300)],
+        "malformed": rejected.frames(),
+    }
+
+
+def _data(size: int) -> Json:
+    body = stream("data", size)
+    frame = data_header(size) + body
+    return {
+        "name": "DATA",
+        "type": int(Type.DATA),
+        "sender": sender_name(Type.DATA),
+        "body": body.hex(),
+        "frame": frame.hex(),
+    }
 
 
 def _message(message: Message) -> Json:
     kind = message.TYPE
-    sender = "renter" if kind in RENTER_SENDS else "farmer" if kind in FARMER_SENDS else "both"
     return {
         "name": kind.name,
         "type": int(kind),
-        "sender": sender,
+        "sender": sender_name(kind),
         "fields": shown(message),
         "frame": encode(message).hex(),
     }
@@ -301,8 +202,8 @@ def _message(message: Message) -> Json:
 STATED: Final = Stated(SMALL_ID, len(SMALL), NOW_MS + 1000, ShardState.LIVE, 0)
 NONCE: Final = stream("nonce", 32)
 EVERY_MESSAGE: Final[tuple[Message, ...]] = (
-    Hello(1, 1, "vectors 1"),
-    Welcome(1, NOW_MS, 64 * 1024**2, "farmer 0.1.0"),
+    Hello(1, 1, "vectors/1"),
+    Welcome(1, NOW_MS, 64 * 1024**2, "farmer/0.1.0"),
     *(Refuse(Refused(refusal, 7, 9)) for refusal in Refusal),
     Refuse(Refused(Refusal.TOO_SLOW, 100, 40), final=True),
     End(),
@@ -347,7 +248,7 @@ EVERY_MESSAGE: Final[tuple[Message, ...]] = (
     Deleted(DeletionOutcome.ERASED_AT_COMPACTION, 0),
     Undelete(SMALL_ID),
     Ping(42),
-    Pong(42, NOW_MS, 823_000_000_000, PRICE, "farmer 0.1.0"),
+    Pong(42, NOW_MS, 823_000_000_000, PRICE, "farmer/0.1.0"),
 )
 
 
@@ -377,7 +278,8 @@ def audits() -> Json:
         "skips": [_skip()],
         "full": [_full(size) for size in SIZES],
         "ranges": [_range(*asked) for asked in RANGES],
-        "rejected": _rejected_proofs(),
+        "rejected": rejected.proofs(),
+        "rejected_ranges": rejected.ranges(),
     }
 
 
@@ -395,23 +297,11 @@ RANGES: Final = (
 )
 
 
-def _nonce(size: int, k: int) -> bytes:
-    return stream(f"nonce {size} {k}", 32)
-
-
-def _prove(data: bytes, leaves: tuple[int, ...]) -> SampleProof:
-    return prove_sample(tree_of(data), leaves, lambda block: _block(data, block))
-
-
-def _block(data: bytes, block: int) -> bytes:
-    return data[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
-
-
 def _sample(size: int, k: int) -> Json:
-    data, nonce = shard_bytes(size), _nonce(size, k)
+    data, nonce = shard_bytes(size), nonce_of(size, k)
     shard = tree_of(data).shard_id()
     leaves = sample_leaves(nonce, shard, size, k)
-    proof = _prove(data, leaves)
+    proof = prove(data, leaves)
     item = encode_item(proof)
     return {
         "size_bytes": size,
@@ -447,7 +337,7 @@ def _skip() -> Json:
 
 
 def _full(size: int) -> Json:
-    data, nonce = shard_bytes(size), _nonce(size, 0)
+    data, nonce = shard_bytes(size), nonce_of(size, 0)
     shard = tree_of(data).shard_id()
     digest = FullDigest(nonce, shard)
     digest.update(data)
@@ -463,67 +353,14 @@ def _full(size: int) -> Json:
 
 def _range(size: int, offset: int, length: int) -> Json:
     data = shard_bytes(size)
-    tree = tree_of(data)
-    start, widened = whole_leaves(size, offset, length)
-    first, end = start // LEAF_BYTES, -(-(start + max(1, widened)) // LEAF_BYTES)
-    nodes = prove_range(tree, first, end, lambda block: _block(data, block))
+    sent = range_of(data, offset, length)
     return {
         "size_bytes": size,
-        "shard": str(tree.shard_id()),
+        "shard": str(tree_of(data).shard_id()),
         "asked": {"offset": offset, "length": length},
-        "sent": {"offset": start, "length": widened},
-        "nodes": [node.hex() for node in nodes],
+        "sent": {"offset": sent.offset, "length": sent.length},
+        "nodes": [node.hex() for node in sent.nodes],
     }
-
-
-def _rejected_proofs() -> list[Json]:
-    """Return answers to one challenge over a shard of 17 leaves; none of them proves it."""
-    size, k = 65537, 2
-    data = shard_bytes(size)
-    nonce = _nonce(size, k)
-    shard = tree_of(data).shard_id()
-    leaves = sample_leaves(nonce, shard, size, k)
-    good = _prove(data, leaves)
-    other = tuple((leaf + 1) % 16 for leaf in leaves)
-    first, *rest = good.leaves
-    turned = bytes((first[0] ^ 1,)) + first[1:]
-    swapped = (good.nodes[1], good.nodes[0], *good.nodes[2:])
-    broken = (bytes(32), *good.nodes[1:])
-    whole = encode_item(good)
-    answers: list[tuple[str, bytes]] = [
-        ("a bit of a leaf", _item((turned, *rest), good.nodes)),
-        ("the leaves in another order", _item(tuple(reversed(good.leaves)), good.nodes)),
-        ("leaves that were not asked for", encode_item(_prove(data, tuple(sorted(other))))),
-        ("one leaf only", _item(good.leaves[:1], good.nodes)),
-        ("a node missing", _item(good.leaves, good.nodes[:-1])),
-        ("a node too many", _item(good.leaves, (*good.nodes, bytes(32)))),
-        ("two nodes swapped", _item(good.leaves, swapped)),
-        ("a wrong node", _item(good.leaves, broken)),
-        ("a leaf cut", whole[:4] + b"\x0f\xff" + whole[6 : 24 + 8191] + whole[24 + 8192 :]),
-        ("numbers of a refusal beside a proof", whole[:15] + b"\1" + whole[16:]),
-        ("an unknown refusal", b"\x27\x0f" + bytes(22)),
-        ("cut in the middle", whole[:-1]),
-        ("a byte too many", whole + b"\0"),
-        ("two answers", whole + whole),
-        ("nothing", b""),
-        ("the digest of a full audit", encode_item(FullProof(bytes(32)))),
-    ]
-    return [
-        {
-            "why": why,
-            "size_bytes": size,
-            "shard": str(shard),
-            "nonce": nonce.hex(),
-            "samples": k,
-            "stream": item.hex(),
-        }
-        for why, item in answers
-    ]
-
-
-def _item(leaves: tuple[bytes, ...], nodes: tuple[bytes, ...]) -> bytes:
-    item: ProofItem = SampleProof(leaves, nodes)
-    return encode_item(item)
 
 
 def conversation() -> Json:
@@ -538,8 +375,8 @@ def conversation() -> Json:
         while peer.next_event() is not None:
             pass
 
-    says("renter", renter.send(Hello(1, 1, "vectors 1")), "HELLO")
-    says("farmer", farmer.send(Welcome(1, NOW_MS, 1 << 26, "farmer 0.1.0")), "WELCOME")
+    says("renter", renter.send(Hello(1, 1, "vectors/1")), "HELLO")
+    says("farmer", farmer.send(Welcome(1, NOW_MS, 1 << 26, "farmer/0.1.0")), "WELCOME")
     says("renter", renter.send(Redeem(INVITE_BYTES)), "REDEEM")
     signature = signing.sign_contract(FARMER, CONTRACT)
     contract = ContractShown(ContractStage.ACTIVE, Usage(), CONTRACT, signature)
@@ -552,13 +389,13 @@ def conversation() -> Json:
     ask = Challenge(NONCE, AuditKind.SAMPLE, (AuditEntry(SMALL_ID, len(SMALL), 1),))
     says("renter", renter.send(Audit(ask)), "AUDIT of one leaf")
     leaves = sample_leaves(NONCE, SMALL_ID, len(SMALL), 1)
-    answer = farmer.send_data(encode_item(_prove(SMALL, leaves))) + farmer.send(End())
+    answer = farmer.send_data(encode_item(prove(SMALL, leaves))) + farmer.send(End())
     says("farmer", answer, "DATA, one item; END")
     both = renter.send(Stat(ShardId(bytes(32)))) + renter.send(Ping(42))
     says("renter", both, "STAT of a shard that is not there, and PING behind it")
     says("farmer", farmer.refuse(Refused(Refusal.NOT_FOUND)), "REFUSE NOT_FOUND")
     farmer.next_event()
-    pong = Pong(42, NOW_MS, 823_000_000_000, PRICE, "farmer 0.1.0")
+    pong = Pong(42, NOW_MS, 823_000_000_000, PRICE, "farmer/0.1.0")
     says("farmer", farmer.send(pong), "PONG")
     says("renter", renter.send(Retrieve(SMALL_ID, 4000, 97, proved=False)), "RETRIEVE")
     send = farmer.send(Send(len(SMALL), 4000, 97)) + farmer.send_data(SMALL[4000:])
