@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from farmer.cli.renter import parser
 from farmer.client.refusals import ERROR_OF
 from tests.e2e.test_client_tls import Served
+
+pytestmark = pytest.mark.apart
 
 PAGE = Path(__file__).parents[2] / "docs" / "client.md"
 

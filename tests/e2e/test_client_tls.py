@@ -28,6 +28,8 @@ from farmer.protocol.transfers import Send
 from farmer.protocol.types import Type
 from tests.client.fake_farmer import FakeFarmer, Talk, shard_of
 
+pytestmark = pytest.mark.apart
+
 MIB = 1024 * 1024
 
 

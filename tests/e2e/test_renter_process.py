@@ -17,6 +17,8 @@ from tests.client.fake_farmer import Talk, shard_of
 from tests.e2e.daemon import environment
 from tests.e2e.test_client_tls import MIB, Served
 
+pytestmark = pytest.mark.apart
+
 ENDED_S = 20
 
 
