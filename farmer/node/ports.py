@@ -59,9 +59,10 @@ class Upload(Protocol):
 
     def abandon(self) -> None:
         """
-        Stop.  A large upload becomes a lease that can be resumed, a small one is forgotten.
+        Stop: forget it, but for a large one that has a byte.
 
-        Safe to call at any time, also after `commit` and twice.
+        That becomes a lease, which can be resumed.  Safe to call at any time, also after
+        `commit` and twice.
         """
 
 
@@ -97,9 +98,10 @@ class ShardStore(Protocol):
         Reserve space and begin, or go on with, a store.
 
         A shard that the renter already holds live is returned as it is; one in the trash is
-        taken out of it first (durably).
+        taken out of it first (durably).  Of a damaged one the bytes are wanted again.
 
         Raises:
+            WrongHashError: the id is held with another size; it has no other.
             ShardTooLargeError, NoSpaceError, ContractFullError, TooManyError, BusyError,
             VolumeUnavailableError.
 
@@ -127,7 +129,11 @@ class ShardStore(Protocol):
         """Return up to *limit* shards with ids above *after*, ascending, in all states."""
 
     def delete(self, renter: NodeId, shard: ShardId, *, erase: bool) -> Future[Deletion]:
-        """Give a shard up; the future is settled once that is durable."""
+        """
+        Give a shard up; the future is settled once that is durable.
+
+        A lease of it goes, too; if there is only that, the outcome is `ERASED`.
+        """
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
         """Take a shard out of the trash, durably; a live one is returned as it is."""
