@@ -142,6 +142,12 @@ class _Held:
     data: bytes
     tree: ShardTree
     pins: int = 0
+    is_damaged: bool = False
+
+    def quarantine(self) -> None:
+        self.is_damaged = True
+        if self.stored.state is ShardState.LIVE:
+            self.stored = replace(self.stored, state=ShardState.QUARANTINED)
 
 
 class MemoryStore:
@@ -192,7 +198,9 @@ class MemoryStore:
         self.trip("begin")
         key = (contract.renter, shard)
         held = self.held.get(key)
-        if held is not None and held.stored.state is not ShardState.QUARANTINED:
+        if held is not None and not held.is_damaged:
+            if held.stored.size_bytes != size_bytes:
+                raise WrongHashError
             held.stored = replace(held.stored, state=ShardState.LIVE, gone_at_ms=0)
             return held.stored
         if key in self.uploads:
@@ -263,6 +271,8 @@ class MemoryStore:
 
     def delete(self, renter: NodeId, shard: ShardId, *, erase: bool) -> Future[Deletion]:
         self.trip("delete")
+        if self.leases.pop((renter, shard), None) and (renter, shard) not in self.held:
+            return done(Deletion(DeletionOutcome.ERASED, 0))
         stored = self.stat(renter, shard)
         if erase:
             del self.held[renter, shard]
@@ -277,8 +287,9 @@ class MemoryStore:
         self.trip("undelete")
         stored = self.stat(renter, shard)
         if stored.state is ShardState.TRASH:
-            stored = replace(stored, state=ShardState.LIVE, gone_at_ms=0)
-            self.held[renter, shard].stored = stored
+            held = self.held[renter, shard]
+            state = ShardState.QUARANTINED if held.is_damaged else ShardState.LIVE
+            stored = held.stored = replace(stored, state=state, gone_at_ms=0)
         return done(stored)
 
     def usage(self, renter: NodeId) -> Usage:
@@ -353,7 +364,7 @@ class MemoryUpload:
         if self.over:
             return
         self._drop()
-        if self.size_bytes > SMALL_BYTES_MAX and len(self.data) < self.size_bytes:
+        if self.size_bytes > SMALL_BYTES_MAX and 0 < len(self.data) < self.size_bytes:
             self._store.leases[self._key] = (self.size_bytes, bytes(self.data))
 
 
@@ -377,8 +388,7 @@ class MemoryReader:
         for block in range(offset // BLOCK_BYTES, -(-end // BLOCK_BYTES)):
             whole = self._held.data[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
             if tree_of_block(whole) != self._held.tree.block_hash(block):
-                held = self._held
-                held.stored = replace(held.stored, state=ShardState.QUARANTINED)
+                self._held.quarantine()
                 raise CorruptShardError(block * BLOCK_BYTES, len(whole))
         self._store.bytes_read += length
         return part

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from threading import Lock
 
 from farmer.model.shard import StoredShard
-from farmer.storage.errors import BusyError
+from farmer.storage.errors import BusyError, StorageError
 from farmer.storage.volume import AnyUpload, Key
 
 
@@ -47,7 +47,12 @@ class EngineUpload:
 
     def write(self, data: bytes) -> None:
         """See `farmer.node.ports.Upload`."""
-        self._upload.write(data)
+        try:
+            self._upload.write(data)
+        except StorageError:
+            # It has ended itself: the same shard may be begun anew at once.
+            self._end()
+            raise
 
     def commit(self) -> Future[StoredShard]:
         """See `farmer.node.ports.Upload`."""

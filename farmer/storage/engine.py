@@ -9,12 +9,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
-from typing import Final
+from typing import TypeVar
 
 from farmer.model.audit import AuditEntry, SampleProof
 from farmer.model.contract import Contract
 from farmer.model.ids import ContractId, NodeId, ShardId
-from farmer.model.shard import SHARD_BYTES_MAX, Deletion, ShardState, StoredShard, Usage
+from farmer.model.shard import (
+    SHARD_BYTES_MAX,
+    Deletion,
+    DeletionOutcome,
+    ShardState,
+    StoredShard,
+    Usage,
+)
 from farmer.model.status import Alert, VolumeState, VolumeStatus
 from farmer.storage.claims import Claims, EngineUpload
 from farmer.storage.directory import VolumeSettings, VolumeSetupError
@@ -35,7 +42,7 @@ from farmer.storage.reader import VolumeReader
 from farmer.storage.recovery import Progress
 from farmer.storage.volume import AnyUpload, Key, Volume
 
-_FIRST: Final = ShardId(bytes(32))
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +168,12 @@ class Engine:
 
     def delete(self, renter: NodeId, shard: ShardId, *, erase: bool) -> Future[Deletion]:
         """See `farmer.node.ports.ShardStore`."""
-        volume, _row = self._find(renter, shard)
+        key = (renter, shard)
+        dropped = [volume.drop_lease(key) for volume in self._readable()]
+        found = self._look_up(key)
+        if found is None and any(dropped):
+            return _settled(Deletion(DeletionOutcome.ERASED, 0))
+        volume, _row = found or self._find(renter, shard)
         return volume.delete(renter, shard, self._observed_ms(), erase=erase)
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
@@ -377,6 +389,12 @@ class Engine:
         if best is not None:
             raise best
         raise VolumeUnavailableError("no volume can be written")
+
+
+def _settled(value: R) -> Future[R]:
+    future: Future[R] = Future()
+    future.set_result(value)
+    return future
 
 
 def _absent(slot: _Slot) -> VolumeStatus:

@@ -21,7 +21,7 @@ from farmer.storage.health import Health
 from farmer.storage.index import INDEX_FILES, Index, IndexDamagedError, create_index
 from farmer.storage.log import Facts, Sequencer, Tail
 from farmer.storage.quota import Ledger, VolumeAccount
-from farmer.storage.records import Kind
+from farmer.storage.records import Kind, RecordHeader
 from farmer.storage.recovery import Part, Progress, Recovered, Recovery, read_part
 from farmer.storage.staging import Lease
 from farmer.storage.volume import Volume
@@ -138,15 +138,20 @@ def _rebuild(
 
 
 def _staging_parts(files: Files, paths: Paths) -> list[Part]:
-    """Return the sound files in staging; whatever else lies there was never acknowledged."""
+    """Return the sound files in staging; whatever else lies there is removed."""
     parts = []
     for name in files.list(paths.staging):
         part = read_part(files, paths.staging / name)
-        if part is None:
+        if part is None or _is_worthless(part.header):
             files.unlink(paths.staging / name)
         else:
             parts.append(part)
     return parts
+
+
+def _is_worthless(header: RecordHeader) -> bool:
+    """Say whether this is an upload of which no byte is known to be durable."""
+    return header.kind is Kind.STAGING and not header.synced_bytes
 
 
 def _stored(parts: list[Part]) -> list[Part]:

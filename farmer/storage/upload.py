@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Lock
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 from zlib import crc32
 
 from farmer.audit.tree import TreeHasher
@@ -31,6 +31,8 @@ from farmer.storage.staging import Lease, Staged
 from farmer.storage.writer import Ground
 
 R = TypeVar("R")
+
+_ENDED: Final = "this upload has ended"
 
 
 class Submit(Protocol):
@@ -68,12 +70,16 @@ class SmallUpload:
         return len(self._buffer)
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes."""
-        _check_room(self.offset, len(data), self._size_bytes)
+        """Take the next bytes; more than declared end it."""
+        if self.offset + len(data) > self._size_bytes:
+            self.abandon()
+            raise WrongSizeError(self._size_bytes, self.offset + len(data))
         self._buffer += data
 
     def commit(self) -> Future[StoredShard]:
         """Check, then append; see the port."""
+        if not self._is_open:
+            raise VolumeUnavailableError(_ENDED)
         try:
             operation = self._operation()
         except StorageError:
@@ -143,10 +149,13 @@ class LargeUpload:
         return self._staged.offset
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes; every 8 MiB they are synced."""
-        _check_room(self.offset, len(data), self._staged.header.payload_bytes)
+        """Take the next bytes; every 8 MiB they are synced.  More than declared end it."""
         if not self._is_open:
-            raise VolumeUnavailableError("this upload has ended")
+            raise VolumeUnavailableError(_ENDED)
+        declared_bytes, so_far = self._staged.header.payload_bytes, self.offset + len(data)
+        if so_far > declared_bytes:
+            self._drop()
+            raise WrongSizeError(declared_bytes, so_far)
         try:
             self._staged.write(data, self._ground.facts.clock_ms())
         except OSError as error:
@@ -154,9 +163,11 @@ class LargeUpload:
 
     def commit(self) -> Future[StoredShard]:
         """Check, make durable, then enter; see the port."""
+        if not self._is_open:
+            raise VolumeUnavailableError(_ENDED)
         header = self._staged.header
         if self.offset != header.payload_bytes:
-            self.abandon()
+            self._drop()
             raise WrongSizeError(header.payload_bytes, self.offset)
         if self._staged.shard_id() != header.shard:
             self._drop()
@@ -173,7 +184,10 @@ class LargeUpload:
         return self._submit(Adopt(row, self._reservation))
 
     def abandon(self) -> None:
-        """Leave a lease behind, unless it was committed or has failed."""
+        """Leave a lease behind if there is a byte to go on from; not after commit or failure."""
+        if not self.offset:
+            self._drop()
+            return
         with self._lock:
             if not self._is_open:
                 return
@@ -205,8 +219,3 @@ class LargeUpload:
         except OSError:
             self._ground.health.count("unlink")
         self._reservation.release()
-
-
-def _check_room(offset: int, length: int, size_bytes: int) -> None:
-    if offset + length > size_bytes:
-        raise WrongSizeError(size_bytes, offset + length)

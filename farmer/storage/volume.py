@@ -105,6 +105,21 @@ class Volume:
             reservation.hold()
         return upload
 
+    def drop_lease(self, key: Key) -> bool:
+        """Give an unfinished upload up, durably; say whether there was one."""
+        lease = self._take_lease(key)
+        if lease is None:
+            return False
+        try:
+            self.ground.files.unlink(self.ground.paths.part(lease.file))
+            self.ground.files.sync_directory(self.ground.paths.staging)
+        except OSError as error:
+            self._keep_lease(lease)
+            self.ground.health.count("unlink")
+            raise VolumeUnavailableError(f"the disk failed: {error}") from error
+        lease.reservation.release()
+        return True
+
     def open(self, row: Row) -> VolumeReader:
         """Open a live shard; raises as `farmer.node.ports.ShardStore.open`."""
         for _ in range(_OPEN_TRIES):

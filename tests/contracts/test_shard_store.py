@@ -16,6 +16,7 @@ from farmer.model.audit import AuditEntry
 from farmer.model.contract import Contract
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import (
+    Deletion,
     DeletionOutcome,
     ShardState,
     StoredShard,
@@ -180,21 +181,85 @@ def test_space_is_reserved_from_the_beginning_and_given_back(
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
-def test_a_wrong_size_is_noticed(store: ShardStore, data: bytes) -> None:
+def test_a_wrong_size_ends_a_store_and_leaves_nothing(store: ShardStore, data: bytes) -> None:
+    free = store.free_bytes()
     upload = begun(store, data)
     upload.write(data[:-1])
     with pytest.raises(WrongSizeError):
         upload.write(b"xx")
-    upload.abandon()
+    assert store.usage(ME) == Usage()
 
-    upload = begun(store, data)
-    upload.write(data[upload.offset : -1])
+    again = begun(store, data)
+    upload.abandon()
+    assert again.offset == 0
+    again.write(data[:-1])
     with pytest.raises(WrongSizeError):
-        durable(upload.commit())
-    upload.abandon()
+        durable(again.commit())
+    assert store.usage(ME) == Usage()
+    assert begun(store, data).offset == 0
+    again.abandon()
 
+    assert store.free_bytes() < free
     with pytest.raises(ShardNotFoundError):
         store.stat(ME, shard_of(data))
+
+
+def test_storing_and_ending_at_once_gives_a_lease_up(store: ShardStore) -> None:
+    upload = begun(store, LARGE)
+    upload.write(LARGE[:100_000])
+    upload.abandon()
+
+    with pytest.raises(WrongSizeError):
+        durable(begun(store, LARGE).commit())
+
+    assert store.usage(ME) == Usage()
+    assert begun(store, LARGE).offset == 0
+
+
+def test_an_abandoned_store_of_no_byte_leaves_nothing(store: ShardStore) -> None:
+    free = store.free_bytes()
+    begun(store, LARGE).abandon()
+
+    assert store.usage(ME) == Usage()
+    assert store.free_bytes() == free
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_deleting_what_is_only_half_stored_gives_it_up(store: ShardStore, erase: bool) -> None:
+    upload = begun(store, LARGE)
+    upload.write(LARGE[:100_000])
+    upload.abandon()
+
+    deletion = durable(store.delete(ME, shard_of(LARGE), erase=erase))
+
+    assert deletion == Deletion(DeletionOutcome.ERASED, 0)
+    assert store.usage(ME) == Usage()
+    with pytest.raises(ShardNotFoundError):
+        store.delete(ME, shard_of(LARGE), erase=erase)
+    assert begun(store, LARGE).offset == 0
+
+
+def test_a_store_under_way_is_not_deleted(store: ShardStore) -> None:
+    upload = begun(store, LARGE)
+    upload.write(LARGE)
+    with pytest.raises(ShardNotFoundError):
+        store.delete(ME, shard_of(LARGE), erase=True)
+
+    assert durable(upload.commit()).state is ShardState.LIVE
+
+
+@pytest.mark.parametrize("trashed", [False, True])
+def test_no_bytes_of_another_length_have_the_id_of_a_held_shard(
+    store: ShardStore, trashed: bool
+) -> None:
+    stored = hold(store, SMALL)
+    if trashed:
+        durable(store.delete(ME, stored.shard, erase=False))
+
+    with pytest.raises(WrongHashError):
+        store.begin(contract(), stored.shard, len(SMALL) + 1)
+
+    assert store.stat(ME, stored.shard).state is (ShardState.TRASH if trashed else ShardState.LIVE)
 
 
 def test_an_abandoned_large_store_keeps_its_place(store: ShardStore) -> None:

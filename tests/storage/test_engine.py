@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import pytest
 
 from farmer.audit.full import FullDigest
 from farmer.audit.proof import verify_sample
 from farmer.model.audit import AuditEntry
 from farmer.model.ids import ShardId
-from farmer.model.shard import DeletionOutcome, ShardState, StoredShard, charge_bytes
+from farmer.model.shard import (
+    Deletion,
+    DeletionOutcome,
+    ShardState,
+    StoredShard,
+    Usage,
+    charge_bytes,
+)
+from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import (
     BadRangeError,
     BusyError,
     ContractFullError,
+    CorruptShardError,
     NoSpaceError,
     ShardNotFoundError,
     ShardTooLargeError,
@@ -21,7 +33,8 @@ from farmer.storage.errors import (
     WrongHashError,
     WrongSizeError,
 )
-from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, noise, shard_of
+from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, crash_copy, noise, shard_of
+from tests.storage.recording import Fault, RecordingFiles
 
 SIZES = (0, 1, 4095, 4096, 65536, 65537, MIB, MIB + 5, 9 * MIB + 123)
 
@@ -96,12 +109,66 @@ def test_wrong_bytes_are_refused_and_nothing_is_kept(farm: Farm, size: int) -> N
 
 
 @pytest.mark.parametrize("size", [5000, 2 * MIB])
-def test_wrong_sizes_are_refused(farm: Farm, size: int) -> None:
+def test_a_wrong_size_leaves_neither_file_nor_promise(farm: Farm, size: int) -> None:
     upload = farm.begin(noise(size))
     with pytest.raises(WrongSizeError):
         upload.write(noise(size + 1))
-    with pytest.raises(WrongSizeError):
+    with pytest.raises(VolumeUnavailableError, match="has ended"):
         upload.commit()
+    short = farm.begin(noise(size))
+    with pytest.raises(WrongSizeError):
+        short.commit()
+    assert farm.engine.volumes()[0].reserved_bytes == 0
+    assert not list((farm.path / "staging").iterdir())
+    farm.reopen()
+    assert farm.engine.volumes()[0].reserved_bytes == 0
+
+
+def test_an_upload_of_which_no_byte_was_durable_is_forgotten_by_a_kill(farm: Farm) -> None:
+    upload = farm.begin(noise(2 * MIB))
+    upload.write(noise(2 * MIB)[:MIB])
+    copy = farm.path.with_name("copy")
+    crash_copy(farm.path, copy)
+    upload.abandon()
+    farm.engine.close()
+    farm.settings = [VolumeSettings(copy, 64 * MIB)]
+    farm.open()
+    assert farm.engine.volumes()[0].reserved_bytes == 0
+    assert not list((farm.path / "staging").iterdir())
+
+
+@pytest.mark.parametrize("name", ["unlink", "sync_directory"])
+def test_a_lease_that_cannot_be_removed_is_kept(tmp_path: Path, name: str) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    data = noise(2 * MIB)
+    upload = farm.begin(data)
+    upload.write(data[:MIB])
+    upload.abandon()
+    files.fault = Fault(0, errno.EIO, lambda call: call.name == name)
+    with pytest.raises(VolumeUnavailableError):
+        farm.delete(shard_of(data))
+    files.fault = None
+    assert farm.engine.usage(ALICE).reserved_bytes > len(data)
+    files.forget()
+    assert farm.delete(shard_of(data)) == Deletion(DeletionOutcome.ERASED, 0)
+    assert files.names("unlink", "sync_directory") == ["unlink", "sync_directory"]
+    assert farm.engine.usage(ALICE).reserved_bytes == 0
+    farm.engine.close()
+
+
+def test_deleting_a_damaged_shard_gives_up_what_was_stored_of_it_again(farm: Farm) -> None:
+    data = noise(2 * MIB)
+    shard = farm.store(data).shard
+    next((farm.path / "staging").iterdir()).write_bytes(b"")
+    with pytest.raises(CorruptShardError):
+        farm.read(shard)
+    upload = farm.begin(data)
+    upload.write(data[:MIB])
+    upload.abandon()
+    farm.delete(shard, erase=True)
+    assert farm.engine.usage(ALICE) == Usage()
+    assert not list((farm.path / "staging").iterdir())
 
 
 def test_the_same_shard_cannot_be_stored_twice_at_once(farm: Farm) -> None:
