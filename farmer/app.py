@@ -38,12 +38,12 @@ from farmer.running.control import ControlFactory
 from farmer.running.desk import HouseTerms, OwnerDesk
 from farmer.running.errors import OwnerError
 from farmer.running.files import sync_directory, write_json
-from farmer.running.greeting import greeting
+from farmer.running.greeting import greeting, places
 from farmer.running.home import Home
 from farmer.running.listening import Doors, page_hosts
 from farmer.running.notify import ServiceNotifier
 from farmer.running.overview import Overview
-from farmer.running.process import allow_many_sessions, say
+from farmer.running.process import STDOUT, allow_many_sessions, goes_to_journal, say
 from farmer.running.reload import Reloader, load_again
 from farmer.running.signals import Signals
 from farmer.running.stores import Stores, open_stores
@@ -162,6 +162,7 @@ class RunningFarmer:
             pid=os.getpid(),
             started_at_ms=now_ms(),
             clean_start=not self._home.run.exists(),
+            first_start=stores.book.clock.first_run,
             board=self._board,
             volumes=stores.engine.volumes,
             name=settings.name,
@@ -211,7 +212,11 @@ class RunningFarmer:
         control = ControlFactory(verbs, self._tasks, reactor)
         control_port, self._control_path = doors.for_owner(control, self._environ)
         self._ports = [page_port, control_port]
-        self._greeting = greeting(settings, self._desk, now_ms())
+        to_journal = goes_to_journal(self._environ, STDOUT)
+        self._greeting = [
+            *places(self._home, settings, stores.engine.volumes()),
+            *greeting(settings, self._desk, now_ms(), to_journal=to_journal),
+        ]
         self._begin_background(stores)
 
     def _begin_background(self, stores: Stores) -> None:
@@ -242,6 +247,7 @@ class RunningFarmer:
             price=price_of(settings),
             addresses=self._announced,
             capacity_bytes=self._capacity_bytes,
+            usable_bytes=self._usable_bytes,
         )
 
     def _announced(self) -> tuple[str, ...]:
@@ -251,6 +257,13 @@ class RunningFarmer:
         assert self._stores is not None
         quotas = sum(volume.quota_bytes for volume in self._stores.engine.volumes())
         return int(quotas * self._settings.contracts.overcommit)
+
+    def _usable_bytes(self) -> int:
+        assert self._stores is not None
+        return sum(
+            volume.used_bytes + volume.trash_bytes + volume.reserved_bytes + volume.free_bytes
+            for volume in self._stores.engine.volumes()
+        )
 
     async def _apply(self, settings: Settings) -> None:
         """Put in force what can change while serving."""

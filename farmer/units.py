@@ -44,9 +44,11 @@ _FIT_UNITS: Final = ("PB", "TB", "GB", "MB", "kB")
 _MICROS: Final = 1_000_000
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, usual: str = "GB") -> int:
     """
     Return the bytes of `500GB`, `1.5 TB`, `500GiB`; upper and lower case are the same.
+
+    *usual* is the unit that a hint names.
 
     Raises:
         ValueError: something else, with a hint; a bare number has no unit and is refused.
@@ -54,7 +56,8 @@ def parse_size(text: str) -> int:
     """
     number, unit = _split(text, "size", "500GB or 500GiB")
     if not unit:
-        raise ValueError(f"{text!r} has no unit: write {text.strip()}GB (or MB, TB, GiB)")
+        others = ", ".join(one for one in ("MB", "GB", "TB", "MiB", "GiB") if one != usual)
+        raise ValueError(f"{text!r} has no unit: write {text.strip()}{usual} (or {others})")
     factor = _SIZE_BY_FOLDED.get(unit.lower())
     if factor is None:
         raise ValueError(f"{unit!r} is not a unit of size: use {', '.join(SIZE_UNITS)}")
@@ -64,9 +67,11 @@ def parse_size(text: str) -> int:
     return size_bytes
 
 
-def parse_duration(text: str) -> int:
+def parse_duration(text: str, usual: str = "d") -> int:
     """
     Return the milliseconds of `90d`, `12h`, `30s`.
+
+    *usual* is the unit that a hint names.
 
     Raises:
         ValueError: something else, with a hint; a bare number has no unit and is refused.
@@ -74,7 +79,8 @@ def parse_duration(text: str) -> int:
     """
     number, unit = _split(text, "duration", "90d or 12h")
     if not unit:
-        raise ValueError(f"{text!r} has no unit: write {text.strip()}d (or s, m, h, w, y)")
+        others = ", ".join(one for one in ("s", "m", "h", "d", "w", "y") if one != usual)
+        raise ValueError(f"{text!r} has no unit: write {text.strip()}{usual} (or {others})")
     factor = DURATION_UNITS_MS.get(unit)
     if factor is None:
         raise ValueError(f"{unit!r} is not a unit of time: use {', '.join(DURATION_UNITS_MS)}")
@@ -113,6 +119,11 @@ def exact_size(size_bytes: int) -> str:
         if size_bytes and size_bytes % SIZE_UNITS[unit] == 0:
             return f"{size_bytes // SIZE_UNITS[unit]}{unit}"
     return f"{size_bytes}B"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 shard`, `2 shards`: a noun whose plural is made with an s, for people."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def format_duration(duration_ms: int) -> str:

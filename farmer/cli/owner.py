@@ -11,8 +11,17 @@ from typing import Any, Final
 
 from farmer.cli import exits
 from farmer.cli.exits import CommandError
+from farmer.cli.owner_words import said
 from farmer.running.home import Home, HomeError
 from farmer.units import parse_duration, parse_money, parse_size
+
+NEEDS_NONE: Final = (
+    *("owner_settings:init", "owner_settings:schema", "owner_settings:print_example"),
+    "owner_status:version",
+)
+"""What can be done with a settings file that is named but not there (yet)."""
+
+VOLUME: Final = "a directory, and how much of its disk: 500GB, 500GiB, 80%% or max; at least 64MiB"
 
 DESCRIPTION: Final = "Rent out spare disk: store shards, prove that they are there, serve them."
 
@@ -20,9 +29,11 @@ DESCRIPTION: Final = "Rent out spare disk: store shards, prove that they are the
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     os.umask(0o077)
-    options = parser().parse_args(words)
+    options = parser().parse_args(_with_negatives(sys.argv[1:] if words is None else words))
     home = Home.find(options.home, options.config, os.environ, os.getuid())
     try:
+        if home.settings_named and not home.settings.exists() and options.action not in NEEDS_NONE:
+            return _fail(f"{home.settings}: No such file", exits.BAD_SETTINGS)
         return _run(options.action, home, options)
     except CommandError as error:
         return _fail(str(error), error.code)
@@ -36,6 +47,17 @@ def main(words: Sequence[str] | None = None) -> int:
         return exits.FAILED
     except Exception as error:
         return _translated(error)
+
+
+def _with_negatives(words: Sequence[str]) -> list[str]:
+    """Join `--space -5GB` to one word, or argparse takes the size for an option and says so."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1].startswith("--") and word[:1] == "-" and word[1:2].isdigit():
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _run(action: str, home: Home, options: argparse.Namespace) -> int:
@@ -61,10 +83,8 @@ def _translated(error: Exception) -> int:
             return _fail(f"{mistakes} in the settings", exits.BAD_SETTINGS)
         case HomeLockedError():
             return _fail(f"{error}: a farmer runs there already, or is being changed", 1)
-        case IdentityError() | StorageError() | VolumeSetupError() | ValueError():
-            return _fail(str(error) or type(error).__name__, exits.FAILED)
-        case OSError():
-            return _fail(f"{error.strerror or error}: {error.filename or ''}", exits.FAILED)
+        case IdentityError() | StorageError() | VolumeSetupError() | ValueError() | OSError():
+            return _fail(said(error), exits.FAILED)
         case _:
             raise error
 
@@ -93,11 +113,13 @@ Verbs = Any
 def _add_running(verbs: Verbs) -> None:
     init = _add(verbs, "init", "make a home, settings and volumes", "owner_settings:init")
     init.add_argument("--yes", action="store_true", help="ask nothing, take the defaults")
-    init.add_argument("--volume", metavar="PATH=SIZE", action="append", default=[])
-    init.add_argument("--listen", metavar="HOST:PORT", action="append", default=[])
-    init.add_argument("--page", metavar="HOST:PORT", default="")
-    init.add_argument("--announce", metavar="HOST:PORT", action="append", default=[])
-    init.add_argument("--name", default="")
+    many: dict[str, Any] = {"action": "append", "default": []}
+    init.add_argument("--volume", metavar="PATH=SIZE", help=f"rent out {VOLUME}", **many)
+    init.add_argument("--listen", metavar="HOST:PORT", help="where renters connect", **many)
+    init.add_argument("--page", metavar="HOST:PORT", default="", help="where the page is served")
+    outside = "the address that invites name, as renters outside reach it"
+    init.add_argument("--announce", metavar="HOST:PORT", help=outside, **many)
+    init.add_argument("--name", default="", help="what the page calls this farmer")
     _add(verbs, "run", "serve, in the foreground", "owner_run:run")
     _add(verbs, "status", "how the farmer is", "owner_status:status", json=True)
     _add(verbs, "metrics", "what Prometheus would scrape", "owner_status:metrics")
@@ -109,13 +131,19 @@ def _add_renting(verbs: Verbs) -> None:
     below = invite.add_subparsers(metavar="[list|withdraw]")
     invite.add_argument("--space", type=_size, metavar="SIZE", help="like 200GB")
     _add_duration(invite, "--for", "how long the contract lasts, like 90d")
-    invite.add_argument("--expires", type=_duration, metavar="DURATION", default="7d")
+    invite.add_argument(
+        *("--expires",),
+        type=_duration,
+        metavar="DURATION",
+        default="7d",
+        help="how long the invite can be redeemed; default: 7d",
+    )
     invite.add_argument("--price", type=_money, metavar="AMOUNT", help="per TB and 30 days")
     invite.add_argument("--price-served", type=_money, metavar="AMOUNT", help="per TB retrieved")
     invite.add_argument("--currency", help="like EUR; default: the settings' price")
     _add(below, "list", "open invites", "owner_rent:invite_list", json=True)
     withdraw = _add(below, "withdraw", "take one back", "owner_rent:invite_withdraw", json=True)
-    withdraw.add_argument("serial", metavar="SERIAL")
+    withdraw.add_argument("serial", metavar="SERIAL", help="its serial, or the first 8 digits")
 
     contracts = _group(verbs, "contract", "the renters' contracts")
     _add(contracts, "list", "all of them", "owner_rent:contract_list", json=True)
@@ -135,11 +163,15 @@ def _add_keeping(verbs: Verbs) -> None:
     volumes = _group(verbs, "volume", "the directories that hold shards")
     _add(volumes, "list", "how they are", "owner_volumes:volume_list", json=True)
     add = _add(volumes, "add", "rent out another directory", "owner_volumes:volume_add", json=True)
-    add.add_argument("volume", metavar="PATH=SIZE")
+    add.add_argument("volume", metavar="PATH=SIZE", help=VOLUME)
     rebuild = _add(
         volumes, "rebuild", "make a new index from the shards", "owner_volumes:volume_rebuild"
     )
-    rebuild.add_argument("path", metavar="PATH")
+    rebuild.add_argument("path", metavar="PATH", help="a volume of the settings; farmer stopped")
+    forget = _add(
+        volumes, "forget", "give up a volume and its shards", "owner_volumes:volume_forget"
+    )
+    forget.add_argument("path", metavar="PATH", help="one that is not in the settings any more")
 
     identities = _group(verbs, "identity", "who this farmer is")
     _add(identities, "show", "node id and path", "owner_rent:identity_show", json=True)
@@ -148,7 +180,7 @@ def _add_keeping(verbs: Verbs) -> None:
 
     config = _group(verbs, "config", "the settings")
     check = _add(config, "check", "find all mistakes", "owner_settings:check")
-    check.add_argument("file", nargs="?", metavar="FILE")
+    check.add_argument("file", nargs="?", metavar="FILE", help="default: the settings in use")
     show = _add(config, "show", "the settings in force", "owner_settings:show", json=True)
     show.add_argument("--origin", action="store_true", help="and where each comes from")
     _add(config, "schema", "JSON Schema for editors", "owner_settings:schema")

@@ -14,7 +14,8 @@ def ask_running(home: Home, verb: str, words: dict[str, Any] | None = None) -> d
     try:
         return call(home, verb, words)
     except NotRunningError as error:
-        raise CommandError(f"{error}; start it with: farmer run", NOT_RUNNING) from error
+        message = f"{error}; start it with: {home.command('run')}"
+        raise CommandError(message, NOT_RUNNING) from error
     except FarmerRefusedError as error:
         raise CommandError(str(error)) from error
 
@@ -24,7 +25,8 @@ def ask(home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
     if not home.exists:
         home.check()
         raise CommandError(
-            f"there is no farmer in {home.state} yet; make one with: farmer init, or farmer run"
+            f"there is no farmer in {home.state} yet; make one with: {home.command('init')}, "
+            f"or {home.command('run')}"
         )
     try:
         return call(home, verb, words)

@@ -9,7 +9,9 @@ from typing import Any
 
 from farmer.cli.exits import OK, USAGE, CommandError
 from farmer.cli.owner_ask import ask
+from farmer.cli.owner_words import warn
 from farmer.cli.tables import table, visible
+from farmer.model.contract import GRACE_MS, TRASH_MS
 from farmer.running.home import Home
 from farmer.units import exact_money, format_duration, format_size
 
@@ -85,7 +87,20 @@ def contract_extend(home: Home, options: argparse.Namespace) -> int:
 def contract_end(home: Home, options: argparse.Namespace) -> int:
     """End a contract now; grace and trash follow."""
     answer = ask(home, "contract-end", {"contract": options.contract})
-    return _print(options, answer, _facts(answer["contract"]))
+    row = answer["contract"]
+    return _print(options, answer, [*_facts(row), "", _what_follows(row, answer["had_ended"])])
+
+
+def _what_follows(row: dict[str, Any], had_ended: bool) -> str:
+    ended = "This contract had ended already." if had_ended else "The contract has ended."
+    if row["stage"] != "grace":
+        return f"{ended} Its shards are in the trash: they cannot be read, and go soon."
+    readable_until = _day(row["until_ms"] + GRACE_MS)
+    return (
+        f"{ended} The renter can store no more, and can read until {readable_until}; "
+        f"then the shards are in the trash for {format_duration(TRASH_MS)}, then gone.\n"
+        f"To take it back until then: farmer contract extend {row['contract'][:8]} --for 30d"
+    )
 
 
 def clock_confirm(home: Home, options: argparse.Namespace) -> int:
@@ -144,5 +159,7 @@ def _day(at_ms: int) -> str:
 
 
 def _print(options: argparse.Namespace, answer: dict[str, Any], lines: list[str]) -> int:
+    if "warning" in answer:
+        warn(answer["warning"])
     print(json.dumps(answer, indent=2) if options.json else "\n".join(lines))
     return OK

@@ -6,17 +6,22 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from farmer.cli.exits import OK, CommandError
-from farmer.running.home import Home
+from farmer.cli.owner_words import said, warn
+from farmer.running.home import Home, HomeError
 from farmer.settings.kinds import ADDRESS, NAME, QUOTA
 from farmer.settings.loader import Loaded, load, load_text
 from farmer.settings.printed import example, flat, json_schema, plain
 from farmer.settings.schema import DEFAULTS
 from farmer.settings.written import VolumeLine, settings_text
-from farmer.units import format_size
+from farmer.units import Space, format_size
+
+if TYPE_CHECKING:
+    from farmer.running.register import KnownVolume
 
 SCHEMA = 1
 
@@ -36,14 +41,17 @@ def check(home: Home, options: argparse.Namespace) -> int:
 
 def show(home: Home, options: argparse.Namespace) -> int:
     """Print the settings in force."""
+    from farmer.running.volumes import in_force
+
     loaded = load_settings(home)
+    settings = in_force(home, loaded.settings)
     if options.json:
-        document = {"schema": SCHEMA, "settings": plain(loaded.settings)}
+        document = {"schema": SCHEMA, "settings": plain(settings)}
         if options.origin:
             document["origins"] = loaded.origins
         print(json.dumps(document, indent=2))
         return OK
-    rows = list(flat(loaded.settings))
+    rows = list(flat(settings))
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         origin = loaded.origins.get(name) or loaded.origins.get(name.rpartition(".")[0], "default")
@@ -66,6 +74,8 @@ def print_example(_home: Home, _options: argparse.Namespace) -> int:
 def init(home: Home, options: argparse.Namespace) -> int:
     """Make a home with settings, identity and volumes; never over existing ones."""
     from farmer.running.birth import make_farmer
+    from farmer.running.volumes import doubts, plan_volumes
+    from farmer.storage.directory import VolumeSetupError
 
     if home.settings.exists():
         raise CommandError(
@@ -74,26 +84,43 @@ def init(home: Home, options: argparse.Namespace) -> int:
         )
     if not options.yes and sys.stdin.isatty():
         _ask(home, options, input)
+    wanted = [VolumeLine.parse(text) for text in options.volume]
+    kept = _kept(home, wanted)
     text = settings_text(
         name=options.name,
         shards=options.listen,
         page=options.page,
         announce=options.announce,
-        volumes=[VolumeLine.parse(text) for text in options.volume],
+        volumes=[*wanted, *(VolumeLine(str(one.path), Space(one.quota_bytes)) for one in kept)],
     )
     settings = load_text(text, "the settings to be written", {}).settings
-    made = make_farmer(home, settings, text)
+    try:
+        made = make_farmer(home, settings, text)
+    except (VolumeSetupError, HomeError, OSError) as error:
+        message = f"{said(error)}\nNo settings were written; mend this and init again: it goes on."
+        raise CommandError(message) from error
+    for one in kept:
+        what = f"This farmer already has a volume {one.shown}: {one.path}."
+        print(f"{what} It is kept in the settings.")
     print(f"home       {home.state}")
     print(f"settings   {home.settings}")
     print(f"node id    {made.node_id}")
     for path, quota_bytes in made.volumes:
         print(f"volume     {path} ({format_size(quota_bytes)})")
-    print("Start it with: farmer" + _home_words(options) + " run")
+    for doubt in doubts(plan_volumes(home, settings)):
+        warn(doubt)
+    print(f"Start it with: {home.command('run')}")
     return OK
 
 
-def _home_words(options: argparse.Namespace) -> str:
-    return f" --home {options.home}" if options.home else ""
+def _kept(home: Home, wanted: Sequence[VolumeLine]) -> list[KnownVolume]:
+    """Return the volumes with shards of an earlier run that have to be named from now on."""
+    from farmer.running.register import not_among
+
+    kept = not_among(home, [Path(volume.path) for volume in wanted])
+    if not wanted and [one.path for one in kept] == [home.volume]:
+        return []
+    return kept
 
 
 def _ask(home: Home, options: argparse.Namespace, ask: Callable[[str], str]) -> None:

@@ -13,7 +13,7 @@ from farmer.cli.owner_ask import ask_running
 from farmer.cli.tables import table
 from farmer.running.caller import NotRunningError, call
 from farmer.running.home import Home
-from farmer.units import format_duration, format_size
+from farmer.units import counted, format_duration, format_size
 from farmer.version import VERSION
 
 STOPPED: dict[str, Any] = {
@@ -27,6 +27,7 @@ STOPPED: dict[str, Any] = {
 }
 """What a script reads when no farmer runs; the exit code says so too."""
 
+HEAD = ("VOLUME", "STATE", "QUOTA", "USED", "RESERVED", "TRASH", "FREE", "SHARDS", "DAMAGED")
 _DEAD = ("failing", "gone")
 _WELL = ("healthy", "full")
 
@@ -38,7 +39,7 @@ def status(home: Home, options: argparse.Namespace) -> int:
     except NotRunningError as error:
         if options.json:
             print(json.dumps(STOPPED, indent=2))
-        print(f"farmer: {error}; start it with: farmer run", file=sys.stderr)
+        print(f"farmer: {error}; start it with: {home.command('run')}", file=sys.stderr)
         return NOT_RUNNING
     if options.json:
         print(json.dumps(document, indent=2))
@@ -68,7 +69,9 @@ def lines_of(document: dict[str, Any], now_ms: float) -> list[str]:
         f"  announced  {', '.join(document['announce'])}",
         f"  page       http://{document['page']}/",
         f"  contracts  {contracts.get('active', 0)} active, {contracts.get('grace', 0)} in grace, "
-        f"{document['open_invites']} open invites, {document['sessions']} sessions",
+        f"{counted(document['open_invites'], 'open invite')}, "
+        f"{counted(document['sessions'], 'session')}",
+        f"  promised   {format_size(document.get('promised_bytes', 0))}",
         "",
     ]
     lines += volume_table(document["volumes"])
@@ -80,14 +83,14 @@ def lines_of(document: dict[str, Any], now_ms: float) -> list[str]:
 
 def volume_table(volumes: list[dict[str, Any]]) -> list[str]:
     """Return the volumes for a person."""
-    head = ("VOLUME", "STATE", "QUOTA", "USED", "RESERVED", "TRASH", "FREE", "SHARDS")
-    return table(head, [_volume_row(volume) for volume in volumes])
+    return table(HEAD, [_volume_row(volume) for volume in volumes])
 
 
 def _volume_row(volume: dict[str, Any]) -> tuple[str, ...]:
     sizes = ("quota_bytes", "used_bytes", "reserved_bytes", "trash_bytes", "free_bytes")
     shown = [format_size(volume[size]) for size in sizes]
-    return (volume["path"], volume["state"], *shown, str(volume["shards"]))
+    counts = (volume["shards"], volume.get("quarantined", 0))
+    return (volume["path"], volume["state"], *shown, *map(str, counts))
 
 
 def metrics(home: Home, _options: argparse.Namespace) -> int:

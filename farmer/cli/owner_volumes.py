@@ -7,22 +7,29 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from farmer.cli.exits import OK, CommandError
-from farmer.cli.owner_ask import ask_running
+from farmer.cli.exits import BAD_SETTINGS, OK, CommandError
 from farmer.cli.owner_settings import load_settings
 from farmer.cli.owner_status import volume_table
-from farmer.running.caller import NotRunningError, call
+from farmer.cli.owner_words import warn
+from farmer.running.caller import FarmerRefusedError, NotRunningError, call
 from farmer.running.home import Home
 from farmer.running.locks import HomeLock, HomeLockedError
 from farmer.settings.loader import load_text
 from farmer.settings.written import HEAD, VolumeLine, with_volume
-from farmer.units import Space, format_size
+from farmer.units import Space, counted, format_size
 
 
 def volume_list(home: Home, options: argparse.Namespace) -> int:
-    """Print the volumes of the running farmer."""
-    volumes = ask_running(home, "status")["volumes"]
+    """Print the volumes of the running farmer, or what can be seen of a stopped one's."""
+    try:
+        volumes = call(home, "status")["volumes"]
+    except FarmerRefusedError as error:
+        raise CommandError(str(error)) from error
+    except NotRunningError as error:
+        volumes = _at_rest(home)
+        print(f"farmer: {error}; this is what can be seen from outside", file=sys.stderr)
     if options.json:
         print(json.dumps({"schema": 1, "volumes": volumes}, indent=2))
     else:
@@ -30,16 +37,28 @@ def volume_list(home: Home, options: argparse.Namespace) -> int:
     return OK
 
 
+def _at_rest(home: Home) -> list[dict[str, Any]]:
+    from farmer.running.glance import volumes_at_rest
+
+    if not home.exists:
+        home.check()
+        raise CommandError(f"there is no farmer in {home.state} yet")
+    return volumes_at_rest(home, load_settings(home).settings)
+
+
 def volume_add(home: Home, options: argparse.Namespace) -> int:
     """Write another volume into the settings and make it; a restart begins to use it."""
     from farmer.identity.keys import Identity
     from farmer.running.birth import now_ms, write_settings
     from farmer.running.stores import make_volumes
-    from farmer.running.volumes import plan_volumes
+    from farmer.running.volumes import doubts, plan_volumes
 
     added = VolumeLine.parse(options.volume)
+    if not options.volume.startswith(("/", "~")):
+        print(f"farmer: this is taken for {added.path}", file=sys.stderr)
     home.make()
     with HomeLockIfStopped(home):
+        _check_new(home, added)
         before = home.settings.read_text() if home.settings.exists() else HEAD
         for line in _unwritten(home):
             before = with_volume(before, line)
@@ -48,16 +67,51 @@ def volume_add(home: Home, options: argparse.Namespace) -> int:
         except ValueError as error:
             raise CommandError(f"{home.settings}: {error}; add the volume by hand") from error
         settings = load_text(text, str(home.settings), os.environ).settings
-        plans = [plan for plan in plan_volumes(home, settings) if str(plan.path) == added.path]
+        planned = plan_volumes(home, settings)
+        plans = [plan for plan in planned if str(plan.path) == added.path]
         make_volumes(home, Identity.load_or_create(home.identity), plans, now_ms())
+        warnings = [doubt for doubt in doubts(planned) if added.path in doubt]
         write_settings(home, text)
     quota_bytes = plans[0].quota_bytes
     if options.json:
         answer = {"schema": 1, "path": added.path, "quota_bytes": quota_bytes}
-        print(json.dumps(answer, indent=2))
+        print(json.dumps(answer | ({"warnings": warnings} if warnings else {}), indent=2))
     else:
         print(f"volume {added.path} ({format_size(quota_bytes)}) is made and in {home.settings}")
         print("Restart the farmer to use it.")
+    for warning in warnings:
+        warn(warning)
+    return OK
+
+
+def _check_new(home: Home, added: VolumeLine) -> None:
+    """Refuse a path that the settings name already: a quota is changed there."""
+    named = [str(Path(one.path).expanduser()) for one in load_settings(home).settings.volumes]
+    if added.path in named:
+        raise CommandError(
+            f"{added.path} is a volume of this farmer already. To change its quota, edit it in "
+            f"{home.settings}; a reload (SIGHUP) applies it",
+            BAD_SETTINGS,
+        )
+
+
+def volume_forget(home: Home, options: argparse.Namespace) -> int:
+    """Give up a volume that the settings name no more; its files are left alone."""
+    from farmer.running import register
+    from farmer.running.volumes import plan_volumes
+
+    path = Path(options.path).expanduser().absolute()
+    home.check()
+    if str(path) not in register.quotas(home):
+        raise CommandError(f"this farmer knows no volume {path}")
+    if path in [plan.path for plan in plan_volumes(home, load_settings(home).settings)]:
+        raise CommandError(f"{path} is in use; take it out of {home.settings} first")
+    try:
+        with HomeLock(home.lock):
+            register.forget(home, path)
+    except HomeLockedError as error:
+        raise CommandError(f"{error}: stop the farmer first") from error
+    print(f"{path} is forgotten; its shards count as lost. Its files are still there.")
     return OK
 
 
@@ -71,13 +125,14 @@ def volume_rebuild(home: Home, options: argparse.Namespace) -> int:
     home.check()
     plan = next((plan for plan in plan_volumes(home, settings) if plan.path == path), None)
     if plan is None or not home.exists:
-        raise CommandError(f"{path} is not a volume of this farmer; see: farmer config show")
+        see = home.command("config show")
+        raise CommandError(f"{path} is not a volume of this farmer; see: {see}")
     try:
         with HomeLock(home.lock):
-            records = rebuild(home, plan, lambda line: print(line, file=sys.stderr))
+            shards, size_bytes = rebuild(home, plan, lambda line: print(line, file=sys.stderr))
     except HomeLockedError as error:
         raise CommandError(f"{error}: stop the farmer first, then rebuild") from error
-    print(f"{path}: a new index, from {records} records")
+    print(f"{path}: a new index of {counted(shards, 'shard')}, {format_size(size_bytes)}")
     return OK
 
 

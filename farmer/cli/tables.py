@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+RIGHT: Final = frozenset(
+    {"QUOTA", "USED", "RESERVED", "TRASH", "FREE", "SHARDS", "DAMAGED", "SPACE", "SIZE"}
+)
+"""Columns of numbers and sizes, whatever stands in them today."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table; columns that hold only numbers or sizes lean right."""
+    """Return the lines of a table; the columns of `RIGHT` lean right."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    right = [bool(rows) and all(row[i][:1].isdigit() for row in rows) for i in range(len(head))]
     lines = []
     for row in (head, *rows):
         cells = [
-            cell.rjust(width) if leans else cell.ljust(width)
-            for cell, width, leans in zip(row, widths, right, strict=True)
+            cell.rjust(width) if name in RIGHT else cell.ljust(width)
+            for cell, width, name in zip(row, widths, head, strict=True)
         ]
         lines.append("  ".join(cells).rstrip())
     return lines

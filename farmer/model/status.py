@@ -92,3 +92,7 @@ class NodeStatus:
     alerts: tuple[Alert, ...] = ()
     clean_start: bool = True
     """Whether the run before this one ended in order."""
+    first_start: bool = False
+    """Whether there was no run before this one."""
+    promised_bytes: int = 0
+    """The space of all contracts and open invites."""

@@ -36,12 +36,14 @@ def status_document(status: NodeStatus, activity: Activity | None = None) -> dic
         "pid": status.pid,
         "started_at_ms": status.started_at_ms,
         "clean_start": status.clean_start,
+        "first_start": status.first_start,
         "listen": list(status.listen),
         "announce": list(status.announce),
         "page": status.page,
-        "volumes": [_volume(volume) for volume in status.volumes],
+        "volumes": [volume_document(volume) for volume in status.volumes],
         "contracts": {stage.name.lower(): count for stage, count in status.contracts},
         "open_invites": status.open_invites,
+        "promised_bytes": status.promised_bytes,
         "renters": status.renters,
         "sessions": status.sessions,
         "alerts": [_alert(alert) for alert in status.alerts],
@@ -51,7 +53,8 @@ def status_document(status: NodeStatus, activity: Activity | None = None) -> dic
     return document
 
 
-def _volume(volume: VolumeStatus) -> dict[str, Any]:
+def volume_document(volume: VolumeStatus) -> dict[str, Any]:
+    """Return one volume, as JSON values."""
     return {
         "name": volume.name,
         "path": volume.path,

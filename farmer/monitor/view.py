@@ -17,8 +17,8 @@ REFRESH_S: Final = 15
 
 _NODE_WORDS: Final = {
     NodeState.STARTING: ("warn", "Starting"),
-    NodeState.RUNNING: ("ok", "Online, everything in order"),
-    NodeState.DEGRADED: ("bad", "Online, but something needs you"),
+    NodeState.RUNNING: ("ok", "Running, everything in order"),
+    NodeState.DEGRADED: ("bad", "Running, but something needs you"),
     NodeState.DRAINING: ("warn", "Finishing its work, then stopping"),
 }
 _VOLUME_WORDS: Final = {
@@ -95,9 +95,9 @@ def _figures(status: NodeStatus, activity: Activity, now_s: float) -> Iterator[s
     used = sum(volume.used_bytes for volume in status.volumes)
     free = sum(volume.free_bytes for volume in status.volumes)
     yield _figure(
-        "Space rented",
-        f"{size(used)} <small>of {size(quota)}</small>",
-        f"{percent(used, quota)} · {size(free)} free to rent",
+        "Space",
+        f"{size(used)} <small>stored of {size(quota)}</small>",
+        f"{percent(used, quota)} · {size(status.promised_bytes)} promised · {size(free)} free",
     )
     proved, failed = activity.audits_passed, activity.audits_failed
     yield _figure(
@@ -126,11 +126,11 @@ def _figure(heading: str, value: str, below: str) -> str:
 
 def _bytes_card(volumes: tuple[VolumeStatus, ...]) -> str:
     parts: tuple[tuple[str, str, int], ...] = (
-        ("live", "Shards", sum(v.used_bytes for v in volumes)),
+        ("live", "Stored", sum(v.used_bytes for v in volumes)),
         ("trash", "Trash, gone within 7 days", sum(v.trash_bytes for v in volumes)),
-        ("reserved", "Promised to stores under way", sum(v.reserved_bytes for v in volumes)),
+        ("reserved", "Reserved for stores under way", sum(v.reserved_bytes for v in volumes)),
         ("kept", "Kept for index and tidying up", sum(v.allowance_bytes for v in volumes)),
-        ("free", "Free to rent", sum(v.free_bytes for v in volumes)),
+        ("free", "Free", sum(v.free_bytes for v in volumes)),
     )
     quota = sum(volume.quota_bytes for volume in volumes)
     gap = quota - sum(amount for _, _, amount in parts)
@@ -178,6 +178,7 @@ def _renting_card(status: NodeStatus) -> str:
     rows = [(name, count(counts.get(stage, 0))) for stage, name in words]
     rows += [
         ("Open invites", count(status.open_invites)),
+        ("Promised by contracts and open invites", size(status.promised_bytes)),
         ("Shards held", count(sum(volume.shards for volume in status.volumes))),
         ("Damaged, set aside", count(sum(volume.quarantined for volume in status.volumes))),
     ]
@@ -192,7 +193,7 @@ def _volumes_card(volumes: tuple[VolumeStatus, ...]) -> str:
     head = "".join(
         f'<th scope="col"{" class=r" if right else ""}>{name}</th>'
         for name, right in (
-            *(("Volume", False), ("Path", False), ("State", False), ("Rented", True)),
+            *(("Volume", False), ("Path", False), ("State", False), ("Stored", True)),
             *(("Quota", True), ("Free", True), ("Shards", True), ("Errors", True)),
         )
     )
@@ -227,7 +228,7 @@ def _about_card(status: NodeStatus) -> str:
         ("Renters reach it at", _codes(status.announce or status.listen)),
         ("Listens on", _codes(status.listen)),
         ("Started", escape(moment(status.started_at_ms / 1000))),
-        ("Last end", "in order" if status.clean_start else "not in order: crash or power cut"),
+        ("Last end", _last_end(status)),
         (
             "For programs",
             '<a href="/metrics">metrics</a> · <a href="/status.json">status.json</a>',
@@ -238,6 +239,12 @@ def _about_card(status: NodeStatus) -> str:
         + "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
         + "</dl></section>"
     )
+
+
+def _last_end(status: NodeStatus) -> str:
+    if status.first_start:
+        return "none: this is the first run"
+    return "in order" if status.clean_start else "not in order: crash or power cut"
 
 
 def _codes(texts: tuple[str, ...]) -> str:

@@ -18,8 +18,9 @@ from farmer.model.ids import ContractId, InviteSerial, NodeId
 from farmer.model.shard import Usage
 from farmer.running.addresses import NoAddressError
 from farmer.running.errors import OwnerError
-from farmer.storage.contracts import ContractDatabase
+from farmer.storage.contracts import ContractDatabase, OvercommitError
 from farmer.storage.errors import StorageError
+from farmer.units import format_size
 
 I = TypeVar("I", ContractId, InviteSerial)  # noqa: E741  # an identifier
 
@@ -36,6 +37,8 @@ class HouseTerms:
     """Where renters reach us; raises `NoAddressError`."""
     capacity_bytes: Callable[[], int]
     """How much contracts and open invites may promise together."""
+    usable_bytes: Callable[[], int]
+    """How much shards can take now: what they take, and what is still free for them."""
 
 
 class OwnerDesk:
@@ -84,6 +87,12 @@ class OwnerDesk:
             raise OwnerError(str(error)) from error
         except (KeyError, TypeError, ValueError) as error:
             raise OwnerError(f"{verb} was not understood: {error}") from error
+        except OvercommitError as error:
+            raise OwnerError(
+                f"{format_size(error.wanted_bytes)} wanted, but only "
+                f"{format_size(error.available_bytes)} are not yet promised by contracts and open "
+                "invites: withdraw an invite, or give a volume more quota"
+            ) from error
         except StorageError as error:
             raise OwnerError(str(error) or type(error).__name__) from error
 
@@ -104,7 +113,7 @@ class OwnerDesk:
         now_ms = self._now_ms()
         # The addresses first: an invite that cannot be shown must not be open.
         self.terms.addresses()
-        return self.make_invite(
+        row = self.make_invite(
             Offer(
                 space_bytes=words["space_bytes"],
                 duration_ms=words["duration_ms"],
@@ -113,6 +122,19 @@ class OwnerDesk:
                 price=self._price(words),
             )
         )
+        return row | self._warned()
+
+    def _warned(self) -> dict[str, Any]:
+        """Return a `warning` if more is promised than the disks can hold now."""
+        promised_bytes, usable_bytes = self._book.promised_bytes(), self.terms.usable_bytes()
+        if promised_bytes <= usable_bytes:
+            return {}
+        return {
+            "warning": f"{format_size(promised_bytes)} are promised now by contracts and open "
+            f"invites, but the volumes can hold {format_size(usable_bytes)} of shards: the last "
+            "renters to store will be refused with NO_SPACE. Free space on the disks, add a "
+            "volume, or withdraw an invite"
+        }
 
     def _price(self, words: dict[str, Any]) -> Price:
         usual = self.terms.price
@@ -143,18 +165,24 @@ class OwnerDesk:
 
     def _extend(self, words: dict[str, Any]) -> dict[str, Any]:
         chosen = self._named(words)
+        space_bytes, now_bytes = words.get("space_bytes"), self._contract_of(chosen).space_bytes
+        if space_bytes is not None and space_bytes < now_bytes:
+            raise OwnerError(
+                f"the contract has {format_size(now_bytes)} already; it may get more, not less"
+            )
         self._book.extend(
             chosen,
             words["for_ms"],
-            words.get("space_bytes"),
+            space_bytes,
             capacity_bytes=self.terms.capacity_bytes(),
         )
-        return self._shown(chosen)
+        return self._shown(chosen) | self._warned()
 
     def _end(self, words: dict[str, Any]) -> dict[str, Any]:
         chosen = self._named(words)
+        had_ended = self._contract_of(chosen).until_ms <= self._now_ms()
         self._book.end(chosen)
-        return self._shown(chosen)
+        return self._shown(chosen) | {"had_ended": had_ended}
 
     def _confirm_clock(self, _words: dict[str, Any]) -> dict[str, Any]:
         self._book.clock.confirm(self._now_ms())
@@ -163,6 +191,9 @@ class OwnerDesk:
     def _named(self, words: dict[str, Any]) -> ContractId:
         known: list[ContractId] = [contract.contract for contract, _ in self._book.contracts()]
         return _chosen(str(words["contract"]), known, "contract", "farmer contract list")
+
+    def _contract_of(self, chosen: ContractId) -> Contract:
+        return next(one for one, _ in self._book.contracts() if one.contract == chosen)
 
     def _shown(self, chosen: ContractId) -> dict[str, Any]:
         rows = self._book.contracts()

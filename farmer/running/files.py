@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 SMALL_BYTES_MAX: Final = 64 * 1024
@@ -51,3 +53,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None
+
+
+def may_not_write(path: Path) -> str:
+    """Return what to tell the owner of a directory that this user may not make or write."""
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = str(os.geteuid())
+    return (
+        f"{user} may not write there. Make it {user}'s with: "
+        f"sudo install -d -o {quote(user)} {quote(str(path))}"
+    )

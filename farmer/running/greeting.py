@@ -1,21 +1,43 @@
-"""What a farmer that was told nothing prints: the one invite that gets its owner going."""
+"""
+What a farmer that was told nothing prints: where its things are, and an invite.
+
+The one invite gets its owner going.  It is not for a journal, where others read it too.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from farmer.model.contract import Offer
+from farmer.model.status import VolumeStatus
 from farmer.running.desk import OwnerDesk
+from farmer.running.home import Home
 from farmer.settings.schema import Settings
 from farmer.units import format_duration, format_size
 
 DURATION_MS: Final = 90 * 86_400_000
 OPEN_MS: Final = 30 * 86_400_000
+LISTING: Final = "farmer invite list"
 SHARE: Final = 2
 """Half of the volume: the owner can still make an invite of his own."""
 
 
-def greeting(settings: Settings, desk: OwnerDesk, now_ms: int) -> list[str]:
+def places(home: Home, settings: Settings, volumes: Sequence[VolumeStatus]) -> list[str]:
+    """Return lines that say where everything is, for a farmer without volumes in its settings."""
+    if settings.volumes:
+        return []
+    there = home.settings.exists()
+    return [
+        f"home      {home.state}",
+        *(f"volume    {one.path} ({format_size(one.quota_bytes)})" for one in volumes),
+        f"settings  {home.settings}" + ("" if there else " (none yet; they would go there)"),
+    ]
+
+
+def greeting(
+    settings: Settings, desk: OwnerDesk, now_ms: int, *, to_journal: bool = False
+) -> list[str]:
     """
     Return lines with an open invite, for a farmer without volumes in its settings.
 
@@ -30,6 +52,8 @@ def greeting(settings: Settings, desk: OwnerDesk, now_ms: int) -> list[str]:
         return []
     row = rows[-1]
     space, duration = format_size(row["space_bytes"]), format_duration(row["duration_ms"])
+    if to_journal:
+        return [f"an invite for {space} for {duration} is open; it is printed by: {LISTING}"]
     return [
         f"Whoever has the next line can rent {space} for {duration}, once (renter join ...):",
         row["invite"],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Final, Self
 
-from farmer.running.files import read_json, write_json
+from farmer.running.files import may_not_write, read_json, write_json
 
 MARK_FILE: Final = "farmer-home.json"
 SETTINGS_FILE: Final = "farmer.yaml"
@@ -36,6 +37,8 @@ class Home:
     settings: Path
     settings_named: bool = False
     """Whether somebody named the settings file; then it must be there."""
+    options: str = ""
+    """What a command line must say, after `farmer`, to mean this home."""
 
     @classmethod
     def at(cls, directory: Path, settings: Path | None = None) -> Self:
@@ -57,6 +60,19 @@ class Home:
         That is /var/lib/farmer with /etc/farmer/farmer.yaml for root, and the XDG
         directories for everybody else.
         """
+        named = (("--home", directory), ("--config", settings))
+        options = "".join(f" {option} {quote(word)}" for option, word in named if word)
+        found = cls._find(directory, settings, environ, user_id)
+        return replace(found, options=options)
+
+    @classmethod
+    def _find(
+        cls,
+        directory: str | None,
+        settings: str | None,
+        environ: Mapping[str, str],
+        user_id: int,
+    ) -> Self:
         chosen = Path(settings).expanduser().absolute() if settings else None
         directory = directory or environ.get("FARMER_HOME")
         if directory:
@@ -69,6 +85,10 @@ class Home:
         config = _xdg(environ, "XDG_CONFIG_HOME", home / ".config")
         usual = config / "farmer" / SETTINGS_FILE
         return cls(data / "farmer", chosen or usual, chosen is not None)
+
+    def command(self, words: str) -> str:
+        """Return the command line that does this on this home."""
+        return f"farmer{self.options} {words}"
 
     @property
     def settings_to_read(self) -> Path | None:
@@ -126,6 +146,8 @@ class Home:
             )
         except FileNotFoundError:
             return
+        except PermissionError as error:
+            raise HomeError(f"{self.state}: {may_not_write(self.state)}") from error
         except OSError as error:
             raise HomeError(f"{self.state} cannot be used: {error.strerror}") from error
         if MARK_FILE in strangers:
@@ -153,10 +175,14 @@ class Home:
                 self.state.chmod(0o700)
             if not self.mark.exists():
                 write_json(self.mark, {"format": FORMAT, "what": "the home of a farmer"})
+        except PermissionError as error:
+            raise HomeError(
+                f"{self.state}: {may_not_write(self.state)}, or name another directory with --home"
+            ) from error
         except OSError as error:
             raise HomeError(
                 f"{self.state} cannot be written: {error.strerror}. "
-                "Name another directory with --home, or run as its owner."
+                "Name another directory with --home."
             ) from error
 
     def _check_format(self) -> None:

@@ -50,7 +50,10 @@ class Doors:
             service.start()
             return service
 
-        service = self._on_last_ports(SHARDS, asked, listen)
+        try:
+            service = self._on_last_ports(SHARDS, asked, listen)
+        except ListenError as error:
+            raise ListenError(f"{error}, {self._where('FARMER_LISTEN__SHARDS')}") from error
         remember_ports(self._home, SHARDS, asked, service.addresses)
         return service
 
@@ -64,7 +67,8 @@ class Doors:
             except CannotListenError as error:
                 raise ListenError(
                     f"cannot serve the page on {addresses[0]}: {error.socketError}; "
-                    "is another program using it? Choose another address in listen.page"
+                    "is another program using it? Choose another address in listen.page, "
+                    + self._where("FARMER_LISTEN__PAGE")
                 ) from error
 
         port = self._on_last_ports(PAGE, [asked], listen)
@@ -86,6 +90,10 @@ class Doors:
                 f"cannot make the control socket {path}: {error.socketError}"
             ) from error
         return port, path
+
+    def _where(self, variable: str) -> str:
+        there = "" if self._home.settings.exists() else ", which you would make"
+        return f"in {self._home.settings}{there}, or by {variable}=HOST:PORT"
 
     def _on_last_ports(
         self, role: str, asked: Sequence[str], listen: Callable[[Sequence[str]], L]

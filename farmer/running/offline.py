@@ -12,7 +12,7 @@ from farmer.running.home import Home
 from farmer.running.ports import SHARDS, with_last_ports
 from farmer.running.stores import open_book
 from farmer.running.terms import price_of
-from farmer.running.volumes import plan_volumes
+from farmer.running.volumes import plan_volumes, usable_bytes
 from farmer.settings.schema import Settings
 
 
@@ -26,12 +26,14 @@ def do(home: Home, settings: Settings, verb: str, words: dict[str, Any]) -> dict
 
     """
     identity = Identity.load_or_create(home.identity)
-    quotas = sum(plan.quota_bytes for plan in plan_volumes(home, settings))
+    plans = plan_volumes(home, settings)
+    quotas = sum(plan.quota_bytes for plan in plans)
     listen = with_last_ports(home, SHARDS, settings.listen.shards)
     terms = HouseTerms(
         price=price_of(settings),
         addresses=lambda: announced(settings.announce, listen, local_addresses),
         capacity_bytes=lambda: int(quotas * settings.contracts.overcommit),
+        usable_bytes=lambda: sum(min(plan.quota_bytes, usable_bytes(plan)) for plan in plans),
     )
     book = open_book(home, identity, now_ms)
     try:

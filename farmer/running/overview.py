@@ -20,6 +20,7 @@ class BookCounts:
 
     contracts: tuple[tuple[ContractStage, int], ...] = ()
     open_invites: int = 0
+    promised_bytes: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Overview:
     pid: int
     started_at_ms: int
     clean_start: bool
+    first_start: bool = False
     board: AlertBoard
     volumes: Callable[[], tuple[VolumeStatus, ...]]
     sessions: Callable[[], int] = field(default=lambda: 0)
@@ -62,10 +64,12 @@ class Overview:
             volumes=volumes,
             contracts=self.counts.contracts,
             open_invites=self.counts.open_invites,
+            promised_bytes=self.counts.promised_bytes,
             renters=counts.get(ContractStage.ACTIVE, 0) + counts.get(ContractStage.GRACE, 0),
             sessions=self.sessions(),
             alerts=self.board.alerts,
             clean_start=self.clean_start,
+            first_start=self.first_start,
         )
 
     def _state(self, volumes: tuple[VolumeStatus, ...]) -> NodeState:

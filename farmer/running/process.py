@@ -1,10 +1,14 @@
-"""The process as the system sees it: descriptors and standard output."""
+"""The process as the system sees it: descriptors, standard output, its journal."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
+from collections.abc import Mapping
 from typing import Final
+
+STDOUT: Final = 1
 
 DESCRIPTORS: Final = 8192
 """Sessions, one file each that they read, segments: some two thousand at worst."""
@@ -16,6 +20,15 @@ def allow_many_sessions() -> None:
     most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def goes_to_journal(environ: Mapping[str, str], descriptor: int) -> bool:
+    """Tell whether systemd reads this descriptor; the variable alone may be inherited."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def say(line: str) -> None:

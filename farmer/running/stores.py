@@ -4,24 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Final
 
 from farmer.identity.keys import Identity
 from farmer.identity.signing import contract_digest
+from farmer.model.status import Alert
 from farmer.protocol.limits import SHARDS_PER_CONTRACT_MAX, UPLOADS_PER_RENTER_MAX
+from farmer.running.files import may_not_write
 from farmer.running.home import Home
+from farmer.running.register import KnownVolume, not_among
 from farmer.running.volumes import VolumePlan, plan_volumes, remember
+from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.schema import Settings
 from farmer.storage.contracts import ContractDatabase
-from farmer.storage.directory import MARKER_NAME, VolumeSettings, create_volume, read_marker
+from farmer.storage.directory import (
+    MARKER_NAME,
+    VolumeSettings,
+    VolumeSetupError,
+    create_volume,
+    read_marker,
+)
 from farmer.storage.engine import Engine, EngineLimits
 from farmer.storage.files import OsFiles
 from farmer.storage.opening import rebuild_index
+from farmer.storage.outside import live_shards
+from farmer.units import exact_size
 
 Told = Callable[[str], None]
 """Takes a line about something that takes long."""
 
 SEGMENTS_PER_LINE: Final = 16
+
+LOST: Final = "making a lost index again from the shards"
+WANTED: Final = "making a new index from the shards"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +68,7 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
     book = open_book(home, identity, now_ms)
     try:
         engine = Engine(
-            [volume_settings(plan) for plan in plans],
+            [*map(volume_settings, plans), *left_out(home, plans, now_ms())],
             identity.node_id,
             OsFiles(),
             clock_ms=now_ms,
@@ -62,7 +78,7 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
                 shards_per_contract_max=SHARDS_PER_CONTRACT_MAX,
                 shard_bytes_max=settings.shards.size_max,
             ),
-            progress=_progress(tell),
+            progress=_progress(tell, LOST),
         )
     except BaseException:
         book.close()
@@ -81,19 +97,50 @@ def make_volumes(home: Home, identity: Identity, plans: Sequence[VolumePlan], no
     """Make the volumes that never were, and remember them."""
     files = OsFiles()
     for plan in plans:
+        if plan.path.exists() and not plan.path.is_dir():
+            raise VolumeSetupError(f"{plan.path} is a file; a volume is a directory of its own")
         if plan.new and (plan.path / MARKER_NAME).exists():
             # Made by this identity for a home that has forgotten it, else refused here.
             read_marker(plan.path, identity.node_id, files)
         elif plan.new:
-            create_volume(plan.path, identity.node_id, files, now_ms)
+            try:
+                create_volume(plan.path, identity.node_id, files, now_ms)
+            except PermissionError as error:
+                raise VolumeSetupError(f"{plan.path}: {may_not_write(plan.path)}") from error
     remember(home, plans)
 
 
-def rebuild(home: Home, plan: VolumePlan, tell: Told) -> int:
-    """Make a volume's index anew from its records; return how many records were read."""
+def left_out(home: Home, plans: Sequence[VolumePlan], now_ms: int) -> list[VolumeSettings]:
+    """Return the volumes that hold shards but are not planned, each to be left shut."""
+    return [
+        VolumeSettings(
+            known.path,
+            max(known.quota_bytes, VOLUME_BYTES_MIN),
+            name=str(known.path),
+            left_shut=_not_in_settings(home, known, now_ms),
+        )
+        for known in not_among(home, [plan.path for plan in plans])
+    ]
+
+
+def _not_in_settings(home: Home, known: KnownVolume, now_ms: int) -> Alert:
+    size = exact_size(known.quota_bytes)
+    return Alert(
+        name="VolumeNotInSettings",
+        since_ms=now_ms,
+        message=f"{known.path}, a volume of this farmer {known.shown}, is not in the settings: it "
+        "is not opened, and what renters stored there cannot be read. Add it again and restart; "
+        f"or give its shards up with: {home.command('volume forget')} {quote(str(known.path))}",
+        command=f"{home.command('volume add')} {quote(f'{known.path}={size}')}",
+    )
+
+
+def rebuild(home: Home, plan: VolumePlan, tell: Told) -> tuple[int, int]:
+    """Make a volume's index anew from its records; return its live shards and their bytes."""
     identity = Identity.load(home.identity)
     settings = volume_settings(plan)
-    return rebuild_index(settings, identity.node_id, OsFiles(), _progress(tell)).records
+    rebuild_index(settings, identity.node_id, OsFiles(), _progress(tell, WANTED))
+    return live_shards(plan.path) or (0, 0)
 
 
 def volume_settings(plan: VolumePlan) -> VolumeSettings:
@@ -101,9 +148,9 @@ def volume_settings(plan: VolumePlan) -> VolumeSettings:
     return VolumeSettings(plan.path, plan.quota_bytes, plan.keep_free_bytes, plan.name)
 
 
-def _progress(tell: Told) -> Callable[[int, int], None]:
+def _progress(tell: Told, what: str) -> Callable[[int, int], None]:
     def read(segment: int, last: int) -> None:
         if segment % SEGMENTS_PER_LINE == 1 or segment == last:
-            tell(f"making a lost index again from the shards: segment {segment} of {last}")
+            tell(f"{what}: segment {segment} of {last}")
 
     return read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,13 +11,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from farmer.model.contract import ContractStage
-from farmer.model.status import Alert
+from farmer.model.status import Alert, VolumeStatus
 from farmer.node.chores import Chore
 from farmer.node.ports import Disk
 from farmer.node.tasks import Tasks
 from farmer.running.overview import BookCounts, Overview
 from farmer.storage.contracts import ContractDatabase
 from farmer.storage.engine import Engine
+from farmer.units import counted
 
 LOOK_S: Final = 5.0
 """How old the counts and the alerts of page and metrics may be."""
@@ -89,6 +90,7 @@ class Upkeep:
         doubt, command = self._book.clock.doubt, "farmer clock confirm"
         alert = Alert(name="ClockSuspicious", since_ms=0, message=doubt, command=command)
         self._overview.board.report("clock", *([alert] if doubt else []))
+        self._overview.board.report("damage", *damage(self._engine.volumes()))
 
     async def probe(self) -> None:
         """Notice a disk that went, or came back, while nobody stored or retrieved."""
@@ -122,4 +124,21 @@ def count_book(book: ContractDatabase) -> BookCounts:
     """Return what the contract database holds.  Blocking."""
     stages = Counter(stage for _, stage in book.contracts())
     counts = tuple((stage, stages[stage]) for stage in ContractStage)
-    return BookCounts(counts, len(book.open_invites()))
+    return BookCounts(counts, len(book.open_invites()), book.promised_bytes())
+
+
+def damage(volumes: Iterable[VolumeStatus]) -> list[Alert]:
+    """Return the alert that stands while damaged shards are set aside, also over a restart."""
+    found = [
+        f"{counted(volume.quarantined, 'damaged shard')} on {volume.path}"
+        for volume in volumes
+        if volume.quarantined
+    ]
+    if not found:
+        return []
+    message = (
+        f"{', '.join(found)}: set aside and not served, until their renters store them again or "
+        "delete them. The disk may be failing."
+    )
+    command = "farmer volume list"
+    return [Alert(name="ShardsQuarantined", since_ms=0, message=message, command=command)]

@@ -1,27 +1,27 @@
 """
 Which volumes a farmer has: those of the settings, else one small one in its home.
 
-The home remembers every volume that was ever made.  A path that was never made is made; one
-that was made and now lacks its marker is a disk that is not mounted: it is reported, and
-never written to.
+The home remembers every volume that was ever made (`register`).  A path that was never made
+is made; one that was made and now lacks its marker is a disk that is not mounted: it is
+reported, and never written to.  One that holds shards and is missing from the settings is
+reported too: its shards are unavailable, which is not the same as absent.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from farmer.running.files import read_json, write_json
+from farmer.running import register
 from farmer.running.home import Home
 from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.schema import Settings, VolumeSettings
-from farmer.units import Space
-
-REGISTER_FILE: Final = "volumes.json"
+from farmer.storage.outside import holdings
+from farmer.units import Space, format_size
 
 SMALL_QUOTA_BYTES: Final = 10 * 10**9
 SMALL_SHARE_OF_FREE: Final = 10
@@ -45,7 +45,7 @@ class VolumePlan:
 
 def plan_volumes(home: Home, settings: Settings) -> list[VolumePlan]:
     """Return the volumes of a farmer; reads filesystem sizes, changes nothing."""
-    known = _known(home)
+    known = register.quotas(home)
     if settings.volumes:
         names = _names([Path(volume.path) for volume in settings.volumes])
         return [_plan(*row, known) for row in zip(settings.volumes, names, strict=True)]
@@ -55,12 +55,49 @@ def plan_volumes(home: Home, settings: Settings) -> list[VolumePlan]:
     return [VolumePlan(home.volume, home.volume.name, quota, keep_free, new)]
 
 
-def remember(home: Home, plans: Iterable[VolumePlan]) -> None:
+def in_force(home: Home, settings: Settings) -> Settings:
+    """Return the settings with the volume in them that a farmer without any has."""
+    if settings.volumes:
+        return settings
+    [plan] = plan_volumes(home, settings)
+    volume = VolumeSettings(
+        path=str(plan.path), quota=Space(size_bytes=plan.quota_bytes), keep_free=KEEP_FREE
+    )
+    return replace(settings, volumes=(volume,))
+
+
+def remember(home: Home, plans: Sequence[VolumePlan]) -> None:
     """Note, durably, that these volumes have been made."""
-    known = _known(home)
-    added = {str(plan.path): plan.quota_bytes for plan in plans}
-    if not added.keys() <= known.keys():
-        write_json(home.state / REGISTER_FILE, {"made": added | known})
+    register.remember(home, [(plan.path, plan.quota_bytes) for plan in plans])
+
+
+def doubts(plans: Sequence[VolumePlan]) -> list[str]:
+    """Return what an owner had better know of these volumes: quotas that disks cannot hold."""
+    found = []
+    for plan in plans:
+        room_bytes = usable_bytes(plan)
+        if plan.quota_bytes > room_bytes:
+            found.append(
+                f"the quota of {plan.path} is {format_size(plan.quota_bytes)}, but its filesystem "
+                f"has room for {format_size(room_bytes)} now: stores beyond that are refused"
+            )
+    together: dict[int, list[str]] = {}
+    for plan in plans:
+        together.setdefault(_existing(plan.path).stat().st_dev, []).append(str(plan.path))
+    found += [
+        f"{' and '.join(paths)} lie on one filesystem: they share its free space, and one "
+        "failing disk takes them all"
+        for paths in together.values()
+        if len(paths) > 1
+    ]
+    return found
+
+
+def usable_bytes(plan: VolumePlan) -> int:
+    """Return what the filesystem lets this volume hold, as far as seen from outside."""
+    held = None if plan.new else holdings(plan.path)
+    there = held.used_bytes + held.trash_bytes if held is not None else 0
+    return max(0, there + free_bytes(plan.path) - plan.keep_free_bytes)
 
 
 def small_quota_bytes(free: int) -> int:
@@ -96,9 +133,3 @@ def _names(paths: list[Path]) -> list[str]:
 
 def _existing(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.exists())
-
-
-def _known(home: Home) -> dict[str, int]:
-    register = read_json(home.state / REGISTER_FILE) or {}
-    made = register.get("made")
-    return made if isinstance(made, dict) else {}

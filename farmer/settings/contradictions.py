@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from farmer.settings.kinds import split_address
 from farmer.settings.schema import Settings
@@ -25,12 +26,17 @@ def contradictions(settings: Settings, origins: Mapping[str, str]) -> Iterator[F
 
 def _volumes(settings: Settings, origins: Mapping[str, str]) -> Iterator[Fault]:
     for (i, one), (j, other) in combinations(enumerate(settings.volumes), 2):
-        first, second = PurePosixPath(one.path), PurePosixPath(other.path)
+        first, second = _plain(one.path), _plain(other.path)
         if first.is_relative_to(second) or second.is_relative_to(first):
             message = (
                 f'"volumes.{j}.path" and "volumes.{i}.path" are the same or inside each other'
             )
             yield Fault(_place(origins, f"volumes.{j}.path"), message)
+
+
+def _plain(path: str) -> PurePosixPath:
+    """Return the path without `~`, `..` and doubled slashes; links are not looked at."""
+    return PurePosixPath(os.path.normpath(Path(path).expanduser()))
 
 
 def _addresses(settings: Settings, origins: Mapping[str, str]) -> Iterator[Fault]:

@@ -118,10 +118,14 @@ def _ratio(text: str) -> float:
 
 
 def _shard_size(text: str) -> int:
-    size_bytes = parse_size(text)
+    size_bytes = parse_size(text, usual="MiB")
     if not 1 <= size_bytes <= SHARD_BYTES_MAX:
         raise ValueError(f"{text!r}: the largest shard is between 1B and 4GiB")
     return size_bytes
+
+
+def _short_duration(text: str) -> int:
+    return parse_duration(text, usual="s")
 
 
 def _quota(text: str) -> Space:
@@ -145,7 +149,7 @@ def choice(*words: str) -> Kind[str]:
 SHARD_SIZE: Final = Kind("size", _shard_size, exact_size)
 QUOTA: Final = Kind("size or share", _quota)
 SPACE: Final = Kind("size or share", Space.parse)
-DURATION: Final = Kind("duration", parse_duration, exact_duration)
+SHORT_DURATION: Final = Kind("duration", _short_duration, exact_duration)
 MONEY: Final = Kind("amount", parse_money, exact_money, {"type": ["number", "string"]})
 RATIO: Final = Kind("ratio", _ratio, str, {"type": "number", "minimum": 1, "maximum": 100})
 VERSION: Final = Kind("version", _version, str, {"const": 1})

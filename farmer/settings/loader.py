@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -69,7 +69,7 @@ def _build(
     # One syntax error hides what follows it; telling of missing keys then would only confuse.
     if faults and not tree.entries:
         raise SettingsError(faults)
-    faults += overlay(tree, environ, frozenset(keys_of(Settings)))
+    faults += overlay(tree, environ, list(_variables(Settings)))
     if not versioned:
         tree.entries.setdefault("version", Scalar("1", DEFAULT_PLACE))
     reader = _SettingsReader(faults)
@@ -79,6 +79,16 @@ def _build(
     if faults:
         raise SettingsError(faults)
     return Loaded(settings, reader.origins)
+
+
+def _variables(kind: type[Any]) -> Iterator[str]:
+    """Yield every key as the environment joins its parts."""
+    for name, key in keys_of(kind).items():
+        if key.section is None:
+            yield name
+        else:
+            row = f"{name}__0" if key.many else name
+            yield from (f"{row}__{below}" for below in _variables(key.section))
 
 
 def _text_of(path: Path) -> str:

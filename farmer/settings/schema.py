@@ -15,7 +15,6 @@ from typing import Any, Final, TypeVar
 from farmer.settings.kinds import (
     ADDRESS,
     CURRENCY,
-    DURATION,
     MONEY,
     NAME,
     PATH,
@@ -23,6 +22,7 @@ from farmer.settings.kinds import (
     QUOTA,
     RATIO,
     SHARD_SIZE,
+    SHORT_DURATION,
     SPACE,
     VERSION,
     Kind,
@@ -124,7 +124,8 @@ class VolumeSettings:
         "A directory on the disk that is rented out.", PATH, example="/srv/farmer"
     )
     quota: Space = required(
-        "How much of it, everything included: 500GB, 500GiB, 80% of the filesystem, or max.",
+        "How much of it, everything included: 500GB, 500GiB, 80% of the filesystem, or max;"
+        " at least 64MiB.",
         QUOTA,
         example="500GB",
         live=True,
@@ -191,7 +192,7 @@ class DrainSettings:
     """How the farmer stops."""
 
     grace: int = setting(
-        "How long running transfers may go on after a request to stop.", DURATION, 30_000
+        "How long running transfers may go on after a request to stop.", SHORT_DURATION, 30_000
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,6 +14,9 @@ FILE_BYTES_MAX: Final = 1024 * 1024
 
 DEPTH_MAX: Final = 16
 PREFIX: Final = "FARMER_"
+SLIP: Final = 0.75
+"""How like a key a variable must be (`difflib`) to be taken for a mistyped one."""
+
 RESERVED: Final = frozenset({"FARMER_HOME"})
 
 
@@ -115,28 +119,40 @@ class _YamlReader:
         return branch
 
 
-def overlay(tree: Branch, environ: Mapping[str, str], known: frozenset[str]) -> list[Fault]:
+def overlay(tree: Branch, environ: Mapping[str, str], known: Sequence[str]) -> list[Fault]:
     """
     Put the settings of the environment over those of the file; return what does not fit.
 
     `FARMER_LISTEN__PAGE` is listen.page, `FARMER_VOLUMES__0__QUOTA` the first volume's
-    quota.  Of variables without a double underscore only those that name one of the *known*
-    top-level keys are ours: service managers set FARMER_PORT and the like.  An empty
+    quota.  *known* are all keys with their parts joined in this way.  Of variables without a
+    double underscore only those that name a top-level key are ours: service managers set
+    FARMER_PORT and the like.  One that is nearly a key is a slip, and told.  An empty
     variable counts as not set.
     """
     faults = []
+    groups = {name.partition("__")[0] for name in known}
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or variable in RESERVED or not environ[variable]:
             continue
         path = variable.removeprefix(PREFIX).lower().split("__")
-        if len(path) == 1 and path[0] not in known:
-            continue
         place = f"environment {variable}"
+        if len(path) == 1 and path[0] not in groups:
+            faults += _slip(place, path[0], known)
+            continue
         if "" in path or len(path) > DEPTH_MAX:
             faults.append(Fault(place, "this does not name a setting"))
         else:
             _put(tree, path, Scalar(environ[variable], place))
     return faults
+
+
+def _slip(place: str, name: str, known: Sequence[str]) -> list[Fault]:
+    # The first key of a group stands for the group, should its name alone be nearly right.
+    meant = {one.partition("__")[0]: one for one in reversed(known)} | {one: one for one in known}
+    near = difflib.get_close_matches(name, meant, n=1, cutoff=SLIP)
+    return [
+        Fault(place, f"no setting; did you mean {PREFIX}{meant[one].upper()}?") for one in near
+    ]
 
 
 def _put(branch: Branch, path: list[str], scalar: Scalar) -> None:

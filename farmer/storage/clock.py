@@ -94,7 +94,8 @@ class DurableClock:
             query = "SELECT observed_ms, believed_ms, doubted_ms FROM clock"
             row = rows.execute(query).fetchone()
         self._state = ClockState(*row) if row else ClockState(0, 0)
-        self._first_run = row is None
+        self.first_run: Final = row is None
+        """Whether no run before this one was ever seen."""
         self._saved = self._state
         self._tolerance = AT_START
         self._ran_ms = 0
@@ -156,7 +157,7 @@ class DurableClock:
 
     def _start(self, wall_ms: int) -> None:
         state = self._state
-        if self._first_run:
+        if self.first_run:
             self._state, self._tolerance = replace(state, believed_ms=wall_ms), FIRST_RUN
             return
         self._tolerance = _at_start(state)

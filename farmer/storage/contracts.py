@@ -162,6 +162,11 @@ class ContractDatabase:
                 raise InviteSpentError("this invite was redeemed; end its contract instead")
             book_rows.withdraw_invite(rows, serial)
 
+    def promised_bytes(self) -> int:
+        """Return the space of open invites, and of contracts whose shards are not all removed."""
+        with self._book.reading() as rows:
+            return book_rows.promised_bytes(rows, self._now_ms())
+
     def contracts(self) -> list[tuple[Contract, ContractStage]]:
         """Return all contracts that are not gone, with their stages now, the oldest first."""
         with self._book.reading() as rows:

@@ -35,7 +35,7 @@ def test_status_of_a_farmer_that_does_not_run(home: Path, capsys: Any) -> None:
     assert run(home, "status", "--json") == exits.NOT_RUNNING
     told = capsys.readouterr()
     assert json.loads(told.out)["state"] == "stopped"
-    assert "start it with: farmer run" in told.err
+    assert f"start it with: farmer --home {home} run" in told.err
     assert not home.exists()
 
 

@@ -62,6 +62,12 @@ MISTAKES = [
         V + "volumes:\n  - {path: /a, quota: 1GB}\n  - {path: /a/b, quota: 1GB}",
         'f:4:12: "volumes.1.path" and "volumes.0.path" are the same or inside each other',
     ),
+    (
+        "the same volume in other words",
+        V + "volumes:\n  - {path: /a/b, quota: 1GB}\n  - {path: /a/./c/../b/, quota: 1GB}",
+        'f:4:12: "volumes.1.path" and "volumes.0.path" are the same or inside each other',
+    ),
+    ("a bare shard size", V + "shards: {size_max: 64}", "write 64MiB (or MB, GB"),
     ("the same port twice", V + "listen: {shards: '[::]:4647'}", "want the same port"),
     ("a price without currency", V + "price:\n  stored: 2", 'f:3:11: "price.stored" needs'),
     ("a negative price", V + "price: {stored: -1, currency: EUR}", "not an amount"),
@@ -69,7 +75,7 @@ MISTAKES = [
     ("a long currency", V + "price: {currency: ABCDEFGHIJKLMNOPQ}", "at most 16"),
     ("overcommit below 1", V + "contracts: {overcommit: 0.5}", "between 1.0 and 100"),
     ("an unknown level", V + "log: {level: chatty}", "'chatty' is none of debug, info"),
-    ("a bare duration", V + "drain: {grace: 30}", "'30' has no unit: write 30d"),
+    ("a bare duration", V + "drain: {grace: 30}", "'30' has no unit: write 30s (or m, h"),
     ("a tab", V + "listen:\n\tpage: a:1", "f:3:1: this is not YAML"),
     ("an open bracket", V + "announce: [a:1", "this is not YAML"),
     ("an unknown alias", V + "name: *x", "f:2:7: this is not YAML"),
@@ -112,6 +118,9 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("FARMER_VOLUMES__0__PATHH", "/a", 'unknown key "pathh", did you mean "path"?'),
         ("FARMER_LISTEN", "a:1", '"listen" is a group of settings'),
         ("FARMER_LISTEN____PAGE", "a:1", "this does not name a setting"),
+        ("FARMER_NMAE", "attic", "no setting; did you mean FARMER_NAME?"),
+        ("FARMER_LISTEN_PAGE", "a:1", "did you mean FARMER_LISTEN__PAGE?"),
+        ("FARMER_VOLUME", "/a", "did you mean FARMER_VOLUMES__0__PATH?"),
     ],
 )
 def test_mistakes_in_the_environment(variable: str, text: str, words: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,14 @@ def book(tmp_path: Path, identity: Identity, wall: Wall) -> Iterator[ContractDat
     book.close()
 
 
-def house(capacity_bytes: int = 100 * GB, **price: Any) -> HouseTerms:
+def house(
+    capacity_bytes: int = 100 * GB, usable_bytes: int = 100 * GB, **price: Any
+) -> HouseTerms:
     return HouseTerms(
         price=Price(**price),
         addresses=lambda: ("farmer.example:4646",),
         capacity_bytes=lambda: capacity_bytes,
+        usable_bytes=lambda: usable_bytes,
     )
 
 
@@ -109,7 +113,7 @@ def test_without_an_address_no_invite_is_opened(desk: OwnerDesk) -> None:
 
     addressed, desk.terms = (
         desk.terms,
-        HouseTerms(price=Price(), addresses=nowhere, capacity_bytes=lambda: GB),
+        replace(desk.terms, addresses=nowhere),
     )
     with pytest.raises(OwnerError, match="set announce:"):
         invite(desk, space_bytes=1)

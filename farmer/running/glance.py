@@ -1,0 +1,66 @@
+"""The volumes of a farmer that does not run, seen from outside: nothing is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from farmer.model.status import VolumeState, VolumeStatus
+from farmer.monitor.status import volume_document
+from farmer.running.home import Home
+from farmer.running.register import not_among
+from farmer.running.volumes import VolumePlan, free_bytes, plan_volumes
+from farmer.settings.schema import Settings
+from farmer.storage.outside import Holdings, holdings, volume_id
+from farmer.storage.quota import Tally, VolumeAccount
+
+
+def volumes_at_rest(home: Home, settings: Settings) -> list[dict[str, Any]]:
+    """Return a row for each volume, as `status_document` has them; the state says `stopped`."""
+    plans = plan_volumes(home, settings)
+    rows = [_planned(plan) for plan in plans]
+    for known in not_among(home, [plan.path for plan in plans]):
+        shards = known.held.shards if known.held is not None else 0
+        rows.append(_gone(known.path, 0, "not in the settings") | {"shards": shards})
+    return rows
+
+
+def _planned(plan: VolumePlan) -> dict[str, Any]:
+    if plan.new:
+        return _gone(plan.path, plan.quota_bytes, "never made") | {"state": "new"}
+    held = holdings(plan.path) if volume_id(plan.path) else None
+    if held is None:
+        return _gone(plan.path, plan.quota_bytes, "it cannot be read from outside")
+    account = _account(plan, held)
+    status = VolumeStatus(
+        name=plan.name,
+        path=str(plan.path),
+        state=VolumeState.HEALTHY,
+        quota_bytes=plan.quota_bytes,
+        used_bytes=held.used_bytes,
+        trash_bytes=held.trash_bytes,
+        allowance_bytes=account.allowance_bytes,
+        free_bytes=account.free_bytes,
+        shards=held.shards,
+        quarantined=held.quarantined,
+    )
+    return volume_document(status) | {"state": "stopped"}
+
+
+def _account(plan: VolumePlan, held: Holdings) -> VolumeAccount:
+    total = Tally(held.used_bytes, held.trash_bytes, held.shards, held.files, held.quarantined)
+    account = VolumeAccount(plan.quota_bytes, plan.keep_free_bytes, total)
+    account.filesystem_free_bytes = free_bytes(plan.path)
+    return account
+
+
+def _gone(path: Path, quota_bytes: int, reason: str) -> dict[str, Any]:
+    return volume_document(
+        VolumeStatus(
+            name=path.name,
+            path=str(path),
+            state=VolumeState.GONE,
+            reason=reason,
+            quota_bytes=quota_bytes,
+        )
+    )

@@ -1,0 +1,88 @@
+"""A volume seen from outside: what its marker and its index say, with nothing opened or locked."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from farmer.model.shard import ShardState
+from farmer.storage.directory import MARKER_NAME, Paths
+from farmer.storage.index import INDEX_NAME
+
+_MARKER_BYTES_MAX: Final = 64 * 1024
+_PATIENCE_S: Final = 1.0
+
+_USAGE: Final = (
+    "SELECT coalesce(sum(live), 0), coalesce(sum(trash), 0), coalesce(sum(files), 0),"
+    " coalesce(sum(shards), 0), coalesce(sum(quarantined), 0) FROM usage"
+)
+_LIVE: Final = "SELECT count(*), coalesce(sum(size), 0) FROM shards WHERE state = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a volume's index says that it holds."""
+
+    used_bytes: int
+    trash_bytes: int
+    files: int
+    """Shards that have a file of their own."""
+    shards: int
+    """In all states, as `VolumeStatus.shards`."""
+    quarantined: int
+
+
+def volume_id(root: Path) -> str:
+    """Return the hex id in a volume's marker; empty if there is none to be read."""
+    try:
+        with (root / MARKER_NAME).open("rb") as file:
+            marker = json.loads(file.read(_MARKER_BYTES_MAX))
+        return str(marker["volume"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def holdings(root: Path) -> Holdings | None:
+    """Return what a volume holds; None if that cannot be told without opening it."""
+    if _is_untouched(root):
+        return Holdings(0, 0, 0, 0, 0)
+    row = _ask(root, _USAGE)
+    return None if row is None else Holdings(*row)
+
+
+def live_shards(root: Path) -> tuple[int, int] | None:
+    """Return how many shards a volume serves and their bytes, as `holdings`; reads every row."""
+    row = _ask(root, _LIVE, ShardState.LIVE)
+    return None if row is None else (row[0], row[1])
+
+
+def _is_untouched(root: Path) -> bool:
+    """Tell whether a volume was made and never opened."""
+    paths = Paths(root)
+    try:
+        return not any((paths.index.exists(), *paths.log.iterdir(), *paths.shards.iterdir()))
+    except OSError:
+        return False
+
+
+def _ask(root: Path, query: str, *values: int) -> tuple[int, ...] | None:
+    path = root / INDEX_NAME
+    # An index that was closed in order needs no files beside it; none are to be made.
+    log = path.with_name(f"{INDEX_NAME}-wal")
+    try:
+        how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?{how}", uri=True, timeout=_PATIENCE_S
+        )
+        try:
+            (complete,) = connection.execute("SELECT complete FROM state").fetchone()
+            row: tuple[int, ...] = connection.execute(query, values).fetchone()
+        finally:
+            connection.close()
+    except (OSError, sqlite3.Error, TypeError):
+        return None
+    return row if complete else None

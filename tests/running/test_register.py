@@ -1,0 +1,172 @@
+"""Which volumes a home knows, and what of them its settings leave out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from farmer.model.ids import NodeId, ShardId
+from farmer.running import register
+from farmer.running.home import Home
+from farmer.running.stores import Stores, open_stores, rebuild
+from farmer.running.volumes import VolumePlan, doubts, free_bytes, plan_volumes
+from farmer.settings.loader import load_text
+from farmer.settings.schema import Settings
+from farmer.storage.directory import MARKER_NAME
+from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
+from farmer.storage.outside import holdings, live_shards, volume_id
+from tests.storage.bench import contract_of, noise, shard_of
+
+NOW_MS = 1_700_000_000_000
+RENTER = NodeId(b"r" * 32)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home.find(str(tmp_path / "home"), None, {}, 1000)
+    home.make()
+    return home
+
+
+def settings_of(*paths: Path) -> Settings:
+    rows = "".join(f"  - {{path: {path}, quota: 100MB}}\n" for path in paths)
+    return load_text("version: 1\nvolumes:\n" + rows, "f", {}).settings
+
+
+def opened(home: Home, *paths: Path) -> Stores:
+    return open_stores(home, settings_of(*paths), lambda: NOW_MS, print)
+
+
+def store(stores: Stores, data: bytes) -> ShardId:
+    shard = shard_of(data)
+    upload = stores.engine.begin(contract_of(RENTER), shard, len(data))
+    upload.write(data)  # type: ignore[union-attr]  # a new shard
+    upload.commit().result()  # type: ignore[union-attr]
+    return shard
+
+
+def use(home: Home, path: Path, data: bytes = b"bytes") -> ShardId:
+    """Let a farmer run with this one volume and take a shard."""
+    stores = opened(home, path)
+    try:
+        return store(stores, data)
+    finally:
+        stores.close()
+
+
+def test_a_volume_is_seen_from_outside(home: Home, tmp_path: Path) -> None:
+    """Without a lock, and without a file more in it; also one that was only made."""
+    use(home, tmp_path / "a", noise(70_000))
+    before = sorted(path.name for path in (tmp_path / "a").iterdir())
+    held = holdings(tmp_path / "a")
+    assert held is not None
+    assert (held.shards, held.trash_bytes, held.quarantined) == (1, 0, 0)
+    assert live_shards(tmp_path / "a") == (1, 70_000)
+    assert len(volume_id(tmp_path / "a")) == 32
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == before
+    assert (holdings(tmp_path / "nowhere"), volume_id(tmp_path / "nowhere")) == (None, "")
+
+
+def test_an_open_volume_is_seen_from_outside_too(home: Home, tmp_path: Path) -> None:
+    stores = opened(home, tmp_path / "a")
+    try:
+        store(stores, b"one")
+        store(stores, b"two")
+        assert live_shards(tmp_path / "a") == (2, 6)
+    finally:
+        stores.close()
+
+
+def test_shards_of_a_volume_that_the_settings_leave_out_are_unavailable(
+    home: Home, tmp_path: Path
+) -> None:
+    """Not absent: their renters would take them for lost.  It is told, with what to type."""
+    shard = use(home, tmp_path / "a")
+
+    stores = opened(home, tmp_path / "b")
+
+    try:
+        with pytest.raises(VolumeUnavailableError):
+            stores.engine.open(RENTER, shard)
+        stores.engine.look_after_disks()
+        stores.engine.sweep(NOW_MS, 0)
+        [offered, left_out] = stores.engine.volumes()
+        assert (left_out.state.value, left_out.quota_bytes) == ("gone", 0)
+        [alert] = stores.engine.trouble()
+        assert alert.name == "VolumeNotInSettings"
+        assert "with 1 shard, is not in the settings" in alert.message
+        assert alert.command == f"farmer --home {home.state} volume add {tmp_path / 'a'}=100MB"
+        assert offered.state.value == "healthy"
+    finally:
+        stores.close()
+
+
+def test_it_is_served_again_when_it_is_named_again(home: Home, tmp_path: Path) -> None:
+    shard = use(home, tmp_path / "a")
+    opened(home, tmp_path / "b").close()
+    stores = opened(home, tmp_path / "a", tmp_path / "b")
+    assert stores.engine.stat(RENTER, shard).size_bytes == 5
+    assert stores.engine.trouble() == ()
+    stores.close()
+
+
+def test_a_volume_that_was_given_up_is_not_missed(home: Home, tmp_path: Path) -> None:
+    shard = use(home, tmp_path / "a")
+    register.forget(home, tmp_path / "a")
+    stores = opened(home, tmp_path / "b")
+    with pytest.raises(ShardNotFoundError):
+        stores.engine.open(RENTER, shard)
+    stores.close()
+
+
+def test_a_volume_that_was_never_used_is_not_missed(home: Home, tmp_path: Path) -> None:
+    opened(home, tmp_path / "a").close()
+    assert register.not_among(home, [tmp_path / "b"]) == []
+
+
+def test_a_volume_whose_disk_is_away_is_missed(home: Home, tmp_path: Path) -> None:
+    """Nobody can tell what lies on it."""
+    opened(home, tmp_path / "a").close()
+    (tmp_path / "a" / MARKER_NAME).unlink()
+    [known] = register.not_among(home, [tmp_path / "b"])
+    assert known.shown == "that cannot be read now"
+
+
+def test_a_disk_that_is_mounted_elsewhere_is_no_second_volume(home: Home, tmp_path: Path) -> None:
+    """The volume's id says so, also while the disk is away."""
+    shard = use(home, tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    stores = opened(home, tmp_path / "b")
+    assert stores.engine.stat(RENTER, shard)
+    assert len(stores.engine.volumes()) == 1
+    stores.close()
+    (tmp_path / "b").rename(tmp_path / "away")
+    assert register.not_among(home, [tmp_path / "b"]) == []
+
+
+def test_the_last_quota_is_remembered(home: Home, tmp_path: Path) -> None:
+    opened(home, tmp_path / "a").close()
+    register.remember(home, [(tmp_path / "a", 7)])
+    assert register.quotas(home) == {str(tmp_path / "a"): 7}
+
+
+def test_a_rebuild_tells_shards_and_bytes(home: Home, tmp_path: Path) -> None:
+    use(home, tmp_path / "a", noise(70_000))
+    told: list[str] = []
+    [plan] = plan_volumes(home, settings_of(tmp_path / "a"))
+    assert rebuild(home, plan, told.append) == (1, 70_000)
+    assert all("lost" not in line for line in told)
+
+
+def plan_of(path: Path, quota_bytes: int) -> VolumePlan:
+    return VolumePlan(path, path.name, quota_bytes, 0, new=True)
+
+
+def test_what_an_owner_had_better_know_of_volumes(tmp_path: Path) -> None:
+    """A quota that the disk cannot hold; several volumes on one disk, told once."""
+    assert doubts([plan_of(tmp_path / "a", 10**6)]) == []
+    [doubt] = doubts([plan_of(tmp_path / "a", 2 * free_bytes(tmp_path) + 10**9)])
+    assert "stores beyond that are refused" in doubt
+    [doubt] = doubts([plan_of(tmp_path / name, 10**6) for name in "abc"])
+    assert doubt.startswith(f"{tmp_path}/a and {tmp_path}/b and {tmp_path}/c lie on one")
