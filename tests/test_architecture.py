@@ -26,7 +26,7 @@ MAY_IMPORT = {
     },
     "client": {
         *("farmer.model", "farmer.protocol", "farmer.audit", "farmer.identity"),
-        *("farmer.version", *TWISTED),
+        *("farmer.units", "farmer.version", *TWISTED),
     },
     "monitor": {
         *("farmer.model", "farmer.node", "farmer.units", "farmer.version"),

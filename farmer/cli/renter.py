@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 DESCRIPTION: Final = "Store shards at farmers, have them proved, fetch them back."
 
+HOMES: Final = (
+    "What is joined is kept in a home, with the identity and the receipts: renter --home DIR "
+    "join ..., or the variable RENTER_HOME, else the directory renter in ~/.local/share."
+)
+
 Verbs = Any
 """What `add_subparsers` returns; argparse does not name it in public."""
 
@@ -44,7 +49,10 @@ def parser() -> argparse.ArgumentParser:
     """Return the grammar of the command line."""
     top = argparse.ArgumentParser("renter", description=DESCRIPTION)
     top.add_argument(
-        "--home", metavar="DIR", type=Path, help="identity and receipts (or RENTER_HOME)"
+        "--home",
+        metavar="DIR",
+        type=Path,
+        help="identity and receipts; default: RENTER_HOME, else renter in ~/.local/share",
     )
     verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_contracts(verbs)
@@ -55,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_contracts(verbs: Verbs) -> None:
     join = _add(verbs, "join", "redeem a farmer's invite", "renter_asking:join", farmer=False)
+    join.epilog = HOMES
     join.add_argument("invite", metavar="INVITE", help="the line that the farmer printed")
     _add(verbs, "contract", "show the contract and what it uses", "renter_asking:contract")
     _add(verbs, "ping", "ask how the farmer is", "renter_asking:ping")
@@ -144,12 +153,15 @@ def _translated(error: Exception, options: argparse.Namespace) -> int:
     from farmer.client.dial import AddressError
     from farmer.client.errors import ClientError
     from farmer.client.home import UnknownShardError
+    from farmer.client.refusals import RefusedError
     from farmer.identity.keys import IdentityError
     from farmer.identity.signing import InviteLinkError
 
     match error:
         case UnknownShardError() | InviteLinkError() | AddressError():
             return _fail(error, options, exits.USAGE)
+        case RefusedError():
+            return _fail(error, options, exits.FAILED, refusal=error.as_json())
         case ClientError() | IdentityError():
             return _fail(error, options, exits.FAILED)
         case OSError():
@@ -159,10 +171,15 @@ def _translated(error: Exception, options: argparse.Namespace) -> int:
             raise error
 
 
-def _fail(error: object, options: argparse.Namespace, code: int) -> int:
+def _fail(
+    error: object,
+    options: argparse.Namespace,
+    code: int,
+    refusal: dict[str, object] | None = None,
+) -> int:
     warn(f"renter: {error}")
     if options.json:
-        print_json({"schema": 1, "error": str(error)})
+        print_json({"schema": 1, "error": str(error), "refusal": refusal})
     return code
 
 

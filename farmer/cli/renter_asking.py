@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from farmer.cli.exits import OK
 from farmer.cli.tables import table
-from farmer.cli.terminal import print_json, say
+from farmer.cli.terminal import counted, moment, print_json, say
 from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
 from farmer.client.ledger import Standing
 from farmer.identity.signing import parse_link
-from farmer.model.shard import DeletionOutcome, ShardState
+from farmer.model.shard import DeletionOutcome
 from farmer.protocol.questions import ContractShown, Stated
 from farmer.units import format_size
 
@@ -106,7 +105,7 @@ def list_shards(home: Home, options: argparse.Namespace) -> int:
         [
             str(entry.shard),
             format_size(entry.size_bytes),
-            _date(entry.stored_at_ms),
+            moment(entry.stored_at_ms),
             entry.state.name.lower(),
             files.get(entry.shard, ""),
         ]
@@ -139,7 +138,7 @@ def delete(home: Home, options: argparse.Namespace) -> int:
         row = {"shard": str(shard), "outcome": outcome, "gone_at_ms": deleted.gone_at_ms}
         print_json({"schema": 1, "farmer": str(address.farmer), **row})
     elif trashed:
-        say(f"{shard} is in the trash until {_date(deleted.gone_at_ms)}; undelete brings it back")
+        say(f"{shard} is in the trash until {moment(deleted.gone_at_ms)}; undelete brings it back")
     else:
         say(f"{shard} is {outcome}")
     return OK
@@ -161,8 +160,8 @@ def _show_shard(home: Home, address: FarmerAddress, stated: Stated, *, as_json: 
     if as_json:
         print_json({"schema": 1, "farmer": str(address.farmer), **row})
         return
-    gone = f", gone on {_date(stated.gone_at_ms)}" if stated.state is ShardState.TRASH else ""
-    size, stored = format_size(stated.size_bytes), _date(stated.stored_at_ms)
+    gone = f", gone on {moment(stated.gone_at_ms)}" if stated.gone_at_ms else ""
+    size, stored = format_size(stated.size_bytes), moment(stated.stored_at_ms)
     say(f"{stated.shard}  {size}  stored {stored}  {stated.state.name.lower()}{gone}")
 
 
@@ -204,9 +203,10 @@ def _contract_text(shown: ContractShown) -> str:
     agreed, usage = shown.contract, shown.usage
     used, space = format_size(usage.total_bytes), format_size(agreed.space_bytes)
     lines = [
-        f"contract {agreed.contract}: {space} until {_date(agreed.until_ms)}, "
+        f"contract {agreed.contract}: {space} until {moment(agreed.until_ms)}, "
         f"{shown.stage.name.lower()}",
-        f"{used} used by {usage.shards} shards, {format_size(usage.trash_bytes)} of it trash",
+        f"{used} used by {counted(usage.shards, 'shard')}, "
+        f"{format_size(usage.trash_bytes)} of it trash",
     ]
     price = agreed.price
     if price.stored_micros or price.served_micros:
@@ -215,11 +215,3 @@ def _contract_text(shown: ContractShown) -> str:
             f"{price.served_micros / 1e6:g} {price.currency} per TB retrieved"
         )
     return "\n".join(lines)
-
-
-def _date(time_ms: int) -> str:
-    try:
-        moment = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC)
-    except (ValueError, OverflowError, OSError):
-        return f"{time_ms} ms"
-    return moment.strftime("%Y-%m-%d %H:%M UTC")

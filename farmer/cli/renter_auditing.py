@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import argparse
 import io
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Final, cast
 
 from farmer.cli.exits import FAILED, OK, CommandError
 from farmer.cli.renter_asking import ask
+from farmer.cli.renter_trash import not_found
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client.auditing import Audited, Verdict
 from farmer.client.errors import ClientError, SourceChangedError, WrongBytesError
 from farmer.client.farmer import Farmer
 from farmer.client.home import Home
-from farmer.client.ledger import Entry
-from farmer.client.refusals import RefusedError
+from farmer.client.ledger import Entry, Standing
+from farmer.client.refusals import NotFoundError, RefusedError
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import NodeId
+
+_TRASH_LOOKED_IN_MAX: Final = 100
+"""Shards of one audit for which we ask if they are in the trash: a farmer may have lost all."""
 
 
 class Nowhere(io.RawIOBase):
@@ -66,14 +71,32 @@ def _audit_one(
 
     async def audited(farmer: Farmer) -> list[Audited]:
         if options.full:
-            return [await _audit_full(farmer, entry, line) for entry in entries]
-        report = await farmer.audit([one.receipt for one in entries], options.samples)
-        return list(report.shards)
+            found = [await _audit_full(farmer, entry, line) for entry in entries]
+        else:
+            report = await farmer.audit([one.receipt for one in entries], options.samples)
+            found = list(report.shards)
+        return await _trash_looked_in(farmer, entries, found)
 
     try:
         return ask(home, home.farmer(str(farmer_id)), audited)
     finally:
         line.clear()
+
+
+async def _trash_looked_in(
+    farmer: Farmer, entries: list[Entry], found: list[Audited]
+) -> list[Audited]:
+    """Tell what is in the trash; a failure unless it was us who put it there."""
+    looked_in = 0
+    for at, (entry, one) in enumerate(zip(entries, found, strict=True)):
+        if not isinstance(one.refusal, NotFoundError) or looked_in == _TRASH_LOOKED_IN_MAX:
+            continue
+        looked_in += 1
+        error = await not_found(farmer, one.shard, one.refusal)
+        ours = error is not one.refusal and entry.standing is Standing.TRASHED
+        verdict = Verdict.POSTPONED if ours else one.verdict
+        found[at] = replace(one, verdict=verdict, reason=str(error))
+    return found
 
 
 async def _audit_full(farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
@@ -88,7 +111,7 @@ async def _audit_full(farmer: Farmer, entry: Entry, line: ProgressLine) -> Audit
     except SourceChangedError:
         return await _fetched(farmer, entry, line)
     except RefusedError as error:
-        return Audited(receipt.shard, Verdict.FAILED, str(error))
+        return Audited.refused(receipt.shard, error)
     finally:
         await farmer.door.run(file.close)
 
@@ -99,7 +122,9 @@ async def _fetched(farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
     try:
         retrieval = Retrieval(wanted, cast(BinaryIO, Nowhere()))
         await farmer.carry_out(retrieval, line.of(receipt.shard, receipt.size_bytes))
-    except (RefusedError, WrongBytesError) as error:
+    except RefusedError as error:
+        return Audited.refused(receipt.shard, error)
+    except WrongBytesError as error:
         return Audited(receipt.shard, Verdict.FAILED, str(error))
     return Audited(receipt.shard, Verdict.PASSED)
 
@@ -141,5 +166,10 @@ def _tell(
     return OK if passed and not failed and not errors else FAILED
 
 
-def _row(farmer: NodeId, one: Audited) -> dict[str, str]:
-    return {"farmer": str(farmer), "shard": str(one.shard), "error": one.reason}
+def _row(farmer: NodeId, one: Audited) -> dict[str, object]:
+    return {
+        "farmer": str(farmer),
+        "shard": str(one.shard),
+        "error": one.reason,
+        "refusal": one.refusal and one.refusal.as_json(),
+    }

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from farmer.cli.exits import OK, CommandError
-from farmer.cli.terminal import ProgressLine, print_json, warn
+from farmer.cli.renter_trash import not_found
+from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client import blocking
 from farmer.client.errors import ConnectionFailedError, ConnectionLostError
 from farmer.client.farmer import connect
 from farmer.client.home import Home
+from farmer.client.refusals import NotFoundError
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import ShardId
+from farmer.units import format_size
 
 
 class Draft:
@@ -42,9 +45,10 @@ class Draft:
         if os.fstat(self.file.fileno()).st_size > keep_bytes:
             self.file.truncate(keep_bytes)
 
-    def publish(self) -> None:
-        """Give the file its name, durably."""
+    def publish(self) -> int:
+        """Give the file its name, durably; return its size in bytes."""
         self.file.flush()
+        size_bytes = os.fstat(self.file.fileno()).st_size
         os.fsync(self.file.fileno())
         self._path.replace(self._target)
         self.file.close()
@@ -53,6 +57,7 @@ class Draft:
             os.fsync(directory)
         finally:
             os.close(directory)
+        return size_bytes
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -69,12 +74,12 @@ def retrieve(home: Home, options: argparse.Namespace) -> int:
     wanted = Wanted(shard, options.offset, options.length, part, size_bytes)
     target = _target(options.output, shard, "" if entry is None else entry.file)
     fetch = _Fetch(home, options, wanted)
-    if target is None:
-        fetch.to_stream(options.output)
-    else:
-        fetch.to_file(target)
+    written_bytes = fetch.to_stream(options.output) if target is None else fetch.to_file(target)
     if options.json and options.output != "-":
-        print_json({"schema": 1, "shard": str(shard), "file": str(target or options.output)})
+        row = {"file": str(target or options.output), "size_bytes": written_bytes}
+        print_json({"schema": 1, "shard": str(shard), **row})
+    elif target is not None:
+        say(f"{format_size(written_bytes)} written to {target}")
     return OK
 
 
@@ -86,8 +91,8 @@ class _Fetch:
         self._address = home.holder(wanted.shard, options.farmer)
         self._wanted = wanted
 
-    def to_file(self, target: Path) -> None:
-        """Write beside the target and rename when all is checked."""
+    def to_file(self, target: Path) -> int:
+        """Write beside the target and rename when all is checked; return the size in bytes."""
         keep_bytes = (self._wanted.size_bytes or 0) if self._is_resumable else 0
         draft = Draft(target, self._wanted.shard, keep_bytes)
         try:
@@ -102,12 +107,13 @@ class _Fetch:
         except BaseException:
             draft.discard()
             raise
-        draft.publish()
+        return draft.publish()
 
-    def to_stream(self, name: str) -> None:
-        """Keep the bytes aside until all are checked, then pass them on."""
+    def to_stream(self, name: str) -> int:
+        """Keep the bytes aside until all are checked, then pass them on; return how many."""
         with tempfile.TemporaryFile() as spool:
             self._run(cast(BinaryIO, spool))
+            written_bytes = spool.seek(0, os.SEEK_END)
             spool.seek(0)
             if name == "-":
                 shutil.copyfileobj(spool, sys.stdout.buffer)
@@ -115,6 +121,7 @@ class _Fetch:
             else:
                 with Path(name).open("wb") as stream:
                     shutil.copyfileobj(spool, stream)
+        return written_bytes
 
     @property
     def _is_resumable(self) -> bool:
@@ -133,7 +140,10 @@ class _Fetch:
         async with connect(self._address, self._home.identity, reactor) as farmer:
             if self._is_resumable:
                 await farmer.door.run(retrieval.adopt, file)
-            await farmer.carry_out(retrieval, line.of("shard"))
+            try:
+                await farmer.carry_out(retrieval, line.of("shard"))
+            except NotFoundError as error:
+                raise await not_found(farmer, self._wanted.shard, error) from None
             await farmer.door.run(file.flush)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import sys
 import tempfile
@@ -15,10 +16,12 @@ from twisted.internet.defer import DeferredSemaphore, gatherResults
 from farmer.cli.exits import FAILED, OK
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client import blocking
+from farmer.client.dial import FarmerAddress
 from farmer.client.errors import ClientError, ConnectionFailedError
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
 from farmer.client.limits import SESSIONS_MAX
+from farmer.client.refusals import RefusedError, ShardTooLargeError, sizes
 from farmer.model.contract import Receipt
 from farmer.model.ids import ShardId
 from farmer.units import format_size
@@ -27,6 +30,9 @@ _AS_THEY_ARE: Final = (
     "renter: files are stored as they are, and the farmer can read them: encrypt what is "
     "private first (this is said once)"
 )
+
+_SPLIT_UNITS: Final = (("M", 1024 * 1024), ("K", 1024))
+"""As `split` counts."""
 
 
 @dataclass(slots=True)
@@ -37,6 +43,7 @@ class Row:
     shard: ShardId | None = None
     size_bytes: int | None = None
     error: str | None = "interrupted before it was stored"
+    refusal: RefusedError | None = None
 
     def as_json(self) -> dict[str, object]:
         """Return the row that other programs read."""
@@ -46,17 +53,23 @@ class Row:
             "size_bytes": self.size_bytes,
             "stored": self.error is None,
             "error": self.error,
+            "refusal": self.refusal and self.refusal.as_json(),
         }
+
+    def refused(self, error: RefusedError) -> None:
+        """Tell what the farmer said, and what can be done about it."""
+        if isinstance(error, ShardTooLargeError):
+            error = error.said_as(_too_large(self.file, error))
+        self.error, self.refusal = str(error), error
 
 
 def store(home: Home, options: argparse.Namespace) -> int:
     """Store the files; return 1 if any was not stored."""
-    if home.ledger.tell_once("stored as they are"):
-        warn(_AS_THEY_ARE)
+    address = home.farmer(options.farmer)
     rows = [Row(file) for file in options.files]
     line = ProgressLine("storing")
     try:
-        blocking.run(lambda reactor: _store_all(home, options.farmer, rows, line, reactor))
+        blocking.run(lambda reactor: _store_all(home, address, rows, line, reactor))
     except KeyboardInterrupt:
         warn("renter: interrupted")
     finally:
@@ -71,13 +84,13 @@ def store(home: Home, options: argparse.Namespace) -> int:
 
 async def _store_all(
     home: Home,
-    prefix: str,
+    address: FarmerAddress,
     rows: list[Row],
     line: ProgressLine,
     reactor: Any,  # noqa: ANN401 - a reactor is many interfaces at once
 ) -> None:
     gate = DeferredSemaphore(SESSIONS_MAX)
-    async with connect(home.farmer(prefix), home.identity, reactor) as farmer:
+    async with connect(address, home.identity, reactor) as farmer:
         storing = _Storing(home, farmer, line)
         await gatherResults([gate.run(storing.one, row) for row in rows], consumeErrors=True)
 
@@ -99,6 +112,8 @@ class _Storing:
         except ConnectionFailedError as error:
             self._unreachable += 1
             row.error = str(error)
+        except RefusedError as error:
+            row.refused(error)
         except ClientError as error:
             row.error = str(error)
         except OSError as error:
@@ -113,11 +128,16 @@ class _Storing:
             if self._unreachable >= SESSIONS_MAX:
                 # The others would wait for the same silence, one after the other.
                 raise ConnectionFailedError("the farmer could not be reached for other files")
+            await door.run(self._warn_once)
             progress = self._line.of(id(row), source.size_bytes)
             receipt = await self._farmer.store_hashed(source, progress)
             await door.run(self._keep, receipt, row.file)
         finally:
             await door.run(file.close)
+
+    def _warn_once(self) -> None:
+        if self._home.ledger.tell_once("stored as they are"):
+            warn(_AS_THEY_ARE)
 
     def _keep(self, receipt: Receipt, name: str) -> None:
         path = "" if name == "-" else str(Path(name).absolute())
@@ -134,6 +154,21 @@ def _open(name: str) -> BinaryIO:
         shutil.copyfileobj(file, spooled)
     spooled.seek(0)
     return spooled
+
+
+def _too_large(file: str, error: ShardTooLargeError) -> str:
+    """Return what happened and the command that helps, with parts that the farmer takes."""
+    name = "-" if file == "-" else shlex.quote(file)
+    largest = error.allowed_bytes
+    part = next(
+        (f"{largest // unit}{letter}" for letter, unit in _SPLIT_UNITS if largest >= unit),
+        str(largest),
+    )
+    has, takes = sizes(error.declared_bytes, largest)
+    return (
+        f"it has {has}, this farmer takes {takes} at most: split it (split -b {part} {name} "
+        "part-), or the owner raises shards.size_max"
+    )
 
 
 def _show(row: Row) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sys
 import time
@@ -33,6 +34,20 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Print a line for the person, not for the pipe: on standard error."""
     print(_lines(text), file=sys.stderr)
+
+
+def moment(time_ms: int) -> str:
+    """Return a time for people, whatever number a farmer sends."""
+    try:
+        shown = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ms} ms"
+    return shown.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 shard`, `2 shards`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class ProgressLine:

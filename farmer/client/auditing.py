@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Self
 
 from farmer.audit.full import FullDigest
 from farmer.audit.proof import ProofError, verify_sample
 from farmer.audit.tree import TreeHasher
 from farmer.client.limits import HASHED_BYTES_PER_S_MIN
 from farmer.client.patience import Patience
-from farmer.client.refusals import AuditBudgetError, error_of
+from farmer.client.refusals import AuditBudgetError, RefusedError, error_of
 from farmer.client.session import Session
 from farmer.model.audit import SAMPLES_MAX, AuditEntry, AuditKind, Challenge, SampleProof
 from farmer.model.ids import ShardId
@@ -27,7 +27,7 @@ from farmer.protocol.limits import (
 )
 from farmer.protocol.opening import End
 from farmer.protocol.proofs import FullProof, ProofItem, ProofItemReader
-from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.refusals import Refused
 from farmer.protocol.transfers import Audit
 
 SAMPLES_IN_ALL: Final = 460
@@ -53,6 +53,16 @@ class Audited:
     shard: ShardId
     verdict: Verdict
     reason: str = ""
+    refusal: RefusedError | None = field(default=None, compare=False)
+    """What the farmer said in place of a proof, if it did."""
+
+    @classmethod
+    def refused(cls, shard: ShardId, error: RefusedError) -> Self:
+        """Return the verdict on a shard that was not proved."""
+        # Whatever the farmer's excuse, it has not proved it; only the budget is our doing.
+        over_budget = isinstance(error, AuditBudgetError)
+        verdict = Verdict.POSTPONED if over_budget else Verdict.FAILED
+        return cls(shard, verdict, str(error), error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +144,7 @@ def judge_full(entry: AuditEntry, item: ProofItem, digest: bytes) -> Audited:
     """Return the verdict on one shard of a full audit, whose right answer is *digest*."""
     match item:
         case Refused():
-            return _refused(entry.shard, item)
+            return Audited.refused(entry.shard, error_of(item))
         case FullProof(answer) if answer == digest:
             return Audited(entry.shard, Verdict.PASSED)
         case _:
@@ -143,7 +153,7 @@ def judge_full(entry: AuditEntry, item: ProofItem, digest: bytes) -> Audited:
 
 def postponed(entries: Iterable[AuditEntry], error: AuditBudgetError) -> tuple[Audited, ...]:
     """Return the verdicts when the whole challenge was beyond the budget."""
-    return tuple(Audited(entry.shard, Verdict.POSTPONED, str(error)) for entry in entries)
+    return tuple(Audited.refused(entry.shard, error) for entry in entries)
 
 
 def full_digest(shard: ShardId, nonce: bytes, file: BinaryIO) -> tuple[bytes, bool]:
@@ -161,20 +171,13 @@ def full_digest(shard: ShardId, nonce: bytes, file: BinaryIO) -> tuple[bytes, bo
 
 def _judge_sample(nonce: bytes, entry: AuditEntry, item: ProofItem) -> Audited:
     if isinstance(item, Refused):
-        return _refused(entry.shard, item)
+        return Audited.refused(entry.shard, error_of(item))
     assert isinstance(item, SampleProof), "the reader gives what the challenge asked for"
     try:
         verify_sample(entry.shard, entry.size_bytes, nonce, entry.samples, item)
     except ProofError as error:
         return Audited(entry.shard, Verdict.FAILED, f"wrong proof: {error}")
     return Audited(entry.shard, Verdict.PASSED)
-
-
-def _refused(shard: ShardId, refused: Refused) -> Audited:
-    # Whatever the farmer's excuse, it has not proved the shard; only the budget is our doing.
-    over_budget = refused.refusal is Refusal.AUDIT_BUDGET
-    verdict = Verdict.POSTPONED if over_budget else Verdict.FAILED
-    return Audited(shard, verdict, str(error_of(refused)))
 
 
 def _answer_s(challenge: Challenge) -> float:

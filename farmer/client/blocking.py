@@ -8,6 +8,7 @@ program ends.  Calls may come from any thread but that one, also several at a ti
 from __future__ import annotations
 
 import atexit
+import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -34,6 +35,9 @@ _STOP_S: Final = 5.0
 
 _CANCEL_S: Final = 10.0
 """For work that was interrupted to clean up behind itself."""
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What the main thread has to notice while it waits."""
 
 
 class BlockingFarmer:
@@ -197,7 +201,7 @@ class _ReactorThread:
         begun = threading.Event()
         reactor.callWhenRunning(begun.set)
         self._thread = threading.Thread(
-            target=reactor.run, args=(False,), name="renter reactor", daemon=True
+            target=_run_reactor, args=(reactor,), name="renter reactor", daemon=True
         )
         self._thread.start()
         begun.wait()
@@ -211,6 +215,13 @@ class _ReactorThread:
 
 _THREAD: Final = _ReactorThread()
 """Twisted has one reactor per process that can be run once: so this is one as well."""
+
+
+def _run_reactor(reactor: Any) -> None:  # noqa: ANN401 - see above
+    # A signal that the system gives to this thread, or to one that it starts, does not wake
+    # the main thread, where alone Python acts on it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    reactor.run(False)
 
 
 def _wait(work: Callable[[], Coroutine[Any, Any, R]]) -> R:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from farmer.client.errors import ClientError
 from farmer.protocol.refusals import Refusal, Refused
+from farmer.units import format_size
 
 _LAST_SHOWN_MS: Final = 253_402_300_799_000
 """The end of the year 9999: what a date can show; a farmer may send any number."""
@@ -26,7 +27,8 @@ class RefusedError(ClientError):
     """
     The farmer said no.  `str()` begins with the refusal's name and goes on in plain words.
 
-    Subclasses name the two numbers that travel with them.
+    Subclasses name the two numbers that travel with them.  Those are exact; the words show
+    sizes as people read them.
     """
 
     REFUSAL: ClassVar[Refusal]
@@ -36,14 +38,28 @@ class RefusedError(ClientError):
         self.refusal = self.REFUSAL
         self.first = first
         self.second = second
+        first_size, second_size = sizes(first, second)
         words = self.TEXT.format(
             first=first,
             second=second,
+            first_size=first_size,
+            second_size=second_size,
             first_date=_date(first),
             second_date=_date(second),
             first_s=_seconds(first),
         )
         super().__init__(f"{self.refusal.name}: {words}")
+
+    def said_as(self, words: str) -> Self:
+        """Return the same refusal in the words of somebody who knows more."""
+        other = type(self)(self.first, self.second)
+        other.args = (f"{self.refusal.name}: {words}",)
+        return other
+
+    def as_json(self) -> dict[str, object]:
+        """Return its name and its numbers under their names, for programs."""
+        names = [name for name, kept in vars(type(self)).items() if isinstance(kept, _Number)]
+        return {"name": self.refusal.name, **{name: getattr(self, name) for name in names}}
 
 
 class MalformedError(RefusedError):
@@ -82,7 +98,7 @@ class FrameTooLargeError(RefusedError):
     """A frame above the farmer's limit."""
 
     REFUSAL = Refusal.FRAME_TOO_LARGE
-    TEXT = "a frame of {first} bytes, the farmer allows {second}"
+    TEXT = "a frame of {first_size}, the farmer allows {second_size}"
     declared_bytes, allowed_bytes = _Number(0), _Number(1)
 
 
@@ -90,7 +106,7 @@ class TooSlowError(RefusedError):
     """We moved fewer bytes than the farmer waits for."""
 
     REFUSAL = Refusal.TOO_SLOW
-    TEXT = "only {first} bytes in {second} s, the farmer gave up waiting"
+    TEXT = "only {first_size} in {second} s, the farmer gave up waiting"
     moved_bytes, taken_s = _Number(0), _Number(1)
 
 
@@ -138,7 +154,7 @@ class NoSpaceError(RefusedError):
     """The farmer's volumes are full."""
 
     REFUSAL = Refusal.NO_SPACE
-    TEXT = "{first} bytes are wanted, the farmer's disks have {second} left"
+    TEXT = "{first_size} are wanted, the farmer's disks have {second_size} left"
     wanted_bytes, available_bytes = _Number(0), _Number(1)
 
 
@@ -146,7 +162,7 @@ class ContractFullError(RefusedError):
     """The contract's space is used up."""
 
     REFUSAL = Refusal.CONTRACT_FULL
-    TEXT = "{first} bytes are wanted, the contract has {second} left; trash counts as well"
+    TEXT = "{first_size} are wanted, the contract has {second_size} left; trash counts as well"
     wanted_bytes, available_bytes = _Number(0), _Number(1)
 
 
@@ -154,7 +170,7 @@ class ShardTooLargeError(RefusedError):
     """Larger than the farmer takes."""
 
     REFUSAL = Refusal.SHARD_TOO_LARGE
-    TEXT = "the shard has {first} bytes, this farmer takes {second} at most"
+    TEXT = "the shard has {first_size}, this farmer takes {second_size} at most"
     declared_bytes, allowed_bytes = _Number(0), _Number(1)
 
 
@@ -185,7 +201,7 @@ class WrongSizeError(RefusedError):
     """The farmer received more or fewer bytes than declared."""
 
     REFUSAL = Refusal.WRONG_SIZE
-    TEXT = "{first} bytes were announced and {second} arrived; did the file change?"
+    TEXT = "{first_size} were announced and {second_size} arrived; did the file change?"
     declared_bytes, received_bytes = _Number(0), _Number(1)
 
 
@@ -267,6 +283,14 @@ ERROR_OF: Final[dict[Refusal, type[RefusedError]]] = {
 def error_of(refused: Refused) -> RefusedError:
     """Return the exception of a refusal that came over the wire."""
     return ERROR_OF[refused.refusal](refused.first, refused.second)
+
+
+def sizes(first: int, second: int) -> tuple[str, str]:
+    """Return two sizes for people, who must be able to tell which is larger."""
+    shown = format_size(first), format_size(second)
+    if shown[0] == shown[1] and first != second:
+        return f"{first} bytes", f"{second} bytes"
+    return shown
 
 
 def _date(time_ms: int) -> str:

@@ -1,11 +1,13 @@
 """The grammar of `renter`, and that looking at it costs little."""
 
+import argparse
 import subprocess
 import sys
 
 import pytest
 
 from farmer.cli.renter import main, parser
+from farmer.client.home import Home
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,36 @@ def test_a_home_that_cannot_be_made_is_an_error_not_a_traceback(tmp_path, capsys
 def test_before_joining_every_verb_says_what_to_type(tmp_path, capsys):
     assert main(["--home", str(tmp_path / "home"), "list"]) == 1
     assert "renter join INVITE" in capsys.readouterr().err
+
+
+def parsers(grammar):
+    yield grammar
+    for action in grammar._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb in action.choices.values():
+                yield from parsers(verb)
+
+
+def test_all_that_can_be_typed_has_a_help_text():
+    for grammar in parsers(parser()):
+        assert grammar.description
+        for action in grammar._actions:
+            verbs = isinstance(action, argparse._SubParsersAction)
+            assert verbs or action.help, (grammar.prog, action)
+
+
+def test_the_help_of_join_says_where_the_home_is(capsys):
+    with pytest.raises(SystemExit):
+        main(["join", "--help"])
+    told = capsys.readouterr().out
+    assert "RENTER_HOME" in told
+    assert "--home DIR" in " ".join(told.split())
+
+
+def test_what_is_said_once_is_not_used_up_by_a_store_without_a_farmer(tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"1")
+    assert main(["--home", str(tmp_path / "home"), "store", str(tmp_path / "file")]) == 1
+    assert "as they are" not in capsys.readouterr().err
+    home = Home.open(tmp_path / "home")
+    assert home.ledger.tell_once("stored as they are")
+    home.ledger.close()

@@ -230,7 +230,9 @@ class Talk(Protocol):
 
     def on_delete(self, delete):
         content = self.farmer.shards.pop(delete.shard, None)
-        if content is None:
+        if self.farmer.partial.pop(delete.shard, None) is not None:
+            self.send(Deleted(DeletionOutcome.ERASED, 0))
+        elif content is None:
             self.refuse(Refusal.NOT_FOUND)
         elif delete.erase:
             self.send(Deleted(DeletionOutcome.ERASED, 0))

@@ -23,7 +23,7 @@ from farmer.client.retrieving import Retrieval, Wanted
 from farmer.identity.keys import Identity
 from farmer.identity.signing import sign_receipt
 from farmer.model.ids import ShardId
-from farmer.model.shard import SHARD_BYTES_MAX
+from farmer.model.shard import SHARD_BYTES_MAX, DeletionOutcome
 from farmer.protocol.frames import data_header
 from farmer.protocol.limits import ANSWER_S, DATA_BYTES_SENT, RATE_GRACE_S
 from farmer.protocol.opening import End, Welcome
@@ -207,7 +207,7 @@ class RefusingTests(FarmerCase):
         self.assertEqual(
             (caught.exception.wanted_bytes, caught.exception.available_bytes), (10, 3)
         )
-        self.assertTrue(str(caught.exception).startswith("NO_SPACE: 10 bytes"))
+        self.assertTrue(str(caught.exception).startswith("NO_SPACE: 10 B are wanted"))
 
     def test_after_a_refusal_in_mid_store_the_connection_goes_on(self):
         refused = []
@@ -368,6 +368,16 @@ class LosingTests(FarmerCase):
         receipt = self.run_(self.farmer.store(io.BytesIO(content)))
         self.assertEqual(self.fake.shards[receipt.shard], content)
         self.assertEqual(self.dialer.dialed, 3)
+
+    def test_what_is_left_of_a_store_is_given_up_by_deleting_it(self):
+        content = content_of(3 * MIB)
+        self.fake.on_data = lambda talk: len(talk.open[2]) >= MIB and talk.cut()
+        with self.assertRaises(ConnectionLostError):
+            self.run_(self.farmer.store(io.BytesIO(content)))
+        shard = shard_of(content)
+        self.assertIn(shard, self.fake.partial)
+        self.assertIs(self.run_(self.farmer.delete(shard)).outcome, DeletionOutcome.ERASED)
+        self.assertEqual(self.fake.partial, {})
 
     def test_a_retrieve_goes_on_where_it_stopped_whole_or_proved(self):
         content = content_of(3 * MIB + 5)

@@ -2,7 +2,16 @@
 
 import pytest
 
-from farmer.client.refusals import ERROR_OF, InviteExpiredError, RefusedError, error_of
+from farmer.client.refusals import (
+    ERROR_OF,
+    ContractFullError,
+    InviteExpiredError,
+    NoSpaceError,
+    RefusedError,
+    ShardTooLargeError,
+    WrongHashError,
+    error_of,
+)
 from farmer.protocol.refusals import Refusal, Refused
 
 
@@ -30,3 +39,30 @@ def test_named_numbers_are_the_numbers():
 def test_times_are_shown_as_dates_however_far_off():
     assert "2020-09-13 12:26 UTC" in str(InviteExpiredError(1_600_000_000_000, 0))
     assert "9999-12-31" in str(InviteExpiredError((1 << 63) - 1, (1 << 63) - 1))
+
+
+@pytest.mark.parametrize("kind", [NoSpaceError, ContractFullError, ShardTooLargeError])
+def test_sizes_are_shown_as_people_read_them_and_kept_exactly(kind):
+    error = kind(200_000_017, 67_108_864)
+    assert "200 MB" in str(error)
+    assert "67.1 MB" in str(error)
+    assert (error.first, error.second) == (200_000_017, 67_108_864)
+
+
+def test_two_sizes_that_look_alike_are_shown_to_the_byte():
+    words = str(ShardTooLargeError(67_108_865, 67_108_864))
+    assert "67108865 bytes" in words
+    assert "67108864 bytes" in words
+
+
+def test_a_refusal_said_in_other_words_is_the_same_refusal():
+    error = NoSpaceError(5, 3).said_as("buy a disk")
+    assert str(error) == "NO_SPACE: buy a disk"
+    assert type(error) is NoSpaceError
+    assert (error.wanted_bytes, error.available_bytes) == (5, 3)
+
+
+def test_programs_get_the_numbers_under_their_names():
+    told = {"name": "NO_SPACE", "wanted_bytes": 5000, "available_bytes": 3}
+    assert NoSpaceError(5000, 3).as_json() == told
+    assert WrongHashError(1, 2).as_json() == {"name": "WRONG_HASH"}

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import random
+import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,14 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from farmer.cli.renter import main
 from farmer.client import blocking, refusals
 from farmer.client.auditing import Verdict
+from farmer.client.door import ThreadDoor
 from farmer.client.errors import ConnectionFailedError, WrongFarmerError
 from farmer.identity.keys import Identity
 from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side
 from farmer.model.contract import InviteLink, Offer
 from farmer.model.ids import InviteSerial, ShardId
+from farmer.protocol.refusals import Refusal
 from farmer.protocol.transfers import Send
 from farmer.protocol.types import Type
 from tests.client.fake_farmer import FakeFarmer, Talk, shard_of
@@ -176,6 +180,39 @@ def test_that_bytes_are_stored_as_they_are_is_said_once(joined, tmp_path, capsys
     assert "as they are" not in capsys.readouterr().err
 
 
+def test_what_is_said_once_is_not_used_up_by_files_that_cannot_be_read(joined, tmp_path, capsys):
+    assert joined.renter("store", str(tmp_path / "absent")) == 1
+    assert "as they are" not in capsys.readouterr().err
+    (tmp_path / "file").write_bytes(b"1")
+    assert joined.renter("store", str(tmp_path / "file")) == 0
+    assert "as they are" in capsys.readouterr().err
+
+
+def test_a_file_that_is_too_large_is_told_with_the_command_that_helps(joined, tmp_path, capsys):
+    allowed, name = 64 * MIB, "big file.bin"
+
+    def refuse(talk, message):
+        talk.refuse(Refusal.SHARD_TOO_LARGE, message.size_bytes, allowed)
+
+    joined.fake.script[Type.STORE] = refuse
+    path = tmp_path / name
+    with path.open("wb") as file:
+        file.truncate(allowed + 3 * MIB)
+    assert joined.renter("store", str(path)) == 1
+    words = capsys.readouterr().err
+    assert f"{path} was not stored: SHARD_TOO_LARGE: it has 70.3 MB" in words
+    assert "this farmer takes 67.1 MB at most: split it " in words
+    assert f"(split -b 64M {shlex.quote(str(path))} part-)" in words
+    assert "or the owner raises shards.size_max" in words
+    assert joined.renter("store", str(path), "--json") == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["refusal"] == {
+        "name": "SHARD_TOO_LARGE",
+        "declared_bytes": allowed + 3 * MIB,
+        "allowed_bytes": allowed,
+    }
+
+
 def test_every_file_has_its_row_also_when_some_fail(joined, tmp_path, capsys):
     capsys.readouterr()
     (tmp_path / "good").write_bytes(b"good")
@@ -230,6 +267,98 @@ def test_deleted_shards_are_not_audited_until_undeleted(joined, tmp_path, capsys
     listed = json.loads(capsys.readouterr().out)
     assert [row["file"] for row in listed["shards"]] == [str(tmp_path / "file")]
     assert listed["missing"] == []
+
+
+def in_the_trash(joined, tmp_path):
+    """Store a file and have somebody else with our identity delete it; return the shard."""
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    shard = shard_of(b"precious")
+    joined.fake.trash[shard] = joined.fake.shards.pop(shard)
+    return shard
+
+
+BACK = "NOT_FOUND: it is in the trash until 1970-01-01 00:00 UTC; bring it back with: "
+
+
+def test_what_is_in_the_trash_is_told_with_the_command_that_brings_it_back(
+    joined, tmp_path, capsys
+):
+    shard = in_the_trash(joined, tmp_path)
+    capsys.readouterr()
+    assert joined.renter("retrieve", str(shard), "-o", str(tmp_path / "back"), "--json") == 1
+    out, err = capsys.readouterr()
+    assert f"{BACK}renter undelete {shard}" in err
+    assert json.loads(out)["refusal"] == {"name": "NOT_FOUND"}
+    assert not (tmp_path / "back").exists()
+    assert joined.renter("undelete", str(shard)) == 0
+    assert joined.renter("retrieve", str(shard), "-o", str(tmp_path / "back")) == 0
+
+
+@pytest.mark.parametrize("how", [(), ("--full",)])
+def test_an_audit_fails_what_others_put_into_the_trash_but_not_what_we_did(
+    joined, tmp_path, capsys, how
+):
+    shard = in_the_trash(joined, tmp_path)
+    (tmp_path / "file").unlink()
+    capsys.readouterr()
+    assert joined.renter("audit", str(shard), "--json", *how) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["failed"] == 1
+    assert found["failures"][0]["error"] == f"{BACK}renter undelete {shard}"
+    assert found["failures"][0]["refusal"] == {"name": "NOT_FOUND"}
+    joined.renter("undelete", str(shard))
+    joined.renter("delete", str(shard))
+    capsys.readouterr()
+    assert joined.renter("audit", str(shard), "--json", *how) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["failed"], len(found["postponed"])) == (0, 1)
+    assert BACK in found["postponed"][0]["error"]
+
+
+def test_an_audit_of_very_much_that_is_lost_is_not_a_question_for_each(joined, tmp_path, capsys):
+    files = []
+    for number in range(102):
+        files.append(tmp_path / str(number))
+        files[-1].write_text(str(number))
+    joined.renter("store", *map(str, files))
+    joined.fake.shards.clear()
+    capsys.readouterr()
+    assert joined.renter("audit", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["failed"] == 102
+    assert [one.TYPE for one in joined.fake.asked].count(Type.STAT) == 100
+
+
+def test_where_a_shard_was_written_is_told(joined, tmp_path, capsys):
+    (tmp_path / "photo.jpg").write_bytes(bytes(1500))
+    joined.renter("store", str(tmp_path / "photo.jpg"))
+    shard, there = str(shard_of(bytes(1500))), tmp_path / "there"
+    there.mkdir()
+    capsys.readouterr()
+    assert joined.renter("retrieve", shard, "-o", str(there)) == 0
+    assert capsys.readouterr().out == f"1.5 kB written to {there / 'photo.jpg'}\n"
+    assert joined.renter("retrieve", shard, "-o", str(there), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "schema": 1,
+        "shard": shard,
+        "file": str(there / "photo.jpg"),
+        "size_bytes": 1500,
+    }
+    assert joined.renter("retrieve", shard, "-o", "/dev/null") == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_headings_stand_over_their_columns(joined, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"1")
+    joined.renter("store", str(tmp_path / "file"))
+    assert joined.renter("contract") == 0
+    capsys.readouterr()
+    assert joined.renter("list") == 0
+    head, row = capsys.readouterr().out.splitlines()
+    for name in ("SHARD", "STORED", "STATE", "FILE"):
+        at = head.index(name)
+        assert row[at] != " "
+        assert at == 0 or row[at - 1] == " "
 
 
 def test_a_refused_retrieve_names_the_refusal_and_leaves_nothing(joined, tmp_path, capsys):
@@ -338,3 +467,20 @@ def test_a_full_audit_over_the_api_tells_changed_files(served):
     with served.connect() as farmer:
         receipt = farmer.store(io.BytesIO(b"precious"))
         assert farmer.audit_full(receipt, io.BytesIO(b"precious")).verdict is Verdict.PASSED
+
+
+def test_signals_are_left_to_the_main_thread(served):
+    """Another thread that took them would not wake the one where Python acts on them."""
+
+    async def blocked(reactor):
+        door = ThreadDoor(reactor)
+        try:
+            return blocked_here() & await door.run(blocked_here)
+        finally:
+            door.close()
+
+    def blocked_here():
+        return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    assert blocking.run(blocked) >= {signal.SIGINT, signal.SIGTERM}
+    assert signal.SIGINT not in blocked_here()

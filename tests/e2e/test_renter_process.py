@@ -65,6 +65,7 @@ def test_what_comes_through_a_pipe_is_stored(joined):
             "size_bytes": len(content),
             "stored": True,
             "error": None,
+            "refusal": None,
         }
     ]
     assert joined.fake.shards[shard_of(content)] == content

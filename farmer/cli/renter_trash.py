@@ -1,0 +1,23 @@
+"""A shard in the trash is not gone: who does not find it is told how to bring it back."""
+
+from __future__ import annotations
+
+from farmer.cli.terminal import moment
+from farmer.client.errors import ClientError
+from farmer.client.farmer import Farmer
+from farmer.client.refusals import NotFoundError
+from farmer.model.ids import ShardId
+
+
+async def not_found(farmer: Farmer, shard: ShardId, error: NotFoundError) -> NotFoundError:
+    """Return the error, in other words if the farmer says that the shard is in the trash."""
+    try:
+        stated = await farmer.stat(shard)
+    except ClientError:
+        return error
+    if not stated.gone_at_ms:
+        return error
+    return error.said_as(
+        f"it is in the trash until {moment(stated.gone_at_ms)}; bring it back with: "
+        f"renter undelete {shard}"
+    )
