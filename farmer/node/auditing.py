@@ -52,7 +52,7 @@ def read_bytes(kind: AuditKind, entry: AuditEntry) -> int:
 async def _answer(farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditEntry) -> None:
     began_s = farm.clock.seconds()
     proof_bytes = entry.samples * LEAF_BYTES
-    await exchange.wait(farm.proofs.enter(proof_bytes))
+    await exchange.wait(farm.proofs.enter(exchange.renter, proof_bytes))
     try:
         item = await _budgeted(farm, exchange, asked, entry)
         counted_as = _COUNTED_AS.get(item.refusal, "error") if isinstance(item, Refused) else "ok"
@@ -63,7 +63,7 @@ async def _answer(farm: Farm, exchange: Exchange, asked: Challenge, entry: Audit
             await exchange.room()
             exchange.send(raw[at : at + STEP_BYTES])
     finally:
-        farm.proofs.leave(proof_bytes)
+        farm.proofs.leave(exchange.renter, proof_bytes)
 
 
 async def _budgeted(

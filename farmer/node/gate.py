@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Final
 
 from twisted.internet.defer import Deferred
+
+SHARES: Final = 4
+"""One renter holds at most this part of a gate: its idle sessions do not lock the others out."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    who: Hashable
+    size_bytes: int
+    turn: Deferred[None]
 
 
 class Gate:
@@ -12,12 +25,14 @@ class Gate:
     Lets in up to a number of bytes, in the order of arrival.
 
     Invariant: `inside_bytes` <= limit.  Somebody larger than the limit waits until nobody
-    is inside and then counts as the limit.
+    is inside and then counts as the limit.  Whoever holds a share of the gate (or something
+    larger than a share) waits for itself, and is overtaken meanwhile.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._queue: deque[tuple[int, Deferred[None]]] = deque()
+        self._queue: deque[_Place] = deque()
+        self._held: Counter[Hashable] = Counter()
         self.inside_bytes = 0
 
     @property
@@ -25,29 +40,43 @@ class Gate:
         """How many wait."""
         return len(self._queue)
 
-    def enter(self, size_bytes: int) -> Deferred[None]:
+    def enter(self, who: Hashable, size_bytes: int) -> Deferred[None]:
         """
         Return a Deferred that fires once these bytes are inside.
 
         Cancel it to give up the place in the queue.  Whoever got in must `leave`.
         """
         turn: Deferred[None] = Deferred(self._give_up)
-        self._queue.append((min(size_bytes, self._limit), turn))
+        self._queue.append(_Place(who, min(size_bytes, self._limit), turn))
         self._let_in()
         return turn
 
-    def leave(self, size_bytes: int) -> None:
+    def leave(self, who: Hashable, size_bytes: int) -> None:
         """Take bytes out that had got in, and let the next in."""
-        self.inside_bytes -= min(size_bytes, self._limit)
-        assert self.inside_bytes >= 0, self.inside_bytes
+        size_bytes = min(size_bytes, self._limit)
+        self.inside_bytes -= size_bytes
+        self._held[who] -= size_bytes
+        assert self.inside_bytes >= 0 and self._held[who] >= 0, (self.inside_bytes, who)
+        if not self._held[who]:
+            del self._held[who]
         self._let_in()
 
     def _let_in(self) -> None:
-        while self._queue and self.inside_bytes + self._queue[0][0] <= self._limit:
-            size_bytes, turn = self._queue.popleft()
-            self.inside_bytes += size_bytes
-            turn.callback(None)
+        while (place := self._next()) is not None:
+            self._queue.remove(place)
+            self.inside_bytes += place.size_bytes
+            self._held[place.who] += place.size_bytes
+            place.turn.callback(None)
+
+    def _next(self) -> _Place | None:
+        """Return the first in the queue who does not wait for itself, if the gate has room."""
+        for place in self._queue:
+            held = self._held[place.who]
+            if held and held + place.size_bytes > self._limit // SHARES:
+                continue
+            return place if self.inside_bytes + place.size_bytes <= self._limit else None
+        return None
 
     def _give_up(self, turn: Deferred[None]) -> None:
-        self._queue = deque(place for place in self._queue if place[1] is not turn)
+        self._queue = deque(place for place in self._queue if place.turn is not turn)
         self._let_in()

@@ -136,7 +136,11 @@ class ShardStore(Protocol):
         """
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
-        """Take a shard out of the trash, durably; a live one is returned as it is."""
+        """
+        Take a shard out of the trash, durably; one that is not in it is returned as it is.
+
+        A damaged shard comes out of it into quarantine.  Raises `ShardNotFoundError`.
+        """
 
     def usage(self, renter: NodeId) -> Usage:
         """Return what a renter uses now; in memory, never blocks."""

@@ -30,11 +30,11 @@ async def store(farm: Farm, exchange: Exchange, asked: Store) -> None:
     if asked.size_bytes > SMALL_BYTES_MAX:
         await _store(farm, exchange, asked)
         return
-    await exchange.wait(farm.small_stores.enter(asked.size_bytes))
+    await exchange.wait(farm.small_stores.enter(exchange.renter, asked.size_bytes))
     try:
         await _store(farm, exchange, asked)
     finally:
-        farm.small_stores.leave(asked.size_bytes)
+        farm.small_stores.leave(exchange.renter, asked.size_bytes)
 
 
 async def _store(farm: Farm, exchange: Exchange, asked: Store) -> None:

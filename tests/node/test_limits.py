@@ -20,21 +20,21 @@ GIB = 1 << 30
 class GateTests(NodeCase):
     def test_who_does_not_fit_waits_in_order(self) -> None:
         gate = Gate(10)
-        first, second, third = (gate.enter(size) for size in (6, 6, 1))
+        first, second, third = (gate.enter(who, who) for who in (6, 5, 1))
         self.result(first)
         self.assertNoResult(second)
         self.assertNoResult(third)
 
-        gate.leave(6)
+        gate.leave(6, 6)
 
         self.result(second)
         self.result(third)
-        self.assertEqual(7, gate.inside_bytes)
+        self.assertEqual(6, gate.inside_bytes)
 
     def test_who_gives_up_lets_the_next_in(self) -> None:
         gate = Gate(10)
-        self.result(gate.enter(9))
-        large, small = gate.enter(5), gate.enter(1)
+        self.result(gate.enter("a", 9))
+        large, small = gate.enter("b", 5), gate.enter("c", 1)
 
         large.cancel()
 
@@ -44,33 +44,54 @@ class GateTests(NodeCase):
 
     def test_somebody_too_large_for_the_gate_goes_alone(self) -> None:
         gate = Gate(10)
-        self.result(gate.enter(1))
-        giant = gate.enter(99)
+        self.result(gate.enter("a", 1))
+        giant = gate.enter("b", 99)
         self.assertNoResult(giant)
 
-        gate.leave(1)
+        gate.leave("a", 1)
         self.result(giant)
-        self.assertNoResult(gate.enter(1))
+        self.assertNoResult(gate.enter("c", 1))
 
-        gate.leave(99)
+        gate.leave("b", 99)
         self.assertEqual(1, gate.inside_bytes)
 
+    def test_who_holds_a_share_waits_for_himself_and_is_overtaken(self) -> None:
+        gate = Gate(16)
+        self.result(gate.enter("greedy", 4))
+        more = [gate.enter("greedy", 4) for _ in range(10)]
+
+        self.result(gate.enter("honest", 4))
+
+        for turn in more:
+            self.assertNoResult(turn)
+        gate.leave("greedy", 4)
+        self.result(more[0])
+        self.assertNoResult(more[1])
+
+    def test_something_larger_than_a_share_goes_in_if_it_is_the_first(self) -> None:
+        gate = Gate(16)
+        self.result(gate.enter("a", 9))
+        self.assertNoResult(gate.enter("a", 1))
+        self.result(gate.enter("b", 7))
+
     def test_never_more_inside_than_allowed(self) -> None:
-        @given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 2)), max_size=60))
-        def check(moves: list[tuple[int, int]]) -> None:
-            gate, places = Gate(10), list[tuple[int, Deferred[None]]]()
-            for size, move in moves:
+        moves = st.tuples(st.integers(0, 15), st.integers(0, 2), st.integers(0, 3))
+
+        @given(st.lists(moves, max_size=60))
+        def check(moves: list[tuple[int, int, int]]) -> None:
+            gate, places = Gate(10), list[tuple[int, int, Deferred[None]]]()
+            for size, move, who in moves:
                 if move == 0 or not places:
-                    places.append((size, gate.enter(size)))
+                    places.append((who, size, gate.enter(who, size)))
                 else:
-                    old, turn = places.pop(0)
+                    whose, old, turn = places.pop(0)
                     inside = turn.called
                     turn.addErrback(lambda failure: failure.trap(CancelledError) and None)
-                    gate.leave(old) if inside else turn.cancel()
+                    gate.leave(whose, old) if inside else turn.cancel()
                 self.assertLessEqual(gate.inside_bytes, 10)
-            inside = sum(min(size, 10) for size, turn in places if turn.called)
+            inside = sum(min(size, 10) for _, size, turn in places if turn.called)
             self.assertEqual(inside, gate.inside_bytes)
-            self.assertTrue(places == [] or places[0][1].called)
+            self.assertTrue(places == [] or any(turn.called for _, _, turn in places))
 
         check()
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from farmer.identity.signing import receipt_is_valid
 from farmer.model.contract import ContractStage
 from farmer.model.shard import ShardState
+from farmer.node.gate import SHARES
 from farmer.node.ports import Result, Verb
 from farmer.protocol.limits import SMALL_BYTES_IN_FLIGHT_MAX
 from farmer.protocol.opening import End
@@ -258,13 +259,17 @@ class StoringTests(NodeCase):
 
     def test_small_stores_queue_for_memory(self) -> None:
         size = 1024 * 1024
-        fit = SMALL_BYTES_IN_FLIGHT_MAX // size
+        fit = SMALL_BYTES_IN_FLIGHT_MAX // size // SHARES
         peers = [self.greet() for _ in range(fit + 2)]
         shards = [shard_of(bytes([n]) * size) for n in range(fit + 2)]
         for peer, shard in zip(peers, shards, strict=True):
             peer.send(Store(shard, size))
         accepted = [bool(peer.events) for peer in peers]
         self.assertEqual([True] * fit + [False] * 2, accepted)
+        neighbour = self.greet(OTHER)
+        neighbour.send(Store(shards[0], size))
+        self.assertIsInstance(neighbour.answer(), Accept)
+        neighbour.leave()
 
         peers[-2].leave()
         peers[0].leave()
