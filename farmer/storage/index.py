@@ -62,6 +62,10 @@ CREATE TABLE staged (file BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
 
+_NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+"""The second is what SQLite says where it cannot grow the file of its shared memory."""
+
+
 class IndexDamagedError(Exception):
     """The index is missing, unfinished, of another volume, or not readable: rebuild it."""
 
@@ -74,7 +78,7 @@ class Index:
         Open the index of this volume; an unfinished one only if that is said.
 
         Raises:
-            IndexDamagedError, FormatTooNewError: and nothing is left open.
+            IndexDamagedError, FormatTooNewError, sqlite3.Error: and nothing is left open.
 
         """
         self._path = path
@@ -265,6 +269,11 @@ def create_index(path: Path, volume: bytes) -> Index:
     return Index(path, volume, unfinished=True)
 
 
+def is_for_room(error: sqlite3.Error) -> bool:
+    """Say whether SQLite failed only because the filesystem is full."""
+    return getattr(error, "sqlite_errorcode", 0) in _NO_ROOM
+
+
 def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
     try:
@@ -280,5 +289,7 @@ def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:
             connection.execute(f"PRAGMA {pragma}").fetchall()
     except sqlite3.DatabaseError as error:
         connection.close()
+        if is_for_room(error):
+            raise
         raise IndexDamagedError(f"not readable: {error}") from error
     return connection

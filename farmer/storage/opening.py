@@ -15,17 +15,26 @@ from farmer.storage.directory import (
     lock_volume,
     read_marker,
 )
+from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Access, Files
+from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.health import Health
-from farmer.storage.index import INDEX_FILES, Index, IndexDamagedError, create_index
+from farmer.storage.index import (
+    INDEX_FILES,
+    Index,
+    IndexDamagedError,
+    create_index,
+    is_for_room,
+)
 from farmer.storage.log import Facts, Sequencer, Tail
-from farmer.storage.quota import Ledger, VolumeAccount
+from farmer.storage.quota import RESERVE_BYTES, Ledger, VolumeAccount
 from farmer.storage.records import Kind, RecordHeader
 from farmer.storage.recovery import Part, Progress, Recovered, Recovery, read_part
+from farmer.storage.reserve import Reserve
 from farmer.storage.staging import Lease
 from farmer.storage.volume import Volume
-from farmer.storage.writer import Ground, Writer
+from farmer.storage.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +67,20 @@ def open_volume(settings: VolumeSettings, around: Surroundings) -> Volume:
     Raises:
         VolumeSetupError: no volume of this farmer's, or in use.
         FormatTooNewError: written by a newer release.
-        OSError, sqlite3.Error: the disk failed.
+        VolumeUnavailableError, OSError, sqlite3.Error: the disk failed, or is full.
 
     """
     marker = read_marker(settings.path, around.node, around.files)
     lock = lock_volume(settings.path, around.files)
+    reserve = Reserve(around.files, Paths(settings.path).reserve)
     try:
-        ready = _ready_index(settings.path, marker, around)
+        reserve.take()
+        ready = _ready_with_room(settings.path, marker, around, reserve)
     except BaseException:
         around.files.close(lock)
         raise
     try:
-        return _assemble(settings, around, marker, ready, lock)
+        return _assemble(settings, around, marker, ready, reserve, lock)
     except BaseException:
         ready.index.close(clean=False)
         around.files.close(lock)
@@ -90,23 +101,39 @@ def rebuild_index(
         files.close(lock)
 
 
+def _ready_with_room(root: Path, marker: Marker, around: Surroundings, reserve: Reserve) -> _Ready:
+    try:
+        return _ready_index(root, marker, around)
+    except sqlite3.Error as error:
+        if not is_for_room(error) or not reserve.spend(RESERVE_BYTES):
+            raise
+    return _ready_index(root, marker, around)
+
+
 def _ready_index(root: Path, marker: Marker, around: Surroundings) -> _Ready:
     paths, files = Paths(root), around.files
     try:
         index = Index(paths.index, marker.volume)
     except (IndexDamagedError, sqlite3.Error) as error:
-        reason = str(error)
+        reason = _damage(error)
     else:
         try:
             return _replay(index, paths, marker, files)
         except (IndexDamagedError, sqlite3.DatabaseError) as error:
-            reason = str(error)
             index.close(clean=False)
+            reason = _damage(error)
         except BaseException:
             index.close(clean=False)
             raise
     index, recovered, parts = _rebuild(paths, marker, files, around.progress)
     return _Ready(index, recovered, parts, reason if recovered.records else "")
+
+
+def _damage(error: IndexDamagedError | sqlite3.Error) -> str:
+    """Return why an index must be made again; raises what says nothing against it."""
+    if isinstance(error, sqlite3.Error) and is_for_room(error):
+        raise error
+    return str(error)
 
 
 def _replay(index: Index, paths: Paths, marker: Marker, files: Files) -> _Ready:
@@ -123,7 +150,10 @@ def _rebuild(
     """Throw away what is left of the index, a cache after all, and make it again."""
     for name in INDEX_FILES:
         files.unlink(paths.root / name)
-    index = create_index(paths.index, marker.volume)
+    try:
+        index = create_index(paths.index, marker.volume)
+    except IndexDamagedError as error:
+        raise VolumeUnavailableError(f"no index can be made there: {error}") from error
     try:
         parts = _staging_parts(files, paths)
         recovery = Recovery(files, paths, marker.volume, index)
@@ -159,7 +189,12 @@ def _stored(parts: list[Part]) -> list[Part]:
 
 
 def _assemble(
-    settings: VolumeSettings, around: Surroundings, marker: Marker, ready: _Ready, lock: int
+    settings: VolumeSettings,
+    around: Surroundings,
+    marker: Marker,
+    ready: _Ready,
+    reserve: Reserve,
+    lock: int,
 ) -> Volume:
     files, paths = around.files, Paths(settings.path)
     account = VolumeAccount(settings.quota_bytes, settings.keep_free_bytes)
@@ -174,6 +209,7 @@ def _assemble(
         account=account,
         health=Health(settings.label, around.clock_ms),
         facts=Facts(sequencer, around.clock_ms),
+        reserve=reserve,
     )
     tail = _tail(files, paths, ready.recovered)
     ready.index.opened()

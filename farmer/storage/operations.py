@@ -24,9 +24,10 @@ R = TypeVar("R")
 
 class Operation(Generic[R]):
     """
-    One step.  `apply` either does all of it or raises a `StorageError` having done nothing.
+    One step, which `apply` does wholly, or raises a `StorageError` having done nothing.
 
-    The future is settled after the sync and the index's commit, by the writer thread.
+    It is called again where its batch could not be written and is tried once more.  The
+    future is settled after the sync and the index's commit, by the writer thread.
     """
 
     rows = 1
@@ -37,6 +38,8 @@ class Operation(Generic[R]):
     """Whether its answer waits until the index is durable, because log records will go."""
     stages = 0
     """Files that it leaves in the staging directory."""
+    takes_space = False
+    """Whether it adds to what is stored: on a full disk it must stand back behind the rest."""
     is_on_disk = False
     """Whether its bytes take space even if it fails: its reservation stays then."""
 
@@ -59,6 +62,8 @@ class Operation(Generic[R]):
 
 class StoreRecord(Operation[StoredShard]):
     """Append a small shard whose bytes were found right."""
+
+    takes_space = True
 
     def __init__(self, header: RecordHeader, parts: list[Buffer], held: Reservation) -> None:
         super().__init__(header.record_bytes, held)
@@ -191,6 +196,7 @@ class Remove(Operation[int]):
 
     def apply(self, batch: Batch) -> None:
         """Mark those that are still what they were when they were chosen."""
+        self._count = 0
         for row in self._rows:
             now = batch.transaction.find(row.renter, row.shard)
             if now is not None and (now.sequence, now.state) == (row.sequence, row.state):
@@ -205,6 +211,8 @@ class Remove(Operation[int]):
 
 class Move(Operation[bool]):
     """Write a record of a sparse segment again, at the end of the log."""
+
+    takes_space = True
 
     def __init__(self, row: Row, header: RecordHeader, parts: list[Buffer]) -> None:
         super().__init__(header.record_bytes)

@@ -38,9 +38,12 @@ SHARD_OVERHEAD_BYTES: Final = 384
 FILE_OVERHEAD_BYTES: Final = 8192
 """A shard with a file of its own: an extent block and its share of a directory."""
 
-FIXED_BYTES: Final = 10 * MIB
+RESERVE_BYTES: Final = 2 * MIB
+"""Held so that a full disk can be emptied: a sweep's 256 marks and pages of the index."""
+
+FIXED_BYTES: Final = 11 * MIB
 """256 directories (1 MiB), the index's write-ahead log (6 MiB at most), marks (2 MiB) that
-gather before they are condensed."""
+gather before they are condensed, the reserve (2 MiB)."""
 
 EXTENTS_PER_QUOTA: Final = 256
 """A file's map of extents takes space too: on ext4 12 bytes per 4 KiB when nothing is adjacent."""

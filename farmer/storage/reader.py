@@ -22,6 +22,7 @@ from farmer.model.shard import (
     block_count,
 )
 from farmer.storage.errors import BadRangeError, CorruptShardError, VolumeUnavailableError
+from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.places import Row
 from farmer.storage.records import (
@@ -33,7 +34,6 @@ from farmer.storage.records import (
     decode_record,
     tree_offset,
 )
-from farmer.storage.writer import Ground
 
 _STEP_BYTES: Final = 16 * BLOCK_BYTES
 """Read at once when a whole shard is walked over."""

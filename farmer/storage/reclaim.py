@@ -24,6 +24,7 @@ from typing import Final
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import RECORD_HEADER_BYTES
 from farmer.storage.files import Access
+from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.marks import MARK_BYTES, Action, Mark, decode_marks
 from farmer.storage.operations import Move, Restate, Upkeep, new_mark, state_marks
@@ -36,7 +37,7 @@ from farmer.storage.records import (
 )
 from farmer.storage.scan import Found, Source, read_marks, scan
 from farmer.storage.transaction import Transaction
-from farmer.storage.writer import Ground, Writer
+from farmer.storage.writer import Writer
 
 MARKS_SLACK_BYTES: Final = 1024 * 1024
 """Marks that may gather before they are condensed: 256 lone deletes."""

@@ -18,6 +18,7 @@ from farmer.storage.errors import (
     WrongHashError,
     WrongSizeError,
 )
+from farmer.storage.ground import Ground
 from farmer.storage.operations import Adopt, Operation, StoreRecord, row_of
 from farmer.storage.places import Place
 from farmer.storage.quota import Reservation
@@ -28,7 +29,6 @@ from farmer.storage.records import (
     trailer_length,
 )
 from farmer.storage.staging import Lease, Staged
-from farmer.storage.writer import Ground
 
 R = TypeVar("R")
 

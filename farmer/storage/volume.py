@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from threading import Lock
 from typing import Final
@@ -21,7 +21,9 @@ from farmer.storage.errors import (
     StorageError,
     VolumeUnavailableError,
 )
+from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
+from farmer.storage.index import is_for_room
 from farmer.storage.marks import Action
 from farmer.storage.operations import (
     Delete,
@@ -37,7 +39,7 @@ from farmer.storage.reader import VolumeReader
 from farmer.storage.reclaim import Reclaimer
 from farmer.storage.staging import Lease, reopen, stage
 from farmer.storage.upload import LargeUpload, SmallUpload
-from farmer.storage.writer import Ground, Writer
+from farmer.storage.writer import Writer
 
 REMOVE_AT_ONCE: Final = 256
 """Shards removed by one operation of a sweep: a store behind it waits for little."""
@@ -206,6 +208,11 @@ class Volume:
         account = self.ground.account
         account.filesystem_size_bytes = answer.size_bytes
         account.filesystem_free_bytes = answer.free_bytes
+        if missing_bytes := self.ground.reserve.missing_bytes:
+            # First of all what comes free goes there; until it does, nothing is promised of it.
+            account.filesystem_free_bytes = max(0, answer.free_bytes - missing_bytes)
+            if answer.free_bytes > missing_bytes:
+                self.ground.reserve.take()
 
     def change_quota(self, quota_bytes: int, keep_free_bytes: int) -> None:
         """Apply new numbers; a quota below what is used only stops new stores."""
@@ -299,7 +306,9 @@ class Volume:
         """Before a mark is added: let whoever gives up shards one by one pay for the tidying."""
         self.ground.health.check_writable()
         if self._reclaimer.is_due:
-            self.reclaim()
+            with suppress(StorageError):
+                # Tidying may wait; what follows fails by itself if it must.
+                self.reclaim()
 
     def _expired(self, now_ms: int, observed_ms: int) -> list[Row]:
         with self._index_errors():
@@ -345,6 +354,7 @@ class Volume:
             yield
         except sqlite3.Error as error:
             self.ground.health.count("index")
-            self.ground.health.fail(f"the index cannot be read ({error})")
-            self.ground.index.condemn()
+            if not is_for_room(error):
+                self.ground.health.fail(f"the index cannot be read ({error})")
+                self.ground.index.condemn()
             raise VolumeUnavailableError(f"the index cannot be read: {error}") from error

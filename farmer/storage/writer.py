@@ -9,24 +9,19 @@ would say yes to bytes that are not there.
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Any, Final, TypeVar
 
-from farmer.storage.directory import Paths
 from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
-from farmer.storage.files import Files
-from farmer.storage.health import Health
-from farmer.storage.index import Index
-from farmer.storage.log import Batch, Facts, Tail, open_segment
+from farmer.storage.ground import NO_SPACE, Ground
+from farmer.storage.log import Batch, Tail, open_segment
 from farmer.storage.operations import Operation
 from farmer.storage.places import Doomed, Position
-from farmer.storage.quota import Ledger, VolumeAccount, segment_bytes
+from farmer.storage.quota import segment_bytes
 
 R = TypeVar("R")
 
@@ -39,44 +34,8 @@ BATCH_ROWS_MAX: Final = 512
 STAGED_MAX: Final = 256
 """Stored large shards that a start has to look at, because they wait in staging."""
 
-NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-
 Release = Callable[[Sequence[Doomed]], list[Doomed]]
 """Gives the space of records back, durably; returns those where that worked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What all parts of one volume stand on."""
-
-    files: Files
-    paths: Paths
-    volume: bytes
-    index: Index
-    ledger: Ledger
-    account: VolumeAccount
-    health: Health
-    facts: Facts
-
-    def understand(self, error: OSError, wanted_bytes: int) -> StorageError:
-        """Note a failed write and return what the renter is told."""
-        if error.errno in NO_SPACE:
-            self.health.count("no_space")
-            return NoSpaceError(wanted_bytes, 0)
-        if isinstance(error, FileNotFoundError):
-            self.health.go(f"its directory is not there any more ({error})")
-        else:
-            self.health.sync_failed(str(error))
-        return VolumeUnavailableError(f"the disk failed: {error}")
-
-    def index_failed(self, error: sqlite3.Error, wanted_bytes: int) -> StorageError:
-        """Note that the index could not be written and return what the renter is told."""
-        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
-            self.health.count("no_space")
-            return NoSpaceError(wanted_bytes, 0)
-        self.health.count("index")
-        self.health.fail(f"the index could not be written ({error})")
-        return VolumeUnavailableError(f"the index could not be written: {error}")
 
 
 class _AppendError(Exception):
@@ -168,7 +127,7 @@ class Writer:
             tail = self._tail_for(operations)
             done, refused, batch = self._write(operations, tail)
         except (StorageError, _AppendError, sqlite3.Error, OSError) as error:
-            _fail(operations, self._understand(error, operations))
+            self._refuse(operations, self._understand(error, operations))
             return
         tail.end = batch.end
         self._last = (tail.number, tail.end)
@@ -186,6 +145,15 @@ class Writer:
                 operation.future.set_exception(VolumeUnavailableError("the index is not durable"))
             else:
                 operation.future.set_result(operation.result(released))
+
+    def _refuse(self, operations: list[Operation[Any]], refusal: StorageError) -> None:
+        """Fail them; but on a full disk, what takes no space for good may have the reserve."""
+        modest = [one for one in operations if not one.takes_space]
+        if not (modest and isinstance(refusal, NoSpaceError) and self._ground.reserve.spend()):
+            _fail(operations, refusal)
+            return
+        _fail([one for one in operations if one.takes_space], refusal)
+        self._commit(modest)
 
     def _tail_for(self, operations: list[Operation[Any]]) -> Tail:
         """Return the segment to append to, a new one if these would not fit."""

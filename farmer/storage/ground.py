@@ -1,0 +1,54 @@
+"""What all parts of one volume stand on, and what it means when the ground gives way."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from dataclasses import dataclass
+from typing import Final
+
+from farmer.storage.directory import Paths
+from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
+from farmer.storage.files import Files
+from farmer.storage.health import Health
+from farmer.storage.index import Index, is_for_room
+from farmer.storage.log import Facts
+from farmer.storage.quota import Ledger, VolumeAccount
+from farmer.storage.reserve import Reserve
+
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """One volume's files, index, account and health; shared, never replaced."""
+
+    files: Files
+    paths: Paths
+    volume: bytes
+    index: Index
+    ledger: Ledger
+    account: VolumeAccount
+    health: Health
+    facts: Facts
+    reserve: Reserve
+
+    def understand(self, error: OSError, wanted_bytes: int) -> StorageError:
+        """Note a failed write and return what the renter is told."""
+        if error.errno in NO_SPACE:
+            self.health.count("no_space")
+            return NoSpaceError(wanted_bytes, 0)
+        if isinstance(error, FileNotFoundError):
+            self.health.go(f"its directory is not there any more ({error})")
+        else:
+            self.health.sync_failed(str(error))
+        return VolumeUnavailableError(f"the disk failed: {error}")
+
+    def index_failed(self, error: sqlite3.Error, wanted_bytes: int) -> StorageError:
+        """Note that the index could not be written and return what the renter is told."""
+        if is_for_room(error):
+            self.health.count("no_space")
+            return NoSpaceError(wanted_bytes, 0)
+        self.health.count("index")
+        self.health.fail(f"the index could not be written ({error})")
+        return VolumeUnavailableError(f"the index could not be written: {error}")

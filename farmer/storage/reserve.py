@@ -1,0 +1,76 @@
+"""
+A little space kept back on the disk, so that a full one can still be emptied.
+
+Others may fill the filesystem too, whatever the quota says.  Then a delete has no room for
+its mark and its change of the index, although it is what would make room: it gets this, step
+by step, since whoever filled the disk takes what is left over.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from farmer.storage.files import Access, Files
+from farmer.storage.quota import RESERVE_BYTES
+
+SPEND_BYTES: Final = 256 * 1024
+"""Given up at once: a lone delete writes about 40 KiB, a sweep's 256 may need more steps."""
+
+
+class Reserve:
+    """One volume's: a file of zeros, as long as what is held.  Safe from any thread."""
+
+    def __init__(self, files: Files, path: Path) -> None:
+        self._files = files
+        self._path = path
+        self._lock = Lock()
+        self._held_bytes = 0
+
+    @property
+    def missing_bytes(self) -> int:
+        """What was given up and is still to be taken again."""
+        return RESERVE_BYTES - self._held_bytes
+
+    def take(self) -> None:
+        """Set all of it aside, if the disk has it."""
+        with self._lock:
+            try:
+                self._held_bytes = self._grow()
+            except OSError:
+                self._held_bytes = 0
+
+    def spend(self, length: int = SPEND_BYTES) -> bool:
+        """Return some of it to the disk; say whether there was any."""
+        with self._lock:
+            left = max(0, self._held_bytes - length)
+            if not self._held_bytes:
+                return False
+            self._held_bytes = left
+            try:
+                self._cut(left)
+            except OSError:
+                self._held_bytes = 0
+                return False
+            return True
+
+    def _grow(self) -> int:
+        fd = self._files.open(self._path, Access.ENSURE)
+        try:
+            had = min(self._files.size(fd), RESERVE_BYTES)
+            try:
+                self._files.preallocate(fd, RESERVE_BYTES)
+            except OSError:
+                self._files.truncate(fd, had)
+                return had
+            return RESERVE_BYTES
+        finally:
+            self._files.close(fd)
+
+    def _cut(self, length: int) -> None:
+        fd = self._files.open(self._path, Access.WRITE)
+        try:
+            self._files.truncate(fd, length)
+        finally:
+            self._files.close(fd)

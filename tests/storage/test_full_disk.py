@@ -1,0 +1,225 @@
+"""A disk that others have filled: it refuses, can be emptied, and recovers by itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from farmer.model.shard import DeletionOutcome, ShardState
+from farmer.model.status import VolumeState
+from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
+from farmer.storage.files import Access, Buffer, Filesystem, OsFiles
+from farmer.storage.operations import Upkeep
+from farmer.storage.quota import RESERVE_BYTES
+from farmer.storage.transaction import Transaction
+from tests.storage.bench import ALICE, MIB, Farm, noise
+from tests.storage.recording import Fault, RecordingFiles
+
+MOUNTED = 'mount -t tmpfs -o size=60m none "$1" && exec "$2" -m tests.storage.crowded "$1"'
+
+
+class SharedDisk(RecordingFiles):
+    """A disk of which so much is free; what the index takes is not counted."""
+
+    room: int = 1 << 40
+
+    def _take(self, length: int) -> None:
+        if length > self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= length
+
+    def open(self, path: Path, access: Access) -> int:
+        if access is Access.CREATE:
+            self._take(4096)
+        return super().open(path, access)
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
+        self._take(max(0, offset + sum(map(len, buffers)) - os.fstat(fd).st_blocks * 512))
+        super().pwritev(fd, buffers, offset)
+
+    def preallocate(self, fd: int, length: int) -> None:
+        self._take(max(0, length - os.fstat(fd).st_blocks * 512))
+        super().preallocate(fd, length)
+
+    def truncate(self, fd: int, length: int) -> None:
+        before = os.fstat(fd).st_blocks * 512
+        super().truncate(fd, length)
+        self.room += before - os.fstat(fd).st_blocks * 512
+
+    def filesystem(self, path: Path) -> Filesystem:
+        return Filesystem(OsFiles().filesystem(path).size_bytes, self.room)
+
+
+@pytest.mark.tool("unshare")
+def test_a_volume_on_a_full_filesystem_can_be_emptied(tmp_path: Path) -> None:
+    """A real one, of 60 MiB, in a namespace of its own."""
+    try:
+        subprocess.run(["unshare", "-rm", "true"], check=True, capture_output=True)
+    except subprocess.CalledProcessError:
+        pytest.skip("this system lets nobody mount a filesystem in a namespace of its own")
+    ended = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", MOUNTED, "sh", str(tmp_path), sys.executable],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_marks_get_the_reserve_where_stores_are_refused(tmp_path: Path) -> None:
+    files = SharedDisk()
+    farm = Farm(tmp_path, files=files)
+    shards = [farm.store(noise(5000, number)).shard for number in range(40)]
+    files.room = 0
+    outcomes = []
+    for shard in shards:
+        with pytest.raises(NoSpaceError):
+            farm.store(noise(5001))
+        try:
+            outcomes.append(farm.delete(shard).outcome)
+        except NoSpaceError:
+            break
+        files.room = 0
+    assert outcomes == [DeletionOutcome.TRASHED] * (RESERVE_BYTES // (256 * 1024))
+    assert farm.engine.volumes()[0].state is VolumeState.FULL
+    assert not farm.engine.trouble()
+    assert (farm.path / "reserve").stat().st_size == 0
+    farm.engine.close()
+
+
+def test_the_reserve_is_taken_again_before_anything_is_promised(tmp_path: Path) -> None:
+    files = SharedDisk()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(5000)).shard
+    files.room = 0
+    farm.delete(shard)
+    files.room = 200 * 1024
+    with pytest.raises(NoSpaceError):
+        farm.store(noise(5001))
+    farm.reopen()
+    with pytest.raises(NoSpaceError):
+        farm.store(noise(5001))
+    assert (farm.path / "reserve").stat().st_size == RESERVE_BYTES - 256 * 1024
+    files.room = MIB
+    farm.store(noise(5001))
+    assert (farm.path / "reserve").stat().st_size == RESERVE_BYTES
+    assert files.room == MIB - 256 * 1024 - 8192
+    farm.engine.close()
+
+
+def test_stores_of_a_batch_that_found_the_disk_full_do_not_get_the_reserve(
+    tmp_path: Path,
+) -> None:
+    files = SharedDisk()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(5000)).shard
+    volume = farm.engine._slots[0].volume
+    assert volume is not None
+    waiting = []
+
+    def arrive_together(_transaction: Transaction) -> None:
+        upload.write(noise(5001))
+        waiting.append(upload.commit())
+        waiting.append(farm.engine.delete(ALICE, shard, erase=False))
+        files.room = 0
+
+    upload = farm.begin(noise(5001))
+    volume.writer.submit(Upkeep(arrive_together)).result(20)
+    with pytest.raises(NoSpaceError):
+        waiting[0].result(20)
+    assert waiting[1].result(20).outcome is DeletionOutcome.TRASHED  # type: ignore[union-attr]
+    assert farm.engine.volumes()[0].reserved_bytes == 0
+    farm.engine.close()
+
+
+@pytest.mark.parametrize("name", ["open", "truncate"])
+def test_a_reserve_that_cannot_be_given_up_is_no_hindrance(tmp_path: Path, name: str) -> None:
+    files = SharedDisk()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(5000)).shard
+    files.room = 0
+    files.fault = Fault(0, errno.EIO, lambda call: (call.name, call.path) == (name, "reserve"))
+    with pytest.raises(NoSpaceError):
+        farm.delete(shard)
+    files.fault = None
+    files.room = 8 * MIB
+    farm.delete(shard)
+    farm.engine.close()
+
+
+def test_a_volume_without_room_for_a_reserve_is_opened_all_the_same(tmp_path: Path) -> None:
+    files = SharedDisk()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(5000)).shard
+    farm.engine.close()
+    (farm.path / "reserve").unlink()
+    files.fault = Fault(0, errno.EIO, lambda call: call.path == "reserve")
+    files.room = 0
+    farm.open()
+    assert farm.read(shard) == noise(5000)
+    with pytest.raises(NoSpaceError):
+        farm.delete(shard)
+    files.room = 8 * MIB
+    assert farm.delete(shard).outcome is DeletionOutcome.TRASHED
+    farm.engine.close()
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE])
+def test_an_index_that_fails_on_a_full_disk_is_not_to_blame(tmp_path: Path, code: int) -> None:
+    """SQLite calls it an I/O error when its shared memory cannot grow."""
+    files = SharedDisk()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(5000)).shard
+    volume = farm.engine._slots[0].volume
+    assert volume is not None
+
+    faults = iter([True])
+
+    def fails(_transaction: object) -> None:
+        if next(faults, False):
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = code
+            raise error
+
+    if code != sqlite3.SQLITE_IOERR_SHMSIZE:
+        with pytest.raises(VolumeUnavailableError):
+            volume.writer.submit(Upkeep(fails)).result(20)
+    else:
+        volume.writer.submit(Upkeep(fails)).result(20)
+        assert dict(farm.engine.volumes()[0].errors) == {"no_space": 1}
+        faults = iter([True])
+        with pytest.raises(VolumeUnavailableError), volume._index_errors():
+            fails(None)
+    assert (farm.engine.volumes()[0].state is VolumeState.FAILING) is (
+        code != sqlite3.SQLITE_IOERR_SHMSIZE
+    )
+    assert farm.engine.stat(ALICE, shard).state is ShardState.LIVE
+    farm.engine.close()
+
+
+def test_an_overdue_tidying_that_fails_does_not_keep_a_shard_from_being_deleted(
+    tmp_path: Path,
+) -> None:
+    files = SharedDisk()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(5000)).shard
+    other = farm.store(noise(10)).shard
+    volume = farm.engine._slots[0].volume
+    assert volume is not None
+    for _ in range(150):
+        farm.delete(other)
+        farm.engine.undelete(ALICE, other).result(20)
+        if volume._reclaimer.is_due:
+            break
+    assert volume._reclaimer.is_due
+    files.fault = Fault(0, errno.EIO, lambda call: call.name == "punch")
+    assert farm.delete(shard).outcome is DeletionOutcome.TRASHED
+    farm.engine.close()
