@@ -111,6 +111,8 @@ class OwnerDesk:
 
     def _invite(self, words: dict[str, Any]) -> dict[str, Any]:
         now_ms = self._now_ms()
+        if not (words["space_bytes"] and words["duration_ms"] and words["expires_ms"]):
+            raise OwnerError("an invite needs some space, and some time to last and to be open")
         # The addresses first: an invite that cannot be shown must not be open.
         self.terms.addresses()
         row = self.make_invite(

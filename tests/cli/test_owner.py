@@ -10,7 +10,7 @@ import pytest
 
 from farmer.cli import exits, owner_settings
 from farmer.cli.owner import main, parser
-from farmer.cli.owner_status import exit_code, lines_of
+from farmer.cli.owner_status import exit_code, lines_of, volume_table
 from farmer.cli.tables import table, visible
 from farmer.running.caller import FarmerRefusedError, _answer
 from farmer.running.home import Home
@@ -80,6 +80,15 @@ def test_a_named_settings_file_must_be_there(home: Path, tmp_path: Path, capsys:
     assert "No such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["status", "volume list", "invite list", "run"])
+def test_a_settings_file_that_is_named_and_missing_is_told(
+    home: Path, capsys: Any, verb: str
+) -> None:
+    """Also by verbs that would not read it."""
+    assert run(home, "--config", "/nope.yaml", *verb.split()) == exits.BAD_SETTINGS
+    assert capsys.readouterr().err == "farmer: /nope.yaml: No such file\n"
+
+
 def test_no_settings_are_good_settings(home: Path, capsys: Any) -> None:
     assert run(home, "config", "check") == exits.OK
     assert run(home, "config", "check", str(ROOT / "conf" / "farmer.yaml")) == exits.OK
@@ -130,6 +139,21 @@ def test_misused_commands_end_with_2(home: Path, words: list[str], capsys: Any) 
     assert "farmer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--space", "-5GB", "--for", "90d"], "argument --space: '-5GB' is not a size"),
+        (["--space", "5GB", "--for", "-9d"], "argument --for: '-9d' is not a duration"),
+    ],
+)
+def test_negative_sizes_are_no_options(
+    home: Path, words: list[str], told: str, capsys: Any
+) -> None:
+    with pytest.raises(SystemExit):
+        run(home, "invite", *words)
+    assert told in capsys.readouterr().err
+
+
 def test_an_invite_needs_space_and_time(home: Path, capsys: Any) -> None:
     assert run(home, "invite", "--space", "5GB") == exits.USAGE
     assert "--for 90d" in capsys.readouterr().err
@@ -177,6 +201,16 @@ def test_every_action_exists() -> None:
             if isinstance(choices, dict):
                 pending += choices.values()
     assert len(found) >= 20
+
+
+def test_every_option_has_a_help_text() -> None:
+    pending = [parser()]
+    while pending:
+        for action in pending.pop()._actions:
+            if isinstance(action.choices, dict):
+                pending += action.choices.values()
+            else:
+                assert action.help, action.dest
 
 
 VOLUME = {
@@ -232,6 +266,21 @@ def test_the_status_for_people() -> None:
     assert "! VolumeGone: it is gone\n  type: mount it" in told
 
 
+def test_the_status_counts_in_singular_too() -> None:
+    told = "\n".join(lines_of(DOCUMENT | {"sessions": 1}, now_ms=0))
+    assert "1 open invite, 1 session\n" in told
+    damaged = volume_table([VOLUME | {"quarantined": 7}])
+    assert damaged[0].split()[-2:] == ["SHARDS", "DAMAGED"]
+    assert damaged[1].split()[-2:] == ["3", "7"]
+
+
+def test_columns_of_numbers_lean_right_whatever_is_in_them() -> None:
+    for used in ("-", "5 B"):
+        assert table(("USED", "A"), [(used, "x")])[0] == "USED  A"
+    assert table(("USED", "A"), []) == ["USED  A"]
+    assert table(("A", "USED"), [("123456", "-")]) == ["A       USED", "123456     -"]
+
+
 def test_tables_align() -> None:
     assert table(("A", "SIZE"), [("long", "1 B"), ("x", "10 B")]) == [
         "A     SIZE",
@@ -276,3 +325,71 @@ def test_questions_of_init_repeat_until_understood(
     )
     assert len(set(asked)) == 5
     assert "has no unit" in capsys.readouterr().out
+
+
+def test_a_stopped_farmers_volumes_are_listed(home: Path, tmp_path: Path, capsys: Any) -> None:
+    """From what can be seen without opening them."""
+    assert run(home, "init", "--yes", "--volume", f"{tmp_path / 'a'}=100MB") == exits.OK
+    capsys.readouterr()
+    assert run(home, "volume", "list", "--json") == exits.OK
+    told = capsys.readouterr()
+    [volume] = json.loads(told.out)["volumes"]
+    assert set(VOLUME) <= set(volume)
+    assert (volume["state"], volume["quota_bytes"], volume["shards"]) == ("stopped", 10**8, 0)
+    assert 0 < volume["free_bytes"] < 10**8
+    assert "no farmer runs" in told.err
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert run(home, "volume", "list", "--json") == exits.OK
+    assert json.loads(capsys.readouterr().out)["volumes"][0]["state"] == "gone"
+
+
+def test_a_volume_on_a_file_is_refused_and_init_goes_on_after(
+    home: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """What the failed attempt made is used by the next."""
+    (tmp_path / "file").write_text("x")
+    words = ["--volume", f"{tmp_path / 'a'}=100MB", "--volume", f"{tmp_path / 'file'}=100MB"]
+    assert run(home, "init", "--yes", *words) == exits.FAILED
+    told = capsys.readouterr().err
+    assert "file is a file; a volume is a directory" in told
+    assert "No settings were written; mend this and init again" in told
+    (tmp_path / "file").unlink()
+    assert run(home, "init", "--yes", *words) == exits.OK
+    assert str(tmp_path / "file") in (home / "farmer.yaml").read_text()
+
+
+def test_volumes_are_added_once_and_with_their_whole_path(
+    home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(home, "init", "--yes", "--volume", f"{tmp_path / 'a'}=100MB") == exits.OK
+    monkeypatch.chdir(tmp_path)
+    assert run(home, "volume", "add", "b=100MB") == exits.OK
+    told = capsys.readouterr()
+    assert f"this is taken for {tmp_path / 'b'}" in told.err
+    assert f"{tmp_path / 'a'} and {tmp_path / 'b'} lie on one filesystem" in told.err
+    assert run(home, "volume", "add", f"{tmp_path / 'a'}=200MB") == exits.BAD_SETTINGS
+    told = capsys.readouterr()
+    assert "is a volume of this farmer already. To change its quota, edit it in" in told.err
+    assert run(home, "volume", "add", f"{tmp_path / 'c'}=900PB", "--json") == exits.OK
+    assert "stores beyond that are refused" in json.loads(capsys.readouterr().out)["warnings"][0]
+
+
+def test_only_a_volume_that_is_named_no_more_can_be_forgotten(
+    home: Path, tmp_path: Path, capsys: Any
+) -> None:
+    assert run(home, "init", "--yes", "--volume", f"{tmp_path / 'a'}=100MB") == exits.OK
+    assert run(home, "volume", "forget", str(tmp_path / "a")) == exits.FAILED
+    assert "is in use" in capsys.readouterr().err
+    assert run(home, "volume", "forget", str(tmp_path / "b")) == exits.FAILED
+    assert "knows no volume" in capsys.readouterr().err
+    text = (home / "farmer.yaml").read_text()
+    (home / "farmer.yaml").write_text(text.replace(f"{tmp_path / 'a'}", f"{tmp_path / 'b'}"))
+    assert run(home, "volume", "forget", str(tmp_path / "a")) == exits.OK
+    assert "Its files are still there" in capsys.readouterr().out
+    assert (tmp_path / "a" / "farmer-volume.json").exists()
+
+
+def test_the_default_volume_is_among_the_settings_shown(home: Path, capsys: Any) -> None:
+    assert run(home, "config", "show") == exits.OK
+    assert f"volumes.0.path        {home / 'volume'}" in capsys.readouterr().out
+    assert not home.exists()

@@ -47,14 +47,20 @@ def call(
 class Daemon:
     """`farmer run` on a home; started, killed and started again by the test."""
 
-    def __init__(self, home: Path, volume: Path, quota: str = "1GB") -> None:
+    def __init__(
+        self, home: Path, volume: Path, quota: str = "1GB", *, with_init: bool = True
+    ) -> None:
         self.home = home
         self.volume = volume
         self.process: subprocess.Popen[str] | None = None
         self.ready_line = ""
         self.logs = home.parent / f"{home.name}.log"
+        if with_init:
+            self._init(quota)
+
+    def _init(self, quota: str) -> None:
         made = self.call(
-            *("init", "--yes", "--volume", f"{volume}={quota}"),
+            *("init", "--yes", "--volume", f"{self.volume}={quota}"),
             *("--listen", "127.0.0.1:0", "--page", "127.0.0.1:0", "--name", "test"),
         )
         assert made.returncode == 0, made.stderr
@@ -83,11 +89,16 @@ class Daemon:
         deadline = time.monotonic() + READY_S
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
+            printed = ""
             while selector.select(max(0.0, deadline - time.monotonic())):
-                line = self.process.stdout.readline()
-                if line.startswith("ready"):
-                    return line
-                if not line:
+                # Unbuffered: a line that was read ahead would not wake the selector.
+                read = os.read(self.process.stdout.fileno(), 65536).decode()
+                printed += read
+                lines = printed.splitlines(keepends=True)
+                ready = [line for line in lines if line.startswith("ready") and "\n" in line]
+                if ready:
+                    return ready[0]
+                if not read:
                     break
         raise AssertionError(f"no ready line; logs:\n{self.logs.read_text()[-3000:]}")
 

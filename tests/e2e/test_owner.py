@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import socket
 import stat
@@ -198,6 +199,7 @@ def test_another_volume_after_a_restart(daemon: Daemon, tmp_path: Path) -> None:
     assert added.returncode == 0, added.stderr
     again = daemon.call("volume", "add", f"{tmp_path / 'second'}=100MB")
     assert again.returncode == 78
+    assert "is a volume of this farmer already" in again.stderr
     daemon.stop()
     daemon.start()
     paths = [volume["path"] for volume in daemon.status()["volumes"]]
@@ -213,3 +215,83 @@ def test_init_never_overwrites(daemon: Daemon, tmp_path: Path) -> None:
     assert "never overwritten" in again.stderr
     assert (daemon.home / "farmer.yaml").read_bytes() == before
     assert not (tmp_path / "other").exists()
+
+
+def test_from_trying_it_to_real_space_no_shard_is_forgotten(tmp_path: Path) -> None:
+    """
+    A first run, a store, then `init` with a disk: the first volume stays.
+
+    And if its lines are taken out of the settings, its shards are unavailable, not unknown.
+    """
+    home, first = tmp_path / "tried", tmp_path / "tried" / "volume"
+    ports = ("--listen", "127.0.0.1:0", "--page", "127.0.0.1:0")
+    with Daemon(home, first, with_init=False) as daemon:
+        daemon.start("env", *(f"FARMER_LISTEN__{name}=127.0.0.1:0" for name in ("SHARDS", "PAGE")))
+        visitor = Renter(tmp_path / "visitor")
+        visitor.join(ask(daemon, "invite", "list")["invites"][0]["invite"])
+        path = tmp_path / "photo"
+        path.write_bytes(b"photo" * 5000)
+        [row] = visitor.store(path)
+        daemon.stop()
+
+        made = daemon.call("init", "--yes", "--volume", f"{tmp_path / 'disk'}=100MB", *ports)
+        assert made.returncode == 0, made.stderr
+        told = f"This farmer already has a volume with 1 shard: {first}. It is kept"
+        assert told in made.stdout
+        daemon.start()
+        assert len(daemon.status()["volumes"]) == 2
+        assert visitor.ask("audit", "--all")["passed"] == 1
+        daemon.stop()
+
+        settings = home / "farmer.yaml"
+        lines = settings.read_text().splitlines(keepends=True)
+        at = next(number for number, line in enumerate(lines) if str(first) in line)
+        settings.write_text("".join(lines[:at] + lines[at + 2 :]))
+        daemon.start()
+        refused = visitor.call("retrieve", row["shard"], "-o", str(tmp_path / "back"))
+        assert "UNAVAILABLE" in refused.stderr
+        assert "NOT_FOUND" not in refused.stderr
+        [alert] = daemon.status()["alerts"]
+        assert alert["name"] == "VolumeNotInSettings"
+        assert daemon.call("status").returncode == 4
+        again = daemon.call(*shlex.split(alert["command"])[3:])
+        assert again.returncode == 0, again.stderr
+        daemon.stop()
+        daemon.start()
+        assert daemon.status()["alerts"] == []
+        assert visitor.ask("audit", "--all")["passed"] == 1
+
+
+def test_damage_is_still_told_after_a_restart(
+    daemon: Daemon, renter: Renter, tmp_path: Path
+) -> None:
+    """The state follows from the shards that are set aside, not from having found them."""
+    path = tmp_path / "file"
+    path.write_bytes(b"not again" * 500_000)
+    [row] = renter.store(path)
+    files = [path for path in daemon.volume.rglob("*") if path.suffix in {".seg", ".part"}]
+    stored = max(files, key=lambda path: path.stat().st_size)
+    with stored.open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"rot")
+    assert "CORRUPT" in renter.call("retrieve", row["shard"], "-o", str(tmp_path / "b")).stderr
+    daemon.stop()
+    daemon.start()
+    status = daemon.status()
+    assert (status["state"], status["volumes"][0]["quarantined"]) == ("degraded", 1)
+    assert [alert["name"] for alert in status["alerts"]] == ["ShardsQuarantined"]
+    assert daemon.call("volume", "list").stdout.splitlines()[0].split()[-1] == "DAMAGED"
+
+
+def test_a_port_in_use_is_told_with_where_to_change_it(daemon: Daemon) -> None:
+    daemon.stop()
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", 0))
+        squatter.listen()
+        taken = f"127.0.0.1:{squatter.getsockname()[1]}"
+        for variable in ("FARMER_LISTEN__SHARDS", "FARMER_LISTEN__PAGE"):
+            refused = daemon.call("run", **{variable: taken})
+            assert refused.returncode == 1
+            assert f"{taken}: [Errno" in refused.stderr
+            where = f"in {daemon.home / 'farmer.yaml'}, or by {variable}=HOST:PORT"
+            assert where in refused.stderr

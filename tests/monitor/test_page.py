@@ -201,6 +201,30 @@ def test_it_says_whether_ledger_and_disk_agree(allocated_bytes, drift_bytes, wor
     assert words in rendered(replace(STATUS, volumes=(volume,)), metrics().activity, NOW_S)
 
 
+def test_it_tells_stored_promised_and_free_apart() -> None:
+    """A contract of 4 TB that is nearly empty is no free space, and not stored either."""
+    html = rendered(replace(STATUS, promised_bytes=4 * 10**12), metrics().activity, NOW_S)
+    assert "1.54 TB <small>stored of 4 TB</small>" in html
+    assert "4 TB promised · 823 GB free" in html
+    assert "<dt>Promised by contracts and open invites</dt><dd>4 TB</dd>" in html
+
+
+def test_it_claims_no_end_in_order_at_the_first_start() -> None:
+    ends = [
+        rendered(replace(STATUS, **how), metrics().activity, NOW_S)
+        for how in ({"first_start": True}, {"clean_start": True}, {"clean_start": False})
+    ]
+    assert ["none: this is the first run" in html for html in ends] == [True, False, False]
+    assert ["<dd>in order" in html for html in ends] == [False, True, False]
+
+
+def test_it_does_not_say_what_nobody_checked() -> None:
+    """Whether renters outside reach it is not known here."""
+    html = rendered(replace(STATUS, state=NodeState.RUNNING), metrics().activity, NOW_S)
+    assert "Running, everything in order" in html
+    assert "Online" not in html
+
+
 @pytest.mark.parametrize("state", list(NodeState))
 def test_every_state_has_words(state: NodeState) -> None:
     bare = replace(STATUS, state=state, volumes=(), alerts=(), contracts=(), name="", listen=())

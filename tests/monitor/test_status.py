@@ -13,6 +13,7 @@ def test_the_names_that_scripts_rely_on() -> None:
     assert document["node_id"] == bytes(range(32)).hex()
     assert document["listen"] == ["0.0.0.0:4646", "[::]:4646"]
     assert document["page"] == "127.0.0.1:4647"
+    assert document["promised_bytes"] == 0
     volume = document["volumes"][0]
     expected = {
         "path": "/mnt/attic",

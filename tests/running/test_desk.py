@@ -12,10 +12,12 @@ from farmer.identity.signing import contract_digest, invite_is_ours, parse_link
 from farmer.model.contract import Price
 from farmer.model.ids import NodeId
 from farmer.model.shard import Usage
+from farmer.model.status import VolumeState, VolumeStatus
 from farmer.running.addresses import NoAddressError
 from farmer.running.desk import HouseTerms, OwnerDesk
 from farmer.running.errors import OwnerError
-from farmer.running.greeting import greeting
+from farmer.running.greeting import greeting, places
+from farmer.running.home import Home
 from farmer.settings.loader import load_text
 from farmer.settings.schema import DEFAULTS
 from farmer.storage.contracts import ContractDatabase
@@ -103,8 +105,30 @@ def test_a_withdrawn_invite_is_gone(desk: OwnerDesk) -> None:
 
 
 def test_no_more_is_promised_than_there_is(desk: OwnerDesk) -> None:
-    with pytest.raises(OwnerError, match="withdraw an invite, or give a volume more quota"):
+    with pytest.raises(OwnerError, match="101 GB wanted, but only 100 GB are not yet promised"):
         invite(desk, space_bytes=101 * GB)
+
+
+@pytest.mark.parametrize("nothing", ["space_bytes", "duration_ms", "expires_ms"])
+def test_an_invite_for_nothing_is_refused(desk: OwnerDesk, nothing: str) -> None:
+    with pytest.raises(OwnerError, match="needs some space"):
+        invite(desk, **{nothing: 0})
+    assert desk.do("invites", {})["invites"] == []
+
+
+def test_promising_more_than_the_disks_can_hold_now_is_told(
+    desk: OwnerDesk, book: ContractDatabase
+) -> None:
+    """The quotas are the rule; what is free on the disks is a warning."""
+    desk.terms = house(usable_bytes=25 * GB)
+    assert "warning" not in invite(desk)
+    assert "warning" not in invite(desk)
+    warning = invite(desk)["warning"]
+    assert warning.startswith("30 GB are promised now")
+    assert "can hold 25 GB of shards" in warning
+    contract = redeem(desk, book)
+    longer = desk.do("contract-extend", {"contract": contract, "for_ms": DAY_MS})
+    assert "40 GB" in longer["warning"]
 
 
 def test_without_an_address_no_invite_is_opened(desk: OwnerDesk) -> None:
@@ -143,6 +167,7 @@ def test_a_contract_is_shown_extended_and_ended(
     assert longer["space_bytes"] == 20 * GB
     ended = desk.do("contract-end", {"contract": contract})["contract"]
     assert (ended["until_ms"], ended["stage"]) == (wall.ms, "grace")
+    assert desk.do("contract-end", {"contract": contract})["had_ended"]
     assert desk.do("contract", {"contract": contract})["contract"] == ended
 
 
@@ -151,6 +176,8 @@ def test_no_contract_grows_beyond_what_there_is(desk: OwnerDesk, book: ContractD
     words = {"contract": contract, "for_ms": DAY_MS, "space_bytes": 101 * GB}
     with pytest.raises(OwnerError, match="not yet promised"):
         desk.do("contract-extend", words)
+    with pytest.raises(OwnerError, match="has 10 GB already; it may get more, not less"):
+        desk.do("contract-extend", words | {"space_bytes": GB})
 
 
 @pytest.mark.parametrize(
@@ -183,6 +210,31 @@ def test_a_first_farmer_greets_with_the_same_invite_again(
     assert later[1] != first[1]
     book.redeem(parse_link(later[1]).invite.serial, RENTER)
     assert greeting(DEFAULTS, desk, wall.ms) == []
+
+
+def test_an_invite_is_not_for_the_journal(desk: OwnerDesk, wall: Wall) -> None:
+    """Others read that too: it says how to have the line printed."""
+    [line] = greeting(DEFAULTS, desk, wall.ms, to_journal=True)
+    assert "farmer://" not in line
+    assert "farmer invite list" in line
+    assert len(desk.do("invites", {})["invites"]) == 1
+
+
+def test_a_first_farmer_says_where_things_are(tmp_path: Path) -> None:
+    """Until somebody names volumes in its settings."""
+    home = Home.at(tmp_path)
+    volume = VolumeStatus(
+        name="a", path="/x/volume", state=VolumeState.HEALTHY, quota_bytes=5 * GB
+    )
+    assert places(home, DEFAULTS, [volume]) == [
+        f"home      {tmp_path}",
+        "volume    /x/volume (5 GB)",
+        f"settings  {tmp_path}/farmer.yaml (none yet; they would go there)",
+    ]
+    (tmp_path / "farmer.yaml").touch()
+    assert places(home, DEFAULTS, [volume])[2] == f"settings  {tmp_path}/farmer.yaml"
+    text = "version: 1\nvolumes: [{path: /a, quota: 1GB}]\n"
+    assert places(home, load_text(text, "f", {}).settings, [volume]) == []
 
 
 def test_a_farmer_with_volumes_of_its_own_invites_nobody(desk: OwnerDesk, wall: Wall) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import pytest
 from farmer.model.status import Alert
 from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
-from farmer.running.files import read_json, write_json, write_whole
+from farmer.running.files import may_not_write, read_json, write_json, write_whole
 from farmer.running.home import Home
 from farmer.running.notify import ServiceNotifier
 from farmer.running.ports import remember_ports, with_last_ports
+from farmer.running.process import goes_to_journal
 from farmer.settings.changes import changes
 from farmer.settings.loader import load_text
 from farmer.settings.schema import Settings
@@ -51,6 +54,24 @@ def test_without_systemd_nothing_is_said(tmp_path: Path) -> None:
 )
 def test_the_watchdog_is_for_us_only(environ: dict[str, str], every_s: float) -> None:
     assert ServiceNotifier(environ).watchdog_s == every_s
+
+
+def test_only_the_journal_itself_is_the_journal() -> None:
+    """A terminal inherits the variable from a desktop that systemd started."""
+    reader, writer = os.pipe()
+    found = os.fstat(writer)
+    there = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+    assert goes_to_journal(there, writer)
+    assert not goes_to_journal({"JOURNAL_STREAM": "1:2"}, writer)
+    assert not goes_to_journal({}, writer)
+    os.close(reader)
+    os.close(writer)
+    assert not goes_to_journal(there, writer)
+
+
+def test_a_lack_of_rights_comes_with_what_mends_it() -> None:
+    told = may_not_write(Path("/mnt/my disk"))
+    assert re.search(r"Make it (\S+)'s with: sudo install -d -o \1 '/mnt/my disk'$", told)
 
 
 def no_addresses() -> list[str]:

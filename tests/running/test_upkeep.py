@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from farmer.running.alerts import AlertBoard
 from farmer.running.home import Home
 from farmer.running.overview import Overview
 from farmer.running.stores import open_stores
-from farmer.running.upkeep import SWEEP_S, Clocks, Upkeep
+from farmer.running.upkeep import SWEEP_S, Clocks, Upkeep, damage
 from farmer.settings.loader import load_text
 from tests.fakes import InlineDisk
 
@@ -128,6 +129,17 @@ class UpkeepTests(SynchronousTestCase):
         self.do(self.upkeep.probe())
         self.do(self.upkeep.look())
         self.assertIs(NodeState.RUNNING, self.overview.status().state)
+
+    def test_damage_stands_while_damaged_shards_are_there(self) -> None:
+        """
+        Counted from what the volumes say, so a restart does not hide it; over all volumes.
+        """
+        attic = self.stores.engine.volumes()[0]
+        usb = replace(attic, path="/usb", quarantined=2)
+        self.assertEqual([], damage([attic]))
+        [alert] = damage([replace(attic, quarantined=1), usb])
+        self.assertEqual("ShardsQuarantined", alert.name)
+        self.assertIn(f"1 damaged shard on {attic.path}, 2 damaged shards on /usb", alert.message)
 
     def test_all_chores_have_their_turn(self) -> None:
         """

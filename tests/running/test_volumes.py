@@ -10,6 +10,7 @@ from farmer.running.volumes import (
     SMALL_QUOTA_BYTES,
     filesystem_bytes,
     free_bytes,
+    in_force,
     plan_volumes,
     remember,
     small_quota_bytes,
@@ -36,6 +37,16 @@ def test_without_settings_one_small_volume_in_the_home(home: Home) -> None:
     write_json(home.state / "volumes.json", {"made": {str(home.volume): 70_000_000}})
     [again] = plan_volumes(home, DEFAULTS)
     assert (again.new, again.quota_bytes) == (False, 70_000_000)
+
+
+def test_the_volume_in_force_is_shown(home: Home, tmp_path: Path) -> None:
+    """Also when nobody named one."""
+    [volume] = in_force(home, DEFAULTS).volumes
+    assert volume.path == str(home.volume)
+    assert volume.quota.size_bytes == plan_volumes(home, DEFAULTS)[0].quota_bytes
+    text = f"version: 1\nvolumes: [{{path: {tmp_path}, quota: 1GB}}]\n"
+    settings = load_text(text, "f", {}).settings
+    assert in_force(home, settings) is settings
 
 
 @pytest.mark.parametrize(
