@@ -15,6 +15,7 @@ from farmer.running.notify import ServiceNotifier
 from farmer.settings.changes import changes
 from farmer.settings.loader import SettingsError, load
 from farmer.settings.schema import Settings
+from farmer.units import counted
 
 
 class Reloaded(Protocol):
@@ -78,7 +79,7 @@ class Reloader:
         for fault in error.faults:
             self.log.error("settings: {fault}", fault=str(fault))
         message = (
-            f"the settings have {len(error.faults)} mistake(s), the first: {error.faults[0]}; "
+            f"the settings have {counted(len(error.faults), 'mistake')}: {error.faults[0]}; "
             "the farmer goes on with those from before"
         )
         self._board.report(

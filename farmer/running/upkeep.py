@@ -10,7 +10,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from farmer.model.contract import ContractStage
+from farmer.model.contract import Contract, ContractStage
 from farmer.model.status import Alert, VolumeStatus
 from farmer.node.chores import Chore
 from farmer.node.ports import Disk
@@ -18,6 +18,7 @@ from farmer.node.tasks import Tasks
 from farmer.running.overview import BookCounts, Overview
 from farmer.storage.contracts import ContractDatabase
 from farmer.storage.engine import Engine
+from farmer.storage.errors import VolumeUnavailableError
 from farmer.units import counted
 
 LOOK_S: Final = 5.0
@@ -109,11 +110,21 @@ class Upkeep:
         now_ms = self._clocks.now_ms()
         gone = await self._disk.run(self._book.advance, now_ms)
         for contract in gone:
-            removed = await self._disk.run(self._engine.purge, contract.renter, contract.contract)
-            self._purged("expired", removed)
-            await self._disk.run(self._book.purged, contract.contract)
+            await self._purge(contract)
         observed_ms = self._book.clock.observed_ms
         self._purged("deleted", await self._disk.run(self._engine.sweep, now_ms, observed_ms))
+
+    async def _purge(self, contract: Contract) -> None:
+        try:
+            removed = await self._disk.run(self._engine.purge, contract.renter, contract.contract)
+        except VolumeUnavailableError as error:
+            # Its other shards may lie there; the next sweep tries again, and the others go on.
+            self.log.info(
+                "contract {id} is not cleared yet: {error}", id=contract.contract, error=error
+            )
+            return
+        self._purged("expired", removed)
+        await self._disk.run(self._book.purged, contract.contract)
 
     async def compare(self) -> None:
         """Compare the ledger with what the disks say."""

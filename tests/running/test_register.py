@@ -159,6 +159,17 @@ def test_a_rebuild_tells_shards_and_bytes(home: Home, tmp_path: Path) -> None:
     assert all("lost" not in line for line in told)
 
 
+def test_an_index_that_was_lost_is_told_in_an_owners_words(home: Home, tmp_path: Path) -> None:
+    use(home, tmp_path / "a")
+    (tmp_path / "a" / "index.sqlite").unlink()
+    stores = opened(home, tmp_path / "a")
+    [alert] = stores.engine.trouble()
+    stores.close()
+    assert alert.name == "IndexRebuilt"
+    assert "table" not in alert.message
+    assert "no shard was lost" in alert.message
+
+
 def plan_of(path: Path, quota_bytes: int) -> VolumePlan:
     return VolumePlan(path, path.name, quota_bytes, 0, new=True)
 

@@ -115,6 +115,28 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(("ClockSuspicious", "farmer clock confirm"), (alert.name, alert.command))
         self.assertIs(NodeState.DEGRADED, self.overview.status().state)
 
+    def test_a_contract_waits_for_a_disk_that_is_away(self) -> None:
+        """
+        It is cleared when the disk is back; meanwhile the trash of the others is emptied.
+        """
+        self.do(self.upkeep.tick())
+        self.rent()
+        for days in (1.1, 14.1):
+            self.live(days)
+            self.do(self.upkeep.sweep())
+        away = self.disk_path.with_name("away")
+        self.disk_path.rename(away)
+        self.do(self.upkeep.probe())
+        self.purged.clear()
+        self.live(7.1)
+        self.do(self.upkeep.sweep())
+        self.assertEqual([("deleted", 0)], self.purged)
+        self.assertEqual(1, len(self.stores.book.to_purge()))
+        away.rename(self.disk_path)
+        self.do(self.upkeep.probe())
+        self.do(self.upkeep.sweep())
+        self.assertEqual([], self.stores.book.to_purge())
+
     def test_a_disk_that_goes_and_comes_back(self) -> None:
         """
         Told while it is away, forgotten when it is there again, without a restart.
