@@ -9,11 +9,11 @@ Written by one thread; read by many, over a small pool of connections.
 
 from __future__ import annotations
 
-import queue
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 
 from farmer.model.ids import NodeId, ShardId
@@ -88,7 +88,7 @@ class Index:
         except BaseException:
             self._writer.close()
             raise
-        self._readers: queue.Queue[sqlite3.Connection] = queue.Queue()
+        self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         for _ in range(_READERS):
             self._readers.put(_connect(path, _READER_CACHE_KIB))
 

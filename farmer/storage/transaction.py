@@ -26,16 +26,16 @@ ROW: Final = (
 )
 """The columns of `Row.of`."""
 
-_INSERT: Final = "INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT: Final = "INSERT OR IGNORE INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 _REFS: Final = {
     "renter": (
-        "INSERT OR IGNORE INTO renters (renter) VALUES (?)",
+        "INSERT INTO renters (renter) VALUES (?)",
         "SELECT id FROM renters WHERE renter = ?",
     ),
     "contract": (
-        "INSERT OR IGNORE INTO contracts (contract) VALUES (?)",
+        "INSERT INTO contracts (contract) VALUES (?)",
         "SELECT id FROM contracts WHERE contract = ?",
     ),
 }
@@ -62,17 +62,16 @@ class Transaction:
 
     def put(self, row: Row) -> None:
         """Enter a record; of two records of one shard the higher sequence counts."""
+        if self._insert(row):
+            return
         there = self.find(row.renter, row.shard)
-        if there is not None and there.sequence == row.sequence:
-            return
-        if there is not None and there.sequence > row.sequence:
-            self._doom(row)
-            return
-        if there is not None:
+        assert there is not None
+        if there.sequence < row.sequence:
             self._remove(there)
             self._doom(there)
-        self._count(row, 1)
-        self._sql.execute(_INSERT, self._columns(row))
+            self._insert(row)
+        elif there.sequence > row.sequence:
+            self._doom(row)
 
     def put_all(self, rows: Iterable[Row]) -> None:
         """Enter many records as `put` does, those that are new in the order of the pages."""
@@ -217,6 +216,13 @@ class Transaction:
         )
         self._sql.execute("DELETE FROM usage WHERE renter = ? AND shards = 0", (ref,))
 
+    def _insert(self, row: Row) -> bool:
+        """Enter a row if its shard has none; say whether that was so."""
+        is_new = self._sql.execute(_INSERT, self._columns(row)).rowcount == 1
+        if is_new:
+            self._count(row, 1)
+        return is_new
+
     def _has(self, renter: int, shard: bytes) -> bool:
         found = self._sql.execute(
             "SELECT 1 FROM shards WHERE renter = ? AND shard = ?", (renter, shard)
@@ -304,8 +310,9 @@ class Transaction:
         ref = self._refs.get((noun, raw))
         if ref is None:
             insert, select = _REFS[noun]
-            self._sql.execute(insert, (raw,))
-            ref = int(self._sql.execute(select, (raw,)).fetchone()[0])
+            found = self._sql.execute(select, (raw,)).fetchone()
+            ref = int(found[0]) if found else self._sql.execute(insert, (raw,)).lastrowid
+            assert ref is not None
             self._refs[noun, raw] = ref
         return ref
 
