@@ -8,7 +8,8 @@ from threading import Lock
 
 from farmer.model.shard import StoredShard
 from farmer.storage.errors import BusyError, StorageError
-from farmer.storage.volume import AnyUpload, Key
+from farmer.storage.places import Key
+from farmer.storage.volume import AnyUpload
 
 
 class Claims:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
@@ -24,7 +22,7 @@ from farmer.model.shard import (
 )
 from farmer.model.status import Alert, VolumeState, VolumeStatus
 from farmer.storage.claims import Claims, EngineUpload
-from farmer.storage.directory import VolumeSettings, VolumeSetupError
+from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import (
     NoSpaceError,
     ShardNotFoundError,
@@ -35,12 +33,13 @@ from farmer.storage.errors import (
 )
 from farmer.storage.files import Files
 from farmer.storage.measure import measure
-from farmer.storage.opening import Surroundings, open_volume
-from farmer.storage.places import Row
+from farmer.storage.opening import Surroundings
+from farmer.storage.places import Key, Row
 from farmer.storage.quota import Ledger
 from farmer.storage.reader import VolumeReader
 from farmer.storage.recovery import Progress
-from farmer.storage.volume import AnyUpload, Key, Volume
+from farmer.storage.slots import Slots
+from farmer.storage.volume import AnyUpload, Volume
 
 R = TypeVar("R")
 
@@ -56,15 +55,6 @@ class EngineLimits:
     def __post_init__(self) -> None:
         if not 0 < self.shard_bytes_max <= SHARD_BYTES_MAX:
             raise ValueError(f"shards have 1 to {SHARD_BYTES_MAX} bytes")
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One volume of the settings: open, or why it is not."""
-
-    settings: VolumeSettings
-    volume: Volume | None = None
-    alert: Alert | None = None
 
 
 class Engine:
@@ -97,19 +87,13 @@ class Engine:
 
         """
         self._limits = limits
-        self._clock_ms = clock_ms
         self._observed_ms = observed_ms
         self._ledger = Ledger(limits.uploads_per_renter_max, limits.shards_per_contract_max)
-        self._around = Surroundings(node, files, self._ledger, clock_ms, progress)
+        around = Surroundings(node, files, self._ledger, clock_ms, progress)
+        self._slots = Slots(volumes, around)
         self._claims = Claims()
         self._is_closing = False
-        self._slots = [_Slot(settings) for settings in volumes]
-        try:
-            for slot in self._slots:
-                self._open(slot)
-        except BaseException:
-            self.close()
-            raise
+        self._slots.open_all()
 
     def begin(
         self, contract: Contract, shard: ShardId, size_bytes: int
@@ -162,14 +146,14 @@ class Engine:
 
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[StoredShard]:
         """See `farmer.node.ports.ShardStore`."""
-        pages = [volume.page(renter, after, limit) for volume in self._readable()]
+        pages = [volume.page(renter, after, limit) for volume in self._slots.readable()]
         ordered = merge(*pages, key=lambda row: row.shard)
         return [row.stored() for row in islice(ordered, limit)]
 
     def delete(self, renter: NodeId, shard: ShardId, *, erase: bool) -> Future[Deletion]:
         """See `farmer.node.ports.ShardStore`."""
         key = (renter, shard)
-        dropped = [volume.drop_lease(key) for volume in self._readable()]
+        dropped = [volume.leases.erase(key) for volume in self._slots.readable()]
         found = self._look_up(key)
         if found is None and any(dropped):
             return _settled(Deletion(DeletionOutcome.ERASED, 0))
@@ -189,7 +173,7 @@ class Engine:
         """See `farmer.node.ports.ShardStore`."""
         return sum(
             volume.ground.account.free_bytes
-            for volume in self._open_volumes()
+            for volume in self._slots.opened()
             if volume.ground.health.state is VolumeState.HEALTHY
         )
 
@@ -207,8 +191,8 @@ class Engine:
             VolumeUnavailableError: a volume is missing or failed; repeat it later.
 
         """
-        removed = sum(volume.purge(renter, contract) for volume in self._readable())
-        self._check_complete()
+        removed = sum(volume.purge(renter, contract) for volume in self._slots.readable())
+        self._slots.check_complete()
         return removed
 
     def sweep(self, now_ms: int, observed_ms: int) -> int:
@@ -219,30 +203,20 @@ class Engine:
         went; a failing volume does not stop the others.
         """
         removed = 0
-        for slot in self._slots:
-            if slot.volume is None:
-                with suppress(StorageError):
-                    self._open(slot)
-                continue
+        for volume in self._slots.look_after():
             try:
-                self._check_presence(slot.volume)
-                removed += slot.volume.sweep(now_ms, observed_ms)
+                removed += volume.sweep(now_ms, observed_ms)
             except StorageError:
-                slot.volume.ground.health.count("sweep")
+                volume.ground.health.count("sweep")
         return removed
 
     def look_after_disks(self) -> None:
         """Notice disks that were unmounted, or that are back; cheap, for every minute."""
-        for slot in self._slots:
-            with suppress(StorageError):
-                if slot.volume is None:
-                    self._open(slot)
-                else:
-                    self._check_presence(slot.volume)
+        self._slots.look_after()
 
     def compare_with_disk(self) -> None:
         """Compare the ledger with what the disk says is allocated; walks over every file."""
-        for volume in self._open_volumes():
+        for volume in self._slots.opened():
             try:
                 allocated, drift = measure(volume)
             except OSError:
@@ -252,23 +226,15 @@ class Engine:
 
     def volumes(self) -> tuple[VolumeStatus, ...]:
         """Return all volumes' numbers; never waits for a disk."""
-        return tuple(
-            _absent(slot) if slot.volume is None else slot.volume.status() for slot in self._slots
-        )
+        return tuple(slot.status() for slot in self._slots)
 
     def trouble(self) -> tuple[Alert, ...]:
         """Return the conditions that stand, over all volumes."""
-        alerts: list[Alert] = []
-        for slot in self._slots:
-            if slot.volume is not None:
-                alerts += slot.volume.ground.health.alerts()
-            elif slot.alert is not None:
-                alerts.append(slot.alert)
-        return tuple(alerts)
+        return tuple(alert for slot in self._slots for alert in slot.trouble())
 
     def change_quota(self, name: str, quota_bytes: int, keep_free_bytes: int) -> None:
         """Apply new settings to an open volume; a smaller quota only stops new stores."""
-        for volume in self._open_volumes():
+        for volume in self._slots.opened():
             if volume.settings.label == name:
                 volume.change_quota(quota_bytes, keep_free_bytes)
 
@@ -279,55 +245,11 @@ class Engine:
     def close(self) -> None:
         """Finish what the writers have, leave a clean mark on every volume, unlock."""
         self._is_closing = True
-        for slot in self._slots:
-            if slot.volume is not None:
-                slot.volume.close()
-                slot.volume = None
-
-    def _open(self, slot: _Slot) -> None:
-        if slot.settings.left_shut is not None:
-            slot.alert = slot.settings.left_shut
-            return
-        try:
-            slot.volume = open_volume(slot.settings, self._around)
-        except (VolumeSetupError, VolumeUnavailableError, OSError, sqlite3.Error) as error:
-            since_ms = slot.alert.since_ms if slot.alert else self._clock_ms()
-            slot.alert = Alert(
-                name="VolumeGone",
-                since_ms=since_ms,
-                message=f"{slot.settings.label} cannot be used: {error}",
-                command="farmer volume list",
-            )
-        else:
-            slot.alert = None
-
-    def _check_presence(self, volume: Volume) -> None:
-        """Notice a disk that was unmounted, or that is back."""
-        health, ground = volume.ground.health, volume.ground
-        if not ground.files.exists(ground.paths.marker):
-            health.go("its marker is gone: the disk may not be mounted")
-        elif health.state is VolumeState.GONE:
-            health.come_back()
-        health.check_writable()
-
-    def _open_volumes(self) -> list[Volume]:
-        return [slot.volume for slot in self._slots if slot.volume is not None]
-
-    def _readable(self) -> list[Volume]:
-        return [
-            volume
-            for volume in self._open_volumes()
-            if volume.ground.health.state is not VolumeState.GONE
-        ]
-
-    def _check_complete(self) -> None:
-        """Raise unless every volume can be asked: what is missing may lie on that one."""
-        if len(self._readable()) < len(self._slots):
-            raise VolumeUnavailableError("a volume is missing")
+        self._slots.close()
 
     def _look_up(self, key: Key) -> tuple[Volume, Row] | None:
         damaged = None
-        for volume in self._readable():
+        for volume in self._slots.readable():
             row = volume.find(*key)
             if row is not None and not row.is_damaged:
                 return volume, row
@@ -339,7 +261,7 @@ class Engine:
         found = self._look_up((renter, shard))
         if found is not None:
             return found
-        self._check_complete()
+        self._slots.check_complete()
         raise ShardNotFoundError
 
     def _open_entry(self, renter: NodeId, entry: AuditEntry) -> VolumeReader:
@@ -365,13 +287,13 @@ class Engine:
         """Return the volumes to try, in order: where it already lies, then the emptiest."""
         volumes = [
             volume
-            for volume in self._open_volumes()
+            for volume in self._slots.opened()
             if volume.ground.health.state is VolumeState.HEALTHY
         ]
         if damaged is not None:
             return [volume for volume in volumes if volume is damaged[0]]
         volumes.sort(
-            key=lambda volume: (volume.has_lease(key), volume.ground.account.free_bytes),
+            key=lambda volume: (key in volume.leases, volume.ground.account.free_bytes),
             reverse=True,
         )
         return volumes
@@ -395,14 +317,3 @@ def _settled(value: R) -> Future[R]:
     future: Future[R] = Future()
     future.set_result(value)
     return future
-
-
-def _absent(slot: _Slot) -> VolumeStatus:
-    is_offered = slot.settings.left_shut is None
-    return VolumeStatus(
-        name=slot.settings.label,
-        path=str(slot.settings.path),
-        state=VolumeState.GONE,
-        reason=slot.alert.message if slot.alert else "closed",
-        quota_bytes=slot.settings.quota_bytes if is_offered else 0,
-    )

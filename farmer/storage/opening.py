@@ -211,6 +211,7 @@ def _assemble(
         facts=Facts(sequencer, around.clock_ms),
         reserve=reserve,
     )
+    reserve.take()
     tail = _tail(files, paths, ready.recovered)
     ready.index.opened()
     around.ledger.settle(account, totals)
@@ -222,7 +223,7 @@ def _assemble(
         if part.header.kind is Kind.STAGING:
             header = part.header
             held = around.ledger.restore(account, header.renter, header.payload_bytes)
-            volume.restore_lease(Lease(header, held))
+            volume.leases.keep(Lease(header, held))
     volume.refresh_filesystem()
     _tell(ground.health, ready)
     volume.writer.start()

@@ -8,6 +8,9 @@ from typing import Any
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import ShardState, StoredShard, charge_bytes
 
+Key = tuple[NodeId, ShardId]
+"""What a farmer tells shards apart by: each renter has a copy of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

@@ -34,7 +34,7 @@ class Reserve:
         return RESERVE_BYTES - self._held_bytes
 
     def take(self) -> None:
-        """Set all of it aside, if the disk has it."""
+        """Set aside as much of it as the disk has."""
         with self._lock:
             try:
                 self._held_bytes = self._grow()
@@ -58,13 +58,16 @@ class Reserve:
     def _grow(self) -> int:
         fd = self._files.open(self._path, Access.ENSURE)
         try:
-            had = min(self._files.size(fd), RESERVE_BYTES)
-            try:
-                self._files.preallocate(fd, RESERVE_BYTES)
-            except OSError:
-                self._files.truncate(fd, had)
-                return had
-            return RESERVE_BYTES
+            held = min(self._files.size(fd), RESERVE_BYTES)
+            while held < RESERVE_BYTES:
+                wanted = min(held + SPEND_BYTES, RESERVE_BYTES)
+                try:
+                    self._files.preallocate(fd, wanted)
+                except OSError:
+                    self._files.truncate(fd, held)
+                    break
+                held = wanted
+            return held
         finally:
             self._files.close(fd)
 

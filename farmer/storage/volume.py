@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from threading import Lock
 from typing import Final
 
 from farmer.model.contract import TRASH_MS, Contract
@@ -24,6 +23,7 @@ from farmer.storage.errors import (
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.index import is_for_room
+from farmer.storage.leases import Leases
 from farmer.storage.marks import Action
 from farmer.storage.operations import (
     Delete,
@@ -37,6 +37,7 @@ from farmer.storage.places import Row
 from farmer.storage.quota import SMALL_BYTES_MAX, Reservation
 from farmer.storage.reader import VolumeReader
 from farmer.storage.reclaim import Reclaimer
+from farmer.storage.reserve import SPEND_BYTES
 from farmer.storage.staging import Lease, reopen, stage
 from farmer.storage.upload import LargeUpload, SmallUpload
 from farmer.storage.writer import Writer
@@ -47,7 +48,6 @@ REMOVE_AT_ONCE: Final = 256
 _OPEN_TRIES: Final = 8
 """A record may move between look-up and pin; compaction moves it once, not eight times."""
 
-Key = tuple[NodeId, ShardId]
 AnyUpload = SmallUpload | LargeUpload
 
 
@@ -68,13 +68,8 @@ class Volume:
         self._lock_fd = lock
         self._reclaimer = Reclaimer(ground, handles, writer)
         writer.release = self._reclaimer.release
-        self._uploads_lock = Lock()
-        self._leases: dict[Key, Lease] = {}
+        self.leases = Leases(ground.files, ground.paths, ground.health)
         self._allocated = (0, 0)
-
-    def restore_lease(self, lease: Lease) -> None:
-        """Take up an unfinished upload that was found on the disk."""
-        self._leases[lease.header.renter, lease.header.shard] = lease
 
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return a shard's row, or None."""
@@ -88,39 +83,19 @@ class Volume:
         with self._index_errors():
             return self.ground.index.page(renter, after, limit)
 
-    def has_lease(self, key: Key) -> bool:
-        """Say whether an unfinished upload of this shard lies here."""
-        with self._uploads_lock:
-            return key in self._leases
-
     def begin(self, contract: Contract, shard: ShardId, size_bytes: int) -> AnyUpload:
         """Reserve and begin, or go on; raises as `farmer.node.ports.ShardStore.begin`."""
         self.ground.health.check_writable()
-        lease = self._take_lease((contract.renter, shard))
+        lease = self.leases.take((contract.renter, shard))
         if lease is not None and lease.header.payload_bytes == size_bytes:
             return self._resume(lease)
         if lease is not None:
-            self._drop_lease(lease)
+            self.leases.drop(lease)
         self.refresh_filesystem()
         with self.ground.ledger.reserve(self.ground.account, contract, size_bytes) as reservation:
             upload = self._upload(contract, shard, size_bytes, reservation)
             reservation.hold()
         return upload
-
-    def drop_lease(self, key: Key) -> bool:
-        """Give an unfinished upload up, durably; say whether there was one."""
-        lease = self._take_lease(key)
-        if lease is None:
-            return False
-        try:
-            self.ground.files.unlink(self.ground.paths.part(lease.file))
-            self.ground.files.sync_directory(self.ground.paths.staging)
-        except OSError as error:
-            self._keep_lease(lease)
-            self.ground.health.count("unlink")
-            raise VolumeUnavailableError(f"the disk failed: {error}") from error
-        lease.reservation.release()
-        return True
 
     def open(self, row: Row) -> VolumeReader:
         """Open a live shard; raises as `farmer.node.ports.ShardStore.open`."""
@@ -170,16 +145,16 @@ class Volume:
         while rows := self.page(renter, after, REMOVE_AT_ONCE):
             after = rows[-1].shard
             removed += self.remove([row for row in rows if contract in {None, row.contract}])
-        for lease in self._leases_of(renter, contract):
-            self._end_lease(lease)
+        for lease in self.leases.of(renter, contract):
+            self.leases.end(lease)
         self.reclaim()
         return removed
 
     def sweep(self, now_ms: int, observed_ms: int) -> int:
         """Empty the trash and end leases whose time is over; return how many shards went."""
-        for lease in self._leases_of(None, None):
+        for lease in self.leases.of():
             if lease.gone_at_ms <= now_ms:
-                self._end_lease(lease)
+                self.leases.end(lease)
         removed = 0
         while rows := self._expired(now_ms, observed_ms):
             count = self.remove(rows)
@@ -211,7 +186,7 @@ class Volume:
         if missing_bytes := self.ground.reserve.missing_bytes:
             # First of all what comes free goes there; until it does, nothing is promised of it.
             account.filesystem_free_bytes = max(0, answer.free_bytes - missing_bytes)
-            if answer.free_bytes > missing_bytes:
+            if answer.free_bytes >= SPEND_BYTES:
                 self.ground.reserve.take()
 
     def change_quota(self, quota_bytes: int, keep_free_bytes: int) -> None:
@@ -275,17 +250,17 @@ class Volume:
         except OSError as error:
             raise self.ground.understand(error, reservation.charge_bytes) from error
         reservation.allocated()
-        return LargeUpload(ground, staged, reservation, self.writer.submit, self._keep_lease)
+        return LargeUpload(ground, staged, reservation, self.writer.submit, self.leases.keep)
 
     def _resume(self, lease: Lease) -> LargeUpload:
         ground = self.ground
         try:
             staged = reopen(ground.files, ground.paths, lease.header)
         except OSError as error:
-            self._drop_lease(lease)
+            self.leases.drop(lease)
             ground.health.count("read")
             raise VolumeUnavailableError(f"the disk could not be read: {error}") from error
-        return LargeUpload(ground, staged, lease.reservation, self.writer.submit, self._keep_lease)
+        return LargeUpload(ground, staged, lease.reservation, self.writer.submit, self.leases.keep)
 
     def _reader(self, row: Row) -> VolumeReader:
         try:
@@ -314,39 +289,6 @@ class Volume:
         with self._index_errors():
             trashed_before_ms = observed_ms - TRASH_MS
             return self.ground.index.expired(now_ms, trashed_before_ms, REMOVE_AT_ONCE)
-
-    def _keep_lease(self, lease: Lease) -> None:
-        with self._uploads_lock:
-            self._leases[lease.header.renter, lease.header.shard] = lease
-
-    def _take_lease(self, key: Key) -> Lease | None:
-        with self._uploads_lock:
-            return self._leases.pop(key, None)
-
-    def _leases_of(self, renter: NodeId | None, contract: ContractId | None) -> list[Lease]:
-        with self._uploads_lock:
-            return [
-                lease
-                for lease in self._leases.values()
-                if renter in {None, lease.header.renter}
-                and contract in {None, lease.header.contract}
-            ]
-
-    def _end_lease(self, lease: Lease) -> None:
-        """End a lease unless somebody has just taken it up."""
-        key = (lease.header.renter, lease.header.shard)
-        with self._uploads_lock:
-            if self._leases.get(key) is not lease:
-                return
-            del self._leases[key]
-        self._drop_lease(lease)
-
-    def _drop_lease(self, lease: Lease) -> None:
-        try:
-            self.ground.files.unlink(self.ground.paths.part(lease.file))
-        except OSError:
-            self.ground.health.count("unlink")
-        lease.reservation.release()
 
     @contextmanager
     def _index_errors(self) -> Iterator[None]:

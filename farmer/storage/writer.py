@@ -22,6 +22,7 @@ from farmer.storage.log import Batch, Tail, open_segment
 from farmer.storage.operations import Operation
 from farmer.storage.places import Doomed, Position
 from farmer.storage.quota import segment_bytes
+from farmer.storage.shelves import Shelves
 
 R = TypeVar("R")
 
@@ -30,9 +31,6 @@ BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
 
 BATCH_ROWS_MAX: Final = 512
 """Bounds what one transaction adds to the index's write-ahead log (docs/storage-format.md)."""
-
-STAGED_MAX: Final = 256
-"""Stored large shards that a start has to look at, because they wait in staging."""
 
 Release = Callable[[Sequence[Doomed]], list[Doomed]]
 """Gives the space of records back, durably; returns those where that worked."""
@@ -58,7 +56,7 @@ class Writer:
         self._waiting: deque[Operation[Any]] = deque()
         self._arrived = Condition()
         self._closing = False
-        self._staged = len(ground.index.staged())
+        self._shelves = Shelves(ground)
         self.release: Release = lambda _doomed: []
         self._thread = Thread(target=self._run, name="farmer-writer", daemon=True)
 
@@ -90,7 +88,7 @@ class Writer:
             self._thread.join()
         if self._tail is not None:
             self._ground.files.close(self._tail.fd)
-        self._shelve()
+        self._shelves.checkpoint(forced=True)
         return self._tail is not None
 
     def _run(self) -> None:
@@ -135,8 +133,8 @@ class Writer:
         transaction = batch.transaction
         self._ground.ledger.settle(self._ground.account, transaction.changes, kept)
         released = self._give_back(done, transaction.doomed)
-        self._staged += sum(one.stages for one in done)
-        is_durable = self._checkpoint_if_due(forced=any(one.checkpoints for one in done))
+        self._shelves.staged += sum(one.stages for one in done)
+        is_durable = self._shelves.checkpoint(forced=any(one.checkpoints for one in done))
         self._ground.account.index_bytes = self._ground.index.size_bytes()
         for operation, refusal in refused:
             operation.future.set_exception(refusal)
@@ -273,44 +271,6 @@ class Writer:
             self._ground.index_failed(error, 0)
             return
         self._ground.ledger.settle(self._ground.account, transaction.changes)
-
-    def _checkpoint_if_due(self, *, forced: bool) -> bool:
-        """Write the index back if it is time; say whether all of it is durable now."""
-        try:
-            if forced or self._staged >= STAGED_MAX:
-                self._ground.index.checkpoint()
-            elif not self._ground.index.checkpoint_if_long():
-                return False
-        except sqlite3.Error as error:
-            self._ground.index_failed(error, 0)
-            return False
-        self._shelve()
-        return True
-
-    def _shelve(self) -> None:
-        """Move stored large shards out of staging; the index that knows them is durable."""
-        files, paths, index = self._ground.files, self._ground.paths, self._ground.index
-        staged = index.staged()
-        if not staged:
-            return
-        try:
-            shelves = {paths.shard(file).parent for file in staged}
-            for shelf in shelves:
-                files.make_directory(shelf)
-            files.sync_directory(paths.shards)
-            for file in staged:
-                if files.exists(paths.part(file)):
-                    files.rename(paths.part(file), paths.shard(file))
-            for directory in (*shelves, paths.staging):
-                files.sync_directory(directory)
-            with index.transaction() as transaction:
-                for file in staged:
-                    transaction.unstage(file)
-        except (OSError, sqlite3.Error):
-            # They stay readable where they are; the next checkpoint tries again.
-            self._ground.health.count("rename")
-            return
-        self._staged = 0
 
 
 def _wanted(operations: list[Operation[Any]]) -> int:

@@ -41,7 +41,7 @@ def check_after(farm: Farm, files: RecordingFiles, kept: dict[ShardId, bytes]) -
         lease.reservation.charge_bytes
         for slot in farm.engine._slots
         if slot.volume is not None
-        for lease in slot.volume._leases.values()
+        for lease in slot.volume.leases.of()
     )
     files.fault = None
     farm.reopen()

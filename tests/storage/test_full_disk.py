@@ -41,17 +41,17 @@ class SharedDisk(RecordingFiles):
         return super().open(path, access)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
-        self._take(max(0, offset + sum(map(len, buffers)) - os.fstat(fd).st_blocks * 512))
+        self._take(max(0, offset + sum(map(len, buffers)) - os.fstat(fd).st_size))
         super().pwritev(fd, buffers, offset)
 
     def preallocate(self, fd: int, length: int) -> None:
-        self._take(max(0, length - os.fstat(fd).st_blocks * 512))
+        self._take(max(0, length - os.fstat(fd).st_size))
         super().preallocate(fd, length)
 
     def truncate(self, fd: int, length: int) -> None:
-        before = os.fstat(fd).st_blocks * 512
+        before = os.fstat(fd).st_size
         super().truncate(fd, length)
-        self.room += before - os.fstat(fd).st_blocks * 512
+        self.room += before - os.fstat(fd).st_size
 
     def filesystem(self, path: Path) -> Filesystem:
         return Filesystem(OsFiles().filesystem(path).size_bytes, self.room)

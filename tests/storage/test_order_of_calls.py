@@ -12,7 +12,7 @@ import pytest
 
 from farmer.model.audit import AuditEntry
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
-from tests.storage.recording import Call, RecordingFiles
+from tests.storage.recording import Call, Fault, RecordingFiles
 
 
 @pytest.fixture
@@ -167,3 +167,23 @@ def test_stored_large_shards_leave_staging_after_a_checkpoint(
     assert len(list((watched.path / "shards").glob("*/*.seg"))) == 1
     assert watched.read(shard) == noise(2 * MIB)
     assert shard == shard_of(noise(2 * MIB))
+
+
+def test_a_close_moves_a_large_shard_only_when_the_index_that_knows_it_is_durable(
+    watched: Farm, files: RecordingFiles
+) -> None:
+    watched.store(noise(2 * MIB))
+    log_of_the_index = watched.path / "index.sqlite-wal"
+    assert log_of_the_index.stat().st_size
+    not_written_back = []
+
+    def look(call: Call) -> bool:
+        if call.name == "rename":
+            not_written_back.append(log_of_the_index.stat().st_size)
+        return False
+
+    files.fault = Fault(0, 0, look)
+    watched.engine.close()
+    files.fault = None
+    assert not_written_back == [0]
+    watched.open()

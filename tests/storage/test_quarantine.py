@@ -11,7 +11,7 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState, StoredShard
 from farmer.storage.claims import EngineUpload
 from farmer.storage.errors import CorruptShardError
-from farmer.storage.volume import Key
+from farmer.storage.places import Key
 from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise, shard_of
 from tests.storage.recording import RecordingFiles
 

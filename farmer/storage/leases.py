@@ -1,0 +1,80 @@
+"""The unfinished large uploads of one volume to which nobody is sending right now."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from farmer.model.ids import ContractId, NodeId
+from farmer.storage.directory import Paths
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.files import Files
+from farmer.storage.health import Health
+from farmer.storage.places import Key
+from farmer.storage.staging import Lease
+
+
+class Leases:
+    """One volume's; each belongs either here or to the one upload that took it."""
+
+    def __init__(self, files: Files, paths: Paths, health: Health) -> None:
+        self._files = files
+        self._paths = paths
+        self._health = health
+        self._lock = Lock()
+        self._kept: dict[Key, Lease] = {}
+
+    def __contains__(self, key: Key) -> bool:
+        with self._lock:
+            return key in self._kept
+
+    def keep(self, lease: Lease) -> None:
+        """Let it wait for whoever begins the same store again."""
+        with self._lock:
+            self._kept[lease.header.renter, lease.header.shard] = lease
+
+    def take(self, key: Key) -> Lease | None:
+        """Hand it over, if there is one."""
+        with self._lock:
+            return self._kept.pop(key, None)
+
+    def of(self, renter: NodeId | None = None, contract: ContractId | None = None) -> list[Lease]:
+        """Return those of a renter, or of one of its contracts, or all."""
+        with self._lock:
+            return [
+                lease
+                for lease in self._kept.values()
+                if renter in {None, lease.header.renter}
+                and contract in {None, lease.header.contract}
+            ]
+
+    def end(self, lease: Lease) -> None:
+        """End one unless somebody has just taken it."""
+        key = (lease.header.renter, lease.header.shard)
+        with self._lock:
+            if self._kept.get(key) is not lease:
+                return
+            del self._kept[key]
+        self.drop(lease)
+
+    def drop(self, lease: Lease) -> None:
+        """Remove one that was taken."""
+        try:
+            self._files.unlink(self._paths.part(lease.file))
+        except OSError:
+            self._health.count("unlink")
+        lease.reservation.release()
+
+    def erase(self, key: Key) -> bool:
+        """Remove one durably; say whether there was one."""
+        lease = self.take(key)
+        if lease is None:
+            return False
+        try:
+            self._files.unlink(self._paths.part(lease.file))
+            self._files.sync_directory(self._paths.staging)
+        except OSError as error:
+            self.keep(lease)
+            self._health.count("unlink")
+            raise VolumeUnavailableError(f"the disk failed: {error}") from error
+        lease.reservation.release()
+        return True
