@@ -36,14 +36,11 @@ class Found:
     """A sound record."""
 
     offset: int
+    end: int
+    """Where the next record begins."""
     header: RecordHeader
     payload: bytes = b""
     """Of a marks record; a shard's is not kept."""
-
-    @property
-    def end(self) -> int:
-        """Where the next record begins."""
-        return self.offset + self.header.record_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +112,16 @@ def scan(
 
 
 def _record(source: Source, at: int, header: RecordHeader, end: int, *, verify: bool) -> Found:
-    if at + header.record_bytes > end:
+    following = at + header.record_bytes
+    if following > end:
         raise DamagedError("cut off")
     if header.kind is Kind.MARKS:
-        return Found(at, header, read_marks(source, at, header))
+        return Found(at, following, header, read_marks(source, at, header))
     if header.kind is not Kind.SHARD:
         raise DamagedError("not a kind for the log")
     if verify and not header.flags & DAMAGED:
         _verify_shard(source, at, header)
-    return Found(at, header)
+    return Found(at, following, header)
 
 
 def read_marks(source: Source, at: int, header: RecordHeader) -> bytes:
