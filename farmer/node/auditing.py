@@ -83,7 +83,7 @@ async def _budgeted(
         return Refused(Refusal.NOT_FOUND)
     except StorageError as error:
         refused = refused_for(error, farm.now_ms())
-        _log.warn("an audit was answered {refused}: {error}", refused=str(refused), error=error)
+        _log.debug("an audit was answered {refused}: {error}", refused=str(refused), error=error)
         return refused
 
 

@@ -146,6 +146,7 @@ class Engine:
 
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[StoredShard]:
         """See `farmer.node.ports.ShardStore`."""
+        self._slots.check_complete()
         pages = [volume.page(renter, after, limit) for volume in self._slots.readable()]
         ordered = merge(*pages, key=lambda row: row.shard)
         return [row.stored() for row in islice(ordered, limit)]

@@ -18,6 +18,11 @@ from farmer.storage.reserve import Reserve
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+NOT_THE_DISK: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG, errno.EACCES, errno.EPERM}
+)
+"""Limits and permissions: they say nothing of the disk's health and pass, or are put right."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ground:
@@ -38,6 +43,15 @@ class Ground:
         if error.errno in NO_SPACE:
             self.health.count("no_space")
             return NoSpaceError(wanted_bytes, 0)
+        if error.errno in NOT_THE_DISK:
+            self.health.count("refused")
+            self.health.raise_alert(
+                "VolumeRefused",
+                f"The system refused a write to {self.paths.root} ({error}); the store in question"
+                " was turned away, nothing is lost.",
+                "farmer volume list",
+            )
+            return VolumeUnavailableError(f"the system refused it: {error}")
         if isinstance(error, FileNotFoundError):
             self.health.go(f"its directory is not there any more ({error})")
         else:

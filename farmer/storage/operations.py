@@ -40,8 +40,6 @@ class Operation(Generic[R]):
     """Files that it leaves in the staging directory."""
     takes_space = False
     """Whether it adds to what is stored: on a full disk it must stand back behind the rest."""
-    is_on_disk = False
-    """Whether its bytes take space even if it fails: its reservation stays then."""
 
     def __init__(self, log_bytes: int, reservation: Reservation | None = None) -> None:
         self.log_bytes = log_bytes
@@ -58,6 +56,11 @@ class Operation(Generic[R]):
     def result(self, released: frozenset[int]) -> R:
         """Return the answer; *released* are the sequences whose space has been returned."""
         raise NotImplementedError
+
+    def give_up(self) -> None:
+        """Undo what was done before it was asked for: it was refused, nothing of it counts."""
+        if self.reservation is not None:
+            self.reservation.release()
 
 
 class StoreRecord(Operation[StoredShard]):
@@ -90,11 +93,12 @@ class Adopt(Operation[StoredShard]):
     """Enter a large shard whose file is complete and synced."""
 
     stages = 1
-    is_on_disk = True
+    takes_space = True
 
-    def __init__(self, row: Row, held: Reservation) -> None:
+    def __init__(self, row: Row, held: Reservation, discard: Callable[[], None]) -> None:
         super().__init__(0, held)
         self._row = row
+        self._discard = discard
 
     def apply(self, batch: Batch) -> None:
         """Enter its row; a damaged record that it replaces is given up by that."""
@@ -105,6 +109,10 @@ class Adopt(Operation[StoredShard]):
         """Return the stored shard."""
         del released
         return self._row.stored()
+
+    def give_up(self) -> None:
+        """Remove the file: a start would take it for a stored shard, which was never said."""
+        self._discard()
 
 
 class Delete(Operation[Deletion]):

@@ -181,7 +181,7 @@ class LargeUpload:
             self._is_open = False
         self._staged.close()
         row = row_of(stored, Place(0, 0, stored.segment))
-        return self._submit(Adopt(row, self._reservation))
+        return self._submit(Adopt(row, self._reservation, self._discard))
 
     def abandon(self) -> None:
         """Leave a lease behind if there is a byte to go on from; not after commit or failure."""

@@ -97,7 +97,7 @@ class Writer:
                 self._commit(operations)
             except Exception as error:  # a dead writer would hang every store
                 self._ground.health.fail(f"internal error: {error!r}")
-                _fail(operations, VolumeUnavailableError(f"internal error: {error!r}"))
+                _leave(operations, VolumeUnavailableError(f"internal error: {error!r}"))
 
     def _take(self) -> list[Operation[Any]]:
         """Wait for work; return what fits one batch, or nothing when it is over."""
@@ -281,6 +281,12 @@ def _fail(operations: list[Operation[Any]], error: Exception) -> None:
     for operation in operations:
         if operation.future.done():
             continue
-        if operation.reservation is not None and not operation.is_on_disk:
-            operation.reservation.release()
+        operation.give_up()
         operation.future.set_exception(error)
+
+
+def _leave(operations: list[Operation[Any]], error: Exception) -> None:
+    """Fail them, but undo nothing: nobody knows how far they got; the next start finds out."""
+    for operation in operations:
+        if not operation.future.done():
+            operation.future.set_exception(error)

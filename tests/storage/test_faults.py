@@ -262,6 +262,51 @@ def test_an_index_without_room_refuses_and_recovers(farm: Farm) -> None:
     assert held == {*stored, shard_of(noise(11))}
 
 
+def test_a_large_store_that_the_index_refused_leaves_nothing_and_does_not_come_back(
+    farm: Farm,
+) -> None:
+    writer = index_of(farm)._writer
+    writer.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(NoSpaceError):
+        for number in range(1000):
+            farm.store(noise(10, number))
+    data = noise(2 * MIB)
+    with pytest.raises(NoSpaceError):
+        farm.store(data)
+    assert farm.engine.volumes()[0].reserved_bytes == 0
+    assert not list((farm.path / "staging").iterdir())
+    writer.execute("PRAGMA max_page_count = 1000000")
+    farm.store(data)
+    farm.delete(shard_of(data), erase=True)
+    farm.reopen()
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.stat(ALICE, shard_of(data))
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EFBIG, errno.EACCES])
+def test_what_is_no_fault_of_the_disk_does_not_close_the_volume(tmp_path: Path, code: int) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    for number in range(3):
+        files.fault = Fault(0, code, lambda call: call.name == "preallocate")
+        with pytest.raises(VolumeUnavailableError):
+            farm.begin(noise(2 * MIB, number))
+    files.fault = None
+    assert farm.engine.volumes()[0].state is VolumeState.HEALTHY
+    assert farm.store(noise(2 * MIB)).state is ShardState.LIVE
+    farm.engine.close()
+
+
+def test_a_list_is_refused_while_a_volume_is_away(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, volumes=2)
+    farm.store(noise(100))
+    (farm.settings[1].path / "farmer-volume.json").unlink()
+    farm.engine.look_after_disks()
+    with pytest.raises(VolumeUnavailableError):
+        farm.engine.page(ALICE, ShardId(bytes(32)), 10)
+    farm.engine.close()
+
+
 def test_an_index_that_cannot_be_written_closes_the_volume_and_loses_nothing(farm: Farm) -> None:
     shard = farm.store(noise(10)).shard
     index_of(farm)._writer.execute("PRAGMA query_only = 1")
