@@ -93,10 +93,10 @@ class Conversation:
         except RenterLeftError:
             pass
         except RemoteProtocolError as error:
-            self.log.info("a renter broke the protocol: {error!r}", error=str(error))
+            self.log.debug("a renter broke the protocol: {error!r}", error=str(error))
             session.hang_up(error.refused, CloseReason.PROTOCOL)
         except StorageError as error:
-            self.log.warn("a renter could not be looked up: {error}", error=error)
+            self.log.debug("a renter could not be looked up: {error}", error=error)
             session.hang_up(refused_for(error, self._farm.now_ms()), CloseReason.ERROR)
         except Exception:
             session.hang_up(Refused(Refusal.INTERNAL), CloseReason.ERROR)
@@ -158,7 +158,7 @@ class Conversation:
         except StorageError as error:
             refused = refused_for(error, self._farm.now_ms())
             if refused.refusal in OUR_FAULT:
-                self.log.warn("{verb}: {error}", verb=exchange.verb.value, error=error)
+                self.log.debug("{verb}: {error}", verb=exchange.verb.value, error=error)
         except (RenterLeftError, RemoteProtocolError):
             raise
         except Exception:

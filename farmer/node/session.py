@@ -122,7 +122,7 @@ class Session(Protocol):
         try:
             self._renter = self._around.identify(self.transport)
         except PeerCertificateError as error:
-            self.log.info("no usable certificate: {error!r}", error=str(error))
+            self.log.debug("no usable certificate: {error!r}", error=str(error))
             self.abort(CloseReason.CERTIFICATE)
 
     def dataReceived(self, data: bytes) -> None:
