@@ -214,17 +214,18 @@ def _assemble(
     reserve.take()
     tail = _tail(files, paths, ready.recovered)
     ready.index.opened()
-    around.ledger.settle(account, totals)
     account.index_bytes = ready.index.size_bytes()
     volume = Volume(
         settings, ground, Handles(files, paths), Writer(ground, tail, ready.recovered.end), lock
     )
+    volume.refresh_filesystem()
+    # From here on nothing can fail: what is entered in the ledger is never taken out again.
+    around.ledger.settle(account, totals)
     for part in ready.parts:
         if part.header.kind is Kind.STAGING:
             header = part.header
             held = around.ledger.restore(account, header.renter, header.payload_bytes)
             volume.leases.keep(Lease(header, held))
-    volume.refresh_filesystem()
     _tell(ground.health, ready)
     volume.writer.start()
     return volume

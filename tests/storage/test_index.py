@@ -1,0 +1,100 @@
+"""The index alone: what it makes of records, in whatever order and groups they are entered."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farmer.model.ids import ContractId, NodeId, ShardId
+from farmer.storage.index import create_index
+from farmer.storage.places import Doomed, Place, Row
+from farmer.storage.quota import Tally
+from farmer.storage.transaction import Transaction
+from tests.storage.bench import ALICE, BOB, Farm, noise
+from tests.storage.recording import RecordingFiles
+
+Entered = tuple[set[Row], set[Doomed], dict[NodeId, Tally], int]
+
+
+def row(renter: NodeId, shard: int, sequence: int) -> Row:
+    return Row(
+        renter=renter,
+        shard=ShardId(bytes([shard]) * 32),
+        place=Place(1, 4096 * sequence),
+        size_bytes=100,
+        contract=ContractId(bytes([sequence % 3]) * 16),
+        stored_at_ms=sequence,
+        sequence=sequence,
+    )
+
+
+ROWS = st.lists(
+    st.builds(row, st.sampled_from([ALICE, BOB]), st.integers(1, 3), st.integers(1, 30)),
+    unique_by=lambda one: one.sequence,
+    max_size=20,
+)
+
+
+def entered(
+    groups: Sequence[Sequence[Row]], how: Callable[[Transaction, Sequence[Row]], None]
+) -> Entered:
+    """Return rows, doomed records and totals after entering each group in a transaction."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = create_index(Path(folder) / "index.sqlite", bytes(16))
+        with index.transaction() as transaction:
+            transaction.open_segment(1, bytes(16))
+            transaction.grow_segment(1, 1 << 20)
+        for group in groups:
+            with index.transaction() as transaction:
+                how(transaction, group)
+        first = ShardId(bytes(32))
+        rows = {*index.page(ALICE, first, 99), *index.page(BOB, first, 99)}
+        totals = index.totals()
+        answer = (rows, set(index.doomed()), totals.renters, totals.log_bytes)
+        index.close(clean=False)
+        return answer
+
+
+def one_by_one(transaction: Transaction, rows: Sequence[Row]) -> None:
+    for one in rows:
+        transaction.put(one)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ROWS, st.integers(0, 20))
+def test_of_the_records_of_a_shard_the_last_one_counts_however_they_are_entered(
+    rows: list[Row], cut: int
+) -> None:
+    last: dict[tuple[NodeId, ShardId], Row] = {}
+    for one in sorted(rows, key=lambda one: one.sequence):
+        last[one.renter, one.shard] = one
+    found, doomed, *_ = answer = entered([rows], one_by_one)
+
+    assert found == set(last.values())
+    assert {one.sequence for one in doomed} == {one.sequence for one in {*rows} - found}
+    assert entered([rows[::-1]], one_by_one) == answer
+    assert entered([rows[:cut], rows[cut:]], Transaction.put_all) == answer
+    assert entered([rows, rows], Transaction.put_all) == answer, "known records are no news"
+
+
+def test_a_shard_that_was_erased_and_stored_again_is_there_once_after_a_rebuild(
+    tmp_path: Path,
+) -> None:
+    farm = Farm(tmp_path, files=RecordingFiles(can_punch=False))
+    for number in range(3):
+        for _ in range(3):
+            stored = farm.store(noise(5000, number))
+            farm.delete(stored.shard, erase=True)
+        stored = farm.store(noise(5000, number))
+    before = (farm.engine.usage(ALICE), farm.engine.volumes()[0].allowance_bytes)
+    farm.engine.close()
+    for path in farm.path.glob("index.sqlite*"):
+        path.unlink()
+    farm.open()
+    assert (farm.engine.usage(ALICE), farm.engine.volumes()[0].allowance_bytes) == before
+    assert farm.read(stored.shard) == noise(5000, 2)
+    farm.engine.close()

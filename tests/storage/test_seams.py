@@ -1,0 +1,300 @@
+"""What seldom happens: things move between two looks, and disks fail at odd moments."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from farmer.model.ids import ShardId
+from farmer.model.shard import ShardState, Usage
+from farmer.model.status import Alert, VolumeState
+from farmer.storage.errors import (
+    ContractEndedError,
+    ShardNotFoundError,
+    VolumeUnavailableError,
+)
+from farmer.storage.files import Filesystem, OsFiles
+from farmer.storage.handles import OPEN_FILES_MAX
+from farmer.storage.places import Row
+from farmer.storage.volume import Volume
+from tests.storage.bench import ALICE, MIB, Farm, noise
+from tests.storage.recording import Fault, RecordingFiles
+
+
+def volume_of(farm: Farm) -> Volume:
+    volume = farm.engine._slots[0].volume
+    assert volume is not None
+    return volume
+
+
+def row_of(farm: Farm, shard: ShardId) -> Row:
+    row = volume_of(farm).find(ALICE, shard)
+    assert row is not None
+    return row
+
+
+def test_a_shard_that_moves_before_it_is_opened_is_read_where_it_is_now(farm: Farm) -> None:
+    row = row_of(farm, farm.store(noise(5000)).shard)
+    reader = volume_of(farm).open(replace(row, place=replace(row.place, offset=1 << 20)))
+    assert reader.read(0, 5000) == noise(5000)
+    reader.close()
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_a_shard_that_is_deleted_before_it_is_opened_is_not_there(farm: Farm, erase: bool) -> None:
+    shard = farm.store(noise(5000)).shard
+    row = row_of(farm, shard)
+    farm.delete(shard, erase=erase)
+    with pytest.raises(ShardNotFoundError):
+        volume_of(farm).open(row)
+    assert not volume_of(farm)._handles.is_pinned(row.place)
+
+
+def test_a_shard_that_never_keeps_still_is_given_up_after_some_looks(farm: Farm) -> None:
+    row = row_of(farm, farm.store(noise(5000)).shard)
+    volume = volume_of(farm)
+    looks = []
+
+    def somewhere_else(*_key: object) -> Row:
+        looks.append(replace(row, sequence=row.sequence + len(looks) + 1))
+        return looks[-1]
+
+    volume.find = somewhere_else  # type: ignore[method-assign]
+    with pytest.raises(ShardNotFoundError):
+        volume.open(row)
+    assert len(looks) == 8
+
+
+def test_a_shard_that_leaves_the_trash_while_the_sweep_chooses_is_kept(farm: Farm) -> None:
+    shard = farm.store(noise(5000)).shard
+    farm.delete(shard)
+    farm.clocks.pass_days(8)
+    volume = volume_of(farm)
+    expired = volume._expired
+
+    def undeleted_meanwhile(now_ms: int, observed_ms: int) -> list[Row]:
+        rows = expired(now_ms, observed_ms)
+        farm.engine.undelete(ALICE, shard).result(20)
+        return rows
+
+    volume._expired = undeleted_meanwhile  # type: ignore[method-assign]
+    assert farm.sweep() == 0
+    assert farm.engine.stat(ALICE, shard).state is ShardState.LIVE
+
+
+def test_a_lease_begun_again_with_another_size_is_begun_anew(farm: Farm) -> None:
+    upload = farm.begin(noise(3 * MIB))
+    upload.write(noise(3 * MIB)[:MIB])
+    upload.abandon()
+    volume = volume_of(farm)
+    (lease,) = volume.leases.of(ALICE)
+    volume.leases.take((ALICE, lease.header.shard))
+    volume.leases.keep(replace(lease, header=replace(lease.header, payload_bytes=2 * MIB)))
+    again = farm.begin(noise(3 * MIB))
+    assert again.offset == 0
+    volume.leases.end(lease)
+    assert len(list((farm.path / "staging").iterdir())) == 1
+    again.write(noise(3 * MIB))
+    again.commit().result(20)
+    assert farm.engine.usage(ALICE).reserved_bytes == 0
+
+
+def test_a_lease_whose_file_cannot_be_removed_gives_its_promise_back(tmp_path: Path) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    upload = farm.begin(noise(3 * MIB))
+    upload.write(noise(3 * MIB)[:MIB])
+    upload.abandon()
+    farm.clocks.pass_days(2)
+    files.fault = Fault(0, errno.EIO, lambda call: call.name == "unlink")
+    farm.sweep()
+    assert farm.engine.usage(ALICE) == Usage()
+    assert dict(farm.engine.volumes()[0].errors) == {"unlink": 1}
+    files.fault = None
+    farm.engine.close()
+
+
+def test_more_files_than_are_kept_open_can_be_read_at_once(farm: Farm) -> None:
+    farm = Farm(farm.path.parent / "more", quota_bytes=256 * MIB)
+    data = [noise(MIB + 1, number) for number in range(OPEN_FILES_MAX + 6)]
+    readers = [farm.engine.open(ALICE, farm.store(one).shard) for one in data]
+    handles = volume_of(farm)._handles
+    assert len(handles._open) == OPEN_FILES_MAX
+    with handles.borrow(readers[0].row.place) as fd:
+        for reader, one in zip(readers, data, strict=True):
+            assert reader.read(0, len(one)) == one
+        assert OsFiles().size(fd) > MIB
+    for reader in readers:
+        reader.close()
+    farm.engine.close()
+
+
+def test_a_large_shard_that_leaves_staging_between_look_and_open_is_opened(
+    tmp_path: Path,
+) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(2 * MIB)).shard
+    files.fault = Fault(0, errno.ENOENT, lambda call: call.name == "open_read")
+    assert farm.read(shard) == noise(2 * MIB)
+    assert files.fault.struck
+    farm.engine.close()
+
+
+class Unmounted(RecordingFiles):
+    """The filesystem does not say how large it is, so often."""
+
+    silent = 0
+
+    def filesystem(self, path: Path) -> Filesystem:
+        if self.silent:
+            self.silent -= 1
+            raise OSError(errno.EIO, "silent")
+        return super().filesystem(path)
+
+
+def test_an_opening_that_fails_late_leaves_no_trace_in_the_ledger(tmp_path: Path) -> None:
+    files = Unmounted()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(5000)).shard
+    upload = farm.begin(noise(3 * MIB))
+    upload.write(noise(3 * MIB)[:MIB])
+    upload.abandon()
+    usage = farm.engine.usage(ALICE)
+    files.silent = 1
+    farm.reopen()
+    assert farm.engine.usage(ALICE) == Usage()
+    assert [alert.name for alert in farm.engine.trouble()] == ["VolumeGone"]
+    farm.engine.look_after_disks()
+    assert farm.engine.usage(ALICE) == usage
+    assert farm.read(shard) == noise(5000)
+    farm.engine.close()
+
+
+def test_a_filesystem_that_does_not_answer_refuses_stores(tmp_path: Path) -> None:
+    files = Unmounted()
+    farm = Farm(tmp_path, files=files)
+    files.silent = 1
+    with pytest.raises(VolumeUnavailableError, match="does not answer"):
+        farm.begin(noise(10))
+    farm.store(noise(10))
+    farm.engine.close()
+
+
+@pytest.mark.parametrize("name", ["open_read", "list", "pread"])
+def test_a_disk_that_fails_while_a_volume_is_opened_is_tried_again(
+    tmp_path: Path, name: str
+) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(5000)).shard
+    for number in range(12):
+        files.fault = fault = Fault(number, errno.EIO, lambda call: call.name == name)
+        farm.reopen()
+        files.fault = None
+        assert (farm.engine.volumes()[0].state is VolumeState.GONE) is fault.struck
+        farm.sweep()
+        assert farm.read(shard) == noise(5000)
+        if not fault.struck:
+            break
+    else:
+        pytest.fail("the sweep did not come to its end")
+    farm.engine.close()
+
+
+@pytest.mark.parametrize("fails", ["list", "index"])
+def test_a_rebuild_that_fails_leaves_a_volume_for_later(tmp_path: Path, fails: str) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(5000)).shard
+    farm.engine.close()
+    for path in farm.path.glob("index.sqlite*"):
+        path.unlink()
+    if fails == "index":
+        (farm.path / "index.sqlite-wal").mkdir()
+    else:
+        files.fault = Fault(0, errno.EIO, lambda call: (call.name, call.path) == ("list", "log"))
+    farm.open()
+    assert [alert.name for alert in farm.engine.trouble()] == ["VolumeGone"]
+    files.fault = None
+    if fails == "index":
+        (farm.path / "index.sqlite-wal").rmdir()
+    farm.sweep()
+    assert farm.read(shard) == noise(5000)
+    farm.engine.close()
+
+
+@pytest.mark.parametrize(
+    "look", [lambda farm: farm.engine.stat, lambda farm: farm.engine.open], ids=["stat", "open"]
+)
+def test_a_volume_that_is_gone_answers_no_question(
+    farm: Farm, look: Callable[[Farm], Callable[..., object]]
+) -> None:
+    shard = farm.store(noise(100)).shard
+    volume = volume_of(farm)
+    volume.ground.health.go("pulled out")
+    with pytest.raises(VolumeUnavailableError):
+        look(farm)(ALICE, shard)
+    with pytest.raises(VolumeUnavailableError, match="pulled out"):
+        volume.find(ALICE, shard)
+    volume.ground.health.fail("broken meanwhile")
+    assert volume.ground.health.state is VolumeState.GONE
+    volume.ground.health.come_back()
+    volume.ground.health.come_back()
+    assert farm.engine.volumes()[0].state is VolumeState.FAILING
+    assert farm.engine.stat(ALICE, shard).shard == shard
+
+
+def test_a_file_that_goes_while_the_disk_is_measured_counts_nothing(tmp_path: Path) -> None:
+    class Fleeting(RecordingFiles):
+        def allocated(self, path: Path) -> int:
+            if path.suffix == ".part":
+                raise FileNotFoundError(path)
+            return super().allocated(path)
+
+    farm = Farm(tmp_path, files=Fleeting())
+    farm.store(noise(2 * MIB))
+    farm.engine.compare_with_disk()
+    assert farm.engine.volumes()[0].drift_bytes < -2 * MIB
+    farm.engine.close()
+
+
+def test_a_volume_that_is_left_shut_says_why_and_stays_shut(tmp_path: Path) -> None:
+    farm = Farm(tmp_path)
+    shard = farm.store(noise(100)).shard
+    farm.engine.close()
+    why = Alert(name="VolumeLeftOut", since_ms=7, message="not in the settings")
+    farm.settings = [replace(farm.settings[0], left_shut=why)]
+    farm.open()
+    farm.sweep()
+    assert farm.engine.trouble() == (why,)
+    assert farm.engine.volumes()[0].quota_bytes == 0
+    with pytest.raises(VolumeUnavailableError):
+        farm.engine.stat(ALICE, shard)
+    farm.engine.close()
+
+
+def test_a_reclaim_that_fails_says_so(tmp_path: Path) -> None:
+    files = RecordingFiles(can_punch=False)
+    farm = Farm(tmp_path, files=files)
+    for number in range(8):
+        farm.store(noise(900_000, number))
+    volume = volume_of(farm)
+    assert volume.remove(volume.page(ALICE, ShardId(bytes(32)), 9)) == 8
+    files.fault = Fault(0, errno.EIO, lambda call: call.name == "unlink")
+    with pytest.raises(VolumeUnavailableError):
+        volume.reclaim()
+    assert dict(farm.engine.volumes()[0].errors) == {"reclaim": 1}
+    files.fault = None
+    assert volume.reclaim() > 3_000_000
+    assert volume.reclaim() == 0
+    farm.engine.close()
+
+
+def test_the_end_of_a_contract_is_told_with_both_its_dates() -> None:
+    error = ContractEndedError(ended_at_ms=5, readable_until_ms=9)
+    assert (str(error), error.ended_at_ms, error.readable_until_ms) == ("ended at 5", 5, 9)
