@@ -1,4 +1,5 @@
-# run: a farmer, with nothing to set.  test, lint, types: what .ci/run checks.  bench: our figures.
+# run: a farmer, with nothing to set.  test: every test.  check: what every commit should pass, in
+# less than five minutes.  lint, types: what the style asks.  bench: our figures.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,13 +7,16 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 SORRY := printf 'Installing failed. Is there a network? The reason is shown by:\n  %s\n'
 ARGS ?=
 
-.PHONY: run test lint types bench clean
+.PHONY: run test check lint types bench clean
 
 run: $(VENV)/.installed
 	@exec $(BIN)/farmer run $(ARGS)
 
 test: $(VENV)/.developed
 	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check farmer tests benchmarks
