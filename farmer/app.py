@@ -54,6 +54,7 @@ from farmer.running.volumes import plan_volumes
 from farmer.settings.schema import Settings
 from farmer.storage.directory import VolumeSetupError
 from farmer.storage.errors import StorageError
+from farmer.storage.fill import Fill
 
 reactor: Any = _reactor
 """The real one; its interfaces are many and the module's type says none of them."""
@@ -274,6 +275,7 @@ class RunningFarmer:
         self._desk.terms = self._house_terms(settings)
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
         engine = self._stores.engine
+        engine.fill = Fill(settings.shards.fill)
         for plan in await self._disk.run(plan_volumes, self._home, settings):
             await self._disk.run(
                 engine.change_quota, plan.name, plan.quota_bytes, plan.keep_free_bytes

@@ -13,10 +13,17 @@ class VolumeState(Enum):
     """How a volume is."""
 
     HEALTHY = "healthy"
+    SLOW = "slow"
+    """Far slower than usual: new shards go to other volumes first."""
     FULL = "full"
     READ_ONLY = "read-only"
+    """Its filesystem takes no writes: shards are served, none stored."""
     FAILING = "failing"
+    """Writes have failed: shards are served, none stored, until it has proved itself."""
     GONE = "gone"
+    """Not there, or it does not answer."""
+    RETIRED = "retired"
+    """Its owner gave it up, and it is empty: never opened again."""
 
 
 class NodeState(Enum):
@@ -38,6 +45,8 @@ class VolumeStatus:
     state: VolumeState
     reason: str = ""
     """Why it is not healthy, for a person."""
+    draining: bool = False
+    """Whether its shards are being moved to other volumes: it takes no new ones."""
     quota_bytes: int = 0
     used_bytes: int = 0
     reserved_bytes: int = 0

@@ -39,12 +39,17 @@ VOLUME_GAUGES: Final[tuple[tuple[str, str, Callable[[VolumeStatus], float]], ...
         "Free bytes of the filesystem under this volume.",
         lambda v: v.filesystem_free_bytes,
     ),
+    (
+        "draining",
+        "1 while the volume's shards are being moved to other volumes.",
+        lambda v: v.draining,
+    ),
     ("shards", "Live shards on this volume.", lambda v: v.shards),
     ("quarantined_shards", "Shards found damaged and set aside.", lambda v: v.quarantined),
     (
         "up",
         "1 when the volume is there, carries our marker and can be read.",
-        lambda v: v.state not in (VolumeState.GONE, VolumeState.FAILING),
+        lambda v: v.state not in (VolumeState.GONE, VolumeState.RETIRED),
     ),
 )
 

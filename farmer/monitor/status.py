@@ -60,6 +60,7 @@ def volume_document(volume: VolumeStatus) -> dict[str, Any]:
         "path": volume.path,
         "state": volume.state.value,
         "reason": volume.reason,
+        "draining": volume.draining,
         "quota_bytes": volume.quota_bytes,
         "used_bytes": volume.used_bytes,
         "reserved_bytes": volume.reserved_bytes,

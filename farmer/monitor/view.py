@@ -23,10 +23,12 @@ _NODE_WORDS: Final = {
 }
 _VOLUME_WORDS: Final = {
     VolumeState.HEALTHY: "ok",
+    VolumeState.SLOW: "warn",
     VolumeState.FULL: "warn",
     VolumeState.READ_ONLY: "warn",
     VolumeState.FAILING: "bad",
     VolumeState.GONE: "bad",
+    VolumeState.RETIRED: "warn",
 }
 
 

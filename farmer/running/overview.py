@@ -11,7 +11,7 @@ from farmer.model.status import NodeState, NodeStatus, VolumeState, VolumeStatus
 from farmer.running.alerts import AlertBoard
 from farmer.version import VERSION
 
-_WELL = (VolumeState.HEALTHY, VolumeState.FULL)
+_WELL = (VolumeState.HEALTHY, VolumeState.SLOW, VolumeState.FULL, VolumeState.RETIRED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from farmer.storage.directory import (
 )
 from farmer.storage.engine import Engine, EngineLimits
 from farmer.storage.files import OsFiles
+from farmer.storage.fill import Fill
 from farmer.storage.opening import rebuild_index
 from farmer.storage.outside import live_shards
 from farmer.units import exact_size
@@ -83,6 +84,7 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
     except BaseException:
         book.close()
         raise
+    engine.fill = Fill(settings.shards.fill)
     return Stores(identity, engine, book)
 
 

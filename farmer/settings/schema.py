@@ -145,6 +145,13 @@ class ShardSettings:
     size_max: int = setting(
         "The largest shard that is accepted; at most 4GiB.", SHARD_SIZE, 64 * 1024**2
     )
+    fill: str = setting(
+        "Which volume a new shard goes to: spread, by free space; or first, the first of the"
+        " list that has room. Slow volumes come last, and those being drained never.",
+        choice("spread", "first"),
+        "spread",
+        live=True,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from farmer.model.shard import (
     StoredShard,
     Usage,
 )
-from farmer.model.status import Alert, VolumeState, VolumeStatus
+from farmer.model.status import Alert, VolumeStatus
 from farmer.storage.claims import Claims, EngineUpload
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import (
@@ -32,6 +32,7 @@ from farmer.storage.errors import (
     WrongHashError,
 )
 from farmer.storage.files import Files
+from farmer.storage.fill import Choice, Fill, order
 from farmer.storage.measure import measure
 from farmer.storage.opening import Surroundings
 from farmer.storage.places import Key, Row
@@ -86,6 +87,8 @@ class Engine:
             FormatTooNewError: a volume was written by a newer release; nothing was touched.
 
         """
+        self.fill = Fill.SPREAD
+        """Where new shards go; may change at any time."""
         self._limits = limits
         self._observed_ms = observed_ms
         self._ledger = Ledger(limits.uploads_per_renter_max, limits.shards_per_contract_max)
@@ -173,9 +176,7 @@ class Engine:
     def free_bytes(self) -> int:
         """See `farmer.node.ports.ShardStore`."""
         return sum(
-            volume.ground.account.free_bytes
-            for volume in self._slots.opened()
-            if volume.ground.health.state is VolumeState.HEALTHY
+            volume.ground.account.free_bytes for volume in self._slots.opened() if volume.takes_new
         )
 
     def renters(self) -> tuple[NodeId, ...]:
@@ -285,19 +286,21 @@ class Engine:
         return stored if stored.state is ShardState.LIVE else None
 
     def _candidates(self, key: Key, damaged: tuple[Volume, Row] | None) -> list[Volume]:
-        """Return the volumes to try, in order: where it already lies, then the emptiest."""
-        volumes = [
-            volume
-            for volume in self._slots.opened()
-            if volume.ground.health.state is VolumeState.HEALTHY
-        ]
+        """Return the volumes to try, in order; a damaged shard's bytes go where it lies."""
+        volumes = self._slots.opened()
         if damaged is not None:
-            return [volume for volume in volumes if volume is damaged[0]]
-        volumes.sort(
-            key=lambda volume: (key in volume.leases, volume.ground.account.free_bytes),
-            reverse=True,
-        )
-        return volumes
+            return [volume for volume in volumes if volume is damaged[0] and volume.takes_stores]
+        choices = [
+            Choice(
+                volume=volume.ground.volume,
+                state=volume.ground.health.state,
+                free_bytes=volume.ground.account.free_bytes,
+                draining=volume.draining,
+                has_lease=key in volume.leases,
+            )
+            for volume in volumes
+        ]
+        return [volumes[number] for number in order(choices, key[1], self.fill)]
 
     def _begin_on(
         self, volumes: list[Volume], contract: Contract, shard: ShardId, size_bytes: int

@@ -7,6 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
+from farmer.storage.condition import VANISHED_ERRORS
 from farmer.storage.directory import Paths
 from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
 from farmer.storage.files import Files
@@ -38,10 +39,16 @@ class Ground:
     facts: Facts
     reserve: Reserve
 
-    def understand(self, error: OSError, wanted_bytes: int) -> StorageError:
-        """Note a failed write and return what the renter is told."""
+    def understand(
+        self, error: OSError, wanted_bytes: int, *, at_sync: bool = True
+    ) -> StorageError:
+        """
+        Note a failed write and return what the renter is told.
+
+        *at_sync* is False where it is known that the bytes did not even reach the cache.
+        """
         if error.errno in NO_SPACE:
-            self.health.count("no_space")
+            self.health.no_space()
             return NoSpaceError(wanted_bytes, 0)
         if error.errno in NOT_THE_DISK:
             self.health.count("refused")
@@ -52,16 +59,20 @@ class Ground:
                 "farmer volume list",
             )
             return VolumeUnavailableError(f"the system refused it: {error}")
-        if isinstance(error, FileNotFoundError):
+        if error.errno in VANISHED_ERRORS:
             self.health.go(f"its directory is not there any more ({error})")
-        else:
+        elif error.errno == errno.EROFS:
+            self.health.read_only(str(error))
+        elif at_sync:
             self.health.sync_failed(str(error))
+        else:
+            self.health.write_failed(str(error))
         return VolumeUnavailableError(f"the disk failed: {error}")
 
     def index_failed(self, error: sqlite3.Error, wanted_bytes: int) -> StorageError:
         """Note that the index could not be written and return what the renter is told."""
         if is_for_room(error):
-            self.health.count("no_space")
+            self.health.no_space()
             return NoSpaceError(wanted_bytes, 0)
         self.health.count("index")
         self.health.fail(f"the index could not be written ({error})")

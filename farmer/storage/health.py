@@ -1,4 +1,4 @@
-"""How a volume is: what has failed, what that means, and whether it may be written."""
+"""How a volume is: what was observed of it, why, what that means, and what an owner is told."""
 
 from __future__ import annotations
 
@@ -8,36 +8,71 @@ from threading import Lock
 from typing import Final
 
 from farmer.model.status import Alert, VolumeState
+from farmer.storage.condition import Condition, Pace, Presence, Seen, Writing
 from farmer.storage.errors import VolumeUnavailableError
 
 SYNC_FAILURES_MAX: Final = 2
 """One failed sync may be a hiccup of the cable; at the second the disk is not to be trusted."""
 
+SYNC_FAILURES_WITHIN_MS: Final = 24 * 3600 * 1000
+"""A hiccup each month is not a dying disk."""
+
+_LIST: Final = "farmer volume list"
+_KERNEL: Final = "dmesg | tail"
+
 
 class Health:
-    """One volume's state, error counts and standing conditions; safe from any thread."""
+    """
+    One volume's condition, its reasons, error counts and standing alerts; safe from any thread.
+
+    Nothing here ever waits for a disk: page, metrics and the reactor ask.
+    """
 
     def __init__(self, label: str, clock_ms: Callable[[], int]) -> None:
-        self.state = VolumeState.HEALTHY
-        self.reason = ""
         self.label = label
         self._clock_ms = clock_ms
         self._lock = Lock()
+        self._condition = Condition()
+        self._reasons: dict[object, str] = {}
+        """Why, for each part of the condition that is not as it should be."""
         self._errors: Counter[str] = Counter()
         self._alerts: dict[str, Alert] = {}
-        self._sync_failures = 0
-        self._failure = ""
-        """Why it may not be written any more, also after it was gone for a while."""
+        self._sync_failures_ms: list[int] = []
+
+    @property
+    def condition(self) -> Condition:
+        """All that is known."""
+        return self._condition
+
+    @property
+    def state(self) -> VolumeState:
+        """The worst of what is true."""
+        return self._condition.state
+
+    @property
+    def reason(self) -> str:
+        """Why it is in this state, for a person; empty if it is healthy."""
+        condition = self._condition
+        parts = (condition.presence, condition.writing, condition.pace)
+        return next((self._reasons[part] for part in parts if part in self._reasons), "")
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be asked."""
+        return self._condition.presence is Presence.HERE
 
     def check_readable(self) -> None:
         """Raise `VolumeUnavailableError` if nothing can be read."""
-        if self.state is VolumeState.GONE:
+        if not self.is_here:
             raise VolumeUnavailableError(self.reason)
 
     def check_writable(self) -> None:
-        """Raise `VolumeUnavailableError` if nothing may be written."""
-        if self.state not in {VolumeState.HEALTHY, VolumeState.FULL}:
+        """Raise `VolumeUnavailableError` if nothing may be written; a full one may be."""
+        self.check_readable()
+        if self._condition.writing in {Writing.READ_ONLY, Writing.FAILING}:
             raise VolumeUnavailableError(self.reason)
+
+    # Failures, counted.
 
     def count(self, kind: str) -> None:
         """Count a failed operation."""
@@ -49,52 +84,119 @@ class Health:
         with self._lock:
             return tuple(sorted(self._errors.items()))
 
+    # Whether it may be written.
+
     def sync_failed(self, detail: str) -> None:
         """Note that bytes could not be made durable; the second time the volume is closed."""
         self.count("sync")
-        self._sync_failures += 1
+        now_ms = self._clock_ms()
+        recent = [at for at in self._sync_failures_ms if at > now_ms - SYNC_FAILURES_WITHIN_MS]
+        self._sync_failures_ms = [*recent, now_ms]
         self.raise_alert(
             "VolumeSyncFailed",
             f"The disk of {self.label} could not make data durable ({detail}). Nothing that was"
             " acknowledged is lost; the store in question was refused.",
-            "dmesg | tail",
+            _KERNEL,
         )
-        if self._sync_failures >= SYNC_FAILURES_MAX:
-            self.fail(f"the disk failed to make data durable {self._sync_failures} times")
+        times = len(self._sync_failures_ms)
+        if times >= SYNC_FAILURES_MAX:
+            self._fail(Seen.SYNC_FAILED, f"the disk failed to make data durable {times} times")
+
+    def write_failed(self, detail: str) -> None:
+        """Note that a write failed: nothing is stored until probes have worked again."""
+        self.count("write")
+        self._fail(Seen.WRITE_FAILED, f"the disk could not be written ({detail})")
 
     def fail(self, reason: str) -> None:
-        """Stop writing for good, until a restart; reading goes on."""
-        self._failure = reason
-        if self.state is VolumeState.GONE:
-            return
-        self.state, self.reason = VolumeState.FAILING, reason
-        self.raise_alert(
-            "VolumeFailing",
-            f"{self.label} is only read from now on: {reason}.",
-            "farmer volume list",
+        """Stop writing until the volume was opened and checked anew; reading goes on."""
+        self._fail(Seen.BROKEN, reason)
+
+    def read_only(self, detail: str) -> None:
+        """Note that the filesystem takes no writes."""
+        self.count("read_only")
+        reason = f"its filesystem is read-only ({detail})"
+        self._see(Seen.READ_ONLY, Writing.READ_ONLY, reason)
+        self._tell(
+            Writing.READ_ONLY,
+            "VolumeReadOnly",
+            f"{self.label} is only read: {reason}. Stores go on by themselves once it can be"
+            " written.",
+            _KERNEL,
         )
+
+    def no_space(self) -> None:
+        """Note that the filesystem, or a quota of its own, is full."""
+        self.count("no_space")
+        self._see(Seen.NO_SPACE, Writing.FULL, "its filesystem is full")
+
+    def room(self) -> None:
+        """Note that there is room again."""
+        if self._condition.writing is Writing.FULL:
+            self._see(Seen.ROOM)
+
+    def probe_worked(self) -> None:
+        """Note that a probe was written, synced and read back."""
+        self._see(Seen.PROVED)
+
+    def probe_failed(self) -> None:
+        """Note that it was not."""
+        self.count("probe")
+        self._see(Seen.UNPROVED)
+
+    # Whether it is there.
 
     def go(self, reason: str) -> None:
         """Note that the volume is not there."""
-        self.state, self.reason = VolumeState.GONE, reason
-        self.raise_alert("VolumeGone", f"{self.label}: {reason}", "farmer volume list")
+        self._see(Seen.VANISHED, Presence.GONE, reason)
+        self._tell(Presence.GONE, "VolumeGone", f"{self.label}: {reason}", _LIST)
 
     def come_back(self) -> None:
         """Note that a gone volume is there again."""
-        if self.state is not VolumeState.GONE:
-            return
-        self.state, self.reason = VolumeState.HEALTHY, ""
-        self.clear_alert("VolumeGone")
-        if self._failure:
-            self.fail(self._failure)
+        self._see(Seen.PRESENT)
+
+    def reopened(self) -> None:
+        """Note that it was opened anew and its log checked: also its failures are over."""
+        self._see(Seen.REOPENED)
+
+    def hang(self, reason: str) -> None:
+        """Note that a call into it does not return."""
+        if self._condition.presence is not Presence.HUNG:
+            self.count("hung")
+        self._see(Seen.HUNG, Presence.HUNG, reason)
+        self._tell(
+            Presence.HUNG,
+            "VolumeHung",
+            f"{self.label}: {reason}. What is stored there cannot be read now; the other"
+            " volumes go on. It comes back by itself when the disk answers.",
+            _KERNEL,
+        )
+
+    def returned(self) -> None:
+        """Note that the calls have returned."""
+        self._see(Seen.RETURNED)
+
+    # How fast it is.
+
+    def slowed(self, reason: str) -> None:
+        """Note that it has become slow: new shards go elsewhere."""
+        self._see(Seen.SLOWED, Pace.SLOW, reason)
+        self._tell(
+            Pace.SLOW,
+            "VolumeSlow",
+            f"{self.label}: {reason}. New shards go to other volumes first.",
+            _KERNEL,
+        )
+
+    def quickened(self) -> None:
+        """Note that it is as fast as usual."""
+        self._see(Seen.QUICKENED)
+
+    # Alerts.
 
     def raise_alert(self, name: str, message: str, command: str = "") -> None:
         """Let a condition stand; the first time counts as its beginning."""
         with self._lock:
-            since_ms = self._alerts[name].since_ms if name in self._alerts else self._clock_ms()
-            self._alerts[name] = Alert(
-                name=name, since_ms=since_ms, message=message, command=command
-            )
+            self._raise(name, message, command)
 
     def clear_alert(self, name: str) -> None:
         """Let a condition end."""
@@ -105,3 +207,41 @@ class Health:
         """Return what stands."""
         with self._lock:
             return tuple(self._alerts.values())
+
+    def _fail(self, seen: Seen, reason: str) -> None:
+        self._see(seen, Writing.FAILING, reason)
+        self._tell(
+            Writing.FAILING,
+            "VolumeFailing",
+            f"{self.label} is only read from now on: {reason}. It is tried again by itself.",
+            _LIST,
+        )
+
+    def _see(self, seen: Seen, part: object = None, reason: str = "") -> None:
+        """Enter an observation and, if it put *part* of the condition so, its reason."""
+        with self._lock:
+            self._condition = after = self._condition.after(seen)
+            parts = {after.presence, after.writing, after.pace}
+            if part in parts:
+                self._reasons[part] = reason
+            for over in self._reasons.keys() - parts:
+                del self._reasons[over]
+                self._alerts.pop(_ALERT_OF.get(over, ""), None)
+
+    def _tell(self, part: object, name: str, message: str, command: str) -> None:
+        with self._lock:
+            if part in self._reasons:
+                self._raise(name, message, command)
+
+    def _raise(self, name: str, message: str, command: str) -> None:
+        since_ms = self._alerts[name].since_ms if name in self._alerts else self._clock_ms()
+        self._alerts[name] = Alert(name=name, since_ms=since_ms, message=message, command=command)
+
+
+_ALERT_OF: Final[dict[object, str]] = {
+    Presence.GONE: "VolumeGone",
+    Presence.HUNG: "VolumeHung",
+    Writing.READ_ONLY: "VolumeReadOnly",
+    Writing.FAILING: "VolumeFailing",
+    Pace.SLOW: "VolumeSlow",
+}

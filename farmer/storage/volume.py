@@ -48,6 +48,8 @@ REMOVE_AT_ONCE: Final = 256
 _OPEN_TRIES: Final = 8
 """A record may move between look-up and pin; compaction moves it once, not eight times."""
 
+_STORING: Final = frozenset({VolumeState.HEALTHY, VolumeState.SLOW, VolumeState.FULL})
+
 AnyUpload = SmallUpload | LargeUpload
 
 
@@ -64,12 +66,24 @@ class Volume:
         self.settings = settings
         self.ground = ground
         self.writer = writer
+        self.draining = False
+        """Whether it takes no new shards, because those it has are being moved away."""
         self._handles = handles
         self._lock_fd = lock
         self._reclaimer = Reclaimer(ground, handles, writer)
         writer.release = self._reclaimer.release
         self.leases = Leases(ground.files, ground.paths, ground.health)
         self._allocated = (0, 0)
+
+    @property
+    def takes_stores(self) -> bool:
+        """Whether bytes may be written here; a full one may have room again."""
+        return self.ground.health.state in _STORING
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether new shards may be laid here."""
+        return self.takes_stores and not self.draining
 
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return a shard's row, or None."""
@@ -211,6 +225,7 @@ class Volume:
             path=str(self.settings.path),
             state=state,
             reason=health.reason,
+            draining=self.draining,
             quota_bytes=account.quota_bytes,
             used_bytes=account.total.live_bytes,
             reserved_bytes=account.reserved_bytes,

@@ -132,6 +132,8 @@ class Writer:
         kept = [one.reservation for one in done if one.reservation is not None]
         transaction = batch.transaction
         self._ground.ledger.settle(self._ground.account, transaction.changes, kept)
+        if any(one.takes_space for one in done):
+            self._ground.health.room()
         released = self._give_back(done, transaction.doomed)
         self._shelves.staged += sum(one.stages for one in done)
         is_durable = self._shelves.checkpoint(forced=any(one.checkpoints for one in done))
@@ -242,7 +244,7 @@ class Writer:
             # What the cache holds may not be what the disk holds: never append here again.
             self._ground.files.close(self._tail.fd)
             self._tail = None
-        return self._ground.understand(error.cause, _wanted(operations))
+        return self._ground.understand(error.cause, _wanted(operations), at_sync=error.at_sync)
 
     def _cut(self, tail: Tail) -> None:
         try:

@@ -253,7 +253,7 @@ def test_an_index_without_room_refuses_and_recovers(farm: Farm) -> None:
     stored = []
     with pytest.raises(NoSpaceError):
         stored += (farm.store(noise(10, number)).shard for number in range(1000))
-    assert farm.engine.volumes()[0].state is VolumeState.HEALTHY
+    assert farm.engine.volumes()[0].state is VolumeState.FULL
     assert farm.engine.volumes()[0].reserved_bytes == 0
     writer.execute("PRAGMA max_page_count = 1000000")
     farm.store(noise(11))
