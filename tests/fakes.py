@@ -227,14 +227,18 @@ class MemoryStore:
 
     def open(self, renter: NodeId, shard: ShardId) -> MemoryReader:
         self.trip("open")
-        return MemoryReader(self, self._live(renter, shard))
+        return MemoryReader(self, self._there(renter, shard))
 
-    def _live(self, renter: NodeId, shard: ShardId) -> _Held:
+    def _there(self, renter: NodeId, shard: ShardId) -> _Held:
         held = self.held.get((renter, shard))
         if held is None or held.stored.state is ShardState.TRASH:
             raise ShardNotFoundError
+        return held
+
+    def _live(self, renter: NodeId, shard: ShardId) -> _Held:
+        held = self._there(renter, shard)
         if held.stored.state is ShardState.QUARANTINED:
-            raise CorruptShardError
+            raise CorruptShardError(0, held.stored.size_bytes)
         return held
 
     def prove_sample(self, renter: NodeId, nonce: bytes, entry: AuditEntry) -> SampleProof:

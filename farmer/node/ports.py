@@ -109,15 +109,20 @@ class ShardStore(Protocol):
 
     def open(self, renter: NodeId, shard: ShardId) -> ShardReader:
         """
-        Open a live shard.
+        Open a shard that is not in the trash; of a damaged one all is served that is not.
 
         Raises:
-            ShardNotFoundError, CorruptShardError (quarantined), VolumeUnavailableError.
+            ShardNotFoundError, CorruptShardError (nothing of it can be told right from wrong),
+            VolumeUnavailableError.
 
         """
 
     def prove_sample(self, renter: NodeId, nonce: bytes, entry: AuditEntry) -> SampleProof:
-        """Return the proof of the sampled leaves; raises as `open` and `ShardReader.read`."""
+        """
+        Return the proof of the sampled leaves; raises as `open` and `ShardReader.read`.
+
+        A shard in quarantine is never proved: CorruptShardError.
+        """
 
     def prove_full(self, renter: NodeId, nonce: bytes, entry: AuditEntry) -> bytes:
         """Return the 32-byte digest over nonce and whole shard; raises as `prove_sample`."""

@@ -32,7 +32,7 @@ class Refusal(IntEnum):
     WRONG_HASH = 25  # -, -
     WRONG_SIZE = 26  # declared, received bytes
     NOT_FOUND = 30  # -, -
-    CORRUPT = 31  # offset, length of the first damaged block; in quarantine: 0, shard size
+    CORRUPT = 31  # offset, length of the first damaged block; if all of it: 0, shard size
     BAD_RANGE = 32  # offset + length asked for (to the end: offset), shard size
     AUDIT_BUDGET = 33  # retry after (ms), bytes left
     DRAINING = 40  # retry after (ms), -

@@ -24,6 +24,7 @@ from farmer.model.status import Alert, VolumeStatus
 from farmer.storage.claims import Claims, EngineUpload
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import (
+    CorruptShardError,
     NoSpaceError,
     ShardNotFoundError,
     ShardTooLargeError,
@@ -270,6 +271,12 @@ class Engine:
         volume, row = self._find(renter, entry.shard)
         if row.size_bytes != entry.size_bytes:
             raise ShardNotFoundError
+        if row.state is ShardState.QUARANTINED:
+            # A proof says "I hold this shard": of one known to be damaged that would be a lie,
+            # whatever leaves happen to be asked for.
+            known = volume.examined.find(row.sequence)
+            first_bad = known.first_bad if known and known.bad_blocks else (0, row.size_bytes)
+            raise CorruptShardError(*first_bad)
         return volume.open(row)
 
     def _stored_already(self, volume: Volume, row: Row, size_bytes: int) -> StoredShard | None:

@@ -1,4 +1,9 @@
-"""Reading a stored shard: every byte that leaves has just been compared with its checksum."""
+"""
+Reading a stored shard: every byte that leaves has just been compared with what it must be.
+
+That is the CRC32 beside the tree, or the tree itself where header or trailer are damaged.
+So of a damaged shard all is served but the blocks that are.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,6 @@ import errno
 from collections.abc import Callable
 from threading import Lock
 from typing import Final
-from zlib import crc32
 
 from farmer.audit.challenge import sample_leaves
 from farmer.audit.full import FullDigest
@@ -21,19 +25,20 @@ from farmer.model.shard import (
     StoredShard,
     block_count,
 )
+from farmer.storage.damage import (
+    Examination,
+    Examined,
+    Trust,
+    examine,
+    read_header,
+    span_of,
+    trust,
+)
 from farmer.storage.errors import BadRangeError, CorruptShardError, VolumeUnavailableError
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.places import Row
-from farmer.storage.records import (
-    DamagedError,
-    Kind,
-    RecordHeader,
-    checksum_at,
-    checksums_offset,
-    decode_record,
-    tree_offset,
-)
+from farmer.storage.records import trailer_length, tree_offset
 
 _STEP_BYTES: Final = 16 * BLOCK_BYTES
 """Read at once when a whole shard is walked over."""
@@ -47,19 +52,30 @@ class VolumeReader:
     One shard, open for reading; its record stays pinned until `close`.
 
     The header is read and compared at once: a misdirected write shows there.  The trailer is
-    read when it is first needed, in one piece, and compared with the header's checksum of it.
+    read when it is first needed, in one piece.  Where one of them is damaged the tree still
+    has to give the shard id; if need be it is made again from the blocks, once.
     """
 
-    def __init__(self, ground: Ground, handles: Handles, row: Row, on_damage: OnDamage) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        handles: Handles,
+        row: Row,
+        on_damage: OnDamage,
+        examined: Examined,
+    ) -> None:
         """Open; the caller has pinned the record, and unpins it if this raises."""
         self._ground = ground
         self._handles = handles
         self._row = row
         self._on_damage = on_damage
-        self._trailer: bytes | None = None
+        self._examined = examined
+        self._trust: Trust | None = None
         self._closing = Lock()
         self._is_open = True
-        self.header = self._read_header()
+        self._header = read_header(self._pread(0, RECORD_HEADER_BYTES), row)
+        if self._header is None:
+            self._trusted()
 
     @property
     def stored(self) -> StoredShard:
@@ -106,14 +122,30 @@ class VolumeReader:
             digest.update(self.read(offset, min(_STEP_BYTES, self._row.size_bytes - offset)))
         return digest.finish()
 
-    def trailer(self) -> bytes:
-        """Return the checked trailer: tree hashes, then checksums."""
-        if self._trailer is None:
-            trailer = self._pread(tree_offset(self._row.size_bytes), self.header.trailer_bytes)
-            if crc32(trailer) != self.header.trailer_crc:
-                raise self._damage(0, self._row.size_bytes)
-            self._trailer = trailer
-        return self._trailer
+    def examine(self) -> Examination:
+        """
+        Read all of the record and say what is wrong with it; damage is noted for good.
+
+        Raises:
+            VolumeUnavailableError: the disk cannot be read at all.
+
+        """
+        try:
+            found = examine(self._raw, self._row)
+        except FileNotFoundError as error:
+            if not isinstance(failure := self._failed(error), CorruptShardError):
+                raise failure from error
+            found = Examination.of_nothing(self._row.size_bytes)
+        except OSError as error:
+            raise self._failed(error) from error
+        self.note(found)
+        return found
+
+    def note(self, found: Examination) -> None:
+        """Keep what an examination found; damage puts the shard into quarantine."""
+        self._examined.keep(self._row.sequence, found)
+        if not found.is_sound:
+            self._damaged()
 
     def close(self) -> None:
         """See `farmer.node.ports.ShardReader`."""
@@ -123,49 +155,54 @@ class VolumeReader:
                 self._handles.unpin(self._row.place)
 
     def _tree(self) -> ShardTree:
-        size = self._row.size_bytes
-        return ShardTree(size, self.trailer()[: checksums_offset(size) - tree_offset(size)])
+        return self._trusted().tree
 
     def _block(self, block: int) -> bytes:
         return self._blocks(block, block + 1)
 
     def _blocks(self, first: int, end: int) -> bytes:
-        """Return the bytes of some blocks, each compared with its checksum."""
+        """Return the bytes of some blocks, each compared with what it must be."""
         size = self._row.size_bytes
         assert 0 <= first < end <= block_count(size), (first, end)
         start, stop = first * BLOCK_BYTES, min(end * BLOCK_BYTES, size)
-        checksums = self.trailer()[checksums_offset(size) - tree_offset(size) :]
+        trusted = self._trusted()
         data = self._pread(RECORD_HEADER_BYTES + start, stop - start)
         view = memoryview(data)
         for block in range(first, end):
             at = (block - first) * BLOCK_BYTES
-            part = view[at : at + BLOCK_BYTES]
-            if crc32(part) != checksum_at(checksums, block):
-                raise self._damage(block * BLOCK_BYTES, min(BLOCK_BYTES, stop - start - at))
+            if not trusted.is_block(block, view[at : at + BLOCK_BYTES]):
+                raise self._damage(*span_of(block, size))
         return data
 
-    def _read_header(self) -> RecordHeader:
-        row = self._row
-        raw = self._pread(0, RECORD_HEADER_BYTES)
-        uuid = row.place.file or raw[16:32]
-        try:
-            header = decode_record(raw, uuid, str(row.place))
-        except DamagedError:
-            raise self._damage(0, row.size_bytes) from None
-        expected = (Kind.SHARD, row.sequence, row.renter, row.shard, row.size_bytes)
-        found = (header.kind, header.sequence, header.renter, header.shard, header.payload_bytes)
-        if found != expected:
-            raise self._damage(0, row.size_bytes)
-        return header
+    def _trusted(self) -> Trust:
+        """Return what blocks are compared with; raises `CorruptShardError` if nothing is left."""
+        if self._trust is None:
+            size = self._row.size_bytes
+            trailer = self._pread(tree_offset(size), trailer_length(size))
+            found = trust(self._header, trailer, self._row)
+            if found is None or found.checksums is None:
+                self._damaged()
+            self._trust = found or self._salvaged()
+        return self._trust
+
+    def _salvaged(self) -> Trust:
+        """Return the tree as it was made again from the blocks, if it could be."""
+        found = self._examined.find(self._row.sequence) or self.examine()
+        if found.hashes is None:
+            raise self._damage(0, self._row.size_bytes)
+        return Trust(ShardTree(self._row.size_bytes, found.hashes), None)
 
     def _pread(self, offset: int, length: int) -> bytes:
         """Read within the record; a file that ends early gives fewer bytes."""
-        place = self._row.place
         try:
-            with self._handles.borrow(place) as fd:
-                return self._ground.files.pread(fd, length, place.offset + offset)
+            return self._raw(offset, length)
         except OSError as error:
             raise self._failed(error) from error
+
+    def _raw(self, offset: int, length: int) -> bytes:
+        place = self._row.place
+        with self._handles.borrow(place) as fd:
+            return self._ground.files.pread(fd, length, place.offset + offset)
 
     def _failed(self, error: OSError) -> Exception:
         """Return what a failed read means: no volume, no file, or a bad spot on the disk."""
@@ -178,6 +215,11 @@ class VolumeReader:
         return VolumeUnavailableError(f"the disk could not be read: {error}")
 
     def _damage(self, offset: int, length: int) -> CorruptShardError:
-        self._ground.health.count("corrupt")
-        self._on_damage(self._row)
+        self._damaged()
         return CorruptShardError(offset, length)
+
+    def _damaged(self) -> None:
+        """Note that this record is not what it was; known damage is no news."""
+        if not self._row.is_damaged:
+            self._ground.health.count("corrupt")
+            self._on_damage(self._row)

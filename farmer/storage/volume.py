@@ -13,9 +13,9 @@ from farmer.model.contract import TRASH_MS, Contract
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import Deletion, ShardState, StoredShard
 from farmer.model.status import VolumeState, VolumeStatus
+from farmer.storage.damage import Examined
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import (
-    CorruptShardError,
     ShardNotFoundError,
     StorageError,
     VolumeUnavailableError,
@@ -73,6 +73,7 @@ class Volume:
         self._reclaimer = Reclaimer(ground, handles, writer)
         writer.release = self._reclaimer.release
         self.leases = Leases(ground.files, ground.paths, ground.health)
+        self.examined = Examined()
         self._allocated = (0, 0)
 
     @property
@@ -112,12 +113,10 @@ class Volume:
         return upload
 
     def open(self, row: Row) -> VolumeReader:
-        """Open a live shard; raises as `farmer.node.ports.ShardStore.open`."""
+        """Open a shard that is not in the trash; raises as `ShardStore.open` of the ports."""
         for _ in range(_OPEN_TRIES):
             if row.state is ShardState.TRASH:
                 break
-            if row.state is ShardState.QUARANTINED:
-                raise CorruptShardError(0, row.size_bytes)
             self._handles.pin(row.place)
             # Only what is still there after the pin cannot be given back any more.
             again = self.find(row.renter, row.shard)
@@ -279,7 +278,7 @@ class Volume:
 
     def _reader(self, row: Row) -> VolumeReader:
         try:
-            return VolumeReader(self.ground, self._handles, row, self._quarantine)
+            return VolumeReader(self.ground, self._handles, row, self._quarantine, self.examined)
         except StorageError:
             self._handles.unpin(row.place)
             raise

@@ -133,8 +133,13 @@ class RetrievingTests(NodeCase):
         self.assertIsInstance(peer.answer(), Send)
         self.assertEqual(LARGE[: 2 * STEP], peer.received())
         self.assertEqual(Refused(Refusal.CORRUPT, 2 * STEP, 65536), peer.refusal())
-        peer.send(Retrieve(shard, 0, 1, False))
+        peer.send(Retrieve(shard, at, 1, False))
+        self.assertIsInstance(peer.answer(), Send)
         self.assertEqual(Refusal.CORRUPT, peer.refusal().refusal)
+        peer.send(Retrieve(shard, 0, 1, False))
+        self.assertIsInstance(peer.answer(), Send)
+        self.assertEqual(LARGE[:1], peer.received())
+        self.assertIsInstance(peer.answer(), End)
         self.assertEqual(2, self.meter.finished[Verb.RETRIEVE, Result.ERROR])
 
     def test_a_volume_that_is_gone_is_our_fault(self) -> None:

@@ -79,7 +79,7 @@ def test_a_quarantined_shard_comes_out_of_the_trash_into_quarantine(
     meanwhile(farm)
     assert undelete(farm, shard).state is ShardState.QUARANTINED
     with pytest.raises(CorruptShardError):
-        farm.engine.open(ALICE, shard)
+        farm.read(shard)
     assert farm.engine.volumes()[0].quarantined == 1
 
 
