@@ -404,6 +404,13 @@ class MemoryReader:
         held = self._held
         return prove_range(held.tree, first, end, lambda block: self._store._block(held, block))
 
+    def prove_sample(self, nonce: bytes, samples: int) -> SampleProof:
+        assert self._open, "proof after close"
+        self._store.trip("prove_sample")
+        held = self._held
+        leaves = sample_leaves(nonce, held.stored.shard, held.stored.size_bytes, samples)
+        return prove_sample(held.tree, leaves, lambda block: self._store._block(held, block))
+
     def close(self) -> None:
         if self._open:
             self._open = False

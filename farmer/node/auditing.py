@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from twisted.logger import Logger
 
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
@@ -15,8 +18,8 @@ from farmer.model.shard import (
 )
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
-from farmer.node.refusals import refused_for
-from farmer.node.session import STEP_BYTES
+from farmer.node.proving import LEAVES_AT_ONCE, send_in_steps, send_raw
+from farmer.node.refusals import TurnedDownError, refused_for
 from farmer.protocol.opening import End
 from farmer.protocol.proofs import FullProof, ProofItem, encode_item
 from farmer.protocol.refusals import Refusal, Refused
@@ -25,7 +28,7 @@ from farmer.storage.errors import ShardNotFoundError, StorageError
 
 _log = Logger()
 
-_COUNTED_AS = {
+_COUNTED_AS: Final = {
     Refusal.NOT_FOUND: "missing",
     Refusal.CORRUPT: "corrupt",
     Refusal.AUDIT_BUDGET: "budget",
@@ -34,80 +37,97 @@ _COUNTED_AS = {
 
 async def audit(farm: Farm, exchange: Exchange, asked: Audit) -> None:
     """Answer each entry by a proof or a refusal of its own; one does not stop the others."""
-    await farm.disk.run(farm.reading_contract, exchange.renter)
-    for entry in asked.challenge.entries:
+    challenge = asked.challenge
+    # Whether a shard is there comes before everything else about it: whatever the budget and
+    # the load, one that is absent and one that is somebody else's get the same answer.
+    refusals = await farm.disk.run(_look_up, farm, exchange.renter, challenge.entries)
+    for entry, absent in zip(challenge.entries, refusals, strict=True):
         await exchange.room()
-        await _answer(farm, exchange, asked.challenge, entry)
+        began_s = farm.clock.seconds()
+        refused = absent or await _answered(farm, exchange, challenge, entry)
+        counted_as = "ok" if refused is None else _COUNTED_AS.get(refused.refusal, "error")
+        farm.meter.audited(counted_as, farm.clock.seconds() - began_s)
+        if refused is not None:
+            exchange.send(encode_item(refused))
     exchange.answer(End())
 
 
 def read_bytes(kind: AuditKind, entry: AuditEntry) -> int:
-    """Return what an entry can make us read at most: blocks and tree, or the whole shard."""
+    """
+    Return what an entry can make us read at most: blocks and tree, or the whole shard.
+
+    The blocks of a proof with more than 64 leaves are read twice.
+    """
     if kind is AuditKind.FULL:
         return entry.size_bytes
     blocks = block_count(entry.size_bytes)
-    return min(entry.samples, blocks) * BLOCK_BYTES + blocks * BLOCK_HASH_BYTES
+    passes = 1 if entry.samples <= LEAVES_AT_ONCE else 2
+    return passes * min(entry.samples, blocks) * BLOCK_BYTES + blocks * BLOCK_HASH_BYTES
 
 
-async def _answer(farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditEntry) -> None:
-    began_s = farm.clock.seconds()
-    proof_bytes = entry.samples * LEAF_BYTES
-    await exchange.wait(farm.proofs.enter(exchange.renter, proof_bytes))
+def _look_up(
+    farm: Farm, renter: NodeId, entries: Sequence[AuditEntry]
+) -> tuple[Refused | None, ...]:
+    """Return for each entry why it cannot be proved, or None.  Blocking."""
+    farm.reading_contract(renter)
+    return tuple(_refusal(farm, renter, entry) for entry in entries)
+
+
+def _refusal(farm: Farm, renter: NodeId, entry: AuditEntry) -> Refused | None:
     try:
-        item = await _budgeted(farm, exchange, asked, entry)
-        counted_as = _COUNTED_AS.get(item.refusal, "error") if isinstance(item, Refused) else "ok"
-        farm.meter.audited(counted_as, farm.clock.seconds() - began_s)
-        raw = encode_item(item)
-        del item
-        for at in range(0, len(raw), STEP_BYTES):
-            await exchange.room()
-            exchange.send(raw[at : at + STEP_BYTES])
-    finally:
-        farm.proofs.leave(exchange.renter, proof_bytes)
+        stored = farm.store.stat(renter, entry.shard)
+    except StorageError as error:
+        return _refused(farm, error)
+    same = stored.size_bytes == entry.size_bytes <= SHARD_BYTES_MAX
+    return None if same else Refused(Refusal.NOT_FOUND)
 
 
-async def _budgeted(
+async def _answered(
     farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditEntry
-) -> ProofItem:
-    if entry.size_bytes > SHARD_BYTES_MAX:
-        return Refused(Refusal.NOT_FOUND)
+) -> Refused | None:
+    """Send the proof of a shard that is there, or return why not."""
     renter, cost_bytes = exchange.renter, read_bytes(asked.kind, entry)
     stored_bytes = farm.store.usage(renter).live_bytes
     spent = farm.budget.take(renter, cost_bytes, stored_bytes, farm.clock.seconds())
     if spent is not None:
         return Refused(Refusal.AUDIT_BUDGET, spent.retry_after_ms, spent.left_bytes)
+    sent = exchange.sent_bytes
     try:
-        return await _prove(farm, exchange, asked, entry)
-    except ShardNotFoundError:
+        await _prove(farm, exchange, asked, entry)
+    except (ShardNotFoundError, TurnedDownError) as error:
         farm.budget.give_back(renter, cost_bytes)
-        return Refused(Refusal.NOT_FOUND)
+        return error.refused if isinstance(error, TurnedDownError) else _refused(farm, error)
     except StorageError as error:
-        refused = refused_for(error, farm.now_ms())
-        _log.debug("an audit was answered {refused}: {error}", refused=str(refused), error=error)
-        return refused
+        if exchange.sent_bytes != sent:
+            raise
+        return _refused(farm, error)
+    return None
 
 
-async def _prove(farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditEntry) -> ProofItem:
-    if asked.kind is AuditKind.SAMPLE:
-        return await farm.disk.run(_prove_sample, farm, exchange.renter, asked.nonce, entry)
-    await exchange.wait(farm.full_audits.acquire())
-    try:
-        return await farm.disk.run(_prove_full, farm, exchange.renter, asked.nonce, entry)
-    finally:
-        farm.full_audits.release()
+async def _prove(farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditEntry) -> None:
+    """Send the item of one entry; a renter that takes it slowly holds nothing that is shared."""
+    if asked.kind is AuditKind.FULL:
+        async with exchange.inside(farm.full_audits, 1):
+            item = await farm.disk.run(_full, farm, exchange.renter, asked.nonce, entry)
+    elif entry.samples > LEAVES_AT_ONCE:
+        await send_in_steps(farm, exchange, asked.nonce, entry)
+        return
+    else:
+        async with exchange.inside(farm.proofs, entry.samples * LEAF_BYTES):
+            item = await farm.disk.run(_sample, farm, exchange.renter, asked.nonce, entry)
+    await send_raw(exchange, encode_item(item))
 
 
-def _prove_sample(farm: Farm, renter: NodeId, nonce: bytes, entry: AuditEntry) -> ProofItem:
-    _check_size(farm, renter, entry)
+def _sample(farm: Farm, renter: NodeId, nonce: bytes, entry: AuditEntry) -> ProofItem:
     return farm.store.prove_sample(renter, nonce, entry)
 
 
-def _prove_full(farm: Farm, renter: NodeId, nonce: bytes, entry: AuditEntry) -> ProofItem:
-    _check_size(farm, renter, entry)
+def _full(farm: Farm, renter: NodeId, nonce: bytes, entry: AuditEntry) -> ProofItem:
     return FullProof(farm.store.prove_full(renter, nonce, entry))
 
 
-def _check_size(farm: Farm, renter: NodeId, entry: AuditEntry) -> None:
-    """Raise `ShardNotFoundError` if the renter speaks of another size: no such shard."""
-    if farm.store.stat(renter, entry.shard).size_bytes != entry.size_bytes:
-        raise ShardNotFoundError
+def _refused(farm: Farm, error: StorageError) -> Refused:
+    refused = refused_for(error, farm.now_ms())
+    if refused.refusal is not Refusal.NOT_FOUND:
+        _log.debug("an audit was answered {refused}: {error}", refused=str(refused), error=error)
+    return refused

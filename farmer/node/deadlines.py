@@ -10,6 +10,7 @@ from farmer.protocol.limits import (
     CLOSE_S,
     DISCARD_S,
     HANDSHAKE_S,
+    HURRIED_S,
     IDLE_S,
     RATE_BYTES_PER_S_MIN,
     RATE_GRACE_S,
@@ -40,7 +41,8 @@ class Patience:
     The deadlines of one session, on monotonic seconds.
 
     Only time in which we wait for the renter counts: a slow disk of ours is not its fault.
-    A transfer may be slow for `RATE_GRACE_S` of such time, then its average counts.
+    A transfer may be slow for `RATE_GRACE_S` of such time, then its average counts.  One whose
+    place another renter waits for is over in `HURRIED_S` of such time.
     """
 
     def __init__(self, now_s: float) -> None:
@@ -104,13 +106,14 @@ class Patience:
         self._since_s = None
         self._deadline_s = now_s + CLOSE_S
 
-    def late(self, now_s: float) -> Late | None:
-        """Return what the renter is late with, if it is."""
+    def late(self, now_s: float, *, hurried: bool = False) -> Late | None:
+        """Return what the renter is late with, if it is; *hurried*: somebody wants its place."""
         waited_s = self._waited_s
         if self._since_s is not None:
             waited_s += now_s - self._since_s
             too_little = self._moved_bytes < RATE_BYTES_PER_S_MIN * waited_s
-            if self._rated and waited_s > RATE_GRACE_S and too_little:
+            slow = (waited_s > RATE_GRACE_S and too_little) or (hurried and waited_s > HURRIED_S)
+            if self._rated and slow:
                 return self._too_slow(waited_s)
         if self._deadline_s is None or now_s <= self._deadline_s:
             return None

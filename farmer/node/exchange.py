@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 
 from farmer.model.ids import NodeId
 from farmer.node.farm import Farm
+from farmer.node.gate import Gate
 from farmer.node.ports import Verb
-from farmer.node.session import Session, Step
+from farmer.node.refusals import CROWDED_RETRY_MS, TurnedDownError
+from farmer.node.session import RenterLeftError, Session, Step
+from farmer.protocol.limits import TURN_S
 from farmer.protocol.messages import Message
+from farmer.protocol.refusals import Refusal
 
 R = TypeVar("R")
 
@@ -28,12 +34,18 @@ class Exchange:
         self._farm = farm
         self._session = session
         self._began_s = farm.clock.seconds()
-        self._nothing_sent = True
+        self.sent_bytes = 0
+        """Payload that went out so far."""
 
     @property
     def seconds(self) -> float:
         """How long it has taken so far."""
         return self._farm.clock.seconds() - self._began_s
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the renter had a contract when it was last looked for."""
+        return self._session.known
 
     def known(self) -> None:
         """Note that the renter turned out to have a contract."""
@@ -56,11 +68,41 @@ class Exchange:
     def send(self, data: bytes) -> None:
         """Send at most 256 KiB."""
         self._session.send(data)
-        if self._nothing_sent and self.verb is Verb.RETRIEVE:
+        if not self.sent_bytes and self.verb is Verb.RETRIEVE:
             self._farm.meter.first_byte(self.seconds)
-        self._nothing_sent = False
+        self.sent_bytes += len(data)
         self._farm.meter.sent(self.verb, len(data))
 
-    async def wait(self, turn: Deferred[R]) -> R:
-        """Wait for a turn; it is cancelled if the renter leaves meanwhile."""
-        return await self._session.wait(turn)
+    @asynccontextmanager
+    async def inside(self, gate: Gate, size: int) -> AsyncIterator[None]:
+        """
+        Be in a gate, and hurry while others wait for it.
+
+        Raises:
+            TurnedDownError: BUSY, when the turn has not come within `TURN_S`.
+
+        """
+        if self._session.over:
+            raise RenterLeftError
+        await self._turn(gate.enter(self.renter, size))
+        self._session.holds(lambda: gate.is_wanted(self.renter))
+        try:
+            yield
+        finally:
+            self._session.holds(None)
+            gate.leave(self.renter, size)
+
+    async def _turn(self, turn: Deferred[None]) -> None:
+        """Wait for a turn; it is given up if the renter leaves, or after `TURN_S`."""
+        if turn.called:
+            return
+        timer = self._farm.clock.callLater(TURN_S, turn.cancel)
+        try:
+            await self._session.wait(turn)
+        except RenterLeftError:
+            if self._session.over:
+                raise
+            raise TurnedDownError(Refusal.BUSY, CROWDED_RETRY_MS) from None
+        finally:
+            if timer.active():
+                timer.cancel()

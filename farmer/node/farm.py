@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 
 from farmer.identity.signing import Signer
@@ -23,7 +22,7 @@ SHARD_BYTES_DEFAULT: Final = 64 * 1024 * 1024
 SOFTWARE: Final = f"farmer/{VERSION}"
 
 PROOF_BYTES_IN_FLIGHT_MAX: Final = 8 * 1024 * 1024
-"""Sample proofs being made or sent, over all sessions: one of 1024 leaves has 4 MiB."""
+"""Sample proofs being made, over all sessions: one of 1024 leaves has 4 MiB."""
 
 FULL_AUDITS_MAX: Final = 2
 """Full audits read whole shards: more at once would keep all threads from the others."""
@@ -53,9 +52,7 @@ class Farm:
     budget: AuditBudget = field(default_factory=AuditBudget)
     small_stores: Gate = field(default_factory=lambda: Gate(SMALL_BYTES_IN_FLIGHT_MAX))
     proofs: Gate = field(default_factory=lambda: Gate(PROOF_BYTES_IN_FLIGHT_MAX))
-    full_audits: DeferredSemaphore = field(
-        default_factory=lambda: DeferredSemaphore(FULL_AUDITS_MAX)
-    )
+    full_audits: Gate = field(default_factory=lambda: Gate(FULL_AUDITS_MAX))
 
     def reading_contract(self, renter: NodeId) -> Contract:
         """

@@ -1,4 +1,4 @@
-"""Bytes that may be in memory at once: who comes too many waits in a queue."""
+"""What may be in memory, or at work, at once: who comes too many waits in a queue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Gate:
 
     Invariant: `inside_bytes` <= limit.  Somebody larger than the limit waits until nobody
     is inside and then counts as the limit.  Whoever holds a share of the gate (or something
-    larger than a share) waits for itself, and is overtaken meanwhile.
+    larger than a share) waits for itself, and is overtaken meanwhile.  Of the others whoever
+    holds least goes first, then who came first: sessions sent ahead gain nobody a place.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -39,6 +40,10 @@ class Gate:
     def waiting(self) -> int:
         """How many wait."""
         return len(self._queue)
+
+    def is_wanted(self, besides: Hashable) -> bool:
+        """Tell whether somebody else than *besides* waits."""
+        return any(place.who != besides for place in self._queue)
 
     def enter(self, who: Hashable, size_bytes: int) -> Deferred[None]:
         """
@@ -69,13 +74,16 @@ class Gate:
             place.turn.callback(None)
 
     def _next(self) -> _Place | None:
-        """Return the first in the queue who does not wait for itself, if the gate has room."""
-        for place in self._queue:
-            held = self._held[place.who]
-            if held and held + place.size_bytes > self._limit // SHARES:
-                continue
-            return place if self.inside_bytes + place.size_bytes <= self._limit else None
-        return None
+        """Return whose turn it is, if the gate has room for it."""
+        able = [place for place in self._queue if not self._waits_for_itself(place)]
+        place = min(able, key=lambda place: self._held[place.who], default=None)
+        if place is None or self.inside_bytes + place.size_bytes > self._limit:
+            return None
+        return place
+
+    def _waits_for_itself(self, place: _Place) -> bool:
+        held = self._held[place.who]
+        return bool(held) and held + place.size_bytes > self._limit // SHARES
 
     def _give_up(self, turn: Deferred[None]) -> None:
         self._queue = deque(place for place in self._queue if place.turn is not turn)

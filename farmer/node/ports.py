@@ -86,6 +86,9 @@ class ShardReader(Protocol):
     def prove_range(self, offset: int, length: int) -> tuple[bytes, ...]:
         """Return the tree nodes that lead from these whole leaves to the root."""
 
+    def prove_sample(self, nonce: bytes, samples: int) -> SampleProof:
+        """Return the proof of the sampled leaves; raises as `read`."""
+
     def close(self) -> None:
         """Let it go; safe twice."""
 

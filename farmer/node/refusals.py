@@ -14,6 +14,9 @@ Numbers = tuple[int, int]
 BUSY_RETRY_MS: Final = 1_000
 """Another session is storing the same shard: it takes a moment."""
 
+CROWDED_RETRY_MS: Final = 5_000
+"""All places for such a request are taken, and the wait for one was long."""
+
 UNAVAILABLE_RETRY_MS: Final = 60_000
 """A volume that is gone comes back by a person's hand, or by a remount."""
 

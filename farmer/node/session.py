@@ -103,6 +103,8 @@ class Session(Protocol):
         self._greeted = False
         self._why: CloseReason | None = None
         self._taken = 0
+        self._wanted: Callable[[], bool] | None = None
+        """Tells whether another renter waits for what this one holds."""
 
     # What Twisted tells us.
 
@@ -142,7 +144,8 @@ class Session(Protocol):
 
     def check(self) -> None:
         """Hang up on a renter that is late; called every second or so."""
-        late = self._patience.late(self._around.clock.seconds())
+        hurried = self._wanted is not None and self._wanted()
+        late = self._patience.late(self._around.clock.seconds(), hurried=hurried)
         if late is None:
             return
         if self._over or not self._greeted:
@@ -182,6 +185,10 @@ class Session(Protocol):
     def begin(self) -> None:
         """Note that a request is being served: its rate counts from here."""
         self._patience.begin()
+
+    def holds(self, wanted: Callable[[], bool] | None) -> None:
+        """Note that the renter holds what others may want, and how to ask; None: no more."""
+        self._wanted = wanted
 
     def answer(self, message: Message) -> None:
         """Send a message."""

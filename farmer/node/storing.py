@@ -30,11 +30,11 @@ async def store(farm: Farm, exchange: Exchange, asked: Store) -> None:
     if asked.size_bytes > SMALL_BYTES_MAX:
         await _store(farm, exchange, asked)
         return
-    await exchange.wait(farm.small_stores.enter(exchange.renter, asked.size_bytes))
-    try:
+    if not exchange.is_known:
+        # Who has no contract must not stand in the way of those who have.
+        await farm.disk.run(farm.storing_contract, exchange.renter)
+    async with exchange.inside(farm.small_stores, asked.size_bytes):
         await _store(farm, exchange, asked)
-    finally:
-        farm.small_stores.leave(exchange.renter, asked.size_bytes)
 
 
 async def _store(farm: Farm, exchange: Exchange, asked: Store) -> None:

@@ -59,6 +59,12 @@ RATE_BYTES_PER_S_MIN: Final = 16 * 1024
 RATE_GRACE_S: Final = 30.0
 """A transfer may be slower than the minimum rate for its first seconds."""
 
+TURN_S: Final = 20.0
+"""For memory or a place of the farmer's to become free; then the answer is BUSY."""
+
+HURRIED_S: Final = 10.0
+"""What a small store may keep us waiting in all while another renter waits for its memory."""
+
 SESSIONS_MAX: Final = 512
 """Connections in all: bounds memory (about 40 KiB each) and descriptors."""
 

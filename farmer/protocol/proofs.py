@@ -51,9 +51,13 @@ def encode_item(item: ProofItem) -> bytes:
         case FullProof(digest):
             return _Head(_PROOF_FOLLOWS, 0, 0, 1).body() + digest
         case SampleProof(leaves, nodes):
-            last = len(leaves[-1])
-            head = _Head(_PROOF_FOLLOWS, len(leaves), last, len(nodes))
-            return b"".join((head.body(), *leaves, *nodes))
+            head = encode_sample_head(len(leaves), len(leaves[-1]), len(nodes))
+            return b"".join((head, *leaves, *nodes))
+
+
+def encode_sample_head(leaves: int, last_leaf_bytes: int, nodes: int) -> bytes:
+    """Return the head of a sample proof, for who sends leaves and nodes behind it by himself."""
+    return _Head(_PROOF_FOLLOWS, leaves, last_leaf_bytes, nodes).body()
 
 
 class ProofItemReader:

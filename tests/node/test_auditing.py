@@ -9,11 +9,15 @@ from farmer.model.contract import ContractStage
 from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES
 from farmer.node.auditing import read_bytes
+from farmer.node.farm import PROOF_BYTES_IN_FLIGHT_MAX
 from farmer.node.ports import Result, Verb
+from farmer.node.refusals import CROWDED_RETRY_MS
+from farmer.protocol.limits import TURN_S
 from farmer.protocol.opening import End
 from farmer.protocol.proofs import FullProof, ProofItem, ProofItemReader
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import Audit
+from farmer.storage.errors import CorruptShardError
 from tests.fakes import SteppingDisk
 from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer
 
@@ -93,7 +97,7 @@ class AuditingTests(AuditCase):
         challenge = self.sample(AuditEntry(shard, len(LARGE), 1024))
         peer.send(Audit(challenge))
         self.assertLess(peer.wire.most_unsent, 300 * 1024)
-        self.assertEqual(1024 * 4096, self.farm.proofs.inside_bytes)
+        self.assertEqual(0, self.farm.proofs.inside_bytes)
 
         peer.takes = True
         reader = ProofItemReader(challenge)
@@ -103,6 +107,66 @@ class AuditingTests(AuditCase):
         assert isinstance(item, SampleProof)
         verify_sample(shard, len(LARGE), NONCE, 1024, item)
         self.assertEqual(0, self.farm.proofs.inside_bytes)
+        cost = read_bytes(AuditKind.SAMPLE, challenge.entries[0])
+        self.assertLessEqual(self.store.bytes_read, cost)
+
+    def test_who_takes_no_proof_keeps_nobody_from_his(self) -> None:
+        shard = self.hold(LARGE)
+        challenge = self.sample(AuditEntry(shard, len(LARGE), 1024))
+        for _ in range(9):
+            peer = self.greet()
+            peer.takes = False
+            peer.send(Audit(challenge))
+
+        self.hold(LARGE, OTHER)
+
+        self.assertIsInstance(self.items(self.greet(OTHER), challenge)[0], SampleProof)
+
+    def test_damage_found_between_the_passes_ends_the_audit(self) -> None:
+        shard = self.hold(LARGE)
+        peer = self.greet()
+        peer.takes = False
+        peer.send(Audit(self.sample(AuditEntry(shard, len(LARGE), 1024))))
+        held = self.store.held[RENTER, shard]
+        held.data = bytes(len(LARGE) - 1) + b"x"
+        peer.takes = True
+
+        peer.pump()
+        peer.received()
+
+        self.assertEqual(Refusal.CORRUPT, peer.refusal().refusal)
+        self.assertEqual(0, self.store.readers_open)
+
+    def test_a_large_proof_of_a_damaged_shard_is_one_refused_item(self) -> None:
+        shard = self.hold(LARGE)
+        entry = AuditEntry(shard, len(LARGE), 500)
+        self.store.fail_next["prove_sample"] = CorruptShardError(65536, 65536)
+
+        items = self.items(self.greet(), self.sample(entry, entry))
+
+        self.assertEqual(Refused(Refusal.CORRUPT, 65536, 65536), items[0])
+        self.assertIsInstance(items[1], SampleProof)
+
+    def test_a_turn_that_does_not_come_is_neither_passed_nor_failed(self) -> None:
+        small, large = self.hold(DATA), self.hold(LARGE)
+        held = [
+            self.farm.proofs.enter(OTHER, PROOF_BYTES_IN_FLIGHT_MAX),
+            *(self.farm.full_audits.enter(who, 1) for who in (OTHER, STRANGER)),
+        ]
+        for challenge in (
+            self.sample(AuditEntry(small, len(DATA), 3)),
+            self.sample(AuditEntry(large, len(LARGE), 100)),
+            self.full(AuditEntry(small, len(DATA), 0)),
+        ):
+            peer = self.greet()
+            peer.send(Audit(challenge))
+            self.pass_s(TURN_S - 1, peer)
+            self.assertEqual([], peer.events)
+            self.pass_s(2, peer)
+            (item,) = ProofItemReader(challenge).feed(peer.received())
+            self.assertEqual(Refused(Refusal.BUSY, CROWDED_RETRY_MS), item)
+        self.assertEqual([None] * 3, [self.result(turn) for turn in held])
+        self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_a_renter_that_leaves_gives_the_memory_back(self) -> None:
         shard = self.hold(LARGE)
@@ -150,6 +214,22 @@ class AuditingTests(AuditCase):
 
         self.assertEqual([Refused(Refusal.NOT_FOUND)] * 5, items)
 
+    def test_beyond_the_budget_an_absent_shard_is_absent_nonetheless(self) -> None:
+        mine, foreign = self.hold(LARGE), self.hold(DATA, OTHER)
+        spent = self.farm.budget.take(RENTER, 1 << 30, 0, self.clock.seconds())
+        self.assertIsNone(spent)
+        entries = (
+            AuditEntry(ABSENT, len(DATA), 0),
+            AuditEntry(foreign, len(DATA), 0),
+            AuditEntry(mine, len(LARGE) - 1, 0),
+            AuditEntry(mine, len(LARGE), 0),
+        )
+
+        items = self.items(self.greet(), self.full(*entries))
+
+        kinds = [item.refusal for item in items if isinstance(item, Refused)]
+        self.assertEqual([Refusal.NOT_FOUND] * 3 + [Refusal.AUDIT_BUDGET], kinds)
+
     def test_an_impossible_size_is_an_absent_shard(self) -> None:
         entry = AuditEntry(ABSENT, (1 << 63) - 1, 1)
 
@@ -169,9 +249,12 @@ class ManyFullAuditsTests(AuditCase):
 
     def test_only_two_full_audits_occupy_threads_at_once(self) -> None:
         shard = self.hold(DATA)
+        self.hold(DATA, OTHER)
+        self.give_contract(STRANGER)
+        self.hold(DATA, STRANGER)
         peers = []
-        for _ in range(4):
-            peer = self.call()
+        for who in (RENTER, RENTER, OTHER, STRANGER):
+            peer = self.call(who)
             peer.outgoing += bytes.fromhex("0100000e") + b"FARM\0\1\0\1\5tests"
             peer.connection.state = type(peer.connection.state).GREETING
             peer.pump()
@@ -181,13 +264,13 @@ class ManyFullAuditsTests(AuditCase):
         for peer in peers:
             peer.send(Audit(self.full(AuditEntry(shard, len(DATA), 0))))
         for _ in peers:
-            self.assertEqual("reading_contract", self.disk.step())
+            self.assertEqual("_look_up", self.disk.step())
 
-        self.assertEqual(["_prove_full"] * 2, self.disk.names)
+        self.assertEqual(["_full"] * 2, self.disk.names)
 
         peers[3].leave()
         self.disk.step()
-        self.assertEqual(["_prove_full"] * 2, self.disk.names)
+        self.assertEqual(["_full"] * 2, self.disk.names)
         self.disk.run_all()
         for peer in peers:
             peer.pump()

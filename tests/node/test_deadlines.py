@@ -10,6 +10,7 @@ from farmer.protocol.limits import (
     CLOSE_S,
     DISCARD_S,
     HANDSHAKE_S,
+    HURRIED_S,
     IDLE_S,
     RATE_BYTES_PER_S_MIN,
     RATE_GRACE_S,
@@ -72,6 +73,16 @@ def test_a_transfer_may_be_slow_for_the_grace_then_its_average_counts(patience: 
         found = patience.late(START_S + RATE_GRACE_S + 10)
         assert (found is not None) is is_late
         patience.go_on(WaitingFor.TRANSFER, START_S + RATE_GRACE_S + 10)
+
+
+def test_a_transfer_whose_place_is_wanted_is_over_sooner(patience: Patience) -> None:
+    """However fast it was, and only while somebody wants it."""
+    patience.moved(1 << 40)
+    patience.wait(WaitingFor.TRANSFER, START_S)
+    assert patience.late(START_S + HURRIED_S, hurried=True) is None
+    late = patience.late(START_S + HURRIED_S + 1, hurried=True)
+    assert late is not None and late.reason is CloseReason.SLOW
+    assert patience.late(START_S + HURRIED_S + 1) is None
 
 
 def test_only_time_spent_waiting_counts(patience: Patience) -> None:

@@ -68,6 +68,22 @@ class GateTests(NodeCase):
         self.result(more[0])
         self.assertNoResult(more[1])
 
+    def test_who_holds_least_is_next_however_many_others_he_has_sent_ahead(self) -> None:
+        gate = Gate(16)
+        for who in ("a", "b", "c", "d"):
+            self.result(gate.enter(who, 2))
+            self.result(gate.enter(who, 2))
+        ahead = [gate.enter(who, 2) for who in ("a", "b", "c", "d") for _ in range(5)]
+        self.assertFalse(Gate(1).is_wanted("a"))
+        honest = gate.enter("honest", 2)
+
+        gate.leave("a", 2)
+
+        self.result(honest)
+        for turn in ahead:
+            self.assertNoResult(turn)
+        self.assertTrue(gate.is_wanted("a"))
+
     def test_something_larger_than_a_share_goes_in_if_it_is_the_first(self) -> None:
         gate = Gate(16)
         self.result(gate.enter("a", 9))

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from farmer.identity.signing import receipt_is_valid
 from farmer.model.contract import ContractStage
+from farmer.model.ids import NodeId
 from farmer.model.shard import ShardState
 from farmer.node.gate import SHARES
-from farmer.node.ports import Result, Verb
-from farmer.protocol.limits import SMALL_BYTES_IN_FLIGHT_MAX
+from farmer.node.ports import CloseReason, Result, Verb
+from farmer.node.refusals import CROWDED_RETRY_MS
+from farmer.protocol.limits import HURRIED_S, SMALL_BYTES_IN_FLIGHT_MAX, TURN_S
 from farmer.protocol.opening import End
 from farmer.protocol.questions import Delete, Ping, Pong, Undelete
 from farmer.protocol.refusals import Refusal, Refused
@@ -280,6 +282,49 @@ class StoringTests(NodeCase):
             peer.leave()
         self.assertEqual(0, self.farm.small_stores.inside_bytes)
         self.assertEqual(0, self.store.reserved())
+
+    def test_who_holds_memory_that_another_wants_is_hurried(self) -> None:
+        size = 1024 * 1024
+        idle = []
+        for n in range(SHARES):
+            renter = NodeId(bytes([n + 1]) * 32)
+            self.give_contract(renter)
+            for m in range(SMALL_BYTES_IN_FLIGHT_MAX // size // SHARES):
+                idle.append(self.greet(renter))
+                self.begin_store(idle[-1], bytes([n, m]) * (size // 2))
+                idle[-1].send_data(bytes(FRAME))
+        self.pass_s(HURRIED_S + 2, *idle)
+        self.assertEqual([], [peer for peer in idle if peer.closed])
+        honest = self.greet(OTHER)
+        honest.send(Store(shard_of(DATA), len(DATA)))
+
+        self.pass_s(2, honest, *idle)
+
+        self.assertIsInstance(honest.answer(), Accept)
+        self.assertEqual([CloseReason.SLOW.value], self.meter.closed)
+
+    def test_a_turn_that_does_not_come_is_refused(self) -> None:
+        self.result(self.farm.small_stores.enter(OTHER, SMALL_BYTES_IN_FLIGHT_MAX))
+        peer = self.greet()
+        peer.send(Store(shard_of(DATA), len(DATA)))
+        self.pass_s(TURN_S - 1, peer)
+        self.assertEqual([], peer.events)
+
+        self.pass_s(2, peer)
+
+        self.assertEqual(Refused(Refusal.BUSY, CROWDED_RETRY_MS), peer.refusal())
+        peer.send(Ping(1))
+        self.assertIsInstance(peer.answer(), Pong)
+        self.farm.small_stores.leave(OTHER, SMALL_BYTES_IN_FLIGHT_MAX)
+
+    def test_who_has_no_contract_waits_for_no_memory(self) -> None:
+        self.result(self.farm.small_stores.enter(OTHER, SMALL_BYTES_IN_FLIGHT_MAX))
+        peer = self.greet(STRANGER)
+
+        peer.send(Store(shard_of(DATA), len(DATA)))
+
+        self.assertEqual(Refusal.NO_CONTRACT, peer.refusal().refusal)
+        self.farm.small_stores.leave(OTHER, SMALL_BYTES_IN_FLIGHT_MAX)
 
     def test_any_slicing_stores_the_same_bytes(self) -> None:
         @given(st.integers(1, 3000), st.lists(st.integers(1, 5000), min_size=1, max_size=9))

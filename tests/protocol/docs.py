@@ -33,7 +33,7 @@ ADVICE: dict[Refusal, str] = {
     Refusal.CONTRACT_FULL: "Delete something, or redeem a larger invite.",
     Refusal.SHARD_TOO_LARGE: "Cut into smaller shards; WELCOME says the limit.",
     Refusal.TOO_MANY: "Finish stores under way or give them up (see Store); then retry.",
-    Refusal.BUSY: "Wait that long, then retry: another session stores the same shard.",
+    Refusal.BUSY: "Wait, then retry: another session stores this shard, or all places are taken.",
     Refusal.WRONG_HASH: "Not the bytes that the id names; nothing was kept. Check your hash tree.",
     Refusal.WRONG_SIZE: "Send exactly the declared bytes; nothing was kept.",
     Refusal.NOT_FOUND: "No such shard of yours; or it is in the trash, where nobody reads it.",
