@@ -79,6 +79,13 @@ class Files(Protocol):
     def exists(self, path: Path) -> bool:
         """Say whether there is something of this name."""
 
+    def inode(self, place: Path | int) -> tuple[int, int]:
+        """
+        Return device and inode of what a path names now, or of what a descriptor holds.
+
+        They are equal as long as the name stands for the open file.
+        """
+
     def list(self, path: Path) -> list[str]:
         """Return the names in a directory, sorted."""
 
@@ -170,6 +177,11 @@ class OsFiles:
                 return False
             raise
         return True
+
+    def inode(self, place: Path | int) -> tuple[int, int]:
+        """See `Files.inode`."""
+        found = os.fstat(place) if isinstance(place, int) else place.lstat()
+        return found.st_dev, found.st_ino
 
     def list(self, path: Path) -> list[str]:
         """See `Files.list`."""

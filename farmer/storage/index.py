@@ -10,7 +10,7 @@ Written by one thread; read by many, over a small pool of connections.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -66,6 +66,15 @@ _NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 """The second is what SQLite says where it cannot grow the file of its shared memory."""
 
 
+Connect = Callable[[Path], sqlite3.Connection]
+"""Opens a database in autocommit, for use by any thread: `connect`, or one that watches it."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a database; it is made if it is not there."""
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+
+
 class IndexDamagedError(Exception):
     """The index is missing, unfinished, of another volume, or not readable: rebuild it."""
 
@@ -73,7 +82,14 @@ class IndexDamagedError(Exception):
 class Index:
     """One volume's index, open.  Raises `sqlite3.Error` when its file fails."""
 
-    def __init__(self, path: Path, volume: bytes, *, unfinished: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        volume: bytes,
+        *,
+        unfinished: bool = False,
+        connect: Connect = connect,
+    ) -> None:
         """
         Open the index of this volume; an unfinished one only if that is said.
 
@@ -82,7 +98,7 @@ class Index:
 
         """
         self._path = path
-        self._writer = _connect(path, _WRITER_CACHE_KIB)
+        self._writer = _prepared(connect(path), _WRITER_CACHE_KIB)
         try:
             self.was_clean = self._check(volume, unfinished=unfinished)
         except BaseException:
@@ -90,7 +106,7 @@ class Index:
             raise
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         for _ in range(_READERS):
-            self._readers.put(_connect(path, _READER_CACHE_KIB))
+            self._readers.put(_prepared(connect(path), _READER_CACHE_KIB))
 
     def finish(self) -> None:
         """Declare a new index complete."""
@@ -255,10 +271,10 @@ class Index:
         return bool(clean)
 
 
-def create_index(path: Path, volume: bytes) -> Index:
+def create_index(path: Path, volume: bytes, connect: Connect = connect) -> Index:
     """Make an empty index; it counts as damaged until `Index.finish` was called."""
     path.touch(mode=0o600)  # SQLite gives the files beside it the same mode
-    writer = _connect(path, _WRITER_CACHE_KIB)
+    writer = _prepared(connect(path), _WRITER_CACHE_KIB)
     try:
         writer.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         writer.execute(
@@ -266,7 +282,7 @@ def create_index(path: Path, volume: bytes) -> Index:
         )
     finally:
         writer.close()
-    return Index(path, volume, unfinished=True)
+    return Index(path, volume, unfinished=True, connect=connect)
 
 
 def is_for_room(error: sqlite3.Error) -> bool:
@@ -274,8 +290,7 @@ def is_for_room(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) in _NO_ROOM
 
 
-def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+def _prepared(connection: sqlite3.Connection, cache_kib: int) -> sqlite3.Connection:
     try:
         for pragma in (
             f"page_size={_PAGE_BYTES}",

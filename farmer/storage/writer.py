@@ -132,12 +132,12 @@ class Writer:
         kept = [one.reservation for one in done if one.reservation is not None]
         transaction = batch.transaction
         self._ground.ledger.settle(self._ground.account, transaction.changes, kept)
-        if any(one.takes_space for one in done):
-            self._ground.health.room()
         released = self._give_back(done, transaction.doomed)
         self._shelves.staged += sum(one.stages for one in done)
         is_durable = self._shelves.checkpoint(forced=any(one.checkpoints for one in done))
         self._ground.account.index_bytes = self._ground.index.size_bytes()
+        if any(one.takes_space for one in done):
+            self._ground.health.room()
         for operation, refusal in refused:
             operation.future.set_exception(refusal)
         for operation in done:

@@ -139,6 +139,9 @@ class RecordingFiles:
     def exists(self, path: Path) -> bool:
         return self._os.exists(path)
 
+    def inode(self, place: Path | int) -> tuple[int, int]:
+        return self._os.inode(place)
+
     def list(self, path: Path) -> list[str]:
         return self._do(Call("list", path.name), lambda: self._os.list(path))
 
