@@ -24,7 +24,7 @@ from farmer.storage.errors import FormatTooNewError
 from farmer.storage.files import Access, Files
 from farmer.storage.index import INDEX_NAME
 from farmer.storage.quota import QUOTA_BYTES_MIN
-from farmer.storage.records import UUID_BYTES
+from farmer.storage.records import NUMBER_BITS, UUID_BYTES
 
 MARKER_NAME: Final = "farmer-volume.json"
 MARKER_VERSION: Final = 1
@@ -214,12 +214,25 @@ def _read_small(path: Path, files: Files) -> bytes:
 def _parse(raw: bytes, path: Path) -> Marker:
     try:
         fields: dict[str, Any] = json.loads(raw)
-        version = int(fields["format"])
+        version = _number(fields["format"])
         if version <= MARKER_VERSION:
-            volume = bytes.fromhex(fields["volume"])
-            return Marker(volume, NodeId.parse(fields["node"]), int(fields["created_ms"]))
-    except (ValueError, KeyError, TypeError) as error:
+            volume, node = _uuid(fields["volume"]), NodeId.parse(fields["node"])
+            return Marker(volume, node, _number(fields["created_ms"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VolumeSetupError(f"{path} is damaged ({error}); restore it from a backup") from error
     raise FormatTooNewError(
         f"{path} has format {version}; this release reads up to {MARKER_VERSION}: use a newer one"
     )
+
+
+def _uuid(text: str) -> bytes:
+    raw = bytes.fromhex(text)
+    if len(raw) != UUID_BYTES:
+        raise ValueError(f"a volume's id has {UUID_BYTES} bytes, not {len(raw)}")
+    return raw
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << NUMBER_BITS:
+        raise ValueError(f"{value!r} is no number that a marker can have")
+    return value

@@ -25,7 +25,7 @@ from typing import Final
 
 from farmer.model.ids import NodeId, ShardId
 from farmer.storage.files import Buffer
-from farmer.storage.records import Kind, RecordHeader, crc_bytes
+from farmer.storage.records import NUMBER_BITS, Kind, RecordHeader, crc_bytes
 
 _ENTRY: Final = struct.Struct(">B7xQQ32s32sQ")
 MARK_BYTES: Final = _ENTRY.size
@@ -38,6 +38,10 @@ class Action(IntEnum):
     UNDELETE = 2
     GONE = 3
     QUARANTINE = 4
+
+
+_ACTIONS: Final = frozenset(map(int, Action))
+_NUMBERS_AT: Final = (8, 16, 88)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +83,18 @@ def encode_marks(
     return header, [payload, trailer]
 
 
+def are_marks(payload: bytes) -> bool:
+    """Say whether these can be marks: whole entries of known actions, numbers of their size."""
+    if len(payload) % MARK_BYTES or not _ACTIONS.issuperset(payload[::MARK_BYTES]):
+        return False
+    return not any(
+        byte >> (NUMBER_BITS - 56) for at in _NUMBERS_AT for byte in payload[at::MARK_BYTES]
+    )
+
+
 def decode_marks(payload: bytes) -> Iterator[Mark]:
-    """Yield the entries of a payload whose checksum was found right."""
-    for action, at_ms, observed_ms, renter, shard, sequence in _ENTRY.iter_unpack(
-        payload[: len(payload) // MARK_BYTES * MARK_BYTES]
-    ):
+    """Yield the entries of a payload of which `are_marks` is true."""
+    for action, at_ms, observed_ms, renter, shard, sequence in _ENTRY.iter_unpack(payload):
         yield Mark(
             action=Action(action),
             at_ms=at_ms,

@@ -74,6 +74,8 @@ RECORD_MAGIC: Final = b"FARMREC\0"
 SEGMENT_MAGIC: Final = b"FARMSEG\0"
 RECORD_VERSION: Final = 1
 SEGMENT_VERSION: Final = 1
+NUMBER_BITS: Final = 62
+"""No number on the disk has more: the index holds 63, also for one more or a sum of two."""
 SEGMENT_HEADER_BYTES: Final = RECORD_ALIGNMENT_BYTES
 UUID_BYTES: Final = 16
 MOVED: Final = 1
@@ -178,6 +180,10 @@ def decode_record(raw: bytes, segment: bytes, where: str) -> RecordHeader:
     ) = _RECORD.unpack_from(raw)  # fmt: skip
     if uuid != segment:
         raise DamagedError("a record of another segment")
+    if (sequence | payload | stored_at | gone_at | observed | synced | active_at | until) >> (
+        NUMBER_BITS
+    ):
+        raise DamagedError("a number that no release has written")
     try:
         return RecordHeader(
             kind=_KINDS[kind],
@@ -234,6 +240,8 @@ def decode_segment(raw: bytes, where: str) -> SegmentHeader:
     _magic, _version, volume, segment, number, first, previous_end, created = _SEGMENT.unpack_from(
         raw
     )
+    if (number | first | previous_end | created) >> NUMBER_BITS:
+        raise DamagedError("a number that no release has written")
     return SegmentHeader(
         volume=volume,
         segment=segment,
@@ -326,3 +334,5 @@ def _check(raw: bytes, magic: bytes, version: int, where: str) -> None:
         raise FormatTooNewError(
             f"{where} has format {found}; this release reads up to {version}: use a newer one"
         )
+    if not found:
+        raise DamagedError("no release has written version 0")

@@ -29,6 +29,7 @@ from farmer.storage.records import (
     SegmentHeader,
     decode_record,
     decode_segment,
+    trailer_length,
 )
 from farmer.storage.scan import Damaged, Found, Hole, Source, scan
 from farmer.storage.transaction import Transaction
@@ -323,7 +324,16 @@ def read_part(files: Files, path: Path) -> Part | None:
         return None
     finally:
         files.close(fd)
-    return Part(header, path) if whole and header.kind is not Kind.MARKS else None
+    return Part(header, path) if whole and _is_large_shard(header) else None
+
+
+def _is_large_shard(header: RecordHeader) -> bool:
+    """Say whether the lengths in a header fit each other as those of a large shard do."""
+    return (
+        header.kind is not Kind.MARKS
+        and header.trailer_bytes == trailer_length(header.payload_bytes)
+        and header.synced_bytes <= header.payload_bytes
+    )
 
 
 def _consecutive(files: Files, paths: Paths, first: int) -> Iterator[int]:

@@ -14,6 +14,7 @@ from farmer.model.shard import (
     block_count,
 )
 from farmer.storage.files import Files
+from farmer.storage.marks import are_marks
 from farmer.storage.records import (
     DAMAGED,
     RECORD_MAGIC,
@@ -119,6 +120,8 @@ def _record(source: Source, at: int, header: RecordHeader, end: int, *, verify: 
         return Found(at, following, header, read_marks(source, at, header))
     if header.kind is not Kind.SHARD:
         raise DamagedError("not a kind for the log")
+    if header.trailer_bytes != trailer_length(header.payload_bytes):
+        raise DamagedError("a trailer of the wrong length")
     if verify and not header.flags & DAMAGED:
         _verify_shard(source, at, header)
     return Found(at, following, header)
@@ -130,6 +133,8 @@ def read_marks(source: Source, at: int, header: RecordHeader) -> bytes:
     trailer = source.read(at + tree_offset(header.payload_bytes), header.trailer_bytes)
     if crc32(trailer) != header.trailer_crc or crc32(payload).to_bytes(4, "big") != trailer:
         raise DamagedError("damaged marks")
+    if not are_marks(payload):
+        raise DamagedError("no marks, though their checksum is right")
     return payload
 
 
@@ -138,7 +143,7 @@ def _verify_shard(source: Source, at: int, header: RecordHeader) -> None:
     size = header.payload_bytes
     body = source.read(at + RECORD_HEADER_BYTES, size + header.trailer_bytes)
     trailer = body[size:]
-    if len(trailer) != trailer_length(size) or crc32(trailer) != header.trailer_crc:
+    if len(trailer) != header.trailer_bytes or crc32(trailer) != header.trailer_crc:
         raise DamagedError("a damaged trailer")
     checksums = trailer[checksums_offset(size) - tree_offset(size) :]
     payload = memoryview(body)[:size]

@@ -28,7 +28,7 @@ from farmer.storage.records import (
     trailer_length,
 )
 
-U64 = st.integers(0, 2**64 - 1)
+U62 = st.integers(0, 2**62 - 1)
 U32 = st.integers(0, 2**32 - 1)
 ID = st.binary(min_size=32, max_size=32)
 UUID = st.binary(min_size=16, max_size=16)
@@ -37,8 +37,8 @@ HEADERS = st.builds(
     RecordHeader,
     kind=st.sampled_from(Kind),
     segment=UUID,
-    sequence=U64,
-    payload_bytes=U64,
+    sequence=U62,
+    payload_bytes=U62,
     trailer_bytes=U32,
     trailer_crc=U32,
     renter=ID.map(NodeId),
@@ -46,21 +46,21 @@ HEADERS = st.builds(
     contract=UUID.map(ContractId),
     state=st.sampled_from(ShardState),
     flags=U32,
-    stored_at_ms=U64,
-    gone_at_ms=U64,
-    observed_ms=U64,
-    synced_bytes=U64,
-    active_at_ms=U64,
-    until_ms=U64,
+    stored_at_ms=U62,
+    gone_at_ms=U62,
+    observed_ms=U62,
+    synced_bytes=U62,
+    active_at_ms=U62,
+    until_ms=U62,
 )
 MARKS = st.builds(
     Mark,
     action=st.sampled_from(Action),
-    at_ms=U64,
-    observed_ms=U64,
+    at_ms=U62,
+    observed_ms=U62,
     renter=ID.map(NodeId),
     shard=ID.map(ShardId),
-    sequence=U64,
+    sequence=U62,
 )
 
 
@@ -81,8 +81,8 @@ def test_a_header_is_read_back_and_any_flipped_bit_is_noticed(
         decode_record(raw[:255], header.segment, "here")
 
 
-@given(st.builds(SegmentHeader, volume=UUID, segment=UUID, number=U64, first_sequence=U64,
-                 previous_end=U64, created_at_ms=U64))  # fmt: skip
+@given(st.builds(SegmentHeader, volume=UUID, segment=UUID, number=U62, first_sequence=U62,
+                 previous_end=U62, created_at_ms=U62))  # fmt: skip
 def test_a_segment_header_is_read_back(header: SegmentHeader) -> None:
     raw = header.encode()
     assert (len(raw), decode_segment(raw, "here")) == (4096, header)
