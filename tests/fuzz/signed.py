@@ -128,6 +128,12 @@ class Link(Target):
     def seeds(self) -> list[bytes]:
         return [row["link"].encode() for row in vectors("invites")]
 
+    def mutate(self, pick: Picker, seed: bytes, other: bytes) -> bytes:
+        if pick.chance() < 0.1:
+            # The last character of base64 has bits to spare.
+            return seed[:-1] + bytes([pick.one(b"ABCDEFGHQRSTabcdgwxyz0189-_=")])
+        return super().mutate(pick, seed, other)
+
     def mend(self, pick: Picker, data: bytes, seed: bytes) -> bytes:
         """Put a sound code behind whatever became of the addresses, or change just the code."""
         head, _, code = seed.rpartition(b"/")

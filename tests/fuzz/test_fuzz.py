@@ -12,7 +12,7 @@ from tests.fuzz.decoders import ALL, target_of
 from tests.fuzz.runner import CORPUS, Counts, corpus_of, guarded, run_many
 from tests.fuzz.target import Target
 
-EXECUTIONS = 300
+EXECUTIONS = 1500
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_changed_inputs_find_nothing(
 ) -> None:
     """A few hundred changed inputs raise documented errors only, and nothing is misread."""
     monkeypatch.setattr(runner, "FAILURES", tmp_path)
-    counts = run_many(target, min(EXECUTIONS, target.executions // 100), "suite")
+    counts = run_many(target, min(EXECUTIONS, target.executions // 25), "suite")
     assert not counts.failures, counts.failures
 
 
