@@ -25,6 +25,7 @@ from farmer.monitor.lag import LagSampler
 from farmer.monitor.log import LogStyle, LogWriter, begin_logging, stderr_writer, style_for
 from farmer.monitor.metrics import LabelSets, Metrics
 from farmer.monitor.page import StatusPage, page_site
+from farmer.node.admission import Sessions
 from farmer.node.chores import Chore
 from farmer.node.disk import ThreadedDisk
 from farmer.node.farm import Farm
@@ -86,7 +87,7 @@ def serve(home: Home, settings: Settings, environ: Mapping[str, str]) -> int:
         CannotServeError: before anything was served.
 
     """
-    allow_many_sessions()
+    allow_many_sessions(settings.sessions.most)
     writer = LogWriter(stderr_writer, _style(settings, environ))
     writer.level = settings.log.level
     begin_logging(writer)
@@ -202,7 +203,9 @@ class RunningFarmer:
         settings, overview = self._settings, self._overview
         doors = Doors(reactor, self._home)
         side = farmer_side(stores.identity)
-        self._service = doors.for_renters(self._farm, side, settings.listen.shards)
+        allowed = settings.sessions
+        sessions = Sessions(most=allowed.most, most_per_address=allowed.most_per_address)
+        self._service = doors.for_renters(self._farm, side, settings.listen.shards, sessions)
         overview.listen = self._service.addresses
         overview.announced = self._announced
         overview.sessions = lambda: len(self._service.sessions)

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
 )
 
+from farmer.node.admission import Sessions
 from farmer.node.farm import Farm
 from farmer.node.service import FarmerService, ListenError
 from farmer.running.addresses import has_ipv6
@@ -40,13 +41,17 @@ class Doors:
         self._home = home
 
     def for_renters(
-        self, farm: Farm, side: IOpenSSLServerConnectionCreator, asked: Sequence[str]
+        self,
+        farm: Farm,
+        side: IOpenSSLServerConnectionCreator,
+        asked: Sequence[str],
+        sessions: Sessions,
     ) -> FarmerService:
         """Return the serving side, listening."""
 
         def listen(addresses: Sequence[str]) -> FarmerService:
             where = [split_address(address) for address in _possible(addresses)]
-            service = FarmerService(self._reactor, farm, side, where)
+            service = FarmerService(self._reactor, farm, side, where, sessions)
             service.start()
             return service
 

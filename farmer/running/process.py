@@ -14,10 +14,11 @@ DESCRIPTORS: Final = 8192
 """Sessions, one file each that they read, segments: some two thousand at worst."""
 
 
-def allow_many_sessions() -> None:
+def allow_many_sessions(sessions: int) -> None:
     """Take more file descriptors than the usual 1024, as far as the system lets us."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    wanted = max(DESCRIPTORS, 2 * sessions)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 

@@ -117,6 +117,12 @@ def _ratio(text: str) -> float:
     return float(ratio)
 
 
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 6 or not 1 <= int(text) <= 100_000:
+        raise ValueError(f"{text!r} is not a number between 1 and 100000")
+    return int(text)
+
+
 def _shard_size(text: str) -> int:
     size_bytes = parse_size(text, usual="MiB")
     if not 1 <= size_bytes <= SHARD_BYTES_MAX:
@@ -146,6 +152,7 @@ def choice(*words: str) -> Kind[str]:
     return Kind("one of " + ", ".join(words), parse, schema={"enum": list(words)})
 
 
+COUNT: Final = Kind("number", _count, str, {"type": "integer", "minimum": 1, "maximum": 100_000})
 SHARD_SIZE: Final = Kind("size", _shard_size, exact_size)
 QUOTA: Final = Kind("size or share", _quota)
 SPACE: Final = Kind("size or share", Space.parse)

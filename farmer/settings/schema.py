@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from farmer.settings.kinds import (
     ADDRESS,
+    COUNT,
     CURRENCY,
     MONEY,
     NAME,
@@ -166,6 +167,21 @@ class PriceSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """How many connections are held at once."""
+
+    most: int = setting(
+        "Connections in all. Each takes about 44 KiB of memory while it is quiet, and a file"
+        " descriptor.",
+        COUNT,
+        512,
+    )
+    most_per_address: int = setting(
+        "Connections from one IPv4 address, or from one IPv6 /64.", COUNT, 64
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContractSettings:
     """How much may be promised."""
 
@@ -224,6 +240,7 @@ class Settings:
         VolumeSettings,
     )
     shards: ShardSettings = section("Which shards are taken.", ShardSettings)
+    sessions: SessionSettings = section("How many connections are held at once.", SessionSettings)
     price: PriceSettings = section("What new invites ask for.", PriceSettings)
     contracts: ContractSettings = section("How much may be promised.", ContractSettings)
     log: LogSettings = section("What is logged; always to standard error.", LogSettings)

@@ -7,6 +7,7 @@ import pytest
 
 from farmer.model.contract import CURRENCY_BYTES_MAX, Price
 from farmer.model.shard import SHARD_BYTES_MAX
+from farmer.protocol.limits import SESSIONS_MAX, SESSIONS_PER_ADDRESS_MAX
 from farmer.settings import kinds
 from farmer.settings.loader import load, load_text
 from farmer.settings.printed import example, flat, json_schema, main, plain, reference
@@ -127,6 +128,9 @@ def test_limits_agree_with_those_below() -> None:
     assert kinds.CURRENCY_BYTES_MAX == CURRENCY_BYTES_MAX
     assert kinds.VOLUME_BYTES_MIN == quota.QUOTA_BYTES_MIN
     Price(currency="E" * kinds.CURRENCY_BYTES_MAX)
+    allowed = DEFAULTS.sessions
+    assert allowed.most == SESSIONS_MAX
+    assert allowed.most_per_address == SESSIONS_PER_ADDRESS_MAX
 
 
 def test_written_settings_read_back() -> None:
