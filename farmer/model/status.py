@@ -36,6 +36,36 @@ class NodeState(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeWork:
+    """How far the emptying of a volume is; sizes are charged bytes."""
+
+    verb: str
+    """drain, retire or move."""
+    to_path: str = ""
+    """Of the directory that a volume moves to."""
+    since_ms: int = 0
+    rate_bytes: int = 0
+    """At most so many bytes a second; 0 for no bound."""
+    moved_shards: int = 0
+    """Since the farmer started, as the next one."""
+    moved_bytes: int = 0
+    left_shards: int = 0
+    left_bytes: int = 0
+    damaged: int = 0
+    """Of those that are left, the ones that are damaged and stay."""
+    unfinished_bytes: int = 0
+    """Promised to stores that have begun: they are waited for."""
+    bytes_per_s: float = 0.0
+    problem: str = ""
+    """Why it does not go on now, for a person; empty if it does."""
+
+    @property
+    def eta_s(self) -> float | None:
+        """Return when it will be done at this pace; None if that cannot be told."""
+        return self.left_bytes / self.bytes_per_s if self.bytes_per_s else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeStatus:
     """One volume's numbers, in bytes; `docs/storage-format.md` says what each counts."""
 
@@ -65,6 +95,8 @@ class VolumeStatus:
     filesystem_free_bytes: int = 0
     errors: tuple[tuple[str, int], ...] = ()
     """Failed operations since the start, by kind."""
+    work: VolumeWork | None = None
+    """Its emptying; None if it is not being emptied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

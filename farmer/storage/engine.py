@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import merge
-from itertools import islice
+from itertools import groupby, islice
 from typing import TypeVar
 
 from farmer.model.audit import AuditEntry, SampleProof
@@ -22,6 +22,7 @@ from farmer.model.shard import (
 )
 from farmer.model.status import Alert, VolumeStatus
 from farmer.storage.claims import Claims, EngineUpload
+from farmer.storage.crossing import Crossing
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import (
     CorruptShardError,
@@ -35,12 +36,13 @@ from farmer.storage.errors import (
 from farmer.storage.files import Files
 from farmer.storage.fill import Choice, Fill, order
 from farmer.storage.measure import measure
+from farmer.storage.moving import Mover
 from farmer.storage.opening import Surroundings
 from farmer.storage.places import Key, Row
 from farmer.storage.quota import Ledger
 from farmer.storage.reader import VolumeReader
 from farmer.storage.recovery import Progress
-from farmer.storage.slots import Slots
+from farmer.storage.slots import Slot, Slots
 from farmer.storage.volume import AnyUpload, Volume
 
 R = TypeVar("R")
@@ -96,8 +98,11 @@ class Engine:
         around = Surroundings(node, files, self._ledger, clock_ms, progress)
         self._slots = Slots(volumes, around)
         self._claims = Claims()
+        self._crossing = Crossing()
+        self.mover = Mover(self._slots.opened, self._slots.is_complete, self._crossing)
         self._is_closing = False
         self._slots.open_all()
+        self.mover.resolve()
 
     def begin(
         self, contract: Contract, shard: ShardId, size_bytes: int
@@ -125,8 +130,7 @@ class Engine:
 
     def open(self, renter: NodeId, shard: ShardId) -> VolumeReader:
         """See `farmer.node.ports.ShardStore`."""
-        volume, row = self._find(renter, shard)
-        return volume.open(row)
+        return self._open(renter, shard, None)
 
     def prove_sample(self, renter: NodeId, nonce: bytes, entry: AuditEntry) -> SampleProof:
         """See `farmer.node.ports.ShardStore`; a wrong size is an absent shard."""
@@ -151,24 +155,24 @@ class Engine:
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[StoredShard]:
         """See `farmer.node.ports.ShardStore`."""
         self._slots.check_complete()
-        pages = [volume.page(renter, after, limit) for volume in self._slots.readable()]
-        ordered = merge(*pages, key=lambda row: row.shard)
-        return [row.stored() for row in islice(ordered, limit)]
+        return self._crossing.steadily(lambda: self._page(renter, after, limit))
 
     def delete(self, renter: NodeId, shard: ShardId, *, erase: bool) -> Future[Deletion]:
         """See `farmer.node.ports.ShardStore`."""
         key = (renter, shard)
         dropped = [volume.leases.erase(key) for volume in self._slots.readable()]
-        found = self._look_up(key)
-        if found is None and any(dropped):
-            return _settled(Deletion(DeletionOutcome.ERASED, 0))
-        volume, _row = found or self._find(renter, shard)
-        return volume.delete(renter, shard, self._observed_ms(), erase=erase)
+        with self._crossing.passing(key):
+            found = self._look_up(key)
+            if found is None and any(dropped):
+                return _settled(Deletion(DeletionOutcome.ERASED, 0))
+            volume, _row = found or self._find(renter, shard)
+            return volume.delete(renter, shard, self._observed_ms(), erase=erase)
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
         """See `farmer.node.ports.ShardStore`."""
-        volume, _row = self._find(renter, shard)
-        return volume.undelete(renter, shard)
+        with self._crossing.passing((renter, shard)):
+            volume, _row = self._find(renter, shard)
+            return volume.undelete(renter, shard)
 
     def usage(self, renter: NodeId) -> Usage:
         """See `farmer.node.ports.ShardStore`."""
@@ -194,7 +198,8 @@ class Engine:
             VolumeUnavailableError: a volume is missing or failed; repeat it later.
 
         """
-        removed = sum(volume.purge(renter, contract) for volume in self._slots.readable())
+        with self._crossing.none():
+            removed = sum(volume.purge(renter, contract) for volume in self._slots.readable())
         self._slots.check_complete()
         return removed
 
@@ -216,6 +221,7 @@ class Engine:
     def look_after_disks(self) -> None:
         """Notice disks that were unmounted, or that are back; cheap, for every minute."""
         self._slots.look_after()
+        self.mover.resolve()
 
     def compare_with_disk(self) -> None:
         """Compare the ledger with what the disk says is allocated; walks over every file."""
@@ -229,7 +235,7 @@ class Engine:
 
     def volumes(self) -> tuple[VolumeStatus, ...]:
         """Return all volumes' numbers; never waits for a disk."""
-        return tuple(slot.status() for slot in self._slots)
+        return tuple(self._status(slot) for slot in self._slots)
 
     def trouble(self) -> tuple[Alert, ...]:
         """Return the conditions that stand, over all volumes."""
@@ -248,9 +254,39 @@ class Engine:
     def close(self) -> None:
         """Finish what the writers have, leave a clean mark on every volume, unlock."""
         self._is_closing = True
+        self.mover.stop()
         self._slots.close()
 
+    def _status(self, slot: Slot) -> VolumeStatus:
+        status = slot.status()
+        work = self.mover.work(slot.volume) if slot.volume is not None else None
+        return status if work is None else replace(status, work=work, free_bytes=0)
+
+    def _page(self, renter: NodeId, after: ShardId, limit: int) -> list[StoredShard]:
+        pages = [volume.page(renter, after, limit) for volume in self._slots.readable()]
+        ordered = merge(*pages, key=lambda row: row.shard)
+        # A shard that is being moved may be on two volumes.
+        single = (next(rows) for _shard, rows in groupby(ordered, key=lambda row: row.shard))
+        return [row.stored() for row in islice(single, limit)]
+
+    def _open(self, renter: NodeId, shard: ShardId, size_bytes: int | None) -> VolumeReader:
+        """Open a shard wherever it goes meanwhile; for an audit, which says its size, a sound one."""
+        while True:
+            before = self._crossing.crossed
+            try:
+                volume, row = self._find(renter, shard, size_bytes)
+                if size_bytes is not None:
+                    _check_sound(volume, row)
+                return volume.open(row)
+            except ShardNotFoundError:
+                if self._crossing.crossed == before:
+                    raise
+
     def _look_up(self, key: Key) -> tuple[Volume, Row] | None:
+        found = self._look(key)
+        return found if found is not None else self._crossing.steadily(lambda: self._look(key))
+
+    def _look(self, key: Key) -> tuple[Volume, Row] | None:
         damaged = None
         for volume in self._slots.readable():
             row = volume.find(*key)
@@ -260,24 +296,17 @@ class Engine:
                 damaged = (volume, row)
         return damaged
 
-    def _find(self, renter: NodeId, shard: ShardId) -> tuple[Volume, Row]:
+    def _find(
+        self, renter: NodeId, shard: ShardId, size_bytes: int | None = None
+    ) -> tuple[Volume, Row]:
         found = self._look_up((renter, shard))
-        if found is not None:
+        if found is not None and size_bytes in {None, found[1].size_bytes}:
             return found
         self._slots.check_complete()
         raise ShardNotFoundError
 
     def _open_entry(self, renter: NodeId, entry: AuditEntry) -> VolumeReader:
-        volume, row = self._find(renter, entry.shard)
-        if row.size_bytes != entry.size_bytes:
-            raise ShardNotFoundError
-        if row.state is ShardState.QUARANTINED:
-            # A proof says "I hold this shard": of one known to be damaged that would be a lie,
-            # whatever leaves happen to be asked for.
-            known = volume.examined.find(row.sequence)
-            first_bad = known.first_bad if known and known.bad_blocks else (0, row.size_bytes)
-            raise CorruptShardError(*first_bad)
-        return volume.open(row)
+        return self._open(renter, entry.shard, entry.size_bytes)
 
     def _stored_already(self, volume: Volume, row: Row, size_bytes: int) -> StoredShard | None:
         """Return what is held, or None if it went, or was found damaged, at this moment."""
@@ -287,7 +316,7 @@ class Engine:
         if row.state is ShardState.LIVE:
             return row.stored()
         try:
-            stored = volume.undelete(row.renter, row.shard).result()
+            stored = self.undelete(row.renter, row.shard).result()
         except ShardNotFoundError:
             return None
         return stored if stored.state is ShardState.LIVE else None
@@ -322,6 +351,16 @@ class Engine:
         if best is not None:
             raise best
         raise VolumeUnavailableError("no volume can be written")
+
+
+def _check_sound(volume: Volume, row: Row) -> None:
+    """Raise `CorruptShardError` for a shard that is known to be damaged."""
+    if row.state is ShardState.QUARANTINED:
+        # A proof says "I hold this shard": of one known to be damaged that would be a lie,
+        # whatever leaves happen to be asked for.
+        known = volume.examined.find(row.sequence)
+        first_bad = known.first_bad if known and known.bad_blocks else (0, row.size_bytes)
+        raise CorruptShardError(*first_bad)
 
 
 def _settled(value: R) -> Future[R]:

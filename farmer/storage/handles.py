@@ -57,6 +57,12 @@ class Handles:
         with self._lock:
             return place in self._pins
 
+    @property
+    def pinned(self) -> int:
+        """How many records are being read."""
+        with self._lock:
+            return len(self._pins)
+
     def is_segment_pinned(self, number: int) -> bool:
         """Say whether somebody reads any record of this segment."""
         with self._lock:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from farmer.model.ids import NodeId, ShardId
 from farmer.storage.errors import FormatTooNewError
-from farmer.storage.places import Doomed, Place, Position, Row, Segment
+from farmer.storage.places import Doomed, Key, Place, Position, Row, Segment
 from farmer.storage.quota import Changes, Tally
 from farmer.storage.transaction import ROW, Transaction
 
@@ -61,6 +61,10 @@ CREATE INDEX doomed_shards ON doomed (renter, shard);
 CREATE TABLE staged (file BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
+
+_BEHIND: Final = (
+    "(s.renter, s.shard) > (coalesce((SELECT id FROM renters WHERE renter = ?), 0), ?)"
+)
 
 _NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 """The second is what SQLite says where it cannot grow the file of its shared memory."""
@@ -183,6 +187,17 @@ class Index:
             f"{ROW} WHERE r.renter = ? AND s.shard > ? ORDER BY s.shard LIMIT ?",
             renter.raw,
             after.raw,
+            limit,
+        )
+        return [Row.of(row) for row in rows]
+
+    def some(self, after: Key | None, limit: int) -> list[Row]:
+        """Return shards of all renters, in the order of the index, behind one of them."""
+        renter, shard = after or (NodeId(bytes(32)), ShardId(bytes(32)))
+        rows = self._read(
+            f"{ROW} WHERE {_BEHIND} ORDER BY s.renter, s.shard LIMIT ?",
+            renter.raw,
+            shard.raw,
             limit,
         )
         return [Row.of(row) for row in rows]

@@ -16,11 +16,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 from farmer.model.contract import Contract
-from farmer.model.ids import NodeId
-from farmer.model.shard import Usage, charge_bytes
+from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import ShardState, Usage, charge_bytes
 from farmer.storage.errors import ContractFullError, NoSpaceError, TooManyError
 
 MIB: Final = 1024 * 1024
@@ -72,6 +72,13 @@ class Tally:
     shards: int = 0
     files: int = 0
     quarantined: int = 0
+
+    @classmethod
+    def of(cls, charge_bytes: int, state: ShardState) -> Self:
+        """Return what one small shard counts for its renter."""
+        if state is ShardState.TRASH:
+            return cls(trash_bytes=charge_bytes, shards=1)
+        return cls(live_bytes=charge_bytes, shards=1)
 
     def add(self, other: Tally) -> None:
         """Add a change, or another volume's tally."""
@@ -137,6 +144,8 @@ class _Renter:
     tally: Tally = field(default_factory=Tally)
     reserved_bytes: int = 0
     uploads: int = 0
+    twins: dict[ShardId, Tally] = field(default_factory=dict)
+    """Shards that are on two volumes at this moment: the renter pays for one."""
 
 
 class Reservation:
@@ -154,6 +163,8 @@ class Reservation:
         self.charge_bytes = charge_bytes(size_bytes)
         self.overhead_bytes = overhead_bytes(size_bytes)
         self.account = account
+        self.crosses: tuple[ShardId, Tally | None] | None = None
+        """A shard that comes to this volume from another, or (None) that leaves this one."""
         self.is_allocated = False
         self.is_open = True
         self._ledger = ledger
@@ -201,7 +212,7 @@ class Ledger:
             renter = self._renters.get(contract.renter) or _Renter()
             if renter.uploads >= self._uploads_max:
                 raise TooManyError(renter.uploads, self._uploads_max)
-            shards = renter.tally.shards + renter.uploads
+            shards = renter.tally.shards + renter.uploads - len(renter.twins)
             if shards >= self._shards_max:
                 raise TooManyError(shards, self._shards_max)
             left = contract.space_bytes - _usage(renter).total_bytes
@@ -217,6 +228,35 @@ class Ledger:
             reservation = self._take(account, renter, size_bytes)
             self._allocated(reservation)
         reservation.hold()
+        return reservation
+
+    def reserve_copy(
+        self, account: VolumeAccount, renter: NodeId, shard: ShardId, size_bytes: int
+    ) -> Reservation:
+        """
+        Promise the space of a shard that comes from another volume, where it counts already.
+
+        Once it is settled, the renter's usage counts it once until it has left there.
+
+        Raises:
+            NoSpaceError: nothing was promised.
+
+        """
+        wanted = charge_bytes(size_bytes)
+        with self._lock:
+            if wanted + overhead_bytes(size_bytes) > account.free_bytes:
+                raise NoSpaceError(wanted, account.free_bytes)
+            reservation = Reservation(self, account, renter, size_bytes)
+            reservation.crosses = (shard, Tally.of(wanted, ShardState.LIVE))
+            self._promise(reservation)
+        reservation.hold()
+        return reservation
+
+    def leaving(self, account: VolumeAccount, renter: NodeId, shard: ShardId) -> Reservation:
+        """Return what, once settled, ends the counting of a shard that was on two volumes."""
+        reservation = Reservation(self, account, renter, 0)
+        reservation.charge_bytes = reservation.overhead_bytes = 0
+        reservation.crosses = (shard, None)
         return reservation
 
     def mark_allocated(self, reservation: Reservation) -> None:
@@ -236,6 +276,7 @@ class Ledger:
         with self._lock:
             for reservation in kept:
                 self._give_back(reservation)
+                self._cross(reservation)
             for renter, change in changes.renters.items():
                 account.total.add(change)
                 self._renters.setdefault(renter, _Renter()).tally.add(change)
@@ -260,13 +301,28 @@ class Ledger:
 
     def _take(self, account: VolumeAccount, renter: NodeId, size_bytes: int) -> Reservation:
         reservation = Reservation(self, account, renter, size_bytes)
-        account.reserved_bytes += reservation.charge_bytes
-        account.unallocated_bytes += reservation.charge_bytes
-        account.pending_overhead_bytes += reservation.overhead_bytes
+        self._promise(reservation)
         entry = self._renters.setdefault(renter, _Renter())
         entry.reserved_bytes += reservation.charge_bytes
         entry.uploads += 1
         return reservation
+
+    def _promise(self, reservation: Reservation) -> None:
+        account = reservation.account
+        account.reserved_bytes += reservation.charge_bytes
+        account.unallocated_bytes += reservation.charge_bytes
+        account.pending_overhead_bytes += reservation.overhead_bytes
+
+    def _cross(self, reservation: Reservation) -> None:
+        if reservation.crosses is None:
+            return
+        shard, twin = reservation.crosses
+        twins = self._renters.setdefault(reservation.renter, _Renter()).twins
+        if twin is None:
+            twins.pop(shard, None)
+            self._forget_if_empty(reservation.renter)
+        else:
+            twins[shard] = twin
 
     def _allocated(self, reservation: Reservation) -> None:
         if reservation.is_open and not reservation.is_allocated:
@@ -280,6 +336,8 @@ class Ledger:
         reservation.is_open = False
         reservation.account.reserved_bytes -= reservation.charge_bytes
         reservation.account.pending_overhead_bytes -= reservation.overhead_bytes
+        if reservation.crosses is not None:
+            return
         entry = self._renters[reservation.renter]
         entry.reserved_bytes -= reservation.charge_bytes
         entry.uploads -= 1
@@ -287,14 +345,17 @@ class Ledger:
 
     def _forget_if_empty(self, renter: NodeId) -> None:
         entry = self._renters[renter]
-        if not (entry.uploads or entry.tally.shards):
+        if not (entry.uploads or entry.tally.shards or entry.twins):
             del self._renters[renter]
 
 
 def _usage(renter: _Renter) -> Usage:
+    twice = Tally()
+    for twin in renter.twins.values():
+        twice.add(twin)
     return Usage(
-        live_bytes=renter.tally.live_bytes,
-        trash_bytes=renter.tally.trash_bytes,
+        live_bytes=renter.tally.live_bytes - twice.live_bytes,
+        trash_bytes=renter.tally.trash_bytes - twice.trash_bytes,
         reserved_bytes=renter.reserved_bytes,
-        shards=renter.tally.shards,
+        shards=renter.tally.shards - twice.shards,
     )

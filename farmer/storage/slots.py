@@ -93,6 +93,10 @@ class Slots:
         if len(self.readable()) < len(self._slots):
             raise VolumeUnavailableError("a volume is missing")
 
+    def is_complete(self) -> bool:
+        """Say whether every volume is open."""
+        return all(slot.volume is not None for slot in self._slots)
+
     def close(self) -> None:
         """Finish what the writers have, leave a clean mark on every volume, unlock."""
         for slot in self._slots:

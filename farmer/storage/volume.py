@@ -15,6 +15,7 @@ from farmer.model.shard import Deletion, ShardState, StoredShard
 from farmer.model.status import VolumeState, VolumeStatus
 from farmer.storage.damage import Examined
 from farmer.storage.directory import VolumeSettings
+from farmer.storage.duty import read_duty
 from farmer.storage.errors import (
     ShardNotFoundError,
     StorageError,
@@ -23,6 +24,7 @@ from farmer.storage.errors import (
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.index import is_for_room
+from farmer.storage.journal import Journal
 from farmer.storage.leases import Leases
 from farmer.storage.marks import Action
 from farmer.storage.operations import (
@@ -33,7 +35,7 @@ from farmer.storage.operations import (
     mark_of,
     new_mark,
 )
-from farmer.storage.places import Row
+from farmer.storage.places import Key, Row
 from farmer.storage.quota import SMALL_BYTES_MAX, Reservation
 from farmer.storage.reader import VolumeReader
 from farmer.storage.reclaim import Reclaimer
@@ -66,15 +68,21 @@ class Volume:
         self.settings = settings
         self.ground = ground
         self.writer = writer
-        self.draining = False
-        """Whether it takes no new shards, because those it has are being moved away."""
         self._handles = handles
         self._lock_fd = lock
         self._reclaimer = Reclaimer(ground, handles, writer)
         writer.release = self._reclaimer.release
         self.leases = Leases(ground.files, ground.paths, ground.health)
         self.examined = Examined()
+        self.journal = Journal(ground.files, ground.paths.root)
+        self.duty = read_duty(ground.files, ground.paths.root)
+        """What its owner wants done with it besides serving; None for nothing."""
         self._allocated = (0, 0)
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new shards, because those it has are being moved away."""
+        return self.duty is not None
 
     @property
     def takes_stores(self) -> bool:
@@ -117,21 +125,34 @@ class Volume:
         for _ in range(_OPEN_TRIES):
             if row.state is ShardState.TRASH:
                 break
-            self._handles.pin(row.place)
-            # Only what is still there after the pin cannot be given back any more.
-            again = self.find(row.renter, row.shard)
-            if again == row:
-                return self._reader(row)
-            self._handles.unpin(row.place)
+            reader, again = self.open_as_is(row)
+            if reader is not None:
+                return reader
             if again is None:
                 break
             row = again
         raise ShardNotFoundError
 
+    def open_as_is(self, row: Row) -> tuple[VolumeReader | None, Row | None]:
+        """Open a shard in whatever state; without a reader the row is what became of it."""
+        self._handles.pin(row.place)
+        # Only what is still there after the pin cannot be given back any more.
+        again = self.find(row.renter, row.shard)
+        if again == row:
+            return self._reader(row), row
+        self._handles.unpin(row.place)
+        return None, again
+
+    @property
+    def readers(self) -> int:
+        """How many records are being read."""
+        return self._handles.pinned
+
     def delete(
         self, renter: NodeId, shard: ShardId, observed_ms: int, *, erase: bool
     ) -> Future[Deletion]:
         """Give a shard up."""
+        self._check_single((renter, shard))
         self._relieve()
         action = Action.GONE if erase else Action.TRASH
         now_ms = self.ground.facts.clock_ms()
@@ -140,6 +161,7 @@ class Volume:
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
         """Take a shard out of the trash."""
+        self._check_single((renter, shard))
         self._relieve()
         now_ms = self.ground.facts.clock_ms()
         return self.writer.submit(Undelete(new_mark(renter, shard, Action.UNDELETE, now_ms, 0)))
@@ -148,7 +170,12 @@ class Volume:
         """Remove shards for good, if they are still as given; return how many were."""
         done = 0
         for start in range(0, len(rows), REMOVE_AT_ONCE):
-            some = rows[start : start + REMOVE_AT_ONCE]
+            twins = self.journal.open.keys
+            some = [
+                row
+                for row in rows[start : start + REMOVE_AT_ONCE]
+                if (row.renter, row.shard) not in twins
+            ]
             done += self.writer.submit(Remove(some, self.ground.facts.clock_ms())).result()
         return done
 
@@ -290,6 +317,11 @@ class Volume:
         except StorageError:
             # A volume that cannot be written finds the damage again at the next read.
             self.ground.health.count("quarantine")
+
+    def _check_single(self, key: Key) -> None:
+        """Refuse to change a shard that may lie on a volume that is away, too."""
+        if key in self.journal.open.keys:
+            raise VolumeUnavailableError("the shard was being moved when a volume went away")
 
     def _relieve(self) -> None:
         """Before a mark is added: let whoever gives up shards one by one pay for the tidying."""

@@ -1,0 +1,208 @@
+"""
+Copies of shards on their way into a volume: read at the source, checked against the shard id.
+
+A small one waits in memory, a large one in a file in the target's staging directory, which a
+start throws away until its last header, of kind shard, is written.  Tree and checksums are
+made again from the bytes: what was damaged is found here, and never copied as if it were sound.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+from zlib import crc32
+
+from farmer.audit.tree import TreeHasher
+from farmer.model.shard import RECORD_HEADER_BYTES, StoredShard
+from farmer.storage.errors import CorruptShardError
+from farmer.storage.files import Access, Buffer
+from farmer.storage.operations import Adopt, StoreRecord, row_of
+from farmer.storage.places import Key, Place, Row
+from farmer.storage.quota import Reservation, Tally
+from farmer.storage.reader import VolumeReader
+from farmer.storage.records import (
+    MOVED,
+    UUID_BYTES,
+    BlockChecksums,
+    Kind,
+    RecordHeader,
+    tree_offset,
+)
+from farmer.storage.volume import Volume
+
+STEP_BYTES: Final = 4 * 1024 * 1024
+"""Copied of a large shard between two looks at rate and foreground."""
+
+
+class SmallCopy:
+    """A shard of at most 1 MiB, in memory."""
+
+    def __init__(self, reader: VolumeReader) -> None:
+        """Read and check it; raises `CorruptShardError`, and others as a read does."""
+        row = reader.row
+        self.key: Key = (row.renter, row.shard)
+        self.size_bytes = row.size_bytes
+        data = reader.read(0, row.size_bytes)
+        digest = _Digest()
+        digest.update(data)
+        trailer = digest.trailer(row)
+        self._parts: list[Buffer] = [data, trailer]
+        self._header = replace(_header(reader), trailer_crc=crc32(trailer))
+
+    def reserve(self, target: Volume) -> Reservation:
+        """Promise its space there; raises `NoSpaceError`."""
+        ground = target.ground
+        return ground.ledger.reserve_copy(ground.account, *self.key, self.size_bytes)
+
+    def send(self, target: Volume, row: Row, held: Reservation) -> Future[StoredShard]:
+        """Enter it at the target in the state that *row* has at the source."""
+        _counts_as(held, row)
+        header = _as_now(self._header, row)
+        return target.writer.submit(StoreRecord(header, self._parts, held))
+
+    def discard(self, target: Volume) -> None:
+        """Nothing of it is on the disk."""
+
+
+class LargeCopy:
+    """A larger shard, in a staging file of the target."""
+
+    def __init__(self, target: Volume, reader: VolumeReader) -> None:
+        """Take its space there; raises `NoSpaceError`, `OSError`."""
+        row = reader.row
+        self.key: Key = (row.renter, row.shard)
+        self.size_bytes = row.size_bytes
+        self._target = target
+        self._reader = reader
+        self._row = row
+        uuid = secrets.token_bytes(UUID_BYTES)
+        self._path = target.ground.paths.part(uuid)
+        self._header = replace(_header(reader), segment=uuid, kind=Kind.STAGING)
+        ground = target.ground
+        self._held = ground.ledger.reserve_copy(ground.account, *self.key, row.size_bytes)
+        self._fd = -1
+        self._sent = False
+        try:
+            self._make()
+        except BaseException:
+            self.close()
+            raise
+
+    def _make(self) -> None:
+        files, paths = self._target.ground.files, self._target.ground.paths
+        self._fd = files.open(self._path, Access.CREATE)
+        files.preallocate(self._fd, self._header.record_bytes)
+        self._held.allocated()
+        files.pwritev(self._fd, [self._header.encode()], 0)
+        files.sync_data(self._fd)
+        files.sync_directory(paths.staging)
+
+    def copy(self) -> Iterator[int]:
+        """Write all of it, then read it back; yields bytes.  Raises `CorruptShardError`."""
+        files, digest = self._target.ground.files, _Digest()
+        for offset, length in _steps(self.size_bytes):
+            data = self._reader.read(offset, length)
+            digest.update(data)
+            files.pwritev(self._fd, [data], RECORD_HEADER_BYTES + offset)
+            files.sync_data(self._fd)
+            yield length
+        trailer = digest.trailer(self._row)
+        files.pwritev(self._fd, [trailer], tree_offset(self.size_bytes))
+        files.sync_data(self._fd)
+        self._header = replace(self._header, trailer_crc=crc32(trailer))
+        again = _Digest()
+        for offset, length in _steps(self.size_bytes):
+            again.update(files.pread(self._fd, length, RECORD_HEADER_BYTES + offset))
+            yield 0
+        if again.trailer(self._row) != trailer:
+            raise CorruptShardError(0, self.size_bytes)
+
+    def reserve(self, target: Volume) -> Reservation:
+        """Return what was promised at its birth."""
+        assert target is self._target
+        return self._held
+
+    def send(self, target: Volume, row: Row, held: Reservation) -> Future[StoredShard]:
+        """Write its last header, synced: now it is there; then enter it.  Raises `OSError`."""
+        ground = target.ground
+        _counts_as(held, row)
+        header = _as_now(self._header, row)
+        header = replace(header, kind=Kind.SHARD, sequence=ground.facts.sequencer.take())
+        self._sent = True
+        ground.files.pwritev(self._fd, [header.encode()], 0)
+        ground.files.sync_data(self._fd)
+        stored = row_of(header, Place(0, 0, header.segment))
+        return target.writer.submit(Adopt(stored, held, self._drop))
+
+    def discard(self, target: Volume) -> None:
+        """Make sure, durably, that no start takes it for a stored shard; raises `OSError`."""
+        self._drop()
+        target.ground.files.sync_directory(target.ground.paths.staging)
+
+    def close(self) -> None:
+        """Let the file go; what was not sent is removed."""
+        files = self._target.ground.files
+        if self._fd >= 0:
+            files.close(self._fd)
+            self._fd = -1
+        if not self._sent:
+            self._drop()
+
+    def _drop(self) -> None:
+        with suppress(OSError):
+            self._target.ground.files.unlink(self._path)
+        self._held.release()
+
+
+AnyCopy = SmallCopy | LargeCopy
+
+
+class _Digest:
+    """The hash tree and the checksums of some bytes."""
+
+    def __init__(self) -> None:
+        self._tree = TreeHasher()
+        self._checksums = BlockChecksums()
+
+    def update(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._tree.update(data)
+        self._checksums.update(data)
+
+    def trailer(self, row: Row) -> bytes:
+        """Return a record's trailer; raises `CorruptShardError` if the bytes are others."""
+        tree = self._tree.finish()
+        if tree.shard_id() != row.shard:
+            raise CorruptShardError(0, row.size_bytes)
+        return tree.block_hashes + self._checksums.finish()
+
+
+def _header(reader: VolumeReader) -> RecordHeader:
+    """Return the header of a copy: who, what, when, as it was stored."""
+    return replace(reader.header, flags=MOVED, sequence=0, synced_bytes=0, active_at_ms=0)
+
+
+def _as_now(header: RecordHeader, row: Row) -> RecordHeader:
+    """Return it in the state that the shard has now."""
+    return replace(
+        header,
+        contract=row.contract,
+        stored_at_ms=row.stored_at_ms,
+        state=row.state,
+        gone_at_ms=row.gone_at_ms,
+        observed_ms=row.observed_ms,
+    )
+
+
+def _counts_as(held: Reservation, row: Row) -> None:
+    """Let the renter's usage count the shard once, as what it is."""
+    held.crosses = (row.shard, Tally.of(row.charge_bytes, row.state))
+
+
+def _steps(size_bytes: int) -> Iterator[tuple[int, int]]:
+    for offset in range(0, size_bytes, STEP_BYTES):
+        yield offset, min(STEP_BYTES, size_bytes - offset)

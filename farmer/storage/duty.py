@@ -1,0 +1,91 @@
+"""
+What the owner wants done with a volume: a small file in it, so that a restart goes on with it.
+
+    leaving.json   {"format": 1, "verb": "drain", "to": "", "to_path": "", "rate_bytes": 0,
+                    "force": false, "remove": false, "since_ms": 0}
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from farmer.storage.files import Access, Files
+
+DUTY_NAME: Final = "leaving.json"
+DUTY_VERSION: Final = 1
+_BYTES_MAX: Final = 64 * 1024
+
+
+class Leaving(Enum):
+    """Why the shards of a volume go elsewhere, and what comes then."""
+
+    DRAIN = "drain"
+    """The volume stays, empty."""
+    RETIRE = "retire"
+    """It is taken out of the settings."""
+    MOVE = "move"
+    """So it is, and another directory has taken its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duty:
+    """What is to be done with a volume."""
+
+    verb: Leaving
+    since_ms: int
+    to: str = ""
+    """The uuid, in hex, of the one volume that the shards go to; empty for any."""
+    to_path: str = ""
+    rate_bytes: int = 0
+    """Bytes a second at most; 0 for as fast as the foreground allows."""
+    force: bool = False
+    """Give up, in the end, what is damaged and what renters have not finished."""
+    remove: bool = False
+    """Remove the directory's files in the end."""
+
+
+def read_duty(files: Files, root: Path) -> Duty | None:
+    """Return what was written; None if nothing, or nothing that this release understands."""
+    try:
+        fd = files.open(root / DUTY_NAME, Access.READ)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    try:
+        raw = files.pread(fd, _BYTES_MAX, 0)
+    finally:
+        files.close(fd)
+    try:
+        fields: dict[str, Any] = json.loads(raw)
+        if fields.pop("format") != DUTY_VERSION:
+            return None
+        return Duty(**(fields | {"verb": Leaving(fields["verb"])}))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def write_duty(files: Files, root: Path, duty: Duty) -> None:
+    """Write it, durably: the old content or the new one.  Raises `OSError`."""
+    text = json.dumps({"format": DUTY_VERSION} | asdict(duty) | {"verb": duty.verb.value})
+    path, draft = root / DUTY_NAME, root / f"{DUTY_NAME}.new"
+    files.unlink(draft)
+    fd = files.open(draft, Access.CREATE)
+    try:
+        files.pwritev(fd, [text.encode() + b"\n"], 0)
+        files.sync_data(fd)
+    finally:
+        files.close(fd)
+    files.rename(draft, path)
+    files.sync_directory(root)
+
+
+def clear_duty(files: Files, root: Path) -> None:
+    """Forget it, durably; raises `OSError`."""
+    files.unlink(root / DUTY_NAME)
+    files.sync_directory(root)

@@ -1,0 +1,128 @@
+"""
+The crossing of some shards from one volume to another, in an order that no crash can break.
+
+    1  both journals name them, synced
+    2  the target enters its copies in the states that the shards have now, synced, and reads
+       them back
+    3  the source marks them as gone, synced, and forgets them
+
+Between 1 and 3 nobody deletes them.  Whatever ends it early, a kill or a failing disk, leaves
+each of them on the source, on the target or on both; `settle` makes that one again, from the
+journals, before anybody may delete them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import closing, suppress
+
+from farmer.model.shard import StoredShard
+from farmer.storage.arriving import AnyCopy
+from farmer.storage.crossing import Crossing
+from farmer.storage.errors import CorruptShardError, StorageError
+from farmer.storage.handover import Ask, GiveUp
+from farmer.storage.journal import Crossers
+from farmer.storage.places import Key, Row
+from farmer.storage.quota import SMALL_BYTES_MAX
+from farmer.storage.twins import Keep, which_counts
+from farmer.storage.volume import Volume
+
+
+def cross(
+    source: Volume, target: Volume, copies: Sequence[AnyCopy], crossing: Crossing
+) -> list[Row]:
+    """
+    Let the copies take the place of the shards; return the rows that the source gave up.
+
+    One that was given up, or found damaged, since it was copied stays what it is.
+
+    Raises:
+        StorageError, OSError: a volume failed; what was begun is settled later.
+
+    """
+    keys = frozenset(copy.key for copy in copies)
+    with crossing.crossing(keys):
+        now = source.writer.submit(Ask(keys)).result()
+        there = target.writer.submit(Ask(keys)).result()
+        going = [one for one in copies if one.key in now and not now[one.key].is_damaged]
+        if not going:
+            return []
+        volumes = (source.ground.volume, target.ground.volume)
+        crossers = Crossers(*volumes, frozenset(one.key for one in going))
+        _announce(source, target, crossers)
+        _send(target, [(one, now[one.key]) for one in going if one.key not in there])
+        gone = settle(source, target, crossers.keys, crossing)
+        source.journal.settle()
+        target.journal.settle()
+        return gone
+
+
+def settle(source: Volume, target: Volume, keys: frozenset[Key], crossing: Crossing) -> list[Row]:
+    """
+    Bring shards that may be on both to one volume each; return those that the source gave up.
+
+    The caller keeps them from being changed meanwhile; raises as `cross`.
+    """
+    leaving = source.writer.submit(Ask(keys)).result()
+    arrived = target.writer.submit(Ask(keys)).result()
+    twins = [key for key in keys if key in leaving and key in arrived]
+    _read_back(target, [arrived[key] for key in twins])
+    arrived = target.writer.submit(Ask(frozenset(twins))).result()
+    crossing.leaves()
+    gone, futures = [], []
+    for key in twins:
+        if which_counts(leaving[key], arrived.get(key)) is Keep.TARGET:
+            gone.append(leaving[key])
+            futures.append(_give_up(source, key))
+        else:
+            futures.append(_give_up(target, key))
+    for future in futures:
+        future.result()
+    return gone
+
+
+def _announce(source: Volume, target: Volume, crossers: Crossers) -> None:
+    source.journal.write(crossers)
+    try:
+        target.journal.write(crossers)
+    except OSError:
+        source.journal.settle()
+        raise
+
+
+def _send(target: Volume, copies: Iterable[tuple[AnyCopy, Row]]) -> None:
+    """Enter what the target has room for; what it refuses is left at the source."""
+    sent: list[tuple[AnyCopy, Future[StoredShard]]] = []
+    refused: list[AnyCopy] = []
+    for copy, row in copies:
+        try:
+            sent.append((copy, copy.send(target, row, copy.reserve(target))))
+        except (StorageError, OSError):
+            refused.append(copy)
+    for copy, future in sent:
+        if future.exception() is not None:
+            refused.append(copy)
+    for copy in refused:
+        copy.discard(target)
+
+
+def _read_back(target: Volume, rows: Iterable[Row]) -> None:
+    """Read small copies where the index says that they are; a damaged one is marked so."""
+    for row in rows:
+        if row.is_damaged or row.size_bytes > SMALL_BYTES_MAX:
+            # A large one was read back before its last header was written.
+            continue
+        try:
+            reader, _row = target.open_as_is(row)
+        except CorruptShardError:
+            continue
+        if reader is not None:
+            with closing(reader), suppress(CorruptShardError):
+                reader.read(0, row.size_bytes)
+
+
+def _give_up(volume: Volume, key: Key) -> Future[bool]:
+    ground = volume.ground
+    leaving = ground.ledger.leaving(ground.account, *key)
+    return volume.writer.submit(GiveUp(key, ground.facts.clock_ms(), leaving))

@@ -1,0 +1,129 @@
+"""
+Which shards may be on two volumes: a small file in both of them, written before the crossing.
+
+    moving    0   8  magic "FARMMOV", zero
+              8   2  version, 1
+             10   2  zeros
+             12   4  count of shards n
+             16  16  uuid of the volume that they leave
+             32  16  uuid of the volume that they go to
+             48 64n  renter's node id and shard id of each
+       48 + 64n   4  CRC32 of all bytes before
+
+It is written in place and synced before the first of its shards is entered at the target;
+one that was torn by a crash names a crossing that never began.  It is not cleared after each
+crossing: what it still names then is on one volume only, and that is seen at the next start.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+from farmer.model.ids import NodeId, ShardId
+from farmer.storage.files import Access, Files
+from farmer.storage.places import Key
+
+JOURNAL_NAME: Final = "moving"
+CROSSING_MAX: Final = 256
+"""Shards that cross together: what one change of the index may hold, and what a crash with a
+missing disk behind it may keep from being deleted."""
+
+_MAGIC: Final = b"FARMMOV\0"
+_VERSION: Final = 1
+_HEAD: Final = struct.Struct(">8sH2xI16s16s")
+_KEY_BYTES: Final = 64
+_CRC: Final = struct.Struct(">I")
+_BYTES_MAX: Final = _HEAD.size + CROSSING_MAX * _KEY_BYTES + _CRC.size
+
+
+@dataclass(frozen=True, slots=True)
+class Crossers:
+    """Shards that may be on two volumes."""
+
+    source: bytes
+    """The uuid of the volume that they leave."""
+    target: bytes
+    keys: frozenset[Key]
+
+    def partner(self, volume: bytes) -> bytes:
+        """Return the other volume's uuid."""
+        return self.target if volume == self.source else self.source
+
+
+NOTHING: Final = Crossers(bytes(16), bytes(16), frozenset())
+
+
+class Journal:
+    """One volume's.  Written by one thread at a time, `open` is read by any."""
+
+    def __init__(self, files: Files, root: Path) -> None:
+        """Read what the last run left; raises `OSError`."""
+        self._files = files
+        self._root = root
+        self._path = root / JOURNAL_NAME
+        self.open = self._read()
+        """What may be on two volumes now."""
+
+    def write(self, crossers: Crossers) -> None:
+        """Let them, durably, be known; raises `OSError`, and then knows nothing."""
+        assert not self.open.keys, "the crossing before this one has not been settled"
+        is_new = not self._files.exists(self._path)
+        fd = self._files.open(self._path, Access.ENSURE)
+        try:
+            self._files.pwritev(fd, [_encode(crossers)], 0)
+            self._files.sync_data(fd)
+        finally:
+            self._files.close(fd)
+        if is_new:
+            self._files.sync_directory(self._root)
+        self.open = crossers
+
+    def settle(self) -> None:
+        """Note that each of them is on one volume again; in memory, see above."""
+        self.open = NOTHING
+
+    def clear(self) -> None:
+        """Forget, durably, what was settled; raises `OSError`."""
+        if self._files.exists(self._path):
+            self._files.unlink(self._path)
+            self._files.sync_directory(self._root)
+
+    def _read(self) -> Crossers:
+        try:
+            fd = self._files.open(self._path, Access.READ)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return NOTHING
+            raise
+        try:
+            return _decode(self._files.pread(fd, _BYTES_MAX, 0))
+        finally:
+            self._files.close(fd)
+
+
+def _encode(crossers: Crossers) -> bytes:
+    keys: Iterable[Key] = sorted(crossers.keys)
+    front = _HEAD.pack(_MAGIC, _VERSION, len(crossers.keys), crossers.source, crossers.target)
+    front += b"".join(renter.raw + shard.raw for renter, shard in keys)
+    return front + _CRC.pack(crc32(front))
+
+
+def _decode(raw: bytes) -> Crossers:
+    if len(raw) < _HEAD.size:
+        return NOTHING
+    magic, version, count, source, target = _HEAD.unpack_from(raw)
+    end = _HEAD.size + count * _KEY_BYTES
+    if magic != _MAGIC or version != _VERSION or len(raw) < end + _CRC.size:
+        return NOTHING
+    if crc32(raw[:end]) != _CRC.unpack_from(raw, end)[0]:
+        return NOTHING
+    keys = (raw[at : at + _KEY_BYTES] for at in range(_HEAD.size, end, _KEY_BYTES))
+    return Crossers(
+        source, target, frozenset((NodeId(key[:32]), ShardId(key[32:])) for key in keys)
+    )
