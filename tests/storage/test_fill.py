@@ -10,6 +10,7 @@ import pytest
 
 from farmer.model.ids import ShardId
 from farmer.model.status import VolumeState
+from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
 from farmer.storage.fill import Choice, Fill, order
 from tests.storage.bench import MIB, Farm, noise, shard_of
@@ -76,15 +77,15 @@ def test_the_engine_obeys_the_setting_and_the_drain(tmp_path: Path) -> None:
         farm.store(noise(100, number))
     assert volumes_of(farm) == ["volume0:10"]
     first, second, third = farm.engine._slots.opened()
-    first.draining = second.draining = True
+    first.duty = second.duty = Duty(verb=Leaving.DRAIN, since_ms=0)
     farm.store(noise(100, 10))
     assert volumes_of(farm) == ["volume0:10", "volume2:1"]
     assert farm.engine.free_bytes() == third.ground.account.free_bytes
     assert [status.draining for status in farm.engine.volumes()] == [True, True, False]
-    third.draining = True
+    third.duty = first.duty
     with pytest.raises(VolumeUnavailableError):
         farm.store(noise(100, 11))
-    first.draining = False
+    first.duty = None
     first.ground.health.slowed("tired")
     assert farm.store(noise(100, 12)).shard == shard_of(noise(100, 12))
     assert volumes_of(farm) == ["volume0:11", "volume2:1"]
