@@ -30,6 +30,7 @@ from farmer.storage.records import (
     BlockChecksums,
     Kind,
     RecordHeader,
+    trailer_length,
     tree_offset,
 )
 from farmer.storage.volume import Volume
@@ -183,7 +184,20 @@ class _Digest:
 
 def _header(reader: VolumeReader) -> RecordHeader:
     """Return the header of a copy: who, what, when, as it was stored."""
-    return replace(reader.header, flags=MOVED, sequence=0, synced_bytes=0, active_at_ms=0)
+    row = reader.row
+    return RecordHeader(
+        kind=Kind.SHARD,
+        segment=bytes(UUID_BYTES),
+        sequence=0,
+        payload_bytes=row.size_bytes,
+        trailer_bytes=trailer_length(row.size_bytes),
+        trailer_crc=0,
+        renter=row.renter,
+        shard=row.shard,
+        contract=row.contract,
+        flags=MOVED,
+        until_ms=reader.until_ms,
+    )
 
 
 def _as_now(header: RecordHeader, row: Row) -> RecordHeader:

@@ -270,7 +270,7 @@ class Engine:
         return [row.stored() for row in islice(single, limit)]
 
     def _open(self, renter: NodeId, shard: ShardId, size_bytes: int | None) -> VolumeReader:
-        """Open a shard wherever it goes meanwhile; for an audit, which says its size, a sound one."""
+        """Open a shard wherever it goes meanwhile; an audit says the size, and wants it sound."""
         while True:
             before = self._crossing.crossed
             try:

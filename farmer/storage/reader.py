@@ -87,6 +87,11 @@ class VolumeReader:
         """The index row that was opened."""
         return self._row
 
+    @property
+    def until_ms(self) -> int:
+        """The contract's end as the record says, a hint; 0 if that is damaged."""
+        return self._header.until_ms if self._header is not None else 0
+
     def read(self, offset: int, length: int) -> bytes:
         """See `farmer.node.ports.ShardReader`."""
         size = self._row.size_bytes
