@@ -16,6 +16,16 @@ def main() -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     engine = verbs.add_parser("engine", help="kill -9 of the engine at random moments")
     engine.add_argument("--kills", type=int, default=500)
+    states = verbs.add_parser("states", help="crash states through a block log")
+    states.add_argument("--ext4", type=int, default=0)
+    states.add_argument("--xfs", type=int, default=0)
+    states.add_argument("--btrfs", type=int, default=0)
+    states.add_argument("--processes", type=int, default=2)
+    states.add_argument("--mutant", action="store_true", help="nothing is synced; must fail")
+    daemon = verbs.add_parser("daemon", help="kill -9 of the live daemon under load")
+    daemon.add_argument("--kills", type=int, default=100)
+    power = verbs.add_parser("power", help="power cuts of the live daemon on ext4 and xfs")
+    power.add_argument("--cuts", type=int, default=20, help="half of them on each")
     chosen = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
@@ -31,7 +41,44 @@ def _run(chosen: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
         from tests.crash.killing import campaign
 
         return campaign(folder, chosen.kills, chosen.seed)
+    if chosen.verb == "states":
+        return _states(chosen, folder)
+    if chosen.verb == "daemon":
+        from tests.crash.live import kill_campaign
+
+        return kill_campaign(folder, chosen.kills, chosen.seed)
+    if chosen.verb == "power":
+        return _power(chosen, folder)
     raise AssertionError(chosen.verb)
+
+
+def _power(chosen: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
+    from tests.crash.live import power_campaign
+
+    lines, wrong = [], []
+    for system, cuts in (("ext4", chosen.cuts - chosen.cuts // 2), ("xfs", chosen.cuts // 2)):
+        line, found = power_campaign(folder, system, cuts, chosen.seed)
+        lines.append(line)
+        wrong += found
+    return "\n".join(lines), wrong
+
+
+def _states(chosen: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
+    from tests.crash import states
+
+    counts = {"ext4": chosen.ext4, "xfs": chosen.xfs, "btrfs": chosen.btrfs}
+    counts = {system: count for system, count in counts.items() if count}
+    lines, wrong, outcomes = states.campaign(
+        folder, counts, chosen.seed, mutant=chosen.mutant, processes=chosen.processes
+    )
+    if chosen.mutant:
+        wrong = [
+            f"{system}: only {outcome.failed} of {outcome.states} states of the mutant fail"
+            for system, outcome in outcomes.items()
+            if outcome.failed < 0.9 * outcome.states
+        ]
+        lines = [f"mutant {line}" for line in lines]
+    return "\n".join(lines), wrong
 
 
 if __name__ == "__main__":

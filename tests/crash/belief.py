@@ -62,7 +62,7 @@ class Item:
         return _shard(self.size_bytes, self.number)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=2048)
 def _data(size_bytes: int, number: int) -> bytes:
     return noise(size_bytes, number)
 

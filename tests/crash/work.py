@@ -32,13 +32,6 @@ LARGE = (MIB + 1, MIB + 400_000)
 Say = Callable[[str], None]
 
 
-class NoPunch(OsFiles):
-    """A filesystem without holes: what is given up has to be compacted away."""
-
-    def punch(self, fd: int, offset: int, length: int) -> bool:
-        return False
-
-
 def open_engine(path: Path, files: Files | None = None) -> Engine:
     return Engine(
         [VolumeSettings(path, QUOTA)],
@@ -153,6 +146,8 @@ class Redeemer:
         self.say(f"begin redeem {name}")
         self.book.redeem(serial, renter)
         self.say(f"done redeem {name}")
+        # Beside the shards, not instead of them.
+        time.sleep(0.02)
 
 
 def tidy(engine: Engine, say: Say) -> None:
@@ -170,10 +165,19 @@ def keep_busy(
     *,
     workers: int = 3,
     seconds: float = 3600.0,
+    kept_bytes: int = KEPT_BYTES,
+    kind_of_files: type[OsFiles] = OsFiles,
+    book: Path | None = None,
 ) -> None:
-    """Open a volume and work on it from several threads until killed, or for so long."""
+    """
+    Open a volume and work on it from several threads until killed, or for so long.
+
+    With *book*, invites are redeemed as well.
+    """
     rng = random.Random(str(seed))
-    files = NoPunch() if rng.random() < 0.5 else OsFiles()
+    files = kind_of_files()
+    if rng.random() < 0.5:
+        files.punch = lambda _fd, _offset, _length: False  # type: ignore[method-assign]
     if rng.random() < 0.5:
         reclaim.MARKS_SLACK_BYTES = 0  # type: ignore[misc]  # condense at every opportunity
     say("phase opening")
@@ -181,18 +185,18 @@ def keep_busy(
     say("phase working")
     until = time.monotonic() + seconds
 
-    def work(renter: int) -> None:
-        worker = Worker(engine, renter, seed, say)
-        worker.share_bytes = KEPT_BYTES // workers
-        worker.has = {item: held for item, held in has.items() if item.renter == renter}
-        try:
-            while time.monotonic() < until:
-                worker.step()
-        except BaseException as error:
-            say(f"odd renter {renter}: {error!r}")
-            raise
-
-    threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(workers)]
+    contracts = open_book(book) if book else None
+    renters = [Worker(engine, renter, seed, say) for renter in range(workers)]
+    steps: list[Callable[[], None]] = []
+    for worker in renters:
+        worker.share_bytes = kept_bytes // workers
+        worker.has = {item: held for item, held in has.items() if item.renter == worker.renter}
+        steps.append(worker.step)
+    if contracts:
+        steps.append(Redeemer(contracts, seed, say).step)
+    threads = [
+        threading.Thread(target=_repeat, args=(step, until, say), daemon=True) for step in steps
+    ]
     for thread in threads:
         thread.start()
     while time.monotonic() < until:
@@ -200,4 +204,16 @@ def keep_busy(
         tidy(engine, say)
     for thread in threads:
         thread.join()
+    say("phase end")
     engine.close()
+    if contracts:
+        contracts.close()
+
+
+def _repeat(step: Callable[[], None], until: float, say: Say) -> None:
+    try:
+        while time.monotonic() < until:
+            step()
+    except BaseException as error:
+        say(f"odd {error!r}")
+        raise
