@@ -46,6 +46,7 @@ from farmer.running.notify import ServiceNotifier
 from farmer.running.overview import Overview
 from farmer.running.process import STDOUT, allow_many_sessions, goes_to_journal, say
 from farmer.running.reload import Reloader, load_again
+from farmer.running.remembering import recover
 from farmer.running.signals import Signals
 from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
@@ -183,7 +184,9 @@ class RunningFarmer:
             terms=terms_of(settings),
         )
         self._desk = OwnerDesk(
-            stores.book, stores.identity, now_ms, self._house_terms(settings), stores.engine.usage
+            *(stores.book, stores.identity, now_ms, self._house_terms(settings)),
+            usage=stores.engine.usage,
+            recovery=lambda: recover(stores.book, stores.engine, now_ms()),
         )
         self._upkeep = Upkeep(
             *(stores.engine, stores.book, self._overview, self._disk, clocks),

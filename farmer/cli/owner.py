@@ -147,6 +147,13 @@ def _add_renting(verbs: Verbs) -> None:
 
     contracts = _group(verbs, "contract", "the renters' contracts")
     _add(contracts, "list", "all of them", "owner_rent:contract_list", json=True)
+    _add(
+        contracts,
+        "recover",
+        "make lost contracts again from the shards",
+        "owner_rent:contract_recover",
+        json=True,
+    )
     for name, what in (
         ("show", "one of them"),
         ("extend", "let one end later"),

@@ -73,6 +73,26 @@ def contract_show(home: Home, options: argparse.Namespace) -> int:
     return _print(options, answer, _facts(answer["contract"]))
 
 
+def contract_recover(home: Home, options: argparse.Namespace) -> int:
+    """Make lost contracts again from what the shards say of them."""
+    answer = ask(home, "contract-recover", {})
+    lines = []
+    if "set_aside" in answer:
+        lines.append(f"the damaged contract database was set aside: {answer['set_aside']}")
+    rows = [_row(row) for row in answer["contracts"]]
+    if not rows:
+        return _print(options, answer, [*lines, "no shard is without its contract"])
+    head = ("CONTRACT", "RENTER", "STAGE", "SPACE", "USED", "UNTIL", "PRICE")
+    lines += [*table(head, rows), "", _WHAT_THEY_LACK]
+    return _print(options, answer, lines)
+
+
+_WHAT_THEY_LACK = (
+    "These renters can retrieve what they stored. Prices are not known any more, and there is no"
+    " room for more: for that make them new invites."
+)
+
+
 def contract_extend(home: Home, options: argparse.Namespace) -> int:
     """Let a contract end later."""
     words = {

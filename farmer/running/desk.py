@@ -46,7 +46,7 @@ class OwnerDesk:
     Does what the owner asks of the contract database.  Blocking; any one thread at a time.
 
     *terms* may be replaced at any time; *usage* tells what a renter uses now, None if that
-    is not known without a running farmer.
+    is not known without a running farmer; *recovery* makes lost contracts again from the shards.
     """
 
     def __init__(
@@ -56,12 +56,14 @@ class OwnerDesk:
         now_ms: Callable[[], int],
         terms: HouseTerms,
         usage: Callable[[NodeId], Usage] | None = None,
+        recovery: Callable[[], list[Contract]] | None = None,
     ) -> None:
         self.terms = terms
         self._book = book
         self._signer = signer
         self._now_ms = now_ms
         self._usage = usage
+        self._recovery = recovery
         self.verbs: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
             "invite": self._invite,
             "invites": self._invites,
@@ -71,6 +73,7 @@ class OwnerDesk:
             "contract-extend": self._extend,
             "contract-end": self._end,
             "clock-confirm": self._confirm_clock,
+            "contract-recover": self._recover,
         }
 
     def do(self, verb: str, words: dict[str, Any]) -> dict[str, Any]:
@@ -185,6 +188,13 @@ class OwnerDesk:
         had_ended = self._contract_of(chosen).until_ms <= self._now_ms()
         self._book.end(chosen)
         return self._shown(chosen) | {"had_ended": had_ended}
+
+    def _recover(self, _words: dict[str, Any]) -> dict[str, Any]:
+        if self._recovery is None:
+            raise OwnerError("contracts are made again from the volumes, and those are not open")
+        made = {contract.contract for contract in self._recovery()}
+        rows = [row for row in self._book.contracts() if row[0].contract in made]
+        return {"contracts": [self._contract_row(*row) for row in rows]}
 
     def _confirm_clock(self, _words: dict[str, Any]) -> dict[str, Any]:
         self._book.clock.confirm(self._now_ms())

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
 
 from farmer.identity.keys import Identity
 from farmer.running.addresses import announced, local_addresses
 from farmer.running.birth import now_ms
 from farmer.running.desk import HouseTerms, OwnerDesk
+from farmer.running.files import sync_directory
 from farmer.running.home import Home
 from farmer.running.ports import SHARDS, with_last_ports
-from farmer.running.stores import open_book
+from farmer.running.remembering import recover
+from farmer.running.stores import open_book, open_stores
 from farmer.running.terms import price_of
 from farmer.running.volumes import plan_volumes, usable_bytes
 from farmer.settings.schema import Settings
+from farmer.storage.book_schema import BookDamagedError
+
+RECOVER: Final = "contract-recover"
 
 
 def do(home: Home, settings: Settings, verb: str, words: dict[str, Any]) -> dict[str, Any]:
@@ -25,6 +32,8 @@ def do(home: Home, settings: Settings, verb: str, words: dict[str, Any]) -> dict
         IdentityError, StorageError: the home is damaged.
 
     """
+    if verb == RECOVER:
+        return _recover(home, settings)
     identity = Identity.load_or_create(home.identity)
     plans = plan_volumes(home, settings)
     quotas = sum(plan.quota_bytes for plan in plans)
@@ -40,3 +49,31 @@ def do(home: Home, settings: Settings, verb: str, words: dict[str, Any]) -> dict
         return OwnerDesk(book, identity, now_ms, terms).do(verb, words)
     finally:
         book.close()
+
+
+def _recover(home: Home, settings: Settings) -> dict[str, Any]:
+    """Make lost contracts again from the shards; a database that cannot be read is set aside."""
+    set_aside = _set_aside(home, Identity.load(home.identity))
+    stores = open_stores(home, settings, now_ms, lambda _line: None)
+    try:
+        made = recover(stores.book, stores.engine, now_ms())
+    finally:
+        stores.close()
+    answer = do(home, settings, "contracts", {})
+    names = {str(contract.contract) for contract in made}
+    rows = [row for row in answer["contracts"] if row["contract"] in names]
+    return answer | {"contracts": rows} | ({"set_aside": str(set_aside)} if set_aside else {})
+
+
+def _set_aside(home: Home, identity: Identity) -> Path | None:
+    """Rename a damaged contract database with what belongs to it; return its new name."""
+    try:
+        open_book(home, identity, now_ms).close()
+    except BookDamagedError:
+        aside = home.contracts.with_name(f"{home.contracts.name}.damaged-{now_ms()}")
+        for end in ("-shm", "-wal", ""):
+            with suppress(FileNotFoundError):
+                home.contracts.with_name(f"{home.contracts.name}{end}").rename(f"{aside}{end}")
+        sync_directory(home.contracts.parent)
+        return aside
+    return None

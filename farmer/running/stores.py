@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from shlex import quote
 from typing import Final
 
@@ -14,6 +15,7 @@ from farmer.protocol.limits import SHARDS_PER_CONTRACT_MAX, UPLOADS_PER_RENTER_M
 from farmer.running.files import may_not_write
 from farmer.running.home import Home
 from farmer.running.register import KnownVolume, not_among
+from farmer.running.remembering import compare, note
 from farmer.running.volumes import VolumePlan, plan_volumes, remember
 from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.schema import Settings
@@ -85,6 +87,8 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
         book.close()
         raise
     engine.fill = Fill(settings.shards.fill)
+    book.witness = partial(note, engine)
+    compare(book, engine)
     return Stores(identity, engine, book)
 
 

@@ -16,6 +16,7 @@ from farmer.node.chores import Chore
 from farmer.node.ports import Disk
 from farmer.node.tasks import Tasks
 from farmer.running.overview import BookCounts, Overview
+from farmer.running.remembering import compare, complaints
 from farmer.storage.contracts import ContractDatabase
 from farmer.storage.engine import Engine
 from farmer.storage.errors import VolumeUnavailableError
@@ -87,6 +88,9 @@ class Upkeep:
     async def look(self) -> None:
         """Count contracts and invites, and gather what disks and clock complain of."""
         self._overview.counts = await self._disk.run(count_book, self._book)
+        await self._disk.run(compare, self._book, self._engine)
+        missing = await self._disk.run(complaints, self._book, self._engine)
+        self._overview.board.report("contracts", *missing)
         self._overview.board.report("engine", *self._engine.trouble())
         doubt, command = self._book.clock.doubt, "farmer clock confirm"
         alert = Alert(name="ClockSuspicious", since_ms=0, message=doubt, command=command)

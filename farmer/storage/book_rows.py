@@ -113,6 +113,13 @@ def withdraw_invite(rows: sqlite3.Connection, serial: InviteSerial) -> None:
     )
 
 
+def withdraw_open_invites(rows: sqlite3.Connection) -> None:
+    """Mark all invites as withdrawn that could still be redeemed."""
+    rows.execute(
+        "UPDATE invites SET state = ? WHERE state = ?", (InviteState.WITHDRAWN, InviteState.OPEN)
+    )
+
+
 def find_contract(
     rows: sqlite3.Connection, farmer_key: bytes, contract: ContractId
 ) -> HeldContract | None:
@@ -172,6 +179,12 @@ def is_being_purged(rows: sqlite3.Connection, renter: NodeId) -> bool:
     """Tell whether shards of an earlier contract of this renter may still be there."""
     query = "SELECT 1 FROM contracts WHERE renter = ? AND stage = 3 AND purged = 0"
     return rows.execute(query, (renter.raw,)).fetchone() is not None
+
+
+def known_renters(rows: sqlite3.Connection) -> set[bytes]:
+    """Return the node ids of all who have a contract, or shards that are being removed."""
+    query = "SELECT renter FROM contracts WHERE stage < 3 OR purged = 0"
+    return {renter for (renter,) in rows.execute(query)}
 
 
 def promised_bytes(rows: sqlite3.Connection, now_ms: int) -> int:

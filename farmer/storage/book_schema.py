@@ -1,30 +1,34 @@
 """
-The contract database's file: its tables, its version, and the one door to it.
+The contract database's file: its tables, its version, and whether it is whole.
 
 SQLite in WAL mode with synchronous=FULL, since none of this can be rebuilt: a transaction
 that was answered is on the disk.  Times are Unix ms, ids and keys raw bytes, numbers below
-2^63.  Version 1 of the format:
+2^63.  Version 2 of the format:
 
     book       whose it is: the farmer's Ed25519 key
     invites    every invite ever minted; state 0 open, 1 spent, 2 withdrawn
     contracts  every contract ever made, in its last revision; at most one per renter is not
                GONE (stage 3); purged 1 when the shards of a GONE one are gone as well
     clock      farmer.storage.clock
+    generation since version 2: the database's random id, how many changes it has seen, and
+               since when it is in doubt (Unix ms, or 0); farmer.storage.generation
+    past       since version 2: the random stamp of each of the latest changes
+    met        since version 2: what volumes remembered that is not of this past, and that
+               was told of and acted on
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from farmer.storage.errors import FormatTooNewError, StorageError, VolumeUnavailableError
+from farmer.storage.generation import BOOK_ID_BYTES, STAMP_BYTES
 
-VERSION: Final = 1
+VERSION: Final = 2
 APPLICATION_ID: Final = 0x4661726D
 """`Farm`, in the file's header, so that no other SQLite file is taken for this one."""
 
@@ -75,6 +79,25 @@ CREATE TABLE clock (
 );
 """
 
+SINCE_2: Final = """
+CREATE TABLE generation (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    book BLOB NOT NULL CHECK (length(book) = 16),
+    counter INTEGER NOT NULL CHECK (counter >= 0),
+    doubted_ms INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE past (
+    counter INTEGER PRIMARY KEY,
+    stamp BLOB NOT NULL CHECK (length(stamp) = 8)
+);
+CREATE TABLE met (
+    book BLOB NOT NULL CHECK (length(book) = 16),
+    counter INTEGER NOT NULL,
+    stamp BLOB NOT NULL CHECK (length(stamp) = 8),
+    PRIMARY KEY (book, counter, stamp)
+) WITHOUT ROWID;
+"""
+
 
 class BookDamagedError(StorageError):
     """The contract database cannot be read; nothing was changed."""
@@ -84,77 +107,7 @@ class BookForeignError(StorageError):
     """The file is not a contract database, or another farmer's."""
 
 
-class Book:
-    """
-    The open file: one connection, one user at a time.
-
-    Raises everywhere:
-        VolumeUnavailableError: the disk failed us, or the book is closed.
-
-    """
-
-    def __init__(self, path: Path, farmer_key: bytes) -> None:
-        """
-        Open the file, or make it.
-
-        Raises:
-            FormatTooNewError, BookDamagedError, BookForeignError: it was not touched.
-
-        """
-        self._path = path
-        self._lock = threading.Lock()
-        self._rows = _connected(path)
-        try:
-            _prepare(self._rows, path, farmer_key)
-        except BaseException:
-            self._rows.close()
-            raise
-        self._open = True
-
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """Return the connection in a transaction: durable when the block is left in peace."""
-        with self._used() as rows:
-            rows.execute("BEGIN IMMEDIATE")
-            try:
-                yield rows
-                rows.execute("COMMIT")
-            finally:
-                # SQLite may have rolled back by itself, say on a full disk.
-                if rows.in_transaction:
-                    rows.execute("ROLLBACK")
-
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """Return the connection, for queries."""
-        with self._used() as rows:
-            yield rows
-
-    def close(self) -> None:
-        """Close the file; safe twice."""
-        with self._lock:
-            self._open = False
-            self._rows.close()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it was not closed."""
-        return self._open
-
-    @contextmanager
-    def _used(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            if not self._open:
-                raise VolumeUnavailableError("the contract database is closed")
-            try:
-                yield self._rows
-            except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
-                raise
-            except sqlite3.DatabaseError as error:
-                raise VolumeUnavailableError(f"{self._path}: {error}") from error
-
-
-def _connected(path: Path) -> sqlite3.Connection:
+def connected(path: Path) -> sqlite3.Connection:
     """Return a connection to the file, made if need be, for its owner's eyes only."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -172,7 +125,8 @@ def _connected(path: Path) -> sqlite3.Connection:
         raise VolumeUnavailableError(f"{path} cannot be opened: {error}") from error
 
 
-def _prepare(rows: sqlite3.Connection, path: Path, farmer_key: bytes) -> None:
+def prepare(rows: sqlite3.Connection, path: Path, farmer_key: bytes) -> bool:
+    """Check a file, or make its tables; say whether they were made."""
     try:
         version = _number(rows, "PRAGMA user_version")
         if version > VERSION:
@@ -188,14 +142,17 @@ def _prepare(rows: sqlite3.Connection, path: Path, farmer_key: bytes) -> None:
         rows.execute("PRAGMA foreign_keys = ON")
         if fresh:
             _create(rows, farmer_key)
+        elif version < VERSION:
+            _upgrade(rows)
         (owner,) = rows.execute("SELECT farmer_key FROM book").fetchone()
     except (sqlite3.Error, TypeError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     if owner != farmer_key:
         raise BookForeignError(
             f"{path} belongs to another farmer: it was made with another identity; "
             "restore that identity, or move the file away to begin with no contracts"
         )
+    return fresh
 
 
 def _check_whole(rows: sqlite3.Connection, path: Path) -> None:
@@ -203,7 +160,7 @@ def _check_whole(rows: sqlite3.Connection, path: Path) -> None:
         raise BookForeignError(f"{path} is not a contract database; nothing was changed")
     (verdict,) = rows.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise _damaged(path, verdict)
+        raise damaged(path, verdict)
 
 
 def _create(rows: sqlite3.Connection, farmer_key: bytes) -> None:
@@ -211,14 +168,32 @@ def _create(rows: sqlite3.Connection, farmer_key: bytes) -> None:
     rows.executescript(f"BEGIN IMMEDIATE; {SCHEMA}")
     rows.execute("INSERT INTO book VALUES (1, ?)", (farmer_key,))
     rows.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    _add_generation(rows)
+
+
+def _upgrade(rows: sqlite3.Connection) -> None:
+    """Bring version 1 up to date in one transaction: a crash leaves the one or the other."""
+    rows.execute("BEGIN IMMEDIATE")
+    _add_generation(rows)
+
+
+def _add_generation(rows: sqlite3.Connection) -> None:
+    """Add what version 2 brought, and commit."""
+    for statement in SINCE_2.split(";")[:-1]:
+        rows.execute(statement)
+    book = secrets.token_bytes(BOOK_ID_BYTES)
+    rows.execute("INSERT INTO generation (one, book, counter) VALUES (1, ?, 0)", (book,))
+    rows.execute("INSERT INTO past VALUES (0, ?)", (secrets.token_bytes(STAMP_BYTES),))
     rows.execute(f"PRAGMA user_version = {VERSION}")
     rows.execute("COMMIT")
 
 
-def _damaged(path: Path, reason: str) -> BookDamagedError:
+def damaged(path: Path, reason: str) -> BookDamagedError:
+    """Return the error that says so."""
     return BookDamagedError(
         f"{path} is damaged ({reason}): the farmer does not start without its contracts; "
-        "restore the file from a backup - shards on the volumes are kept"
+        "restore the file from a backup, or make contracts again from what the volumes hold: "
+        "farmer contract recover - shards on the volumes are kept"
     )
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from farmer.storage.book_schema import Book
+from farmer.storage.book import Book
 
 JUMP_MS: Final = 3_600_000
 """More than summer time or a slewing time service would do between two looks."""
@@ -149,6 +149,12 @@ class DurableClock:
         self._state = replace(self._state, believed_ms=wall_ms, doubted_ms=0)
         self._tolerance = RUNNING if self._last_look_s is not None else AT_START
         self._save()
+
+    def catch_up(self, observed_ms: int) -> None:
+        """Let the observed time be at least this, durably: an older database knew of it."""
+        if observed_ms > self._state.observed_ms:
+            self._state = replace(self._state, observed_ms=observed_ms)
+            self._save()
 
     def save(self) -> None:
         """Keep what was seen until now: the last thing that an orderly stop does."""

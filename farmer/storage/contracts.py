@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -16,8 +17,8 @@ from typing import Final
 from farmer.model.contract import Contract, ContractStage, Offer, renewed
 from farmer.model.ids import ContractId, InviteSerial, NodeId
 from farmer.storage import book_rows
+from farmer.storage.book import Book
 from farmer.storage.book_rows import InviteState, KnownInvite
-from farmer.storage.book_schema import Book
 from farmer.storage.clock import DurableClock
 from farmer.storage.errors import (
     BusyError,
@@ -27,6 +28,8 @@ from farmer.storage.errors import (
     NoContractError,
     StorageError,
 )
+from farmer.storage.generation import Generation
+from farmer.storage.history import BookHistory
 from farmer.storage.lifetime import HeldContract, plan_transitions, stage_at
 
 DURATION_MS_MAX: Final = 100 * 366 * 86_400_000
@@ -74,7 +77,11 @@ class ContractDatabase:
         """
         self._book = Book(path, farmer_key)
         self.clock: Final = DurableClock(self._book)
-        self._farmer_key = farmer_key
+        self.history: Final = BookHistory(self._book, now_ms)
+        self.witness: Callable[[Generation], None] = lambda _generation: None
+        """Keeps a generation where a lost or older database is found out by it; durably, or
+        it raises a `StorageError`."""
+        self.farmer_key: Final = farmer_key
         self._now_ms = now_ms
         self._digest = digest
         self._random_bytes = random_bytes
@@ -99,11 +106,12 @@ class ContractDatabase:
         Raises:
             InviteUnknownError, InviteExpiredError, InviteSpentError.
             BusyError: the shards of the renter's last contract are being removed just now.
+            VolumeUnavailableError: it may have happened, but is not witnessed: try again.
 
         """
-        with self._book.writing() as rows:
+        with self._changing(must_be_witnessed=True) as rows:
             invite = _known(rows, serial)
-            live = book_rows.find_contract_of(rows, self._farmer_key, renter)
+            live = book_rows.find_contract_of(rows, self.farmer_key, renter)
             if invite.state is InviteState.SPENT:
                 return _given(invite, live)
             if self._now_ms() >= invite.offer.expires_at_ms:
@@ -116,7 +124,7 @@ class ContractDatabase:
     def find(self, renter: NodeId) -> tuple[Contract, ContractStage]:
         """Return the renter's contract and its stage now; raises `NoContractError`."""
         with self._book.reading() as rows:
-            held = book_rows.find_contract_of(rows, self._farmer_key, renter)
+            held = book_rows.find_contract_of(rows, self.farmer_key, renter)
         if held is None:
             raise NoContractError
         return held.contract, self._stage(held)
@@ -137,7 +145,7 @@ class ContractDatabase:
         if offer.duration_ms > DURATION_MS_MAX or offer.space_bytes > SPACE_BYTES_MAX:
             raise ValueError("an offer has a hundred years and 2^50 bytes at most")
         serial = InviteSerial(self._random_bytes(InviteSerial.SIZE_BYTES))
-        with self._book.writing() as rows:
+        with self._changing() as rows:
             self._check_room(rows, offer.space_bytes, capacity_bytes)
             book_rows.add_invite(rows, serial, offer)
         return serial
@@ -157,7 +165,7 @@ class ContractDatabase:
             InviteSpentError.
 
         """
-        with self._book.writing() as rows:
+        with self._changing() as rows:
             if _known(rows, serial).state is InviteState.SPENT:
                 raise InviteSpentError("this invite was redeemed; end its contract instead")
             book_rows.withdraw_invite(rows, serial)
@@ -170,7 +178,7 @@ class ContractDatabase:
     def contracts(self) -> list[tuple[Contract, ContractStage]]:
         """Return all contracts that are not gone, with their stages now, the oldest first."""
         with self._book.reading() as rows:
-            held = list(book_rows.live_contracts(rows, self._farmer_key))
+            held = list(book_rows.live_contracts(rows, self.farmer_key))
         return [(one.contract, self._stage(one)) for one in held]
 
     def extend(
@@ -192,7 +200,7 @@ class ContractDatabase:
             ValueError: less space, or beyond all measure.
 
         """
-        with self._book.writing() as rows:
+        with self._changing() as rows:
             old = self._named(rows, contract)
             space = old.space_bytes if space_bytes is None else space_bytes
             if not (0 < for_ms <= DURATION_MS_MAX and old.space_bytes <= space <= SPACE_BYTES_MAX):
@@ -209,7 +217,7 @@ class ContractDatabase:
 
     def end(self, contract: ContractId) -> Contract:
         """End a contract now, unless it is over; grace begins.  Raises `NoContractError`."""
-        with self._book.writing() as rows:
+        with self._changing() as rows:
             old = self._named(rows, contract)
             now_ms = self._now_ms()
             if old.until_ms <= now_ms:
@@ -230,8 +238,8 @@ class ContractDatabase:
         if not self.clock.trusted:
             return []
         observed_ms = self.clock.observed_ms
-        with self._book.writing() as rows:
-            held = book_rows.live_contracts(rows, self._farmer_key)
+        with self._changing() as rows:
+            held = book_rows.live_contracts(rows, self.farmer_key)
             for due in list(plan_transitions(held, now_ms, observed_ms)):
                 book_rows.move_contract(rows, due.contract, due.to, observed_ms)
         return self.to_purge()
@@ -239,13 +247,41 @@ class ContractDatabase:
     def to_purge(self) -> list[Contract]:
         """Return the contracts that are gone and whose shards may not be."""
         with self._book.reading() as rows:
-            gone = book_rows.contracts_to_purge(rows, self._farmer_key)
+            gone = book_rows.contracts_to_purge(rows, self.farmer_key)
         return [held.contract for held in gone]
 
     def purged(self, contract: ContractId) -> None:
         """Keep in mind, durably, that no shard of this contract is left."""
-        with self._book.writing() as rows:
+        with self._changing() as rows:
             book_rows.mark_purged(rows, contract)
+
+    # When the database is not what it was.
+
+    def adopt(self, contracts: Iterable[Contract]) -> list[Contract]:
+        """
+        Enter contracts that were made again; return those that were.
+
+        A renter who has a contract, or one whose shards are being removed, keeps that.
+        """
+        adopted = []
+        with self._changing() as rows:
+            known = book_rows.known_renters(rows)
+            for contract in contracts:
+                if contract.renter.raw not in known:
+                    self._put(rows, contract, ContractStage.ACTIVE)
+                    adopted.append(contract)
+        return adopted
+
+    @contextmanager
+    def _changing(self, *, must_be_witnessed: bool = False) -> Iterator[sqlite3.Connection]:
+        """Change the database durably, and let the volumes know how far it is."""
+        with self._book.changing() as rows:
+            yield rows
+        try:
+            self.witness(self._book.generation)
+        except StorageError:
+            if must_be_witnessed:
+                raise
 
     def _stage(self, held: HeldContract) -> ContractStage:
         return stage_at(held, self._now_ms()) if self.clock.trusted else held.stage
@@ -254,7 +290,7 @@ class ContractDatabase:
         book_rows.put_contract(rows, HeldContract(contract, stage, self.clock.observed_ms))
 
     def _named(self, rows: sqlite3.Connection, contract: ContractId) -> Contract:
-        held = book_rows.find_contract(rows, self._farmer_key, contract)
+        held = book_rows.find_contract(rows, self.farmer_key, contract)
         if held is None:
             raise NoContractError(f"there is no contract {contract}, or it is gone")
         return held.contract
@@ -276,7 +312,7 @@ class ContractDatabase:
             raise BusyError("the shards of the last contract are being removed; try again soon")
         return Contract(
             contract=ContractId(self._random_bytes(ContractId.SIZE_BYTES)),
-            farmer_key=self._farmer_key,
+            farmer_key=self.farmer_key,
             renter=renter,
             revision=1,
             space_bytes=offer.space_bytes,

@@ -4,6 +4,7 @@ The directory of a volume: where its files are, whose it is, and that only one f
     farmer-volume.json   the marker; a directory without it is never written to
     lock                 locked (flock) by the process that has the volume open
     index.sqlite         the index, with its -wal and -shm beside it
+    book                 how far the contract database was (see `farmer.storage.generation`)
     reserve              nothing but its size (see `farmer.storage.reserve`)
     log/00000001.seg     segments of the log, numbered without gaps as they are made
     shards/ab/<32 hex>.seg     one large shard each
@@ -94,6 +95,11 @@ class Paths:
     def reserve(self) -> Path:
         """Space kept back for the day when the disk is full."""
         return self.root / "reserve"
+
+    @property
+    def book(self) -> Path:
+        """What this volume remembers of the contract database."""
+        return self.root / "book"
 
     @property
     def log(self) -> Path:

@@ -184,6 +184,10 @@ class Engine:
             volume.ground.account.free_bytes for volume in self._slots.opened() if volume.takes_new
         )
 
+    def opened(self) -> list[Volume]:
+        """Return the volumes that are open, whatever their state."""
+        return self._slots.opened()
+
     def renters(self) -> tuple[NodeId, ...]:
         """Return everyone who has a shard or an upload here."""
         return self._ledger.renters()

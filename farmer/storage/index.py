@@ -212,6 +212,11 @@ class Index:
         )
         return [Row.of(row) for row in rows]
 
+    def latest_observed_ms(self) -> int:
+        """Return the observed time at which a shard was last put into the trash, or 0."""
+        rows = self._read("SELECT coalesce(max(observed), 0) FROM shards WHERE state = 1")
+        return int(rows[0][0])
+
     def doomed(self, limit: int = -1) -> list[Doomed]:
         """Return records whose space waits to be given back, those of one file together."""
         rows = self._read(

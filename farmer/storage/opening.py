@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -219,6 +220,9 @@ def _assemble(
         settings, ground, Handles(files, paths), Writer(ground, tail, ready.recovered.end), lock
     )
     volume.refresh_filesystem()
+    with suppress(OSError):
+        # Without room for it nothing is remembered yet, and the first note tries again.
+        volume.witness.recall()
     # From here on nothing can fail: what is entered in the ledger is never taken out again.
     around.ledger.settle(account, totals)
     for part in ready.parts:

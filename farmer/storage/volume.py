@@ -21,6 +21,7 @@ from farmer.storage.errors import (
     StorageError,
     VolumeUnavailableError,
 )
+from farmer.storage.generation import Witness
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.index import is_for_room
@@ -72,6 +73,7 @@ class Volume:
         self._lock_fd = lock
         self._reclaimer = Reclaimer(ground, handles, writer)
         writer.release = self._reclaimer.release
+        self.witness = Witness(ground.files, ground.paths)
         self.leases = Leases(ground.files, ground.paths, ground.health)
         self.examined = Examined()
         self.journal = Journal(ground.files, ground.paths.root)
@@ -271,6 +273,7 @@ class Volume:
         """Finish what is under way, leave a clean mark, unlock."""
         clean = self.writer.close()
         self._handles.close()
+        self.witness.close()
         try:
             self.ground.index.close(clean=clean)
         except sqlite3.Error:

@@ -50,10 +50,10 @@ def test_a_file_that_others_could_read_is_closed_to_them(world: World) -> None:
 def test_a_newer_format_is_refused_and_left_alone(world: World) -> None:
     path = closed_file(world)
     rows = sqlite3.connect(path)
-    rows.execute("PRAGMA user_version = 2")
+    rows.execute("PRAGMA user_version = 3")
     rows.close()
     before = path.read_bytes()
-    with pytest.raises(FormatTooNewError, match="version 2, this release reads up to 1"):
+    with pytest.raises(FormatTooNewError, match="version 3, this release reads up to 2"):
         opened(path)
     assert path.read_bytes() == before
 
