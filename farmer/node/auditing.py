@@ -15,6 +15,7 @@ from farmer.model.shard import (
     LEAF_BYTES,
     SHARD_BYTES_MAX,
     block_count,
+    leaf_count,
 )
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
@@ -61,8 +62,13 @@ def read_bytes(kind: AuditKind, entry: AuditEntry) -> int:
     if kind is AuditKind.FULL:
         return entry.size_bytes
     blocks = block_count(entry.size_bytes)
-    passes = 1 if entry.samples <= LEAVES_AT_ONCE else 2
+    passes = 2 if _is_large(entry) else 1
     return passes * min(entry.samples, blocks) * BLOCK_BYTES + blocks * BLOCK_HASH_BYTES
+
+
+def _is_large(entry: AuditEntry) -> bool:
+    """Tell whether a sample proof is sent in steps."""
+    return min(entry.samples, leaf_count(entry.size_bytes)) > LEAVES_AT_ONCE
 
 
 def _look_up(
@@ -109,7 +115,7 @@ async def _prove(farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditE
     if asked.kind is AuditKind.FULL:
         async with exchange.inside(farm.full_audits, 1):
             item = await farm.disk.run(_full, farm, exchange.renter, asked.nonce, entry)
-    elif entry.samples > LEAVES_AT_ONCE:
+    elif _is_large(entry):
         await send_in_steps(farm, exchange, asked.nonce, entry)
         return
     else:

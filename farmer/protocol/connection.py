@@ -67,8 +67,8 @@ class _Connection:
         self._frames.feed(data)
 
     def send_data(self, data: bytes) -> bytes:
-        """Return one DATA frame; at most 256 KiB, so that a step needs little memory."""
-        assert len(data) <= DATA_BYTES_SENT, len(data)
+        """Return one DATA frame: 1 B to 256 KiB, so that a step needs little memory."""
+        assert 0 < len(data) <= DATA_BYTES_SENT, len(data)
         self.state = advance(self.state, Type.DATA, self._side)
         return data_header(len(data)) + data
 

@@ -51,15 +51,14 @@ class FrameReader:
         Return the next whole control frame or piece of data; None until more arrives.
 
         Raises:
-            RemoteProtocolError: a frame declares more bytes than its kind may have.
+            RemoteProtocolError: a frame declares more bytes than its kind may have, or is DATA
+                without any: a flood of those would be neither slow nor ever done.
 
         """
         if not self._data_left:
             frame = self._take_header()
             if not isinstance(frame, int):
                 return frame
-            if frame == 0:
-                return DataPart(b"")
             self._data_left = frame
         part = bytes(self._inbound[: self._data_left])
         del self._inbound[: len(part)]
@@ -75,6 +74,8 @@ class FrameReader:
         if length > allowed:
             raise RemoteProtocolError(Refused(Refusal.FRAME_TOO_LARGE, length, allowed))
         if kind == Type.DATA:
+            if not length:
+                raise RemoteProtocolError(Refused(Refusal.MALFORMED, kind), "empty DATA")
             del self._inbound[:FRAME_HEADER_BYTES]
             return length
         end = FRAME_HEADER_BYTES + length
@@ -87,5 +88,5 @@ class FrameReader:
 
 def data_header(length: int) -> bytes:
     """Return the header of a DATA frame whose *length* bytes follow."""
-    assert 0 <= length <= DATA_BYTES_MAX, length
+    assert 0 < length <= DATA_BYTES_MAX, length
     return bytes((Type.DATA,)) + length.to_bytes(3, "big")

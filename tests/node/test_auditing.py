@@ -237,6 +237,16 @@ class AuditingTests(AuditCase):
             [Refused(Refusal.NOT_FOUND)], self.items(self.greet(), self.sample(entry))
         )
 
+    def test_more_leaves_than_a_small_shard_has_are_one_small_proof(self) -> None:
+        for data in (b"", DATA[:5000]):
+            shard = self.hold(data)
+            entry = AuditEntry(shard, len(data), 1024)
+
+            (item,) = self.items(self.greet(), self.sample(entry))
+
+            assert isinstance(item, SampleProof)
+            verify_sample(shard, len(data), NONCE, 1024, item)
+
     def test_the_cost_of_a_sample_is_bounded_by_the_shard(self) -> None:
         self.assertEqual(BLOCK_BYTES + 32, read_bytes(AuditKind.SAMPLE, AuditEntry(ABSENT, 5, 9)))
 

@@ -184,15 +184,15 @@ class RudeTests(NodeCase):
         self.assertEqual(["TOO_SLOW"], self.meter.refusals)
         self.assertEqual({}, self.store.uploads)
 
-    def test_empty_frames_move_nothing(self) -> None:
+    def test_empty_frames_end_it_at_once(self) -> None:
+        """A flood of them would never be waited for, and so never be too slow."""
         peer = self.greet()
         self.begin_store(peer, DATA)
-        for _ in range(40):
-            if not peer.closed:
-                peer.send_data(b"")
-                self.pass_s(1, peer)
 
-        self.assertEqual(["TOO_SLOW"], self.meter.refusals)
+        peer.send_raw(bytes((Type.DATA, 0, 0, 0)))
+
+        self.assertEqual(Refused(Refusal.MALFORMED, Type.DATA), last_words(peer).refused)
+        self.assertTrue(peer.closed)
 
     def test_our_slow_disk_is_not_the_renters_fault(self) -> None:
         self.store.commits = []

@@ -4,7 +4,7 @@ import pytest
 
 from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, data_header
 from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_MAX
-from farmer.protocol.refusals import Refusal, RemoteProtocolError
+from farmer.protocol.refusals import Refusal, Refused, RemoteProtocolError
 from farmer.protocol.types import Type
 
 
@@ -36,12 +36,13 @@ def test_data_is_given_out_as_it_comes() -> None:
     assert reader.waiting_bytes == 1
 
 
-def test_an_empty_data_frame_is_an_empty_part() -> None:
+def test_an_empty_data_frame_is_a_fault() -> None:
+    """Else a flood of them would never be too slow."""
     reader = FrameReader()
     reader.feed(header(Type.DATA, 0) + header(Type.END, 0))
-    assert reader.take() == DataPart(b"")
-    assert reader.peek() == Type.END
-    assert reader.take() == ControlFrame(Type.END, b"")
+    with pytest.raises(RemoteProtocolError) as caught:
+        reader.take()
+    assert caught.value.refused == Refused(Refusal.MALFORMED, Type.DATA)
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def _receipt(signed: Receipt) -> Json:
 def messages() -> Json:
     return {
         "messages": [_message(message) for message in EVERY_MESSAGE],
-        "data": [_data(size) for size in (0, 1, 300)],
+        "data": [_data(size) for size in (1, 300)],
         "malformed": rejected.frames(),
     }
 

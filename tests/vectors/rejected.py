@@ -178,7 +178,8 @@ def ranges() -> list[Json]:
 
 
 def _answer(send: Send, sent: bytes) -> bytes:
-    return encode(send) + data_header(len(sent)) + sent + encode(End())
+    data = data_header(len(sent)) + sent if sent else b""
+    return encode(send) + data + encode(End())
 
 
 def _ranges(data: bytes, good: Send) -> Iterator[tuple[str, Send, bytes]]:
@@ -205,6 +206,7 @@ def _ranges(data: bytes, good: Send) -> Iterator[tuple[str, Send, bytes]]:
 def frames() -> list[Json]:
     """Return frames that no side may accept, with the refusal that a farmer answers."""
     rows = [(why, Type(kind), _frame(kind, body), Refusal.MALFORMED) for why, kind, body in BODIES]
+    rows.append(("no byte", Type.DATA, _frame(Type.DATA, b""), Refusal.MALFORMED))
     for kind, allowed in ((Type.PING, CONTROL_BYTES_MAX), (Type.DATA, DATA_BYTES_MAX)):
         header = u8(kind) + (allowed + 1).to_bytes(3, "big")
         rows.append(("longer than allowed, header only", kind, header, Refusal.FRAME_TOO_LARGE))
