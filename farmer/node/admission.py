@@ -1,20 +1,28 @@
-"""Who may come in: how many connections there are, from where, and who goes when all is full."""
+"""Who may come in: how many connections there are, whose, and who goes when all is full."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import Final
+from typing import Final, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from farmer.model.ids import NodeId
 from farmer.node.ports import CloseReason
 from farmer.node.refusals import DRAINING_RETRY_MS
 from farmer.node.session import Session
-from farmer.protocol.limits import SESSIONS_MAX, SESSIONS_PER_ADDRESS_MAX
+from farmer.protocol.limits import (
+    SESSIONS_MAX,
+    SESSIONS_PER_ADDRESS_MAX,
+    SESSIONS_PER_RENTER_MAX,
+    STRANGER_PLACES,
+)
 from farmer.protocol.refusals import Refusal, Refused
+
+K = TypeVar("K")
 
 _STOPPING: Final = Refused(Refusal.DRAINING, DRAINING_RETRY_MS)
 
@@ -32,6 +40,17 @@ class TurnedAway:
 
     have: int
     allowed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How many sessions there may be."""
+
+    most: int = SESSIONS_MAX
+    per_address: int = SESSIONS_PER_ADDRESS_MAX
+    per_renter: int = SESSIONS_PER_RENTER_MAX
+    for_strangers: int = STRANGER_PLACES
+    """Of *most*; renters with a contract do not fill these."""
 
 
 def origin(host: str) -> str:
@@ -57,14 +76,18 @@ class Sessions:
 
     A session counts from its accept until its connection is closed or was cut; it is busy
     from a request to its answer, also when the renter has left and a thread is still at it.
+    To its renter it counts as long as either is true: who hangs up on a disk that hangs, and
+    comes again, gains no more of our memory.
     """
 
-    def __init__(
-        self, *, most: int = SESSIONS_MAX, most_per_address: int = SESSIONS_PER_ADDRESS_MAX
-    ) -> None:
-        self._most, self._most_per_address = most, most_per_address
+    def __init__(self, places: Places = Places()) -> None:
+        self._places = places
         self._open: dict[Session, None] = {}
+        """The one that was served longest ago first."""
         self._from: Counter[str] = Counter()
+        self._whose: dict[Session, NodeId] = {}
+        """Of those that said HELLO, also of those that have left and are busy still."""
+        self._of: Counter[NodeId] = Counter()
         self._busy: set[Session] = set()
         self._asking: set[Session] = set()
         """When draining: those that had sent more before their last answer."""
@@ -89,15 +112,44 @@ class Sessions:
         When all is full, a stranger makes room: the oldest of the address that has most.
         """
         here = self._from[address]
-        if here >= self._most_per_address:
-            return TurnedAway(here, self._most_per_address)
-        if len(self) < self._most:
+        if here >= self._places.per_address:
+            return TurnedAway(here, self._places.per_address)
+        if len(self) < self._places.most:
             return Welcomed()
         strangers = [session for session in self._open if not session.known]
-        if not strangers:
-            return TurnedAway(len(self), self._most)
         crowd = Counter(session.address for session in strangers)
-        return Welcomed(instead=max(strangers, key=lambda session: crowd[session.address]))
+        instead = max(strangers, key=lambda session: crowd[session.address], default=None)
+        instead = instead or self._idlest(self._open)
+        if instead is None:
+            return TurnedAway(len(self), self._places.most)
+        return Welcomed(instead)
+
+    def introduce(self, session: Session, renter: NodeId, *, known: bool) -> Welcomed | TurnedAway:
+        """
+        Say what to do with a session whose renter has said HELLO.
+
+        One with a contract may have to take the place of another such: the idlest session
+        of the renter who has most.
+        """
+        have = self._of[renter]
+        if have >= self._places.per_renter:
+            return TurnedAway(have, self._places.per_renter)
+        allowed = self._places.most - self._places.for_strangers
+        instead = None
+        if known and len(self) > allowed:
+            others = [other for other in self._open if other.known and other is not session]
+            if len(others) >= allowed:
+                instead = self._idlest(others)
+                if instead is None:
+                    return TurnedAway(len(others), allowed)
+        self._whose[session] = renter
+        self._of[renter] += 1
+        return Welcomed(instead)
+
+    def _idlest(self, sessions: Iterable[Session]) -> Session | None:
+        """Return the session of whoever has most that was served longest ago and is not now."""
+        idle = (one for one in sessions if one in self._whose and one not in self._busy)
+        return max(idle, key=lambda session: self._of[self._whose[session]], default=None)
 
     def enter(self, session: Session) -> None:
         """Note a session that has begun."""
@@ -110,9 +162,8 @@ class Sessions:
             return
         del self._open[session]
         self._asking.discard(session)
-        self._from[session.address] -= 1
-        if not self._from[session.address]:
-            del self._from[session.address]
+        _less(self._from, session.address)
+        self._forget(session)
         self._tell()
 
     def began(self, session: Session) -> None:
@@ -123,12 +174,20 @@ class Sessions:
     def ended(self, session: Session) -> None:
         """Note its answer; when draining, that is the moment to say goodbye."""
         self._busy.discard(session)
+        if session in self._open:
+            self._open[session] = self._open.pop(session)
+        self._forget(session)
         if self._draining and not session.over:
             if session.has_unread:
                 self._asking.add(session)
             else:
                 session.close(CloseReason.DRAINED)
         self._tell()
+
+    def _forget(self, session: Session) -> None:
+        """Give the renter its place back when nothing of the session is left."""
+        if session not in self._open and session not in self._busy and session in self._whose:
+            _less(self._of, self._whose.pop(session))
 
     def check(self) -> None:
         """Hang up on renters that are late; called every second or so."""
@@ -161,3 +220,10 @@ class Sessions:
             if not (self._open if closed else self._busy or self._asking):
                 self._watching.remove((watching, closed))
                 watching.callback(None)
+
+
+def _less(counted: Counter[K], key: K) -> None:
+    """Count one less, and keep no zeros."""
+    counted[key] -= 1
+    if not counted[key]:
+        del counted[key]

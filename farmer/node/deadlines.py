@@ -14,6 +14,7 @@ from farmer.protocol.limits import (
     IDLE_S,
     RATE_BYTES_PER_S_MIN,
     RATE_GRACE_S,
+    STRANGER_S,
 )
 from farmer.protocol.refusals import Refusal, Refused
 
@@ -47,9 +48,11 @@ class Patience:
 
     def __init__(self, now_s: float) -> None:
         self._deadline_s: float | None = now_s + HANDSHAKE_S
+        self._stranger_until_s = now_s + STRANGER_S
         self._late: CloseReason = CloseReason.HANDSHAKE
         self._known = False
         self._greeted = False
+        self._closing = False
         self._since_s: float | None = None
         """Since when we wait for bytes of a transfer or for the END of a refused one."""
         self._rated = False
@@ -57,7 +60,12 @@ class Patience:
         self._moved_bytes = 0
 
     def greeted(self, *, known: bool) -> None:
-        """HELLO was answered; a renter without a contract is given little time."""
+        """
+        HELLO was answered, or an invite redeemed.
+
+        A renter without a contract is given little time between requests, and little in all,
+        whatever it does with it.
+        """
         self._greeted, self._known = True, known
         self._deadline_s = None
 
@@ -103,12 +111,14 @@ class Patience:
 
     def closing(self, now_s: float) -> None:
         """We have hung up: the renter has a moment to do the same."""
-        self._since_s = None
+        self._since_s, self._closing = None, True
         self._deadline_s = now_s + CLOSE_S
 
     def late(self, now_s: float, *, hurried: bool = False) -> Late | None:
         """Return what the renter is late with, if it is; *hurried*: somebody wants its place."""
         waited_s = self._waited_s
+        if not self._known and not self._closing and now_s > self._stranger_until_s:
+            return Late(CloseReason.STRANGER)
         if self._since_s is not None:
             waited_s += now_s - self._since_s
             too_little = self._moved_bytes < RATE_BYTES_PER_S_MIN * waited_s

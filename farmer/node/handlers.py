@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar, cast, get_args
+from typing import Protocol as Shape
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from farmer.model.contract import ContractStage
 from farmer.model.ids import NodeId
+from farmer.node.admission import TurnedAway, Welcomed
 from farmer.node.asking import (
     delete,
     list_shards,
@@ -67,6 +69,13 @@ HANDLERS: Final[dict[type[object], tuple[Verb, Handler]]] = dict(_ROWS)
 assert set(HANDLERS) == set(get_args(Request))
 
 
+class Introduce(Shape):
+    """Says whether there is room for a session, now that its renter is known."""
+
+    def __call__(self, session: Session, renter: NodeId, *, known: bool) -> Welcomed | TurnedAway:
+        """Note whose it is, if there is."""
+
+
 class Conversation:
     """Serves sessions; holds nothing of them."""
 
@@ -77,11 +86,17 @@ class Conversation:
         farm: Farm,
         began: Callable[[Session], None] = lambda _: None,
         ended: Callable[[Session], None] = lambda _: None,
+        introduce: Introduce = lambda _session, _renter, *, known: Welcomed(),
     ) -> None:
-        """*began* and *ended* hear of every request that is being served."""
+        """
+        *began* and *ended* hear of every request that is being served.
+
+        *introduce* says whether there is room for a renter's session, once it is known whose.
+        """
         self._farm = farm
         self._began = began
         self._ended = ended
+        self._introduce = introduce
 
     async def serve(self, session: Session) -> None:
         """Talk with one renter until one of the two hangs up."""
@@ -112,6 +127,7 @@ class Conversation:
             session.hang_up(refused, CloseReason.VERSION)
             raise RenterLeftError
         known = await self._farm.disk.run(_has_contract, self._farm, renter)
+        self._make_room(session, renter, known=known)
         terms, now_ms = self._farm.terms, self._farm.now_ms()
         session.answer(Welcome(version, now_ms, terms.shard_bytes_max, SOFTWARE))
         session.greeted(known=known)
@@ -119,6 +135,19 @@ class Conversation:
             "{renter} speaks {software!r}", renter=renter.short, software=hello.software
         )
         return renter
+
+    def _make_room(self, session: Session, renter: NodeId, *, known: bool) -> None:
+        """Take a place among the renter's and all others; hang up if there is none."""
+        if session.over:
+            raise RenterLeftError
+        match self._introduce(session, renter, known=known):
+            case TurnedAway(have, allowed):
+                refused = Refused(Refusal.TOO_MANY_SESSIONS, have, allowed)
+                session.hang_up(refused, CloseReason.CROWD)
+                raise RenterLeftError
+            case Welcomed(instead):
+                if instead is not None:
+                    instead.abort(CloseReason.SHED)
 
     async def _next(self, session: Session, renter: NodeId) -> None:
         discarding = session.state is State.DISCARDING

@@ -114,7 +114,8 @@ class FarmerService:
 
     def surroundings(self, identify: Callable[[Any], NodeId]) -> Surroundings:
         """Return what this service's sessions share; *identify* names a transport's renter."""
-        conversation = Conversation(self._farm, self.sessions.began, self.sessions.ended)
+        guests = self.sessions
+        conversation = Conversation(self._farm, guests.began, guests.ended, guests.introduce)
         return Surroundings(
             clock=self._farm.clock,
             tasks=self.tasks,

@@ -44,6 +44,9 @@ HANDSHAKE_S: Final = 10.0
 IDLE_S: Final = 300.0
 """Between exchanges; a PING keeps a connection open."""
 
+STRANGER_S: Final = 60.0
+"""From accept: a session without a contract has time to redeem one, not to stay by pinging."""
+
 DISCARD_S: Final = 60.0
 """From a refusal in mid-store to the END that the renter owes: what is thrown away is bounded."""
 
@@ -70,6 +73,12 @@ SESSIONS_MAX: Final = 512
 
 SESSIONS_PER_ADDRESS_MAX: Final = 64
 """Connections from one IPv4 address or IPv6 /64: one household cannot take them all."""
+
+SESSIONS_PER_RENTER_MAX: Final = 32
+"""Connections of one node id, from wherever: one key with many addresses cannot take them all."""
+
+STRANGER_PLACES: Final = SESSIONS_MAX // 16
+"""Renters with a contract leave so many places to those who have yet to show that they are one."""
 
 SMALL_BYTES_IN_FLIGHT_MAX: Final = 16 * 1024 * 1024
 """Small shards being received, over all sessions: they are buffered whole."""

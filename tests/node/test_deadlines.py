@@ -14,6 +14,7 @@ from farmer.protocol.limits import (
     IDLE_S,
     RATE_BYTES_PER_S_MIN,
     RATE_GRACE_S,
+    STRANGER_S,
 )
 from farmer.protocol.refusals import Refusal, Refused
 
@@ -49,9 +50,31 @@ def test_a_known_renter_idles_longer_than_a_stranger() -> None:
     for known, allowed_s in ((True, IDLE_S), (False, HANDSHAKE_S)):
         patience = Patience(START_S)
         patience.greeted(known=known)
-        assert patience.late(START_S + 10_000) is None
+        assert patience.late(START_S + STRANGER_S) is None
         patience.wait(WaitingFor.REQUEST, START_S + 7)
         assert late_at(patience, START_S + 7 + allowed_s, CloseReason.IDLE)
+
+
+def test_a_stranger_does_not_stay_by_asking_again_and_again() -> None:
+    """His time is counted from the accept; a contract ends the counting."""
+    patience = Patience(START_S)
+    patience.greeted(known=False)
+    for n in range(int(STRANGER_S)):
+        patience.wait(WaitingFor.REQUEST, START_S + n)
+        patience.go_on(WaitingFor.REQUEST, START_S + n + 0.5)
+        assert patience.late(START_S + n + 0.9) is None
+
+    assert late_at(patience, START_S + STRANGER_S, CloseReason.STRANGER)
+    patience.greeted(known=True)
+    assert patience.late(START_S + 1e6) is None
+
+
+def test_a_stranger_hung_up_on_has_the_same_moment_to_close() -> None:
+    """It is not late twice."""
+    patience = Patience(START_S)
+    patience.greeted(known=False)
+    patience.closing(START_S + STRANGER_S + 1)
+    assert patience.late(START_S + STRANGER_S + 1 + CLOSE_S) is None
 
 
 def test_nobody_is_late_while_we_work(patience: Patience) -> None:

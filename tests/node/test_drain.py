@@ -7,6 +7,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
+from farmer.node.admission import Places
 from farmer.node.ports import CloseReason
 from farmer.node.refusals import DRAINING_RETRY_MS
 from farmer.node.service import Doorkeeper, FarmerService, show_address
@@ -180,7 +181,7 @@ class DrainTests(DrainCase):
         self.assertEqual(2, len(self.service.addresses))
 
     def test_who_is_one_too_many_is_turned_away_and_counted(self) -> None:
-        self.sessions._most = 0
+        self.sessions._places = Places(0)
         door = Doorkeeper(self.sessions, self.meter, lambda _: self.fail("let in"))
 
         self.assertIsNone(door.buildProtocol(None))
@@ -189,7 +190,7 @@ class DrainTests(DrainCase):
 
     def test_a_stranger_makes_room_at_the_door(self) -> None:
         stranger = self.call()
-        self.sessions._most = 1
+        self.sessions._places = Places(1)
         door = Doorkeeper(self.sessions, self.meter, lambda _: stranger.session)
 
         self.assertIs(stranger.session, door.buildProtocol(None))

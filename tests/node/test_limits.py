@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
 from farmer.model.ids import NodeId
 from farmer.node import budget
-from farmer.node.admission import Sessions, TurnedAway, Welcomed, origin
+from farmer.node.admission import Places, Sessions, TurnedAway, Welcomed, origin
 from farmer.node.budget import DAY_S, AuditBudget, Spent
 from farmer.node.gate import Gate
 from farmer.node.ports import CloseReason
@@ -159,9 +161,9 @@ class BudgetTests(NodeCase):
 class AdmissionTests(NodeCase):
     def setUp(self) -> None:
         super().setUp()
-        self.small = Sessions(most=4, most_per_address=3)
+        self.small = Sessions(Places(4, per_address=3, per_renter=3, for_strangers=1))
 
-    def enter(self, address: str, *, known: bool = False) -> object:
+    def enter(self, address: str, *, known: bool = False) -> Any:
         session = self.call(RENTER, address).session
         session.known = known
         self.small.enter(session)
@@ -179,8 +181,8 @@ class AdmissionTests(NodeCase):
         self.assertEqual(TurnedAway(3, 3), self.small.decide("10.0.0.1"))
         self.assertEqual(Welcomed(), self.small.decide("10.0.0.2"))
 
-        self.small.leave(sessions[0])  # type: ignore[arg-type]
-        self.small.leave(sessions[0])  # type: ignore[arg-type]
+        self.small.leave(sessions[0])
+        self.small.leave(sessions[0])
 
         self.assertEqual(Welcomed(), self.small.decide("10.0.0.1"))
 
@@ -191,6 +193,59 @@ class AdmissionTests(NodeCase):
         self.enter("10.0.0.3")
 
         self.assertEqual(Welcomed(instead=first), self.small.decide("10.0.0.4"))
+
+    def introduced(self, n: int, renter: NodeId) -> Any:
+        session = self.enter(f"10.0.0.{n}")
+        found = self.small.introduce(session, renter, known=True)
+        session.known = isinstance(found, Welcomed)
+        return session, found
+
+    def test_one_renter_cannot_take_all_from_many_addresses(self) -> None:
+        sessions = [self.introduced(n, RENTER)[0] for n in range(3)]
+        self.assertEqual(TurnedAway(3, 3), self.introduced(3, RENTER)[1])
+
+        self.small.leave(sessions[0])
+
+        self.assertIsInstance(self.introduced(4, RENTER)[1], Welcomed)
+
+    def test_who_left_and_is_served_still_counts_to_its_renter(self) -> None:
+        sessions = [self.introduced(n, RENTER)[0] for n in range(3)]
+        self.small.began(sessions[0])
+        self.small.leave(sessions[0])
+        self.assertEqual(TurnedAway(3, 3), self.introduced(4, RENTER)[1])
+
+        self.small.ended(sessions[0])
+
+        self.assertIsInstance(self.introduced(5, RENTER)[1], Welcomed)
+
+    def test_strangers_take_no_place_from_renters(self) -> None:
+        known = [self.introduced(n, who)[0] for n, who in enumerate((RENTER, OTHER, OTHER))]
+        stranger = self.enter("10.0.0.8")
+
+        self.assertEqual(Welcomed(instead=stranger), self.small.decide("10.0.0.9"))
+        self.small.leave(stranger)
+        self.assertEqual(Welcomed(), self.small.decide("10.0.0.9"))
+        self.assertEqual(3, len(known))
+
+    def test_the_idlest_of_who_has_most_makes_room_for_a_renter(self) -> None:
+        first, second, third = (
+            self.introduced(n, who)[0] for n, who in enumerate((OTHER, RENTER, RENTER))
+        )
+        self.small.began(second)
+        self.small.ended(second)
+
+        self.assertEqual(Welcomed(instead=third), self.introduced(3, STRANGER)[1])
+
+        self.small.leave(third)
+        self.small.began(second)
+        self.small.began(first)
+        self.assertIsInstance(self.introduced(4, NodeId(b"x" * 32))[1], Welcomed)
+
+    def test_nobody_who_is_being_served_makes_room(self) -> None:
+        for n, who in enumerate((OTHER, RENTER, RENTER)):
+            self.small.began(self.introduced(n, who)[0])
+
+        self.assertEqual(TurnedAway(3, 3), self.introduced(3, STRANGER)[1])
 
     def test_a_household_is_one_origin(self) -> None:
         for host, same in (

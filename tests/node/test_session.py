@@ -11,7 +11,7 @@ from farmer.identity.tls import PeerCertificateError
 from farmer.model.ids import NodeId
 from farmer.node.ports import CloseReason
 from farmer.node.session import Session
-from farmer.protocol.limits import CONTROL_BYTES_MAX, IDLE_S
+from farmer.protocol.limits import CONTROL_BYTES_MAX, IDLE_S, SESSIONS_PER_RENTER_MAX
 from farmer.protocol.messages import encode
 from farmer.protocol.opening import End, Hello, Refuse, Welcome
 from farmer.protocol.questions import Ping, Pong
@@ -42,6 +42,18 @@ class GreetingTests(NodeCase):
         assert isinstance(welcome, Welcome)
         self.assertEqual((1, 1_000_000, 64 << 20), tuple(_limits(welcome)))
         self.assertTrue(peer.session.known)
+
+    def test_a_connection_too_many_of_a_renter_is_told_so(self) -> None:
+        peers = [self.call(address=f"192.0.2.{n}") for n in range(SESSIONS_PER_RENTER_MAX + 1)]
+        for peer in peers:
+            peer.send(Hello(1, 1, "many"))
+
+        most = SESSIONS_PER_RENTER_MAX
+        words = last_words(peers[-1])
+        self.assertEqual(Refused(Refusal.TOO_MANY_SESSIONS, most, most), words.refused)
+        self.assertTrue(words.final and peers[-1].closed)
+        self.assertEqual([CloseReason.CROWD.value], self.meter.closed)
+        self.assertIsInstance(peers[-2].answer(), Welcome)
 
     def test_a_version_from_the_future_is_refused_with_ours(self) -> None:
         peer = self.call()

@@ -201,7 +201,8 @@ class NodeCase(SynchronousTestCase):
         )
         self.tasks = Tasks()
         self.sessions = Sessions()
-        conversation = Conversation(self.farm, self.sessions.began, self.sessions.ended)
+        guests = self.sessions
+        conversation = Conversation(self.farm, guests.began, guests.ended, guests.introduce)
         self.who = RENTER
         self.around = Surroundings(
             clock=self.clock,
