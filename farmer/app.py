@@ -25,7 +25,7 @@ from farmer.monitor.lag import LagSampler
 from farmer.monitor.log import LogStyle, LogWriter, begin_logging, stderr_writer, style_for
 from farmer.monitor.metrics import LabelSets, Metrics
 from farmer.monitor.page import StatusPage, page_site
-from farmer.node.admission import Sessions
+from farmer.node.admission import Places, Sessions
 from farmer.node.chores import Chore
 from farmer.node.disk import ThreadedDisk
 from farmer.node.farm import Farm
@@ -88,7 +88,6 @@ def serve(home: Home, settings: Settings, environ: Mapping[str, str]) -> int:
         CannotServeError: before anything was served.
 
     """
-    allow_many_sessions(settings.sessions.most)
     writer = LogWriter(stderr_writer, _style(settings, environ))
     writer.level = settings.log.level
     begin_logging(writer)
@@ -206,8 +205,7 @@ class RunningFarmer:
         settings, overview = self._settings, self._overview
         doors = Doors(reactor, self._home)
         side = farmer_side(stores.identity)
-        allowed = settings.sessions
-        sessions = Sessions(most=allowed.most, most_per_address=allowed.most_per_address)
+        sessions = Sessions(self._places(settings))
         self._service = doors.for_renters(self._farm, side, settings.listen.shards, sessions)
         overview.listen = self._service.addresses
         overview.announced = self._announced
@@ -225,6 +223,19 @@ class RunningFarmer:
             *greeting(settings, self._desk, now_ms(), to_journal=to_journal),
         ]
         self._begin_background(stores)
+
+    def _places(self, settings: Settings) -> Places:
+        """Return how many connections there may be; no more than there are descriptors for."""
+        wanted = settings.sessions.most
+        most = allow_many_sessions(wanted)
+        if most < wanted:
+            self.log.warn(
+                "only {most} connections at once instead of {wanted}: the system allows too few"
+                " open files; raise its limit (LimitNOFILE= of the service)",
+                most=most,
+                wanted=wanted,
+            )
+        return Places(most, settings.sessions.most_per_address)
 
     def _begin_background(self, stores: Stores) -> None:
         if not self._overview.clean_start:

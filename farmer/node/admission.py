@@ -18,7 +18,7 @@ from farmer.protocol.limits import (
     SESSIONS_MAX,
     SESSIONS_PER_ADDRESS_MAX,
     SESSIONS_PER_RENTER_MAX,
-    STRANGER_PLACES,
+    STRANGERS_PART,
 )
 from farmer.protocol.refusals import Refusal, Refused
 
@@ -49,8 +49,11 @@ class Places:
     most: int = SESSIONS_MAX
     per_address: int = SESSIONS_PER_ADDRESS_MAX
     per_renter: int = SESSIONS_PER_RENTER_MAX
-    for_strangers: int = STRANGER_PLACES
-    """Of *most*; renters with a contract do not fill these."""
+
+    @property
+    def for_renters(self) -> int:
+        """How many renters with a contract fill at most; the others are for strangers."""
+        return self.most - self.most // STRANGERS_PART - 1
 
 
 def origin(host: str) -> str:
@@ -134,7 +137,7 @@ class Sessions:
         have = self._of[renter]
         if have >= self._places.per_renter:
             return TurnedAway(have, self._places.per_renter)
-        allowed = self._places.most - self._places.for_strangers
+        allowed = self._places.for_renters
         instead = None
         if known and len(self) > allowed:
             others = [other for other in self._open if other.known and other is not session]

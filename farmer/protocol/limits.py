@@ -77,8 +77,8 @@ SESSIONS_PER_ADDRESS_MAX: Final = 64
 SESSIONS_PER_RENTER_MAX: Final = 32
 """Connections of one node id, from wherever: one key with many addresses cannot take them all."""
 
-STRANGER_PLACES: Final = SESSIONS_MAX // 16
-"""Renters with a contract leave so many places to those who have yet to show that they are one."""
+STRANGERS_PART: Final = 16
+"""Renters with a contract leave this part of all places to those who have yet to show theirs."""
 
 SMALL_BYTES_IN_FLIGHT_MAX: Final = 16 * 1024 * 1024
 """Small shards being received, over all sessions: they are buffered whole."""

@@ -14,13 +14,25 @@ DESCRIPTORS: Final = 8192
 """Sessions, one file each that they read, segments: some two thousand at worst."""
 
 
-def allow_many_sessions(sessions: int) -> None:
-    """Take more file descriptors than the usual 1024, as far as the system lets us."""
+OTHER_DESCRIPTORS: Final = 192
+"""Of these none is a renter's: the page's connections, volumes, databases, logs, libraries."""
+
+
+def allow_many_sessions(sessions: int) -> int:
+    """
+    Take more file descriptors than the usual 1024, as far as the system lets us.
+
+    Return how many of so many *sessions* there are descriptors for: a socket and a file each.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(DESCRIPTORS, 2 * sessions)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    now, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now == resource.RLIM_INFINITY:
+        return sessions
+    return max(1, min(sessions, (now - OTHER_DESCRIPTORS) // 2))
 
 
 def goes_to_journal(environ: Mapping[str, str], descriptor: int) -> bool:

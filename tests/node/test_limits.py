@@ -161,7 +161,7 @@ class BudgetTests(NodeCase):
 class AdmissionTests(NodeCase):
     def setUp(self) -> None:
         super().setUp()
-        self.small = Sessions(Places(4, per_address=3, per_renter=3, for_strangers=1))
+        self.small = Sessions(Places(4, per_address=3, per_renter=3))
 
     def enter(self, address: str, *, known: bool = False) -> Any:
         session = self.call(RENTER, address).session
