@@ -166,7 +166,7 @@ class Reclaimer:
             if files.exists(path.parent):
                 touched.add(path.parent)
             done.append(one)
-        for directory in touched:
+        for directory in sorted(touched):
             files.sync_directory(directory)
         return done
 

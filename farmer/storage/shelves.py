@@ -39,7 +39,7 @@ class Shelves:
         if not staged:
             return
         try:
-            shelves = {paths.shard(file).parent for file in staged}
+            shelves = sorted({paths.shard(file).parent for file in staged})
             for shelf in shelves:
                 files.make_directory(shelf)
             files.sync_directory(paths.shards)

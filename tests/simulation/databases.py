@@ -1,0 +1,140 @@
+"""
+SQLite in the simulation: the real one, on real files in memory, that crashes with the rest.
+
+The index (WAL, NORMAL) is never synced between two checkpoints: after a crash its database is
+that of the last checkpoint and its write-ahead log has any length, also in the middle of a
+frame; SQLite itself finds the last whole transaction in it.  The contract book (WAL, FULL) has
+all that was committed.  Each COMMIT and checkpoint is a step at which a crash may happen,
+before or after, and at which an error may be injected.  What SQLite does within such a step
+on a real kernel is what the block-log campaign looks at (docs/decisions/simulation.md).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+
+class Watcher(Protocol):
+    """Who hears of every step."""
+
+    def called(self, name: str, where: str, what: object = "") -> None:
+        """May raise."""
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the machine has stopped."""
+
+
+class Databases:
+    """All connections of one run."""
+
+    def __init__(self, root: Path, rng: Random, watcher: Watcher) -> None:
+        self._root = root
+        self._rng = rng
+        self._watcher = watcher
+        self._open: list[_Connection] = []
+        self.armed: dict[str, int] = {}
+        """By step: the SQLite error code that the next one of the index fails with."""
+        self.failed = 0
+
+    def module(self) -> SimpleNamespace:
+        """Return what stands in for the module `sqlite3`."""
+        return SimpleNamespace(**vars(sqlite3) | {"connect": self._connect})
+
+    def step(self, name: str, connection: _Connection) -> None:
+        """Hear of a step, and fail it if that is planned."""
+        self._watcher.called(name, connection.where)
+        if name in self.armed and not connection.is_book:
+            code = self.armed.pop(name)
+            self.failed += 1
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = code
+            raise error
+
+    @property
+    def is_dead(self) -> bool:
+        return self._watcher.is_dead
+
+    def crash(self, *, lose_index: bool) -> None:
+        """Leave what a crash leaves; nothing uses the connections any more."""
+        images = {
+            path: path.read_bytes()
+            for path in sorted(self._root.rglob("*.sqlite*"))
+            if not path.name.endswith("-shm")
+        }
+        for connection in self._open:
+            connection.close_really()
+        self._open.clear()
+        self.armed.clear()
+        for path in sorted(self._root.rglob("*.sqlite*")):
+            path.unlink()
+        for path, raw in images.items():
+            if path.name.startswith("index"):
+                if lose_index:
+                    continue
+                if path.name.endswith("-wal"):
+                    path.write_bytes(raw[: self._cut(len(raw))])
+                    continue
+            path.write_bytes(raw)
+
+    def _cut(self, length: int) -> int:
+        frame = 4096 + 24
+        how = self._rng.random()
+        if how < 0.25:
+            return length
+        if how < 0.45:
+            return 0
+        if how < 0.75:
+            return min(length, 32 + int(self._rng.random() * (length // frame + 1)) * frame)
+        return int(self._rng.random() * (length + 1))
+
+    def _connect(self, path: Any, **settings: Any) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, factory=_Connection, **settings)
+        connection.watch(self, str(path)[len(str(self._root)) + 1 :])
+        self._open.append(connection)
+        return connection
+
+    def closed(self, connection: _Connection) -> None:
+        if connection in self._open:
+            self._open.remove(connection)
+
+
+class _Connection(sqlite3.Connection):
+    """A connection whose steps are watched."""
+
+    _databases: Databases | None = None
+    where = ""
+    is_book = False
+
+    def watch(self, databases: Databases, where: str) -> None:
+        self._databases, self.where = databases, where
+        self.is_book = "contracts" in where
+
+    def execute(self, sql: str, *more: Any) -> sqlite3.Cursor:
+        databases = self._databases
+        if databases is None:
+            return super().execute(sql, *more)
+        if sql == "COMMIT":
+            databases.step("COMMIT", self)
+            done = super().execute(sql)
+            databases.step("committed", self)
+            return done
+        if sql.startswith("PRAGMA wal_checkpoint"):
+            databases.step("checkpoint", self)
+            done = super().execute(sql)
+            databases.step("checkpointed", self)
+            return done
+        return super().execute(sql, *more)
+
+    def close(self) -> None:
+        """Close; after a crash nothing is closed in order, or it would tidy up."""
+        if self._databases is not None and not self._databases.is_dead:
+            self._databases.closed(self)
+            super().close()
+
+    def close_really(self) -> None:
+        super().close()

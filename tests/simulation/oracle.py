@@ -1,0 +1,208 @@
+"""What must be true of the whole farmer, looked at from outside of it, at rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from farmer.model.ids import ShardId
+from farmer.model.shard import ShardState, StoredShard, charge_bytes
+from farmer.storage.errors import CorruptShardError, NoContractError, StorageError
+from farmer.storage.opening import rebuild_index
+from tests.simulation.disk import INDEX, Drive, Folder, Node
+from tests.simulation.renters import _STATES, Held, Is, Renter, ViolationError
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+READ_AFTER_A_CRASH = 0.25
+
+
+def check_all(world: World, *, thorough: bool) -> None:
+    """Check everything that can be checked now; *thorough* reads every shard."""
+    was, world._crash_in = world._crash_in, -1
+    try:
+        for renter in world.renters:
+            _check_shards(world, renter, thorough=thorough)
+            _check_contract(world, renter)
+        check_space(world)
+    finally:
+        world._crash_in = was
+
+
+def check_space(world: World) -> None:
+    """No volume takes more than its quota."""
+    assert world.house is not None
+    for settings, status in zip(world.volumes, world.house.engine.volumes(), strict=True):
+        drive = world.disk.drives[settings.path.name]
+        index = sum(
+            path.stat().st_size
+            for name in (INDEX, f"{INDEX}-wal")
+            if (path := settings.path / name).exists()
+        )
+        if drive.used_bytes + index > settings.quota_bytes:
+            raise ViolationError(
+                f"{drive.name} takes {drive.used_bytes + index} bytes of {settings.quota_bytes}"
+            )
+        promised = status.used_bytes + status.reserved_bytes + status.trash_bytes
+        if promised > settings.quota_bytes:
+            raise ViolationError(f"{drive.name} has promised {promised} bytes")
+
+
+def _check_shards(  # noqa: C901  # a list of what must be so
+    world: World, renter: Renter, *, thorough: bool
+) -> None:
+    assert world.house is not None
+    engine = world.house.engine
+    try:
+        shown = {one.shard: one for one in engine.page(renter.node, ShardId(bytes(32)), 100_000)}
+    except StorageError as error:
+        if not world.has_trouble:
+            raise ViolationError(f"nothing can be listed: {error}") from error
+        return
+    for shard, stored in shown.items():
+        if shard not in renter.held:
+            raise ViolationError(f"renter {renter.number} never stored {shard.short}")
+        held = renter.held[shard]
+        if held.user is not None:
+            continue
+        _compare(renter, held, stored)
+        if stored.state is ShardState.LIVE and (
+            thorough or world.rng.random() < READ_AFTER_A_CRASH
+        ):
+            _read(world, renter, held)
+    for shard, held in renter.held.items():
+        if shard not in shown and held.user is None:
+            renter._is(held, Is.ABSENT, "is lost")
+    if not world.lines and not world.has_trouble:
+        usage = engine.usage(renter.node)
+        live = sum(_charge(one) for one in shown.values() if one.state is not ShardState.TRASH)
+        trash = sum(_charge(one) for one in shown.values() if one.state is ShardState.TRASH)
+        if (usage.live_bytes, usage.trash_bytes, usage.shards) != (live, trash, len(shown)):
+            raise ViolationError(f"renter {renter.number} is said to use {usage}")
+
+
+def _compare(renter: Renter, held: Held, stored: StoredShard) -> None:
+    if stored.size_bytes != held.size_bytes:
+        raise ViolationError(f"{held} has another size")
+    if stored.state is ShardState.QUARANTINED and not held.is_hurt:
+        raise ViolationError(f"{held} is in quarantine without a cause")
+    renter._is(held, _STATES[stored.state], f"is {stored.state.name}")
+
+
+def _read(world: World, renter: Renter, held: Held) -> None:
+    assert world.house is not None
+    try:
+        reader = world.house.engine.open(renter.node, held.shard)
+        try:
+            data = reader.read(0, held.size_bytes)
+        finally:
+            reader.close()
+    except CorruptShardError as error:
+        world.reported += 1
+        if not held.is_hurt:
+            raise ViolationError(f"{held} is damaged without a cause") from error
+        return
+    except StorageError as error:
+        if not world.has_trouble and not held.is_hurt:
+            raise ViolationError(f"{held} cannot be read: {error!r}") from error
+        return
+    if data != held.content.data:
+        raise ViolationError(f"wrong bytes of {held} were read")
+
+
+def _check_contract(world: World, renter: Renter) -> None:
+    assert world.house is not None
+    if renter.contract is None or renter.may_be_gone or renter.ended_s is not None:
+        return
+    try:
+        contract, _stage = world.house.book.find(renter.node)
+    except NoContractError:
+        raise ViolationError(f"the contract of renter {renter.number} is lost") from None
+    known = renter.contract
+    if contract != known and not (
+        # A renewal whose answer was lost in the crash.
+        renter.is_unsure
+        and contract.contract == known.contract
+        and contract.revision > known.revision
+    ):
+        raise ViolationError(f"the contract of renter {renter.number} is not what was agreed")
+    renter.contract = contract
+
+
+def check_accounts(world: World) -> None:
+    """The ledger says what the disk says; nothing is reserved but leases."""
+    assert world.house is not None
+    for volume in world.house.engine._slots.opened():
+        drive = world.disk.drives[volume.settings.path.name]
+        account = volume.ground.account
+        leased = sum(lease.reservation.charge_bytes for lease in volume.leases.of())
+        if account.reserved_bytes != leased:
+            raise ViolationError(
+                f"{drive.name}: {account.reserved_bytes} bytes are reserved, {leased} are leased"
+            )
+        total = account.total
+        said = total.live_bytes + total.trash_bytes + leased + account.log_bytes
+        there = _allocated(drive)
+        if said != there and not any(one.pending for one in drive.nodes()):
+            raise ViolationError(f"{drive.name}: {said} bytes are said to lie there, {there} do")
+
+
+def _allocated(drive: Drive) -> int:
+    total = 0
+    rest = [drive.top.names[name] for name in ("log", "shards", "staging")]
+    while rest:
+        entry = rest.pop()
+        if isinstance(entry, Folder):
+            rest += entry.names.values()
+        else:
+            total += len(entry.blocks) * 4096
+    return total
+
+
+def check_rebuild(world: World) -> None:
+    """Stop, make every index again, start: all is as before."""
+    world.stop()
+    if world.house is not None:
+        return
+    for settings in world.volumes:
+        rebuild_index(settings, world.signer.node_id, world.disk, lambda _n, _last: None)
+    world.boot()
+    check_all(world, thorough=False)
+
+
+def rot_a_shard(world: World) -> None:
+    """Change one byte of one stored shard's record."""
+    assert world.house is not None
+    rows = []
+    for volume in world.house.engine._slots.readable():
+        for renter in world.renters:
+            for held in renter.held.values():
+                row = volume.find(renter.node, held.shard)
+                if row is not None and held.user is None:
+                    rows.append((volume, row, held))
+    if not rows:
+        return
+    volume, row, held = rows[int(world.rng.random() * len(rows))]
+    drive = world.disk.drives[volume.settings.path.name]
+    node = _node_of(world, drive, volume, row)
+    if node is not None:
+        used = 256 + row.size_bytes
+        held.is_hurt = True
+        world.disk.rot(drive, node, row.place.offset + int(world.rng.random() * used))
+
+
+def _node_of(world: World, drive: Drive, volume, row) -> Node | None:  # type: ignore[no-untyped-def]
+    path = str(volume._handles.path_of(row.place))
+    entry = world.disk._find(drive, path[len(str(volume.settings.path)) + 1 :])
+    return entry if isinstance(entry, Node) else None
+
+
+def hurt_everything(world: World) -> None:
+    """Note that any shard may turn out damaged, or missing, from now on."""
+    for renter in world.renters:
+        for held in renter.held.values():
+            held.is_hurt = True
+
+
+def _charge(stored: StoredShard) -> int:
+    return charge_bytes(stored.size_bytes)

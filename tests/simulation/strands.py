@@ -1,0 +1,382 @@
+"""
+Threads whose every switch is drawn from the seed.
+
+The engine has a writer thread per volume and is called from the disk door's threads.  Here
+each of them is a strand: an operating-system thread of its own that runs only while it holds
+the one baton.  It hands the baton on where it would block (a lock, a condition, a future, a
+sleep) and, now and then, at a call of the file port; who gets it is drawn from the seed.  So
+interleavings are part of the run, and a run is repeatable.
+
+`installed` puts these strands in the place of `threading` in the modules of `farmer.storage`,
+by what their names are bound to; no seam in the engine is needed for it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from random import Random
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+PREEMPTED = 0.03
+"""How often a call of the file port hands the baton on although it need not."""
+
+
+class CrashedError(BaseException):
+    """The machine stopped: whatever ran, ran until here.  Nothing may catch it."""
+
+
+class DeadlockError(Exception):
+    """Everybody waits and nothing will ever happen."""
+
+
+class Strand:
+    """One thread of the simulation; `ready` is None while it could run."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        self.ready: Callable[[], bool] | None = None
+        self.wake_s: float | None = None
+        self.is_done = False
+
+
+class Strands:
+    """All strands of one run, and its monotonic clock.  `main` is whoever makes it."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self.now_s = 1000.0
+        self.main = Strand("main")
+        self.current = self.main
+        self.alive = [self.main]
+        self.is_dead = False
+        """Set by a crash until `reap` has ended all strands but the main one."""
+        self.switches = 0
+
+    def spawn(self, name: str, work: Callable[[], None]) -> Strand:
+        """Make a strand; it first runs when the baton comes to it."""
+        strand = Strand(name)
+        self.alive.append(strand)
+        thread = threading.Thread(target=self._live, args=(strand, work), daemon=True)
+        thread.start()
+        return strand
+
+    def point(self) -> None:
+        """A moment at which another strand may run."""
+        if self.is_dead:
+            raise CrashedError
+        if len(self.alive) > 1 and self._rng.random() < PREEMPTED:
+            self.others()
+
+    def others(self) -> None:
+        """Let whoever can run, maybe ourselves."""
+        self.block(None)
+
+    def block(self, ready: Callable[[], bool] | None, timeout_s: float | None = None) -> bool:
+        """Wait until *ready* says so; False if the time was over before."""
+        if self.is_dead:
+            raise CrashedError
+        me = self.current
+        me.ready = ready
+        me.wake_s = None if timeout_s is None else self.now_s + max(0.0, timeout_s)
+        chosen = self._pick()
+        if chosen is not me:
+            self._hand_to(chosen)
+        me.ready = me.wake_s = None
+        if self.is_dead:
+            raise CrashedError
+        return ready is None or ready()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait in simulated time."""
+        self.block(_never, seconds)
+
+    def can_others_run(self) -> bool:
+        """Say whether a strand other than the current one could go on now."""
+        return any(one is not self.current and self._can_run(one) for one in self.alive)
+
+    def next_wake_s(self) -> float | None:
+        """Return when the first sleeper wakes up."""
+        return min((one.wake_s for one in self.alive if one.wake_s is not None), default=None)
+
+    def crash(self) -> None:
+        """Stop everything; raised in the strand that is at it, and in the others by `reap`."""
+        self.is_dead = True
+
+    def reap(self) -> None:
+        """End all strands but the main one, which calls this, after a crash."""
+        assert self.current is self.main
+        self.is_dead = True
+        while len(self.alive) > 1:
+            self._hand_to(self.alive[-1])
+        self.is_dead = False
+
+    def _live(self, strand: Strand, work: Callable[[], None]) -> None:
+        strand.gate.acquire()
+        try:
+            if not self.is_dead:
+                work()
+        except CrashedError:
+            pass
+        finally:
+            strand.is_done = True
+            self.alive.remove(strand)
+            chosen = self.main if self.is_dead else self._pick()
+            self.current = chosen
+            chosen.gate.release()
+
+    def _hand_to(self, strand: Strand) -> None:
+        me, self.current = self.current, strand
+        self.switches += 1
+        strand.gate.release()
+        me.gate.acquire()
+
+    def _can_run(self, one: Strand) -> bool:
+        if one.ready is None or (one.wake_s is not None and one.wake_s <= self.now_s):
+            return True
+        return one.ready()
+
+    def _pick(self) -> Strand:
+        while True:
+            able = [one for one in self.alive if self._can_run(one)]
+            if able:
+                return able[int(self._rng.random() * len(able))]
+            wake_s = self.next_wake_s()
+            if wake_s is None:
+                waiting = ", ".join(one.name for one in self.alive)
+                raise DeadlockError(f"everybody waits: {waiting}")
+            self.now_s = max(self.now_s, wake_s)
+
+
+def _never() -> bool:
+    return False
+
+
+_active: Strands | None = None
+
+
+def _strands() -> Strands:
+    assert _active is not None, "outside of a simulation"
+    return _active
+
+
+class _Lock:
+    def __init__(self) -> None:
+        self._is_held = False
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        strands = _strands()
+        # After a crash nobody runs at the same time as anybody, and all only clean up.
+        if self._is_held and not strands.is_dead:
+            limit = None if timeout < 0 else timeout
+            if not blocking or not strands.block(lambda: not self._is_held, limit):
+                return False
+        self._is_held = True
+        return True
+
+    def release(self) -> None:
+        self._is_held = False
+
+    def locked(self) -> bool:
+        return self._is_held
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_exc: object) -> None:
+        self.release()
+
+
+class _RLock(_Lock):
+    def __init__(self) -> None:
+        super().__init__()
+        self._owner: Strand | None = None
+        self._depth = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        me = _strands().current
+        if self._owner is not me:
+            if not super().acquire(blocking, timeout):
+                return False
+            self._owner = me
+        self._depth += 1
+        return True
+
+    def release(self) -> None:
+        self._depth -= 1
+        if self._depth <= 0:
+            self._owner, self._depth = None, 0
+            super().release()
+
+
+class _Condition:
+    def __init__(self, lock: Any = None) -> None:
+        self._lock = lock or _RLock()
+        self._waiting: list[list[bool]] = []
+        self.acquire, self.release = self._lock.acquire, self._lock.release
+
+    def wait(self, timeout: float | None = None) -> bool:
+        told = [False]
+        self._waiting.append(told)
+        self._lock.release()
+        try:
+            return _strands().block(lambda: told[0], timeout)
+        finally:
+            if told in self._waiting:
+                self._waiting.remove(told)
+            self._lock.acquire()
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        while not predicate():
+            if not self.wait(timeout):
+                return predicate()
+        return True
+
+    def notify(self, n: int = 1) -> None:
+        for told in self._waiting[:n]:
+            told[0] = True
+        del self._waiting[:n]
+
+    def notify_all(self) -> None:
+        self.notify(len(self._waiting))
+
+    def __enter__(self) -> bool:
+        return bool(self._lock.acquire())
+
+    def __exit__(self, *_exc: object) -> None:
+        self._lock.release()
+
+
+class _Event:
+    def __init__(self) -> None:
+        self._flag = False
+
+    def is_set(self) -> bool:
+        return self._flag
+
+    def set(self) -> None:
+        self._flag = True
+
+    def clear(self) -> None:
+        self._flag = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._flag or _strands().block(lambda: self._flag, timeout)
+
+
+class _Semaphore:
+    def __init__(self, value: int = 1) -> None:
+        self._value = value
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        if self._value <= 0 and not (
+            blocking and _strands().block(lambda: self._value > 0, timeout)
+        ):
+            return False
+        self._value -= 1
+        return True
+
+    def release(self, n: int = 1) -> None:
+        self._value += n
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_exc: object) -> None:
+        self.release()
+
+
+class _Thread:
+    def __init__(
+        self,
+        group: None = None,
+        target: Callable[..., None] | None = None,
+        name: str = "thread",
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        daemon: bool | None = None,
+    ) -> None:
+        self.name, self.daemon = name, daemon
+        self._work = lambda: target(*args, **(kwargs or {})) if target else None
+        self._strand: Strand | None = None
+
+    def start(self) -> None:
+        self._strand = _strands().spawn(self.name, self._work)
+
+    def is_alive(self) -> bool:
+        return self._strand is not None and not self._strand.is_done
+
+    def join(self, timeout: float | None = None) -> None:
+        if self.is_alive():
+            _strands().block(lambda: not self.is_alive(), timeout)
+
+
+_INSTEAD: dict[int, object] = {
+    id(threading.Lock): _Lock,
+    id(threading.RLock): _RLock,
+    id(threading.Condition): _Condition,
+    id(threading.Event): _Event,
+    id(threading.Semaphore): _Semaphore,
+    id(threading.Thread): _Thread,
+    id(threading): SimpleNamespace(
+        Lock=_Lock, RLock=_RLock, Condition=_Condition, Event=_Event, Semaphore=_Semaphore,
+        Thread=_Thread, current_thread=lambda: _strands().current, get_ident=lambda: 0,
+    ),
+}  # fmt: skip
+
+_really_result, _really_exception = Future.result, Future.exception
+
+
+def _result(self: Future[Any], timeout: float | None = None) -> Any:
+    _until_done(self, timeout)
+    return _really_result(self, 0)
+
+
+def _exception(self: Future[Any], timeout: float | None = None) -> Any:
+    _until_done(self, timeout)
+    return _really_exception(self, 0)
+
+
+def _until_done(future: Future[Any], timeout: float | None) -> None:
+    if not future.done():
+        _strands().block(future.done, timeout)
+
+
+def _engine_modules() -> Iterator[ModuleType]:
+    for name, module in list(sys.modules.items()):
+        if name.startswith("farmer.storage."):
+            yield module
+
+
+@contextmanager
+def installed(strands: Strands, others: dict[int, object]) -> Iterator[None]:
+    """
+    Let the engine's modules use these strands.
+
+    *others* are further replacements: by the `id` of what a name is bound to now.
+    """
+    global _active  # noqa: PLW0603  # the stand-ins of `threading` are as global as it is
+    instead = _INSTEAD | others
+    undo: list[tuple[ModuleType, str, object]] = []
+    assert _active is None, "one simulation at a time"
+    _active = strands
+    Future.result, Future.exception = _result, _exception  # type: ignore[method-assign]
+    try:
+        for module in _engine_modules():
+            for name, value in list(vars(module).items()):
+                if id(value) in instead:
+                    undo.append((module, name, value))
+                    setattr(module, name, instead[id(value)])
+        yield
+    finally:
+        for module, name, value in undo:
+            setattr(module, name, value)
+        Future.result, Future.exception = _really_result, _really_exception  # type: ignore[method-assign]
+        _active = None

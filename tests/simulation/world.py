@@ -1,0 +1,440 @@
+"""The simulated world: one seed is one run."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.error import ConnectionLost
+
+from farmer.model.status import VolumeState
+from farmer.storage.directory import VolumeSettings, create_volume
+from farmer.storage.errors import StorageError
+from tests.fakes import TestSigner
+from tests.simulation import oracle
+from tests.simulation.chaos import Chaos
+from tests.simulation.databases import Databases
+from tests.simulation.disk import MUTATING, SimDisk
+from tests.simulation.house import House
+from tests.simulation.network import Line
+from tests.simulation.renters import Renter, Talk, ViolationError
+from tests.simulation.shards import MIB
+from tests.simulation.strands import CrashedError, Strands
+
+QUOTA_BYTES = 64 * MIB
+STEPS = MUTATING | {"COMMIT", "committed", "checkpoint", "checkpointed"}
+"""Calls that a crash may come at."""
+
+TURNS_MAX = 200_000
+"""Of one operation: more, and something runs in circles."""
+
+
+class World:
+    """Everything there is.  Raises `ViolationError` where a promise is broken."""
+
+    def __init__(self, seed: int, root: Path) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        self.root = root
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """Operations by name and how they ended."""
+        self.struck_counts: Counter[tuple[str, str, str]] = Counter()
+        """Operation under way, fault, phase."""
+        self.crashes: Counter[str] = Counter()
+        """By phase."""
+        self.faults = 0
+        self.reported = 0
+        self._hash = sha256()
+        self.strands = Strands(Random(self.rng.random()))
+        self.disk = SimDisk(root, Random(self.rng.random()), self, self.strands.sleep)
+        self.databases = Databases(root, Random(self.rng.random()), self)
+        self.signer = TestSigner()
+        self.wall_offset_ms = 1_800_000_000_000
+        self.clock_was_wrong = False
+        self.network_was_slow = False
+        self.invites_may_expire = False
+        self.volumes: list[VolumeSettings] = []
+        self.renters: list[Renter] = []
+        self.house: House | None = None
+        self.lines: list[Line] = []
+        self.talks: dict[Line, tuple[str, Talk, Renter]] = {}
+        self.is_booting = False
+        self._crash_in = -1
+        self._lines_made = 0
+        self._trouble_s = -1.0
+        self._turns = 0
+        self.chaos = Chaos(self)
+
+    # What the farmer's surroundings ask.
+
+    def now_ms(self) -> int:
+        """Return the wall clock."""
+        return self.wall_offset_ms + int(self.strands.now_s * 1000)
+
+    @property
+    def run_s(self) -> float:
+        """How long the farmer has run, all lives together."""
+        return self.strands.now_s
+
+    @property
+    def is_dead(self) -> bool:
+        return self.strands.is_dead
+
+    def called(self, name: str, where: str, what: object = "") -> None:
+        """See `disk.Watcher`."""
+        if self.strands.is_dead:
+            raise CrashedError
+        self.trace(self.strands.current.name, name, where, what)
+        if name in STEPS and self._crash_in >= 0:
+            self._crash_in -= 1
+            if self._crash_in < 0:
+                self._crash(name)
+        self.strands.point()
+
+    def struck(self, kind: str) -> None:
+        """Note that a fault has really happened."""
+        self.faults += 1
+        self._trouble_s = self.strands.now_s
+        phase = self.phase
+        for name in self._under_way():
+            self.struck_counts[name, kind, phase] += 1
+        self.trace("struck", kind)
+
+    def trace(self, *what: object) -> None:
+        """Take something into the trace."""
+        self._hash.update(repr(what).encode())
+
+    @property
+    def trace_hash(self) -> str:
+        return self._hash.hexdigest()
+
+    @property
+    def phase(self) -> str:
+        """Say what a fault meets."""
+        if self.is_booting:
+            return "recovery"
+        if self.house is not None and self.house.chores:
+            return "compaction or sweep"
+        if any(drive.has_unsynced for drive in self.disk.drives.values()):
+            return "unsynced state"
+        return "rest"
+
+    @property
+    def has_trouble(self) -> bool:
+        """Say whether a fault, or what is left of one, excuses a refusal."""
+        return self._trouble_s >= 0 or self.chaos.is_armed
+
+    def chore_failed(self, name: str, error: Exception) -> None:
+        """Note a chore that failed: only a disk's fault excuses that."""
+        if not isinstance(error, (StorageError, OSError, sqlite3.Error)) or not self.has_trouble:
+            raise ViolationError(f"chore {name} failed: {error!r}") from error
+
+    # Beginning and end.
+
+    def begin(self) -> None:
+        """Make volumes and boot for the first time; to be called with the strands installed."""
+        self.chaos.furnish()
+        for settings in self.volumes:
+            create_volume(settings.path, self.signer.node_id, self.disk, self.now_ms())
+        self.boot()
+
+    def replacements(self) -> dict[int, object]:
+        """Return what stands in for modules that the engine uses."""
+        import secrets
+        import time
+
+        return {
+            id(sqlite3): self.databases.module(),
+            id(secrets): SimpleNamespace(token_bytes=self.rng.randbytes),
+            id(time): SimpleNamespace(
+                monotonic=lambda: self.strands.now_s,
+                time=lambda: self.now_ms() / 1000,
+                sleep=self.strands.sleep,
+                perf_counter=lambda: self.strands.now_s,
+            ),
+        }
+
+    def boot(self) -> None:
+        """Start the farmer, again and again if it crashes while it starts."""
+        for _ in range(8):
+            self.plan_crash(booting=True)
+            self.is_booting = True
+            try:
+                self.house = House(self)
+            except CrashedError:
+                self.is_booting = False
+                self._clear_away()
+                continue
+            except (StorageError, OSError, sqlite3.Error) as error:
+                self.is_booting = False
+                if not self.has_trouble:
+                    raise ViolationError(f"the farmer does not start: {error!r}") from error
+                self._give_up()
+                continue
+            self.is_booting = False
+            self.plan_crash(booting=False)
+            oracle.check_all(self, thorough=False)
+            return
+        raise ViolationError("the farmer does not start, though every fault is over")
+
+    def stop(self) -> None:
+        """Stop the farmer in order; a crash may come in between."""
+        house = self.house
+        assert house is not None
+        for line in self.lines:
+            line.cut(ConnectionLost())
+        self.settle()
+        if self.house is not house:
+            return
+        try:
+            house.close()
+        except CrashedError:
+            self._clear_away()
+            return
+        self._forget_life()
+
+    def restart(self, off_s: float = 60.0) -> None:
+        """Stop, and start some time later."""
+        self.stop()
+        self.wall_offset_ms += int(off_s * 1000)
+        if self.house is None:
+            self.boot()
+
+    def plan_crash(self, *, booting: bool) -> None:
+        """Draw when the next crash comes."""
+        if self.chaos.is_over:
+            self._crash_in = -1
+        elif booting:
+            self._crash_in = int(self.rng.random() * 30) if self.rng.random() < 0.12 else -1
+        else:
+            self._crash_in = int(self.rng.expovariate(1 / self.chaos.steps_per_crash))
+
+    # One turn after the other.
+
+    def turn(self) -> bool:
+        """Let one thing happen, if anything can without time passing."""
+        self._turns += 1
+        house = self.house
+        assert house is not None
+        choices: list[Any] = []
+        if house.door.has_answers:
+            choices.append(house.door.answer)
+        if self.strands.can_others_run():
+            choices.append(self.strands.others)
+            choices.append(self.strands.others)
+        now_s = self.strands.now_s
+        choices += [line for line in self.lines if line.can_move(now_s)]
+        if not choices:
+            calls = house.clock.calls
+            if calls and calls[0].getTime() <= house.clock.seconds():
+                choices.append(lambda: house.clock.advance(0))
+            else:
+                return False
+        chosen = choices[int(self.rng.random() * len(choices))] if len(choices) > 1 else choices[0]
+        try:
+            if isinstance(chosen, Line):
+                self._move(chosen)
+            else:
+                chosen()
+        except CrashedError:
+            pass
+        if self.strands.is_dead:
+            self.after_crash()
+        if self.house is not None and self.house.tasks.failed:
+            raise ViolationError(self.house.tasks.failed[0])
+        self._tidy()
+        return True
+
+    def settle(self) -> None:
+        """Go on until nothing can happen without time passing."""
+        self._turns = 0
+        while self.turn():
+            if self._turns > TURNS_MAX:
+                raise ViolationError("something runs in circles")
+
+    def wait_a_moment(self) -> None:
+        """Let the time pass until the next thing that was put off happens."""
+        house = self.house
+        assert house is not None
+        soonest = [self.strands.now_s + 30.0]
+        wake_s = self.strands.next_wake_s()
+        if wake_s is not None:
+            soonest.append(wake_s)
+        soonest += [
+            line.stalled_until_s
+            for line in self.lines
+            if line.stalled_until_s > self.strands.now_s and not line.is_lost
+        ]
+        self.pass_s(max(0.001, min(soonest) - self.strands.now_s))
+
+    def pass_s(self, seconds: float) -> None:
+        """Let a little time pass."""
+        self.strands.now_s += seconds
+        house = self.house
+        assert house is not None
+        house.clock.advance(max(0.0, self.strands.now_s - house.clock.seconds()))
+        house.sessions.check()
+        self.chaos.time_has_passed()
+        for renter in self.renters:
+            contract = renter.contract
+            is_over = contract is not None and self.now_ms() >= contract.until_ms
+            if is_over and renter.ended_s is None:
+                renter.ended_s = self.run_s
+
+    # Lines and talks.
+
+    def line_of(self, renter: Renter) -> Line | None:
+        """Return a line on which nothing is asked, new if need be; None while it says HELLO."""
+        for line in renter.lines:
+            if line not in self.talks and not line.is_lost and not line.is_half_open:
+                return line
+        if len(renter.lines) >= 3:
+            return None
+        self._lines_made += 1
+        line = Line(self._lines_made)
+        renter.lines.append(line)
+        self.lines.append(line)
+        assert self.house is not None
+        self.house.connect(line, renter.node)
+        self.talk(renter, line, "hello", renter.hello(line))
+        return None
+
+    def talk(self, renter: Renter, line: Line, name: str, talk: Talk) -> None:
+        """Begin to ask something."""
+        self.talks[line] = (name, talk, renter)
+        self.trace("asks", renter.number, line.number, name)
+        self._go_on(line, None)
+
+    def drop(self, line: Line) -> None:
+        """Hang up as a renter that vanishes."""
+        line.stalled_until_s = 0.0
+        self.chaos.to_cut.append(line)
+
+    def _move(self, line: Line) -> None:
+        for event in line.move(self.rng, self.trace):
+            if line in self.talks:
+                self._go_on(line, event)
+
+    def _go_on(self, line: Line, event: Any) -> None:
+        name, talk, _ = self.talks[line]
+        try:
+            if event is None:
+                next(talk)
+            else:
+                talk.send(event)
+        except StopIteration as ended:
+            self._ended(line, ended.value)
+        except ViolationError as broken:
+            raise ViolationError(f"{broken} [{name} on line {line.number}]") from broken
+
+    def _ended(self, line: Line, how: str) -> None:
+        name, talk, renter = self.talks.pop(line)
+        talk.close()
+        self.counts[name, how] += 1
+        self.trace("ended", line.number, name, how)
+        if how != "left":
+            renter.lost(line)
+
+    def _tidy(self) -> None:
+        """Forget lines that are over and that nobody serves any more."""
+        for line in self.chaos.to_cut:
+            line.cut(ConnectionLost())
+        self.chaos.to_cut.clear()
+        for line in [one for one in self.lines if one.is_lost]:
+            if line in self.talks:
+                self._ended(line, "left")
+            if line.is_served:
+                self.lines.remove(line)
+                for renter in self.renters:
+                    if line in renter.lines:
+                        renter.lines.remove(line)
+                        renter.lost(line)
+
+    def vanish(self, line: Line) -> None:
+        """Let the renter's end go, without a word to the farmer."""
+        line.is_half_open = True
+        if line in self.talks:
+            self._ended(line, "left")
+
+    # Crashes.
+
+    def after_crash(self) -> None:
+        """Start again."""
+        self._clear_away()
+        self.boot()
+
+    def _under_way(self) -> list[str]:
+        names = sorted({name for name, _, _ in self.talks.values()})
+        if self.house is not None and self.house.chores:
+            names.append("chore")
+        return names or ["none"]
+
+    def _crash(self, at: str) -> None:
+        phase = self.phase
+        self.crashes[phase] += 1
+        for name in self._under_way():
+            self.struck_counts[name, "crash", phase] += 1
+        self.trace("crash", at, phase)
+        self.strands.crash()
+        raise CrashedError
+
+    def _give_up(self) -> None:
+        """Clear away a start that failed without a crash."""
+        self.chaos.calm()
+        self.strands.crash()
+        self._clear_away()
+
+    def _clear_away(self) -> None:
+        """Leave what a crash leaves."""
+        self.strands.is_dead = True
+        self.strands.reap()
+        self.strands.is_dead = True
+        if self.house is not None:
+            self.house.die()
+            for line in self.lines:
+                line.cut(ConnectionLost())
+        self.databases.crash(lose_index=self.rng.random() < self.chaos.index_loss)
+        self.disk.crash()
+        self.strands.is_dead = False
+        self._forget_life()
+        self.wall_offset_ms += int(self.rng.random() * 100_000)
+
+    def _forget_life(self) -> None:
+        for line in self.lines:
+            line.is_lost = line.is_served = True
+        self._tidy()
+        self.house = None
+
+    # Health.
+
+    def recover(self) -> None:
+        """Let all faults end; everything must be well again within two minutes, or a restart."""
+        self.chaos.calm()
+        for _ in range(12):
+            self.pass_s(10.0)
+            assert self.house is not None
+            self.house.start_chore("probe", self.house.upkeep.probe())
+            self.settle()
+        if not self.is_healthy:
+            with suppress(CrashedError):
+                self.restart()
+            self.settle()
+        if not self.is_healthy:
+            assert self.house is not None
+            states = [(one.state.value, one.reason) for one in self.house.engine.volumes()]
+            raise ViolationError(f"not healthy again after all faults have ended: {states}")
+        self._trouble_s = -1.0
+        self.network_was_slow = False
+
+    @property
+    def is_healthy(self) -> bool:
+        """Say whether every volume can be written."""
+        assert self.house is not None
+        fine = {VolumeState.HEALTHY, VolumeState.FULL}
+        return all(volume.state in fine for volume in self.house.engine.volumes())
