@@ -24,6 +24,9 @@ class Watcher(Protocol):
     def called(self, name: str, where: str, what: object = "") -> None:
         """May raise."""
 
+    def struck(self, kind: str) -> None:
+        """Hear that a fault has happened."""
+
     @property
     def is_dead(self) -> bool:
         """Whether the machine has stopped."""
@@ -39,7 +42,6 @@ class Databases:
         self._open: list[_Connection] = []
         self.armed: dict[str, int] = {}
         """By step: the SQLite error code that the next one of the index fails with."""
-        self.failed = 0
 
     def module(self) -> SimpleNamespace:
         """Return what stands in for the module `sqlite3`."""
@@ -50,7 +52,7 @@ class Databases:
         self._watcher.called(name, connection.where)
         if name in self.armed and not connection.is_book:
             code = self.armed.pop(name)
-            self.failed += 1
+            self._watcher.struck(f"{name} failed")
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = code
             raise error
