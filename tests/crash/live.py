@@ -93,7 +93,7 @@ class Tenant:
     def _live(self, farmer: blocking.BlockingFarmer) -> None:
         while not self.field.is_over:
             if self.seen_crash != self.field.crash:
-                crash = self.field.crash
+                crash = -1 if self.field.is_dark else self.field.crash
                 known = sorted(self.belief.possible)
                 self.verify(farmer, self.rng.sample(known, min(4, len(known))))
                 self.seen_crash = crash
@@ -102,6 +102,8 @@ class Tenant:
     def verify(self, farmer: blocking.BlockingFarmer, more: list[Item]) -> None:
         """Compare the farmer's list with what we were answered; read what is new, and more."""
         listed = {stated.shard: stated for stated in farmer.list()}
+        if self.field.is_dark:
+            return
         seen: dict[Item, Held] = {}
         for item, possible in self.belief.possible.items():
             stated = listed.pop(item.shard, None)
@@ -116,15 +118,17 @@ class Tenant:
         for item in {*self.fresh, *more}:
             if seen.get(item) is Held.LIVE:
                 self._read(farmer, item)
-        self.fresh.clear()
-        self.belief.settle(seen)
+        if not self.field.is_dark:
+            self.fresh.clear()
+            self.belief.settle(seen)
 
     def _read(self, farmer: blocking.BlockingFarmer, item: Item) -> None:
         target = io.BytesIO()
         try:
             farmer.retrieve(item.shard, target)
         except (RefusedError, WrongBytesError) as error:
-            self.field.complain(f"{item} cannot be read: {error!r}")
+            if not (self.field.is_dark and isinstance(error, UnavailableError)):
+                self.field.complain(f"{item} cannot be read: {error!r}")
         else:
             if target.getvalue() != item.data:
                 self.field.complain(f"{item} has wrong bytes")
