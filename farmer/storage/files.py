@@ -61,6 +61,9 @@ class Files(Protocol):
     def sync_directory(self, path: Path) -> None:
         """Make the names in a directory durable."""
 
+    def uncache(self, fd: int, offset: int, length: int) -> None:
+        """Forget what memory holds of a synced range: the next read asks the disk, if it can."""
+
     def preallocate(self, fd: int, length: int) -> None:
         """Take the space for the first *length* bytes now; raises ENOSPC if it is not there."""
 
@@ -147,6 +150,11 @@ class OsFiles:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def uncache(self, fd: int, offset: int, length: int) -> None:
+        """See `Files.uncache`."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def preallocate(self, fd: int, length: int) -> None:
         """See `Files.preallocate`."""

@@ -60,6 +60,13 @@ class Transaction:
         ).fetchone()
         return Row.of(columns) if columns else None
 
+    def rows_between(self, segment: int, start: int, end: int) -> list[Row]:
+        """Return what lies in a stretch of the log; looks at every row."""
+        rows = self._sql.execute(
+            f"{ROW} WHERE s.segment = ? AND s.offset >= ? AND s.offset < ?", (segment, start, end)
+        )
+        return [Row.of(columns) for columns in rows]
+
     def put(self, row: Row) -> None:
         """Enter a record; of two records of one shard the higher sequence counts."""
         if self._insert(row):

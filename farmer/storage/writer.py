@@ -23,6 +23,7 @@ from farmer.storage.operations import Operation
 from farmer.storage.places import Doomed, Position
 from farmer.storage.quota import segment_bytes
 from farmer.storage.shelves import Shelves
+from farmer.storage.tailcheck import Doubt, TailCheck
 
 R = TypeVar("R")
 
@@ -207,7 +208,10 @@ class Writer:
                 appended = bool(batch.buffers)
                 if appended:
                     self._append(tail, batch)
-        except sqlite3.Error:
+        except _AppendError:
+            raise
+        except Exception:
+            # Whatever it was, memory too: refused records must not be found by a start.
             if appended:
                 self._cut(tail)
             raise
@@ -242,8 +246,10 @@ class Writer:
         self._cut(self._tail)
         if error.at_sync or error.cause.errno not in NO_SPACE:
             # What the cache holds may not be what the disk holds: never append here again.
-            self._ground.files.close(self._tail.fd)
-            self._tail = None
+            tail, self._tail = self._tail, None
+            self._ground.files.close(tail.fd)
+            if error.at_sync:
+                self.submit(TailCheck(self._ground, Doubt.of(tail), self.submit))
         return self._ground.understand(error.cause, _wanted(operations), at_sync=error.at_sync)
 
     def _cut(self, tail: Tail) -> None:

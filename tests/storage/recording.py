@@ -112,6 +112,9 @@ class RecordingFiles:
     def sync_data(self, fd: int) -> None:
         self._do(self._named("sync_data", fd), lambda: self._os.sync_data(fd))
 
+    def uncache(self, fd: int, offset: int, length: int) -> None:
+        self._do(self._named("uncache", fd, length), lambda: self._os.uncache(fd, offset, length))
+
     def sync_directory(self, path: Path) -> None:
         call = Call("sync_directory", path.name)
         self._do(call, lambda: self._os.sync_directory(path))

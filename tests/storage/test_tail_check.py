@@ -1,0 +1,158 @@
+"""After a failed sync the disk itself is asked what it has of the segment."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from farmer.model.ids import ShardId
+from farmer.model.shard import ShardState
+from farmer.storage import tailcheck
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.files import OsFiles
+from tests.crash.disks import make_image, mounted, need
+from tests.storage.bench import ALICE, Farm, noise
+from tests.storage.recording import Call, Fault, RecordingFiles
+
+PATIENCE_S = 20.0
+SEGMENT = "00000001.seg"
+
+
+def sync_of_log(call: Call) -> bool:
+    return call.name == "sync_data" and call.path == SEGMENT
+
+
+def eventually(check: Callable[[], object]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not check():
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.01)
+
+
+def states(farm: Farm) -> dict[ShardId, ShardState]:
+    return {row.shard: row.state for row in farm.engine.page(ALICE, ShardId(bytes(32)), 1000)}
+
+
+def harm(path: Path, data: bytes) -> None:
+    """Flip a byte in the middle of where these bytes stand in a file."""
+    raw = bytearray(path.read_bytes())
+    at = raw.index(data[:512]) + len(data) // 2
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([raw[at] ^ 1]))
+
+
+def fail_a_sync(farm: Farm, files: RecordingFiles) -> None:
+    files.fault = Fault(0, errno.EIO, sync_of_log)
+    with pytest.raises(VolumeUnavailableError):
+        farm.store(noise(200, "refused"))
+    files.fault = None
+
+
+def checked(files: RecordingFiles) -> bool:
+    """Whether some step has asked the disk."""
+    return any(call == Call("uncache", SEGMENT, call.length) for call in files.calls)
+
+
+class LooseCable(Fault):
+    """One sync fails, and from then on every read of that segment."""
+
+    def strikes(self, call: Call) -> bool:
+        if self.struck:
+            return (call.name, call.path) == ("pread", SEGMENT)
+        return super().strikes(call)
+
+
+@pytest.mark.parametrize("step_bytes", [4096, 20_000, tailcheck.STEP_BYTES])
+def test_what_the_disk_does_not_give_back_is_quarantined_before_anybody_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_bytes: int
+) -> None:
+    monkeypatch.setattr(tailcheck, "STEP_BYTES", step_bytes)
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    shards = [farm.store(noise(9000, number)).shard for number in range(30)]
+    bad = {3, 4, 29}
+    for number in bad:
+        harm(farm.path / "log" / SEGMENT, noise(9000, number))
+    fail_a_sync(farm, files)
+    quarantined = {shards[number]: ShardState.QUARANTINED for number in bad}
+    expected = dict.fromkeys(shards, ShardState.LIVE) | quarantined
+    eventually(lambda: states(farm) == expected)
+    for number in {*range(30)} - bad:
+        assert farm.read(shards[number]) == noise(9000, number)
+    farm.reopen()
+    assert states(farm) == expected
+    farm.engine.close()
+
+
+def test_a_damaged_header_is_found_by_where_the_index_says_that_a_record_is(
+    tmp_path: Path,
+) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    shards = [farm.store(noise(5000, number)).shard for number in range(3)]
+    with (farm.path / "log" / SEGMENT).open("r+b") as file:
+        file.seek(4096 + 8192 + 40)
+        file.write(b"damage")
+    fail_a_sync(farm, files)
+    eventually(lambda: states(farm)[shards[1]] is ShardState.QUARANTINED)
+    assert [states(farm)[shards[number]] for number in (0, 2)] == [ShardState.LIVE] * 2
+    farm.engine.close()
+
+
+def test_what_is_sound_stays_and_stores_go_on_in_a_new_segment(tmp_path: Path) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    shards = [farm.store(noise(9000, number)).shard for number in range(5)]
+    farm.delete(shards[0], erase=True)
+    fail_a_sync(farm, files)
+    after = farm.store(noise(300)).shard
+    eventually(lambda: checked(files))
+    farm.store(noise(301))
+    assert states(farm)[after] is ShardState.LIVE
+    assert ShardState.QUARANTINED not in states(farm).values()
+    assert not dict(farm.engine.volumes()[0].errors).get("corrupt")
+    farm.engine.close()
+
+
+def test_what_cannot_be_read_is_counted_and_not_condemned(tmp_path: Path) -> None:
+    """The cable that lost a sync may lose a read as well; whoever reads it is refused anyway."""
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(9000)).shard
+    files.fault = LooseCable(0, errno.EIO, sync_of_log)
+    with pytest.raises(VolumeUnavailableError):
+        farm.store(noise(200, "refused"))
+    eventually(lambda: dict(farm.engine.volumes()[0].errors).get("read"))
+    files.fault = None
+    assert farm.read(shard) == noise(9000)
+    farm.engine.close()
+
+
+@pytest.mark.parametrize("system", ["ext4", "xfs", "btrfs"])
+def test_an_uncached_read_asks_the_disk(tmp_path: Path, system: str) -> None:
+    """What changed below a mounted filesystem is seen, which the cache would have hidden."""
+    need(system)
+    image, folder = tmp_path / "image", tmp_path / "mounted"
+    folder.mkdir()
+    make_image(image, system)
+    data = noise(65_536, system)
+    files = OsFiles()
+    with mounted(image, folder, system):
+        path = folder / "segment"
+        path.write_bytes(data)
+        with path.open("rb") as file:
+            files.sync_data(file.fileno())
+            harm(image, data)
+            assert files.pread(file.fileno(), len(data), 0) == data, "the cache still has it"
+            files.uncache(file.fileno(), 0, len(data))
+            try:
+                found = files.pread(file.fileno(), len(data), 0)
+            except OSError as error:
+                assert (system, error.errno) == ("btrfs", errno.EIO)  # its own checksum
+            else:
+                assert found != data
