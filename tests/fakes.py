@@ -302,6 +302,9 @@ class MemoryStore:
         live = sum(s.charge_bytes for s in mine if s.state is not ShardState.TRASH)
         return Usage(live, trash, self.reserved(renter), len(mine))
 
+    def begun_bytes(self, renter: NodeId, shard: ShardId) -> int:
+        return len(self.leases.get((renter, shard), (0, b""))[1])
+
     def free_bytes(self) -> int:
         used = sum(held.stored.charge_bytes for held in self.held.values())
         return self.quota_bytes - used - self.reserved()

@@ -183,10 +183,10 @@ class TooManyError(RefusedError):
 
 
 class BusyError(RefusedError):
-    """The same shard is being stored over another connection."""
+    """The same shard is being stored over another connection, or all places are taken."""
 
     REFUSAL = Refusal.BUSY
-    TEXT = "this shard is being stored over another connection; try again in {first_s} s"
+    TEXT = "the farmer is busy with this shard or with others; try again in {first_s} s"
     retry_after_ms = _Number(0)
 
 

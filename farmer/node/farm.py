@@ -28,6 +28,10 @@ FULL_AUDITS_MAX: Final = 2
 """Full audits read whole shards: more at once would keep all threads from the others."""
 
 
+RESUMES_MAX: Final = 2
+"""Unfinished stores being read again: a few bytes from a renter make us read up to 4 GiB."""
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What the owner may change while the farmer runs."""
@@ -50,8 +54,12 @@ class Farm:
     terms: Terms = Terms()
     draining: bool = False
     budget: AuditBudget = field(default_factory=AuditBudget)
+    """What audits may have read."""
+    resuming: AuditBudget = field(default_factory=AuditBudget)
+    """What unfinished stores may have read again; as much, but apart from it."""
     small_stores: Gate = field(default_factory=lambda: Gate(SMALL_BYTES_IN_FLIGHT_MAX))
     proofs: Gate = field(default_factory=lambda: Gate(PROOF_BYTES_IN_FLIGHT_MAX))
+    resumes: Gate = field(default_factory=lambda: Gate(RESUMES_MAX))
     full_audits: Gate = field(default_factory=lambda: Gate(FULL_AUDITS_MAX))
 
     def reading_contract(self, renter: NodeId) -> Contract:

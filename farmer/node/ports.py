@@ -153,6 +153,9 @@ class ShardStore(Protocol):
     def usage(self, renter: NodeId) -> Usage:
         """Return what a renter uses now; in memory, never blocks."""
 
+    def begun_bytes(self, renter: NodeId, shard: ShardId) -> int:
+        """Return what `begin` reads again to go on with an unfinished store; never blocks."""
+
     def free_bytes(self) -> int:
         """Return the space that can still be rented, over all volumes; never blocks."""
 

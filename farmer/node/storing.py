@@ -38,12 +38,33 @@ async def store(farm: Farm, exchange: Exchange, asked: Store) -> None:
 
 
 async def _store(farm: Farm, exchange: Exchange, asked: Store) -> None:
-    contract, begun = await farm.disk.run(_begin, farm, exchange.renter, asked)
+    contract, begun = await _begun(farm, exchange, asked)
     if isinstance(begun, StoredShard):
         stored = begun
     else:
         stored = await _receive(farm, exchange, begun, asked.size_bytes)
     exchange.answer(Stored(_receipt(farm, contract, stored)))
+
+
+async def _begun(
+    farm: Farm, exchange: Exchange, asked: Store
+) -> tuple[Contract, Upload | StoredShard]:
+    """Begin; going on where an unfinished store stopped has a price, since we read it again."""
+    renter = exchange.renter
+    again_bytes = farm.store.begun_bytes(renter, asked.shard)
+    if not again_bytes:
+        return await farm.disk.run(_begin, farm, renter, asked)
+    usage = farm.store.usage(renter)
+    held_bytes = usage.live_bytes + usage.reserved_bytes
+    spent = farm.resuming.take(renter, again_bytes, held_bytes, farm.clock.seconds())
+    if spent is not None:
+        raise TurnedDownError(Refusal.BUSY, spent.retry_after_ms)
+    try:
+        async with exchange.inside(farm.resumes, 1):
+            return await farm.disk.run(_begin, farm, renter, asked)
+    except BaseException:
+        farm.resuming.give_back(renter, again_bytes)
+        raise
 
 
 def _begin(farm: Farm, renter: NodeId, asked: Store) -> tuple[Contract, Upload | StoredShard]:

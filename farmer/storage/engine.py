@@ -178,6 +178,11 @@ class Engine:
         """See `farmer.node.ports.ShardStore`."""
         return self._ledger.usage(renter)
 
+    def begun_bytes(self, renter: NodeId, shard: ShardId) -> int:
+        """See `farmer.node.ports.ShardStore`."""
+        key = (renter, shard)
+        return max((one.leases.begun_bytes(key) for one in self._slots.opened()), default=0)
+
     def free_bytes(self) -> int:
         """See `farmer.node.ports.ShardStore`."""
         return sum(

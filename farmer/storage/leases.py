@@ -27,6 +27,12 @@ class Leases:
         with self._lock:
             return key in self._kept
 
+    def begun_bytes(self, key: Key) -> int:
+        """Return how much of an unfinished upload is there; 0 if there is none."""
+        with self._lock:
+            lease = self._kept.get(key)
+            return 0 if lease is None else lease.header.synced_bytes
+
     def keep(self, lease: Lease) -> None:
         """Let it wait for whoever begins the same store again."""
         with self._lock:

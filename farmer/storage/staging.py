@@ -69,6 +69,7 @@ class Staged:
         self._is_open = True
         self.header = header
         self.offset = 0
+        self._resumed_bytes = 0
 
     def write(self, data: Buffer, now_ms: int) -> None:
         """Take the next bytes."""
@@ -83,7 +84,13 @@ class Staged:
         self._set_header(replace(self.header, synced_bytes=self.offset, active_at_ms=now_ms))
 
     def lease(self, now_ms: int) -> None:
-        """Make the bytes so far durable, and the header too, before the file is left alone."""
+        """
+        Make the bytes so far durable, and the header too, before the file is left alone.
+
+        Going on without a byte is no activity: it does not make a lease last longer.
+        """
+        if self.offset == self._resumed_bytes:
+            return
         self.sync(now_ms)
         self._files.sync_data(self._fd)
 
@@ -118,6 +125,7 @@ class Staged:
             if len(data) != length:
                 raise OSError(f"{self._path.name} is shorter than its header says")
             self._take(data)
+        self._resumed_bytes = self.offset
 
     def close(self) -> None:
         """Close the file; safe twice."""

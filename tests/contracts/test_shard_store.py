@@ -125,6 +125,9 @@ def test_audits_prove_what_is_held(store: ShardStore) -> None:
         shard = hold(store, data).shard
         proof = store.prove_sample(ME, NONCE, AuditEntry(shard, len(data), 7))
         verify_sample(shard, len(data), NONCE, 7, proof)
+        reader = store.open(ME, shard)
+        assert reader.prove_sample(NONCE, 7) == proof
+        reader.close()
         digest = FullDigest(NONCE, shard)
         digest.update(data)
         assert store.prove_full(ME, NONCE, AuditEntry(shard, len(data), 0)) == digest.finish()
@@ -214,6 +217,19 @@ def test_storing_and_ending_at_once_gives_a_lease_up(store: ShardStore) -> None:
 
     assert store.usage(ME) == Usage()
     assert begun(store, LARGE).offset == 0
+
+
+def test_what_would_be_read_again_is_known(store: ShardStore) -> None:
+    shard = shard_of(LARGE)
+    upload = begun(store, LARGE)
+    assert store.begun_bytes(ME, shard) == 0
+    upload.write(LARGE[:100_000])
+    upload.abandon()
+
+    assert store.begun_bytes(ME, shard) == 100_000
+    assert store.begun_bytes(YOU, shard) == 0
+    store.delete(ME, shard, erase=True).result(5)
+    assert store.begun_bytes(ME, shard) == 0
 
 
 def test_an_abandoned_store_of_no_byte_leaves_nothing(store: ShardStore) -> None:

@@ -116,6 +116,42 @@ class StoringTests(NodeCase):
 
         stored(peer.answer())
 
+    def resume(self) -> Any:
+        peer = self.greet()
+        peer.send(Store(shard_of(LARGE), len(LARGE)))
+        answer = peer.answer()
+        peer.leave()
+        return answer
+
+    def test_going_on_again_and_again_is_paid_for(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, LARGE)
+        for _ in range(4):
+            peer.send_data(bytes(FRAME))
+        peer.leave()
+        affordable = (1 << 30) // (4 * FRAME)
+        self.assertTrue(all(isinstance(self.resume(), Accept) for _ in range(affordable)))
+
+        refused = self.resume().refused
+
+        self.assertEqual(Refusal.BUSY, refused.refusal)
+        self.clock.advance(refused.first / 1000)
+        self.assertEqual(Accept(4 * FRAME), self.resume())
+
+    def test_only_two_stores_are_read_again_at_once(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, LARGE)
+        peer.send_data(bytes(FRAME))
+        peer.leave()
+        for who in (OTHER, STRANGER):
+            self.result(self.farm.resumes.enter(who, 1))
+        peer = self.greet()
+        peer.send(Store(shard_of(LARGE), len(LARGE)))
+
+        self.pass_s(TURN_S + 1, peer)
+
+        self.assertEqual(Refused(Refusal.BUSY, CROWDED_RETRY_MS), peer.refusal())
+
     def test_a_lost_small_store_leaves_nothing(self) -> None:
         peer = self.greet()
         self.begin_store(peer, DATA)

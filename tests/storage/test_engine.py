@@ -33,6 +33,7 @@ from farmer.storage.errors import (
     WrongHashError,
     WrongSizeError,
 )
+from farmer.storage.staging import LEASE_MS
 from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, crash_copy, noise, shard_of
 from tests.storage.recording import Fault, RecordingFiles
 
@@ -292,6 +293,22 @@ def test_a_record_that_is_being_read_is_not_reclaimed(farm: Farm) -> None:
     reader.close()
     farm.sweep()
     assert data[100:200] not in (farm.path / "log" / "00000001.seg").read_bytes()
+
+
+def test_going_on_without_a_byte_does_not_make_a_lease_last_longer(farm: Farm) -> None:
+    data = noise(3 * MIB)
+    upload = farm.begin(data)
+    upload.write(data[:MIB])
+    upload.abandon()
+    for _ in range(3):
+        farm.clocks.now_ms += LEASE_MS // 2 - 1
+        again = farm.begin(data)
+        assert again.offset in (0, MIB)
+        again.abandon()
+        farm.sweep()
+
+    assert farm.engine.begun_bytes(ALICE, shard_of(data)) == 0
+    assert farm.engine.usage(ALICE) == Usage()
 
 
 def test_purge_removes_one_contracts_shards_and_leases(farm: Farm) -> None:
