@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 from farmer.storage.files import Access
@@ -57,14 +58,10 @@ class TailCheck(Operation[None]):
 
     def apply(self, batch: Batch) -> None:
         """Quarantine what the disk does not give back as it was stored."""
-        found = 0
-        for row in self._damaged(batch):
+        for row in islice(self._damaged(batch), _DAMAGED_MAX):
             for mark in state_marks(replace(row, is_damaged=True)):
                 batch.mark(mark)
             self._ground.health.count("corrupt")
-            found += 1
-            if found == _DAMAGED_MAX:
-                break
 
     def result(self, released: frozenset[int]) -> None:
         """Go on, until the end is reached."""
