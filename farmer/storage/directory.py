@@ -87,6 +87,11 @@ class Paths:
         return self.root / "lock"
 
     @property
+    def probe(self) -> Path:
+        """A small file by which a failing disk is tried."""
+        return self.root / "probe"
+
+    @property
     def index(self) -> Path:
         """The index."""
         return self.root / INDEX_NAME

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -35,14 +36,15 @@ from farmer.storage.errors import (
 )
 from farmer.storage.files import Files
 from farmer.storage.fill import Choice, Fill, order
+from farmer.storage.keeper import Slot
 from farmer.storage.measure import measure
 from farmer.storage.moving import Mover
-from farmer.storage.opening import Surroundings
+from farmer.storage.opening import Spawn, Surroundings, at_once
 from farmer.storage.places import Key, Row
 from farmer.storage.quota import Ledger
 from farmer.storage.reader import VolumeReader
 from farmer.storage.recovery import Progress
-from farmer.storage.slots import Slot, Slots
+from farmer.storage.slots import LOOK_WAIT_S, Slots
 from farmer.storage.volume import AnyUpload, Volume
 
 R = TypeVar("R")
@@ -69,7 +71,7 @@ class Engine:
     not keep the others from serving.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # by name, and most have defaults
         self,
         volumes: Sequence[VolumeSettings],
         node: NodeId,
@@ -79,12 +81,15 @@ class Engine:
         observed_ms: Callable[[], int],
         limits: EngineLimits = EngineLimits(),
         progress: Progress = lambda _segment, _last: None,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        spawn: Spawn = at_once,
     ) -> None:
         """
         Open all volumes.
 
         *clock_ms* is wall time in Unix ms, *observed_ms* the running time that was really
-        observed; both are asked from several threads.
+        observed; both are asked from several threads.  *spawn* lends the threads in which
+        volumes are opened and looked after; without it nothing that hangs can be survived.
 
         Raises:
             FormatTooNewError: a volume was written by a newer release; nothing was touched.
@@ -95,7 +100,7 @@ class Engine:
         self._limits = limits
         self._observed_ms = observed_ms
         self._ledger = Ledger(limits.uploads_per_renter_max, limits.shards_per_contract_max)
-        around = Surroundings(node, files, self._ledger, clock_ms, progress)
+        around = Surroundings(node, files, self._ledger, clock_ms, progress, monotonic_s, spawn)
         self._slots = Slots(volumes, around)
         self._claims = Claims()
         self._crossing = Crossing()
@@ -227,10 +232,18 @@ class Engine:
                 volume.ground.health.count("sweep")
         return removed
 
-    def look_after_disks(self) -> None:
-        """Notice disks that were unmounted, or that are back; cheap, for every minute."""
-        self._slots.look_after()
+    def look_after_disks(self, wait_s: float = LOOK_WAIT_S) -> None:
+        """Notice disks that were unmounted, or that are back; cheap, for every few seconds."""
+        self._slots.look_after(wait_s)
         self.mover.resolve()
+
+    def watch_disks(self) -> None:
+        """Notice calls that do not return, and that they have; never waits."""
+        self._slots.watch()
+
+    def stalled_threads(self) -> dict[int, bool]:
+        """Return the threads that wait for a disk, and whether that is in vain; never waits."""
+        return self._slots.stalled_threads()
 
     def compare_with_disk(self) -> None:
         """Compare the ledger with what the disk says is allocated; walks over every file."""
@@ -342,6 +355,7 @@ class Engine:
                 free_bytes=volume.ground.account.free_bytes,
                 draining=volume.draining,
                 has_lease=key in volume.leases,
+                is_stalled=volume.ground.watch.is_stalled,
             )
             for volume in volumes
         ]

@@ -16,6 +16,7 @@ from farmer.storage.index import Index, is_for_room
 from farmer.storage.log import Facts
 from farmer.storage.quota import Ledger, VolumeAccount
 from farmer.storage.reserve import Reserve
+from farmer.storage.watch import Watch
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -38,6 +39,7 @@ class Ground:
     health: Health
     facts: Facts
     reserve: Reserve
+    watch: Watch
 
     def understand(
         self, error: OSError, wanted_bytes: int, *, at_sync: bool = True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 
 from farmer.model.ids import NodeId
 from farmer.storage.directory import (
@@ -23,8 +24,10 @@ from farmer.storage.handles import Handles
 from farmer.storage.health import Health
 from farmer.storage.index import (
     INDEX_FILES,
+    Connect,
     Index,
     IndexDamagedError,
+    connect,
     create_index,
     is_for_room,
 )
@@ -35,6 +38,8 @@ from farmer.storage.recovery import Part, Progress, Recovered, Recovery, read_pa
 from farmer.storage.reserve import Reserve
 from farmer.storage.staging import Lease
 from farmer.storage.volume import Volume
+from farmer.storage.watch import Watch
+from farmer.storage.watched import WatchedFiles, watched_connect
 from farmer.storage.writer import Writer
 
 
@@ -48,6 +53,32 @@ class Surroundings:
     clock_ms: Callable[[], int]
     progress: Progress
     """Told how far the making of a lost index has come."""
+    monotonic_s: Callable[[], float]
+    spawn: Spawn
+
+
+Spawn = Callable[[str, Callable[[], None]], None]
+"""Does something by and by, in a thread of its own of this name that nobody waits for."""
+
+
+def at_once(_name: str, work: Callable[[], None]) -> None:
+    """Do it now, in the thread of whoever asks: a `Spawn` for one thread alone."""
+    work()
+
+
+def in_a_thread(name: str, work: Callable[[], None]) -> None:
+    """Do it in a thread that does not keep the process from ending."""
+    Thread(target=work, name=name, daemon=True).start()
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What a volume has before its index is ready."""
+
+    reserve: Reserve
+    lock: int
+    health: Health
+    watch: Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +92,11 @@ class _Ready:
     """Why the index had to be made again, or empty."""
 
 
-def open_volume(settings: VolumeSettings, around: Surroundings) -> Volume:
+def open_volume(
+    settings: VolumeSettings, around: Surroundings, health: Health, watch: Watch
+) -> Volume:
     """
-    Open a volume and start its writer.
+    Open a volume and start its writer; every call into it is noted in *watch*.
 
     Raises:
         VolumeSetupError: no volume of this farmer's, or in use.
@@ -71,17 +104,18 @@ def open_volume(settings: VolumeSettings, around: Surroundings) -> Volume:
         VolumeUnavailableError, OSError, sqlite3.Error: the disk failed, or is full.
 
     """
+    around = replace(around, files=WatchedFiles(around.files, watch))
     marker = read_marker(settings.path, around.node, around.files)
     lock = lock_volume(settings.path, around.files)
     reserve = Reserve(around.files, Paths(settings.path).reserve)
     try:
         reserve.take()
-        ready = _ready_with_room(settings.path, marker, around, reserve)
+        ready = _ready_with_room(settings.path, marker, around, reserve, watched_connect(watch))
     except BaseException:
         around.files.close(lock)
         raise
     try:
-        return _assemble(settings, around, marker, ready, reserve, lock)
+        return _assemble(settings, around, marker, ready, _Held(reserve, lock, health, watch))
     except BaseException:
         ready.index.close(clean=False)
         around.files.close(lock)
@@ -95,26 +129,28 @@ def rebuild_index(
     marker = read_marker(settings.path, node, files)
     lock = lock_volume(settings.path, files)
     try:
-        index, recovered, _parts = _rebuild(Paths(settings.path), marker, files, progress)
+        index, recovered, _parts = _rebuild(Paths(settings.path), marker, files, progress, connect)
         index.close(clean=True)
         return recovered
     finally:
         files.close(lock)
 
 
-def _ready_with_room(root: Path, marker: Marker, around: Surroundings, reserve: Reserve) -> _Ready:
+def _ready_with_room(
+    root: Path, marker: Marker, around: Surroundings, reserve: Reserve, connect: Connect
+) -> _Ready:
     try:
-        return _ready_index(root, marker, around)
+        return _ready_index(root, marker, around, connect)
     except sqlite3.Error as error:
         if not is_for_room(error) or not reserve.spend(RESERVE_BYTES):
             raise
-    return _ready_index(root, marker, around)
+    return _ready_index(root, marker, around, connect)
 
 
-def _ready_index(root: Path, marker: Marker, around: Surroundings) -> _Ready:
+def _ready_index(root: Path, marker: Marker, around: Surroundings, connect: Connect) -> _Ready:
     paths, files = Paths(root), around.files
     try:
-        index = Index(paths.index, marker.volume)
+        index = Index(paths.index, marker.volume, connect=connect)
     except (IndexDamagedError, sqlite3.Error) as error:
         reason = _damage(error)
     else:
@@ -126,7 +162,7 @@ def _ready_index(root: Path, marker: Marker, around: Surroundings) -> _Ready:
         except BaseException:
             index.close(clean=False)
             raise
-    index, recovered, parts = _rebuild(paths, marker, files, around.progress)
+    index, recovered, parts = _rebuild(paths, marker, files, around.progress, connect)
     return _Ready(index, recovered, parts, reason if recovered.records else "")
 
 
@@ -146,13 +182,13 @@ def _replay(index: Index, paths: Paths, marker: Marker, files: Files) -> _Ready:
 
 
 def _rebuild(
-    paths: Paths, marker: Marker, files: Files, progress: Progress
+    paths: Paths, marker: Marker, files: Files, progress: Progress, connect: Connect
 ) -> tuple[Index, Recovered, list[Part]]:
     """Throw away what is left of the index, a cache after all, and make it again."""
     for name in INDEX_FILES:
         files.unlink(paths.root / name)
     try:
-        index = create_index(paths.index, marker.volume)
+        index = create_index(paths.index, marker.volume, connect)
     except IndexDamagedError as error:
         raise VolumeUnavailableError(f"no index can be made there: {error}") from error
     try:
@@ -194,8 +230,7 @@ def _assemble(
     around: Surroundings,
     marker: Marker,
     ready: _Ready,
-    reserve: Reserve,
-    lock: int,
+    held: _Held,
 ) -> Volume:
     files, paths = around.files, Paths(settings.path)
     account = VolumeAccount(settings.quota_bytes, settings.keep_free_bytes)
@@ -208,16 +243,21 @@ def _assemble(
         index=ready.index,
         ledger=around.ledger,
         account=account,
-        health=Health(settings.label, around.clock_ms),
+        health=held.health,
         facts=Facts(sequencer, around.clock_ms),
-        reserve=reserve,
+        reserve=held.reserve,
+        watch=held.watch,
     )
-    reserve.take()
+    held.reserve.take()
     tail = _tail(files, paths, ready.recovered)
     ready.index.opened()
     account.index_bytes = ready.index.size_bytes()
     volume = Volume(
-        settings, ground, Handles(files, paths), Writer(ground, tail, ready.recovered.end), lock
+        settings,
+        ground,
+        Handles(files, paths),
+        Writer(ground, tail, ready.recovered.end),
+        held.lock,
     )
     volume.refresh_filesystem()
     with suppress(OSError):
@@ -228,8 +268,8 @@ def _assemble(
     for part in ready.parts:
         if part.header.kind is Kind.STAGING:
             header = part.header
-            held = around.ledger.restore(account, header.renter, header.payload_bytes)
-            volume.leases.keep(Lease(header, held))
+            space = around.ledger.restore(account, header.renter, header.payload_bytes)
+            volume.leases.keep(Lease(header, space))
     _tell(ground.health, ready)
     volume.writer.start()
     return volume

@@ -88,6 +88,17 @@ class Tally:
         self.files += other.files
         self.quarantined += other.quarantined
 
+    def take(self, other: Tally) -> None:
+        """Take something out that was added."""
+        self.live_bytes -= other.live_bytes
+        self.trash_bytes -= other.trash_bytes
+        self.shards -= other.shards
+        self.files -= other.files
+        self.quarantined -= other.quarantined
+
+
+_NOTHING: Final = Tally()
+
 
 @dataclass(slots=True)
 class Changes:
@@ -112,6 +123,8 @@ class VolumeAccount:
     quota_bytes: int
     keep_free_bytes: int
     total: Tally = field(default_factory=Tally)
+    renters: dict[NodeId, Tally] = field(default_factory=dict)
+    """What each has here, so that it can be taken out again when the volume is forsaken."""
     reserved_bytes: int = 0
     unallocated_bytes: int = 0
     """Of the reserved ones, those that the filesystem has not set aside yet."""
@@ -279,9 +292,26 @@ class Ledger:
                 self._cross(reservation)
             for renter, change in changes.renters.items():
                 account.total.add(change)
+                here = account.renters.setdefault(renter, Tally())
+                here.add(change)
+                if here == _NOTHING:
+                    del account.renters[renter]
                 self._renters.setdefault(renter, _Renter()).tally.add(change)
                 self._forget_if_empty(renter)
             account.log_bytes += changes.log_bytes
+
+    def forget(self, account: VolumeAccount) -> None:
+        """
+        Take a volume out that was closed while the others serve; it may be opened anew.
+
+        Space that is still promised there is given back by whoever holds it.
+        """
+        with self._lock:
+            for renter, tally in account.renters.items():
+                self._renters[renter].tally.take(tally)
+                self._forget_if_empty(renter)
+            account.renters = {}
+            account.total = Tally()
 
     def change_quota(self, account: VolumeAccount, quota_bytes: int, keep_free_bytes: int) -> None:
         """Apply new settings of a volume."""

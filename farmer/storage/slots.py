@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from concurrent.futures import Future, wait
+from typing import Final
 
-from farmer.model.status import Alert, VolumeState, VolumeStatus
-from farmer.storage.directory import VolumeSettings, VolumeSetupError
-from farmer.storage.errors import StorageError, VolumeUnavailableError
-from farmer.storage.opening import Surroundings, open_volume
+from farmer.storage.directory import VolumeSettings
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.keeper import Slot
+from farmer.storage.opening import Surroundings
 from farmer.storage.volume import Volume
+from farmer.storage.watch import HUNG_S
 
-
-@dataclass(slots=True)
-class Slot:
-    """One volume of the settings: open, or why it is not."""
-
-    settings: VolumeSettings
-    volume: Volume | None = None
-    alert: Alert | None = None
-
-    def status(self) -> VolumeStatus:
-        """Return its numbers; never waits for a disk."""
-        if self.volume is not None:
-            return self.volume.status()
-        is_offered = self.settings.left_shut is None
-        return VolumeStatus(
-            name=self.settings.label,
-            path=str(self.settings.path),
-            state=VolumeState.GONE,
-            reason=self.alert.message if self.alert else "closed",
-            quota_bytes=self.settings.quota_bytes if is_offered else 0,
-        )
-
-    def trouble(self) -> tuple[Alert, ...]:
-        """Return the conditions that stand."""
-        if self.volume is not None:
-            return self.volume.ground.health.alerts()
-        return (self.alert,) if self.alert is not None else ()
+_STEP_S: Final = 0.05
+LOOK_WAIT_S: Final = 1.0
+"""Whoever asks for a look gets an answer that is this old at most, of disks that answer."""
 
 
 class Slots:
@@ -47,7 +23,7 @@ class Slots:
 
     def __init__(self, settings: Sequence[VolumeSettings], around: Surroundings) -> None:
         self._around = around
-        self._slots = [Slot(one) for one in settings]
+        self._slots = [Slot(one, around) for one in settings]
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(self._slots)
@@ -56,41 +32,55 @@ class Slots:
         return self._slots[number]
 
     def open_all(self) -> None:
-        """Open what can be; raises `FormatTooNewError`, and has closed all then."""
+        """
+        Open what can be; one that hangs is left to itself, and opened when it answers.
+
+        Raises:
+            FormatTooNewError: and has closed all.
+
+        """
         try:
             for slot in self._slots:
-                self._open(slot)
+                slot.look_soon()
+            for slot in self._slots:
+                self._until_done_or_hung(slot)
+                slot.check_not_too_new()
         except BaseException:
             self.close()
             raise
 
-    def look_after(self) -> list[Volume]:
+    def look_after(self, wait_s: float = LOOK_WAIT_S) -> list[Volume]:
         """Notice what went away or is back; return what can be written."""
-        writable = []
+        looks = [slot.look_soon() for slot in self._slots]
+        for look in wait(looks, wait_s).done:
+            look.result()
+        return [volume for volume in self.opened() if volume.takes_stores]
+
+    def watch(self) -> None:
+        """Notice calls that do not return, and that they have; never waits."""
         for slot in self._slots:
-            with suppress(StorageError):
-                if slot.volume is None:
-                    self._open(slot)
-                else:
-                    _check_presence(slot.volume)
-                    writable.append(slot.volume)
-        return writable
+            slot.watch_calls()
+
+    def stalled_threads(self) -> dict[int, bool]:
+        """Return the threads that wait for a disk, and whether that is in vain."""
+        stalled: dict[int, bool] = {}
+        for slot in self._slots:
+            stalled |= slot.watch.stalled_threads()
+        return stalled
 
     def opened(self) -> list[Volume]:
         """Return the open ones."""
-        return [slot.volume for slot in self._slots if slot.volume is not None]
+        return [volume for slot in self._slots if (volume := slot.volume) is not None]
 
     def readable(self) -> list[Volume]:
-        """Return those that can be asked."""
-        return [
-            volume
-            for volume in self.opened()
-            if volume.ground.health.state is not VolumeState.GONE
-        ]
+        """Return those that can be asked, the ones that answer first."""
+        here = [volume for volume in self.opened() if volume.ground.health.is_here]
+        return sorted(here, key=lambda volume: volume.ground.watch.is_stalled)
 
     def check_complete(self) -> None:
         """Raise unless every volume can be asked: what is missing may lie on that one."""
-        if len(self.readable()) < len(self._slots):
+        missing = [slot for slot in self._slots if not slot.can_be_asked]
+        if missing:
             raise VolumeUnavailableError("a volume is missing")
 
     def is_complete(self) -> bool:
@@ -100,33 +90,16 @@ class Slots:
     def close(self) -> None:
         """Finish what the writers have, leave a clean mark on every volume, unlock."""
         for slot in self._slots:
-            if slot.volume is not None:
-                slot.volume.close()
-                slot.volume = None
+            slot.close_soon()
+        for slot in self._slots:
+            self._until_done_or_hung(slot)
 
-    def _open(self, slot: Slot) -> None:
-        if slot.settings.left_shut is not None:
-            slot.alert = slot.settings.left_shut
-            return
-        try:
-            slot.volume = open_volume(slot.settings, self._around)
-        except (VolumeSetupError, VolumeUnavailableError, OSError, sqlite3.Error) as error:
-            since_ms = slot.alert.since_ms if slot.alert else self._around.clock_ms()
-            slot.alert = Alert(
-                name="VolumeGone",
-                since_ms=since_ms,
-                message=f"{slot.settings.label} cannot be used: {error}",
-                command="farmer volume list",
-            )
-        else:
-            slot.alert = None
-
-
-def _check_presence(volume: Volume) -> None:
-    """Notice a disk that was unmounted, or that is back; raises if it cannot be written."""
-    health, ground = volume.ground.health, volume.ground
-    if not ground.files.exists(ground.paths.marker):
-        health.go("its marker is gone: the disk may not be mounted")
-    elif health.state is VolumeState.GONE:
-        health.come_back()
-    health.check_writable()
+    def _until_done_or_hung(self, slot: Slot) -> None:
+        """Wait as long as there is progress: a rebuild takes its time, a dead disk for ever."""
+        job: Future[None] = slot.job
+        while not job.done():
+            wait([job], _STEP_S)
+            slot.watch_calls()
+            if slot.is_hung and slot.watch.longest()[0] > HUNG_S:
+                return
+        job.result()

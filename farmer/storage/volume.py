@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from farmer.model.contract import TRASH_MS, Contract
@@ -99,13 +100,13 @@ class Volume:
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return a shard's row, or None."""
         self.ground.health.check_readable()
-        with self._index_errors():
+        with self.ground.watch.visit("look-up"), self._index_errors():
             return self.ground.index.find(renter, shard)
 
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
         """Return a renter's shards above an id, ascending."""
         self.ground.health.check_readable()
-        with self._index_errors():
+        with self.ground.watch.visit("list"), self._index_errors():
             return self.ground.index.page(renter, after, limit)
 
     def begin(self, contract: Contract, shard: ShardId, size_bytes: int) -> AnyUpload:
@@ -268,6 +269,30 @@ class Volume:
             filesystem_free_bytes=account.filesystem_free_bytes,
             errors=health.errors(),
         )
+
+    def held_files(self) -> list[tuple[Path, int]]:
+        """Return the names below the directory whose files are kept open, with descriptors."""
+        held = [(self.ground.paths.lock, self._lock_fd)]
+        tail = self.writer.tail
+        return [*held, (self.ground.paths.segment(tail.number), tail.fd)] if tail else held
+
+    def forsake(self) -> None:
+        """
+        Give up what was opened, whose directory is not there or not the right one any more.
+
+        No name below it is used.  What was promised to unfinished stores is given back; what
+        is stored leaves the ledger, and comes back with the next opening.
+        """
+        self.writer.close(in_order=False)
+        self._handles.close()
+        with suppress(sqlite3.Error):
+            self.ground.index.close(clean=False)
+        for lease in self.leases.of():
+            if self.leases.take((lease.header.renter, lease.header.shard)) is lease:
+                lease.reservation.release()
+        self.ground.ledger.forget(self.ground.account)
+        with suppress(OSError):
+            self.ground.files.close(self._lock_fd)
 
     def close(self) -> None:
         """Finish what is under way, leave a clean mark, unlock."""

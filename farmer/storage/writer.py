@@ -24,6 +24,7 @@ from farmer.storage.places import Doomed, Position
 from farmer.storage.quota import segment_bytes
 from farmer.storage.shelves import Shelves
 from farmer.storage.tailcheck import Doubt, TailCheck
+from farmer.storage.watch import Promises
 
 R = TypeVar("R")
 
@@ -57,6 +58,8 @@ class Writer:
         self._waiting: deque[Operation[Any]] = deque()
         self._arrived = Condition()
         self._closing = False
+        self.promises = Promises()
+        """What those who asked wait for; broken when the disk does not answer."""
         self._shelves = Shelves(ground)
         self.release: Release = lambda _doomed: []
         self._thread = Thread(target=self._run, name="farmer-writer", daemon=True)
@@ -67,21 +70,32 @@ class Writer:
 
     def submit(self, operation: Operation[R]) -> Future[R]:
         """Queue an operation; its future is settled once it is durable, or has failed."""
+        reason = self._ground.watch.hung_reason
         with self._arrived:
-            if self._closing:
-                operation.future.set_exception(VolumeUnavailableError("shutting down"))
-            else:
-                self._waiting.append(operation)
-                self._arrived.notify()
-        return operation.future
+            if self._closing or reason:
+                _fail([operation], VolumeUnavailableError(reason or "shutting down"))
+                return operation.future
+            promise = self.promises.of(operation.future)
+            self._waiting.append(operation)
+            self._arrived.notify()
+        return promise
 
     @property
     def active_number(self) -> int:
         """The segment that is appended to; it is never reclaimed."""
         return self._last[0]
 
-    def close(self) -> bool:
-        """Finish what was submitted and stop; say whether all of it could be written."""
+    @property
+    def tail(self) -> Tail | None:
+        """The segment that is appended to, if there is one."""
+        return self._tail
+
+    def close(self, *, in_order: bool = True) -> bool:
+        """
+        Finish what was submitted and stop; say whether all of it could be written.
+
+        Not *in_order*: no name below the volume's directory is used any more.
+        """
         with self._arrived:
             self._closing = True
             self._arrived.notify()
@@ -89,8 +103,9 @@ class Writer:
             self._thread.join()
         if self._tail is not None:
             self._ground.files.close(self._tail.fd)
-        self._shelves.checkpoint(forced=True)
-        return self._tail is not None
+        if in_order:
+            self._shelves.checkpoint(forced=True)
+        return in_order and self._tail is not None
 
     def _run(self) -> None:
         while operations := self._take():

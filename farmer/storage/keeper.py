@@ -1,0 +1,266 @@
+"""
+One volume's keeper: opens it, looks after it every few seconds, and brings it back by itself.
+
+Each look is one job in a thread of its own, for any call of it may never return.  A volume
+whose directory went or was exchanged is not written to by what was opened before: it is
+forsaken, and opened anew once the right directory stands there.  So is one that was failing
+and has proved itself; opening checks the log and the index.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from threading import Lock
+from typing import Final
+
+from farmer.model.status import Alert, VolumeState, VolumeStatus
+from farmer.storage.condition import Presence
+from farmer.storage.directory import VolumeSettings, VolumeSetupError, read_marker
+from farmer.storage.errors import FormatTooNewError, StorageError
+from farmer.storage.files import Access
+from farmer.storage.health import Health
+from farmer.storage.opening import Surroundings, open_volume
+from farmer.storage.volume import Volume
+from farmer.storage.watch import HUNG_S, Watch
+
+PROBE_BYTES: Final = 4096
+
+EXCHANGED: Final = "another directory stands in its place"
+MARKER_GONE: Final = "its marker is gone: the disk may not be mounted"
+
+
+class Slot:
+    """One volume of the settings: open, or why it is not."""
+
+    def __init__(self, settings: VolumeSettings, around: Surroundings) -> None:
+        self.settings = settings
+        self.volume: Volume | None = None
+        self.health = Health(settings.label, around.clock_ms)
+        self.watch = Watch(around.monotonic_s)
+        self.too_new: FormatTooNewError | None = None
+        self.job: Future[None] = Future()
+        """The look, or the closing, that was begun last."""
+        self.job.set_result(None)
+        self._around = around
+        self._lock = Lock()
+        self._closing = False
+        self._next_probe_s = 0.0
+
+    @property
+    def alert(self) -> Alert | None:
+        """Why it is left shut, if it is."""
+        return self.settings.left_shut
+
+    @property
+    def is_hung(self) -> bool:
+        """Whether a call into it does not return."""
+        return self.health.condition.presence is Presence.HUNG
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether it is open and there."""
+        return self.volume is not None and self.health.is_here
+
+    def check_not_too_new(self) -> None:
+        """Raise `FormatTooNewError` if that kept it from being opened."""
+        if self.too_new is not None:
+            raise self.too_new
+
+    def status(self) -> VolumeStatus:
+        """Return its numbers; never waits for a disk."""
+        if (volume := self.volume) is not None:
+            return volume.status()
+        left_shut = self.settings.left_shut
+        state = self.health.state
+        return VolumeStatus(
+            name=self.settings.label,
+            path=str(self.settings.path),
+            state=state if state is VolumeState.RETIRED else VolumeState.GONE,
+            reason=left_shut.message if left_shut else self.health.reason or "closed",
+            quota_bytes=0 if left_shut else self.settings.quota_bytes,
+            errors=self.health.errors(),
+        )
+
+    def trouble(self) -> tuple[Alert, ...]:
+        """Return the conditions that stand."""
+        return (self.alert,) if self.alert is not None else self.health.alerts()
+
+    # Jobs.
+
+    def look_soon(self) -> Future[None]:
+        """Begin to look after it, unless that is being done; return the look."""
+        return self._begin("look", self._look)
+
+    def close_soon(self) -> Future[None]:
+        """Begin to close it: what its writer has is finished, and a clean mark left."""
+        self._closing = True
+        return self._begin("close", self._close)
+
+    def watch_calls(self) -> None:
+        """Notice that a call does not return, or that it has; never waits."""
+        longest_s, what = self.watch.longest()
+        if longest_s > HUNG_S and not self.watch.hung_reason:
+            reason = f"the disk does not answer: a call ({what}) hangs since {longest_s:.0f} s"
+            self.health.hang(reason)
+            self.watch.declare(reason)
+            if self.volume is not None:
+                self.volume.writer.promises.break_all(reason)
+        elif longest_s <= HUNG_S and self.watch.hung_reason:
+            self.health.returned()
+            self.watch.declare("")
+
+    def _begin(self, name: str, work: Callable[[], None]) -> Future[None]:
+        with self._lock:
+            if not self.job.done():
+                if name == "look":
+                    return self.job
+                before = self.job
+            else:
+                before = None
+            job: Future[None] = Future()
+            self.job = job
+
+        def do() -> None:
+            try:
+                if before is not None:
+                    # How that ended was told to whoever asked for it.
+                    wait([before])
+                work()
+            except BaseException as error:
+                job.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                job.set_result(None)
+
+        self._around.spawn(f"{name} {self.settings.label}", do)
+        return job
+
+    # What the jobs do.
+
+    def _look(self) -> None:
+        if self.settings.left_shut is not None or self._closing:
+            return
+        if self.volume is None:
+            self._open()
+            return
+        self._look_at_place(self.volume)
+        if self.health.is_here:
+            self._look_at_writing(self.volume)
+
+    def _look_at_place(self, volume: Volume) -> None:
+        health = self.health
+        try:
+            trouble = place_trouble(volume)
+        except OSError as error:
+            trouble = f"its directory cannot be read ({error})"
+        if trouble:
+            if health.is_here:
+                health.go(trouble)
+            if trouble != EXCHANGED:
+                return
+        if health.condition.presence is not Presence.GONE:
+            return
+        # What was opened before may be another disk's, or a dead one's.
+        if self._is_ours():
+            self._open_anew(volume)
+            if trouble:
+                health.raise_alert(
+                    "VolumeExchanged",
+                    f"{self.settings.path} was exchanged for another directory while the farmer"
+                    " ran, and that one is used now. What was stored since it was copied lies in"
+                    " the other one only.",
+                    "farmer volume list",
+                )
+
+    def _look_at_writing(self, volume: Volume) -> None:
+        with suppress(StorageError):
+            volume.refresh_filesystem()
+            if volume.ground.account.free_bytes:
+                self.health.room()
+        now_s = self._around.monotonic_s()
+        if not self.health.condition.wants_probe:
+            self._next_probe_s = 0.0
+            return
+        if not self._next_probe_s:
+            self._next_probe_s = now_s + self.health.condition.probe_every_s
+        if now_s < self._next_probe_s:
+            return
+        if probe(volume):
+            self.health.probe_worked()
+        else:
+            self.health.probe_failed()
+        self._next_probe_s = now_s + self.health.condition.probe_every_s
+        if self.health.condition.is_proven:
+            self._open_anew(volume)
+
+    def _open_anew(self, volume: Volume) -> None:
+        self.volume = None
+        volume.forsake()
+        self._open()
+
+    def _is_ours(self) -> bool:
+        """Say whether the directory that stands there now is one of this farmer's."""
+        try:
+            read_marker(self.settings.path, self._around.node, self._around.files)
+        except (VolumeSetupError, StorageError, OSError):
+            return False
+        return True
+
+    def _open(self) -> None:
+        try:
+            volume = open_volume(self.settings, self._around, self.health, self.watch)
+        except FormatTooNewError as error:
+            self.too_new = error
+            self.health.go(f"cannot be used: {error}")
+        except (VolumeSetupError, StorageError, OSError, sqlite3.Error) as error:
+            self.health.go(f"cannot be used: {error}")
+        else:
+            self.volume = volume
+            self.health.reopened()
+
+    def _close(self) -> None:
+        if self.volume is not None:
+            self.volume.close()
+            self.volume = None
+
+
+def place_trouble(volume: Volume) -> str:
+    """
+    Return why the volume's directory is not the one that was opened, or nothing.
+
+    A copy with a valid marker, or another disk mounted over it, has other inodes than the
+    descriptors that are held.  Raises `OSError`.
+    """
+    files, paths = volume.ground.files, volume.ground.paths
+    if not files.exists(paths.marker):
+        return MARKER_GONE
+    for path, fd in volume.held_files():
+        try:
+            if files.inode(path) != files.inode(fd):
+                return EXCHANGED
+        except FileNotFoundError:
+            return EXCHANGED
+    return ""
+
+
+def probe(volume: Volume) -> bool:
+    """Say whether a small file can be written, synced and read back."""
+    files, path = volume.ground.files, volume.ground.paths.probe
+    written = secrets.token_bytes(PROBE_BYTES)
+    try:
+        fd = files.open(path, Access.ENSURE)
+        try:
+            files.pwritev(fd, [written], 0)
+            files.sync_data(fd)
+            found = files.pread(fd, PROBE_BYTES, 0)
+        finally:
+            files.close(fd)
+        files.unlink(path)
+    except OSError:
+        return False
+    return found == written

@@ -1,0 +1,192 @@
+"""
+Which calls into one volume have not returned yet, and since when.
+
+A call into a dying disk or a dead network share may never return, and nothing can be done
+about the thread that made it.  So every call is noted here when it begins: who waits can be
+told that it was in vain, who comes later is turned away without taking a thread, and whoever
+lends threads can see which of them are lost for the time being.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import count
+from threading import Condition, get_ident
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+from farmer.storage.errors import VolumeUnavailableError
+
+R = TypeVar("R")
+
+HUNG_S: Final = 6.0
+"""
+A call that takes longer makes the volume gone until it returns.
+
+Disks that sleep take up to about this long to wake; at most 10 s may pass until it is noticed.
+"""
+
+STALLED_S: Final = 1.0
+"""Beyond this the others go around the volume where they can."""
+
+WAITING_MAX: Final = 32
+"""Who must ask a stalled volume takes a thread while waiting: no more than so many at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    thread: int
+    since_s: float
+    what: str
+    holds_up: bool
+
+
+class Watch:
+    """One volume's calls; safe from any thread, and cheap enough for each of them."""
+
+    def __init__(self, monotonic_s: Callable[[], float]) -> None:
+        self._monotonic_s = monotonic_s
+        self._numbers = count()
+        self._calls: dict[int, _Call] = {}
+        self._waiting: set[int] = set()
+        self._changed = Condition()
+        self.hung_reason = ""
+        """Why the volume counts as hung; empty if it does not."""
+
+    def call(self, what: str, *, holds_up: bool = False) -> Noted:
+        """Return a context in which one call is made; *holds_up*: others would wait behind it."""
+        return Noted(self, what, holds_up=holds_up)
+
+    def visit(self, what: str) -> Noted:
+        """
+        Return such a context for whoever comes from outside; waits while the volume stalls.
+
+        Raises:
+            VolumeUnavailableError: it hangs, or too many wait already.
+
+        """
+        if self._calls or self.hung_reason:
+            self._enter()
+        return Noted(self, what, holds_up=True)
+
+    def begin(self, what: str, *, holds_up: bool) -> int:
+        """Note a call; return its number."""
+        number = next(self._numbers)
+        self._calls[number] = _Call(get_ident(), self._monotonic_s(), what, holds_up)
+        return number
+
+    def end(self, number: int) -> None:
+        """Note that it returned."""
+        del self._calls[number]
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+    def longest(self) -> tuple[float, str]:
+        """Return for how long the oldest call has been under way, and what it is."""
+        calls = list(self._calls.values())
+        if not calls:
+            return 0.0, ""
+        oldest = min(calls, key=lambda call: call.since_s)
+        return self._monotonic_s() - oldest.since_s, oldest.what
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether a call that holds others up has not returned for a moment."""
+        if not self._calls:
+            return False
+        before_s = self._monotonic_s() - STALLED_S
+        return any(
+            call.holds_up and call.since_s < before_s for call in list(self._calls.values())
+        )
+
+    def stalled_threads(self) -> dict[int, bool]:
+        """Return the threads that wait for this volume, and whether that is in vain."""
+        before_s = self._monotonic_s() - STALLED_S
+        calls = list(self._calls.values())
+        stalled = {call.thread for call in calls if call.since_s < before_s}
+        return dict.fromkeys(stalled | set(self._waiting), bool(self.hung_reason))
+
+    def declare(self, hung_reason: str) -> None:
+        """Say that the volume hangs, or with an empty reason that it does not any more."""
+        with self._changed:
+            self.hung_reason = hung_reason
+            self._changed.notify_all()
+
+    def _enter(self) -> None:
+        if not (self.hung_reason or self.is_stalled):
+            return
+        with self._changed:
+            if len(self._waiting) >= WAITING_MAX and not self.hung_reason:
+                raise VolumeUnavailableError("the disk does not answer at the moment")
+            me = get_ident()
+            self._waiting.add(me)
+            try:
+                self._changed.wait_for(lambda: self.hung_reason or not self.is_stalled, HUNG_S)
+            finally:
+                self._waiting.discard(me)
+            if self.hung_reason or self.is_stalled:
+                raise VolumeUnavailableError(self.hung_reason or "the disk does not answer")
+
+
+class Noted:
+    """One call, from `with` to its end."""
+
+    __slots__ = ("_holds_up", "_number", "_watch", "_what")
+
+    def __init__(self, watch: Watch, what: str, *, holds_up: bool) -> None:
+        self._watch, self._what, self._holds_up = watch, what, holds_up
+
+    def __enter__(self) -> None:
+        self._number = self._watch.begin(self._what, holds_up=self._holds_up)
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._watch.end(self._number)
+
+
+class Promises:
+    """
+    What a volume's writer has promised, kept or broken; safe from any thread.
+
+    A broken promise says "unavailable", not "undone": what was asked for may still happen
+    when the disk answers, and whatever it held is settled then, by the writer.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = count()
+        self._open: dict[int, Future[Any]] = {}
+
+    def of(self, truth: Future[R]) -> Future[R]:
+        """Return a future of the same outcome, which can be broken before."""
+        if truth.done():
+            return truth
+        promise: Future[R] = Future()
+        promise.set_running_or_notify_cancel()
+        number = next(self._numbers)
+        self._open[number] = promise
+        truth.add_done_callback(lambda done: self._keep(number, done))
+        return promise
+
+    def break_all(self, reason: str) -> None:
+        """Let nobody wait any longer."""
+        for number in list(self._open):
+            promise = self._open.pop(number, None)
+            if promise is not None:
+                promise.set_exception(VolumeUnavailableError(reason))
+
+    def _keep(self, number: int, done: Future[Any]) -> None:
+        promise = self._open.pop(number, None)
+        if promise is None:
+            return
+        error = done.exception()
+        if error is None:
+            promise.set_result(done.result())
+        else:
+            promise.set_exception(error)
