@@ -48,6 +48,11 @@ class WatchedFiles:
         with self._watch.call("sync of a directory"):
             self._files.sync_directory(path)
 
+    def uncache(self, fd: int, offset: int, length: int) -> None:
+        """See `Files.uncache`."""
+        with self._watch.call("uncache"):
+            self._files.uncache(fd, offset, length)
+
     def preallocate(self, fd: int, length: int) -> None:
         """See `Files.preallocate`."""
         with self._watch.call("allocation"):
