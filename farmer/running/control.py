@@ -84,7 +84,7 @@ class ControlProtocol(LineOnlyReceiver):
         try:
             request = json.loads(line)
             name, words = request["verb"], request["words"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise OwnerError("this is not a question to a farmer") from None
         verb = self._verbs.get(name) if isinstance(name, str) else None
         if verb is None or not isinstance(words, dict):

@@ -27,6 +27,9 @@ I = TypeVar("I", ContractId, InviteSerial)  # noqa: E741  # an identifier
 SCHEMA: Final = 1
 PREFIX_DIGITS_MIN: Final = 8
 
+_NUMBER_END: Final = 1 << 62
+"""A sum of two of them still fits the 63 bits of the wire and of the database."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HouseTerms:
@@ -114,16 +117,18 @@ class OwnerDesk:
 
     def _invite(self, words: dict[str, Any]) -> dict[str, Any]:
         now_ms = self._now_ms()
-        if not (words["space_bytes"] and words["duration_ms"] and words["expires_ms"]):
+        space_bytes, duration_ms = _whole(words, "space_bytes"), _whole(words, "duration_ms")
+        expires_ms = _whole(words, "expires_ms")
+        if not (space_bytes and duration_ms and expires_ms):
             raise OwnerError("an invite needs some space, and some time to last and to be open")
         # The addresses first: an invite that cannot be shown must not be open.
         self.terms.addresses()
         row = self.make_invite(
             Offer(
-                space_bytes=words["space_bytes"],
-                duration_ms=words["duration_ms"],
+                space_bytes=space_bytes,
+                duration_ms=duration_ms,
                 created_at_ms=now_ms,
-                expires_at_ms=now_ms + words["expires_ms"],
+                expires_at_ms=now_ms + expires_ms,
                 price=self._price(words),
             )
         )
@@ -143,8 +148,11 @@ class OwnerDesk:
 
     def _price(self, words: dict[str, Any]) -> Price:
         usual = self.terms.price
-        stored, served = words.get("stored_micros"), words.get("served_micros")
+        stored = _whole(words, "stored_micros", optional=True)
+        served = _whole(words, "served_micros", optional=True)
         currency = words.get("currency") or usual.currency
+        if not isinstance(currency, str):
+            raise OwnerError("a currency is a word, like EUR")
         if (stored or served) and not currency:
             raise OwnerError("a price needs a currency: add --currency EUR, or set price.currency")
         return Price(
@@ -170,14 +178,15 @@ class OwnerDesk:
 
     def _extend(self, words: dict[str, Any]) -> dict[str, Any]:
         chosen = self._named(words)
-        space_bytes, now_bytes = words.get("space_bytes"), self._contract_of(chosen).space_bytes
+        space_bytes = _whole(words, "space_bytes", optional=True)
+        now_bytes = self._contract_of(chosen).space_bytes
         if space_bytes is not None and space_bytes < now_bytes:
             raise OwnerError(
                 f"the contract has {format_size(now_bytes)} already; it may get more, not less"
             )
         self._book.extend(
             chosen,
-            words["for_ms"],
+            _whole(words, "for_ms"),
             space_bytes,
             capacity_bytes=self.terms.capacity_bytes(),
         )
@@ -250,6 +259,16 @@ def _chosen(text: str, known: Sequence[I], noun: str, listing: str) -> I:
     if not found:
         raise OwnerError(f"there is no {noun} {text!r}; see: {listing}")
     return found[0]
+
+
+def _whole(words: dict[str, Any], name: str, *, optional: bool = False) -> Any:  # noqa: ANN401  # int, or None if *optional*
+    """Return a whole number that a contract can have; raises ValueError, KeyError."""
+    value = words.get(name) if optional else words[name]
+    if value is None and optional:
+        return None
+    if type(value) is not int or not 0 <= value < _NUMBER_END:
+        raise ValueError(f"{name} is no whole number below 2^62")
+    return value
 
 
 def _price_row(price: Price) -> dict[str, Any]:

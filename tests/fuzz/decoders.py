@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tests.fuzz import disk, proofs, signed, wire
+from tests.fuzz import disk, proofs, signed, wire, words
 from tests.fuzz.target import Target
 
 _MAKERS: Final[tuple[Callable[[], Target], ...]] = (
@@ -13,6 +13,7 @@ _MAKERS: Final[tuple[Callable[[], Target], ...]] = (
     *signed.TARGETS,
     *proofs.TARGETS,
     *disk.TARGETS,
+    *words.TARGETS,
 )
 _BY_NAME: Final = {maker().name: maker for maker in _MAKERS}
 ALL: Final = tuple(_BY_NAME)

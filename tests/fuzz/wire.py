@@ -112,6 +112,8 @@ def _cut_up(stream: bytes) -> tuple[list[tuple[int, bytes]], tuple[int, int, int
         allowed = 1_048_576 if kind == 4 else 65_536
         if length > allowed:
             return found, (Refusal.FRAME_TOO_LARGE, length, allowed)
+        if kind == 4 and not length:
+            return found, (Refusal.MALFORMED, 4, 0)
         body = stream[at + 4 : at + 4 + length]
         if kind == 4:
             _note(found, DataPart(body))
@@ -340,7 +342,7 @@ def _say(end: RenterConnection | FarmerConnection, side: Side, choice: int) -> b
     kind = options[choice % len(options)]
     try:
         if kind is Type.DATA:
-            return end.send_data(bytes(choice))
+            return end.send_data(bytes(1 + choice))
         return end.send(SAMPLES[BY_KIND[kind]])
     except LocalProtocolError:
         assert pipelines, "the farmer was refused what the table allows"

@@ -1,0 +1,93 @@
+"""A real daemon for a load: many contracts made beforehand, its memory and descriptors read."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from farmer.identity.keys import Identity
+from farmer.identity.signing import contract_digest
+from farmer.model.contract import ContractStage, Offer
+from farmer.storage.contracts import ContractDatabase
+from tests.e2e.daemon import Daemon
+from tests.load.lines import identity_of
+
+DAY_MS: Final = 86_400_000
+
+
+class Farm:
+    """`farmer run` on a home of its own, with as many renters as are wanted."""
+
+    def __init__(self, folder: Path, sessions: int, quota: str = "4GB") -> None:
+        self.daemon = Daemon(folder / "home", folder / "volume", quota)
+        settings = folder / "home" / "farmer.yaml"
+        text = settings.read_text()
+        allowed = f"sessions:\n  most: {sessions}\n  most_per_address: {sessions}\n"
+        settings.write_text(f"{text}\n{allowed}")
+        self._home = folder / "home"
+
+    def admit(self, renters: range, space_bytes: int) -> None:
+        """Make a contract for each of these, before the start, as a redeemed invite does."""
+        key = Identity.load(self._home / "identity").public_key
+        now_ms = time.time_ns() // 1_000_000
+        book = ContractDatabase(
+            self._home / "contracts.sqlite",
+            farmer_key=key,
+            now_ms=lambda: now_ms,
+            digest=contract_digest,
+        )
+        offer = Offer(
+            space_bytes=space_bytes,
+            duration_ms=90 * DAY_MS,
+            created_at_ms=now_ms,
+            expires_at_ms=now_ms + DAY_MS,
+        )
+        try:
+            # In one transaction: one by one, each asks again what all the others were promised.
+            with book._book.writing() as rows:
+                for number in renters:
+                    renter = identity_of(number).node_id
+                    contract = book._contract_for(rows, renter, None, offer)
+                    book._put(rows, contract, ContractStage.ACTIVE)
+        finally:
+            book.close()
+
+    def start(self) -> tuple[str, int]:
+        """Start it; return where it listens."""
+        self.daemon.start()
+        host, _, port = self.daemon.status()["listen"][0].rpartition(":")
+        return host, int(port)
+
+    @property
+    def pid(self) -> int:
+        assert self.daemon.process is not None
+        return self.daemon.process.pid
+
+    def memory_bytes(self) -> int:
+        """Return the daemon's proportional share of memory (PSS)."""
+        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no Pss")
+
+    def descriptors(self) -> int:
+        """Return how many files and sockets it has open."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def cpu_s(self) -> float:
+        """Return the processor time that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / 100
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.daemon.__exit__(kind, error, traceback)

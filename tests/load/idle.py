@@ -1,0 +1,172 @@
+"""Ten thousand renters who are there, ping, and say nothing else; then one in a hundred works."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+from farmer.model.audit import AuditEntry, AuditKind, Challenge
+from farmer.protocol.connection import DataReceived
+from farmer.protocol.opening import End
+from farmer.protocol.questions import Ping, Pong
+from farmer.protocol.transfers import Accept, Audit, Store, Stored
+from tests.fakes import shard_of
+from tests.load.farm import Farm
+from tests.load.lines import EVENT, Crowd, Line, Script, greeting, identity_of
+
+MEMORY_BYTES_MAX: Final = 512 << 20
+SESSION_BYTES_MAX: Final = 44 * 1024
+PING_S: Final = 60.0
+AT_ONCE: Final = 48
+SHARD_BYTES: Final = 64 * 1024
+
+
+def run(sessions: int, hold_s: float) -> int:
+    """Hold so many sessions; print the figures; return the exit code."""
+    with tempfile.TemporaryDirectory() as folder, Farm(Path(folder), sessions + 100) as farm:
+        began = time.monotonic()
+        farm.admit(range(sessions), space_bytes=1 << 20)
+        print(f"{sessions} contracts made in {time.monotonic() - began:.0f} s", flush=True)
+        address = farm.start()
+        before = farm.memory_bytes()
+        parent, child = multiprocessing.get_context("spawn").Pipe()
+        process = multiprocessing.get_context("spawn").Process(
+            target=crowd_process, args=(child, address, sessions)
+        )
+        process.start()
+        try:
+            return _watch(farm, parent, sessions, hold_s, before)
+        finally:
+            parent.send(("end", 0.0))
+            process.join(30)
+            process.kill()
+
+
+def _watch(farm: Farm, told: Connection, sessions: int, hold_s: float, before: int) -> int:
+    began, cpu = time.monotonic(), farm.cpu_s()
+    held, lost = told.recv()
+    took, spent = time.monotonic() - began, farm.cpu_s() - cpu
+    print(
+        f"{held} sessions in {took:.0f} s, {spent / max(1, held) * 1e3:.2f} ms of the daemon each"
+    )
+    told.send(("hold", hold_s))
+    pings, lost = told.recv()
+    idle = farm.memory_bytes()
+    each = (idle - before) / max(1, held)
+    print(
+        f"memory: {_mib(before)} ready, {_mib(idle)} with {held} sessions,"
+        f" {each / 1024:.1f} KiB each"
+    )
+    told.send(("work", 60.0))
+    stored, audited, lost = told.recv()
+    working = farm.memory_bytes()
+    print(f"{stored} stored and {audited} audited; {pings} pings; memory then {_mib(working)}")
+    good = (
+        held == sessions
+        and lost == 0
+        and each <= SESSION_BYTES_MAX
+        and max(idle, working) <= MEMORY_BYTES_MAX
+        and stored == audited == max(1, sessions // 100)
+    )
+    print(
+        f"idle: sessions {held} lost {lost} KiB each {each / 1024:.1f} in all"
+        f" {_mib(max(idle, working))} descriptors {farm.descriptors()}"
+        f" {'kept' if good else 'NOT KEPT'}"
+    )
+    return 0 if good else 1
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"
+
+
+class Pingers:
+    """The sessions of one process."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.crowd = Crowd(address)
+        self.lines: list[Line] = []
+        self.greeted = self.pings = self.stored = self.audited = 0
+
+    def connect(self, sessions: int, first: int = 0) -> None:
+        """Connect all, a few at a time; ends when all have had an answer to a ping."""
+        deadline = time.monotonic() + 60 + sessions / 20
+        while self.greeted < sessions and time.monotonic() < deadline:
+            while len(self.lines) < sessions and len(self.lines) - self.greeted < AT_ONCE:
+                line = self.crowd.call(identity_of(first + len(self.lines)))
+                line.script = self._idle(line, len(self.lines))
+                self.lines.append(line)
+            self.crowd.run(0.005)
+            if self.crowd.losses:
+                print("lost:", self.crowd.losses[:3], flush=True)
+                return
+
+    def _idle(self, line: Line, number: int) -> Script:
+        yield from greeting(line)
+        line.say(Ping(number))
+        yield EVENT
+        self.greeted += 1
+        yield PING_S * (number % 997) / 997
+        while True:
+            line.say(Ping(number))
+            event = yield EVENT
+            assert isinstance(event, Pong), event
+            self.pings += 1
+            yield PING_S
+
+    def work(self, seconds: float) -> None:
+        """Let one in a hundred store a shard and audit it."""
+        few = self.lines[:: max(1, min(100, len(self.lines)))]
+        for number, line in enumerate(few):
+            line.script = self._work(line, number)
+            line.script.send(None)
+        deadline = time.monotonic() + seconds
+        while self.audited < len(few) and time.monotonic() < deadline and not self.crowd.losses:
+            self.crowd.run(0.1)
+
+    def _work(self, line: Line, number: int) -> Script:
+        data = number.to_bytes(8, "big") * (SHARD_BYTES // 8)
+        shard = shard_of(data)
+        line.say(Store(shard, len(data)))
+        event = yield EVENT
+        while isinstance(event, Pong):
+            event = yield EVENT
+        assert isinstance(event, Accept), event
+        line.data(data)
+        line.say(End())
+        event = yield EVENT
+        assert isinstance(event, Stored), event
+        self.stored += 1
+        entry = AuditEntry(shard, len(data), 4)
+        line.say(Audit(Challenge(number.to_bytes(32, "big"), AuditKind.SAMPLE, (entry,))))
+        event = yield EVENT
+        proof = 0
+        while isinstance(event, DataReceived):
+            proof += len(event.data)
+            event = yield EVENT
+        assert isinstance(event, End) and proof > 4 * 4096, event
+        self.audited += 1
+
+
+def crowd_process(told: Connection, address: tuple[str, int], sessions: int) -> None:
+    """Hold the renters' ends; do what the parent says."""
+    pingers = Pingers(address)
+    pingers.connect(sessions)
+    told.send((pingers.greeted, len(pingers.crowd.losses)))
+    while True:
+        while not told.poll():
+            pingers.crowd.run(0.2)
+        what, seconds = told.recv()
+        match what:
+            case "hold":
+                pingers.crowd.run(seconds)
+                told.send((pingers.pings, len(pingers.crowd.losses)))
+            case "work":
+                pingers.work(seconds)
+                told.send((pingers.stored, pingers.audited, len(pingers.crowd.losses)))
+            case _:
+                return
