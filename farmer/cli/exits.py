@@ -13,6 +13,9 @@ CRITICAL: Final = 5
 BAD_SETTINGS: Final = 78
 """EX_CONFIG of sysexits.h; systemd is told not to restart after it."""
 
+UNANSWERED: Final = 4
+"""`renter audit`: nothing failed, but not all was answered; the other programs' "degraded"."""
+
 INTERRUPTED: Final = 130
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from farmer.cli.exits import FAILED, OK, CommandError
+from farmer.cli.exits import FAILED, OK, UNANSWERED, CommandError
 from farmer.cli.renter_asking import ask
 from farmer.cli.renter_trash import not_found
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
@@ -38,7 +38,7 @@ class Nowhere(io.RawIOBase):
 
 
 def audit(home: Home, options: argparse.Namespace) -> int:
-    """Audit; return 0 only if something was proved and nothing failed."""
+    """Audit; return 0 only if all was proved, 4 if nothing failed but not all was answered."""
     verdicts: list[tuple[NodeId, Audited]] = []
     errors: list[tuple[NodeId, str]] = []
     for farmer, entries in _wanted(home, options).items():
@@ -140,7 +140,7 @@ def _tell(
     verdicts: list[tuple[NodeId, Audited]], errors: list[tuple[NodeId, str]], *, as_json: bool
 ) -> int:
     of = {kind: [one for one in verdicts if one[1].verdict is kind] for kind in Verdict}
-    passed, failed = of[Verdict.PASSED], of[Verdict.FAILED]
+    passed, failed, postponed = (of[kind] for kind in Verdict)
     if as_json:
         print_json(
             {
@@ -149,21 +149,27 @@ def _tell(
                 "passed": len(passed),
                 "failed": len(failed),
                 "failures": [_row(*one) for one in failed],
-                "postponed": [_row(*one) for one in of[Verdict.POSTPONED]],
+                "postponed": [_row(*one) for one in postponed],
                 "errors": [{"farmer": str(who), "error": text} for who, text in errors],
             }
         )
     else:
-        say(f"{len(passed) + len(failed)} audited, {len(passed)} passed, {len(failed)} failed")
+        open_yet = f", {len(postponed)} not answered yet" if postponed else ""
+        say(
+            f"{len(passed) + len(failed)} audited, {len(passed)} passed, {len(failed)} failed"
+            + open_yet
+        )
         for _, one in failed:
             say(f"{one.shard}  FAILED: {one.reason}")
-        for _, one in of[Verdict.POSTPONED]:
+        for _, one in postponed:
             say(f"{one.shard}  not audited: {one.reason}")
     for who, text in errors:
         warn(f"renter: farmer {who.short} could not be audited: {text}")
     if not verdicts and not errors:
         warn("renter: there is nothing to audit: no receipts; that is not a pass")
-    return OK if passed and not failed and not errors else FAILED
+    if failed or errors or not verdicts:
+        return FAILED
+    return UNANSWERED if postponed else OK
 
 
 def _row(farmer: NodeId, one: Audited) -> dict[str, object]:

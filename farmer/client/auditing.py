@@ -12,7 +12,14 @@ from farmer.audit.proof import ProofError, verify_sample
 from farmer.audit.tree import TreeHasher
 from farmer.client.limits import HASHED_BYTES_PER_S_MIN
 from farmer.client.patience import Patience
-from farmer.client.refusals import AuditBudgetError, RefusedError, error_of
+from farmer.client.refusals import (
+    AuditBudgetError,
+    BusyError,
+    DrainingError,
+    RefusedError,
+    UnavailableError,
+    error_of,
+)
 from farmer.client.session import Session
 from farmer.model.audit import SAMPLES_MAX, AuditEntry, AuditKind, Challenge, SampleProof
 from farmer.model.ids import ShardId
@@ -37,13 +44,21 @@ SAMPLES_PER_SHARD_MAX: Final = 20
 """Of one shard without further wish: finds half a lost shard for certain, in 20 small reads."""
 
 
+NOT_YET: Final = (AuditBudgetError, BusyError, UnavailableError, DrainingError)
+"""
+What a farmer may say in place of a proof that is neither passed nor failed.
+
+It is not passed either, however often it is said: who audits has to watch how long.
+"""
+
+
 class Verdict(Enum):
     """What an audit found out about one shard."""
 
     PASSED = "passed"
     FAILED = "failed"
     POSTPONED = "postponed"
-    """The farmer's daily budget for audits is used up: neither good nor bad."""
+    """Not yet an answer, neither good nor bad: see `NOT_YET`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +74,7 @@ class Audited:
     @classmethod
     def refused(cls, shard: ShardId, error: RefusedError) -> Self:
         """Return the verdict on a shard that was not proved."""
-        # Whatever the farmer's excuse, it has not proved it; only the budget is our doing.
-        over_budget = isinstance(error, AuditBudgetError)
-        verdict = Verdict.POSTPONED if over_budget else Verdict.FAILED
+        verdict = Verdict.POSTPONED if isinstance(error, NOT_YET) else Verdict.FAILED
         return cls(shard, verdict, str(error), error)
 
 
@@ -79,6 +92,11 @@ class AuditReport:
     def is_pass(self) -> bool:
         """True if something was proved and nothing failed; auditing nothing is not a pass."""
         return bool(self.of(Verdict.PASSED)) and not self.of(Verdict.FAILED)
+
+    @property
+    def is_complete(self) -> bool:
+        """True if every shard was answered for, well or badly."""
+        return not self.of(Verdict.POSTPONED)
 
 
 def samples_for(shards: int) -> int:
@@ -151,8 +169,8 @@ def judge_full(entry: AuditEntry, item: ProofItem, digest: bytes) -> Audited:
             return Audited(entry.shard, Verdict.FAILED, "the digest over the shard is wrong")
 
 
-def postponed(entries: Iterable[AuditEntry], error: AuditBudgetError) -> tuple[Audited, ...]:
-    """Return the verdicts when the whole challenge was beyond the budget."""
+def postponed(entries: Iterable[AuditEntry], error: RefusedError) -> tuple[Audited, ...]:
+    """Return the verdicts when the whole challenge was answered by one of `NOT_YET`."""
     return tuple(Audited.refused(entry.shard, error) for entry in entries)
 
 

@@ -16,7 +16,6 @@ from farmer.client.checks import Checks
 from farmer.client.dial import Dialer, FarmerAddress, TlsDialer
 from farmer.client.door import Door, ThreadDoor
 from farmer.client.errors import ClientError, SourceChangedError
-from farmer.client.refusals import AuditBudgetError
 from farmer.client.retries import Retries
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.client.session import Session
@@ -179,7 +178,7 @@ class Farmer:
             raise SourceChangedError("this file is not what was stored; it changed since")
         try:
             (item,) = await self._trying(lambda session: auditing.answers(session, challenge))
-        except AuditBudgetError as error:
+        except auditing.NOT_YET as error:
             return auditing.postponed((entry,), error)[0]
         return auditing.judge_full(entry, item, digest)
 
@@ -222,7 +221,7 @@ class Farmer:
         challenge = _challenge(AuditKind.SAMPLE, batch)
         try:
             items = await self._trying(lambda session: auditing.answers(session, challenge))
-        except AuditBudgetError as error:
+        except auditing.NOT_YET as error:
             return auditing.postponed(batch, error)
         return await self.door.run(auditing.judge_samples, challenge, items)
 

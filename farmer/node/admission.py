@@ -80,7 +80,8 @@ class Sessions:
     A session counts from its accept until its connection is closed or was cut; it is busy
     from a request to its answer, also when the renter has left and a thread is still at it.
     To its renter it counts as long as either is true: who hangs up on a disk that hangs, and
-    comes again, gains no more of our memory.
+    comes again, gains no more of our memory; nor do all renters together, beyond as many of
+    those as there are places.
     """
 
     def __init__(self, places: Places = Places()) -> None:
@@ -107,6 +108,11 @@ class Sessions:
     def busy(self) -> int:
         """How many are being served."""
         return len(self._busy)
+
+    @property
+    def departed(self) -> int:
+        """How many have left while a thread was at work for them, and it still is."""
+        return sum(session not in self._open for session in self._busy)
 
     def decide(self, address: str) -> Welcomed | TurnedAway:
         """
@@ -137,6 +143,8 @@ class Sessions:
         have = self._of[renter]
         if have >= self._places.per_renter:
             return TurnedAway(have, self._places.per_renter)
+        if known and (departed := self.departed) >= self._places.most:
+            return TurnedAway(departed, self._places.most)
         allowed = self._places.for_renters
         instead = None
         if known and len(self) > allowed:

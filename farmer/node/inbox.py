@@ -61,6 +61,10 @@ class Inbox:
         """Read whatever comes: the only thing of interest now is the peer's close."""
         self._read(wanted=True)
 
+    def drop(self) -> None:
+        """Let go of what nobody will take: the work of a lost session may hang for long."""
+        self._connection.forget()
+
     def _adjust_reading(self) -> None:
         bulk = self._connection.state in _BULK
         limit = READ_AHEAD_BYTES if bulk else STRANGER_AHEAD_BYTES

@@ -141,6 +141,7 @@ class Session(Protocol):
             self._around.meter.handshake_failed(self._why.value)
         self._around.meter.connection_closed(self._why.value)
         self._finish(self._why)
+        self._inbox.drop()
 
     def check(self) -> None:
         """Hang up on a renter that is late; called every second or so."""

@@ -66,6 +66,10 @@ class _Connection:
         """Take bytes from the wire; `next_event` says what they meant."""
         self._frames.feed(data)
 
+    def forget(self) -> None:
+        """Let go of bytes that nobody will ask for any more."""
+        self._frames.clear()
+
     def send_data(self, data: bytes) -> bytes:
         """Return one DATA frame: 1 B to 256 KiB, so that a step needs little memory."""
         assert 0 < len(data) <= DATA_BYTES_SENT, len(data)

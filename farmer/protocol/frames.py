@@ -40,6 +40,10 @@ class FrameReader:
         """Append what came from the wire."""
         self._inbound += data
 
+    def clear(self) -> None:
+        """Forget what was not taken out; nobody will."""
+        self._inbound.clear()
+
     def peek(self) -> int | None:
         """Return the type of the next frame if its header is here."""
         if self._data_left:

@@ -167,22 +167,41 @@ class LyingTests(FarmerCase):
             self.script(Type.AUDIT, answer)
             self.assert_broke(self.farmer.audit([receipt]))
 
-    def test_a_used_up_budget_is_neither_pass_nor_failure(self):
+    def test_no_answer_yet_is_neither_pass_nor_failure(self):
         receipt = self.fake.receipt(self.hold(b"x"), 1)
-        item = encode_item(Refused(Refusal.AUDIT_BUDGET, 5000, 0))
+        for refusal in (
+            Refusal.AUDIT_BUDGET,
+            Refusal.BUSY,
+            Refusal.UNAVAILABLE,
+            Refusal.DRAINING,
+        ):
 
-        def one_item(talk, _):
-            talk.data(item)
-            talk.send(End())
+            def one_item(talk, _, refusal=refusal):
+                talk.data(encode_item(Refused(refusal, 5000, 0)))
+                talk.send(End())
 
-        def whole(talk, _):
-            talk.refuse(Refusal.AUDIT_BUDGET, 5000, 0)
+            def whole(talk, _, refusal=refusal):
+                talk.refuse(refusal, 5000, 0)
 
-        for answer in (one_item, whole):
-            self.script(Type.AUDIT, answer)
+            for answer in (one_item, whole):
+                self.script(Type.AUDIT, answer)
+                report = self.run_(self.farmer.audit([receipt]))
+                self.assertEqual([one.verdict for one in report.shards], [Verdict.POSTPONED])
+                self.assertFalse(report.is_pass or report.is_complete)
+                full = self.run_(self.farmer.audit_full(receipt, io.BytesIO(b"x")))
+                self.assertIs(full.verdict, Verdict.POSTPONED)
+
+    def test_any_other_excuse_fails_the_audit(self):
+        receipt = self.fake.receipt(self.hold(b"x"), 1)
+        for refusal in (Refusal.NOT_FOUND, Refusal.CORRUPT, Refusal.INTERNAL, Refusal.NO_SPACE):
+
+            def excuse(talk, _, refusal=refusal):
+                talk.data(encode_item(Refused(refusal, 5000, 0)))
+                talk.send(End())
+
+            self.script(Type.AUDIT, excuse)
             report = self.run_(self.farmer.audit([receipt]))
-            self.assertEqual([one.verdict for one in report.shards], [Verdict.POSTPONED])
-            self.assertFalse(report.is_pass)
+            self.assertEqual([one.verdict for one in report.shards], [Verdict.FAILED])
 
     def test_garbage_and_misplaced_frames_end_the_connection(self):
         for junk in (

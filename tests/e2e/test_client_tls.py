@@ -27,7 +27,9 @@ from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side
 from farmer.model.contract import InviteLink, Offer
 from farmer.model.ids import InviteSerial, ShardId
-from farmer.protocol.refusals import Refusal
+from farmer.protocol.opening import End
+from farmer.protocol.proofs import encode_item
+from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import Send
 from farmer.protocol.types import Type
 from tests.client.fake_farmer import FakeFarmer, Talk, shard_of
@@ -310,10 +312,36 @@ def test_an_audit_fails_what_others_put_into_the_trash_but_not_what_we_did(
     joined.renter("undelete", str(shard))
     joined.renter("delete", str(shard))
     capsys.readouterr()
-    assert joined.renter("audit", str(shard), "--json", *how) == 1
+    assert joined.renter("audit", str(shard), "--json", *how) == 4
     found = json.loads(capsys.readouterr().out)
     assert (found["failed"], len(found["postponed"])) == (0, 1)
     assert BACK in found["postponed"][0]["error"]
+
+
+@pytest.mark.parametrize("refusal", ["BUSY", "UNAVAILABLE", "DRAINING", "AUDIT_BUDGET"])
+def test_an_audit_that_is_not_answered_yet_is_neither_good_nor_bad(
+    joined, tmp_path, capsys, refusal
+):
+    for name in ("one", "other"):
+        (tmp_path / name).write_text(name)
+        joined.renter("store", str(tmp_path / name))
+    item = encode_item(Refused(Refusal[refusal], 5000, 0))
+
+    def half(talk, audit):
+        for entry in audit.challenge.entries:
+            proof = encode_item(talk.item(audit.challenge, entry))
+            talk.data(item if entry.shard == shard_of(b"one") else proof)
+        talk.send(End())
+
+    joined.fake.script[Type.AUDIT] = half
+    capsys.readouterr()
+    assert joined.renter("audit") == 4
+    out = capsys.readouterr().out
+    assert out.startswith("1 audited, 1 passed, 0 failed, 1 not answered yet")
+    assert f"{shard_of(b'one')}  not audited: {refusal}: " in out
+    assert joined.renter("audit", "--json") == 4
+    found = json.loads(capsys.readouterr().out)
+    assert [row["refusal"]["name"] for row in found["postponed"]] == [refusal]
 
 
 def test_an_audit_of_very_much_that_is_lost_is_not_a_question_for_each(joined, tmp_path, capsys):

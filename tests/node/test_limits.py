@@ -218,6 +218,17 @@ class AdmissionTests(NodeCase):
 
         self.assertIsInstance(self.introduced(5, RENTER)[1], Welcomed)
 
+    def test_work_for_those_who_left_does_not_pile_up(self) -> None:
+        for n in range(4):
+            session, found = self.introduced(n, NodeId(bytes([n]) * 32))
+            self.assertEqual(Welcomed(), found)
+            self.small.began(session)
+            self.small.leave(session)
+
+        session, found = self.introduced(9, RENTER)
+
+        self.assertEqual((TurnedAway(4, 4), 4), (found, self.small.departed))
+
     def test_strangers_take_no_place_from_renters(self) -> None:
         known = [self.introduced(n, who)[0] for n, who in enumerate((RENTER, OTHER, OTHER))]
         stranger = self.enter("10.0.0.8")

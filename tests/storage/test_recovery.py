@@ -319,6 +319,7 @@ def test_a_lease_ends_after_a_day_without_activity(farm: Farm) -> None:
     farm.sweep()
     again = farm.begin(data)
     assert again.offset == MIB
+    again.write(data[MIB : MIB + 1])
     again.abandon()
     farm.clocks.pass_days(0.9)
     farm.sweep()
