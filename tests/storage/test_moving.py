@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -12,6 +14,7 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState, StoredShard, Usage
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import CorruptShardError, NoSpaceError, ShardNotFoundError
+from farmer.storage.records import crc_bytes, decode_record
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, BOB, MIB, Farm, noise, shard_of
 
@@ -169,6 +172,26 @@ def test_a_damaged_shard_stays_and_is_not_made_to_look_sound(street: Street) -> 
     assert (work.left_shards, work.damaged, work.moved_shards) == (1, 1, len(SIZES) - 1)
     with pytest.raises(CorruptShardError):
         street.farm.read(shard)
+
+
+def test_bytes_that_pass_their_checksums_but_not_the_id_stay(street: Street) -> None:
+    """Checksums find rot; only the id tells that these are not the renter's bytes."""
+    shard = list(street.data)[1]
+    row = street.source.find(ALICE, shard)
+    assert row is not None
+    path, start = street.source.ground.paths.segment(row.place.segment), row.place.offset
+    raw = path.read_bytes()[start : start + 4096]
+    header = decode_record(raw, raw[16:32], "")
+    data = bytes([raw[256] ^ 1])
+    trailer = raw[257:289] + crc_bytes(data)
+    header = replace(header, trailer_crc=crc32(trailer))
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(header.encode() + data + trailer)
+    street.begin()
+    street.steps()
+    assert street.target.find(ALICE, shard) is None
+    assert street.source.status().shards == 1
 
 
 def test_a_full_contract_is_full_and_no_more(street: Street) -> None:

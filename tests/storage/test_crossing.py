@@ -1,0 +1,185 @@
+"""Who waits for whom while a shard goes from one volume to another."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from farmer.model.ids import ContractId, ShardId
+from farmer.model.shard import ShardState
+from farmer.storage import crossing, ferry
+from farmer.storage.crossing import LOOKS, Crossing
+from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
+from farmer.storage.journal import Crossers, Journal
+from farmer.storage.places import Place, Row
+from farmer.storage.twins import Keep, which_counts
+from tests.storage.bench import ALICE, BOB, MIB, shard_of
+from tests.storage.recording import RecordingFiles
+from tests.storage.test_moving import DRAIN, Street
+
+ROW = Row(
+    renter=ALICE,
+    shard=ShardId(bytes(32)),
+    place=Place(1, 4096),
+    size_bytes=1,
+    contract=ContractId(bytes(16)),
+    stored_at_ms=1000,
+    sequence=7,
+)
+DAMAGED = replace(ROW, is_damaged=True, state=ShardState.QUARANTINED)
+LATER = replace(ROW, stored_at_ms=1001)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "keep"),
+    [
+        (None, None, Keep.TARGET),
+        (ROW, None, Keep.SOURCE),
+        (None, ROW, Keep.TARGET),
+        (ROW, ROW, Keep.TARGET),
+        (replace(ROW, sequence=99), ROW, Keep.TARGET),
+        (LATER, ROW, Keep.SOURCE),
+        (ROW, LATER, Keep.TARGET),
+        (ROW, DAMAGED, Keep.SOURCE),
+        (DAMAGED, ROW, Keep.TARGET),
+        (DAMAGED, DAMAGED, Keep.TARGET),
+        (replace(DAMAGED, stored_at_ms=2000), ROW, Keep.TARGET),
+    ],
+)
+def test_of_two_the_sound_and_then_the_later_one_counts(
+    source: Row | None, target: Row | None, keep: Keep
+) -> None:
+    """Sequences are not compared: each volume has its own."""
+    assert which_counts(source, target) is keep
+
+
+def test_a_journal_is_what_was_synced_or_nothing(tmp_path: Path) -> None:
+    """Keys come back as they were; any damaged byte makes it name nothing."""
+    files = RecordingFiles()
+    keys = frozenset({(ALICE, shard_of(b"1")), (BOB, shard_of(b"2"))})
+    crossers = Crossers(b"s" * 16, b"t" * 16, keys)
+    journal = Journal(files, tmp_path)
+    assert not journal.open.keys
+    journal.write(crossers)
+    assert files.names("pwritev", "sync_data", "sync_directory") == [
+        *("pwritev", "sync_data", "sync_directory"),
+    ]
+    assert Journal(files, tmp_path).open == crossers
+    whole = (tmp_path / "moving").read_bytes()
+    for at in range(len(whole)):
+        (tmp_path / "moving").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert not Journal(files, tmp_path).open.keys
+        (tmp_path / "moving").write_bytes(whole[:at])
+        assert not Journal(files, tmp_path).open.keys
+
+
+def test_a_delete_waits_for_a_crossing_of_its_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for when the target has the shard and the source has it, too."""
+    street = Street(tmp_path)
+    engine, settled = street.farm.engine, ferry.settle
+    shard = list(street.data)[1]
+    with ThreadPoolExecutor(1) as pool:
+        deletions = []
+
+        def slow(*arguments):  # type: ignore[no-untyped-def]  # as the function it stands for
+            if not deletions:
+                deletions.append(pool.submit(street.farm.delete, shard, erase=True))
+                wait(deletions, 0.3)
+            return settled(*arguments)
+
+        monkeypatch.setattr(ferry, "settle", slow)
+        street.begin()
+        street.steps()
+        deletions[0].result()
+    with pytest.raises(ShardNotFoundError):
+        engine.stat(ALICE, shard)
+    assert sum(volume.shards for volume in engine.volumes()) == len(street.data) - 1
+    engine.close()
+
+
+def test_who_looks_while_it_crosses_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a look at the target and one at the source all shards cross; none is missed."""
+    street = Street(tmp_path)
+    engine = street.farm.engine
+    # The target is asked first, so that a shard can slip past whoever looks.
+    monkeypatch.setattr(engine._slots, "_slots", list(reversed(list(engine._slots))))
+    source = street.volumes[1]
+    assert source.status().shards == len(street.data)
+    before, find, page = street.page(), source.find, source.page
+    engine.mover.begin(source, DRAIN)
+    large = next(shard for shard, data in street.data.items() if len(data) > MIB)
+    asked: list[ShardId] = []
+
+    def slipping(renter, shard):  # type: ignore[no-untyped-def]  # as the method it stands for
+        if shard == large and not asked:
+            asked.append(shard)
+            street.steps()
+        return find(renter, shard)
+
+    monkeypatch.setattr(source, "find", slipping)
+    street.farm.read(large)
+    assert asked
+    assert page(ALICE, ShardId(bytes(32)), 100) == []
+    assert street.page() == before
+    engine.close()
+
+
+def test_a_list_taken_while_all_shards_cross_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is read again when something went from one volume to another meanwhile."""
+    street = Street(tmp_path)
+    engine = street.farm.engine
+    monkeypatch.setattr(engine._slots, "_slots", list(reversed(list(engine._slots))))
+    source = street.volumes[1]
+    before, page, asked = street.page(), source.page, []
+    engine.mover.begin(source, DRAIN)
+
+    def slipping(*arguments):  # type: ignore[no-untyped-def]  # as the method it stands for
+        if not asked:
+            asked.append(True)
+            street.steps()
+        return page(*arguments)
+
+    monkeypatch.setattr(source, "page", slipping)
+    assert street.page() == before
+    assert asked
+    engine.close()
+
+
+def test_who_always_finds_something_moved_has_it_stopped_for_a_moment() -> None:
+    """A look is repeated a few times, then nothing crosses during the last one."""
+    way, looks = Crossing(), []
+
+    def look() -> int:
+        looks.append(True)
+        if len(looks) <= LOOKS:
+            way.leaves()
+        return len(looks)
+
+    assert way.steadily(look) == LOOKS + 1
+
+
+def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crossing that hangs on a sick disk is told of, on both sides."""
+    monkeypatch.setattr(crossing, "PATIENCE_S", 0.05)
+    way, key = Crossing(), (ALICE, shard_of(b""))
+    with way.crossing([key]):
+        with way.passing((BOB, key[1])):
+            pass
+        for waiting in (way.passing(key), way.none(), way.crossing([key])):
+            with pytest.raises(VolumeUnavailableError), waiting:
+                pass
+    with way.passing(key), pytest.raises(VolumeUnavailableError), way.crossing([key]):
+        pass
+    with way.none(), way.passing(key):
+        pass
+    with way.crossing([key]):
+        pass
