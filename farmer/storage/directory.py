@@ -68,6 +68,8 @@ class Marker:
     volume: bytes
     node: NodeId
     created_at_ms: int
+    retired: str = ""
+    """Why it is never to be opened again, and where its shards went; usually empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,16 @@ def read_marker(root: Path, node: NodeId, files: Files) -> Marker:
             f"{root} belongs to the farmer {marker.node.short}..., this one is {node.short}...;"
             " use that farmer's home, or another directory"
         )
+    if marker.retired:
+        raise VolumeSetupError(f"{root} is no volume any more: {marker.retired}")
     return marker
+
+
+def retire_marker(root: Path, files: Files, why: str) -> None:
+    """Let a volume's marker say, durably, that it is never to be opened again.  `OSError`."""
+    paths = Paths(root)
+    fields = json.loads(_read_small(paths.marker, files))
+    _replace_marker(paths, json.dumps(fields | {"retired": why}, indent=2), files)
 
 
 def lock_volume(root: Path, files: Files) -> int:
@@ -203,7 +214,12 @@ def _write_marker(paths: Paths, marker: Marker, files: Files) -> None:
         },
         indent=2,
     )
+    _replace_marker(paths, text, files)
+
+
+def _replace_marker(paths: Paths, text: str, files: Files) -> None:
     fresh = paths.marker.with_suffix(".new")
+    files.unlink(fresh)
     fd = files.open(fresh, Access.CREATE)
     try:
         files.pwritev(fd, [text.encode() + b"\n"], 0)
@@ -228,7 +244,8 @@ def _parse(raw: bytes, path: Path) -> Marker:
         version = _number(fields["format"])
         if version <= MARKER_VERSION:
             volume, node = _uuid(fields["volume"]), NodeId.parse(fields["node"])
-            return Marker(volume, node, _number(fields["created_ms"]))
+            retired = str(fields.get("retired", ""))
+            return Marker(volume, node, _number(fields["created_ms"]), retired)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VolumeSetupError(f"{path} is damaged ({error}); restore it from a backup") from error
     raise FormatTooNewError(

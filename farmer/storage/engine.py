@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import groupby, islice
+from pathlib import Path
 from typing import TypeVar
 
 from farmer.model.audit import AuditEntry, SampleProof
@@ -268,6 +269,24 @@ class Engine:
         for volume in self._slots.opened():
             if volume.settings.label == name:
                 volume.change_quota(quota_bytes, keep_free_bytes)
+
+    def volume_at(self, path: Path) -> Volume | None:
+        """Return the open volume in this directory."""
+        slot = self._slots.find(path)
+        return slot.volume if slot is not None else None
+
+    def add_volume(self, settings: VolumeSettings) -> None:
+        """Use one more volume, unless it is in use; raises `FormatTooNewError`."""
+        if self._slots.find(settings.path) is None:
+            self._slots.add(settings)
+            self.mover.resolve()
+
+    def remove_volume(self, path: Path) -> None:
+        """Use a volume no more.  What it holds is not there then: it should be empty."""
+        slot = self._slots.find(path)
+        if slot is not None:
+            with self._crossing.none():
+                self._slots.remove(slot)
 
     def begin_close(self) -> None:
         """Refuse new stores from now on; those under way may finish."""

@@ -11,39 +11,24 @@ an upload that was under way.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final
 
 from farmer.model.status import VolumeWork
-from farmer.storage.arriving import LargeCopy, SmallCopy
 from farmer.storage.crossing import Crossing
 from farmer.storage.duty import Duty, clear_duty, write_duty
+from farmer.storage.emptying import ROWS, Emptying
 from farmer.storage.errors import (
-    CorruptShardError,
-    NoSpaceError,
     StorageError,
-    VolumeUnavailableError,
 )
-from farmer.storage.ferry import cross, settle
-from farmer.storage.journal import CROSSING_MAX
-from farmer.storage.places import Key, Row
+from farmer.storage.ferry import settle
 from farmer.storage.quota import (
     FILE_OVERHEAD_BYTES,
     SHARD_OVERHEAD_BYTES,
-    SMALL_BYTES_MAX,
 )
 from farmer.storage.volume import Volume
-
-CROSSING_BYTES: Final = 4 * 1024 * 1024
-"""Small shards that cross together: memory, and how long a delete of one of them may wait."""
-
-RECLAIM_BYTES: Final = 64 * 1024 * 1024
-"""Given up at the source before its space is given back."""
-
-_ROWS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,132 +42,6 @@ class Room:
     def is_enough(self) -> bool:
         """Whether they do."""
         return self.wanted_bytes <= self.available_bytes
-
-
-class Emptying:
-    """One volume that is being emptied, since it was opened.  One thread at a time."""
-
-    def __init__(
-        self, source: Volume, others: Callable[[], list[Volume]], crossing: Crossing
-    ) -> None:
-        """*others* are the volumes that shards may go to, the best first."""
-        self.source = source
-        self._others = others
-        self._crossing = crossing
-        self._steps: Iterator[int] | None = None
-        self._unreclaimed_bytes = 0
-        self._has_moved = True
-        self.moved_shards = 0
-        self.moved_bytes = 0
-        self.problem = ""
-        """Why the last step did nothing, or empty."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is left that could go."""
-        total, account = self.source.ground.account.total, self.source.ground.account
-        return not (total.shards or account.reserved_bytes)
-
-    def step(self) -> int:
-        """
-        Do a bounded piece of work; return the bytes that were copied, -1 at the end of a pass.
-
-        A failing disk or a lack of room is told by `problem`, and tried again.
-        """
-        if self._steps is None:
-            self.problem = ""
-            self._steps = self._pass()
-        try:
-            return next(self._steps)
-        except StopIteration:
-            self._steps = None
-        except (StorageError, OSError, sqlite3.Error) as error:
-            self._steps = None
-            self.problem = str(error) or type(error).__name__
-        return -1
-
-    def stop(self) -> None:
-        """Break off; a large copy under way is thrown away."""
-        if self._steps is not None:
-            self._steps.close()  # type: ignore[attr-defined]  # a generator
-            self._steps = None
-
-    def _pass(self) -> Iterator[int]:
-        after: Key | None = None
-        while rows := self.source.ground.index.some(after, _ROWS):
-            after = (rows[-1].renter, rows[-1].shard)
-            # In the order of the disk: it reads on rather than to and fro.
-            rows.sort(key=lambda row: (row.place.segment, row.place.offset))
-            yield from self._move([row for row in rows if not row.is_damaged])
-        self._reclaim()
-
-    def _move(self, rows: Sequence[Row]) -> Iterator[int]:
-        group: list[SmallCopy] = []
-        for row in rows:
-            if row.size_bytes > SMALL_BYTES_MAX:
-                yield from self._move_large(row)
-                continue
-            copy = self._copy_small(row)
-            if copy is not None:
-                group.append(copy)
-            size = sum(one.size_bytes for one in group)
-            if size >= CROSSING_BYTES or len(group) == CROSSING_MAX:
-                self._cross(group)
-                yield size
-                group = []
-        if group:
-            self._cross(group)
-            yield sum(one.size_bytes for one in group)
-
-    def _copy_small(self, row: Row) -> SmallCopy | None:
-        try:
-            reader, _now = self.source.open_as_is(row)
-            if reader is None:
-                return None
-            with closing(reader):
-                return SmallCopy(reader)
-        except CorruptShardError:
-            # It has just been put into quarantine, and stays.
-            return None
-
-    def _move_large(self, row: Row) -> Iterator[int]:
-        target = self._target(row.charge_bytes)
-        try:
-            reader, _now = self.source.open_as_is(row)
-            if reader is None:
-                return
-            with closing(reader), closing(LargeCopy(target, reader)) as copy:
-                yield from copy.copy()
-                self._note(cross(self.source, target, [copy], self._crossing))
-        except CorruptShardError:
-            return
-
-    def _cross(self, group: Sequence[SmallCopy]) -> None:
-        size = sum(one.size_bytes for one in group)
-        gone = cross(self.source, self._target(size), group, self._crossing)
-        self._note(gone)
-
-    def _note(self, gone: Sequence[Row]) -> None:
-        size = sum(row.charge_bytes for row in gone)
-        self.moved_shards += len(gone)
-        self.moved_bytes += size
-        self._unreclaimed_bytes += size
-        if self._unreclaimed_bytes >= RECLAIM_BYTES:
-            self._reclaim()
-
-    def _reclaim(self) -> None:
-        self._unreclaimed_bytes = 0
-        self.source.reclaim()
-
-    def _target(self, size_bytes: int) -> Volume:
-        """Return where to; raises `NoSpaceError`, `VolumeUnavailableError`."""
-        others = self._others()
-        if not others:
-            raise VolumeUnavailableError("no other volume can take shards now")
-        best = max(others, key=lambda volume: volume.ground.account.free_bytes)
-        if best.ground.account.free_bytes < size_bytes:
-            raise NoSpaceError(size_bytes, best.ground.account.free_bytes)
-        return best
 
 
 class Mover:
@@ -200,6 +59,8 @@ class Mover:
         self._crossing = crossing
         self._emptying: dict[bytes, Emptying] = {}
         self._working = Lock()
+        self.bytes_per_s = 0.0
+        """The pace as whoever calls `step` measured it."""
 
     # What the owner wants.
 
@@ -282,6 +143,46 @@ class Mover:
                 # The other one is no volume of this farmer's any more.
                 volume.journal.settle()
 
+    def give_up_rest(self, source: Volume) -> int:
+        """Give up, for good, what cannot go: damaged shards and unfinished uploads."""
+        for lease in source.leases.of():
+            source.leases.end(lease)
+        removed, after = 0, None
+        while rows := source.ground.index.some(after, ROWS):
+            after = (rows[-1].renter, rows[-1].shard)
+            removed += source.remove([row for row in rows if row.is_damaged])
+        return removed
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do; from memory."""
+        volumes = self._volumes()
+        return not any(volume.draining or volume.journal.open.keys for volume in volumes)
+
+    def finished(self) -> list[Volume]:
+        """Return the volumes that were to be emptied and have nothing left that could go."""
+        return [
+            volume
+            for volume in self._volumes()
+            if volume.duty is not None and self._is_done(volume, volume.duty)
+        ]
+
+    def _is_done(self, volume: Volume, duty: Duty) -> bool:
+        account = volume.ground.account
+        if volume.journal.open.keys or volume.readers:
+            return False
+        if duty.force and self._only_damaged_left(volume):
+            with suppress(StorageError, sqlite3.Error):
+                self.give_up_rest(volume)
+        return not (account.total.shards or account.reserved_bytes)
+
+    def _only_damaged_left(self, volume: Volume) -> bool:
+        emptying = self._emptying.get(volume.ground.volume)
+        if emptying is None or emptying.problem or not emptying.has_passed:
+            return False
+        left = volume.ground.index.some(None, ROWS)
+        return len(left) < ROWS and all(row.is_damaged for row in left)
+
     def stop(self) -> None:
         """Break off what is under way; it is begun again after the next start."""
         with self._working:
@@ -311,6 +212,7 @@ class Mover:
             left_bytes=left.live_bytes + left.trash_bytes,
             damaged=damaged,
             unfinished_bytes=account.reserved_bytes,
+            bytes_per_s=self.bytes_per_s,
             problem=emptying.problem if emptying else "",
         )
 

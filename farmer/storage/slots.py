@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import Final
 
 from farmer.storage.directory import VolumeSettings
@@ -48,6 +49,24 @@ class Slots:
         except BaseException:
             self.close()
             raise
+
+    def find(self, path: Path) -> Slot | None:
+        """Return the one in this directory."""
+        return next((slot for slot in self._slots if slot.settings.path == path), None)
+
+    def add(self, settings: VolumeSettings) -> None:
+        """Open one more, if it can be; raises `FormatTooNewError`."""
+        slot = Slot(settings, self._around)
+        slot.look_soon()
+        self._until_done_or_hung(slot)
+        slot.check_not_too_new()
+        self._slots = [*self._slots, slot]
+
+    def remove(self, slot: Slot) -> None:
+        """Ask it no more, then close it."""
+        self._slots = [one for one in self._slots if one is not slot]
+        slot.close_soon()
+        self._until_done_or_hung(slot)
 
     def look_after(self, wait_s: float = LOOK_WAIT_S) -> list[Volume]:
         """Notice what went away or is back; return what can be written."""

@@ -17,7 +17,7 @@ import pytest
 
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState, StoredShard
-from farmer.storage import moving
+from farmer.storage import emptying
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.files import Access
@@ -154,7 +154,7 @@ def world(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
     # Small shards in more than one crossing: the journal of one is still there in the next.
-    monkeypatch.setattr(moving, "CROSSING_MAX", 2)
+    monkeypatch.setattr(emptying, "CROSSING_MAX", 2)
     cuts, seen = cuts_of(tmp_path / "world", power=request.param == "power")
     farm = Farm(tmp_path / "other")
     farm.engine.close()

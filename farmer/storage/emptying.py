@@ -1,0 +1,159 @@
+"""One volume that is being emptied: pass after pass, in bounded pieces of work."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Final
+
+from farmer.storage.arriving import LargeCopy, SmallCopy
+from farmer.storage.crossing import Crossing
+from farmer.storage.errors import (
+    CorruptShardError,
+    NoSpaceError,
+    StorageError,
+    VolumeUnavailableError,
+)
+from farmer.storage.ferry import cross
+from farmer.storage.journal import CROSSING_MAX
+from farmer.storage.places import Key, Row
+from farmer.storage.quota import SMALL_BYTES_MAX
+from farmer.storage.volume import Volume
+
+CROSSING_BYTES: Final = 4 * 1024 * 1024
+"""Small shards that cross together: memory, and how long a delete of one of them may wait."""
+
+RECLAIM_BYTES: Final = 64 * 1024 * 1024
+"""Given up at the source before its space is given back."""
+
+ROWS: Final = 256
+"""Looked at in one go, and put in the order of the disk."""
+
+
+class Emptying:
+    """One volume that is being emptied, since it was opened.  One thread at a time."""
+
+    def __init__(
+        self, source: Volume, others: Callable[[], list[Volume]], crossing: Crossing
+    ) -> None:
+        """*others* are the volumes that shards may go to, the best first."""
+        self.source = source
+        self._others = others
+        self._crossing = crossing
+        self._steps: Iterator[int] | None = None
+        self._unreclaimed_bytes = 0
+        self.has_passed = False
+        """Whether a whole pass has been made without a failure."""
+        self.moved_shards = 0
+        self.moved_bytes = 0
+        self.problem = ""
+        """Why the last step did nothing, or empty."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left that could go."""
+        total, account = self.source.ground.account.total, self.source.ground.account
+        return not (total.shards or account.reserved_bytes)
+
+    def step(self) -> int:
+        """
+        Do a bounded piece of work; return the bytes that were copied, -1 at the end of a pass.
+
+        A failing disk or a lack of room is told by `problem`, and tried again.
+        """
+        if self._steps is None:
+            self.problem = ""
+            self._steps = self._pass()
+        try:
+            return next(self._steps)
+        except StopIteration:
+            self._steps = None
+            self.has_passed = True
+        except (StorageError, OSError, sqlite3.Error) as error:
+            self._steps = None
+            self.problem = str(error) or type(error).__name__
+        return -1
+
+    def stop(self) -> None:
+        """Break off; a large copy under way is thrown away."""
+        if self._steps is not None:
+            self._steps.close()  # type: ignore[attr-defined]  # a generator
+            self._steps = None
+
+    def _pass(self) -> Iterator[int]:
+        after: Key | None = None
+        while rows := self.source.ground.index.some(after, ROWS):
+            after = (rows[-1].renter, rows[-1].shard)
+            # In the order of the disk: it reads on rather than to and fro.
+            rows.sort(key=lambda row: (row.place.segment, row.place.offset))
+            yield from self._move([row for row in rows if not row.is_damaged])
+        self._reclaim()
+
+    def _move(self, rows: Sequence[Row]) -> Iterator[int]:
+        group: list[SmallCopy] = []
+        for row in rows:
+            if row.size_bytes > SMALL_BYTES_MAX:
+                yield from self._move_large(row)
+                continue
+            copy = self._copy_small(row)
+            if copy is not None:
+                group.append(copy)
+            size = sum(one.size_bytes for one in group)
+            if size >= CROSSING_BYTES or len(group) == CROSSING_MAX:
+                self._cross(group)
+                yield size
+                group = []
+        if group:
+            self._cross(group)
+            yield sum(one.size_bytes for one in group)
+
+    def _copy_small(self, row: Row) -> SmallCopy | None:
+        try:
+            reader, _now = self.source.open_as_is(row)
+            if reader is None:
+                return None
+            with closing(reader):
+                return SmallCopy(reader)
+        except CorruptShardError:
+            # It has just been put into quarantine, and stays.
+            return None
+
+    def _move_large(self, row: Row) -> Iterator[int]:
+        target = self._target(row.charge_bytes)
+        try:
+            reader, _now = self.source.open_as_is(row)
+            if reader is None:
+                return
+            with closing(reader), closing(LargeCopy(target, reader)) as copy:
+                yield from copy.copy()
+                self._note(cross(self.source, target, [copy], self._crossing))
+        except CorruptShardError:
+            return
+
+    def _cross(self, group: Sequence[SmallCopy]) -> None:
+        size = sum(one.size_bytes for one in group)
+        gone = cross(self.source, self._target(size), group, self._crossing)
+        self._note(gone)
+
+    def _note(self, gone: Sequence[Row]) -> None:
+        size = sum(row.charge_bytes for row in gone)
+        self.moved_shards += len(gone)
+        self.moved_bytes += size
+        self._unreclaimed_bytes += size
+        if self._unreclaimed_bytes >= RECLAIM_BYTES:
+            self._reclaim()
+
+    def _reclaim(self) -> None:
+        self._unreclaimed_bytes = 0
+        self.source.reclaim()
+
+    def _target(self, size_bytes: int) -> Volume:
+        """Return where to; raises `NoSpaceError`, `VolumeUnavailableError`."""
+        others = self._others()
+        if not others:
+            raise VolumeUnavailableError("no other volume can take shards now")
+        best = max(others, key=lambda volume: volume.ground.account.free_bytes)
+        if best.ground.account.free_bytes < size_bytes:
+            raise NoSpaceError(size_bytes, best.ground.account.free_bytes)
+        return best
