@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from farmer.model.status import Alert, NodeStatus, VolumeStatus
+from farmer.model.status import Alert, NodeStatus, VolumeStatus, VolumeWork
 
 SCHEMA: Final = 1
 """Raised when a field changes its meaning or goes; new fields may come at any time."""
@@ -74,6 +74,26 @@ def volume_document(volume: VolumeStatus) -> dict[str, Any]:
         "filesystem_size_bytes": volume.filesystem_size_bytes,
         "filesystem_free_bytes": volume.filesystem_free_bytes,
         "errors": dict(volume.errors),
+        "work": None if volume.work is None else _work(volume.work),
+    }
+
+
+def _work(work: VolumeWork) -> dict[str, Any]:
+    eta_s = work.eta_s
+    return {
+        "verb": work.verb,
+        "to_path": work.to_path,
+        "since_ms": work.since_ms,
+        "rate_bytes": work.rate_bytes,
+        "moved_shards": work.moved_shards,
+        "moved_bytes": work.moved_bytes,
+        "left_shards": work.left_shards,
+        "left_bytes": work.left_bytes,
+        "damaged": work.damaged,
+        "unfinished_bytes": work.unfinished_bytes,
+        "bytes_per_s": int(work.bytes_per_s),
+        "eta_s": None if eta_s is None else int(eta_s),
+        "problem": work.problem,
     }
 
 

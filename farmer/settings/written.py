@@ -70,21 +70,57 @@ def with_volume(text: str, volume: VolumeLine) -> str:
         ValueError: the file is written in a way that we had better not touch.
 
     """
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if root is None or not isinstance(root, yaml.MappingNode):
-        raise ValueError("the settings are not `key: value` lines")
-    listed = next((value for key, value in root.value if key.value == "volumes"), None)
+    listed = _listed(text)
     if listed is None:
         separator = "" if text.endswith("\n") or not text else "\n"
         return f"{text}{separator}volumes:\n" + _joined(_volume_lines(volume, "  "))
-    if not isinstance(listed, yaml.SequenceNode) or listed.flow_style or not listed.value:
-        raise ValueError("the list of volumes is not written as lines that begin with `- `")
     lines = text.splitlines(keepends=True)
     last = listed.value[-1].value[-1][1].end_mark.line + 1
     if not lines[last - 1].endswith("\n"):
         lines[last - 1] += "\n"
     indent = " " * (listed.start_mark.column)
     return "".join(lines[:last]) + _joined(_volume_lines(volume, indent)) + "".join(lines[last:])
+
+
+def without_volume(text: str, path: str) -> str:
+    """
+    Return the settings *text* without the volume at *path*, and everything else as it was.
+
+    Raises:
+        ValueError: it is not named there, or written in a way that we had better not touch.
+
+    """
+    listed = _listed(text)
+    rows = listed.value if listed is not None else []
+    found = next((row for row in rows if _path_of(row) == path), None)
+    if found is None:
+        raise ValueError(f"{path} is not in the list of volumes")
+    if len(rows) == 1:
+        raise ValueError(f"{path} is the only volume that is named there")
+    lines = text.splitlines(keepends=True)
+    first, last = found.start_mark.line, found.value[-1][1].end_mark.line + 1
+    if not lines[first].lstrip().startswith("- "):
+        raise ValueError("the list of volumes is not written as lines that begin with `- `")
+    return "".join(lines[:first] + lines[last:])
+
+
+def _listed(text: str) -> yaml.SequenceNode | None:
+    """Return the list of volumes in a settings file, None if it has none."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is None or not isinstance(root, yaml.MappingNode):
+        raise ValueError("the settings are not `key: value` lines")
+    listed = next((value for key, value in root.value if key.value == "volumes"), None)
+    if listed is None:
+        return None
+    if not isinstance(listed, yaml.SequenceNode) or listed.flow_style or not listed.value:
+        raise ValueError("the list of volumes is not written as lines that begin with `- `")
+    return listed
+
+
+def _path_of(row: yaml.Node) -> str:
+    fields = row.value if isinstance(row, yaml.MappingNode) and not row.flow_style else []
+    named = next((value.value for key, value in fields if key.value == "path"), "")
+    return str(Path(named).expanduser()) if named else ""
 
 
 def _volume_lines(volume: VolumeLine, indent: str) -> list[str]:
