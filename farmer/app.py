@@ -42,6 +42,7 @@ from farmer.running.files import sync_directory, write_json
 from farmer.running.greeting import greeting, places
 from farmer.running.home import Home
 from farmer.running.listening import Doors, page_hosts
+from farmer.running.moving import TURN_S, Household, Movings
 from farmer.running.notify import ServiceNotifier
 from farmer.running.overview import Overview
 from farmer.running.process import STDOUT, allow_many_sessions, goes_to_journal, say
@@ -199,6 +200,17 @@ class RunningFarmer:
             notifier=self._notifier,
             reloaded=self._metrics.reloaded,
         )
+        household = Household(
+            home=self._home,
+            environ=self._environ,
+            identity=stores.identity,
+            now_ms=now_ms,
+            adopted=self._reloader.adopt,
+            report=lambda stuck: self._board.report("moving", *stuck),
+        )
+        self._movings = Movings(
+            stores.engine, self._disk, household, lambda: self._service.sessions.busy > 0
+        )
 
     def _serve(self, stores: Stores) -> None:
         """Listen, then begin what goes on in the background."""
@@ -213,7 +225,9 @@ class RunningFarmer:
         hosts = page_hosts(settings.listen.page)
         page = page_site(StatusPage(overview.status, self._metrics, time.time, hosts), reactor)
         page_port, overview.page = doors.for_page(page, settings.listen.page)
-        verbs = owner_verbs(self._desk, self._disk, self._upkeep, overview, self._metrics)
+        verbs = owner_verbs(
+            *(self._desk, self._movings, self._disk, self._upkeep, overview, self._metrics)
+        )
         control = ControlFactory(verbs, self._tasks, reactor)
         control_port, self._control_path = doors.for_owner(control, self._environ)
         self._ports = [page_port, control_port]
@@ -251,6 +265,8 @@ class RunningFarmer:
         write_json(self._home.run, run)
         self._lag.start()
         self._upkeep.start(reactor, self._tasks)
+        self._moving = Chore("moving", TURN_S, self._movings.turn, reactor, self._tasks)
+        self._moving.start()
         if self._notifier.watchdog_s:
             half_s = self._notifier.watchdog_s / 2
             Chore("watchdog", half_s, self._beat, reactor, self._tasks).start()
@@ -273,7 +289,9 @@ class RunningFarmer:
 
     def _capacity_bytes(self) -> int:
         assert self._stores is not None
-        quotas = sum(volume.quota_bytes for volume in self._stores.engine.volumes())
+        # What leaves a volume takes room on another one.
+        kept = (one for one in self._stores.engine.volumes() if not one.draining)
+        quotas = sum(volume.quota_bytes for volume in kept)
         return int(quotas * self._settings.contracts.overcommit)
 
     def _usable_bytes(self) -> int:
@@ -333,6 +351,8 @@ class RunningFarmer:
     async def _wind_down(self, grace_s: float) -> None:
         assert self._stores is not None
         self._upkeep.stop()
+        self._movings.stop()
+        self._moving.stop()
         finished = await self._service.drain(grace_s)
         await self._tasks.drain()
         for port in reversed(self._ports):

@@ -171,6 +171,7 @@ def _add_keeping(verbs: Verbs) -> None:
     _add(volumes, "list", "how they are", "owner_volumes:volume_list", json=True)
     add = _add(volumes, "add", "rent out another directory", "owner_volumes:volume_add", json=True)
     add.add_argument("volume", metavar="PATH=SIZE", help=VOLUME)
+    _add_leaving(volumes)
     rebuild = _add(
         volumes, "rebuild", "make a new index from the shards", "owner_volumes:volume_rebuild"
     )
@@ -192,6 +193,27 @@ def _add_keeping(verbs: Verbs) -> None:
     show.add_argument("--origin", action="store_true", help="and where each comes from")
     _add(config, "schema", "JSON Schema for editors", "owner_settings:schema")
     _add(config, "example", "a commented example", "owner_settings:print_example")
+
+
+def _add_leaving(volumes: Verbs) -> None:
+    module = "owner_moving"
+    drain = _add(volumes, "drain", "move all its shards away", f"{module}:volume_drain", json=True)
+    retire = _add(
+        volumes, "retire", "drain it, then give it up", f"{module}:volume_retire", json=True
+    )
+    move = _add(volumes, "move", "put another in its place", f"{module}:volume_move", json=True)
+    for verb in (drain, retire, move):
+        verb.add_argument("path", metavar="PATH", help="a volume of the running farmer")
+        bound = "at most so many bytes a second, like 20MB; default: what others leave"
+        verb.add_argument("--rate", type=_size, metavar="SIZE", help=bound)
+    drain.add_argument("--cancel", action="store_true", help="let what is there stay")
+    drain.add_argument("--force", action="store_true", help="move as much as has room elsewhere")
+    target = "the new directory; its size is that of the old one unless you say =SIZE"
+    move.add_argument("to", metavar="NEWPATH", help=target)
+    for verb in (retire, move):
+        lost = "in the end, give up damaged shards and unfinished uploads"
+        verb.add_argument("--give-up-damaged", action="store_true", help=lost)
+        verb.add_argument("--remove", action="store_true", help="remove its files in the end")
 
 
 def _group(verbs: Verbs, name: str, what: str) -> Verbs:

@@ -83,14 +83,39 @@ def lines_of(document: dict[str, Any], now_ms: float) -> list[str]:
 
 def volume_table(volumes: list[dict[str, Any]]) -> list[str]:
     """Return the volumes for a person."""
-    return table(HEAD, [_volume_row(volume) for volume in volumes])
+    lines = table(HEAD, [_volume_row(volume) for volume in volumes])
+    for volume in volumes:
+        lines += [f"{volume['path']}: {volume['reason']}"] if volume.get("reason") else []
+        lines += _work_lines(volume["path"], volume.get("work"))
+    return lines
+
+
+def _work_lines(path: str, work: dict[str, Any] | None) -> list[str]:
+    if work is None:
+        return []
+    done = f"{counted(work['moved_shards'], 'shard')}, {format_size(work['moved_bytes'])} moved"
+    left = f"{counted(work['left_shards'], 'shard')}, {format_size(work['left_bytes'])} left"
+    where = f" to {work['to_path']}" if work["to_path"] else ""
+    parts = [f"{path}: {work['verb']}{where}: {done}, {left}"]
+    if work["left_shards"] and work["eta_s"] is not None:
+        parts.append(f"about {format_duration(work['eta_s'] * 1000)} to go")
+    if work["damaged"]:
+        parts.append(f"{counted(work['damaged'], 'damaged shard')} cannot move")
+    if work["unfinished_bytes"]:
+        parts.append(f"stores of {format_size(work['unfinished_bytes'])} are not finished")
+    if not (work["left_shards"] or work["unfinished_bytes"]):
+        parts.append("empty")
+    if work["problem"]:
+        parts.append(f"it does not go on now: {work['problem']}")
+    return ["; ".join(parts)]
 
 
 def _volume_row(volume: dict[str, Any]) -> tuple[str, ...]:
     sizes = ("quota_bytes", "used_bytes", "reserved_bytes", "trash_bytes", "free_bytes")
     shown = [format_size(volume[size]) for size in sizes]
     counts = (volume["shards"], volume.get("quarantined", 0))
-    return (volume["path"], volume["state"], *shown, *map(str, counts))
+    state = volume["state"] + (", leaving" if volume.get("draining") else "")
+    return (volume["path"], state, *shown, *map(str, counts))
 
 
 def metrics(home: Home, _options: argparse.Namespace) -> int:

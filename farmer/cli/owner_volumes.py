@@ -47,7 +47,7 @@ def _at_rest(home: Home) -> list[dict[str, Any]]:
 
 
 def volume_add(home: Home, options: argparse.Namespace) -> int:
-    """Write another volume into the settings and make it; a restart begins to use it."""
+    """Write another volume into the settings, make it, and have a running farmer use it."""
     from farmer.identity.keys import Identity
     from farmer.running.birth import now_ms, write_settings
     from farmer.running.stores import make_volumes
@@ -72,16 +72,29 @@ def volume_add(home: Home, options: argparse.Namespace) -> int:
         make_volumes(home, Identity.load_or_create(home.identity), plans, now_ms())
         warnings = [doubt for doubt in doubts(planned) if added.path in doubt]
         write_settings(home, text)
+    in_use = _use_now(home, added.path)
     quota_bytes = plans[0].quota_bytes
     if options.json:
         answer = {"schema": 1, "path": added.path, "quota_bytes": quota_bytes}
         print(json.dumps(answer | ({"warnings": warnings} if warnings else {}), indent=2))
     else:
         print(f"volume {added.path} ({format_size(quota_bytes)}) is made and in {home.settings}")
-        print("Restart the farmer to use it.")
+        if in_use is not None:
+            print(in_use)
     for warning in warnings:
         warn(warning)
     return OK
+
+
+def _use_now(home: Home, path: str) -> str | None:
+    """Have a running farmer open a new volume; say how that went, None if none runs."""
+    try:
+        call(home, "volume-open", {"path": path})
+    except NotRunningError:
+        return None
+    except FarmerRefusedError as error:
+        return f"Restart the farmer to use it ({error})."
+    return "The running farmer uses it now."
 
 
 def _check_new(home: Home, added: VolumeLine) -> None:

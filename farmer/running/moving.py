@@ -48,12 +48,20 @@ BURST_S: Final = 2.0
 PATIENCE_S: Final = 20.0
 """Until something is tried again that could not be done, or that waits for somebody."""
 
+PASS_S: Final = 2.0
+"""Between two passes: for shards that were busy, and uploads that have not ended."""
+
 SPEED_SHARE: Final = 0.2
 """How much the last turns count in the pace that is shown."""
 
+PACE_S_MAX: Final = 120.0
+"""Whoever paused for longer has no pace to speak of."""
+
 SCHEMA: Final = 1
 
-_OURS: Final = ("log", "shards", "staging", "reserve", "lock", "moving", "leaving.json")
+_OURS: Final = (
+    *("log", "shards", "staging", "book", "reserve", "lock", "probe", "moving", "leaving.json"),
+)
 """What a volume consists of, besides its marker and its index."""
 
 
@@ -95,7 +103,7 @@ class Movings:
         self._stuck: list[Alert] = []
         self._not_before_s = 0.0
         self._credit_bytes = 0.0
-        self._last_turn_s = monotonic_s()
+        self._last_turn_s = self._paced_s = monotonic_s()
         self.verbs: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
             "volume-open": self._open,
             "volume-drain": self._drain,
@@ -191,7 +199,7 @@ class Movings:
     def _named(self, path: str) -> Volume:
         found = self._engine.volume_at(Path(path))
         if found is None:
-            raise OwnerError(f"{path} is not an open volume of this farmer; see: farmer volume list")
+            raise OwnerError(f"{path} is no open volume of this farmer; see: farmer volume list")
         return found
 
     # The work.
@@ -214,7 +222,8 @@ class Movings:
             if self._is_over(done[0], done[1].rate_bytes, since_s, now_s):
                 break
             since_s = 0.0
-        self._note_pace(copied, self._monotonic_s() - now_s + TURN_S)
+        if copied:
+            self._note_pace(copied)
 
     def _is_over(self, copied: int, rate_bytes: int, since_s: float, began_s: float) -> bool:
         now_s = self._monotonic_s()
@@ -231,15 +240,17 @@ class Movings:
         """Return how long to wait when a pass is over and something is left."""
         if self._engine.mover.is_idle:
             return 0.0
-        return PATIENCE_S if any(one.work and one.work.problem for one in self._volumes()) else 2.0
+        works = [volume.work for volume in self._engine.volumes() if volume.work is not None]
+        return PATIENCE_S if any(work.problem for work in works) else PASS_S
 
-    def _volumes(self) -> Any:
-        return self._engine.volumes()
-
-    def _note_pace(self, copied: int, took_s: float) -> None:
-        mover = self._engine.mover
-        pace = copied / took_s
-        mover.bytes_per_s += SPEED_SHARE * (pace - mover.bytes_per_s)
+    def _note_pace(self, copied: int) -> None:
+        """Reckon with the pauses too, since the last turn that did something."""
+        mover, now_s = self._engine.mover, self._monotonic_s()
+        took_s, self._paced_s = max(TURN_S, now_s - self._paced_s), now_s
+        if took_s < PACE_S_MAX:
+            pace = copied / took_s
+            share = SPEED_SHARE if mover.bytes_per_s else 1.0
+            mover.bytes_per_s += share * (pace - mover.bytes_per_s)
 
     # What comes after it.
 

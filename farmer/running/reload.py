@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from twisted.logger import Logger
@@ -63,6 +64,11 @@ class Reloader:
         self._board = board
         self._notifier = notifier
         self._reloaded = reloaded
+
+    def adopt(self, settings: Settings) -> None:
+        """Take their volumes as in force: somebody else opened and closed them."""
+        self._started = replace(self._started, volumes=settings.volumes)
+        self._current = replace(self._current, volumes=settings.volumes)
 
     async def reload(self) -> None:
         """Read and apply; bad settings change nothing."""

@@ -1,0 +1,74 @@
+"""`farmer volume drain|retire|move`: a volume's shards go elsewhere while the farmer serves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from farmer.cli.exits import OK, CommandError
+from farmer.cli.owner_ask import ask_running
+from farmer.cli.owner_volumes import volume_add
+from farmer.running.home import Home
+from farmer.units import counted, format_size
+
+
+def volume_drain(home: Home, options: argparse.Namespace) -> int:
+    """Begin to empty a volume, or break that off."""
+    path = _path(options.path)
+    if options.cancel:
+        answer = ask_running(home, "volume-cancel", {"path": path})
+        left = counted(answer["shards"], "shard")
+        return _say(options, answer, f"{path} stays: {left} on it, new ones may come")
+    words = _words(options, path, "drain") | {"partly": options.force}
+    return _begun(home, options, words, "New shards go elsewhere; it stays a volume, empty.")
+
+
+def volume_retire(home: Home, options: argparse.Namespace) -> int:
+    """Begin to empty a volume; then it is taken out of the settings."""
+    words = _words(options, _path(options.path), "retire") | _at_the_end(options)
+    return _begun(home, options, words, "Once it is empty it is taken out of the settings.")
+
+
+def volume_move(home: Home, options: argparse.Namespace) -> int:
+    """Make a volume in another directory, and begin to move a volume's shards there."""
+    path = _path(options.path)
+    named, _equals, size = options.to.partition("=")
+    to_path = _path(named)
+    volumes = {row["path"]: row for row in ask_running(home, "status")["volumes"]}
+    if path not in volumes:
+        raise CommandError(f"{path} is not a volume of this farmer; see: farmer volume list")
+    if to_path not in volumes:
+        quota = size or f"{volumes[path]['quota_bytes']}B"
+        added = argparse.Namespace(volume=f"{to_path}={quota}", json=False)
+        with redirect_stdout(sys.stderr if options.json else sys.stdout):
+            volume_add(home, added)
+    words = _words(options, path, "move") | _at_the_end(options) | {"to_path": to_path}
+    return _begun(home, options, words, "Once the old one is empty it leaves the settings.")
+
+
+def _words(options: argparse.Namespace, path: str, verb: str) -> dict[str, Any]:
+    return {"path": path, "verb": verb, "rate_bytes": options.rate or 0}
+
+
+def _at_the_end(options: argparse.Namespace) -> dict[str, Any]:
+    return {"give_up_damaged": options.give_up_damaged, "remove": options.remove}
+
+
+def _begun(home: Home, options: argparse.Namespace, words: dict[str, Any], then: str) -> int:
+    answer = ask_running(home, "volume-drain", words)
+    what = f"{counted(answer['shards'], 'shard')}, {format_size(answer['bytes'])}"
+    see = home.command("volume list")
+    return _say(options, answer, f"{answer['path']}: {what} to move. {then}\nSee: {see}")
+
+
+def _say(options: argparse.Namespace, answer: dict[str, Any], text: str) -> int:
+    print(json.dumps(answer, indent=2) if options.json else text)
+    return OK
+
+
+def _path(text: str) -> str:
+    return str(Path(text).expanduser().absolute())
