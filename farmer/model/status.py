@@ -66,6 +66,41 @@ class VolumeWork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScrubStatus:
+    """How far the scrub of one volume is, and what its pass has found."""
+
+    state: str = "idle"
+    """idle, running, waiting (for its hours), or paused."""
+    total_bytes: int = 0
+    """What a whole pass reads, about."""
+    done_bytes: int = 0
+    """What this pass has read; 0 between passes."""
+    bytes_per_s: float = 0.0
+    """How fast it really goes, pauses included; 0 if that is not known."""
+    began_at_ms: int = 0
+    """When this pass, or the last one, began; 0 for never."""
+    ended_at_ms: int = 0
+    """When the last whole pass ended; 0 for never."""
+    checked: int = 0
+    damaged: int = 0
+    mended: int = 0
+    disagreements: int = 0
+    """Where the index and the log did not say the same."""
+
+    @property
+    def progress(self) -> float:
+        """Return how much of the pass is done, 0 to 1."""
+        return min(1.0, self.done_bytes / self.total_bytes) if self.total_bytes else 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Return how long the rest takes at this speed; None if that is not known."""
+        if not self.done_bytes or self.bytes_per_s <= 0:
+            return None
+        return max(0, self.total_bytes - self.done_bytes) / self.bytes_per_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeStatus:
     """One volume's numbers, in bytes; `docs/storage-format.md` says what each counts."""
 
@@ -97,6 +132,7 @@ class VolumeStatus:
     """Failed operations since the start, by kind."""
     work: VolumeWork | None = None
     """Its emptying; None if it is not being emptied."""
+    scrub: ScrubStatus = ScrubStatus()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ from farmer.storage.places import Key, Row
 from farmer.storage.quota import Ledger
 from farmer.storage.reader import VolumeReader
 from farmer.storage.recovery import Progress
+from farmer.storage.scrubs import Scrubs
 from farmer.storage.slots import LOOK_WAIT_S, Slots
 from farmer.storage.volume import AnyUpload, Volume
 
@@ -106,6 +107,7 @@ class Engine:
         self._claims = Claims()
         self._crossing = Crossing()
         self.mover = Mover(self._slots.opened, self._slots.is_complete, self._crossing)
+        self.scrubs = Scrubs(self._slots.readable)
         self._is_closing = False
         self._slots.open_all()
         self.mover.resolve()

@@ -202,6 +202,10 @@ class Index:
         )
         return [Row.of(row) for row in rows]
 
+    def is_doomed(self, sequence: int) -> bool:
+        """Say whether this record has been given up and is still on the disk."""
+        return bool(self._read("SELECT 1 FROM doomed WHERE sequence = ?", sequence))
+
     def expired(self, now_ms: int, trashed_before_ms: int, limit: int) -> list[Row]:
         """Return shards whose trash is over by wall time, and began early enough otherwise."""
         rows = self._read(

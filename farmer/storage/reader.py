@@ -74,6 +74,9 @@ class VolumeReader:
         self._closing = Lock()
         self._is_open = True
         self._header = read_header(self._pread(0, RECORD_HEADER_BYTES), row)
+
+    def check(self) -> None:
+        """Raise `CorruptShardError` now if nothing of it can be told right from wrong."""
         if self._header is None:
             self._trusted()
 

@@ -92,6 +92,11 @@ class Reclaimer:
         """Whether so much has gathered since the last run that it should not wait."""
         return self._ground.account.log_bytes - self._settled_bytes > MARKS_SLACK_BYTES
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is under way."""
+        return self._running.locked()
+
     def release(self, doomed: Sequence[Doomed]) -> list[Doomed]:
         """Give back what nobody reads, durably; return what was given back."""
         released: list[Doomed] = []
@@ -122,6 +127,21 @@ class Reclaimer:
         finally:
             self._settled_bytes = self._ground.account.log_bytes
             self._running.release()
+
+    def rewrite(self, number: int) -> bool:
+        """
+        Write what is alive in a segment again; say whether nothing is left in it.
+
+        Its file goes as soon as nobody reads it.  Not the segment that is appended to, and not
+        while another run is under way.  Raises as `run`.
+        """
+        if number == self._writer.active_number or not self._running.acquire(blocking=False):
+            return False
+        try:
+            self._compact(number)
+        finally:
+            self._running.release()
+        return not self._live_bytes(number)
 
     def _run(self) -> int:
         index, before = self._ground.index, self._ground.account.log_bytes

@@ -98,6 +98,9 @@ class SmallUpload:
         self._buffer = bytearray()
         self._reservation.release()
 
+    drop = abandon
+    """Leave no lease; a small one never does."""
+
     def _operation(self) -> StoreRecord:
         if self.offset != self._size_bytes:
             raise WrongSizeError(self._size_bytes, self.offset)
@@ -200,6 +203,10 @@ class LargeUpload:
             return
         self._staged.close()
         self._keep_lease(Lease(self._staged.header, self._reservation))
+
+    def drop(self) -> None:
+        """Forget it, and leave no lease; not after commit or failure."""
+        self._drop()
 
     def _failed(self, error: OSError) -> StorageError:
         """Give up after a failure of the disk: what the file holds is not known any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,7 +13,7 @@ from typing import Final
 from farmer.model.contract import TRASH_MS, Contract
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import Deletion, ShardState, StoredShard
-from farmer.model.status import VolumeState, VolumeStatus
+from farmer.model.status import ScrubStatus, VolumeState, VolumeStatus
 from farmer.storage.damage import Examined
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.duty import read_duty
@@ -70,13 +70,17 @@ class Volume:
         self.settings = settings
         self.ground = ground
         self.writer = writer
-        self._handles = handles
+        self.handles = handles
         self._lock_fd = lock
-        self._reclaimer = Reclaimer(ground, handles, writer)
-        writer.release = self._reclaimer.release
+        self.reclaimer = Reclaimer(ground, handles, writer)
+        writer.release = self.reclaimer.release
         self.witness = Witness(ground.files, ground.paths)
         self.leases = Leases(ground.files, ground.paths, ground.health)
         self.examined = Examined()
+        self.scrub_status: Callable[[], ScrubStatus] = ScrubStatus
+        self.before_close: list[Callable[[bool], None]] = []
+        """What works on this volume in the background and has to let go first; told whether
+        names below its directory may still be used."""
         self.journal = Journal(ground.files, ground.paths.root)
         self.duty = read_duty(ground.files, ground.paths.root)
         """What its owner wants done with it besides serving; None for nothing."""
@@ -117,18 +121,33 @@ class Volume:
             return self._resume(lease)
         if lease is not None:
             self.leases.drop(lease)
+        return self._begin_first(contract, shard, size_bytes)
+
+    def begin_anew(self, contract: Contract, shard: ShardId, size_bytes: int) -> AnyUpload:
+        """Do what `begin` does, at the first byte: a lease is given up."""
+        self.ground.health.check_writable()
+        lease = self.leases.take((contract.renter, shard))
+        if lease is not None:
+            self.leases.drop(lease)
+        return self._begin_first(contract, shard, size_bytes)
+
+    def _begin_first(self, contract: Contract, shard: ShardId, size_bytes: int) -> AnyUpload:
         self.refresh_filesystem()
         with self.ground.ledger.reserve(self.ground.account, contract, size_bytes) as reservation:
             upload = self._upload(contract, shard, size_bytes, reservation)
             reservation.hold()
         return upload
 
-    def open(self, row: Row) -> VolumeReader:
-        """Open a shard that is not in the trash; raises as `ShardStore.open` of the ports."""
+    def open(self, row: Row, *, salvage: bool = True) -> VolumeReader:
+        """
+        Open a shard that is not in the trash; raises as `ShardStore.open` of the ports.
+
+        Without *salvage* also one of which nothing can be told right from wrong.
+        """
         for _ in range(_OPEN_TRIES):
             if row.state is ShardState.TRASH:
                 break
-            reader, again = self.open_as_is(row)
+            reader, again = self.open_as_is(row, salvage=salvage)
             if reader is not None:
                 return reader
             if again is None:
@@ -136,20 +155,22 @@ class Volume:
             row = again
         raise ShardNotFoundError
 
-    def open_as_is(self, row: Row) -> tuple[VolumeReader | None, Row | None]:
+    def open_as_is(
+        self, row: Row, *, salvage: bool = True
+    ) -> tuple[VolumeReader | None, Row | None]:
         """Open a shard in whatever state; without a reader the row is what became of it."""
-        self._handles.pin(row.place)
+        self.handles.pin(row.place)
         # Only what is still there after the pin cannot be given back any more.
         again = self.find(row.renter, row.shard)
         if again == row:
-            return self._reader(row), row
-        self._handles.unpin(row.place)
+            return self._reader(row, salvage=salvage), row
+        self.handles.unpin(row.place)
         return None, again
 
     @property
     def readers(self) -> int:
         """How many records are being read."""
-        return self._handles.pinned
+        return self.handles.pinned
 
     def delete(
         self, renter: NodeId, shard: ShardId, observed_ms: int, *, erase: bool
@@ -212,7 +233,7 @@ class Volume:
         """Give back what can be; return the bytes that came free."""
         with self._index_errors():
             try:
-                return self._reclaimer.run()
+                return self.reclaimer.run()
             except OSError as error:
                 self.ground.health.count("reclaim")
                 raise VolumeUnavailableError(f"the disk failed: {error}") from error
@@ -268,6 +289,7 @@ class Volume:
             filesystem_size_bytes=account.filesystem_size_bytes,
             filesystem_free_bytes=account.filesystem_free_bytes,
             errors=health.errors(),
+            scrub=self.scrub_status(),
         )
 
     def held_files(self) -> list[tuple[Path, int]]:
@@ -283,8 +305,10 @@ class Volume:
         No name below it is used.  What was promised to unfinished stores is given back; what
         is stored leaves the ledger, and comes back with the next opening.
         """
+        for let_go in self.before_close:
+            let_go(False)
         self.writer.close(in_order=False)
-        self._handles.close()
+        self.handles.close()
         with suppress(sqlite3.Error):
             self.ground.index.close(clean=False)
         for lease in self.leases.of():
@@ -296,8 +320,10 @@ class Volume:
 
     def close(self) -> None:
         """Finish what is under way, leave a clean mark, unlock."""
+        for let_go in self.before_close:
+            let_go(True)
         clean = self.writer.close()
-        self._handles.close()
+        self.handles.close()
         self.witness.close()
         try:
             self.ground.index.close(clean=clean)
@@ -331,14 +357,18 @@ class Volume:
             raise VolumeUnavailableError(f"the disk could not be read: {error}") from error
         return LargeUpload(ground, staged, lease.reservation, self.writer.submit, self.leases.keep)
 
-    def _reader(self, row: Row) -> VolumeReader:
+    def _reader(self, row: Row, *, salvage: bool) -> VolumeReader:
         try:
-            return VolumeReader(self.ground, self._handles, row, self._quarantine, self.examined)
+            reader = VolumeReader(self.ground, self.handles, row, self.quarantine, self.examined)
+            if salvage:
+                reader.check()
         except StorageError:
-            self._handles.unpin(row.place)
+            self.handles.unpin(row.place)
             raise
+        return reader
 
-    def _quarantine(self, row: Row) -> None:
+    def quarantine(self, row: Row) -> None:
+        """Note, for good, that a record is damaged; a volume that cannot be written forgets it."""
         mark = mark_of(row, Action.QUARANTINE, self.ground.facts.clock_ms(), 0)
         try:
             self.writer.submit(Quarantine(mark)).result()
@@ -354,7 +384,7 @@ class Volume:
     def _relieve(self) -> None:
         """Before a mark is added: let whoever gives up shards one by one pay for the tidying."""
         self.ground.health.check_writable()
-        if self._reclaimer.is_due:
+        if self.reclaimer.is_due:
             with suppress(StorageError):
                 # Tidying may wait; what follows fails by itself if it must.
                 self.reclaim()

@@ -192,7 +192,7 @@ def rot_a_shard(world: World) -> None:
 
 
 def _node_of(world: World, drive: Drive, volume, row) -> Node | None:  # type: ignore[no-untyped-def]
-    path = str(volume._handles.path_of(row.place))
+    path = str(volume.handles.path_of(row.place))
     entry = world.disk._find(drive, path[len(str(volume.settings.path)) + 1 :])
     return entry if isinstance(entry, Node) else None
 

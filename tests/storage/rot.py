@@ -25,7 +25,7 @@ def row_of(farm: Farm, shard: ShardId, renter: NodeId = ALICE) -> Row:
 
 
 def file_of(farm: Farm, row: Row) -> Path:
-    return volume_of(farm)._handles.path_of(row.place)
+    return volume_of(farm).handles.path_of(row.place)
 
 
 def flip(path: Path, offset: int) -> None:

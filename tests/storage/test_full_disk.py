@@ -217,9 +217,9 @@ def test_an_overdue_tidying_that_fails_does_not_keep_a_shard_from_being_deleted(
     for _ in range(150):
         farm.delete(other)
         farm.engine.undelete(ALICE, other).result(20)
-        if volume._reclaimer.is_due:
+        if volume.reclaimer.is_due:
             break
-    assert volume._reclaimer.is_due
+    assert volume.reclaimer.is_due
     files.fault = Fault(0, errno.EIO, lambda call: call.name == "punch")
     assert farm.delete(shard).outcome is DeletionOutcome.TRASHED
     farm.engine.close()

@@ -51,7 +51,7 @@ def test_a_shard_that_is_deleted_before_it_is_opened_is_not_there(farm: Farm, er
     farm.delete(shard, erase=erase)
     with pytest.raises(ShardNotFoundError):
         volume_of(farm).open(row)
-    assert not volume_of(farm)._handles.is_pinned(row.place)
+    assert not volume_of(farm).handles.is_pinned(row.place)
 
 
 def test_a_shard_that_never_keeps_still_is_given_up_after_some_looks(farm: Farm) -> None:
@@ -122,7 +122,7 @@ def test_more_files_than_are_kept_open_can_be_read_at_once(farm: Farm) -> None:
     farm = Farm(farm.path.parent / "more", quota_bytes=256 * MIB)
     data = [noise(MIB + 1, number) for number in range(OPEN_FILES_MAX + 6)]
     readers = [farm.engine.open(ALICE, farm.store(one).shard) for one in data]
-    handles = volume_of(farm)._handles
+    handles = volume_of(farm).handles
     assert len(handles._open) == OPEN_FILES_MAX
     with handles.borrow(readers[0].row.place) as fd:
         for reader, one in zip(readers, data, strict=True):

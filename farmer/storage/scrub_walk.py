@@ -1,0 +1,342 @@
+"""
+One pass of the scrub over a volume, as generators: each step reads at most about 1 MiB.
+
+Everything that is looked at is pinned first and asked of the index again, so that what moves,
+goes or is written meanwhile is never taken for damage; damage is read twice, past the page
+cache, before it is believed.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.storage.damage import Examination, ReadRecord, examining, read_header
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.files import Access
+from farmer.storage.ground import Ground
+from farmer.storage.handles import Handles
+from farmer.storage.marks import Mark, decode_marks
+from farmer.storage.operations import row_of
+from farmer.storage.places import Doomed, Place, Row, Segment
+from farmer.storage.records import (
+    SEGMENT_HEADER_BYTES,
+    DamagedError,
+    Kind,
+    RecordHeader,
+    decode_record,
+    decode_segment,
+)
+from farmer.storage.scan import Found, Source, read_marks, scan
+from farmer.storage.scrub_check import check_database
+from farmer.storage.scrub_notes import Notes
+
+ROWS_AT_ONCE: Final = 64
+SHELVES: Final = 256
+Steps = Generator[int, None, None]
+"""Yields the bytes read since the last yield."""
+
+PastCache = Callable[[int, int, int], None]
+"""Drops descriptor, offset, length (0: to the end) from the page cache: the disk is to be read."""
+
+
+class Findings(Protocol):
+    """Who hears of what was found, and does something about it.  Blocking."""
+
+    def sound(self, row: Row) -> None:
+        """Nothing is wrong with a shard."""
+
+    def damaged(self, row: Row, found: Examination) -> None:
+        """Its record is not what was written."""
+
+    def disagree(self, what: str, row: Row | None, marks: list[Mark]) -> None:
+        """The log holds a newer record than the index knows; *row* is right but for *marks*."""
+
+    def marks_damaged(self, what: str) -> None:
+        """The marks somewhere in the log cannot be read."""
+
+    def segment_damaged(self, segment: Segment) -> None:
+        """A segment's header is damaged: a rebuild would not know whose it is."""
+
+    def index_damaged(self, what: str) -> None:
+        """SQLite finds its own file damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What one pass goes over; *notes* always say where to go on after a restart."""
+
+    ground: Ground
+    handles: Handles
+    notes: Notes
+    findings: Findings
+    past_cache: PastCache
+    is_reclaiming: Callable[[], bool]
+    """Whether records that nobody needs are being given back right now."""
+    _doubtful: list[Doomed] = field(default_factory=list, init=False)
+    """Marks that could not be read: if they are listed at the end, while nothing is being given
+    back, they are damaged."""
+
+    def steps(self) -> Steps:
+        """Go from where the notes say to the end of the pass."""
+        for phase, walk in (
+            ("log", self._log),
+            ("files", self._files),
+            ("rows", self._rows),
+            ("index", self._index),
+        ):
+            if self.notes.phase == phase:
+                yield from walk()
+                following = {"log": "files", "files": "rows", "rows": "index", "index": ""}
+                self.notes.phase = following[phase]
+
+    # The log: every record of every segment.
+
+    def _log(self) -> Steps:
+        while segment := self._segment_from(self.notes.segment):
+            if segment.number != self.notes.segment:
+                self.notes.segment, self.notes.offset = segment.number, SEGMENT_HEADER_BYTES
+            place = Place(segment.number, 0)
+            with self._pinned(place):
+                try:
+                    yield from self._segment(segment)
+                except OSError as error:
+                    self._survive(error, self.ground.paths.segment(segment.number))
+            self.notes.segment, self.notes.offset = segment.number + 1, SEGMENT_HEADER_BYTES
+
+    def _segment_from(self, number: int) -> Segment | None:
+        return next((one for one in self.ground.index.segments() if one.number >= number), None)
+
+    def _segment(self, segment: Segment) -> Steps:
+        index, number = self.ground.index, segment.number
+        path = self.ground.paths.segment(number)
+        fd = self.ground.files.open(path, Access.READ)
+        try:
+            self.past_cache(fd, 0, 0)
+            if not self._is_header_sound(fd, segment) and self._is_listed(number):
+                self.findings.segment_damaged(segment)
+            yield SEGMENT_HEADER_BYTES
+            source = Source(self.ground.files, fd, segment.uuid, path.name)
+            start = max(self.notes.offset, SEGMENT_HEADER_BYTES)
+            for found in scan(source, start, segment.size_bytes, verify=False):
+                if isinstance(found, Found):
+                    self.notes.offset = found.offset
+                    if found.header.kind is Kind.SHARD:
+                        place = Place(number, found.offset)
+                        yield from self._record(found.header, place, fd, source.where)
+                    else:
+                        yield found.end - found.offset
+            for marks in index.marks(number):
+                yield marks.length
+                if not self._read_marks(source, marks.place.offset):
+                    self._doubtful.append(marks)
+        finally:
+            self.ground.files.close(fd)
+
+    def _is_header_sound(self, fd: int, segment: Segment) -> bool:
+        raw = self.ground.files.pread(fd, SEGMENT_HEADER_BYTES, 0)
+        try:
+            header = decode_segment(raw, str(segment.number))
+        except DamagedError:
+            return False
+        found = (header.volume, header.segment, header.number)
+        return found == (self.ground.volume, segment.uuid, segment.number)
+
+    def _is_listed(self, number: int) -> bool:
+        return any(one.number == number for one in self.ground.index.segments())
+
+    def _read_marks(self, source: Source, offset: int) -> list[Mark]:
+        fresh = Source(source.files, source.fd, source.uuid, source.where)
+        try:
+            return list(decode_marks(read_marks(fresh, offset, fresh.header(offset))))
+        except (DamagedError, ValueError):
+            return []
+
+    def _record(self, header: RecordHeader, place: Place, fd: int, where: str) -> Steps:
+        """Look at one sound header: whether its shard is all right, and the index knows it."""
+        with self._pinned(place):
+            index = self.ground.index
+            row = index.find(header.renter, header.shard)
+            if row is not None and (row.place, row.sequence) == (place, header.sequence):
+                yield from self._examine(row)
+            elif row is None or row.sequence <= header.sequence:
+                if index.is_doomed(header.sequence) or index.find(*_key(header)) != row:
+                    return
+                # What was given back, or dropped with its segment, while we looked is no news.
+                raw = self.ground.files.pread(fd, RECORD_HEADER_BYTES, place.offset)
+                if raw == header.encode() and self._is_listed(place.segment):
+                    yield from self._unknown(header, place, where)
+
+    def _unknown(self, header: RecordHeader, place: Place, where: str) -> Steps:
+        """Look at a record that the index should know, and have it entered if it is all right."""
+        row = row_of(header, place)
+        found = yield from examining(self._reading(row), row)
+        known = self.ground.index.find(row.renter, row.shard)
+        if known is not None and known.sequence > row.sequence:
+            return
+        what = f"shard {row.shard} at {place.offset} of {where} is not in the index"
+        sound = row if not found.bad_blocks else None
+        self.findings.disagree(what, sound, self._marks_of(row) if sound else [])
+
+    def _marks_of(self, row: Row) -> list[Mark]:
+        """Return all that the log says became of a record, in the order of the log."""
+        about: list[Mark] = []
+        for record in self.ground.index.marks():
+            with self.handles.borrow(record.place) as fd:
+                raw = self.ground.files.pread(fd, RECORD_HEADER_BYTES, record.place.offset)
+                source = Source(self.ground.files, fd, raw[16:32], str(record.place))
+                about += [
+                    mark
+                    for mark in self._read_marks(source, record.place.offset)
+                    if (mark.renter, mark.shard) == (row.renter, row.shard)
+                    and mark.sequence >= row.sequence
+                ]
+        return about
+
+    # Large shards: every file must have a row.
+
+    def _files(self) -> Steps:
+        files, paths = self.ground.files, self.ground.paths
+        while self.notes.shelf < SHELVES:
+            shelf = paths.shards / f"{self.notes.shelf:02x}"
+            for name in files.list(shelf) if files.exists(shelf) else ():
+                path = shelf / name
+                try:
+                    yield from self._file(path)
+                except OSError as error:
+                    self._survive(error, path)
+            self.notes.shelf += 1
+
+    def _file(self, path: Path) -> Steps:
+        try:
+            uuid = bytes.fromhex(path.stem)
+            header = self._header_of(path, uuid)
+        except (ValueError, DamagedError):
+            return  # nameless, or a row will show that its header is damaged
+        yield RECORD_HEADER_BYTES
+        if header.kind is not Kind.SHARD or self._is_file_known(uuid, header):
+            return
+        place = Place(0, 0, uuid)
+        with self._pinned(place):
+            if self.ground.files.exists(path) and not self._is_file_known(uuid, header):
+                yield from self._unknown(header, place, path.name)
+
+    def _header_of(self, path: Path, uuid: bytes) -> RecordHeader:
+        fd = self.ground.files.open(path, Access.READ)
+        try:
+            return decode_record(
+                self.ground.files.pread(fd, RECORD_HEADER_BYTES, 0), uuid, path.name
+            )
+        finally:
+            self.ground.files.close(fd)
+
+    def _is_file_known(self, uuid: bytes, header: RecordHeader) -> bool:
+        row = self.ground.index.find(header.renter, header.shard)
+        is_older = row is not None and row.sequence > header.sequence
+        return is_older or self.ground.index.knows_file(uuid, header.renter, header.shard)
+
+    # The index: every row must have its record; large shards are read here.
+
+    def _rows(self) -> Steps:
+        notes = self.notes
+        while page := self.ground.index.some(notes.last_key, ROWS_AT_ONCE):
+            for row in page:
+                with self._pinned(row.place):
+                    if self.ground.index.find(row.renter, row.shard) == row:
+                        yield from self._row(row)
+                notes.renter, notes.shard = row.renter.raw.hex(), row.shard.raw.hex()
+
+    def _row(self, row: Row) -> Steps:
+        if row.place.file:
+            yield from self._examine(row)
+            return
+        yield RECORD_HEADER_BYTES
+        try:
+            raw = self._reading(row)(0, RECORD_HEADER_BYTES)
+        except OSError:
+            raw = b""
+        if read_header(raw, row) is None:
+            yield from self._examine(row)
+
+    # One record.
+
+    def _examine(self, row: Row) -> Steps:
+        """Read a pinned record; what looks damaged is read again before it is said."""
+        found = Examination.of_nothing(row.size_bytes)
+        for is_second in (False, True):
+            try:
+                if is_second or row.place.file:
+                    with self.handles.borrow(row.place) as fd:
+                        self.past_cache(fd, row.place.offset, row.charge_bytes)
+                found = yield from examining(self._reading(row), row)
+            except OSError as error:
+                self._survive(error, self.handles.path_of(row.place))
+            if found.is_sound and not row.is_damaged:
+                self.findings.sound(row)
+                return
+            if self.ground.index.find(row.renter, row.shard) != row:
+                return
+        self.findings.damaged(row, found)
+
+    def _reading(self, row: Row) -> ReadRecord:
+        def read(offset: int, length: int) -> bytes:
+            with self.handles.borrow(row.place) as fd:
+                return self.ground.files.pread(fd, length, row.place.offset + offset)
+
+        return read
+
+    @contextmanager
+    def _pinned(self, place: Place) -> Iterator[None]:
+        self.handles.pin(place)
+        try:
+            yield
+        finally:
+            self.handles.unpin(place)
+
+    def _survive(self, error: OSError, path: Path) -> None:
+        """Return if only this file is missing or has a bad spot; raise if it is the volume."""
+        if error.errno in {errno.ENOENT, errno.EIO}:
+            try:
+                fd = self.ground.files.open(self.ground.paths.marker, Access.READ)
+                try:
+                    self.past_cache(fd, 0, 0)
+                    self.ground.files.pread(fd, 1, 0)
+                finally:
+                    self.ground.files.close(fd)
+            except OSError as worse:
+                raise VolumeUnavailableError(f"the disk could not be read: {worse}") from worse
+            self.ground.health.count("read")
+            return
+        raise VolumeUnavailableError(f"{path.name} could not be read: {error}") from error
+
+    # What is left for the end: marks in doubt, and the index's own structure.
+
+    def _can_read(self, marks: Doomed) -> bool:
+        with self.handles.borrow(marks.place) as fd:
+            raw = self.ground.files.pread(fd, RECORD_HEADER_BYTES, marks.place.offset)
+            source = Source(self.ground.files, fd, raw[16:32], str(marks.place))
+            return bool(self._read_marks(source, marks.place.offset))
+
+    def _are_listed(self, marks: Doomed) -> bool:
+        return any(marks == one for one in self.ground.index.marks(marks.place.segment))
+
+    def _index(self) -> Steps:
+        for marks in self._doubtful:
+            if not self._can_read(marks) and not self.is_reclaiming() and self._are_listed(marks):
+                where = f"at {marks.place.offset} of segment {marks.place.segment}"
+                self.findings.marks_damaged(f"a record of marks {where}")
+        self._doubtful.clear()
+        wrong = check_database(self.ground.paths.index)
+        if wrong:
+            self.findings.index_damaged(wrong)
+        yield 0
+
+
+def _key(header: RecordHeader) -> tuple[NodeId, ShardId]:
+    return header.renter, header.shard

@@ -1,0 +1,87 @@
+"""The scrubs of all volumes, by the volumes' names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from threading import Lock
+from typing import Final
+
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.scrub import DAY_MS, Scrub, Turn, drop_from_cache
+from farmer.storage.scrub_walk import PastCache
+from farmer.storage.volume import Volume
+
+PASS_SHARE: Final = 3
+"""A pass may take a third of the days and begins when two thirds have passed since the last
+began: then no byte waits longer than the days."""
+
+
+class Scrubs:
+    """Made by the engine; a volume that comes gets its scrub at its first turn."""
+
+    def __init__(
+        self,
+        opened: Callable[[], Sequence[Volume]],
+        past_cache: PastCache = drop_from_cache,
+    ) -> None:
+        self._opened = opened
+        self._past_cache = past_cache
+        self._lock = Lock()
+        self._scrubs: dict[str, tuple[Volume, Scrub]] = {}
+
+    def names(self) -> tuple[str, ...]:
+        """Return the volumes that can be scrubbed now."""
+        return tuple(volume.settings.label for volume in self._opened())
+
+    def turn(self, name: str, work_s: float, now_ms: int, days: float) -> Turn:
+        """
+        Work on one volume for a moment; nothing to do if it is not open.
+
+        Every byte is to be read within *days*.  Raises `VolumeUnavailableError`.
+        """
+        scrub = self._find(name)
+        if scrub is None:
+            return Turn(is_idle=True)
+        pass_every_ms = int(days * DAY_MS) * (PASS_SHARE - 1) // PASS_SHARE
+        return scrub.turn(work_s, now_ms, pass_every_ms)
+
+    def open_hours(self, *, are_open: bool) -> None:
+        """Tell whether the owner's hours allow work now; let go of what is pinned if not."""
+        for name in self.names():
+            scrub = self._find(name)
+            if scrub is not None and scrub.is_within_hours is not are_open:
+                scrub.is_within_hours = are_open
+                if not are_open:
+                    scrub.rest()
+
+    def begin_now(self, names: Iterable[str] = ()) -> tuple[str, ...]:
+        """Begin a pass on these volumes, or on all, at their next turn; return which."""
+        chosen = self._chosen(names)
+        for _name, scrub in chosen:
+            scrub.begin_now()
+        return tuple(name for name, _ in chosen)
+
+    def pause(self, names: Iterable[str] = (), *, paused: bool) -> tuple[str, ...]:
+        """Stop, or go on, on these volumes or on all; kept over restarts.  Return which."""
+        chosen = self._chosen(names)
+        for _name, scrub in chosen:
+            scrub.pause(paused=paused)
+        return tuple(name for name, _ in chosen)
+
+    def _chosen(self, names: Iterable[str]) -> list[tuple[str, Scrub]]:
+        wanted = tuple(names) or self.names()
+        found = [(name, self._find(name)) for name in wanted]
+        missing = [name for name, scrub in found if scrub is None]
+        if missing:
+            raise VolumeUnavailableError(f"there is no open volume {', '.join(missing)}")
+        return [(name, scrub) for name, scrub in found if scrub is not None]
+
+    def _find(self, name: str) -> Scrub | None:
+        volume = next((one for one in self._opened() if one.settings.label == name), None)
+        if volume is None:
+            return None
+        with self._lock:
+            known = self._scrubs.get(name)
+            if known is None or known[0] is not volume:
+                known = self._scrubs[name] = (volume, Scrub(volume, self._past_cache))
+            return known[1]
