@@ -234,13 +234,22 @@ class Reclaimer:
 
     def _compact(self, number: int) -> None:
         """Copy what is alive in a sealed segment, then unlink it."""
+        path = self._ground.paths.segment(number)
+        if not self._live_bytes(number) and not self._ground.files.exists(path):
+            # An earlier run was cut off after the unlink, when all had been done but this.
+            self._drop(number)
+            return
         self._copy_live(number)
         self._condense(self._ground.index.marks(number), punch=False)
         self._writer.submit(Restate(lambda _tx: [], 1)).result()
         if self._handles.is_segment_pinned(number) or self._live_bytes(number):
             return
         self._handles.forget(Place(number, 0))
-        self._ground.files.unlink(self._ground.paths.segment(number))
+        self._ground.files.unlink(path)
+        self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        """Make the end of a segment durable, then let the index forget it."""
         self._ground.files.sync_directory(self._ground.paths.log)
         self._enter(lambda transaction: transaction.drop_segment(number))
 

@@ -1,0 +1,66 @@
+"""
+`python -m tests.nthcall [--every N] [--jobs NAME,...]`: the whole sweep, and a table of it.
+
+The last line is `points N operations N faults N violations N`; exits with 1 on a violation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.nthcall.disk import Failure
+from tests.nthcall.jobs import JOBS
+from tests.nthcall.sweep import Tally, sweep_errors, sweep_stops, workshop
+
+STOPS = "stops"
+
+
+def part(work: tuple[str, str, int]) -> Tally:
+    """Do one operation with one kind of fault."""
+    name, fault, every = work
+    job = next(one for one in JOBS if one.name == name)
+    with workshop() as folder:
+        if fault == STOPS:
+            return sweep_stops(job, folder, every)
+        return sweep_errors(job, Failure(fault), folder, every)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.nthcall", description=__doc__)
+    parser.add_argument("--every", type=int, default=1, help="only each Nth call")
+    parser.add_argument("--jobs", default="", help="only these operations, with commas")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--floor", type=int, default=0, help="fail below so many points")
+    options = parser.parse_args(arguments)
+    wanted = options.jobs.split(",") if options.jobs else [job.name for job in JOBS]
+    faults = [STOPS, *(failure.value for failure in Failure)]
+    work = [(name, fault, options.every) for name in wanted for fault in faults]
+    started, tally = time.monotonic(), Tally()
+    with ProcessPoolExecutor(options.processes) as pool:
+        for found in pool.map(part, work):
+            tally.add(found)
+    _print(tally)
+    for violation in tally.violations[:40]:
+        print(violation)
+    points = sum(tally.points.values())
+    print(f"{time.monotonic() - started:.0f} s")
+    print(
+        f"points {points} operations {len({job for job, _ in tally.points})} "
+        f"faults {len({fault for _, fault in tally.points})} violations {len(tally.violations)}"
+    )
+    return 1 if tally.violations or points < options.floor else 0
+
+
+def _print(tally: Tally) -> None:
+    columns = sorted({fault for _, fault in tally.points})
+    print(f"{'':16}" + "".join(f"{column:>14}" for column in columns))
+    for job in dict.fromkeys(name for name, _ in tally.points):
+        row = "".join(f"{tally.points[job, column] or '':>14}" for column in columns)
+        print(f"{job:16}{row}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
