@@ -38,6 +38,8 @@ class Failure(Enum):
     """It fails, and every call after it."""
 
 
+THE_END = "the end"
+
 CHANGING = frozenset(
     {"open", "pwritev", "sync_data", "sync_directory", "preallocate", "punch", "truncate",
      "rename", "unlink", "make_directory"}
@@ -159,8 +161,15 @@ class NthFiles:
         self._number, self._stop = -1, None
 
     def watch(self, roots: Sequence[Path], stop: Callable[[str, Platter], None]) -> None:
-        """Call *stop* before each call that changes something, and once more after the last."""
+        """Call *stop* before each call that changes something, and at `stop_now`."""
         self._platter, self._stop = Platter(roots), stop
+
+    def stop_now(self) -> None:
+        """Let the machine stop behind the last call as well."""
+        with self._lock:
+            assert self._stop is not None
+            assert self._platter is not None
+            self._stop(THE_END, self._platter)
 
     def _do(self, name: str, path: Path, work: Callable[[], R], half: Callable[[], object]) -> R:
         with self._lock:

@@ -20,7 +20,7 @@ from pathlib import Path
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState, charge_bytes
 from farmer.storage.errors import ShardNotFoundError
-from tests.nthcall.disk import Failure, NthFiles, Platter, killed
+from tests.nthcall.disk import THE_END, Failure, NthFiles, Platter, killed
 from tests.nthcall.jobs import ALICE, Belief, Job, State, attempt
 from tests.storage.bench import Farm, crash_copy, noise, shard_of
 
@@ -211,7 +211,7 @@ def _stops_of(job: Job, scenes: Scenes | _At, root: Path, folder: Path, every: i
     calls = itertools.count()
 
     def stop(call: str, platter: Platter) -> None:
-        if next(calls) % every:
+        if next(calls) % every and call != THE_END:
             return
         for how in STOPS:
             copy = folder / f"{job.name}-{len(stops)}".replace(" ", "-")
@@ -229,6 +229,7 @@ def _stops_of(job: Job, scenes: Scenes | _At, root: Path, folder: Path, every: i
         farm = scenes.farm(root, files)
         files.watch(roots, stop)
         attempt(job, farm, belief)
+    files.stop_now()
     files.disarm()
     farm.engine.close()
     return stops
