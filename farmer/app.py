@@ -48,6 +48,7 @@ from farmer.running.overview import Overview
 from farmer.running.process import STDOUT, allow_many_sessions, goes_to_journal, say
 from farmer.running.reload import Reloader, load_again
 from farmer.running.remembering import recover
+from farmer.running.scrubbing import Scrubbing, scrub_alerts, scrub_verbs
 from farmer.running.signals import Signals
 from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
@@ -192,6 +193,13 @@ class RunningFarmer:
             *(stores.engine, stores.book, self._overview, self._disk, clocks),
             purged=self._metrics.purged,
         )
+        self._scrubbing = Scrubbing(
+            *(stores.engine.scrubs, self._disk, now_ms, settings.scrub),
+            others_busy=lambda: self._disk.busy,
+        )
+        self._upkeep.more_alerts = lambda: scrub_alerts(
+            stores.engine.volumes(), self._scrubbing.settings, now_ms()
+        )
         self._reloader = Reloader(
             read=lambda: load_again(self._home, self._environ),
             started=settings,
@@ -227,7 +235,7 @@ class RunningFarmer:
         page_port, overview.page = doors.for_page(page, settings.listen.page)
         verbs = owner_verbs(
             *(self._desk, self._movings, self._disk, self._upkeep, overview, self._metrics)
-        )
+        ) | scrub_verbs(self._scrubbing, self._disk)
         control = ControlFactory(verbs, self._tasks, reactor)
         control_port, self._control_path = doors.for_owner(control, self._environ)
         self._ports = [page_port, control_port]
@@ -265,6 +273,7 @@ class RunningFarmer:
         write_json(self._home.run, run)
         self._lag.start()
         self._upkeep.start(reactor, self._tasks)
+        self._scrubbing.start(reactor, self._tasks)
         self._moving = Chore("moving", TURN_S, self._movings.turn, reactor, self._tasks)
         self._moving.start()
         if self._notifier.watchdog_s:
@@ -307,6 +316,7 @@ class RunningFarmer:
         self._settings = settings
         self._writer.level = settings.log.level
         self._overview.name = settings.name
+        self._scrubbing.settings = settings.scrub
         self._desk.terms = self._house_terms(settings)
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
         engine = self._stores.engine
@@ -350,6 +360,7 @@ class RunningFarmer:
 
     async def _wind_down(self, grace_s: float) -> None:
         assert self._stores is not None
+        self._scrubbing.stop()
         self._upkeep.stop()
         self._movings.stop()
         self._moving.stop()

@@ -181,6 +181,7 @@ def _add_keeping(verbs: Verbs) -> None:
     )
     forget.add_argument("path", metavar="PATH", help="one that is not in the settings any more")
 
+    _add_scrub(verbs)
     identities = _group(verbs, "identity", "who this farmer is")
     _add(identities, "show", "node id and path", "owner_rent:identity_show", json=True)
     clock = _group(verbs, "clock", "the machine's clock")
@@ -214,6 +215,20 @@ def _add_leaving(volumes: Verbs) -> None:
         lost = "in the end, give up damaged shards and unfinished uploads"
         verb.add_argument("--give-up-damaged", action="store_true", help=lost)
         verb.add_argument("--remove", action="store_true", help="remove its files in the end")
+
+
+def _add_scrub(verbs: Verbs) -> None:
+    scrub = _group(verbs, "scrub", "reading everything again, to find what the disk has lost")
+    for name, what in (
+        ("status", "how far it is"),
+        ("now", "begin at once, whatever the hours"),
+        ("pause", "leave the disks alone until told otherwise"),
+        ("resume", "go on"),
+    ):
+        verb = _add(scrub, name, what, f"owner_scrub:scrub_{name}", json=True)
+        verb.add_argument(
+            *("--volume",), action="append", default=[], metavar="NAME", help="only this one"
+        )
 
 
 def _group(verbs: Verbs, name: str, what: str) -> Verbs:

@@ -45,6 +45,16 @@ VOLUME_GAUGES: Final[tuple[tuple[str, str, Callable[[VolumeStatus], float]], ...
         lambda v: v.draining,
     ),
     ("shards", "Live shards on this volume.", lambda v: v.shards),
+    (
+        "scrub_progress_ratio",
+        "How far the running scrub is, 0 when idle.",
+        lambda v: v.scrub.progress,
+    ),
+    (
+        "scrub_last_success_timestamp_seconds",
+        "Unix time at which the last whole scrub ended; 0 for never.",
+        lambda v: v.scrub.ended_at_ms / 1000,
+    ),
     ("quarantined_shards", "Shards found damaged and set aside.", lambda v: v.quarantined),
     (
         "up",
@@ -114,6 +124,20 @@ def _volumes(volumes: tuple[VolumeStatus, ...]) -> Iterator[Metric]:
         "1 for the state the volume is in, 0 for the others.",
         ("volume", "state"),
         [((v.name, state.value), state is v.state) for v in volumes for state in VolumeState],
+    )
+    yield _gauge(
+        "scrub_shards",
+        "Shards that the running scrub has read, or the last one, by result.",
+        ("volume", "result"),
+        [
+            ((v.name, result), number)
+            for v in volumes
+            for result, number in (
+                ("ok", v.scrub.checked - v.scrub.damaged - v.scrub.mended),
+                ("damaged", v.scrub.damaged),
+                ("mended", v.scrub.mended),
+            )
+        ],
     )
     errors = CounterMetricFamily(
         "farmer_volume_errors",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from farmer.model.status import Alert, NodeStatus, VolumeStatus, VolumeWork
+from farmer.model.status import Alert, NodeStatus, ScrubStatus, VolumeStatus, VolumeWork
 
 SCHEMA: Final = 1
 """Raised when a field changes its meaning or goes; new fields may come at any time."""
@@ -74,6 +74,7 @@ def volume_document(volume: VolumeStatus) -> dict[str, Any]:
         "filesystem_size_bytes": volume.filesystem_size_bytes,
         "filesystem_free_bytes": volume.filesystem_free_bytes,
         "errors": dict(volume.errors),
+        "scrub": _scrub(volume.scrub),
         "work": None if volume.work is None else _work(volume.work),
     }
 
@@ -94,6 +95,23 @@ def _work(work: VolumeWork) -> dict[str, Any]:
         "bytes_per_s": int(work.bytes_per_s),
         "eta_s": None if eta_s is None else int(eta_s),
         "problem": work.problem,
+    }
+
+
+def _scrub(scrub: ScrubStatus) -> dict[str, Any]:
+    return {
+        "state": scrub.state,
+        "progress": round(scrub.progress, 4),
+        "done_bytes": scrub.done_bytes,
+        "total_bytes": scrub.total_bytes,
+        "bytes_per_s": round(scrub.bytes_per_s),
+        "eta_s": None if scrub.eta_s is None else round(scrub.eta_s),
+        "began_at_ms": scrub.began_at_ms,
+        "ended_at_ms": scrub.ended_at_ms,
+        "checked": scrub.checked,
+        "damaged": scrub.damaged,
+        "mended": scrub.mended,
+        "disagreements": scrub.disagreements,
     }
 
 

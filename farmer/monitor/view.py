@@ -7,7 +7,14 @@ from html import escape
 from typing import Final
 
 from farmer.model.contract import ContractStage
-from farmer.model.status import Alert, NodeState, NodeStatus, VolumeState, VolumeStatus
+from farmer.model.status import (
+    Alert,
+    NodeState,
+    NodeStatus,
+    ScrubStatus,
+    VolumeState,
+    VolumeStatus,
+)
 from farmer.monitor.status import Activity
 from farmer.monitor.words import count, moment, percent
 from farmer.units import format_duration
@@ -197,6 +204,7 @@ def _volumes_card(volumes: tuple[VolumeStatus, ...]) -> str:
         for name, right in (
             *(("Volume", False), ("Path", False), ("State", False), ("Stored", True)),
             *(("Quota", True), ("Free", True), ("Shards", True), ("Errors", True)),
+            ("Read again", True),
         )
     )
     rows = "".join(_volume_row(volume) for volume in volumes)
@@ -215,6 +223,7 @@ def _volume_row(volume: VolumeStatus) -> str:
         size(volume.free_bytes),
         count(volume.shards),
         count(sum(number for _, number in volume.errors)),
+        _scrub_words(volume.scrub),
     )
     return (
         f"<tr><td>{escape(volume.name)}</td><td><code>{escape(volume.path)}</code></td>"
@@ -222,6 +231,14 @@ def _volume_row(volume: VolumeStatus) -> str:
         + "".join(f'<td class="r">{number}</td>' for number in numbers)
         + "</tr>"
     )
+
+
+def _scrub_words(scrub: ScrubStatus) -> str:
+    """Return how far everything has been read again."""
+    if scrub.state == "idle":
+        return moment(scrub.ended_at_ms / 1000) if scrub.ended_at_ms else "not yet"
+    left = f", {_span(scrub.eta_s)} left" if scrub.eta_s is not None else ""
+    return f"{scrub.state} {scrub.progress * 100:.0f} %{left}"
 
 
 def _about_card(status: NodeStatus) -> str:

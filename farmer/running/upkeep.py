@@ -65,6 +65,8 @@ class Upkeep:
         self._clocks = clocks
         self._purged = purged
         self._chores: list[Chore] = []
+        self.more_alerts: Callable[[], list[Alert]] = list
+        """What else stands, asked at each look; never waits for a disk."""
 
     def start(self, clock: IReactorTime, tasks: Tasks) -> None:
         """Begin all chores; the clock is looked at before the first sweep."""
@@ -96,6 +98,7 @@ class Upkeep:
         alert = Alert(name="ClockSuspicious", since_ms=0, message=doubt, command=command)
         self._overview.board.report("clock", *([alert] if doubt else []))
         self._overview.board.report("damage", *damage(self._engine.volumes()))
+        self._overview.board.report("scrub", *self.more_alerts())
 
     async def probe(self) -> None:
         """Notice a disk that went, or came back, while nobody stored or retrieved."""
@@ -152,8 +155,8 @@ def damage(volumes: Iterable[VolumeStatus]) -> list[Alert]:
     if not found:
         return []
     message = (
-        f"{', '.join(found)}: set aside and not served, until their renters store them again or "
-        "delete them. The disk may be failing."
+        f"{', '.join(found)}: set aside until their renters repair, store or delete them; what is "
+        "intact of them is served. The disk may be failing."
     )
     command = "farmer volume list"
     return [Alert(name="ShardsQuarantined", since_ms=0, message=message, command=command)]

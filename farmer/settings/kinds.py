@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -134,6 +135,77 @@ def _short_duration(text: str) -> int:
     return parse_duration(text, usual="s")
 
 
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """A part of each day, in minutes since midnight, local time; it may pass midnight."""
+
+    start: int = 0
+    end: int = 24 * 60
+
+    @classmethod
+    def parse(cls, text: str) -> Hours:
+        """Read `01:00-07:00` or `always`."""
+        if text == "always":
+            return cls()
+        found = re.fullmatch(r"(\d\d?):(\d\d)-(\d\d?):(\d\d)", text)
+        numbers = [int(part) for part in found.groups()] if found else []
+        if not numbers or max(numbers[0], numbers[2]) > 24 or max(numbers[1], numbers[3]) > 59:
+            raise ValueError(f"{text!r} is not a part of the day like 01:00-07:00, or always")
+        start, end = numbers[0] * 60 + numbers[1], numbers[2] * 60 + numbers[3]
+        if start == end or max(start, end) > 24 * 60:
+            raise ValueError(f"{text!r} is no time at all: write 01:00-07:00, or always")
+        return cls(start, end)
+
+    def __str__(self) -> str:
+        if self == Hours():
+            return "always"
+        start, end = divmod(self.start, 60), divmod(self.end, 60)
+        return f"{start[0]:02}:{start[1]:02}-{end[0]:02}:{end[1]:02}"
+
+    @property
+    def share(self) -> float:
+        """Which share of a day that is."""
+        return (self.end - self.start) % (24 * 60) / (24 * 60) or 1.0
+
+    def contain(self, minute: int) -> bool:
+        """Say whether a minute of the day is one of them."""
+        if self.start < self.end:
+            return self.start <= minute < self.end
+        return minute >= self.start or minute < self.end
+
+
+def _rate(text: str) -> int:
+    if text == "max":
+        return 0
+    amount, slash, unit = text.partition("/")
+    if slash and unit != "s":
+        raise ValueError(f"{text!r} is not a rate like 20MB/s, or max")
+    rate = parse_size(amount, usual="MB")
+    if not rate:
+        raise ValueError(f"{text!r} is not a rate like 20MB/s, or max")
+    return rate
+
+
+def _show_rate(rate: int) -> str:
+    return f"{exact_size(rate)}/s" if rate else "max"
+
+
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 365):
+        raise ValueError(f"{text!r} is not a number of days between 1 and 365")
+    return int(text)
+
+
+def _tranquility(text: str) -> float:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal(-1)
+    if not number.is_finite() or not 0 <= number <= 1000:
+        raise ValueError(f"{text!r} is not a number between 0 and 1000")
+    return float(number)
+
+
 def _quota(text: str) -> Space:
     quota = Space.parse(text)
     if quota.size_bytes is not None and quota.size_bytes < VOLUME_BYTES_MIN:
@@ -158,6 +230,12 @@ QUOTA: Final = Kind("size or share", _quota)
 SPACE: Final = Kind("size or share", Space.parse)
 SHORT_DURATION: Final = Kind("duration", _short_duration, exact_duration)
 MONEY: Final = Kind("amount", parse_money, exact_money, {"type": ["number", "string"]})
+HOURS: Final = Kind("part of the day", Hours.parse)
+RATE: Final = Kind("rate", _rate, _show_rate)
+DAYS: Final = Kind("number of days", _days, str, {"type": "integer", "minimum": 1, "maximum": 365})
+TRANQUILITY: Final = Kind(
+    "number", _tranquility, str, {"type": "number", "minimum": 0, "maximum": 1000}
+)
 RATIO: Final = Kind("ratio", _ratio, str, {"type": "number", "minimum": 1, "maximum": 100})
 VERSION: Final = Kind("version", _version, str, {"const": 1})
 NAME: Final = Kind("name", _name, str, {"type": "string", "maxLength": 64}, words=True)

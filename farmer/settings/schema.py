@@ -16,16 +16,21 @@ from farmer.settings.kinds import (
     ADDRESS,
     COUNT,
     CURRENCY,
+    DAYS,
+    HOURS,
     MONEY,
     NAME,
     PATH,
     PUBLIC_ADDRESS,
     QUOTA,
+    RATE,
     RATIO,
     SHARD_SIZE,
     SHORT_DURATION,
     SPACE,
+    TRANQUILITY,
     VERSION,
+    Hours,
     Kind,
     choice,
 )
@@ -194,6 +199,39 @@ class ContractSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScrubSettings:
+    """How everything is read again, to find what the disk has lost."""
+
+    days: int = setting(
+        "Within how many days every byte is read again; there is an alert where that is not"
+        " possible.",
+        DAYS,
+        30,
+        live=True,
+    )
+    hours: Hours = setting(
+        "When, in local time; always, or a part of the day, which may pass midnight.",
+        HOURS,
+        Hours(),
+        example="01:00-07:00",
+        live=True,
+    )
+    rate: int = setting(
+        "How much is read in a second at most, of each volume; max for no bound.",
+        RATE,
+        20_000_000,
+        live=True,
+    )
+    tranquility: float = setting(
+        "How many times as long as it worked it then rests; more by itself while others use the"
+        " disks.",
+        TRANQUILITY,
+        2.0,
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is logged, and how; always to standard error."""
 
@@ -243,6 +281,9 @@ class Settings:
     sessions: SessionSettings = section("How many connections are held at once.", SessionSettings)
     price: PriceSettings = section("What new invites ask for.", PriceSettings)
     contracts: ContractSettings = section("How much may be promised.", ContractSettings)
+    scrub: ScrubSettings = section(
+        "How everything is read again, to find what the disk has lost.", ScrubSettings
+    )
     log: LogSettings = section("What is logged; always to standard error.", LogSettings)
     drain: DrainSettings = section("How the farmer stops.", DrainSettings)
 

@@ -1,0 +1,80 @@
+"""`farmer scrub`: how far the reading-again is, and telling it to begin, stop or go on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+from farmer.cli.exits import OK
+from farmer.cli.owner_ask import ask_running
+from farmer.cli.tables import table
+from farmer.running.home import Home
+from farmer.units import format_duration, format_size
+
+_HEAD = (
+    "VOLUME",
+    "SCRUB",
+    "DONE",
+    "OF",
+    "SPEED",
+    "LEFT",
+    "LAST PASS",
+    "CHECKED",
+    "DAMAGED",
+    "MENDED",
+)
+
+
+def scrub_status(home: Home, options: argparse.Namespace) -> int:
+    """Print how far the scrubs are."""
+    document = ask_running(home, "status")
+    wanted = options.volume
+    volumes = [one for one in document["volumes"] if not wanted or one["name"] in wanted]
+    if options.json:
+        rows = [{"name": one["name"], "path": one["path"]} | one["scrub"] for one in volumes]
+        print(json.dumps({"schema": 1, "volumes": rows}, indent=2))
+    else:
+        now_ms = time.time() * 1000
+        print("\n".join(table(_HEAD, [_row(one, now_ms) for one in volumes])))
+    return OK
+
+
+def scrub_now(home: Home, options: argparse.Namespace) -> int:
+    """Begin a pass at once, whatever the hours."""
+    return _told(home, options, "scrub-now", "is being read again from now on")
+
+
+def scrub_pause(home: Home, options: argparse.Namespace) -> int:
+    """Stop until told otherwise."""
+    return _told(home, options, "scrub-pause", "is left alone until: farmer scrub resume")
+
+
+def scrub_resume(home: Home, options: argparse.Namespace) -> int:
+    """Go on."""
+    return _told(home, options, "scrub-resume", "is scrubbed as the settings say")
+
+
+def _told(home: Home, options: argparse.Namespace, verb: str, what: str) -> int:
+    answer = ask_running(home, verb, {"volumes": options.volume})
+    if options.json:
+        print(json.dumps(answer))
+    else:
+        print("\n".join(f"{name} {what}" for name in answer["volumes"]))
+    return OK
+
+
+def _row(volume: dict[str, Any], now_ms: float) -> tuple[str, ...]:
+    scrub = volume["scrub"]
+    eta_s, ended_ms = scrub["eta_s"], scrub["ended_at_ms"]
+    return (
+        volume["path"],
+        scrub["state"],
+        f"{scrub['progress'] * 100:.0f} %",
+        format_size(scrub["total_bytes"]),
+        f"{format_size(int(scrub['bytes_per_s']))}/s" if scrub["bytes_per_s"] else "-",
+        format_duration(int(eta_s * 1000)) if eta_s is not None else "-",
+        f"{format_duration(int(now_ms) - ended_ms)} ago" if ended_ms else "never",
+        *(str(scrub[count]) for count in ("checked", "damaged", "mended")),
+    )

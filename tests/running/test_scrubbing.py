@@ -1,0 +1,160 @@
+"""The scrub keeps to the owner's hours and rate, gives way to others, and says what it lacks."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from farmer.model.status import ScrubStatus, VolumeState, VolumeStatus
+from farmer.node.tasks import Tasks
+from farmer.running.errors import OwnerError
+from farmer.running.scrubbing import IDLE_S, Pace, Scrubbing, scrub_alerts, scrub_verbs
+from farmer.settings.kinds import HOURS, RATE, Hours
+from farmer.settings.schema import ScrubSettings
+from farmer.storage.scrub import DAY_MS, Turn
+from tests.fakes import InlineDisk
+from tests.storage.bench import Farm, noise
+
+MB = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside", "share"),
+    [
+        ("01:00-07:00", [60, 419], [59, 420, 0], 0.25),
+        ("22:00-4:30", [1320, 1439, 0, 269], [270, 1319], 6.5 / 24),
+        ("0:00-24:00", [0, 1439], [], 1.0),
+        ("always", [0, 1439], [], 1.0),
+    ],
+)
+def test_hours_may_pass_midnight(
+    text: str, inside: list[int], outside: list[int], share: float
+) -> None:
+    hours = Hours.parse(text)
+    assert all(hours.contain(minute) for minute in inside)
+    assert not any(hours.contain(minute) for minute in outside)
+    assert hours.share == pytest.approx(share)
+    assert HOURS.parse(HOURS.show(hours)) == hours
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1-7", "01:00-01:00", "25:00-07:00", "01:60-02:00", "24:01-3:00"]
+)
+def test_what_are_no_hours_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="like 01:00-07:00|01:00-07:00, or always"):
+        Hours.parse(text)
+
+
+def test_rates_are_read_with_or_without_their_unit_of_time() -> None:
+    assert RATE.parse("20MB/s") == RATE.parse("20MB") == 20 * MB
+    assert RATE.parse("max") == 0
+    assert all(RATE.parse(RATE.show(rate)) == rate for rate in (0, 1, 20 * MB, 123_456))
+    for text in ("0", "20MB/h", "fast"):
+        with pytest.raises(ValueError, match=r"."):
+            RATE.parse(text)
+
+
+def test_it_rests_longer_the_longer_it_worked_and_the_more_others_work() -> None:
+    pace = Pace(ScrubSettings(rate=0, tranquility=2))
+    assert pace.rest_s(Turn(MB, 0.1), 0, 0) == pytest.approx(0.2)
+    assert pace.rest_s(Turn(MB, 0.3), 0, 0) == pytest.approx(0.6)
+    assert pace.rest_s(Turn(MB, 0.1), 0, 3) == pytest.approx(0.8)
+    assert pace.rest_s(Turn(MB, 0.1), 0.5, 0) > 10
+    assert pace.rest_s(Turn(is_idle=True), 0, 0) == IDLE_S
+
+
+def test_the_rate_is_kept_over_many_turns() -> None:
+    pace = Pace(ScrubSettings(rate=5 * MB, tranquility=0))
+    turns = [Turn(read, worked) for read in (MB, 4096, 3 * MB) for worked in (0.01, 0.1, 0.4)]
+    passed_s = sum(turn.worked_s + pace.rest_s(turn, 0, 0) for turn in turns)
+    assert sum(turn.read_bytes for turn in turns) / passed_s <= 5 * MB
+
+
+def volume(**scrub: Any) -> VolumeStatus:
+    return VolumeStatus(
+        name="attic", path="/mnt/attic", state=VolumeState.HEALTHY, scrub=ScrubStatus(**scrub)
+    )
+
+
+def test_hours_and_a_rate_that_cannot_do_it_are_told_with_the_rate_that_can() -> None:
+    settings = ScrubSettings(rate=1 * MB, hours=Hours.parse("01:00-07:00"))
+    tight = volume(total_bytes=4_000_000 * MB)
+    (alert,) = scrub_alerts((tight,), settings, DAY_MS)
+    assert alert.name == "ScrubTooSlow"
+    assert "18.5 MB" in alert.message, alert.message
+    wide = replace(settings, rate=19 * MB)
+    assert scrub_alerts((tight,), wide, DAY_MS) == []
+    assert scrub_alerts((tight,), replace(settings, rate=0), DAY_MS) == []
+
+
+def test_a_disk_that_is_too_slow_is_told() -> None:
+    now_ms = 100 * DAY_MS
+    going = {"state": "running", "total_bytes": 10**13, "done_bytes": 10**12}
+    slow = volume(
+        **going, bytes_per_s=10**6, began_at_ms=now_ms - DAY_MS, ended_at_ms=now_ms - DAY_MS
+    )
+    (alert,) = scrub_alerts((slow,), ScrubSettings(rate=0), now_ms)
+    assert "takes 105 days" in alert.message
+    quick = volume(
+        **going, bytes_per_s=10**8, began_at_ms=now_ms - DAY_MS, ended_at_ms=now_ms - DAY_MS
+    )
+    assert scrub_alerts((quick,), ScrubSettings(rate=0), now_ms) == []
+    late = volume(state="paused", began_at_ms=now_ms - 31 * DAY_MS, total_bytes=5, done_bytes=1)
+    (alert,) = scrub_alerts((late,), ScrubSettings(rate=0), now_ms)
+    assert "is not done yet (it is paused)" in alert.message
+
+
+class ScrubbingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.farm = Farm(Path(directory.name))
+        self.addCleanup(self.farm.engine.close)
+        self.clock = Clock()
+        self.tasks = Tasks()
+        self.scrubbing = Scrubbing(
+            *(self.farm.engine.scrubs, InlineDisk(), lambda: self.farm.clocks.now_ms),
+            ScrubSettings(),
+        )
+
+    def scrub(self) -> ScrubStatus:
+        return self.farm.engine.volumes()[0].scrub
+
+    def ask(self, verb: str, **words: Any) -> Any:
+        asked = Deferred.fromCoroutine(scrub_verbs(self.scrubbing, InlineDisk())[verb](words))
+        return self.successResultOf(asked)
+
+    def test_a_pass_is_done_in_the_background(self) -> None:
+        for number in range(3):
+            self.farm.store(noise(5000, number))
+        self.scrubbing.start(self.clock, self.tasks)
+        self.clock.pump([1.0] * 200)
+        self.scrubbing.stop()
+        self.assertEqual(3, self.scrub().checked)
+        self.assertEqual("idle", self.scrub().state)
+        self.assertFalse(self.clock.getDelayedCalls())
+
+    def test_the_owner_stops_it_and_lets_it_go_on(self) -> None:
+        self.farm.store(noise(5000))
+        self.scrubbing.start(self.clock, self.tasks)
+        self.clock.pump([1.0] * 10)
+        self.assertEqual({"schema": 1, "volumes": ["volume0"]}, self.ask("scrub-pause"))
+        self.assertEqual("paused", self.scrub().state)
+        self.ask("scrub-resume", volumes=["volume0"])
+        self.farm.clocks.pass_days(1)
+        ended_ms = self.scrub().ended_at_ms
+        self.ask("scrub-now")
+        self.clock.pump([1.0] * 100)
+        self.assertGreater(self.scrub().ended_at_ms, ended_ms)
+        asked = Deferred.fromCoroutine(
+            scrub_verbs(self.scrubbing, InlineDisk())["scrub-now"]({"volumes": ["cellar"]})
+        )
+        self.failureResultOf(asked, OwnerError)
+        self.scrubbing.stop()
