@@ -48,7 +48,7 @@ def test_hours_may_pass_midnight(
     "text", ["", "1-7", "01:00-01:00", "25:00-07:00", "01:60-02:00", "24:01-3:00"]
 )
 def test_what_are_no_hours_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="like 01:00-07:00|01:00-07:00, or always"):
+    with pytest.raises(ValueError, match="01:00-07:00, or always"):
         Hours.parse(text)
 
 
