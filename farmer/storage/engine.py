@@ -174,6 +174,8 @@ class Engine:
             if found is None and any(dropped):
                 return _settled(Deletion(DeletionOutcome.ERASED, 0))
             volume, _row = found or self._find(renter, shard)
+            for other, row in self._copies(key)[1:]:
+                other.remove([row])
             return volume.delete(renter, shard, self._observed_ms(), erase=erase)
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
@@ -309,7 +311,8 @@ class Engine:
         pages = [volume.page(renter, after, limit) for volume in self._slots.readable()]
         ordered = merge(*pages, key=lambda row: row.shard)
         # A shard that is being moved may be on two volumes.
-        single = (next(rows) for _shard, rows in groupby(ordered, key=lambda row: row.shard))
+        groups = groupby(ordered, key=lambda row: row.shard)
+        single = (max(rows, key=_worth) for _shard, rows in groups)
         return [row.stored() for row in islice(single, limit)]
 
     def _open(self, renter: NodeId, shard: ShardId, size_bytes: int | None) -> VolumeReader:
@@ -330,14 +333,18 @@ class Engine:
         return found if found is not None else self._crossing.steadily(lambda: self._look(key))
 
     def _look(self, key: Key) -> tuple[Volume, Row] | None:
-        damaged = None
-        for volume in self._slots.readable():
-            row = volume.find(*key)
-            if row is not None and not row.is_damaged:
-                return volume, row
-            if row is not None:
-                damaged = (volume, row)
-        return damaged
+        copies = self._copies(key)
+        return copies[0] if copies else None
+
+    def _copies(self, key: Key) -> list[tuple[Volume, Row]]:
+        """
+        Return all that there is of a shard, the best first: sound, live, stored last.
+
+        It may be on two volumes: while one of them was away, it was stored again on another.
+        """
+        rows = [(volume, volume.find(*key)) for volume in self._slots.readable()]
+        copies = [(volume, row) for volume, row in rows if row is not None]
+        return sorted(copies, key=lambda one: _worth(one[1]), reverse=True)
 
     def _find(
         self, renter: NodeId, shard: ShardId, size_bytes: int | None = None
@@ -395,6 +402,10 @@ class Engine:
         if best is not None:
             raise best
         raise VolumeUnavailableError("no volume can be written")
+
+
+def _worth(row: Row) -> tuple[bool, bool, int]:
+    return not row.is_damaged, row.state is ShardState.LIVE, row.stored_at_ms
 
 
 def _check_sound(volume: Volume, row: Row) -> None:

@@ -145,6 +145,7 @@ class Reclaimer:
 
     def _run(self) -> int:
         index, before = self._ground.index, self._ground.account.log_bytes
+        self._drop_missing()
         self._release_all()
         marks = index.marks()
         chosen = plan(
@@ -158,6 +159,22 @@ class Reclaimer:
         for number in chosen.compact:
             self._compact(number)
         return max(0, before - self._ground.account.log_bytes)
+
+    def _drop_missing(self) -> None:
+        """
+        Forget segments that an earlier run has unlinked, if the index came back from before.
+
+        After a power loss it may list what a compaction has emptied and removed.  Nothing of
+        such a segment can be read any more, and nothing of it is needed.
+        """
+        files, paths = self._ground.files, self._ground.paths
+        for segment in self._ground.index.segments():
+            is_idle = not segment.live_bytes and segment.number != self._writer.active_number
+            if is_idle and not files.exists(paths.segment(segment.number)):
+                if not files.exists(paths.marker):
+                    # It is the whole disk that is not there.
+                    return
+                self._enter(partial(_drop_segment, segment.number))
 
     def _release_all(self) -> None:
         released = self.release(self._ground.index.doomed())
@@ -291,6 +308,10 @@ class Reclaimer:
 def _release(records: Sequence[Doomed], transaction: Transaction) -> None:
     for record in records:
         transaction.release(record)
+
+
+def _drop_segment(number: int, transaction: Transaction) -> None:
+    transaction.drop_segment(number)
 
 
 def _drop_marks(records: Sequence[Doomed], transaction: Transaction) -> None:
