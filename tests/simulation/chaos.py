@@ -135,7 +135,8 @@ class Chaos:
         if line is None:
             return
         if renter.contract is None or verb == "redeem" or renter.ended_s is not None:
-            self._redeem(renter, line)
+            if not self._is_settling(renter):
+                self._redeem(renter, line)
             return
         talk = self._talk(renter, line, verb)
         if talk is not None:
@@ -151,7 +152,7 @@ class Chaos:
             case "list":
                 return renter.list(line)
             case "contract":
-                return renter.show(line)
+                return renter.ping(line) if self._is_settling(renter) else renter.show(line)
             case "ping":
                 return renter.ping(line)
             case "pry":
@@ -173,6 +174,11 @@ class Chaos:
                 return renter.undelete(line, wanted)
             case _:
                 return renter.delete(line, wanted, erase=verb == "erase")
+
+    def _is_settling(self, renter: Renter) -> bool:
+        """Say whether a contract is on its way: two might overtake each other."""
+        talks = self._world.talks.values()
+        return any(name in {"redeem", "contract"} and who is renter for name, _, who in talks)
 
     def _choose(self, free: list[Held], verb: str) -> Held | None:
         """Prefer a shard of which the verb changes something, or shows something."""
@@ -340,8 +346,6 @@ class Chaos:
         if kind < 0.4:
             drive = self._drive()
             drive.armed["sync_data"] = "lost" if kind < 0.2 else "misdirected"
-            # Whatever is written then may be gone, or something else in its place.
-            oracle.hurt_everything(world)
         else:
             oracle.rot_a_shard(world)
 

@@ -144,7 +144,27 @@ def check_accounts(world: World) -> None:
         said = total.live_bytes + total.trash_bytes + leased + account.log_bytes
         there = _allocated(drive)
         if said != there and not any(one.pending for one in drive.nodes()):
-            raise ViolationError(f"{drive.name}: {said} bytes are said to lie there, {there} do")
+            raise ViolationError(
+                f"{drive.name}: {said} bytes are said to lie there, {there} do"
+                f" ({_differences(volume, drive)})"
+            )
+
+
+def _differences(volume, drive: Drive) -> str:  # type: ignore[no-untyped-def]
+    """Say of which files the index and the disk think differently."""
+    index = volume.ground.index
+    said = {
+        f"{one.number:08d}.seg": one.size_bytes - one.punched_bytes for one in index.segments()
+    }
+    log = drive.top.names["log"]
+    assert isinstance(log, Folder)
+    there = {name: len(node.blocks) * 4096 for name, node in log.names.items()}
+    found = [
+        f"{name}: {said.get(name)} said, {there.get(name)} there"
+        for name in sorted(said.keys() | there.keys())
+        if said.get(name) != there.get(name)
+    ]
+    return "; ".join(found) or "not in the log"
 
 
 def _allocated(drive: Drive) -> int:

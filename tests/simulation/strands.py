@@ -2,8 +2,9 @@
 Threads whose every switch is drawn from the seed.
 
 The engine has a writer thread per volume and is called from the disk door's threads.  Here
-each of them is a strand: an operating-system thread of its own that runs only while it holds
-the one baton.  It hands the baton on where it would block (a lock, a condition, a future, a
+each of them is a strand: a stack of its own (a greenlet; where that package is not installed,
+an operating-system thread, which is slower and gives the same run) that runs only while it
+holds the one baton.  It hands the baton on where it would block (a lock, a condition, a future, a
 sleep) and, now and then, at a call of the file port; who gets it is drawn from the seed.  So
 interleavings are part of the run, and a run is repeatable.
 
@@ -22,6 +23,11 @@ from random import Random
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+try:
+    from greenlet import getcurrent, greenlet
+except ImportError:
+    greenlet = None
+
 PREEMPTED = 0.03
 """How often a call of the file port hands the baton on although it need not."""
 
@@ -34,13 +40,49 @@ class DeadlockError(Exception):
     """Everybody waits and nothing will ever happen."""
 
 
+class _ThreadStack:
+    """A stack that is a thread: it waits at its gate unless it has the baton."""
+
+    def __init__(self, work: Callable[[], _ThreadStack] | None) -> None:
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        if work is not None:
+            threading.Thread(target=self._live, args=(work,), daemon=True).start()
+
+    def go_on(self, me: _ThreadStack) -> None:
+        """Run this one; returns to *me* when somebody lets it go on."""
+        self._gate.release()
+        me._gate.acquire()
+
+    def _live(self, work: Callable[[], _ThreadStack]) -> None:
+        self._gate.acquire()
+        work()._gate.release()
+
+
+class _GreenStack:
+    """A stack that is a greenlet."""
+
+    def __init__(self, work: Callable[[], _GreenStack] | None) -> None:
+        self._green = getcurrent() if work is None else greenlet(lambda *_: self._live(work))
+
+    def go_on(self, _me: _GreenStack) -> None:
+        """Run this one; returns when somebody lets the caller go on."""
+        self._green.switch()
+
+    def _live(self, work: Callable[[], _GreenStack]) -> None:
+        # A greenlet that ends goes on where its parent is.
+        self._green.parent = work()._green
+
+
+Stack: Any = _ThreadStack if greenlet is None else _GreenStack
+
+
 class Strand:
     """One thread of the simulation; `ready` is None while it could run."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.gate = threading.Lock()
-        self.gate.acquire()
+        self.stack: Any = None
         self.ready: Callable[[], bool] | None = None
         self.wake_s: float | None = None
         self.is_done = False
@@ -53,18 +95,20 @@ class Strands:
         self._rng = rng
         self.now_s = 1000.0
         self.main = Strand("main")
+        self.main.stack = Stack(None)
         self.current = self.main
         self.alive = [self.main]
         self.is_dead = False
         """Set by a crash until `reap` has ended all strands but the main one."""
         self.switches = 0
+        self.failures: list[BaseException] = []
+        """What a strand ended with, which should not be."""
 
     def spawn(self, name: str, work: Callable[[], None]) -> Strand:
         """Make a strand; it first runs when the baton comes to it."""
         strand = Strand(name)
         self.alive.append(strand)
-        thread = threading.Thread(target=self._live, args=(strand, work), daemon=True)
-        thread.start()
+        strand.stack = Stack(lambda: self._live(strand, work))
         return strand
 
     def point(self) -> None:
@@ -117,25 +161,24 @@ class Strands:
             self._hand_to(self.alive[-1])
         self.is_dead = False
 
-    def _live(self, strand: Strand, work: Callable[[], None]) -> None:
-        strand.gate.acquire()
+    def _live(self, strand: Strand, work: Callable[[], None]) -> Any:
+        """Run a strand to its end; return the stack that goes on."""
         try:
             if not self.is_dead:
                 work()
         except CrashedError:
             pass
-        finally:
-            strand.is_done = True
-            self.alive.remove(strand)
-            chosen = self.main if self.is_dead else self._pick()
-            self.current = chosen
-            chosen.gate.release()
+        except BaseException as error:
+            self.failures.append(error)
+        strand.is_done = True
+        self.alive.remove(strand)
+        self.current = self.main if self.is_dead else self._pick()
+        return self.current.stack
 
     def _hand_to(self, strand: Strand) -> None:
         me, self.current = self.current, strand
         self.switches += 1
-        strand.gate.release()
-        me.gate.acquire()
+        strand.stack.go_on(me.stack)
 
     def _can_run(self, one: Strand) -> bool:
         if one.ready is None or (one.wake_s is not None and one.wake_s <= self.now_s):

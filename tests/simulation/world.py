@@ -31,6 +31,8 @@ QUOTA_BYTES = 64 * MIB
 STEPS = MUTATING | {"COMMIT", "committed", "checkpoint", "checkpointed"}
 """Calls that a crash may come at."""
 
+BETRAYALS = frozenset({"write lost though synced", "misdirected write"})
+
 TURNS_MAX = 200_000
 """Of one operation: more, and something runs in circles."""
 
@@ -105,6 +107,9 @@ class World:
         for name in self._under_way():
             self.struck_counts[name, kind, phase] += 1
         self.trace("struck", kind)
+        if kind in BETRAYALS:
+            # Whatever was written then may be gone, or something else in its place.
+            oracle.hurt_everything(self)
 
     def trace(self, *what: object) -> None:
         """Take something into the trace."""
@@ -246,6 +251,8 @@ class World:
             pass
         if self.strands.is_dead:
             self.after_crash()
+        if self.strands.failures:
+            raise ViolationError(f"a thread ended: {self.strands.failures[0]!r}")
         if self.house is not None and self.house.tasks.failed:
             raise ViolationError(self.house.tasks.failed[0])
         self._tidy()

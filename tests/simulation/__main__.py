@@ -1,0 +1,66 @@
+"""
+The campaign: many seeds, their tables, and the command that replays each one that failed.
+
+    python -m tests.simulation --seeds 1000 --ops 400 --jobs 2
+    python -m tests.simulation --seed 17 --ops 400          one seed, again
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.simulation.report import Report
+from tests.simulation.run import Outcome, run
+
+
+def main() -> int:
+    """Run; 0 if no promise was broken and every floor was reached."""
+    asked = _arguments()
+    report, began_s = Report(), time.monotonic()
+    first = asked.first if asked.seed is None else asked.seed
+    seeds = range(first, first + (asked.seeds if asked.seed is None else 1))
+    for outcome in _outcomes(seeds, asked.ops, asked.jobs):
+        report.add(outcome)
+        if outcome.violation:
+            print(f"seed {outcome.seed}: {outcome.violation}")
+            print(f"  again: python -m tests.simulation --seed {outcome.seed} --ops {asked.ops}")
+            sys.stdout.flush()
+        if asked.seed is not None:
+            print(f"trace {outcome.trace}")
+        if asked.until_found and report.violations:
+            break
+    for line in report.lines():
+        print(line)
+    unmet = [] if asked.until_found else report.unmet()
+    for floor in unmet:
+        print(f"floor not reached: {floor}")
+    print(f"{time.monotonic() - began_s:.0f} s")
+    print(report.last_line())
+    return 1 if unmet or report.violations else 0
+
+
+def _outcomes(seeds: range, ops: int, jobs: int) -> Iterator[Outcome]:
+    if jobs == 1 or len(seeds) == 1:
+        yield from (run(seed, ops) for seed in seeds)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(run, seeds, [ops] * len(seeds))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation")
+    parser.add_argument("--seeds", type=int, default=1000, help="how many")
+    parser.add_argument("--first", type=int, default=1, help="the first of them")
+    parser.add_argument("--ops", type=int, default=400, help="operations of each")
+    parser.add_argument("--seed", type=int, help="this one only")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--until-found", action="store_true", help="stop at the first violation")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""What a campaign came to: counts of operations, faults, phases, and the floors under them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tests.simulation.run import Outcome
+
+CHANGED_SHARE = 0.40
+"""Of the operations, those that changed something."""
+
+BUSY_CRASH_SHARE = 0.30
+"""Of the crashes, those that met unsynced state, recovery, compaction or a move."""
+
+FLOORS_FROM_SEEDS = 50
+"""Fewer seeds are too few for shares and floors to mean anything."""
+
+FAULTS = (
+    *("crash", "EIO at fsync", "ENOSPC at fsync", "ENOSPC at write", "EIO at pread"),
+    *("EIO at pwritev", "short write", "slow", "hung", "disk gone", "EMFILE at open"),
+    *("rot", "misdirected write", "write lost though synced", "connection dropped"),
+    *("half-open connection", "delay", "partition", "clock jump", "COMMIT failed"),
+)
+"""Kinds that every campaign must have met."""
+
+
+@dataclass
+class Report:
+    """The sum of many seeds."""
+
+    seeds: int = 0
+    operations: int = 0
+    faults: int = 0
+    simulated_s: float = 0.0
+    crashes: Counter[str] = field(default_factory=Counter)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    struck: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    violations: list[Outcome] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        """Take one seed in."""
+        self.seeds += 1
+        self.operations += outcome.operations
+        self.faults += outcome.faults
+        self.simulated_s += outcome.simulated_s
+        self.crashes += outcome.crashes
+        self.counts += outcome.counts
+        self.struck += outcome.struck
+        if outcome.violation:
+            self.violations.append(outcome)
+
+    def lines(self) -> Iterator[str]:
+        """Return the tables."""
+        yield "operation      " + "".join(
+            f"{word:>10}" for word in ("begun", "changed", "refused")
+        )
+        for name in sorted({name for name, _ in self.counts}):
+            begun = sum(count for (one, _), count in self.counts.items() if one == name)
+            refused = sum(
+                count
+                for (one, how), count in self.counts.items()
+                if one == name and how not in {"ok", "changed", "left"}
+            )
+            changed = self.counts[name, "changed"]
+            yield f"{name:<15}{begun:>10}{changed:>10}{refused:>10}"
+        yield ""
+        phases = ("unsynced state", "recovery", "compaction or sweep", "rest")
+        yield f"{'fault x phase':<28}" + "".join(f"{phase:>21}" for phase in phases)
+        for fault in sorted({fault for _, fault, _ in self.struck}):
+            row = [self._met(fault, phase) for phase in phases]
+            yield f"{fault:<28}" + "".join(f"{count:>21}" for count in row)
+        yield ""
+        names = sorted({name for name, _, _ in self.struck})
+        yield "fault x operation: " + ", ".join(
+            f"{name} {sum(n for (one, _, _), n in self.struck.items() if one == name)}"
+            for name in names
+        )
+        years = self.simulated_s / 86_400 / 365
+        yield f"changed {self.changed_share:.0%} of the operations; {years:.1f} simulated years"
+        yield f"crashes in {dict(sorted(self.crashes.items()))}, busy {self.busy_crash_share:.0%}"
+
+    def _met(self, fault: str, phase: str) -> int:
+        return sum(n for (_, one, when), n in self.struck.items() if (one, when) == (fault, phase))
+
+    @property
+    def changed_share(self) -> float:
+        changed = sum(count for (_, how), count in self.counts.items() if how == "changed")
+        return changed / max(1, sum(n for (name, _), n in self.counts.items() if name != "hello"))
+
+    @property
+    def busy_crash_share(self) -> float:
+        busy = sum(count for phase, count in self.crashes.items() if phase != "rest")
+        return busy / max(1, sum(self.crashes.values()))
+
+    def unmet(self) -> list[str]:
+        """Return the floors that were not reached."""
+        if self.seeds < FLOORS_FROM_SEEDS:
+            return []
+        found = []
+        if self.changed_share < CHANGED_SHARE:
+            found.append(f"only {self.changed_share:.0%} of the operations changed something")
+        if self.busy_crash_share < BUSY_CRASH_SHARE:
+            found.append(f"only {self.busy_crash_share:.0%} of the crashes met anything")
+        met = {fault for _, fault, _ in self.struck}
+        found += [f"no {fault} was met" for fault in FAULTS if fault not in met]
+        return found
+
+    def last_line(self) -> str:
+        return (
+            f"seeds {self.seeds} ops {self.operations} crashes {sum(self.crashes.values())}"
+            f" faults {self.faults} violations {len(self.violations)}"
+        )
