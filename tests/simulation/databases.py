@@ -95,7 +95,9 @@ class Databases:
         return int(self._rng.random() * (length + 1))
 
     def _connect(self, path: Any, **settings: Any) -> sqlite3.Connection:
-        connection = sqlite3.connect(path, factory=_Connection, **settings)
+        factory = settings.pop("factory", None)
+        kind = _Connection if factory is None else type("Both", (factory, _Connection), {})
+        connection = sqlite3.connect(path, factory=kind, **settings)
         connection.watch(self, str(path)[len(str(self._root)) + 1 :])
         self._open.append(connection)
         return connection

@@ -213,6 +213,12 @@ class SimDisk:
             pending = self._betray(drive, node, pending, fault)
         self._apply(node.platter, pending)
 
+    def uncache(self, fd: int, offset: int, length: int) -> None:
+        """Let later reads see the platter, as far as nothing is waiting to be written."""
+        node, _ = self._enter_fd("uncache", fd, (offset, length))
+        if not node.pending:
+            node.cached[:] = node.platter
+
     def sync_directory(self, path: Path) -> None:
         if path == self.root:
             return

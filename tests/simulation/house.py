@@ -143,6 +143,8 @@ class House:
             clock_ms=world.now_ms,
             observed_ms=lambda: self.book.clock.observed_ms,
             limits=EngineLimits(uploads_per_renter_max=6, shard_bytes_max=16 * MIB),
+            monotonic_s=lambda: world.strands.now_s,
+            spawn=world.strands.spawn,
         )
         self.clock = Clock()
         self.clock.rightNow = world.strands.now_s

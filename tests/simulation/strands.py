@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from random import Random
 from types import ModuleType, SimpleNamespace
@@ -63,7 +63,12 @@ class _GreenStack:
     """A stack that is a greenlet."""
 
     def __init__(self, work: Callable[[], _GreenStack] | None) -> None:
-        self._green = getcurrent() if work is None else greenlet(lambda *_: self._live(work))
+        self._green = getcurrent()
+        if work is not None:
+            main = self._green
+            while main.parent is not None:
+                main = main.parent
+            self._green = greenlet(lambda *_: self._live(work), parent=main)
 
     def go_on(self, _me: _GreenStack) -> None:
         """Run this one; returns when somebody lets the caller go on."""
@@ -80,8 +85,9 @@ Stack: Any = _ThreadStack if greenlet is None else _GreenStack
 class Strand:
     """One thread of the simulation; `ready` is None while it could run."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, number: int) -> None:
         self.name = name
+        self.number = number
         self.stack: Any = None
         self.ready: Callable[[], bool] | None = None
         self.wake_s: float | None = None
@@ -94,19 +100,21 @@ class Strands:
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self.now_s = 1000.0
-        self.main = Strand("main")
+        self.main = Strand("main", 0)
         self.main.stack = Stack(None)
         self.current = self.main
         self.alive = [self.main]
         self.is_dead = False
         """Set by a crash until `reap` has ended all strands but the main one."""
         self.switches = 0
+        self._made = 0
         self.failures: list[BaseException] = []
         """What a strand ended with, which should not be."""
 
     def spawn(self, name: str, work: Callable[[], None]) -> Strand:
         """Make a strand; it first runs when the baton comes to it."""
-        strand = Strand(name)
+        self._made += 1
+        strand = Strand(name, self._made)
         self.alive.append(strand)
         strand.stack = Stack(lambda: self._live(strand, work))
         return strand
@@ -361,6 +369,19 @@ class _Thread:
             _strands().block(lambda: not self.is_alive(), timeout)
 
 
+def _ident() -> int:
+    return _strands().current.number
+
+
+def _wait(futures: Any, timeout: float | None = None, return_when: str = "ALL_COMPLETED") -> Any:
+    some = list(futures)
+    enough = all if return_when == "ALL_COMPLETED" else any
+    if not enough(one.done() for one in some):
+        _strands().block(lambda: enough(one.done() for one in some), timeout)
+    done = {one for one in some if one.done()}
+    return SimpleNamespace(done=done, not_done=set(some) - done)
+
+
 _INSTEAD: dict[int, object] = {
     id(threading.Lock): _Lock,
     id(threading.RLock): _RLock,
@@ -368,9 +389,11 @@ _INSTEAD: dict[int, object] = {
     id(threading.Event): _Event,
     id(threading.Semaphore): _Semaphore,
     id(threading.Thread): _Thread,
+    id(threading.get_ident): _ident,
+    id(wait): _wait,
     id(threading): SimpleNamespace(
         Lock=_Lock, RLock=_RLock, Condition=_Condition, Event=_Event, Semaphore=_Semaphore,
-        Thread=_Thread, current_thread=lambda: _strands().current, get_ident=lambda: 0,
+        Thread=_Thread, current_thread=lambda: _strands().current, get_ident=_ident,
     ),
 }  # fmt: skip
 
