@@ -26,6 +26,8 @@ def main() -> int:
     daemon.add_argument("--kills", type=int, default=100)
     power = verbs.add_parser("power", help="power cuts of the live daemon on ext4 and xfs")
     power.add_argument("--cuts", type=int, default=20, help="half of them on each")
+    moving = verbs.add_parser("moving", help="kill -9 while a volume is emptied under load")
+    moving.add_argument("--kills", type=int, default=5)
     chosen = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
@@ -47,6 +49,10 @@ def _run(chosen: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
         from tests.crash.live import kill_campaign
 
         return kill_campaign(folder, chosen.kills, chosen.seed)
+    if chosen.verb == "moving":
+        from tests.crash.moving import campaign as moving_campaign
+
+        return moving_campaign(folder, chosen.kills, chosen.seed)
     if chosen.verb == "power":
         return _power(chosen, folder)
     raise AssertionError(chosen.verb)
