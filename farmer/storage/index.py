@@ -32,6 +32,9 @@ _READERS: Final = 4
 
 _WRITER_CACHE_KIB: Final = 4096
 _READER_CACHE_KIB: Final = 512
+_BUILDING_CACHE_KIB: Final = 32 * 1024
+"""While an index is made: what is entered in one go touches nearly every page."""
+
 WAL_BYTES_MAX: Final = 3 * 1024 * 1024
 """The write-ahead log is written back and cut off beyond this; a batch may add 2 MiB."""
 
@@ -102,7 +105,8 @@ class Index:
 
         """
         self._path = path
-        self._writer = _prepared(connect(path), _WRITER_CACHE_KIB)
+        prepared = _building if unfinished else _prepared
+        self._writer = prepared(connect(path), _WRITER_CACHE_KIB)
         try:
             self.was_clean = self._check(volume, unfinished=unfinished)
         except BaseException:
@@ -110,10 +114,17 @@ class Index:
             raise
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         for _ in range(_READERS):
-            self._readers.put(_prepared(connect(path), _READER_CACHE_KIB))
+            self._readers.put(prepared(connect(path), _READER_CACHE_KIB))
+        if unfinished:
+            self._writer.execute(f"PRAGMA cache_size=-{_BUILDING_CACHE_KIB}")
 
     def finish(self) -> None:
-        """Declare a new index complete."""
+        """Make a new index durable, declare it complete, and journal it from now on."""
+        # In this order: complete is only what was on the disk before it was called so.
+        self._writer.execute("PRAGMA synchronous=FULL")
+        self._writer.execute("UPDATE state SET clean = 0")
+        _prepared(self._writer, _WRITER_CACHE_KIB)
+        self._writer.execute("PRAGMA shrink_memory")
         self._writer.execute("UPDATE state SET complete = 1")
         self.checkpoint()
 
@@ -298,7 +309,7 @@ class Index:
 def create_index(path: Path, volume: bytes, connect: Connect = connect) -> Index:
     """Make an empty index; it counts as damaged until `Index.finish` was called."""
     path.touch(mode=0o600)  # SQLite gives the files beside it the same mode
-    writer = _prepared(connect(path), _WRITER_CACHE_KIB)
+    writer = _building(connect(path), _WRITER_CACHE_KIB)
     try:
         writer.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         writer.execute(
@@ -315,11 +326,22 @@ def is_for_room(error: sqlite3.Error) -> bool:
 
 
 def _prepared(connection: sqlite3.Connection, cache_kib: int) -> sqlite3.Connection:
+    return _set_up(connection, cache_kib, "journal_mode=WAL", "synchronous=NORMAL")
+
+
+def _building(connection: sqlite3.Connection, cache_kib: int) -> sqlite3.Connection:
+    """Without journal or sync: what a crash leaves of an unfinished index is thrown away."""
+    return _set_up(connection, cache_kib, "journal_mode=OFF", "synchronous=OFF")
+
+
+def _set_up(
+    connection: sqlite3.Connection, cache_kib: int, journal: str, synchronous: str
+) -> sqlite3.Connection:
     try:
         for pragma in (
             f"page_size={_PAGE_BYTES}",
-            "journal_mode=WAL",
-            "synchronous=NORMAL",
+            journal,
+            synchronous,
             "wal_autocheckpoint=0",
             "mmap_size=0",
             "temp_store=MEMORY",

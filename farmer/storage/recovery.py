@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.storage.bulk import PlainRow
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files
 from farmer.storage.index import Index, IndexDamagedError
 from farmer.storage.marks import MARK_BYTES, Action, decode_marks
 from farmer.storage.operations import row_of
 from farmer.storage.places import Place, Position, Row
+from farmer.storage.plain import Plain, walk
 from farmer.storage.records import (
     SEGMENT_HEADER_BYTES,
     UUID_BYTES,
@@ -31,15 +33,18 @@ from farmer.storage.records import (
     decode_segment,
     trailer_length,
 )
-from farmer.storage.scan import Damaged, Found, Hole, Source, scan
+from farmer.storage.scan import Damaged, Found, Hole, Source
 from farmer.storage.transaction import Transaction
 
 _PARTS_PER_TRANSACTION: Final = 512
 
-_ENTRIES_PER_TRANSACTION: Final = 16 * 1024
+_REPLAYED_PER_TRANSACTION: Final = 16 * 1024
 """Shards and marks.  The ids come in no order, so each entry of a small group changes a page
 of the index of its own; those of a large one share them.  16 MiB of memory, and 64 MiB of
 write-ahead log: within what the allowance keeps for a compaction, which does not run now."""
+
+_REBUILT_PER_TRANSACTION: Final = 64 * 1024
+"""The same for an index that has no write-ahead log yet: 40 MiB of memory."""
 
 Progress = Callable[[int, int], None]
 """Told the number of the segment that is read, and of the last one."""
@@ -74,6 +79,8 @@ class Recovery:
         self._volume = volume
         self._index = index
         self._pending: list[Found] = []
+        self._plain: list[PlainRow] = []
+        self._entries_max = _REPLAYED_PER_TRANSACTION
         self._entries = 0
         """Shards and marks in the pending records."""
         self._holes = 0
@@ -102,6 +109,7 @@ class Recovery:
 
     def rebuild(self, progress: Progress) -> Recovered:
         """Walk over everything; raises `FormatTooNewError`, `OSError`."""
+        self._entries_max = _REBUILT_PER_TRANSACTION
         unreadable = self._adopt_shelves()
         numbers = sorted(
             int(name[:-4])
@@ -192,13 +200,21 @@ class Recovery:
         """Apply one segment's records; return the end of its last sound one."""
         path = self._paths.segment(header.number)
         fd = self._files.open(path, Access.READ)
-        end, doubtful, holes = offset, [], 0
+        end, holes = offset, 0
+        doubtful: list[str] = []
         try:
             size = self._files.size(fd)
             source = Source(self._files, fd, header.segment, path.name)
             self._open_segment(header)
-            for one in scan(source, offset, min(size, limit or size), verify=verify):
+            for one in walk(source, offset, min(size, limit or size), verify=verify):
                 match one:
+                    case Plain(rows, plain_end):
+                        recovered.damaged += doubtful
+                        recovered.records += len(rows)
+                        self._holes += holes
+                        doubtful, holes, end = [], 0, plain_end
+                        self._plain += rows
+                        self._entries += len(rows)
                     case Damaged(at, damaged):
                         doubtful.append(f"{path.name} at {at}")
                         if damaged is not None and damaged.kind is Kind.SHARD:
@@ -213,7 +229,7 @@ class Recovery:
                         doubtful, holes, end = [], 0, one.end
                         self._pending.append(one)
                         self._entries += 1 + len(one.payload) // MARK_BYTES
-                if self._entries >= _ENTRIES_PER_TRANSACTION:
+                if self._entries >= self._entries_max:
                     self._settle(header, end)
         finally:
             self._files.close(fd)
@@ -235,21 +251,22 @@ class Recovery:
         Shards first: a mark speaks of sequences below its own only, so that it comes after
         whatever it means, and means nothing that comes after it.
         """
+        last = max((found.header.sequence for found in self._pending), default=0)
+        last = max(last, max((row[6] for row in self._plain), default=0))
         with self._index.transaction() as transaction:
-            transaction.put_all(
-                row_of(found.header, Place(header.number, found.offset))
-                for found in self._pending
-                if found.header.kind is Kind.SHARD
-            )
+            transaction.put_plain(header.number, self._plain)
+            for found in self._pending:
+                if found.header.kind is Kind.SHARD:
+                    transaction.put(row_of(found.header, Place(header.number, found.offset)))
             for found in self._pending:
                 if found.header.kind is Kind.MARKS:
                     self._apply(transaction, header.number, found)
             transaction.grow_segment(header.number, end, self._holes)
-            last = max((found.header.sequence for found in self._pending), default=0)
             transaction.set_position(
                 Position(header.number, end, max(last + 1, header.first_sequence))
             )
         self._pending.clear()
+        self._plain.clear()
         self._entries = self._holes = 0
         self._index.checkpoint_if_long()
 

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from farmer.model.contract import TRASH_MS
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import ShardState
+from farmer.storage.bulk import PlainRow, enter, row_of_plain
 from farmer.storage.marks import Action, Mark
 from farmer.storage.places import Doomed, Place, Position, Row, Segment
 from farmer.storage.quota import SMALL_BYTES_MAX, Changes, Tally
@@ -80,29 +81,29 @@ class Transaction:
         elif there.sequence > row.sequence:
             self._doom(row)
 
-    def put_all(self, rows: Iterable[Row]) -> None:
-        """Enter many records as `put` does, those that are new in the order of the pages."""
-        fresh: dict[tuple[int, bytes], Row] = {}
-        others: list[Row] = []
-        for row in rows:
-            key = (self._ref("renter", row.renter.raw), row.shard.raw)
-            if fresh.setdefault(key, row) is not row:
-                others.append(row)
-        keys = sorted(fresh)
-        others += [fresh.pop(key) for key in keys if self._has(*key)]
-        new = [fresh[key] for key in keys if key in fresh]
-        self._sql.executemany(_INSERT, map(self._columns, new))
-        for row in new:
-            self._count(row, 1)
-        for row in others:
-            self.put(row)
-
     def correct(self, row: Row) -> None:
         """Enter a record whatever the index says of its shard; nothing is given up by that."""
         there = self.find(row.renter, row.shard)
         if there is not None:
             self._remove(there)
         self._insert(row)
+
+    def put_plain(self, segment: int, rows: Iterable[PlainRow]) -> None:
+        """Enter many live small shards of one segment as `put` does, in the order of the pages."""
+        entered = enter(
+            self._sql,
+            segment,
+            rows,
+            lambda raw: self._ref("renter", raw),
+            lambda raw: self._ref("contract", raw),
+        )
+        for renter, (charge, shards) in entered.renters.items():
+            change = self.changes.of(NodeId(renter))
+            change.live_bytes += charge
+            change.shards += shards
+            self._segment(segment).live_bytes += charge
+        for row in entered.others:
+            self.put(row_of_plain(segment, row))
 
     def apply(self, mark: Mark) -> None:
         """Do to a shard what a mark says, unless a later record of it was written."""
@@ -236,12 +237,6 @@ class Transaction:
         if is_new:
             self._count(row, 1)
         return is_new
-
-    def _has(self, renter: int, shard: bytes) -> bool:
-        found = self._sql.execute(
-            "SELECT 1 FROM shards WHERE renter = ? AND shard = ?", (renter, shard)
-        )
-        return found.fetchone() is not None
 
     def _columns(self, row: Row) -> tuple[object, ...]:
         return (
