@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -61,19 +62,34 @@ def test_plain_reading_finds_what_the_scan_finds(segment: Path, *, verify: bool)
     """Sound, damaged anywhere, cut off anywhere: both say the same."""
     whole = segment.read_bytes()
     rng = random.Random(2)
-    for round_ in range(60):
+    starts = [at for at in range(4096, len(whole), 4096) if whole[at:].startswith(b"FARMREC")]
+    for round_ in range(120):
         raw = bytearray(whole)
         for _ in range(rng.randrange(4) if round_ else 0):
             at = rng.randrange(4096, len(raw))
             if rng.random() < 0.5:
                 at = at // 4096 * 4096 + rng.randrange(256)
             raw[at] ^= 1 << rng.randrange(8)
+            _spoil(raw, rng.choice(starts), rng)
         if rng.random() < 0.3:
             del raw[rng.randrange(4096, len(raw)) :]
         segment.write_bytes(raw)
         assert read(segment, verify=verify, plainly=True) == read(
             segment, verify=verify, plainly=False
         )
+
+
+def _spoil(raw: bytearray, at: int, rng: random.Random) -> None:
+    """Change a trailer; or a header, and make its checksum right again."""
+    size = min(200_000, int.from_bytes(raw[at + 40 : at + 48], "big"))
+    if rng.random() < 0.5:
+        raw[min(len(raw) - 1, at + 256 + size + rng.randrange(36))] ^= 1
+        return
+    if rng.random() < 0.2:
+        raw[at + 15] ^= 2  # known to be damaged
+    offset = rng.choice([*range(10, 36), *range(40, 52), *range(136, 184, 8)])
+    raw[at + offset] ^= 1 << rng.randrange(8)
+    raw[at + 252 : at + 256] = crc32(raw[at : at + 252]).to_bytes(4, "big")
 
 
 def plain(number: int, shard: int, sequence: int) -> PlainRow:
