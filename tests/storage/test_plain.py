@@ -104,12 +104,12 @@ def totals(index: Index) -> tuple[list[Row], object, object]:
 def test_plain_rows_are_entered_as_all_others(tmp_path: Path, seed: int) -> None:
     """Shards that come twice, in one batch or in two, leave the later record."""
     rng = random.Random(seed)
-    rows = [plain(n, rng.randrange(150), n + 1) for n in range(300)]
+    rows = [plain(n, rng.randrange(400), n + 1) for n in range(600)]
     rng.shuffle(rows)
     results = []
     for how in ("at once", "one by one"):
         index = create_index(tmp_path / how, VOLUME)
-        for part in (rows[:200], rows[200:]):
+        for part in (rows[:350], rows[350:]):
             with index.transaction() as transaction:
                 transaction.open_segment(1, bytes(16))
                 if how == "at once":
