@@ -12,9 +12,14 @@ import ipaddress
 import json
 from collections.abc import Callable, Collection
 from io import BytesIO
-from typing import Final
+from typing import Final, cast
 
-from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProtocolFactory,
+    IReactorTime,
+    ITCPTransport,
+)
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web import http, resource, server
 
@@ -27,8 +32,11 @@ from farmer.monitor.view import message, page
 IDLE_S: Final = 20.0
 """An idle HTTP connection is closed; a scraper that comes each 15 s keeps its own."""
 
+AGE_S: Final = 300.0
+"""Each byte begins the idle time anew, so a connection ends at this age; a scraper calls again."""
+
 CONNECTIONS_MAX: Final = 64
-"""A browser uses six, Prometheus one: more is not our owner."""
+"""A browser uses six, Prometheus one; when somebody holds all, the oldest makes room."""
 
 BODY_BYTES_MAX: Final = 4096
 """Nothing here reads a body; a small one is thrown away, a larger one ends the connection."""
@@ -164,20 +172,41 @@ class _Site(server.Site):
 
 
 class _Bounded(WrappingFactory):
-    """Turns connections away while there are too many."""
+    """
+    Hangs up on the oldest connections while there are too many.
 
-    def buildProtocol(  # type: ignore[override]  # None is allowed by IProtocolFactory
-        self, addr: IAddress | None
-    ) -> ProtocolWrapper | None:
-        """See `IProtocolFactory`."""
-        return super().buildProtocol(addr) if len(self.protocols) < CONNECTIONS_MAX else None
+    Turning the newcomer away instead would let whoever sends one header line now and then on
+    each of them lock the owner out.
+    """
+
+    def __init__(self, site: server.Site, clock: IReactorTime) -> None:
+        super().__init__(site)  # type: ignore[no-untyped-call]  # untyped there
+        self._clock = clock
+        self.protocols: dict[ProtocolWrapper, IDelayedCall] = {}
+
+    def registerProtocol(self, p: ProtocolWrapper) -> None:  # noqa: N802 - twisted's name
+        """Take a connection in."""
+        self.protocols[p] = self._clock.callLater(AGE_S, self._hang_up, p)
+        if len(self.protocols) > CONNECTIONS_MAX:
+            self._hang_up(next(iter(self.protocols)))
+
+    def unregisterProtocol(self, p: ProtocolWrapper) -> None:  # noqa: N802 - twisted's name
+        """Forget one, unless it was hung up on."""
+        timer = self.protocols.pop(p, None)
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _hang_up(self, p: ProtocolWrapper) -> None:
+        # It is forgotten here and now; its end comes with the reactor's next turn.
+        self.unregisterProtocol(p)
+        cast(ITCPTransport, p.transport).abortConnection()
 
 
 def page_site(root: StatusPage, clock: IReactorTime) -> IProtocolFactory:
     """Return the factory to listen with."""
     site = _Site(root, requestFactory=_Request, timeout=IDLE_S, reactor=clock)  # type: ignore[no-untyped-call]  # untyped there
     site.displayTracebacks = False
-    bounded = _Bounded(site)  # type: ignore[no-untyped-call]  # untyped there
+    bounded = _Bounded(site, clock)
     bounded.noisy = site.noisy = False
     return bounded
 

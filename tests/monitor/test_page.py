@@ -167,10 +167,12 @@ class PageTests(SynchronousTestCase):
         raw = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
         assert self.visit().send(raw).startswith(b"HTTP/1.1 405")
 
-    def test_too_many_connections_are_turned_away(self) -> None:
-        for _ in range(page.CONNECTIONS_MAX):
-            self.visit()
-        assert self.site.buildProtocol(PEER) is None
+    def test_of_too_many_connections_the_oldest_make_room(self) -> None:
+        visits = [self.visit() for _ in range(page.CONNECTIONS_MAX + 3)]
+        gone = [visit.transport.disconnecting for visit in visits]
+        assert gone == [True] * 3 + [False] * page.CONNECTIONS_MAX
+        raw = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        assert visits[-1].send(raw).startswith(b"HTTP/1.1 200")
 
     def test_a_closed_connection_makes_room(self) -> None:
         visits = [self.visit() for _ in range(page.CONNECTIONS_MAX - 1)]

@@ -1,0 +1,134 @@
+"""Existence: whether somebody else holds a shard shows neither in an answer nor in its time."""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from pathlib import Path
+
+from farmer.model.audit import AuditEntry, AuditKind, Challenge
+from farmer.model.ids import NodeId, ShardId
+from farmer.node.farm import Farm
+from farmer.protocol.messages import Message, encode
+from farmer.protocol.opening import End, Refuse
+from farmer.protocol.questions import Delete, Stat, Undelete
+from farmer.protocol.transfers import TO_THE_END, Accept, Audit, Retrieve, Store
+from tests.hostile.stats import auc
+from tests.node.wires import OTHER, RENTER, NodeCase, Peer
+from tests.storage import bench
+
+FOREIGN = 150
+"""Shards of somebody else, in the same index and of the same size as those asked for."""
+
+PROBES = 20_000
+SIZE = 3_000
+AUC_OFF_MAX = 0.02
+"""With 10,000 probes of each kind chance alone is off by 0.004 (one standard deviation)."""
+
+AUC_OFF_MAX_OF_ONE_VERB = 0.05
+
+
+def requests(shard: ShardId) -> dict[str, Message]:
+    """Return one request of each kind that names a shard."""
+    sample, full = AuditEntry(shard, SIZE, 1), AuditEntry(shard, SIZE, 0)
+    return {
+        "stat": Stat(shard),
+        "retrieve": Retrieve(shard, 0, TO_THE_END, False),
+        "proved": Retrieve(shard, 0, 100, True),
+        "sample": Audit(Challenge(bytes(32), AuditKind.SAMPLE, (sample,))),
+        "full": Audit(Challenge(bytes(32), AuditKind.FULL, (full,))),
+        "delete": Delete(shard, erase=True),
+        "undelete": Undelete(shard),
+    }
+
+
+class ProbingTests(NodeCase):
+    """The real session and engine; without TLS and threads, whose noise would hide things."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        root = Path(self.mktemp())
+        root.mkdir()
+        self.real = bench.Farm(root)
+        self.addCleanup(self.real.engine.close)
+        self.farm: Farm
+        self.farm.store = self.real.engine
+        self.foreign = [self.put(bench.noise(SIZE, n), OTHER) for n in range(FOREIGN)]
+        for n in range(FOREIGN):
+            self.put(bench.noise(SIZE, FOREIGN + n), RENTER)
+        chance = random.Random(7)
+        self.absent = [ShardId(chance.randbytes(32)) for _ in range(FOREIGN)]
+        self.chance = chance
+
+    def put(self, data: bytes, renter: NodeId) -> ShardId:
+        contract = self.book.contracts[renter]
+        upload = self.real.engine.begin(contract, bench.shard_of(data), len(data))
+        upload.write(data)  # type: ignore[union-attr]
+        return upload.commit().result(20).shard  # type: ignore[union-attr]
+
+    def answer(self, peer: Peer, asked: bytes) -> tuple[bytes, float]:
+        """Send a request; return the answer's bytes and how long they took."""
+        began_s = time.perf_counter()
+        peer.session.dataReceived(asked)
+        # Each 128th waits for its turn on the reactor, whoever's shard it asks for.
+        self.clock.advance(0)
+        took_s = time.perf_counter() - began_s
+        return peer.wire.take(), took_s
+
+    def test_no_answer_and_no_time_tells_absent_from_foreign(self) -> None:
+        peer = self.greet()
+        kinds = list(requests(self.absent[0]))
+        times: dict[str, tuple[list[float], list[float]]] = {kind: ([], []) for kind in kinds}
+        answers: dict[str, set[bytes]] = {kind: set() for kind in kinds}
+        plan = [(kinds[n % len(kinds)], n // len(kinds) % 2) for n in range(PROBES)]
+        self.chance.shuffle(plan)
+        gc.disable()
+        try:
+            for kind, is_foreign in plan:
+                shard = self.chance.choice(self.foreign if is_foreign else self.absent)
+                said, took_s = self.answer(peer, encode(requests(shard)[kind]))
+                answers[kind].add(said)
+                times[kind][is_foreign].append(took_s)
+        finally:
+            gc.enable()
+
+        self.assertEqual([1] * len(kinds), [len(said) for said in answers.values()])
+        each = {kind: auc(*pair) for kind, pair in times.items()}
+        overall = sum(each.values()) / len(each)
+        self.assertLess(abs(overall - 0.5), AUC_OFF_MAX, each)
+        worst = max(abs(one - 0.5) for one in each.values())
+        self.assertLess(worst, AUC_OFF_MAX_OF_ONE_VERB, each)
+        print(f"existence probes {PROBES} AUC {overall:.4f} worst verb off {worst:.4f}")
+
+    def test_a_store_of_what_another_holds_is_a_store_like_any(self) -> None:
+        """No deduplication: the bytes are wanted, and they are charged."""
+        peer = self.greet()
+        for shard in (self.foreign[0], self.absent[0]):
+            peer.send(Store(shard, SIZE))
+            self.assertEqual(Accept(0), peer.answer())
+            peer.send(End())
+            words = peer.answer()
+            assert isinstance(words, Refuse)
+            self.assertEqual("WRONG_SIZE", words.refused.refusal.name)
+
+    def test_a_budget_or_a_crowd_tells_nothing_either(self) -> None:
+        """What is looked up first is answered first, whatever else is short."""
+        spent = self.farm.budget.take(RENTER, 1 << 30, 0, self.clock.seconds())
+        self.assertIsNone(spent)
+        self.result(self.farm.proofs.enter(OTHER, 1 << 30))
+        peer = self.greet()
+        for kind in ("sample", "full"):
+            said = {
+                self.answer(peer, encode(requests(shard)[kind]))[0]
+                for shard in (*self.foreign[:5], *self.absent[:5])
+            }
+            self.assertEqual(1, len(said))
+        self.farm.proofs.leave(OTHER, 1 << 30)
+
+    def test_the_list_shows_nobody_elses(self) -> None:
+        peer = self.greet()
+        mine = {one.shard for one in self.real.engine.page(RENTER, ShardId(bytes(32)), 5_000)}
+        self.assertEqual(FOREIGN, len(mine))
+        self.assertFalse(mine & set(self.foreign))
+        self.assertTrue(peer.session.known)
