@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import maybeDeferred
@@ -31,7 +31,7 @@ from farmer.node.disk import ThreadedDisk
 from farmer.node.farm import Farm
 from farmer.node.ports import CloseReason
 from farmer.node.service import ListenError
-from farmer.node.tasks import Tasks
+from farmer.node.tasks import Tasks, within
 from farmer.protocol.refusals import Refusal
 from farmer.running.addresses import announced, local_addresses
 from farmer.running.alerts import AlertBoard
@@ -45,7 +45,13 @@ from farmer.running.listening import Doors, page_hosts
 from farmer.running.moving import TURN_S, Household, Movings
 from farmer.running.notify import ServiceNotifier
 from farmer.running.overview import Overview
-from farmer.running.process import STDOUT, allow_many_sessions, goes_to_journal, say
+from farmer.running.process import (
+    STDOUT,
+    allow_many_sessions,
+    end_at_once,
+    goes_to_journal,
+    say,
+)
 from farmer.running.reload import Reloader, load_again
 from farmer.running.remembering import recover
 from farmer.running.scrubbing import Scrubbing, scrub_alerts, scrub_verbs
@@ -66,6 +72,13 @@ reactor: Any = _reactor
 # Twisted reads the wall clock here, which steps on home servers: every timer would fire, or
 # none.  Wall time is for contracts and receipts only.
 reactor.seconds = time.monotonic
+
+
+WATCH_S: Final = 0.5
+"""How often calls that do not return are looked for; in memory, on the reactor."""
+
+WIND_DOWN_S: Final = 20.0
+"""For background work after the grace of transfers; longer than a hang takes to be seen."""
 
 
 class CannotServeError(Exception):
@@ -99,6 +112,9 @@ def serve(home: Home, settings: Settings, environ: Mapping[str, str]) -> int:
     signals.catch()
     reactor.callWhenRunning(farmer.say_ready)
     reactor.run(installSignalHandlers=False)
+    if farmer.is_stuck:
+        # The interpreter would close what is open on the dead disk, and wait there for ever.
+        end_at_once(farmer.exit_code)
     return farmer.exit_code
 
 
@@ -122,12 +138,15 @@ class RunningFarmer:
         self._writer = writer
         self._tasks = Tasks()
         self._stopping = Tasks()
+        self._watching = Tasks()
         self._disk = ThreadedDisk(reactor)
         self._notifier = ServiceNotifier(environ)
         self._board = AlertBoard(now_ms)
         self._ports: list[IListeningPort] = []
         self._stores: Stores | None = None
         self.exit_code = 0
+        self.is_stuck = False
+        """Whether a thread still waits for a disk: the process must not wait for that."""
 
     def start(self) -> None:
         """
@@ -171,8 +190,10 @@ class RunningFarmer:
             volumes=stores.engine.volumes,
             name=settings.name,
         )
+        self._disk.stalled = stores.engine.stalled_threads
         self._metrics = Metrics(self._overview.status, time.time, _label_sets())
         self._writer.count = self._metrics.logged
+        self._disk_watch = Chore("disk watch", WATCH_S, self._watch_disks, reactor, self._watching)
         self._lag = LagSampler(reactor, self._metrics.lagged)
         self._farm = Farm(
             signer=stores.identity,
@@ -276,9 +297,16 @@ class RunningFarmer:
         self._scrubbing.start(reactor, self._tasks)
         self._moving = Chore("moving", TURN_S, self._movings.turn, reactor, self._tasks)
         self._moving.start()
+        # Till the very end: it is what ends the waiting for a disk that does not answer.
+        self._disk_watch.start()
         if self._notifier.watchdog_s:
             half_s = self._notifier.watchdog_s / 2
             Chore("watchdog", half_s, self._beat, reactor, self._tasks).start()
+
+    async def _watch_disks(self) -> None:
+        assert self._stores is not None
+        self._stores.engine.watch_disks()
+        self._disk.check()
 
     async def _beat(self) -> None:
         self._notifier.alive()
@@ -365,12 +393,14 @@ class RunningFarmer:
         self._movings.stop()
         self._moving.stop()
         finished = await self._service.drain(grace_s)
-        await self._tasks.drain()
+        if not await within(reactor, WIND_DOWN_S, self._tasks.drain()):
+            self.log.warn("some background work waits for a disk that does not answer")
         for port in reversed(self._ports):
             await maybeDeferred(port.stopListening)
         self._lag.stop()
         await self._disk.run(self._stores.close)
-        self._disk.stop()
+        self._disk_watch.stop()
+        self.is_stuck = not self._disk.stop()
         with contextlib.suppress(OSError):
             self._control_path.parent.rmdir()
         # The mark of an orderly end: only now is everything on the disk.

@@ -22,7 +22,12 @@ class Disk(Protocol):
     """The one door from the reactor to blocking work."""
 
     def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
-        """Return a Deferred of the work's result; the work runs in a thread of the door's."""
+        """
+        Return a Deferred of the work's result; the work runs in a thread of the door's.
+
+        Where the work waits for a disk that hangs, the Deferred fails with
+        `VolumeUnavailableError`; the work may still be done some day, its result is dropped.
+        """
 
     def settle(self, future: Future[R]) -> Deferred[R]:
         """Return a Deferred, fired on the reactor, of what a writer thread will settle."""

@@ -19,6 +19,7 @@ from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES, LEAF_BYTES
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
+from farmer.node.lending import Lent
 from farmer.node.ports import ShardReader
 from farmer.node.session import STEP_BYTES
 from farmer.protocol.proofs import encode_sample_head
@@ -39,7 +40,8 @@ async def send_in_steps(farm: Farm, exchange: Exchange, nonce: bytes, entry: Aud
             in the middle: then the audit cannot go on.
 
     """
-    reader = await farm.disk.run(open_entry, farm, exchange.renter, entry)
+    lent: Lent[ShardReader] = Lent(lambda late: late.close())
+    reader = await lent.fetch(farm.disk, open_entry, farm, exchange.renter, entry)
     try:
         async with exchange.inside(farm.proofs, entry.samples * LEAF_BYTES):
             nodes = await farm.disk.run(_nodes, reader, nonce, entry.samples)
@@ -51,7 +53,7 @@ async def send_in_steps(farm: Farm, exchange: Exchange, nonce: bytes, entry: Aud
             exchange.send(await farm.disk.run(_read, reader, entry.size_bytes, some))
         await send_raw(exchange, b"".join(nodes))
     finally:
-        # No thread is in the reader now: every step was awaited.
+        # A thread may still be in it, where the disk hangs; what that reads is dropped.
         await farm.disk.run(reader.close)
 
 

@@ -6,6 +6,7 @@ from farmer.audit.ranges import whole_leaves
 from farmer.model.ids import NodeId, ShardId
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
+from farmer.node.lending import Lent
 from farmer.node.ports import ShardReader
 from farmer.node.session import STEP_BYTES
 from farmer.protocol.opening import End
@@ -15,7 +16,8 @@ from farmer.storage.errors import BadRangeError
 
 async def retrieve(farm: Farm, exchange: Exchange, asked: Retrieve) -> None:
     """Send the range; a refusal may come at any byte, wrong bytes never."""
-    reader = await farm.disk.run(_open, farm, exchange.renter, asked.shard)
+    lent: Lent[ShardReader] = Lent(lambda late: late.close())
+    reader = await lent.fetch(farm.disk, _open, farm, exchange.renter, asked.shard)
     try:
         size = reader.stored.size_bytes
         offset, length = span(asked, size)
@@ -26,7 +28,7 @@ async def retrieve(farm: Farm, exchange: Exchange, asked: Retrieve) -> None:
         await _send(farm, exchange, reader, offset, offset + length)
         exchange.answer(End())
     finally:
-        # No thread is in the reader now: every step was awaited.
+        # A thread may still be in it, where the disk hangs; what that reads is dropped.
         await farm.disk.run(reader.close)
 
 

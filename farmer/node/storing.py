@@ -11,6 +11,7 @@ from farmer.model.ids import NodeId
 from farmer.model.shard import StoredShard
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
+from farmer.node.lending import Lent
 from farmer.node.ports import Upload
 from farmer.node.refusals import DRAINING_RETRY_MS, TurnedDownError
 from farmer.protocol.refusals import Refusal
@@ -52,8 +53,9 @@ async def _begun(
     """Begin; going on where an unfinished store stopped has a price, since we read it again."""
     renter = exchange.renter
     again_bytes = farm.store.begun_bytes(renter, asked.shard)
+    lent: Lent[tuple[Contract, Upload | StoredShard]] = Lent(_let_go)
     if not again_bytes:
-        return await farm.disk.run(_begin, farm, renter, asked)
+        return await lent.fetch(farm.disk, _begin, farm, renter, asked)
     usage = farm.store.usage(renter)
     held_bytes = usage.live_bytes + usage.reserved_bytes
     spent = farm.resuming.take(renter, again_bytes, held_bytes, farm.clock.seconds())
@@ -61,7 +63,7 @@ async def _begun(
         raise TurnedDownError(Refusal.BUSY, spent.retry_after_ms)
     try:
         async with exchange.inside(farm.resumes, 1):
-            return await farm.disk.run(_begin, farm, renter, asked)
+            return await lent.fetch(farm.disk, _begin, farm, renter, asked)
     except BaseException:
         farm.resuming.give_back(renter, again_bytes)
         raise
@@ -81,7 +83,7 @@ async def _receive(farm: Farm, exchange: Exchange, upload: Upload, size_bytes: i
         future = await farm.disk.run(_finish, upload, rest)
         stored = await farm.disk.settle(future)
     except BaseException:
-        # No thread is in the upload now: every step was awaited.
+        # A thread may still be in it, where the disk hangs: then that one ends it.
         await farm.disk.run(upload.abandon)
         raise
     farm.meter.shard_stored(stored.size_bytes)
@@ -100,6 +102,11 @@ async def _all_but_the_last(
         if step.last:
             return step.data
         await farm.disk.run(upload.write, step.data)
+
+
+def _let_go(begun: tuple[Contract, Upload | StoredShard]) -> None:
+    if not isinstance(begun[1], StoredShard):
+        begun[1].abandon()
 
 
 def _finish(upload: Upload, rest: bytes) -> Future[StoredShard]:

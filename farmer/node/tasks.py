@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -46,6 +47,24 @@ class Tasks:
 
     def _forget(self, _result: None, task: Deferred[None]) -> None:
         self._running.discard(task)
+
+
+async def within(
+    clock: IReactorTime, seconds: float, work: Coroutine[Deferred[Any], Any, None]
+) -> bool:
+    """Wait for work, but not longer than that; say whether it was done.  It is not cancelled."""
+    first: Deferred[bool] = Deferred()
+    timer = clock.callLater(seconds, first.callback, False)
+
+    async def run() -> None:
+        await work
+        if timer.active():
+            timer.cancel()
+            first.callback(True)
+
+    ended = Deferred.fromCoroutine(run())
+    ended.addErrback(first.errback)  # type: ignore[unused-awaitable]  # it fires *first*
+    return await first
 
 
 def _end_of(task: Deferred[None]) -> Deferred[None]:

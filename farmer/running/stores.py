@@ -30,7 +30,7 @@ from farmer.storage.directory import (
 from farmer.storage.engine import Engine, EngineLimits
 from farmer.storage.files import OsFiles
 from farmer.storage.fill import Fill
-from farmer.storage.opening import rebuild_index
+from farmer.storage.opening import in_a_thread, rebuild_index
 from farmer.storage.outside import live_shards
 from farmer.units import exact_size
 
@@ -82,6 +82,7 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
                 shard_bytes_max=settings.shards.size_max,
             ),
             progress=_progress(tell, LOST),
+            spawn=in_a_thread,
         )
     except BaseException:
         book.close()

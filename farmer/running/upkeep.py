@@ -25,8 +25,8 @@ from farmer.units import counted
 LOOK_S: Final = 5.0
 """How old the counts and the alerts of page and metrics may be."""
 
-PROBE_S: Final = 20.0
-"""A disk that went is told of within a minute, also when nobody uses it."""
+PROBE_S: Final = 2.0
+"""A disk that went is noticed within 10 s, also when nobody uses it: a look, then a hang."""
 
 TICK_S: Final = 60.0
 SWEEP_S: Final = 3600.0
@@ -89,11 +89,11 @@ class Upkeep:
 
     async def look(self) -> None:
         """Count contracts and invites, and gather what disks and clock complain of."""
+        self._overview.board.report("engine", *self._engine.trouble())
         self._overview.counts = await self._disk.run(count_book, self._book)
         await self._disk.run(compare, self._book, self._engine)
         missing = await self._disk.run(complaints, self._book, self._engine)
         self._overview.board.report("contracts", *missing)
-        self._overview.board.report("engine", *self._engine.trouble())
         doubt, command = self._book.clock.doubt, "farmer clock confirm"
         alert = Alert(name="ClockSuspicious", since_ms=0, message=doubt, command=command)
         self._overview.board.report("clock", *([alert] if doubt else []))

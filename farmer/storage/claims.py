@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from threading import Lock
 
 from farmer.model.shard import StoredShard
-from farmer.storage.errors import BusyError, StorageError
+from farmer.storage.errors import BusyError, StorageError, VolumeUnavailableError
 from farmer.storage.places import Key
 from farmer.storage.volume import AnyUpload
+from farmer.storage.watch import Watch
 
 
 class Claims:
@@ -33,11 +35,20 @@ class Claims:
 
 
 class EngineUpload:
-    """One upload of one renter's shard; nobody else may store the same until it has ended."""
+    """
+    One upload of one renter's shard; nobody else may store the same until it has ended.
 
-    def __init__(self, upload: AnyUpload, ended: Callable[[], None]) -> None:
+    Where its disk hangs, it is abandoned while a thread still waits inside: then the upload
+    itself is given up, and its space given back, by that thread, or when the disk answers.
+    """
+
+    def __init__(self, upload: AnyUpload, watch: Watch, ended: Callable[[], None]) -> None:
         self._upload = upload
+        self._watch = watch
         self._ended = ended
+        self._lock = Lock()
+        self._is_inside = False
+        self._is_abandoned = False
         self._is_over = False
         self._is_committed = False
 
@@ -49,7 +60,8 @@ class EngineUpload:
     def write(self, data: bytes) -> None:
         """See `farmer.node.ports.Upload`."""
         try:
-            self._upload.write(data)
+            with self._step():
+                self._upload.write(data)
         except StorageError:
             # It has ended itself: the same shard may be begun anew at once.
             self._end()
@@ -58,11 +70,12 @@ class EngineUpload:
     def commit(self) -> Future[StoredShard]:
         """See `farmer.node.ports.Upload`."""
         try:
-            durable = self._upload.commit()
+            with self._step():
+                durable = self._upload.commit()
+                self._is_committed = True
         except BaseException:
             self._end()
             raise
-        self._is_committed = True
         answer: Future[StoredShard] = Future()
         answer.set_running_or_notify_cancel()
         durable.add_done_callback(lambda future: self._answer(future, answer))
@@ -70,9 +83,37 @@ class EngineUpload:
 
     def abandon(self) -> None:
         """See `farmer.node.ports.Upload`."""
-        if not self._is_committed:
+        with self._lock:
+            self._is_abandoned = True
+            if self._is_inside:
+                return
+        self._give_up()
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        visit = self._watch.visit("store")
+        with self._lock:
+            if self._is_abandoned:
+                raise VolumeUnavailableError("this upload was given up")
+            self._is_inside = True
+        try:
+            with visit:
+                yield
+        finally:
+            with self._lock:
+                self._is_inside = False
+                is_abandoned = self._is_abandoned
+            if is_abandoned:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        if self._is_committed:
+            return
+        self._end()
+        if self._watch.hung_reason:
+            self._watch.when_it_answers(self._upload.abandon)
+        else:
             self._upload.abandon()
-            self._end()
 
     def _answer(self, durable: Future[StoredShard], answer: Future[StoredShard]) -> None:
         self._end()

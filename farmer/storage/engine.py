@@ -48,6 +48,7 @@ from farmer.storage.recovery import Progress
 from farmer.storage.scrubs import Scrubs
 from farmer.storage.slots import LOOK_WAIT_S, Slots
 from farmer.storage.volume import AnyUpload, Volume
+from farmer.storage.watch import Watch
 
 R = TypeVar("R")
 
@@ -123,18 +124,19 @@ class Engine:
         key = (contract.renter, shard)
         self._claims.take(key)
         try:
-            there = self._look_up(key)
+            there = self._look_up(key, for_store=True)
             if there is not None and not there[1].is_damaged:
                 answer = self._stored_already(*there, size_bytes)
                 if answer is not None:
                     self._claims.give_back(key)
                     return answer
-                there = self._look_up(key)
-            upload = self._begin_on(self._candidates(key, there), contract, shard, size_bytes)
+                there = self._look_up(key, for_store=True)
+            candidates = self._candidates(key, there)
+            watch, upload = self._begin_on(candidates, contract, shard, size_bytes)
         except BaseException:
             self._claims.give_back(key)
             raise
-        return EngineUpload(upload, lambda: self._claims.give_back(key))
+        return EngineUpload(upload, watch, lambda: self._claims.give_back(key))
 
     def open(self, renter: NodeId, shard: ShardId) -> VolumeReader:
         """See `farmer.node.ports.ShardStore`."""
@@ -174,8 +176,9 @@ class Engine:
             if found is None and any(dropped):
                 return _settled(Deletion(DeletionOutcome.ERASED, 0))
             volume, _row = found or self._find(renter, shard)
-            for other, row in self._copies(key)[1:]:
-                other.remove([row])
+            for other, row in self._copies(key):
+                if other is not volume:
+                    other.remove([row])
             return volume.delete(renter, shard, self._observed_ms(), erase=erase)
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
@@ -252,7 +255,7 @@ class Engine:
 
     def compare_with_disk(self) -> None:
         """Compare the ledger with what the disk says is allocated; walks over every file."""
-        for volume in self._slots.opened():
+        for volume in self._slots.readable():
             try:
                 allocated, drift = measure(volume)
             except OSError:
@@ -328,22 +331,44 @@ class Engine:
                 if self._crossing.crossed == before:
                     raise
 
-    def _look_up(self, key: Key) -> tuple[Volume, Row] | None:
-        found = self._look(key)
-        return found if found is not None else self._crossing.steadily(lambda: self._look(key))
+    def _look_up(self, key: Key, *, for_store: bool = False) -> tuple[Volume, Row] | None:
+        found = self._look(key, for_store=for_store)
+        if found is not None:
+            return found
+        return self._crossing.steadily(lambda: self._look(key, for_store=for_store))
 
-    def _look(self, key: Key) -> tuple[Volume, Row] | None:
+    def _look(self, key: Key, *, for_store: bool) -> tuple[Volume, Row] | None:
+        """
+        Look on each volume; a store does not wait for a stalled one.
+
+        Nor does a read that has found the shard elsewhere: whatever the copies' ages, their
+        bytes are the same.
+        """
+        quick = self._copies(key, stalled=False)
+        if for_store or (quick and not quick[0][1].is_damaged):
+            return quick[0] if quick else None
         copies = self._copies(key)
         return copies[0] if copies else None
 
-    def _copies(self, key: Key) -> list[tuple[Volume, Row]]:
+    def _copies(self, key: Key, *, stalled: bool = True) -> list[tuple[Volume, Row]]:
         """
         Return all that there is of a shard, the best first: sound, live, stored last.
 
         It may be on two volumes: while one of them was away, it was stored again on another.
+        Volumes that do not answer right now are left out unless *stalled*.
         """
-        rows = [(volume, volume.find(*key)) for volume in self._slots.readable()]
-        copies = [(volume, row) for volume, row in rows if row is not None]
+        copies = []
+        for volume in self._slots.readable():
+            if not stalled and volume.ground.watch.is_stalled:
+                continue
+            try:
+                row = volume.find(*key)
+            except VolumeUnavailableError:
+                if volume.ground.health.is_here:
+                    raise
+                continue
+            if row is not None:
+                copies.append((volume, row))
         return sorted(copies, key=lambda one: _worth(one[1]), reverse=True)
 
     def _find(
@@ -391,11 +416,11 @@ class Engine:
 
     def _begin_on(
         self, volumes: list[Volume], contract: Contract, shard: ShardId, size_bytes: int
-    ) -> AnyUpload:
+    ) -> tuple[Watch, AnyUpload]:
         best: NoSpaceError | None = None
         for volume in volumes:
             try:
-                return volume.begin(contract, shard, size_bytes)
+                return volume.ground.watch, volume.begin(contract, shard, size_bytes)
             except NoSpaceError as error:
                 if best is None or error.available_bytes > best.available_bytes:
                     best = error

@@ -145,6 +145,8 @@ class Slot:
     def _look(self) -> None:
         if self.settings.left_shut is not None or self._closing:
             return
+        if not self.watch.hung_reason:
+            self.watch.catch_up()
         if self.volume is None:
             self._open()
             return
@@ -224,6 +226,7 @@ class Slot:
             self.health.reopened()
 
     def _close(self) -> None:
+        self.watch.catch_up()
         if self.volume is not None:
             self.volume.close()
             self.volume = None

@@ -116,6 +116,10 @@ class Volume:
     def begin(self, contract: Contract, shard: ShardId, size_bytes: int) -> AnyUpload:
         """Reserve and begin, or go on; raises as `farmer.node.ports.ShardStore.begin`."""
         self.ground.health.check_writable()
+        with self.ground.watch.visit("store"):
+            return self._begin(contract, shard, size_bytes)
+
+    def _begin(self, contract: Contract, shard: ShardId, size_bytes: int) -> AnyUpload:
         lease = self.leases.take((contract.renter, shard))
         if lease is not None and lease.header.payload_bytes == size_bytes:
             return self._resume(lease)

@@ -9,6 +9,7 @@ lends threads can see which of them are lost for the time being.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Watch:
         self._calls: dict[int, _Call] = {}
         self._waiting: set[int] = set()
         self._changed = Condition()
+        self._later: deque[Callable[[], object]] = deque()
         self.hung_reason = ""
         """Why the volume counts as hung; empty if it does not."""
 
@@ -114,6 +116,15 @@ class Watch:
         with self._changed:
             self.hung_reason = hung_reason
             self._changed.notify_all()
+
+    def when_it_answers(self, work: Callable[[], object]) -> None:
+        """Have something done that must wait until the volume answers again."""
+        self._later.append(work)
+
+    def catch_up(self) -> None:
+        """Do what had to wait; in a thread that may wait for the disk."""
+        while self._later:
+            self._later.popleft()()
 
     def _enter(self) -> None:
         if not (self.hung_reason or self.is_stalled):

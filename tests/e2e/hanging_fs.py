@@ -1,0 +1,86 @@
+"""
+A real filesystem that can stop answering: a plain directory, served again by FUSE.
+
+Run by the system's Python, which has python3-fuse: `hanging_fs.py MOUNTPOINT DIRECTORY`.
+Stopped by SIGSTOP it is a network share whose server has gone: every call hangs, and goes on
+with SIGCONT.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import os
+import sys
+
+import fuse
+
+fuse.fuse_python_api = (0, 2)
+ROOT = os.path.abspath(sys.argv[2])  # noqa: PTH100  # nothing but os here
+
+
+class Handle:
+    """An open file; a bare number would be taken for an error."""
+
+    def __init__(self, fd):
+        self.fd = fd
+
+
+class Mirror(fuse.Fuse):
+    """Passes every call on to the directory."""
+
+    def getattr(self, path):
+        return os.lstat(ROOT + path)
+
+    def readdir(self, path, _offset):
+        return [fuse.Direntry(name) for name in (".", "..", *os.listdir(ROOT + path))]
+
+    def unlink(self, path):
+        os.unlink(ROOT + path)
+
+    def mkdir(self, path, mode):
+        os.mkdir(ROOT + path, mode)
+
+    def rmdir(self, path):
+        os.rmdir(ROOT + path)
+
+    def rename(self, old, new):
+        os.rename(ROOT + old, ROOT + new)
+
+    def truncate(self, path, size):
+        os.truncate(ROOT + path, size)
+
+    def utime(self, path, times):
+        os.utime(ROOT + path, times)
+
+    def chmod(self, path, mode):
+        os.chmod(ROOT + path, mode)
+
+    def statfs(self):
+        return os.statvfs(ROOT)
+
+    def open(self, path, flags):
+        return Handle(os.open(ROOT + path, flags & ~os.O_NOFOLLOW))
+
+    def create(self, path, flags, mode):
+        return Handle(os.open(ROOT + path, flags | os.O_CREAT, mode))
+
+    def read(self, _path, length, offset, handle):
+        return os.pread(handle.fd, length, offset)
+
+    def write(self, _path, data, offset, handle):
+        return os.pwrite(handle.fd, data, offset)
+
+    def fsync(self, _path, _data_only, handle):
+        os.fsync(handle.fd)
+
+    def ftruncate(self, _path, size, handle):
+        os.ftruncate(handle.fd, size)
+
+    def release(self, _path, _flags, handle):
+        os.close(handle.fd)
+
+
+if __name__ == "__main__":
+    server = Mirror()
+    server.parse([sys.argv[1], "-f"])
+    server.main()
