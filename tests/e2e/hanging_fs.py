@@ -7,6 +7,7 @@ with SIGCONT.
 """
 
 # mypy: ignore-errors
+# ruff: noqa: ANN, PTH  # the system's Python runs it, and python3-fuse has no types
 from __future__ import annotations
 
 import os

@@ -175,7 +175,7 @@ def test_a_shard_that_the_sweep_takes_while_it_is_asked_for_is_stored_anew(
     farm.clocks.pass_days(8)
     look_up = farm.engine._look_up
 
-    def then_sweep(key: Key, *, for_store: bool) -> object:
+    def then_sweep(key: Key, *, for_store: bool = False) -> object:
         found = look_up(key, for_store=for_store)
         assert farm.sweep() in {0, 1}
         return found
@@ -198,7 +198,7 @@ def test_damage_found_while_a_trashed_shard_is_stored_again_asks_for_its_bytes(
     farm.delete(shard)
     look_up = farm.engine._look_up
 
-    def then_read(key: Key, *, for_store: bool) -> object:
+    def then_read(key: Key, *, for_store: bool = False) -> object:
         found = look_up(key, for_store=for_store)
         with pytest.raises(CorruptShardError):
             reader.read(0, 1)
