@@ -55,6 +55,16 @@ VOLUME_GAUGES: Final[tuple[tuple[str, str, Callable[[VolumeStatus], float]], ...
         "Unix time at which the last whole scrub ended; 0 for never.",
         lambda v: v.scrub.ended_at_ms / 1000,
     ),
+    (
+        "leaving_bytes",
+        "Space of the shards that are still to be moved to other volumes.",
+        lambda v: v.work.left_bytes if v.work is not None else 0,
+    ),
+    (
+        "moved_bytes",
+        "Space of the shards moved to other volumes since the start.",
+        lambda v: v.work.moved_bytes if v.work is not None else 0,
+    ),
     ("quarantined_shards", "Shards found damaged and set aside.", lambda v: v.quarantined),
     (
         "up",

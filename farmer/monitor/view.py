@@ -216,7 +216,8 @@ def _volumes_card(volumes: tuple[VolumeStatus, ...]) -> str:
 
 def _volume_row(volume: VolumeStatus) -> str:
     kind = _VOLUME_WORDS[volume.state]
-    reason = f' <span class="mute">{escape(volume.reason)}</span>' if volume.reason else ""
+    notes = [note for note in (volume.reason, _leaving(volume)) if note]
+    reason = f' <span class="mute">{escape("; ".join(notes))}</span>' if notes else ""
     numbers = (
         size(volume.used_bytes),
         size(volume.quota_bytes),
@@ -239,6 +240,17 @@ def _scrub_words(scrub: ScrubStatus) -> str:
         return moment(scrub.ended_at_ms / 1000) if scrub.ended_at_ms else "not yet"
     left = f", {_span(scrub.eta_s)} left" if scrub.eta_s is not None else ""
     return f"{scrub.state} {scrub.progress * 100:.0f} %{left}"
+
+
+def _leaving(volume: VolumeStatus) -> str:
+    """Return how far a volume's emptying is."""
+    work = volume.work
+    if work is None:
+        return ""
+    left = f"{work.verb}: {count(work.left_shards)} shards, {size(work.left_bytes)} left"
+    if work.eta_s is not None and work.left_shards:
+        left += f", about {_span(work.eta_s)}"
+    return f"{left} ({work.problem})" if work.problem else left
 
 
 def _about_card(status: NodeStatus) -> str:

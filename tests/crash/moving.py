@@ -19,14 +19,27 @@ from farmer.client.blocking import BlockingFarmer
 from farmer.identity.signing import parse_link
 from farmer.model.contract import InviteLink, Receipt
 from farmer.model.ids import ShardId
-from tests.crash.belief import AFTER, Held
-from tests.crash.live import GIVEN_UP_S, QUOTA, RENTERS, SPACE, Field, Tenant, make_daemon
+from tests.crash.belief import AFTER, Held, Item
+from tests.crash.live import (
+    GIVEN_UP_S,
+    LARGE,
+    QUOTA,
+    RENTERS,
+    SIZES,
+    SPACE,
+    Field,
+    Tenant,
+    make_daemon,
+)
 from tests.e2e.daemon import Daemon
 
 PAUSE_S_MAX = 1.0
 """What a store may be kept waiting by a switch from one volume to the other."""
 
-STILL_S = 3.0
+SHARDS_KEPT = 120
+"""Of each renter; some 35 MB."""
+
+STILL_S = 5.0
 """Load before the first strike."""
 
 
@@ -46,6 +59,20 @@ class Watcher(Tenant):
         super()._step(cast(BlockingFarmer, _Keeping(farmer, self.receipts)))
         if not (was_dark or self.field.is_dark) and self.field.crash == before:
             self.longest_s = max(self.longest_s, time.monotonic() - began_s)
+
+    def _choose(self) -> tuple[str, Item]:
+        """Keep many shards: what is to be moved must not be gone before its turn."""
+        rng = self.rng
+        sure = {item: next(iter(p)) for item, p in self.belief.possible.items() if len(p) == 1}
+        live = [item for item, held in sure.items() if held is Held.LIVE]
+        trash = [item for item, held in sure.items() if held is Held.TRASH]
+        kind = rng.random()
+        if len(live) > SHARDS_KEPT or (live and kind < 0.15):
+            return rng.choice(("erase", "delete")), rng.choice(live)
+        if trash and kind < 0.35:
+            return rng.choice(("undelete", "erase")), rng.choice(trash)
+        size = rng.choice(LARGE if kind > 0.93 else SIZES)
+        return "store", Item(self.number, rng.randrange(100_000) if size else 0, size)
 
     def _audit(self, farmer: BlockingFarmer) -> None:
         sure = (item for item, may in self.belief.possible.items() if may == {Held.LIVE})

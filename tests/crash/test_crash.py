@@ -81,3 +81,9 @@ def test_a_farmer_whose_power_was_cut_keeps_what_it_acknowledged() -> None:
     """One cut on ext4 and one on xfs, with home and volume on that filesystem."""
     need("ext4", "xfs")
     campaign_of("power", "--cuts", "2")
+
+
+@pytest.mark.slow
+def test_a_farmer_killed_while_a_volume_is_emptied_goes_on_with_it() -> None:
+    """Every shard is there with its bytes, audits passed meanwhile, nothing came back."""
+    campaign_of("moving", "--kills", "2")
