@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -9,6 +12,10 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import memory_bytes, report, spread
+from farmer.client import blocking
+from farmer.client.dial import FarmerAddress
+from farmer.identity.keys import Identity
+from farmer.identity.signing import parse_link
 from tests.e2e.daemon import Daemon, environment
 
 COUNT = 1_000_000
@@ -41,6 +48,57 @@ def calls_under(daemon: Daemon, volume: Path, trace: Path) -> tuple[int, int]:
     return len(lines), sum("getdents64" in line for line in lines)
 
 
+def power_cut_like(daemon: Daemon, volume: Path) -> float:
+    """Start with the index as a power cut may leave it: without its write-ahead log."""
+    for name in ("index.sqlite-wal", "index.sqlite-shm"):
+        (volume / name).unlink(missing_ok=True)
+    return start(daemon)
+
+
+def first_answers(daemon: Daemon, home: Path) -> str:
+    """Return how long the very first exchanges of each kind take, over TLS, hand-shaken."""
+    link = parse_link(daemon.invite("1GB"))
+    data = os.urandom(1024)
+    identity = Identity.create(home)
+    with blocking.connect(link, identity) as farmer:
+        farmer.redeem(link.invite)
+        farmer.store(io.BytesIO(data + b"before"))
+        daemon.kill()
+        start(daemon)
+        address = FarmerAddress(link.farmer, tuple(daemon.status()["listen"]))
+    took = []
+    with blocking.connect(address, identity) as farmer:
+        farmer.contract()
+        began = time.monotonic()
+        receipt = farmer.store(io.BytesIO(data))
+        took.append(time.monotonic() - began)
+        began = time.monotonic()
+        farmer.retrieve(receipt.shard, io.BytesIO())
+        took.append(time.monotonic() - began)
+        began = time.monotonic()
+        assert farmer.audit([receipt]).is_pass
+        took.append(time.monotonic() - began)
+    return " / ".join(f"{seconds * 1000:.1f}" for seconds in took)
+
+
+def rebuild(daemon: Daemon, volume: Path) -> str:
+    """Delete the index and have it made again, in a process of its own."""
+    for path in volume.glob("index.sqlite*"):
+        path.unlink()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.monotonic()
+    done = daemon.call("volume", "rebuild", str(volume))
+    wall = time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    start(daemon)
+    shards = daemon.status()["volumes"][0]["shards"]
+    daemon.kill()
+    assert shards > COUNT, shards
+    return f"{shards / wall:.0f} wall, {shards / busy:.0f} processor"
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
@@ -70,6 +128,10 @@ def main() -> None:
                 killed.append(start(daemon))
                 peaks.append(peak_mib(daemon))
             daemon.kill()
+            cut = power_cut_like(daemon, volume)
+            answers = first_answers(daemon, base / "renter")
+            daemon.kill()
+            rebuilt = rebuild(daemon, volume)
             full = calls_under(daemon, volume, base / "full.trace")
             index = sum(path.stat().st_size for path in volume.glob("index.sqlite*"))
             report(
@@ -79,6 +141,9 @@ def main() -> None:
                     "seconds to store them": float(loader.stdout),
                     "ready after a clean stop, s": spread(clean),
                     "ready after kill -9, s": spread(killed),
+                    "ready with an index that stands where its last checkpoint was, s": cut,
+                    "first store, retrieve, audit after that, ms": answers,
+                    "index deleted: records a second, wall and processor": rebuilt,
                     "peak RSS at ready, MiB": spread(peaks),
                     "file calls on the volume at start, empty / full": f"{empty[0]} / {full[0]}",
                     "directory listings among them": f"{empty[1]} / {full[1]}",

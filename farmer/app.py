@@ -45,6 +45,7 @@ from farmer.running.listening import Doors, page_hosts
 from farmer.running.moving import TURN_S, Household, Movings
 from farmer.running.notify import ServiceNotifier
 from farmer.running.overview import Overview
+<<<<<<< HEAD
 from farmer.running.process import (
     STDOUT,
     allow_many_sessions,
@@ -52,6 +53,10 @@ from farmer.running.process import (
     goes_to_journal,
     say,
 )
+=======
+from farmer.running.passed import take as passed_sockets
+from farmer.running.process import STDOUT, allow_many_sessions, goes_to_journal, say
+>>>>>>> 3c1ccd6 (A farmer on sockets of the service manager, without a network of its own)
 from farmer.running.reload import Reloader, load_again
 from farmer.running.remembering import recover
 from farmer.running.scrubbing import Scrubbing, scrub_alerts, scrub_verbs
@@ -244,7 +249,8 @@ class RunningFarmer:
     def _serve(self, stores: Stores) -> None:
         """Listen, then begin what goes on in the background."""
         settings, overview = self._settings, self._overview
-        doors = Doors(reactor, self._home)
+        passed = passed_sockets(self._environ, os.getpid(), reactor)
+        doors = Doors(reactor, self._home, passed)
         side = farmer_side(stores.identity)
         sessions = Sessions(self._places(settings))
         self._service = doors.for_renters(self._farm, side, settings.listen.shards, sessions)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
+    IReactorTCP,
 )
 
 from farmer.node.admission import Sessions
@@ -20,6 +21,7 @@ from farmer.node.service import FarmerService, ListenError
 from farmer.running.addresses import has_ipv6
 from farmer.running.control import socket_path
 from farmer.running.home import Home
+from farmer.running.passed import PassedSockets
 from farmer.running.ports import PAGE, SHARDS, remember_ports, with_last_ports
 from farmer.settings.kinds import join_address, split_address
 
@@ -36,9 +38,11 @@ class Doors:
     All raise `ListenError`, naming the address and the setting.
     """
 
-    def __init__(self, reactor: Any, home: Home) -> None:  # noqa: ANN401  # many interfaces at once
+    def __init__(self, reactor: Any, home: Home, passed: PassedSockets) -> None:  # noqa: ANN401  # many interfaces at once
+        """*passed* are sockets of the service manager; they count instead of the settings."""
         self._reactor = reactor
         self._home = home
+        self._passed = passed
 
     def for_renters(
         self,
@@ -55,6 +59,11 @@ class Doors:
             service.start()
             return service
 
+        if given := self._passed.addresses(SHARDS):
+            tcp = cast(IReactorTCP, self._passed)
+            service = FarmerService(tcp, farm, side, given, sessions)
+            service.start()
+            return service
         try:
             service = self._on_last_ports(SHARDS, asked, listen)
         except ListenError as error:
@@ -76,6 +85,10 @@ class Doors:
                     + self._where("FARMER_LISTEN__PAGE")
                 ) from error
 
+        if given := self._passed.addresses(PAGE):
+            host, number = given[0]
+            passed = self._passed.listenTCP(number, factory, PAGE_BACKLOG, host)
+            return passed, join_address(host, number)
         port = self._on_last_ports(PAGE, [asked], listen)
         found = join_address(split_address(asked)[0], port.getHost().port)
         remember_ports(self._home, PAGE, [asked], [found])
