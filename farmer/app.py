@@ -45,7 +45,7 @@ from farmer.running.listening import Doors, page_hosts
 from farmer.running.moving import TURN_S, Household, Movings
 from farmer.running.notify import ServiceNotifier
 from farmer.running.overview import Overview
-<<<<<<< HEAD
+from farmer.running.passed import take as passed_sockets
 from farmer.running.process import (
     STDOUT,
     allow_many_sessions,
@@ -53,10 +53,6 @@ from farmer.running.process import (
     goes_to_journal,
     say,
 )
-=======
-from farmer.running.passed import take as passed_sockets
-from farmer.running.process import STDOUT, allow_many_sessions, goes_to_journal, say
->>>>>>> 3c1ccd6 (A farmer on sockets of the service manager, without a network of its own)
 from farmer.running.reload import Reloader, load_again
 from farmer.running.remembering import recover
 from farmer.running.scrubbing import Scrubbing, scrub_alerts, scrub_verbs
