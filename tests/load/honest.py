@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from multiprocessing.connection import Connection
 from typing import Final
 
@@ -34,6 +34,8 @@ class Honest:
         self._held: list[tuple[ShardId, int]] = []
         self._noise = random.Random(number)
         self.took_ms: dict[str, list[float]] = {name: [] for name in OPERATIONS}
+        self.answers: Counter[str] = Counter()
+        """What came instead of the right answers."""
         self.wrong = 0
         """Answers that were none, or not the right ones, and connections lost."""
         self._crowd.on_lost = self._lost
@@ -51,6 +53,7 @@ class Honest:
 
     def _lost(self, _line: Line) -> None:
         self.wrong += 1
+        self.answers["a connection was lost"] += 1
         self._free = [line for line in self._free if not line.over]
         self._connect()
 
@@ -81,15 +84,17 @@ class Honest:
         self._free.append(line)
 
     def _timed(self, line: Line, due: float, name: str) -> Script:
-        right = yield from getattr(self, f"_{name}")(line)
+        event = yield from getattr(self, f"_{name}")(line)
         self.took_ms[name].append((time.monotonic() - due) * 1000)
-        self.wrong += not right
+        if event is not None:
+            self.wrong += 1
+            self.answers[f"{name}: {event}"[:80]] += 1
         self._rest(line)
 
     def _ping(self, line: Line) -> Script:
         line.say(Ping(7))
         event = yield EVENT
-        return isinstance(event, Pong)
+        return None if isinstance(event, Pong) else event
 
     def _store(self, line: Line) -> Script:
         data = self._noise.randbytes(SHARD_BYTES)
@@ -97,21 +102,23 @@ class Honest:
         line.say(Store(shard, len(data)))
         event = yield EVENT
         if not isinstance(event, Accept):
-            return False
+            return event
         line.data(data)
         line.say(End())
         event = yield EVENT
+        if not isinstance(event, Stored):
+            return event
         self._held.append((shard, len(data)))
-        return isinstance(event, Stored)
+        return None
 
     def _retrieve(self, line: Line) -> Script:
         shard, size = self._noise.choice(self._held)
         line.say(Retrieve(shard, 0, size, proved=False))
         event = yield EVENT
         if not isinstance(event, Send):
-            return False
+            return event
         got, event = yield from _data()
-        return isinstance(event, End) and got == size
+        return None if isinstance(event, End) and got == size else event
 
     def _audit(self, line: Line) -> Script:
         shard, size = self._noise.choice(self._held)
@@ -119,7 +126,7 @@ class Honest:
         nonce = self._noise.randbytes(32)
         line.say(Audit(Challenge(nonce, AuditKind.SAMPLE, (entry,))))
         got, event = yield from _data()
-        return isinstance(event, End) and got > 4 * 4096
+        return None if isinstance(event, End) and got > 4 * 4096 else event
 
 
 def _data() -> Script:
@@ -141,6 +148,8 @@ def honest_process(told: Connection, address: tuple[str, int], number: int, rate
         if not seconds:
             return
         renter.run(seconds)
+        for answer, times in renter.answers.most_common(5):
+            print(f"{times} times: {answer}", flush=True)
         told.send((renter.took_ms, renter.wrong))
 
 

@@ -110,7 +110,7 @@ def _half_a_frame(line: Line) -> Script:
 
 def _dribbles_a_store(line: Line) -> Script:
     yield from greeting(line)
-    size = 200 * 1024
+    size = 64 * 1024
     line.say(Store(ShardId(id(line).to_bytes(32, "big")), size))
     event = yield EVENT
     if not isinstance(event, Accept):
