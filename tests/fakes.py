@@ -23,11 +23,13 @@ from farmer.model.ids import ContractId, InviteSerial, NodeId, ShardId
 from farmer.model.shard import (
     BLOCK_BYTES,
     LEAF_BYTES,
+    BadBlocks,
     Deletion,
     DeletionOutcome,
     ShardState,
     StoredShard,
     Usage,
+    block_count,
     charge_bytes,
 )
 from farmer.node.disk import fire
@@ -255,6 +257,34 @@ class MemoryStore:
         self.bytes_read += len(held.data)
         return digest.finish()
 
+    def examine(self, renter: NodeId, shard: ShardId) -> BadBlocks:
+        self.trip("examine")
+        held = self._there(renter, shard)
+        size, blocks = held.stored.size_bytes, range(block_count(held.stored.size_bytes))
+        bad = tuple(
+            block
+            for block in blocks
+            if tree_of_block(self._block(held, block)) != held.tree.block_hash(block)
+        )
+        if bad:
+            held.quarantine()
+        return BadBlocks(size, bad)
+
+    def repair(self, contract: Contract, shard: ShardId) -> MemoryMending | StoredShard:
+        self.trip("repair")
+        bad, held = self.examine(contract.renter, shard), self.held[contract.renter, shard]
+        if not bad.blocks and not held.is_damaged:
+            return held.stored
+        key = (contract.renter, shard)
+        if key in self.uploads:
+            raise BusyError
+        self.leases.pop(key, None)
+        roomy = replace(contract, space_bytes=contract.space_bytes + held.stored.charge_bytes)
+        self._reserve(roomy, bad.size_bytes)
+        upload = MemoryUpload(self, contract, shard, bad.size_bytes, b"")
+        self.uploads[key] = upload
+        return MemoryMending(held, bad, upload)
+
     def _block(self, held: _Held, block: int) -> bytes:
         self.bytes_read += BLOCK_BYTES
         return held.data[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
@@ -373,6 +403,45 @@ class MemoryUpload:
         self._drop()
         if self.size_bytes > SMALL_BYTES_MAX and 0 < len(self.data) < self.size_bytes:
             self._store.leases[self._key] = (self.size_bytes, bytes(self.data))
+
+
+class MemoryMending:
+    def __init__(self, held: _Held, bad: BadBlocks, upload: MemoryUpload) -> None:
+        self.bad, self.wanted_bytes = bad, bad.wanted_bytes
+        self._held, self._upload = held, upload
+        self._data = b""
+
+    def write(self, data: bytes) -> None:
+        self._data += data
+        try:
+            self._check()
+        except StorageError:
+            self.abandon()
+            raise
+
+    def _check(self) -> None:
+        if len(self._data) > self.wanted_bytes:
+            raise WrongSizeError(self.wanted_bytes, len(self._data))
+        for number, block in enumerate(self.bad.blocks):
+            whole = self._data[number * BLOCK_BYTES : (number + 1) * BLOCK_BYTES]
+            length = min(BLOCK_BYTES, self.bad.size_bytes - block * BLOCK_BYTES)
+            if len(whole) == length and tree_of_block(whole) != self._held.tree.block_hash(block):
+                raise WrongHashError
+
+    def commit(self) -> Future[StoredShard]:
+        if len(self._data) != self.wanted_bytes:
+            self.abandon()
+            raise WrongSizeError(self.wanted_bytes, len(self._data))
+        whole = bytearray(self._held.data)
+        for number, block in enumerate(self.bad.blocks):
+            part = self._data[number * BLOCK_BYTES : (number + 1) * BLOCK_BYTES]
+            whole[block * BLOCK_BYTES : block * BLOCK_BYTES + len(part)] = part
+        self._upload.write(bytes(whole))
+        return self._upload.commit()
+
+    def abandon(self) -> None:
+        if not self._upload.over:
+            self._upload._drop()
 
 
 class MemoryReader:

@@ -83,6 +83,11 @@ def _add_transfers(verbs: Verbs) -> None:
         "--offset", type=_count, metavar="BYTES", default=0, help="begin here; proved"
     )
     retrieve.add_argument("--length", type=_count, metavar="BYTES", help="and no more than this")
+    repair = _add(verbs, "repair", "send damaged blocks again", "renter_repairing:repair")
+    _add_shard(repair)
+    repair.add_argument(
+        "--from", dest="copy", metavar="FILE", default="", help="your copy; default: as stored"
+    )
     audit = _add(verbs, "audit", "have the farmer prove what it holds", "renter_auditing:audit")
     audit.add_argument("shards", metavar="SHARD", nargs="*", help="default: all")
     audit.add_argument("--all", action="store_true", help="all that the receipts say is stored")

@@ -14,12 +14,17 @@ from farmer.client.dial import FarmerAddress
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
 from farmer.client.ledger import Standing
+from farmer.client.refusals import RefusedError
 from farmer.identity.signing import parse_link
-from farmer.model.shard import DeletionOutcome
+from farmer.model.ids import ShardId
+from farmer.model.shard import BadBlocks, DeletionOutcome, ShardState
 from farmer.protocol.questions import ContractShown, Stated
 from farmer.units import format_size
 
 R = TypeVar("R")
+
+BLOCKS_SHOWN = 8
+"""More of them say no more to a person."""
 
 _OUTCOMES = {
     DeletionOutcome.TRASHED: "trashed",
@@ -121,9 +126,20 @@ def stat(home: Home, options: argparse.Namespace) -> int:
     """Show one shard."""
     shard = home.shard(options.shard)
     address = home.holder(shard, options.farmer)
-    stated = ask(home, address, lambda farmer: farmer.stat(shard))
-    _show_shard(home, address, stated, as_json=options.json)
+    stated, bad = ask(home, address, lambda farmer: _stat(farmer, shard))
+    _show_shard(home, address, stated, bad, as_json=options.json)
     return OK
+
+
+async def _stat(farmer: Farmer, shard: ShardId) -> tuple[Stated, BadBlocks | None]:
+    """Ask for a shard, and for its damage if it has some and the farmer tells."""
+    stated = await farmer.stat(shard)
+    if stated.state is not ShardState.QUARANTINED:
+        return stated, None
+    try:
+        return stated, await farmer.examine(shard, stated.size_bytes)
+    except RefusedError:
+        return stated, None
 
 
 def delete(home: Home, options: argparse.Namespace) -> int:
@@ -150,19 +166,37 @@ def undelete(home: Home, options: argparse.Namespace) -> int:
     address = home.holder(shard, options.farmer)
     stated = ask(home, address, lambda farmer: farmer.undelete(shard))
     home.ledger.mark(address.farmer, shard, Standing.HELD)
-    _show_shard(home, address, stated, as_json=options.json)
+    _show_shard(home, address, stated, None, as_json=options.json)
     return OK
 
 
-def _show_shard(home: Home, address: FarmerAddress, stated: Stated, *, as_json: bool) -> None:
+def _show_shard(
+    home: Home, address: FarmerAddress, stated: Stated, bad: BadBlocks | None, *, as_json: bool
+) -> None:
     entry = home.entry(stated.shard, str(address.farmer))
     row = _shard_row(stated, "" if entry is None else entry.file)
     if as_json:
-        print_json({"schema": 1, "farmer": str(address.farmer), **row})
+        damage = {} if bad is None else {"bad_blocks": list(bad.blocks)}
+        print_json({"schema": 1, "farmer": str(address.farmer), **row, **damage})
         return
     gone = f", gone on {moment(stated.gone_at_ms)}" if stated.gone_at_ms else ""
     size, stored = format_size(stated.size_bytes), moment(stated.stored_at_ms)
     say(f"{stated.shard}  {size}  stored {stored}  {stated.state.name.lower()}{gone}")
+    if stated.state is ShardState.QUARANTINED:
+        say(_damage_text(bad))
+
+
+def _damage_text(bad: BadBlocks | None) -> str:
+    """Return what the farmer's disk has lost, and what to do about it."""
+    if bad is None or not bad.blocks:
+        return "The farmer's disk damaged it: renter repair sends what is missing again."
+    some = ", ".join(map(str, bad.blocks[:BLOCKS_SHOWN])) + (
+        ", ..." if len(bad.blocks) > BLOCKS_SHOWN else ""
+    )
+    return (
+        f"The farmer's disk damaged {format_size(bad.wanted_bytes)} of it (64 KiB blocks {some}):"
+        " renter repair sends those again."
+    )
 
 
 def _shard_row(stated: Stated, file: str) -> dict[str, object]:

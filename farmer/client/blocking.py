@@ -22,10 +22,12 @@ from twisted.internet.defer import Deferred
 from farmer.client import farmer as asynchronous
 from farmer.client.auditing import Audited, AuditReport
 from farmer.client.dial import FarmerAddress
+from farmer.client.repairing import Repaired
 from farmer.client.storing import Progress, no_progress
 from farmer.identity.keys import Identity
 from farmer.model.contract import Invite, InviteLink, Receipt
 from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import BadBlocks
 from farmer.protocol.questions import ContractShown, Deleted, Pong, Stated
 
 R = TypeVar("R")
@@ -96,6 +98,17 @@ class BlockingFarmer:
         """Have the farmer hash a whole shard, and compare with our own copy of it."""
         with _opened(source, "rb") as file:
             return _wait(lambda: self._farmer.audit_full(receipt, file))
+
+    def examine(self, shard: ShardId, size_bytes: int) -> BadBlocks:
+        """Have the farmer read a whole shard; return which blocks are damaged."""
+        return _wait(lambda: self._farmer.examine(shard, size_bytes))
+
+    def repair(
+        self, shard: ShardId, source: Path | str | BinaryIO, progress: Progress = no_progress
+    ) -> Repaired:
+        """Send the damaged blocks of a shard again, from a file with our own copy of it."""
+        with _opened(source, "rb") as file:
+            return _wait(lambda: self._farmer.repair(shard, file, progress))
 
     def stat(self, shard: ShardId) -> Stated:
         """Return what the farmer knows of one shard."""

@@ -10,12 +10,13 @@ from typing import Any, BinaryIO, TypeVar
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from farmer.client import auditing
+from farmer.client import auditing, repairing
 from farmer.client.auditing import Audited, AuditReport
 from farmer.client.checks import Checks
 from farmer.client.dial import Dialer, FarmerAddress, TlsDialer
 from farmer.client.door import Door, ThreadDoor
 from farmer.client.errors import ClientError, SourceChangedError
+from farmer.client.repairing import Repaired
 from farmer.client.retries import Retries
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.client.session import Session
@@ -25,6 +26,7 @@ from farmer.identity.keys import Identity
 from farmer.model.audit import NONCE_BYTES, AuditEntry, AuditKind, Challenge
 from farmer.model.contract import Invite, InviteLink, Receipt
 from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import BadBlocks
 from farmer.protocol.documents import invite_bytes
 from farmer.protocol.limits import LIST_ENTRIES_MAX
 from farmer.protocol.messages import Message
@@ -109,6 +111,39 @@ class Farmer:
 
         receipt = await self._trying(attempt, retries)
         return self._checks.receipt(receipt, source.shard, source.size_bytes)
+
+    async def examine(self, shard: ShardId, size_bytes: int) -> BadBlocks:
+        """
+        Have the farmer read a whole shard and return which blocks are damaged.
+
+        Counts as a full audit against the renter's daily budget.  A farmer that is older than
+        this question refuses it: `UnknownMessageError`.
+        """
+        return await self._trying(lambda session: repairing.examine(session, shard, size_bytes))
+
+    async def repair(
+        self, shard: ShardId, source: BinaryIO, progress: Progress = no_progress
+    ) -> Repaired:
+        """
+        Make a damaged shard whole: send its damaged blocks again, and return a new receipt.
+
+        *source* is a seekable file with our own copy, from where it stands.  The repaired shard
+        is durable at the farmer when this returns.
+
+        Raises:
+            SourceChangedError: *source* is not that shard; nothing was sent.
+
+        """
+        hashed = await self.hash(source)
+        if hashed.shard != shard:
+            raise SourceChangedError("this file is not what was stored; it changed since")
+
+        async def attempt(session: Session) -> Repaired:
+            return Repaired(*await repairing.repair(session, hashed, self.door, progress))
+
+        repaired = await self._trying(attempt)
+        self._checks.receipt(repaired.receipt, shard, hashed.size_bytes)
+        return repaired
 
     async def retrieve(
         self,

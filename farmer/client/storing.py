@@ -96,7 +96,7 @@ async def _send(
         part = await door.run(source.part, offset)
         event = await wire.until_clear(pace)
         if event is not None:
-            _settle_refusal(session, event)
+            settle_refusal(session, event)
             raise session.failure_of(event)
         wire.send_data(part)
         offset += len(part)
@@ -104,7 +104,7 @@ async def _send(
     progress(offset, source.size_bytes)
 
 
-def _settle_refusal(session: Session, event: object) -> None:
+def settle_refusal(session: Session, event: object) -> None:
     """After a refusal in mid-store the renter owes the END that the farmer reads up to."""
     if isinstance(event, Refuse) and session.wire.connection.state is State.DISCARDING:
         session.wire.send(End())

@@ -72,6 +72,22 @@ class StoredShard:
         return charge_bytes(self.size_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class BadBlocks:
+    """Which 64 KiB blocks of a shard are not what was stored."""
+
+    size_bytes: int
+    """Of the whole shard."""
+    blocks: tuple[int, ...]
+    """Counted from 0, ascending."""
+
+    @property
+    def wanted_bytes(self) -> int:
+        """How many bytes these blocks have together."""
+        ends = (min((block + 1) * BLOCK_BYTES, self.size_bytes) for block in self.blocks)
+        return sum(ends) - sum(block * BLOCK_BYTES for block in self.blocks)
+
+
 class DeletionOutcome(IntEnum):
     """How far a deletion got before it was answered.  Wire values: never renumber."""
 

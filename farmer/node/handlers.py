@@ -26,6 +26,7 @@ from farmer.node.exchange import Exchange
 from farmer.node.farm import SOFTWARE, Farm
 from farmer.node.ports import CloseReason, Result, Verb
 from farmer.node.refusals import OUR_FAULT, TurnedDownError, refused_for
+from farmer.node.repairing import examine, repair
 from farmer.node.retrieving import retrieve
 from farmer.node.session import RenterLeftError, Session
 from farmer.node.storing import store
@@ -35,6 +36,7 @@ from farmer.protocol.messages import Request
 from farmer.protocol.opening import End, Hello, Welcome
 from farmer.protocol.questions import Delete, List, Ping, Redeem, ShowContract, Stat, Undelete
 from farmer.protocol.refusals import Refusal, Refused, RemoteProtocolError
+from farmer.protocol.repairs import Examine, Repair
 from farmer.protocol.state import Side, State, may
 from farmer.protocol.transfers import Audit, Retrieve, Store
 from farmer.protocol.types import Type
@@ -61,6 +63,8 @@ _ROWS: Final = (
     _row(List, Verb.LIST, list_shards),
     _row(Delete, Verb.DELETE, delete),
     _row(Undelete, Verb.UNDELETE, undelete),
+    _row(Examine, Verb.EXAMINE, examine),
+    _row(Repair, Verb.REPAIR, repair),
     _row(Ping, Verb.PING, ping),
 )
 

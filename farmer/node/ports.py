@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from farmer.model.audit import AuditEntry, SampleProof
 from farmer.model.contract import Contract, ContractStage
 from farmer.model.ids import InviteSerial, NodeId, ShardId
-from farmer.model.shard import Deletion, StoredShard, Usage
+from farmer.model.shard import BadBlocks, Deletion, StoredShard, Usage
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,6 +69,36 @@ class Upload(Protocol):
         That becomes a lease, which can be resumed.  Safe to call at any time, also after
         `commit` and twice.
         """
+
+
+class Mending(Protocol):
+    """One damaged shard being made whole.  Blocking calls; one at a time, from any thread."""
+
+    @property
+    def bad(self) -> BadBlocks:
+        """The blocks whose bytes are wanted."""
+
+    @property
+    def wanted_bytes(self) -> int:
+        """How many bytes those are."""
+
+    def write(self, data: bytes) -> None:
+        """
+        Take the next bytes of the bad blocks, one block after the other.
+
+        Raises:
+            WrongHashError: not the bytes of that block; nothing is kept.
+            WrongSizeError: more than the bad blocks have; nothing is kept.
+            CorruptShardError: more has rotted meanwhile; the renter asks again.
+            NoSpaceError, VolumeUnavailableError: the disk failed us.
+
+        """
+
+    def commit(self) -> Future[StoredShard]:
+        """Check the whole shard, then make it durable; see `Upload.commit`."""
+
+    def abandon(self) -> None:
+        """Leave all as it was; safe at any time, also after `commit` and twice."""
 
 
 class ShardReader(Protocol):
@@ -135,6 +165,27 @@ class ShardStore(Protocol):
     def prove_full(self, renter: NodeId, nonce: bytes, entry: AuditEntry) -> bytes:
         """Return the 32-byte digest over nonce and whole shard; raises as `prove_sample`."""
 
+    def examine(self, renter: NodeId, shard: ShardId) -> BadBlocks:
+        """
+        Read a whole shard and return its damaged blocks; it goes into quarantine if there are.
+
+        Raises:
+            ShardNotFoundError (also in the trash), VolumeUnavailableError.
+
+        """
+
+    def repair(self, contract: Contract, shard: ShardId) -> Mending | StoredShard:
+        """
+        Read a whole shard and reserve what it takes to mend it; if nothing is wrong, return it.
+
+        The damaged record does not count against the contract meanwhile.
+
+        Raises:
+            ShardNotFoundError (also in the trash), BusyError, NoSpaceError, ContractFullError,
+            TooManyError, VolumeUnavailableError.
+
+        """
+
     def stat(self, renter: NodeId, shard: ShardId) -> StoredShard:
         """Return what is known, in whatever state; raises `ShardNotFoundError`."""
 
@@ -196,6 +247,8 @@ class Verb(Enum):
     LIST = "list"
     DELETE = "delete"
     UNDELETE = "undelete"
+    EXAMINE = "examine"
+    REPAIR = "repair"
     PING = "ping"
 
 

@@ -12,7 +12,7 @@ from farmer.model.shard import StoredShard
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
 from farmer.node.lending import Lent
-from farmer.node.ports import Upload
+from farmer.node.ports import Mending, Upload
 from farmer.node.refusals import DRAINING_RETRY_MS, TurnedDownError
 from farmer.protocol.refusals import Refusal
 from farmer.protocol.transfers import Accept, Store, Stored
@@ -44,7 +44,7 @@ async def _store(farm: Farm, exchange: Exchange, asked: Store) -> None:
         stored = begun
     else:
         stored = await _receive(farm, exchange, begun, asked.size_bytes)
-    exchange.answer(Stored(_receipt(farm, contract, stored)))
+    exchange.answer(Stored(receipt_of(farm, contract, stored)))
 
 
 async def _begun(
@@ -80,7 +80,7 @@ async def _receive(farm: Farm, exchange: Exchange, upload: Upload, size_bytes: i
         offset = upload.offset
         exchange.answer(Accept(offset))
         rest = await _all_but_the_last(farm, exchange, upload, size_bytes)
-        future = await farm.disk.run(_finish, upload, rest)
+        future = await farm.disk.run(finish, upload, rest)
         stored = await farm.disk.settle(future)
     except BaseException:
         # A thread may still be in it, where the disk hangs: then that one ends it.
@@ -109,13 +109,15 @@ def _let_go(begun: tuple[Contract, Upload | StoredShard]) -> None:
         begun[1].abandon()
 
 
-def _finish(upload: Upload, rest: bytes) -> Future[StoredShard]:
+def finish(upload: Upload | Mending, rest: bytes) -> Future[StoredShard]:
+    """Take the last bytes and commit.  Blocking."""
     if rest:
         upload.write(rest)
     return upload.commit()
 
 
-def _receipt(farm: Farm, contract: Contract, stored: StoredShard) -> Receipt:
+def receipt_of(farm: Farm, contract: Contract, stored: StoredShard) -> Receipt:
+    """Return our signed word that we hold a shard."""
     receipt = Receipt(
         farmer_key=farm.signer.public_key,
         renter=stored.renter,

@@ -29,11 +29,13 @@ from farmer.protocol.questions import (
     Stated,
     Undelete,
 )
+from farmer.protocol.repairs import BadBlocksNamed, Examine, Repair
 from farmer.protocol.transfers import Accept, Audit, Retrieve, Send, Store, Stored
 from farmer.protocol.types import Type
 
-Request = Redeem | ShowContract | Store | Retrieve | Audit | Stat | List | Delete | Undelete | Ping
-Answer = ContractShown | Stored | Send | Stated | Listed | Deleted | Pong
+_Question = Stat | List | Delete | Undelete | Examine | Ping
+Request = Redeem | ShowContract | Store | Retrieve | Repair | Audit | _Question
+Answer = ContractShown | Stored | Send | Stated | Listed | Deleted | BadBlocksNamed | Pong
 Message = Hello | Welcome | Refuse | End | Accept | Request | Answer
 
 MESSAGES: Final[dict[Type, type[Message]]] = {
@@ -42,6 +44,7 @@ MESSAGES: Final[dict[Type, type[Message]]] = {
         *(Hello, Welcome, Refuse, End, Redeem, ShowContract, ContractShown),
         *(Store, Accept, Stored, Retrieve, Send, Audit, Stat, Stated),
         *(List, Listed, Delete, Deleted, Undelete, Ping, Pong),
+        *(Examine, Repair, BadBlocksNamed),
     )
 }
 

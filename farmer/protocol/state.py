@@ -43,6 +43,8 @@ class State(Enum):
     LISTING = auto()
     DELETING = auto()
     UNDELETING = auto()
+    EXAMINING = auto()
+    REPAIRING = auto()
     PINGING = auto()
 
 
@@ -70,6 +72,11 @@ TRANSITIONS: Final[dict[tuple[State, Type], State]] = {
     (State.DISCARDING, Type.END): State.IDLE,
     (State.SETTLING, Type.STORED): State.IDLE,
     (State.SETTLING, Type.REFUSE): State.IDLE,
+    # Repair: a store of some blocks.
+    (State.IDLE, Type.REPAIR): State.REPAIRING,
+    (State.REPAIRING, Type.BAD_BLOCKS): State.RECEIVING,
+    (State.REPAIRING, Type.STORED): State.IDLE,
+    (State.REPAIRING, Type.REFUSE): State.IDLE,
     # Retrieve
     (State.IDLE, Type.RETRIEVE): State.LOOKING_UP,
     (State.LOOKING_UP, Type.SEND): State.SENDING,
@@ -95,6 +102,9 @@ TRANSITIONS: Final[dict[tuple[State, Type], State]] = {
     (State.IDLE, Type.UNDELETE): State.UNDELETING,
     (State.UNDELETING, Type.STATED): State.IDLE,
     (State.UNDELETING, Type.REFUSE): State.IDLE,
+    (State.IDLE, Type.EXAMINE): State.EXAMINING,
+    (State.EXAMINING, Type.BAD_BLOCKS): State.IDLE,
+    (State.EXAMINING, Type.REFUSE): State.IDLE,
     (State.IDLE, Type.PING): State.PINGING,
     (State.PINGING, Type.PONG): State.IDLE,
     (State.PINGING, Type.REFUSE): State.IDLE,
@@ -107,6 +117,7 @@ RENTER_SENDS: Final = frozenset(
     {
         *(Type.HELLO, Type.REDEEM, Type.SHOW_CONTRACT, Type.STORE, Type.RETRIEVE, Type.AUDIT),
         *(Type.STAT, Type.LIST, Type.DELETE, Type.UNDELETE, Type.PING),
+        *(Type.EXAMINE, Type.REPAIR),
     }
 )
 """Messages that only a renter sends."""
@@ -114,7 +125,7 @@ RENTER_SENDS: Final = frozenset(
 FARMER_SENDS: Final = frozenset(
     {
         *(Type.WELCOME, Type.REFUSE, Type.CONTRACT, Type.ACCEPT, Type.STORED, Type.SEND),
-        *(Type.STATED, Type.LISTED, Type.DELETED, Type.PONG),
+        *(Type.STATED, Type.LISTED, Type.DELETED, Type.PONG, Type.BAD_BLOCKS),
     }
 )
 """Messages that only a farmer sends."""

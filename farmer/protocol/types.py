@@ -19,6 +19,7 @@ class Type(IntEnum):
     STORE = 0x20
     ACCEPT = 0x21
     STORED = 0x22
+    REPAIR = 0x23
     RETRIEVE = 0x30
     SEND = 0x31
     AUDIT = 0x40
@@ -29,5 +30,7 @@ class Type(IntEnum):
     DELETE = 0x54
     DELETED = 0x55
     UNDELETE = 0x56
+    EXAMINE = 0x57
+    BAD_BLOCKS = 0x58
     PING = 0x60
     PONG = 0x61

@@ -18,7 +18,7 @@ from typing import Final
 from zlib import crc32
 
 from farmer.audit.tree import HASH_BYTES, ShardTree, hash_block
-from farmer.model.shard import BLOCK_BYTES, RECORD_HEADER_BYTES, block_count
+from farmer.model.shard import BLOCK_BYTES, RECORD_HEADER_BYTES, BadBlocks, block_count
 from farmer.storage.places import Row
 from farmer.storage.records import (
     DamagedError,
@@ -61,6 +61,11 @@ class Examination:
     def is_sound(self) -> bool:
         """Whether nothing is wrong."""
         return self.is_record_sound and not self.bad_blocks
+
+    @property
+    def named(self) -> BadBlocks:
+        """Return what others may know of it."""
+        return BadBlocks(self.size_bytes, self.bad_blocks)
 
     @property
     def first_bad(self) -> tuple[int, int]:

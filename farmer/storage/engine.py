@@ -16,6 +16,7 @@ from farmer.model.contract import Contract
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import (
     SHARD_BYTES_MAX,
+    BadBlocks,
     Deletion,
     DeletionOutcome,
     ShardState,
@@ -39,6 +40,7 @@ from farmer.storage.files import Files
 from farmer.storage.fill import Choice, Fill, order
 from farmer.storage.keeper import Slot
 from farmer.storage.measure import measure
+from farmer.storage.mending import Mending, begin_mending
 from farmer.storage.moving import Mover
 from farmer.storage.opening import Spawn, Surroundings, at_once
 from farmer.storage.places import Key, Row
@@ -157,6 +159,31 @@ class Engine:
             return reader.prove_full(nonce)
         finally:
             reader.close()
+
+    def examine(self, renter: NodeId, shard: ShardId) -> BadBlocks:
+        """See `farmer.node.ports.ShardStore`."""
+        volume, row = self._find(renter, shard)
+        reader = volume.open(row, salvage=False)
+        try:
+            return reader.examine().named
+        finally:
+            reader.close()
+
+    def repair(self, contract: Contract, shard: ShardId) -> Mending | StoredShard:
+        """See `farmer.node.ports.ShardStore`."""
+        key = (contract.renter, shard)
+        self._claims.take(key)
+        try:
+            volume, row = self._find(*key)
+            mending = begin_mending(volume, row, contract, lambda: self._claims.give_back(key))
+        except BaseException:
+            self._claims.give_back(key)
+            raise
+        if mending is None:
+            self._claims.give_back(key)
+            return row.stored()
+        mending.start()
+        return mending
 
     def stat(self, renter: NodeId, shard: ShardId) -> StoredShard:
         """See `farmer.node.ports.ShardStore`."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from threading import Lock
 from typing import Final
 
 from farmer.audit.tree import ShardTree, hash_block
 from farmer.model.contract import Contract
-from farmer.model.shard import BLOCK_BYTES, StoredShard, block_count
+from farmer.model.shard import BLOCK_BYTES, BadBlocks, StoredShard, block_count
 from farmer.storage.damage import STEP_BLOCKS, Examination, span_of
 from farmer.storage.errors import StorageError, WrongHashError, WrongSizeError
 from farmer.storage.places import Row
@@ -53,6 +54,7 @@ class Mending:
         self._buffer = bytearray()
         self._left = self.wanted_bytes
         self._is_open = True
+        self._lock = Lock()
         self._tree = None if found.hashes is None else ShardTree(found.size_bytes, found.hashes)
 
     @property
@@ -61,10 +63,14 @@ class Mending:
         return self._found
 
     @property
+    def bad(self) -> BadBlocks:
+        """The blocks whose bytes are wanted."""
+        return self._found.named
+
+    @property
     def wanted_bytes(self) -> int:
         """How many bytes the bad blocks have together."""
-        size = self._found.size_bytes
-        return sum(span_of(block, size)[1] for block in self._found.bad_blocks)
+        return self.bad.wanted_bytes
 
     def start(self) -> None:
         """Copy what stands before the first bad block; raises as `write`."""
@@ -108,7 +114,7 @@ class Mending:
         except BaseException:
             self.abandon()
             raise
-        self._is_open = False
+        self._end()
         self._reader.close()
         # The claim ends with the commit: a store of the same shard meanwhile is busy.
         future.add_done_callback(lambda _future: self._ended())
@@ -116,11 +122,16 @@ class Mending:
 
     def abandon(self) -> None:
         """Leave all as it was, unless it was committed; safe twice."""
-        if self._is_open:
-            self._is_open = False
+        if self._end():
             self._upload.drop()
             self._reader.close()
             self._ended()
+
+    def _end(self) -> bool:
+        """End it once, whoever comes first; say whether that was now."""
+        with self._lock:
+            was_open, self._is_open = self._is_open, False
+            return was_open
 
     def _check_left(self, *, is_over: bool) -> None:
         if is_over:

@@ -37,7 +37,7 @@ ADVICE: dict[Refusal, str] = {
     Refusal.WRONG_HASH: "Not the bytes that the id names; nothing was kept. Check your hash tree.",
     Refusal.WRONG_SIZE: "Send exactly the declared bytes; nothing was kept.",
     Refusal.NOT_FOUND: "No such shard of yours; or it is in the trash, where nobody reads it.",
-    Refusal.CORRUPT: "The farmer's disk damaged it: count it as lost; STORE takes it anew.",
+    Refusal.CORRUPT: "The farmer's disk damaged it: REPAIR mends it; STORE takes it anew.",
     Refusal.BAD_RANGE: "Ask within the shard.",
     Refusal.AUDIT_BUDGET: "Wait that long; neither passed nor failed.",
     Refusal.DRAINING: "The farmer is about to stop: store elsewhere, or retry after that time.",

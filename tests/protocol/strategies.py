@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.contract import Contract, ContractStage, Invite, Offer, Price, Receipt
 from farmer.model.ids import ContractId, InviteSerial, NodeId, ShardId
-from farmer.model.shard import DeletionOutcome, ShardState, Usage
+from farmer.model.shard import BadBlocks, DeletionOutcome, ShardState, Usage, block_count
 from farmer.protocol.messages import Message
 from farmer.protocol.opening import End, Hello, Refuse, Welcome
 from farmer.protocol.questions import (
@@ -25,6 +25,7 @@ from farmer.protocol.questions import (
     Undelete,
 )
 from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.repairs import BadBlocksNamed, Examine, Repair
 from farmer.protocol.transfers import Accept, Audit, Retrieve, Send, Store, Stored
 from farmer.protocol.types import Type
 
@@ -96,6 +97,16 @@ challenges = st.one_of(_challenge(AuditKind.SAMPLE), _challenge(AuditKind.FULL))
 refused = st.builds(Refused, st.sampled_from(Refusal), u64, u64)
 stated = st.builds(Stated, shards, u64, u64, st.sampled_from(ShardState), u64)
 
+bad_blocks = st.integers(0, 1 << 32).flatmap(
+    lambda size: st.builds(
+        BadBlocks,
+        st.just(size),
+        st.sets(st.integers(0, block_count(size) - 1), max_size=20).map(
+            lambda blocks: tuple(sorted(blocks))
+        ),
+    )
+)
+
 BY_TYPE: dict[Type, st.SearchStrategy[Message]] = {
     Type.HELLO: st.tuples(u16, u16, texts()).map(
         lambda parts: Hello(min(parts[:2]), max(parts[:2]), parts[2])
@@ -113,6 +124,9 @@ BY_TYPE: dict[Type, st.SearchStrategy[Message]] = {
         signatures,
     ),
     Type.STORE: st.builds(Store, shards, u64),
+    Type.EXAMINE: st.builds(Examine, shards),
+    Type.REPAIR: st.builds(Repair, shards),
+    Type.BAD_BLOCKS: st.builds(BadBlocksNamed, bad_blocks),
     Type.ACCEPT: st.builds(Accept, u64),
     Type.STORED: st.builds(Stored, receipts),
     Type.RETRIEVE: st.builds(Retrieve, shards, u64, u64, st.booleans()),

@@ -29,6 +29,7 @@ from farmer.model.contract import (
 from farmer.model.ids import ShardId
 from farmer.model.shard import (
     LEAF_BYTES,
+    BadBlocks,
     DeletionOutcome,
     ShardState,
     Usage,
@@ -55,6 +56,7 @@ from farmer.protocol.questions import (
     Undelete,
 )
 from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.repairs import BadBlocksNamed, Examine, Repair
 from farmer.protocol.transfers import TO_THE_END, Accept, Audit, Retrieve, Send, Store, Stored
 from farmer.protocol.types import Type
 from tests.vectors import rejected
@@ -247,6 +249,11 @@ EVERY_MESSAGE: Final[tuple[Message, ...]] = (
     Deleted(DeletionOutcome.ERASED, 0),
     Deleted(DeletionOutcome.ERASED_AT_COMPACTION, 0),
     Undelete(SMALL_ID),
+    Examine(SMALL_ID),
+    Repair(SMALL_ID),
+    BadBlocksNamed(BadBlocks(0, ())),
+    BadBlocksNamed(BadBlocks(65_537, (1,))),
+    BadBlocksNamed(BadBlocks(10 * 65_536, (0, 7, 9))),
     Ping(42),
     Pong(42, NOW_MS, 823_000_000_000, PRICE, "farmer/0.1.0"),
 )
