@@ -81,7 +81,7 @@ class Chaos:
         self._world = world
         self.rng = world.rng
         self.profile = PROFILES[int(self.rng.random() * len(PROFILES))]
-        self.steps_per_crash = self.rng.choice((60, 150, 300, 600))
+        self.steps_per_crash = self.rng.choice((100, 300, 600, 1500))
         self.index_loss = self.rng.choice((0.0, 0.05, 0.3))
         self.is_bulky = self.rng.random() < 0.15
         self.sleeps_days = self.rng.choice((0, 0, 0, 0, 0, 0, 0, 0, 1, 8))
@@ -384,6 +384,7 @@ class Chaos:
     def calm(self) -> None:
         """Let every fault end; what they have done stays."""
         world = self._world
+        world.calms += 1
         world.databases.armed.clear()
         self._away_until_s.clear()
         for drive in world.disk.drives.values():

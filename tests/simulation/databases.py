@@ -61,7 +61,7 @@ class Databases:
     def is_dead(self) -> bool:
         return self._watcher.is_dead
 
-    def crash(self, *, lose_index: bool) -> None:
+    def crash(self, *, lose_index: bool, keep_all: bool = False) -> None:
         """Leave what a crash leaves; nothing uses the connections any more."""
         images = {
             path: path.read_bytes()
@@ -78,7 +78,7 @@ class Databases:
             if path.name.startswith("index"):
                 if lose_index:
                     continue
-                if path.name.endswith("-wal"):
+                if path.name.endswith("-wal") and not keep_all:
                     path.write_bytes(raw[: self._cut(len(raw))])
                     continue
             path.write_bytes(raw)

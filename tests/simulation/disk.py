@@ -359,6 +359,13 @@ class SimDisk:
         for drive in self.drives.values():
             _Crash(self._rng, drive).happen()
 
+    def exit(self) -> None:
+        """Let the process go: its descriptors and locks, nothing else."""
+        for node, drive, _ in self._fds.values():
+            node.opened, node.lock = 0, None
+            self._forget_if_unused(drive, node)
+        self._fds.clear()
+
     def rot(self, drive: Drive, node: Node, offset: int) -> None:
         """Let one byte change, on the platter and, as after an eviction, in the cache."""
         bit = 1 << int(self._rng.random() * 8)

@@ -33,6 +33,9 @@ STEPS = MUTATING | {"COMMIT", "committed", "checkpoint", "checkpointed"}
 
 BETRAYALS = frozenset({"write lost though synced", "misdirected write"})
 
+KILLED_SHARE = 0.2
+"""Of the crashes, those of the process alone: the page cache outlives it."""
+
 TURNS_MAX = 200_000
 """Of one operation: more, and something runs in circles."""
 
@@ -54,7 +57,9 @@ class World:
         self.reported = 0
         self._hash = sha256()
         self.strands = Strands(Random(self.rng.random()))
-        self.disk = SimDisk(root, Random(self.rng.random()), self, self.strands.sleep)
+        self.disk = SimDisk(root, Random(self.rng.random()), self, self._hang)
+        self.calms = 0
+        """How often all faults have ended; calls that hang return then."""
         self.databases = Databases(root, Random(self.rng.random()), self)
         self.signer = TestSigner()
         self.wall_offset_ms = 1_800_000_000_000
@@ -135,6 +140,19 @@ class World:
         """Say whether a fault, or what is left of one, excuses a refusal."""
         return self._trouble_s >= 0 or self.chaos.is_armed
 
+    def _hang(self, seconds: float) -> None:
+        calms = self.calms
+        self.strands.block(lambda: self.calms != calms, seconds)
+
+    @property
+    def is_a_volume_away(self) -> bool:
+        """Say whether the farmer does not reach all of its volumes."""
+        if len(self.volumes) < 2 or self.house is None:
+            return False
+        away = any(drive.is_away or drive.armed for drive in self.disk.drives.values())
+        states = {volume.state for volume in self.house.engine.volumes()}
+        return away or VolumeState.GONE in states
+
     def chore_failed(self, name: str, error: Exception) -> None:
         """Note a chore that failed: only a disk's fault excuses that."""
         if not isinstance(error, (StorageError, OSError, sqlite3.Error)) or not self.has_trouble:
@@ -202,7 +220,7 @@ class World:
         except CrashedError:
             self._clear_away()
             return
-        self._forget_life()
+        self._clear_away(how="exit")
 
     def restart(self, off_s: float = 60.0) -> None:
         """Stop, and start some time later."""
@@ -397,8 +415,9 @@ class World:
         self.strands.crash()
         self._clear_away()
 
-    def _clear_away(self) -> None:
-        """Leave what a crash leaves."""
+    def _clear_away(self, how: str = "") -> None:
+        """Leave what an end leaves: a power cut, a kill (nothing unsynced is lost), an exit."""
+        how = how or ("kill" if self.rng.random() < KILLED_SHARE else "power cut")
         self.strands.is_dead = True
         self.strands.reap()
         self.strands.is_dead = True
@@ -406,8 +425,12 @@ class World:
             self.house.die()
             for line in self.lines:
                 line.cut(ConnectionLost())
-        self.databases.crash(lose_index=self.rng.random() < self.chaos.index_loss)
-        self.disk.crash()
+        if how == "power cut":
+            self.databases.crash(lose_index=self.rng.random() < self.chaos.index_loss)
+            self.disk.crash()
+        else:
+            self.databases.crash(lose_index=False, keep_all=True)
+            self.disk.exit()
         self.strands.is_dead = False
         self._forget_life()
         self.wall_offset_ms += int(self.rng.random() * 100_000)
