@@ -31,11 +31,13 @@ from farmer.running.volumes import plan_volumes
 from farmer.settings.loader import SettingsError, load_text
 from farmer.settings.schema import Settings
 from farmer.settings.written import without_volume
-from farmer.storage.directory import VolumeSetupError, retire_marker
-from farmer.storage.duty import Duty, Leaving
+from farmer.storage.directory import MARKER_NAME, VolumeSetupError, retire_marker
+from farmer.storage.duty import DUTY_NAME, Duty, Leaving
 from farmer.storage.engine import Engine
 from farmer.storage.errors import StorageError
 from farmer.storage.files import OsFiles
+from farmer.storage.journal import JOURNAL_NAME
+from farmer.storage.scrub_notes import NOTES_NAME
 from farmer.storage.volume import Volume
 from farmer.units import format_size
 
@@ -60,9 +62,10 @@ PACE_S_MAX: Final = 120.0
 SCHEMA: Final = 1
 
 _OURS: Final = (
-    *("log", "shards", "staging", "book", "reserve", "lock", "probe", "moving", "leaving.json"),
+    *("log", "shards", "staging", "book", "reserve", "lock", "probe"),
+    *(JOURNAL_NAME, DUTY_NAME, NOTES_NAME, MARKER_NAME),
 )
-"""What a volume consists of, besides its marker and its index."""
+"""What a volume consists of, besides its index; the marker goes last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,9 +329,8 @@ def _remove(path: Path) -> None:
             shutil.rmtree(child, ignore_errors=True)
         else:
             child.unlink(missing_ok=True)
-    for child in path.glob("index.sqlite*"):
+    for child in (*path.glob("index.sqlite*"), *path.glob("*.new")):
         child.unlink(missing_ok=True)
-    (path / "farmer-volume.json").unlink(missing_ok=True)
     try:
         path.rmdir()
     except OSError:

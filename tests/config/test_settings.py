@@ -12,7 +12,7 @@ from farmer.settings import kinds
 from farmer.settings.loader import load, load_text
 from farmer.settings.printed import example, flat, json_schema, main, plain, reference
 from farmer.settings.schema import DEFAULTS, Settings
-from farmer.settings.written import VolumeLine, settings_text, with_volume
+from farmer.settings.written import VolumeLine, settings_text, with_volume, without_volume
 from farmer.storage import quota
 from farmer.units import Space
 
@@ -178,3 +178,34 @@ def test_a_list_in_one_line_is_left_alone() -> None:
 def test_other_texts_name_no_volume(text: str) -> None:
     with pytest.raises(ValueError, match=r"like|unit"):
         VolumeLine.parse(text)
+
+
+def test_a_volume_is_taken_out_and_the_rest_stays_as_it_was() -> None:
+    """Comments and order stay; the first, the middle and the last of the list may go."""
+    head = "# mine\nversion: 1\nvolumes:\n"
+    rows = [f"  - path: /{name}  # {name}\n    quota: 1GB\n" for name in "abc"]
+    foot = "# the rest\nname: attic\n"
+    for number, name in enumerate("abc"):
+        left = "".join(row for row in rows if row is not rows[number])
+        assert without_volume(head + "".join(rows) + foot, f"/{name}") == head + left + foot
+    assert without_volume(head + "".join(rows[:2])[:-1], "/b") == head + rows[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("version: 1\nvolumes:\n  - path: /b\n    quota: 1GB\n", "not in the list"),
+        ("version: 1\n", "not in the list"),
+        ("version: 1\nvolumes:\n  - path: /a\n    quota: 1GB\n", "only volume"),
+        ("version: 1\nvolumes: [{path: /a, quota: 1GB}]\n", "lines that begin with"),
+        ("[]", "not `key: value` lines"),
+        (
+            "volumes:\n  -\n    path: /a\n    quota: 1GB\n  - path: /b\n    quota: 1GB\n",
+            "lines that begin with",
+        ),
+    ],
+)
+def test_what_is_written_otherwise_is_not_touched(text: str, words: str) -> None:
+    """A list in one line, or an entry that begins oddly, is left to its owner."""
+    with pytest.raises(ValueError, match=words):
+        without_volume(text, "/a")

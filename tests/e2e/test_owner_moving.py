@@ -1,0 +1,102 @@
+"""Volumes added, emptied, moved and retired on a real farmer that serves all the while."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.daemon import Daemon, Renter
+from tests.e2e.test_owner import ask, eventually
+
+
+def rows(daemon: Daemon) -> dict[str, dict[str, Any]]:
+    return {Path(row["path"]).name: row for row in daemon.status()["volumes"]}
+
+
+def fill(renter: Renter, folder: Path) -> list[Path]:
+    files = []
+    for number, size in enumerate((0, 5000, 400_000, 3_000_000)):
+        files.append(folder / f"file{number}")
+        files[-1].write_bytes(bytes([number + 1]) * size)
+    renter.store(*files)
+    return files
+
+
+def test_a_volume_moves_to_another_directory_while_it_serves(
+    daemon: Daemon, renter: Renter, tmp_path: Path
+) -> None:
+    """The settings name the new one, the old one is never opened again, audits pass."""
+    fill(renter, tmp_path)
+    text = daemon.home / "farmer.yaml"
+    text.write_text(text.read_text() + "# the end\n")
+    moved = daemon.call("volume", "move", str(daemon.volume), str(tmp_path / "new"))
+    assert moved.returncode == 0, moved.stderr
+    assert "4 shards" in moved.stdout
+
+    eventually(lambda: list(rows(daemon)) == ["new"])
+
+    assert (rows(daemon)["new"]["shards"], rows(daemon)["new"]["quota_bytes"]) == (4, 10**9)
+    assert str(daemon.volume) not in text.read_text()
+    assert "# the end" in text.read_text()
+    marker = json.loads((daemon.volume / "farmer-volume.json").read_text())
+    assert marker["retired"] == f"moved to {tmp_path / 'new'}"
+    assert renter.ask("audit", "--all")["passed"] == 4
+    again = daemon.call("volume", "add", f"{daemon.volume}=1GB")
+    assert "no volume any more: moved to" in again.stderr
+    daemon.kill()
+    daemon.start()
+    assert list(rows(daemon)) == ["new"]
+    assert renter.ask("audit", "--all")["passed"] == 4
+    assert not daemon.status()["alerts"]
+
+
+def test_a_volume_is_drained_and_retired_with_its_files(
+    daemon: Daemon, renter: Renter, tmp_path: Path
+) -> None:
+    """Nothing is begun that has no room; an empty one stays until it is retired."""
+    fill(renter, tmp_path)
+    alone = daemon.call("volume", "drain", str(daemon.volume))
+    assert alone.returncode == 1
+    assert "can take 0 B: nothing was begun" in alone.stderr
+    added = daemon.call("volume", "add", f"{tmp_path / 'other'}=1GB")
+    assert "The running farmer uses it now." in added.stdout
+    assert ask(daemon, "volume", "drain", str(daemon.volume))["shards"] == 4
+
+    eventually(lambda: rows(daemon)["other"]["shards"] == 4)
+
+    listed = daemon.call("volume", "list").stdout
+    assert f"{daemon.volume}: drain: 4 shards" in listed
+    assert "; empty" in listed
+    cancelled = ask(daemon, "volume", "drain", str(daemon.volume), "--cancel")
+    assert cancelled["shards"] == 0
+    assert rows(daemon)["volume"]["work"] is None
+    retired = daemon.call("volume", "retire", str(daemon.volume), "--remove")
+    assert retired.returncode == 0, retired.stderr
+    eventually(lambda: not daemon.volume.exists())
+    assert list(rows(daemon)) == ["other"]
+    assert renter.ask("audit", "--all")["passed"] == 4
+    only = daemon.call("volume", "retire", str(tmp_path / "other"))
+    assert only.returncode == 1
+    daemon.stop()
+    assert daemon.call("volume", "drain", str(tmp_path / "other")).returncode == 3
+
+
+def test_who_may_not_write_the_settings_is_told_at_once(
+    daemon: Daemon, renter: Renter, tmp_path: Path
+) -> None:
+    """Settings written in a way that we do not touch: nothing is begun."""
+    daemon.call("volume", "add", f"{tmp_path / 'other'}=1GB")
+    text = f"version: 1\nvolumes: [{{path: {daemon.volume}, quota: 1GB}}, "
+    text += f"{{path: {tmp_path / 'other'}, quota: 1GB}}]\n"
+    (daemon.home / "farmer.yaml").write_text(text)
+    refused = daemon.call("volume", "retire", str(daemon.volume))
+    assert refused.returncode == 1
+    assert "take" in refused.stderr
+    assert "by hand" in refused.stderr
+    assert rows(daemon)["volume"]["work"] is None
+    nowhere = daemon.call("volume", "drain", str(tmp_path / "nowhere"))
+    assert "no open volume of this farmer" in nowhere.stderr
+    itself = daemon.call("volume", "move", str(daemon.volume), str(daemon.volume))
+    assert "where it is" in itself.stderr
+    assert renter.ask("list") is not None

@@ -1,0 +1,183 @@
+"""Disks that fail, fill up or go away while a volume is emptied: nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from farmer.model.shard import ShardState
+from farmer.storage.duty import DUTY_NAME, Duty, Leaving, clear_duty, read_duty, write_duty
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.files import OsFiles
+from farmer.storage.journal import Crossers
+from tests.storage.bench import ALICE, MIB, noise
+from tests.storage.recording import Fault, RecordingFiles
+from tests.storage.test_moving import DRAIN, Street
+
+KINDS = ("pwritev", "sync_data", "sync_directory", "preallocate", "open", "open_read", "pread")
+
+
+def faulty(root: Path) -> tuple[Street, RecordingFiles]:
+    files = RecordingFiles()
+    return Street(root, files=files), files
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+def test_each_call_may_fail_once(tmp_path: Path, kind: str, error: int) -> None:
+    """Whatever failed, every shard is there once, and the rest of the work is done later."""
+    number = 0
+    while True:
+        root = tmp_path / str(number)
+        street, files = faulty(root)
+        with closing(street.farm.engine):
+            before = {row.shard for row in street.page()}
+            street.begin()
+            files.fault = Fault(number, error, lambda call: call.name == kind)
+            for _ in range(3):
+                street.steps()
+            struck, files.fault = files.fault.struck, None
+            assert {row.shard for row in street.page()} == before
+            street.farm.reopen()
+            street.steps()
+            found = street.page()
+            assert {row.shard for row in found} == before
+            assert sum(one.shards for one in street.farm.engine.volumes()) == len(before)
+            left = street.farm.engine.volumes()[0]
+            assert left.shards == left.quarantined, "what was read well has moved"
+            for row in found:
+                if row.state is ShardState.LIVE:
+                    assert street.farm.read(row.shard) == street.data[row.shard]
+        if not struck:
+            assert number
+            return
+        number += 3
+
+
+def test_what_cannot_go_is_given_up_if_the_owner_says_so(tmp_path: Path) -> None:
+    """Damaged shards and unfinished uploads, when nothing else is left; not before."""
+    street = Street(tmp_path)
+    engine = street.farm.engine
+    with closing(engine):
+        street.hold(1)
+        half = street.farm.begin(noise(3 * MIB, "half"))
+        half.write(noise(3 * MIB, "half")[:MIB])
+        half.abandon()
+        street.release(1)
+        shard = list(street.data)[3]
+        row = street.source.find(ALICE, shard)
+        assert row is not None
+        with street.source.ground.paths.segment(row.place.segment).open("r+b") as file:
+            file.seek(row.place.offset + 300)
+            file.write(b"rot")
+        street.begin()
+        street.steps()
+        assert engine.mover.finished() == []
+        assert not engine.mover.is_idle
+        work = engine.volumes()[0].work
+        assert work is not None
+        assert (work.left_shards, work.damaged) == (1, 1)
+        assert work.unfinished_bytes > 3 * MIB
+        engine.mover.begin(street.source, Duty(verb=Leaving.RETIRE, since_ms=1, force=True))
+        assert [one is street.source for one in engine.mover.finished()] == [True]
+        assert street.usage().shards == len(street.data) - 1
+        engine.remove_volume(street.source.settings.path)
+        assert len(engine.volumes()) == 1
+        assert engine.mover.is_idle
+
+
+def test_who_reads_from_a_volume_keeps_it_from_being_taken_away(tmp_path: Path) -> None:
+    """An empty volume has still to serve what was opened before."""
+    street = Street(tmp_path)
+    with closing(street.farm.engine) as engine:
+        shard = list(street.data)[2]
+        reader = engine.open(ALICE, shard)
+        street.begin()
+        street.steps()
+        assert street.source.status().shards == 0
+        assert engine.mover.finished() == []
+        assert reader.read(0, 5000) == street.data[shard]
+        reader.close()
+        assert engine.mover.finished() == [street.source]
+
+
+def test_a_journal_about_a_volume_that_is_not_ours_any_more_is_closed(tmp_path: Path) -> None:
+    """Only while the other volume may come back is a shard kept from being deleted."""
+    street = Street(tmp_path)
+    shard = list(street.data)[1]
+    street.source.journal.write(
+        Crossers(street.source.ground.volume, b"x" * 16, frozenset({(ALICE, shard)}))
+    )
+    with pytest.raises(VolumeUnavailableError):
+        street.farm.delete(shard)
+    with pytest.raises(VolumeUnavailableError):
+        street.farm.engine.undelete(ALICE, shard)
+    street.farm.engine.look_after_disks()
+    street.farm.delete(shard, erase=True)
+    street.farm.engine.close()
+
+
+def test_what_a_volume_is_to_do_survives_and_is_whole_or_not_there(tmp_path: Path) -> None:
+    """A file that says something else, or nothing, is as none."""
+    files, path = OsFiles(), tmp_path / DUTY_NAME
+    duty = Duty(verb=Leaving.MOVE, since_ms=5, to="ab", to_path="/new", rate_bytes=7, remove=True)
+    assert read_duty(files, tmp_path) is None
+    write_duty(files, tmp_path, DRAIN)
+    write_duty(files, tmp_path, duty)
+    assert read_duty(files, tmp_path) == duty
+    for text in ("", "{}", "[]", '{"format": 2}', '{"format": 1, "verb": "dance"}', "\0"):
+        path.write_text(text)
+        assert read_duty(files, tmp_path) is None
+    clear_duty(files, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="Not a directory"):
+        read_duty(files, Path("/dev/null"))
+
+
+def test_a_shard_on_two_volumes_is_brought_to_one(tmp_path: Path) -> None:
+    """One that was stored again while its first volume was away: the later one counts."""
+    street = Street(tmp_path)
+    engine = street.farm.engine
+    data = noise(5000)
+    hidden = street.farm.settings[0].path.with_name("hidden")
+    engine.close()
+    street.farm.settings[0].path.rename(hidden)
+    street.farm.open()
+    street.farm.clocks.pass_days(1)
+    again = street.farm.store(data)
+    street.farm.engine.close()
+    hidden.rename(street.farm.settings[0].path)
+    street.farm.open()
+    with closing(street.farm.engine):
+        street.begin()
+        street.steps()
+        assert street.farm.engine.stat(ALICE, again.shard).stored_at_ms == again.stored_at_ms
+        assert [one.shards for one in street.farm.engine.volumes()] == [0, len(street.data)]
+        street.check_bytes()
+
+
+def test_a_large_shard_that_changes_under_the_copy_is_not_entered(tmp_path: Path) -> None:
+    """What is read back from the target must be what was read at the source."""
+    street, files = faulty(tmp_path)
+    with closing(street.farm.engine):
+        street.begin()
+        large = [shard for shard, data in street.data.items() if len(data) > MIB]
+        real = files.pwritev
+
+        def twisted(fd, buffers, offset):  # type: ignore[no-untyped-def]  # as what it stands for
+            real(fd, buffers, offset)
+            if files._names[fd].endswith(".part") and offset == 256:
+                real(fd, [b"twisted"], 300)
+
+        files.pwritev = twisted  # type: ignore[method-assign]  # a test's fault
+        street.steps()
+        files.pwritev = real  # type: ignore[method-assign]  # see above
+        assert street.source.status().shards == len(large)
+        assert not list(street.target.ground.paths.staging.iterdir())
+        street.check_bytes()
+        street.steps()
+        assert street.source.status().shards == 0
+        street.check_bytes()
