@@ -9,6 +9,7 @@ from farmer.client.errors import FarmerBrokeProtocolError
 from farmer.identity.signing import contract_is_valid, node_id_of_key, receipt_is_valid
 from farmer.model.contract import Receipt
 from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import SHARD_BYTES_MAX, charge_bytes
 from farmer.protocol.questions import ContractShown, Listed, Pong, Stated
 
 
@@ -39,14 +40,17 @@ class Checks:
             raise FarmerBrokeProtocolError("the farmer gave a receipt of somebody else")
         if (receipt.shard, receipt.size_bytes) != (shard, size_bytes):
             raise FarmerBrokeProtocolError("the farmer gave a receipt for another shard")
+        if receipt.charge_bytes != charge_bytes(size_bytes):
+            raise FarmerBrokeProtocolError("the farmer's receipt charges another sum than agreed")
         if not receipt_is_valid(receipt):
             raise FarmerBrokeProtocolError("the farmer's signature under the receipt is wrong")
         return receipt
 
     def stated(self, stated: Stated, shard: ShardId) -> Stated:
-        """Check that the answer is about the shard that was asked for."""
+        """Check that the answer is about the shard that was asked for, and possible."""
         if stated.shard != shard:
             raise FarmerBrokeProtocolError("the farmer spoke of another shard")
+        _check_size(stated)
         return stated
 
     def page(self, listed: Listed, after: ShardId, limit: int) -> Listed:
@@ -55,6 +59,8 @@ class Checks:
         ascending = all(one < other for one, other in pairwise(ids))
         if not ascending or len(listed.entries) > limit:
             raise FarmerBrokeProtocolError("the farmer's list is out of order or too long")
+        for entry in listed.entries:
+            _check_size(entry)
         if listed.more and not listed.entries:
             raise FarmerBrokeProtocolError("the farmer's list promises more and has nothing")
         return listed
@@ -64,3 +70,8 @@ class Checks:
         if pong.token != token:
             raise FarmerBrokeProtocolError("the farmer answered another ping")
         return pong
+
+
+def _check_size(stated: Stated) -> None:
+    if stated.size_bytes > SHARD_BYTES_MAX:
+        raise FarmerBrokeProtocolError("the farmer spoke of a shard larger than any can be")

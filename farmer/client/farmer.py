@@ -10,12 +10,12 @@ from typing import Any, BinaryIO, TypeVar
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from farmer.client import auditing, repairing
+from farmer.client import auditing, limits, repairing
 from farmer.client.auditing import Audited, AuditReport
 from farmer.client.checks import Checks
 from farmer.client.dial import Dialer, FarmerAddress, TlsDialer
 from farmer.client.door import Door, ThreadDoor
-from farmer.client.errors import ClientError, SourceChangedError
+from farmer.client.errors import ClientError, FarmerBrokeProtocolError, SourceChangedError
 from farmer.client.repairing import Repaired
 from farmer.client.retries import Retries
 from farmer.client.retrieving import Retrieval, Wanted
@@ -223,10 +223,13 @@ class Farmer:
 
     async def list(self, page: int = LIST_ENTRIES_MAX) -> AsyncIterator[Stated]:
         """Return all shards of this renter that the farmer says it has, ascending by id."""
-        after, more = _FIRST, True
+        after, more, left = _FIRST, True, limits.LISTED_MAX
         while more:
             listed = await self._ask(List(after, page), Listed)
             self._checks.page(listed, after, page)
+            left -= len(listed.entries)
+            if left < 0:
+                raise FarmerBrokeProtocolError("the farmer's list does not end")
             for entry in listed.entries:
                 yield entry
                 after = entry.shard

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from farmer.protocol.limits import SHARDS_PER_CONTRACT_MAX
+
 CONNECT_S: Final = 15.0
 """For one address to answer: a home server behind a slow line, not one that is off."""
 
@@ -27,3 +29,6 @@ BUSY_RETRIES_MAX: Final = 8
 
 RETRY_PROGRESS_BYTES: Final = 1024 * 1024
 """A transfer that got this much further since the last loss begins to count anew."""
+
+LISTED_MAX: Final = SHARDS_PER_CONTRACT_MAX
+"""Shards in a whole list: ids can be invented for ever, each page above the one before."""
