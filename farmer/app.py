@@ -55,7 +55,7 @@ from farmer.running.process import (
 )
 from farmer.running.reload import Reloader, load_again
 from farmer.running.remembering import recover
-from farmer.running.scrubbing import Scrubbing, scrub_alerts, scrub_verbs
+from farmer.running.scrubbing import Scrubbing, scrub_verbs
 from farmer.running.signals import Signals
 from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
@@ -218,10 +218,9 @@ class RunningFarmer:
         self._scrubbing = Scrubbing(
             *(stores.engine.scrubs, self._disk, now_ms, settings.scrub),
             others_busy=lambda: self._disk.busy,
+            book=self._home.contracts,
         )
-        self._upkeep.more_alerts = lambda: scrub_alerts(
-            stores.engine.volumes(), self._scrubbing.settings, now_ms()
-        )
+        self._upkeep.more_alerts = lambda: self._scrubbing.alerts(stores.engine.volumes())
         self._reloader = Reloader(
             read=lambda: load_again(self._home, self._environ),
             started=settings,

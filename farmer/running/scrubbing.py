@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -21,6 +22,7 @@ from farmer.running.errors import OwnerError
 from farmer.settings.schema import ScrubSettings
 from farmer.storage.errors import StorageError
 from farmer.storage.scrub import DAY_MS, Turn
+from farmer.storage.scrub_check import check_database
 from farmer.storage.scrubs import PASS_SHARE, Scrubs
 from farmer.units import format_size
 
@@ -37,6 +39,10 @@ FIRST_LOOK_S: Final = 5.0
 
 QUEUE_FACTOR: Final = 20.0
 """Rest so many times as long as a turn waited for a thread: that is what others wait, too."""
+
+BOOK_S: Final = 86_400.0
+FIRST_BOOK_S: Final = 600.0
+"""The contract database is small: SQLite's check of it takes milliseconds, once a day is often."""
 
 RELIABLE_BYTES: Final = 256 * 1024 * 1024
 """A pass that has read less says little of its speed."""
@@ -83,8 +89,14 @@ class Scrubbing:
         now_ms: Callable[[], int],
         settings: ScrubSettings,
         others_busy: Callable[[], int] = lambda: 0,
+        book: Path | None = None,
     ) -> None:
-        """*others_busy* says how many threads of the door are at work."""
+        """
+        Make it.
+
+        *others_busy* says how many threads of the door are at work, *book* where the contract
+        database is: its own structure is checked as well.
+        """
         self.settings = settings
         self.scrubs = scrubs
         self._disk = disk
@@ -92,7 +104,9 @@ class Scrubbing:
         self._others_busy = others_busy
         self._chores: dict[str, Chore] = {}
         self._at_work: set[str] = set()
-        self._looking: Chore | None = None
+        self._own_chores: list[Chore] = []
+        self._book = book
+        self._book_damage = ""
 
     def start(self, clock: IReactorTime, tasks: Tasks) -> None:
         """Begin."""
@@ -103,14 +117,15 @@ class Scrubbing:
                 if name not in self._chores:
                     self._add(name, clock, tasks)
 
-        self._looking = Chore("scrub hours", LOOK_S, look, clock, tasks)
-        self._looking.start(first_after_s=FIRST_LOOK_S)
+        hours = Chore("scrub hours", LOOK_S, look, clock, tasks)
+        hours.start(first_after_s=FIRST_LOOK_S)
+        book = Chore("check of the contracts", BOOK_S, self.check_book, clock, tasks)
+        book.start(first_after_s=FIRST_BOOK_S)
+        self._own_chores = [hours, book]
 
     def stop(self) -> None:
         """Begin no more turns."""
-        if self._looking is not None:
-            self._looking.stop()
-        for chore in self._chores.values():
+        for chore in (*self._own_chores, *self._chores.values()):
             chore.stop()
 
     def wake(self) -> None:
@@ -118,6 +133,27 @@ class Scrubbing:
         self._tell_hours()
         for chore in self._chores.values():
             chore.run_now()
+
+    async def check_book(self) -> None:
+        """Have SQLite check the contract database."""
+        if self._book is not None:
+            self._book_damage = await self._disk.run(check_database, self._book)
+
+    def alerts(self, volumes: tuple[VolumeStatus, ...]) -> list[Alert]:
+        """Return what stands: a damaged contract database, and what makes the scrub too slow."""
+        late = scrub_alerts(volumes, self.settings, self._now_ms())
+        if not self._book_damage:
+            return late
+        message = (
+            f"The database of the contracts is damaged ({self._book_damage}). Contracts may be lost at"
+            " the next start; the shards of contracts that are missing are kept, and can be put"
+            " back under contract."
+        )
+        command = "farmer contract recover"
+        return [
+            Alert(name="ContractsDamaged", since_ms=0, message=message, command=command),
+            *late,
+        ]
 
     def _add(self, name: str, clock: IReactorTime, tasks: Tasks) -> None:
         async def turn() -> None:

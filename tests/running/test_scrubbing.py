@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,26 @@ class ScrubbingTests(SynchronousTestCase):
         self.assertEqual(3, self.scrub().checked)
         self.assertEqual("idle", self.scrub().state)
         self.assertFalse(self.clock.getDelayedCalls())
+
+    def test_a_damaged_contract_database_is_told(self) -> None:
+        path = Path(self.farm.path) / "book.sqlite"
+        rows = sqlite3.connect(path)
+        rows.execute("CREATE TABLE contracts (id BLOB PRIMARY KEY, space INTEGER)")
+        rows.executemany(
+            "INSERT INTO contracts VALUES (?, 1)", [(bytes([n]),) for n in range(200)]
+        )
+        rows.commit()
+        rows.close()
+        scrubbing = Scrubbing(
+            *(self.farm.engine.scrubs, InlineDisk(), lambda: 1, ScrubSettings()), book=path
+        )
+        self.successResultOf(Deferred.fromCoroutine(scrubbing.check_book()))
+        self.assertEqual([], scrubbing.alerts(()))
+        raw = bytearray(path.read_bytes())
+        raw[4096 : 4096 + 100] = bytes(100)
+        path.write_bytes(raw)
+        self.successResultOf(Deferred.fromCoroutine(scrubbing.check_book()))
+        self.assertEqual(["ContractsDamaged"], [one.name for one in scrubbing.alerts(())])
 
     def test_the_owner_stops_it_and_lets_it_go_on(self) -> None:
         self.farm.store(noise(5000))
