@@ -107,16 +107,16 @@ class Index:
         self._path = path
         prepared = _building if unfinished else _prepared
         self._writer = prepared(connect(path), _WRITER_CACHE_KIB)
+        self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         try:
             self.was_clean = self._check(volume, unfinished=unfinished)
+            for _ in range(_READERS):
+                self._readers.put(prepared(connect(path), _READER_CACHE_KIB))
+            if unfinished:
+                self._writer.execute(f"PRAGMA cache_size=-{_BUILDING_CACHE_KIB}")
         except BaseException:
-            self._writer.close()
+            self._close_all()
             raise
-        self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
-        for _ in range(_READERS):
-            self._readers.put(prepared(connect(path), _READER_CACHE_KIB))
-        if unfinished:
-            self._writer.execute(f"PRAGMA cache_size=-{_BUILDING_CACHE_KIB}")
 
     def finish(self) -> None:
         """Make a new index durable, declare it complete, and journal it from now on."""
@@ -130,12 +130,12 @@ class Index:
 
     def close(self, *, clean: bool) -> None:
         """Close it; *clean* says that nothing is left to replay."""
-        if clean:
-            self._writer.execute("UPDATE state SET clean = 1")
-            self.checkpoint()
-        for _ in range(_READERS):
-            self._readers.get().close()
-        self._writer.close()
+        try:
+            if clean:
+                self._writer.execute("UPDATE state SET clean = 1")
+                self.checkpoint()
+        finally:
+            self._close_all()
 
     def condemn(self) -> None:
         """Have it rebuilt at the next start, because it was found damaged."""
@@ -283,6 +283,12 @@ class Index:
         changes.log_bytes = in_files[0][0] + sum(one.idle_bytes for one in self.segments())
         return changes
 
+    def _close_all(self) -> None:
+        """Close every connection; nobody reads any more."""
+        while not self._readers.empty():
+            self._readers.get().close()
+        self._writer.close()
+
     def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         reader = self._readers.get()
         try:
@@ -294,9 +300,10 @@ class Index:
         try:
             row = self._writer.execute("SELECT version, volume, complete, clean FROM state")
             version, of_volume, complete, clean = row.fetchone()
+            is_newer = version > INDEX_VERSION
         except (sqlite3.DatabaseError, TypeError) as error:
             raise IndexDamagedError(f"not readable: {error}") from error
-        if version > INDEX_VERSION:
+        if is_newer:
             raise FormatTooNewError(
                 f"{self._path} has format {version}; this release reads up to {INDEX_VERSION}:"
                 " use a newer one"

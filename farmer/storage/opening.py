@@ -188,9 +188,15 @@ def _rebuild(
     for name in INDEX_FILES:
         files.unlink(paths.root / name)
     try:
-        index = create_index(paths.index, marker.volume, connect)
+        return _made_again(paths, marker, files, progress, connect)
     except IndexDamagedError as error:
         raise VolumeUnavailableError(f"no index can be made there: {error}") from error
+
+
+def _made_again(
+    paths: Paths, marker: Marker, files: Files, progress: Progress, connect: Connect
+) -> tuple[Index, Recovered, list[Part]]:
+    index = create_index(paths.index, marker.volume, connect)
     try:
         parts = _staging_parts(files, paths)
         recovery = Recovery(files, paths, marker.volume, index)

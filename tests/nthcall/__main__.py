@@ -11,20 +11,27 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 
+from tests.nthcall.book_jobs import BOOK_JOBS, sweep_book
 from tests.nthcall.disk import Failure
 from tests.nthcall.jobs import JOBS
-from tests.nthcall.sweep import Tally, sweep_errors, sweep_stops, workshop
+from tests.nthcall.sqlite_disk import SqlFailure
+from tests.nthcall.sweep import Tally, sweep_errors, sweep_index, sweep_stops, workshop
 
 STOPS = "stops"
+SQL = [failure.value for failure in SqlFailure]
 
 
 def part(work: tuple[str, str, int]) -> Tally:
     """Do one operation with one kind of fault."""
     name, fault, every = work
-    job = next(one for one in JOBS if one.name == name)
     with workshop() as folder:
+        if name in BOOK_JOBS:
+            return sweep_book(name, SqlFailure(fault), folder, every)
+        job = next(one for one in JOBS if one.name == name)
         if fault == STOPS:
             return sweep_stops(job, folder, every)
+        if fault in SQL:
+            return sweep_index(job, SqlFailure(fault), folder, every)
         return sweep_errors(job, Failure(fault), folder, every)
 
 
@@ -35,9 +42,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--floor", type=int, default=0, help="fail below so many points")
     options = parser.parse_args(arguments)
-    wanted = options.jobs.split(",") if options.jobs else [job.name for job in JOBS]
-    faults = [STOPS, *(failure.value for failure in Failure)]
-    work = [(name, fault, options.every) for name in wanted for fault in faults]
+    every_job = [*(job.name for job in JOBS), *BOOK_JOBS]
+    wanted = options.jobs.split(",") if options.jobs else every_job
+    faults = [STOPS, *(failure.value for failure in Failure), *SQL]
+    work = [
+        (name, fault, options.every)
+        for name in wanted
+        for fault in (SQL if name in BOOK_JOBS else faults)
+    ]
     started, tally = time.monotonic(), Tally()
     with ProcessPoolExecutor(options.processes) as pool:
         for found in pool.map(part, work):

@@ -22,6 +22,7 @@ from farmer.model.shard import ShardState, charge_bytes
 from farmer.storage.errors import ShardNotFoundError
 from tests.nthcall.disk import THE_END, Failure, NthFiles, Platter, killed
 from tests.nthcall.jobs import ALICE, Belief, Job, State, attempt
+from tests.nthcall.sqlite_disk import SqlDisk, SqlFailure, watched
 from tests.storage.bench import Farm, crash_copy, noise, shard_of
 
 POINTS_MAX = 2000
@@ -139,6 +140,51 @@ def _fail_once(  # noqa: PLR0917  # one point of the sweep
         )
         return files.struck or "?"
     return struck
+
+
+def sweep_index(job: Job, failure: SqlFailure, folder: Path, every: int = 1) -> Tally:
+    """Let each call fail that SQLite makes for the index."""
+    tally = Tally()
+    scenes = Scenes(job, folder / f"{job.name}-{failure.name}".replace(" ", "-"))
+    for number in range(0, POINTS_MAX, every):
+        with scenes.fresh() as root, watched(root) as disk:
+            belief = scenes.belief.copy()
+            try:
+                _fail_in_index(job, scenes, root, disk, belief, (number, failure))
+                struck = disk.struck
+            except Exception as error:
+                struck = disk.struck or "?"
+                tally.violations.append(
+                    f"{job.name}, {failure.value} at call {number} ({disk.struck}): {error!r}"
+                )
+            if not struck:
+                return tally
+            tally.points[job.name, failure.value] += 1
+    raise ViolationError(f"{job.name} did not come to its end")
+
+
+def _fail_in_index(  # one point of the sweep
+    job: Job,
+    scenes: Scenes,
+    root: Path,
+    disk: SqlDisk,
+    belief: Belief,
+    fault: tuple[int, SqlFailure],
+) -> None:
+    files = NthFiles(can_punch=job.can_punch)
+    if job.opens:
+        disk.arm(*fault)
+        farm = scenes.farm(root, files)
+    else:
+        farm = scenes.farm(root, files)
+        disk.arm(*fault)
+        attempt(job, farm, belief)
+    disk.disarm()
+    try:
+        check_reserved(farm)
+    finally:
+        farm.engine.close()
+    check(farm, belief)
 
 
 def sweep_stops(job: Job, folder: Path, every: int = 1, *, again: bool = True) -> Tally:

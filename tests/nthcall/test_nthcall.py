@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.nthcall import disk
+from tests.nthcall.book_jobs import sweep_book
 from tests.nthcall.disk import Failure
 from tests.nthcall.jobs import JOBS, Job
-from tests.nthcall.sweep import sweep_errors, sweep_stops, workshop
+from tests.nthcall.sqlite_disk import SqlFailure
+from tests.nthcall.sweep import sweep_errors, sweep_index, sweep_stops, workshop
 
 NAMED = {job.name: job for job in JOBS}
 
@@ -41,6 +43,30 @@ def test_a_stop_at_some_calls_of_each_operation(folder: Path, job: Job) -> None:
 def test_a_compaction_that_failed_behind_its_unlink_ends_in_the_next_run(folder: Path) -> None:
     tally = sweep_errors(NAMED["compact"], Failure.LATE, folder)
     assert not tally.violations
+
+
+@pytest.mark.parametrize(
+    ("name", "failure"),
+    [
+        ("store small", SqlFailure.EIO),
+        ("erase", SqlFailure.SHORT),
+        ("sweep", SqlFailure.DEAD),
+        ("recovery", SqlFailure.FULL),
+    ],
+)
+def test_every_failing_call_of_the_index(folder: Path, name: str, failure: SqlFailure) -> None:
+    tally = sweep_index(NAMED[name], failure, folder)
+    assert not tally.violations
+    assert tally.points
+
+
+@pytest.mark.parametrize("failure", SqlFailure)
+@pytest.mark.parametrize("name", ["redeem", "extend", "book opened"])
+def test_every_failing_call_of_the_contract_database(
+    folder: Path, name: str, failure: SqlFailure
+) -> None:
+    """What is answered, then or at a later try, outlives a power cut; an invite is spent once."""
+    assert not sweep_book(name, failure, folder).violations
 
 
 def test_a_disk_that_never_syncs_is_found_out(
