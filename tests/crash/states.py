@@ -53,13 +53,17 @@ class UnsyncedFiles(OsFiles):
         """Pretend."""
 
 
-class UnsyncedConnection(sqlite3.Connection):
-    """The mutant's databases: synchronous is off, whatever is asked for."""
+def unsynced(kind: type[sqlite3.Connection]) -> type[sqlite3.Connection]:
+    """Return the mutant's connection: synchronous is off, whatever is asked for."""
 
-    def execute(self, sql: str, *rest: Any) -> sqlite3.Cursor:
-        if "synchronous" in sql.lower():
-            sql = "PRAGMA synchronous = OFF"
-        return super().execute(sql, *rest)
+    class Unsynced(kind):  # type: ignore[valid-type,misc]
+        def execute(self, sql: str, *rest: Any) -> sqlite3.Cursor:
+            if "synchronous" in sql.lower():
+                sql = "PRAGMA synchronous = OFF"
+            found: sqlite3.Cursor = super().execute(sql, *rest)
+            return found
+
+    return Unsynced
 
 
 @dataclass
@@ -124,7 +128,12 @@ def _work(mark: Path, disk: Path, seed: str, *, mutant: bool) -> None:
     open_book(disk / "contracts.sqlite").close()
     if mutant:
         connect = sqlite3.connect
-        sqlite3.connect = lambda *a, **k: connect(*a, factory=UnsyncedConnection, **k)  # type: ignore[assignment]
+
+        def unsyncing(*where: Any, **how: Any) -> sqlite3.Connection:
+            kind = unsynced(how.pop("factory", sqlite3.Connection))
+            return connect(*where, factory=kind, **how)
+
+        sqlite3.connect = unsyncing
     fd = os.open(mark, os.O_WRONLY)
 
     def say(line: str) -> None:
