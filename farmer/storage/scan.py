@@ -50,7 +50,7 @@ class Damaged:
 
     offset: int
     header: RecordHeader | None
-    """Where that much of it is sound."""
+    """Where that much of it is sound, and its lengths can be those of a shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def scan(
         except DamagedError:
             following = _next_header(source, at + RECORD_ALIGNMENT_BYTES, end)
             if any(source.files.pread(source.fd, RECORD_HEADER_BYTES, at)):
-                yield Damaged(at, header)
+                yield Damaged(at, header if header and _fits(header, at, end) else None)
             else:
                 yield Hole((end if following is None else following) - at)
             at = following
@@ -118,13 +118,18 @@ def _record(source: Source, at: int, header: RecordHeader, end: int, *, verify: 
         raise DamagedError("cut off")
     if header.kind is Kind.MARKS:
         return Found(at, following, header, read_marks(source, at, header))
-    if header.kind is not Kind.SHARD:
-        raise DamagedError("not a kind for the log")
-    if header.trailer_bytes != trailer_length(header.payload_bytes):
-        raise DamagedError("a trailer of the wrong length")
+    if not _fits(header, at, end):
+        raise DamagedError("not a kind for the log, or a trailer of the wrong length")
     if verify and not header.flags & DAMAGED:
         _verify_shard(source, at, header)
     return Found(at, following, header)
+
+
+def _fits(header: RecordHeader, at: int, end: int) -> bool:
+    """Say whether a shard's record of these lengths can stand there."""
+    is_shard = header.kind is Kind.SHARD
+    right_trailer = header.trailer_bytes == trailer_length(header.payload_bytes)
+    return is_shard and right_trailer and at + header.record_bytes <= end
 
 
 def read_marks(source: Source, at: int, header: RecordHeader) -> bytes:

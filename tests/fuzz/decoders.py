@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tests.fuzz import disk, proofs, signed, wire, words
+from tests.fuzz import disk, proofs, rebuilding, signed, wire, words
 from tests.fuzz.target import Target
 
 _MAKERS: Final[tuple[Callable[[], Target], ...]] = (
@@ -14,6 +14,7 @@ _MAKERS: Final[tuple[Callable[[], Target], ...]] = (
     *proofs.TARGETS,
     *disk.TARGETS,
     *words.TARGETS,
+    *rebuilding.TARGETS,
 )
 _BY_NAME: Final = {maker().name: maker for maker in _MAKERS}
 ALL: Final = tuple(_BY_NAME)

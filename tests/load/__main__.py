@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.load import hostile, idle
+from tests.load import hostile, idle, soak
 
 
 def main(words: list[str]) -> int:
@@ -22,7 +22,11 @@ def main(words: list[str]) -> int:
     slow.add_argument("--peers", type=int, default=2000)
     slow.add_argument("--seconds", type=float, default=150.0)
     slow.add_argument("--baseline", type=float, default=30.0, help="seconds")
+    long = kinds.add_parser("soak", help="ordinary work for a long time")
+    long.add_argument("--minutes", type=float, default=60.0)
     asked = parser.parse_args(words)
+    if asked.kind == "soak":
+        return soak.run(asked.minutes)
     if asked.kind == "hostile":
         return hostile.run(asked.peers, asked.seconds, asked.baseline)
     return idle.run(asked.sessions, asked.hold)
