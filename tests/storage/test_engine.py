@@ -20,6 +20,7 @@ from farmer.model.shard import (
     charge_bytes,
 )
 from farmer.storage.directory import VolumeSettings
+from farmer.storage.engine import EngineLimits
 from farmer.storage.errors import (
     BadRangeError,
     BusyError,
@@ -201,6 +202,20 @@ def test_limits_of_size_space_and_number_are_kept(farm: Farm) -> None:
     for upload in uploads:
         upload.abandon()
     assert farm.engine.usage(ALICE).total_bytes == 0
+
+
+def test_a_contract_has_so_many_shards_and_no_more(tmp_path: Path) -> None:
+    """Each is a row of the index; what goes to the trash still is one."""
+    farm = Farm(tmp_path, limits=EngineLimits(shards_per_contract_max=5))
+    for n in range(5):
+        farm.store(noise(10, n))
+    for ask in (lambda: farm.begin(noise(10, 5)), lambda: farm.begin(noise(10, 6))):
+        with pytest.raises(TooManyError) as caught:
+            ask()
+        assert (caught.value.have, caught.value.allowed) == (5, 5)
+    farm.delete(shard_of(noise(10, 0)), erase=True)
+    farm.store(noise(10, 5))
+    farm.engine.close()
 
 
 def test_ranges_are_exact_and_bounded(farm: Farm) -> None:

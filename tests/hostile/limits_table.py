@@ -1,0 +1,167 @@
+"""
+The table of docs/limits.md; `python -m tests.hostile.limits_table` writes it anew.
+
+Value and reason come from the code, the test is looked for in its file: the page cannot lie
+about any of the three.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "limits.md"
+BEGIN, END = "<!-- limits: begin -->\n", "<!-- limits: end -->\n"
+
+WIRE, NODE, CLIENT = "farmer.protocol.limits", "farmer.node.", "farmer.client.limits"
+TALK = "tests/node/test_session.py::"
+HOSTILE, LIES = "tests/hostile/", "tests/client/"
+
+GROUPS: dict[str, list[tuple[str, str, str]]] = {
+    "Who may come in, and for how long": [
+        (WIRE, "SESSIONS_MAX", HOSTILE + "test_floods.py::test_a_whole_ipv6_network"),
+        (WIRE, "SESSIONS_PER_ADDRESS_MAX", HOSTILE + "test_floods.py::test_one_ipv6_household"),
+        (WIRE, "SESSIONS_PER_RENTER_MAX", HOSTILE + "test_floods.py::test_one_key_from_many"),
+        (WIRE, "STRANGERS_PART", HOSTILE + "test_floods.py::test_many_keys_make_room"),
+        ("farmer.running.process", "OTHER_DESCRIPTORS", HOSTILE + "test_descriptors.py::test_few"),
+        (NODE + "service", "BACKLOG", HOSTILE + "test_floods.py::test_connections_from_many"),
+        (WIRE, "CERTIFICATE_BYTES_MAX", HOSTILE + "test_tls.py::test_only_one_small"),
+        (WIRE, "HANDSHAKE_S", HOSTILE + "test_slow.py::test_a_handshake_byte_by_byte"),
+        (WIRE, "STRANGER_S", HOSTILE + "test_slow.py::test_a_stranger_cannot_stay"),
+        (WIRE, "IDLE_S", HOSTILE + "test_slow.py::test_who_never_reads"),
+        (WIRE, "CLOSE_S", "tests/node/test_deadlines.py::test_a_close_has_its_own_moment"),
+        (NODE + "service", "CHECK_S", "tests/node/test_session.py::test_silence_is_cut_off"),
+    ],
+    "Frames and requests": [
+        (WIRE, "CONTROL_BYTES_MAX", "tests/protocol/test_frames.py::test_a_frame_may_be"),
+        (WIRE, "DATA_BYTES_MAX", "tests/protocol/test_frames.py::test_a_frame_may_be"),
+        (NODE + "inbox", "STRANGER_AHEAD_BYTES", HOSTILE + "test_slow.py::test_endless_requests"),
+        (NODE + "inbox", "READ_AHEAD_BYTES", HOSTILE + "test_slow.py::test_who_never_reads"),
+        (NODE + "session", "STEP_BYTES", HOSTILE + "test_slow.py::test_who_never_reads"),
+        (
+            NODE + "session",
+            "EVENTS_PER_TURN",
+            TALK + "test_one_session_leaves",
+        ),
+        (WIRE, "TEXT_BYTES_MAX", "tests/protocol/test_messages.py::test_forbidden_values"),
+        (WIRE, "LIST_ENTRIES_MAX", HOSTILE + "test_space.py::test_a_list_is_never_longer"),
+        (WIRE, "AUDIT_ENTRIES_MAX", "tests/protocol/test_messages.py::test_the_largest_messages"),
+    ],
+    "Pace, and places that are shared": [
+        (WIRE, "RATE_BYTES_PER_S_MIN", HOSTILE + "test_slow.py::test_a_store_byte_by_byte"),
+        (WIRE, "RATE_GRACE_S", HOSTILE + "test_slow.py::test_a_store_byte_by_byte"),
+        (WIRE, "DISCARD_S", HOSTILE + "test_slow.py::test_what_follows_a_refusal"),
+        (WIRE, "SMALL_BYTES_IN_FLIGHT_MAX", "tests/node/test_storing.py::test_small_stores_queue"),
+        (NODE + "gate", "SHARES", "tests/node/test_limits.py::test_who_holds_a_share_waits"),
+        (WIRE, "HURRIED_S", "tests/node/test_storing.py::test_who_holds_memory_that"),
+        (WIRE, "TURN_S", "tests/node/test_storing.py::test_a_turn_that_does_not_come"),
+        (NODE + "farm", "PROOF_BYTES_IN_FLIGHT_MAX", HOSTILE + "test_slow.py::test_proofs_that"),
+        (NODE + "proving", "LEAVES_AT_ONCE", "tests/node/test_auditing.py::test_a_proof_larger"),
+        (NODE + "farm", "FULL_AUDITS_MAX", "tests/node/test_auditing.py::test_only_two_full"),
+        (NODE + "farm", "RESUMES_MAX", "tests/node/test_storing.py::test_only_two_stores_are"),
+        (WIRE, "AUDIT_BUDGET_BYTES_MIN", HOSTILE + "test_audits.py::test_a_day_of_audits"),
+        (WIRE, "AUDIT_BUDGET_STORED_FACTOR", HOSTILE + "test_audits.py::test_a_day_of_audits"),
+        (NODE + "budget", "RENTERS_MAX", "tests/node/test_limits.py::test_it_remembers_only"),
+    ],
+    "Space": [
+        (WIRE, "UPLOADS_PER_RENTER_MAX", HOSTILE + "test_space.py::test_half_open_stores"),
+        ("farmer.storage.staging", "LEASE_MS", "tests/storage/test_engine.py::test_going_on"),
+        (WIRE, "SHARDS_PER_CONTRACT_MAX", "tests/storage/test_engine.py::test_a_contract_has_so"),
+        ("farmer.model.shard", "SHARD_BYTES_MAX", LIES + "test_lies.py::test_a_shard_larger"),
+        (NODE + "storing", "SMALL_BYTES_MAX", "tests/node/test_storing.py::test_a_lost_small"),
+    ],
+    "The owner's page": [
+        ("farmer.monitor.page", "CONNECTIONS_MAX", HOSTILE + "test_page.py::test_slow_requests"),
+        ("farmer.monitor.page", "IDLE_S", "tests/monitor/test_page.py::test_an_idle_connection"),
+        ("farmer.monitor.page", "AGE_S", HOSTILE + "test_page.py::test_a_byte_now_and_then"),
+        ("farmer.monitor.page", "BODY_BYTES_MAX", HOSTILE + "test_page.py::test_huge_requests"),
+    ],
+    "The renter, against a hostile farmer": [
+        (WIRE, "HANDSHAKE_S", LIES + "test_lies.py::test_a_farmer_that_never_greets"),
+        (WIRE, "ANSWER_S", LIES + "test_lies.py::test_an_answer_byte_by_byte"),
+        (CLIENT, "HASHED_BYTES_PER_S_MIN", LIES + "test_lies.py::test_an_audit_byte_by_byte"),
+        (CLIENT, "READ_AHEAD_BYTES", LIES + "test_lies.py::test_what_comes_unasked"),
+        (CLIENT, "LISTED_MAX", LIES + "test_lies.py::test_a_list_of_invented_ids"),
+        (CLIENT, "SESSIONS_MAX", LIES + "test_hostile.py::test_no_more_connections"),
+        (CLIENT, "RETRY_DELAYS_S", LIES + "test_hostile.py::test_attempts_are_bounded"),
+        (CLIENT, "RETRY_PROGRESS_BYTES", LIES + "test_hostile.py::test_a_store_goes_on"),
+        (CLIENT, "BUSY_RETRIES_MAX", LIES + "test_hostile.py::test_a_shard_that_stays_busy"),
+        (CLIENT, "BUSY_DELAYS_MS", LIES + "test_hostile.py::test_a_busy_shard"),
+    ],
+}
+
+
+@cache
+def reasons(module: str) -> dict[str, str]:
+    """Return each constant's docstring; one that has none shares that of the next."""
+    body = ast.parse(inspect.getsource(importlib.import_module(module))).body
+    found: dict[str, str] = {}
+    waiting: list[str] = []
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            waiting.append(node.target.id)
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            text = " ".join(str(node.value.value).split())
+            found.update(dict.fromkeys(waiting, text))
+            waiting = []
+        else:
+            waiting = []
+    return found
+
+
+@cache
+def tests_of(path: str) -> tuple[str, ...]:
+    """Return the names of all tests in a file."""
+    tree = ast.parse((ROOT / path).read_text())
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return tuple(node.name for node in ast.walk(tree) if isinstance(node, kinds))
+
+
+def test_named(where: str) -> str:
+    """Return the one test that begins like this; raises `LookupError` if there is none."""
+    path, _, start = where.partition("::")
+    names = [name for name in tests_of(path) if name.startswith(start)]
+    if len(names) != 1:
+        raise LookupError(f"{where}: {names}")
+    return f"{path}::{names[0]}"
+
+
+test_named.__test__ = False  # type: ignore[attr-defined]
+
+
+def shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(shown(one) for one in value)
+    if isinstance(value, float) and not value.is_integer():
+        return str(value)
+    assert isinstance(value, int | float), value
+    return f"{int(value):,}".replace(",", " ")
+
+
+def table() -> str:
+    """Return all groups."""
+    parts = []
+    for title, rows in GROUPS.items():
+        lines = [f"### {title}", "", "| limit | value | reason | test |", "|---|---|---|---|"]
+        for module, name, where in rows:
+            value = shown(getattr(importlib.import_module(module), name))
+            file, _, test = test_named(where).partition("::")
+            label = f"`{module.removeprefix('farmer.')}` `{name}`"
+            lines.append(f"| {label} | {value} | {reasons(module)[name]} | `{file}` `{test}` |")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def with_table(page: str) -> str:
+    """Return the page with the table of now."""
+    head, _, rest = page.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}{table()}{END}{tail}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_table(PAGE.read_text()))
