@@ -171,6 +171,8 @@ def _add_keeping(verbs: Verbs) -> None:
     _add(volumes, "list", "how they are", "owner_volumes:volume_list", json=True)
     add = _add(volumes, "add", "rent out another directory", "owner_volumes:volume_add", json=True)
     add.add_argument("volume", metavar="PATH=SIZE", help=VOLUME)
+    check = _add(volumes, "check", "look one over", "owner_volumes:volume_check", json=True)
+    check.add_argument("path", nargs="?", metavar="PATH", help="default: all of the settings")
     _add_leaving(volumes)
     rebuild = _add(
         volumes, "rebuild", "make a new index from the shards", "owner_volumes:volume_rebuild"

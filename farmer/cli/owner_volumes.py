@@ -6,10 +6,11 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from farmer.cli.exits import BAD_SETTINGS, OK, CommandError
+from farmer.cli.exits import BAD_SETTINGS, DEGRADED, OK, CommandError
 from farmer.cli.owner_settings import load_settings
 from farmer.cli.owner_status import volume_table
 from farmer.cli.owner_words import warn
@@ -126,6 +127,33 @@ def volume_forget(home: Home, options: argparse.Namespace) -> int:
         raise CommandError(f"{error}: stop the farmer first") from error
     print(f"{path} is forgotten; its shards count as lost. Its files are still there.")
     return OK
+
+
+def volume_check(home: Home, options: argparse.Namespace) -> int:
+    """Look volumes over without changing anything, whether or not the farmer runs."""
+    from farmer.identity.keys import Identity
+    from farmer.running.volumes import plan_volumes
+    from farmer.storage.checking import check_volume
+    from farmer.storage.files import OsFiles
+
+    home.check()
+    node = Identity.load(home.identity).node_id
+    paths = [plan.path for plan in plan_volumes(home, load_settings(home).settings)]
+    chosen = [Path(options.path).expanduser().absolute()] if options.path else paths
+    rows = []
+    for path in chosen:
+        if path not in paths:
+            see = home.command("config show")
+            raise CommandError(f"{path} is not a volume of this farmer; see: {see}")
+        found = check_volume(path, node, OsFiles())
+        rows.append({"path": str(path)} | asdict(found))
+        if not options.json:
+            seen = f"{counted(found.shards, 'shard')} in {counted(found.segments, 'segment')}"
+            wrong = f"{len(found.findings)} wrong" if found.findings else "in order"
+            print("\n  ".join((f"{path}: {seen} and files: {wrong}", *found.findings)))
+    if options.json:
+        print(json.dumps({"schema": 1, "volumes": rows}, indent=2))
+    return DEGRADED if any(row["findings"] for row in rows) else OK
 
 
 def volume_rebuild(home: Home, options: argparse.Namespace) -> int:

@@ -1,0 +1,210 @@
+"""
+Looking a volume over without changing anything: marker, segments, and log against index.
+
+Headers are read, not the bytes of shards: that is the scrub's.  The volume may be in use
+meanwhile; so whatever looks wrong is looked at twice, and what passes was a change.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from farmer.model.ids import NodeId
+from farmer.storage.directory import Paths, VolumeSetupError, read_marker
+from farmer.storage.errors import FormatTooNewError
+from farmer.storage.files import Access, Files
+from farmer.storage.places import Row
+from farmer.storage.records import (
+    SEGMENT_HEADER_BYTES,
+    DamagedError,
+    Kind,
+    RecordHeader,
+    decode_segment,
+)
+from farmer.storage.recovery import read_part
+from farmer.storage.scan import Damaged, Found, Source, scan
+from farmer.storage.transaction import ROW
+
+LOOKS: Final = 2
+FINDINGS_MAX: Final = 1000
+"""More of them say nothing new."""
+
+_PATIENCE_S: Final = 5.0
+_BY_PLACE: Final = f"{ROW} WHERE s.segment > 0 ORDER BY s.segment, s.offset"
+_IN_FILES: Final = f"{ROW} WHERE s.segment = 0"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was looked at, and what is wrong."""
+
+    segments: int
+    shards: int
+    findings: tuple[str, ...]
+    """One sentence each, for a person."""
+
+
+def check_volume(root: Path, node: NodeId, files: Files) -> Checked:
+    """Look a volume over; reads only, may take long on a large one.  Never raises for damage."""
+    seen: set[str] | None = None
+    checked = Checked(0, 0, ())
+    for _ in range(LOOKS):
+        checked = _look(root, node, files)
+        seen = set(checked.findings) if seen is None else seen & set(checked.findings)
+        if not seen:
+            break
+    return Checked(checked.segments, checked.shards, tuple(sorted(seen or ())))
+
+
+def _look(root: Path, node: NodeId, files: Files) -> Checked:
+    paths = Paths(root)
+    try:
+        marker = read_marker(root, node, files)
+        with closing(_index(paths)) as index:
+            index.execute("BEGIN")
+            look = _Look(paths, marker.volume, files, index)
+            look.all()
+    except (VolumeSetupError, FormatTooNewError, OSError) as error:
+        return Checked(0, 0, (str(error),))
+    except (sqlite3.Error, TypeError) as error:
+        return Checked(0, 0, (f"the index cannot be read ({error}): farmer volume rebuild",))
+    return Checked(look.segments, look.shards, tuple(look.findings[:FINDINGS_MAX]))
+
+
+def _index(paths: Paths) -> sqlite3.Connection:
+    log = paths.index.with_name(f"{paths.index.name}-wal")
+    # An index that was closed in order needs no files beside it; none are to be made.
+    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+    uri = f"file:{quote(str(paths.index))}?{how}"
+    return sqlite3.connect(uri, uri=True, timeout=_PATIENCE_S, isolation_level=None)
+
+
+class _Look:
+    """One look at a volume, by one state of its index."""
+
+    def __init__(
+        self, paths: Paths, volume: bytes, files: Files, index: sqlite3.Connection
+    ) -> None:
+        self.segments = self.shards = 0
+        self.findings: list[str] = []
+        self._paths = paths
+        self._volume = volume
+        self._files = files
+        self._index = index
+
+    def all(self) -> None:
+        """Look at everything."""
+        self._look_at_index()
+        doomed = self._index.execute("SELECT segment, offset, file FROM doomed").fetchall()
+        given_up = {(segment, offset) for segment, offset, _file in doomed}
+        segments = self._index.execute("SELECT number, uuid, size FROM segments ORDER BY number")
+        rows = _rows(self._index, _BY_PLACE)
+        row = next(rows, None)
+        for number, uuid, size in segments.fetchall():
+            expected: dict[int, Row] = {}
+            while row is not None and row.place.segment <= number:
+                expected[row.place.offset] = row
+                row = next(rows, None)
+            self.segments += 1
+            self.shards += len(expected)
+            self._look_at_segment(number, uuid, size, expected, given_up)
+        self._look_at_files({file for _segment, _offset, file in doomed if file})
+
+    def _look_at_index(self) -> None:
+        (verdict,) = self._index.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            self._find(f"the index is damaged ({verdict})")
+        query = (
+            "SELECT (SELECT count(*) FROM shards), (SELECT coalesce(sum(shards), 0) FROM usage)"
+        )
+        rows, counted = self._index.execute(query).fetchone()
+        if rows != counted:
+            self._find(f"the index has {rows} shards, but counts {counted}")
+
+    def _look_at_segment(
+        self,
+        number: int,
+        uuid: bytes,
+        size: int,
+        expected: dict[int, Row],
+        given_up: set[tuple[int, int]],
+    ) -> None:
+        path = self._paths.segment(number)
+        try:
+            fd = self._files.open(path, Access.READ)
+        except OSError as error:
+            if expected or size > SEGMENT_HEADER_BYTES:
+                lost = f"{len(expected)} shards of the index stand there"
+                self._find(f"{path.name} cannot be opened ({error.strerror}): {lost}")
+            return
+        try:
+            self._look_at_head(fd, path.name, number, uuid)
+            source = Source(self._files, fd, uuid, path.name)
+            end = min(self._files.size(fd), size)
+            for one in scan(source, SEGMENT_HEADER_BYTES, end, verify=False):
+                match one:
+                    case Found() if one.header.kind is Kind.SHARD:
+                        known = expected.pop(one.offset, None)
+                        if known is not None:
+                            self._compare(known, one.header, f"{path.name} at {one.offset}")
+                        elif (number, one.offset) not in given_up:
+                            self._find(f"{path.name} at {one.offset}: the index does not know it")
+                    case Damaged() if one.offset not in expected:
+                        self._find(f"{path.name} at {one.offset}: no sound record")
+                    case _:
+                        continue
+        finally:
+            self._files.close(fd)
+        for row in expected.values():
+            if not row.is_damaged:
+                self._find(f"{path.name} at {row.place.offset}: {row.shard} does not stand there")
+
+    def _look_at_head(self, fd: int, name: str, number: int, uuid: bytes) -> None:
+        try:
+            head = decode_segment(self._files.pread(fd, SEGMENT_HEADER_BYTES, 0), name)
+        except DamagedError:
+            self._find(f"{name}: its header is damaged")
+            return
+        if (head.volume, head.segment, head.number) != (self._volume, uuid, number):
+            self._find(f"{name} is another segment than the index says")
+
+    def _look_at_files(self, given_up: set[bytes]) -> None:
+        known = set(given_up)
+        for row in _rows(self._index, _IN_FILES):
+            self.shards += 1
+            known.add(row.place.file)
+            path = self._paths.part(row.place.file)
+            if not self._files.exists(path):
+                path = self._paths.shard(row.place.file)
+            try:
+                part = read_part(self._files, path)
+            except OSError as error:
+                self._find(f"{path.name} cannot be read ({error.strerror}): {row.shard}")
+                continue
+            if part is not None:
+                self._compare(row, part.header, path.name)
+            elif not row.is_damaged:
+                self._find(f"{path.name}: no sound record of {row.shard}")
+        names = {f"{file.hex()}.seg" for file in known}
+        for shelf in self._files.list(self._paths.shards):
+            for name in self._files.list(self._paths.shards / shelf):
+                if name not in names:
+                    self._find(f"shards/{shelf}/{name}: the index does not know it")
+
+    def _compare(self, row: Row, header: RecordHeader, where: str) -> None:
+        said = (row.sequence, row.renter, row.shard, row.size_bytes)
+        if said != (header.sequence, header.renter, header.shard, header.payload_bytes):
+            self._find(f"{where}: another record than {row.shard}")
+
+    def _find(self, finding: str) -> None:
+        self.findings.append(finding)
+
+
+def _rows(index: sqlite3.Connection, query: str) -> Iterator[Row]:
+    return (Row.of(columns) for columns in index.execute(query))
