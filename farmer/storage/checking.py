@@ -120,10 +120,8 @@ class _Look:
         (verdict,) = self._index.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             self._find(f"the index is damaged ({verdict})")
-        query = (
-            "SELECT (SELECT count(*) FROM shards), (SELECT coalesce(sum(shards), 0) FROM usage)"
-        )
-        rows, counted = self._index.execute(query).fetchone()
+        (rows,) = self._index.execute("SELECT count(*) FROM shards").fetchone()
+        (counted,) = self._index.execute("SELECT coalesce(sum(shards), 0) FROM usage").fetchone()
         if rows != counted:
             self._find(f"the index has {rows} shards, but counts {counted}")
 

@@ -42,6 +42,8 @@ def test_a_volume_moves_to_another_directory_while_it_serves(
     marker = json.loads((daemon.volume / "farmer-volume.json").read_text())
     assert marker["retired"] == f"moved to {tmp_path / 'new'}"
     assert renter.ask("audit", "--all")["passed"] == 4
+    [checked] = ask(daemon, "volume", "check")["volumes"]
+    assert (checked["findings"], checked["shards"]) == ([], 4)
     again = daemon.call("volume", "add", f"{daemon.volume}=1GB")
     assert "no volume any more: moved to" in again.stderr
     daemon.kill()
@@ -49,6 +51,12 @@ def test_a_volume_moves_to_another_directory_while_it_serves(
     assert list(rows(daemon)) == ["new"]
     assert renter.ask("audit", "--all")["passed"] == 4
     assert not daemon.status()["alerts"]
+    daemon.stop()
+    next((tmp_path / "new" / "shards").rglob("*.seg")).unlink()
+    broken = daemon.call("volume", "check", str(tmp_path / "new"))
+    assert broken.returncode == 4
+    assert "1 wrong" in broken.stdout
+    assert daemon.call("volume", "check", str(tmp_path / "nowhere")).returncode == 1
 
 
 def test_a_volume_is_drained_and_retired_with_its_files(
