@@ -28,6 +28,8 @@ def main() -> int:
     power.add_argument("--cuts", type=int, default=20, help="half of them on each")
     moving = verbs.add_parser("moving", help="kill -9 while a volume is emptied under load")
     moving.add_argument("--kills", type=int, default=5)
+    strace = verbs.add_parser("strace", help="the Nth system call fails, or is the last")
+    strace.add_argument("--every", type=int, default=1, help="only every Nth call of a kind")
     chosen = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
@@ -53,6 +55,10 @@ def _run(chosen: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
         from tests.crash.moving import campaign as moving_campaign
 
         return moving_campaign(folder, chosen.kills, chosen.seed)
+    if chosen.verb == "strace":
+        from tests.crash import tracing
+
+        return tracing.campaign(folder, chosen.every, chosen.seed)
     if chosen.verb == "power":
         return _power(chosen, folder)
     raise AssertionError(chosen.verb)

@@ -87,3 +87,10 @@ def test_a_farmer_whose_power_was_cut_keeps_what_it_acknowledged() -> None:
 def test_a_farmer_killed_while_a_volume_is_emptied_goes_on_with_it() -> None:
     """Every shard is there with its bytes, audits passed meanwhile, nothing came back."""
     campaign_of("moving", "--kills", "2")
+
+
+@pytest.mark.slow
+@pytest.mark.tool("strace")
+def test_a_system_call_that_fails_or_is_the_last_loses_nothing() -> None:
+    """Some calls of each kind fail with EIO, ENOSPC, write nothing, or end the process."""
+    campaign_of("strace", "--every", "300")
