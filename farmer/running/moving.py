@@ -215,9 +215,14 @@ class Movings:
             return
         copied = 0
         while not self._stopping:
-            done = await self._disk.run(mover.step)
+            try:
+                done = await self._disk.run(mover.step)
+                if done is None:
+                    await self._disk.run(self._finish)
+            except StorageError:
+                # A disk does not answer; its volume says so.
+                done = None
             if done is None:
-                await self._disk.run(self._finish)
                 self.tell()
                 self._not_before_s = self._monotonic_s() + self._patience_s()
                 break

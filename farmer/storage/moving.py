@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
+from typing import Final
 
 from farmer.model.status import VolumeWork
 from farmer.storage.crossing import Crossing
@@ -29,6 +30,9 @@ from farmer.storage.quota import (
     SHARD_OVERHEAD_BYTES,
 )
 from farmer.storage.volume import Volume
+
+STOP_S: Final = 3.0
+"""How long a stop waits for a piece of work that is being done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +105,16 @@ class Mover:
         """
         Do a bounded piece of work for one volume; return the bytes copied, and for what.
 
-        None if there is nothing to do, for now or at all.
+        None if there is nothing to do, for now or at all; also while somebody else is at it, who
+        may be waiting for a disk that does not answer.
         """
-        with self._working:
+        if not self._working.acquire(blocking=False):
+            return None
+        try:
             self._resolve()
             return self._step()
+        finally:
+            self._working.release()
 
     def _step(self) -> tuple[int, Duty] | None:
         leaving = {volume.ground.volume: volume for volume in self._volumes() if volume.duty}
@@ -185,10 +194,15 @@ class Mover:
 
     def stop(self) -> None:
         """Break off what is under way; it is begun again after the next start."""
-        with self._working:
+        if not self._working.acquire(timeout=STOP_S):
+            # It hangs in a disk that does not answer; the next start throws away what it began.
+            return
+        try:
             for emptying in self._emptying.values():
                 emptying.stop()
             self._emptying.clear()
+        finally:
+            self._working.release()
 
     # What is shown.
 

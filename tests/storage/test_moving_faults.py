@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 from contextlib import closing
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
 from farmer.model.shard import ShardState
+from farmer.storage import moving
 from farmer.storage.duty import DUTY_NAME, Duty, Leaving, clear_duty, read_duty, write_duty
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import OsFiles
@@ -181,3 +183,34 @@ def test_a_large_shard_that_changes_under_the_copy_is_not_entered(tmp_path: Path
         street.steps()
         assert street.source.status().shards == 0
         street.check_bytes()
+
+
+def test_a_disk_that_does_not_answer_holds_up_neither_the_next_turn_nor_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who hangs in a step keeps nobody else waiting."""
+    monkeypatch.setattr(moving, "STOP_S", 0.05)
+    street, files = faulty(tmp_path)
+    engine, real, hung, answer = street.farm.engine, files.sync_data, Event(), Event()
+
+    def hanging(fd: int) -> None:
+        if files._names[fd] == "moving":
+            hung.set()
+            answer.wait(20)
+        real(fd)
+
+    files.sync_data = hanging  # type: ignore[method-assign]  # a test's fault
+    street.begin()
+    stuck = Thread(target=street.steps)
+    stuck.start()
+    try:
+        assert hung.wait(20)
+        assert engine.mover.step() is None
+        engine.mover.resolve()
+        engine.mover.stop()
+    finally:
+        answer.set()
+        stuck.join()
+    assert street.source.status().shards == 0
+    street.check_bytes()
+    engine.close()
