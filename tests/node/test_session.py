@@ -14,13 +14,13 @@ from farmer.node.session import Session
 from farmer.protocol.limits import CONTROL_BYTES_MAX, IDLE_S, SESSIONS_PER_RENTER_MAX
 from farmer.protocol.messages import encode
 from farmer.protocol.opening import End, Hello, Refuse, Welcome
-from farmer.protocol.questions import Ping, Pong
+from farmer.protocol.questions import Ping, Pong, Stat
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.state import State
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Store
 from farmer.protocol.types import Type
 from farmer.storage.errors import StorageError
-from tests.fakes import shard_of
+from tests.fakes import SteppingDisk, shard_of
 from tests.node.wires import RENTER, STRANGER, NodeCase, Peer
 
 DATA = bytes(range(256)) * 10
@@ -393,3 +393,41 @@ class PacingTests(NodeCase):
 
 def _limits(welcome: Welcome) -> tuple[int, int, int]:
     return welcome.version, welcome.time_ms, welcome.shard_bytes_max
+
+
+class HungDiskTests(NodeCase):
+    """Threads that do not come back, and renters who leave and come again."""
+
+    disk: SteppingDisk
+
+    def make_disk(self) -> SteppingDisk:
+        return SteppingDisk()
+
+    def call_and_leave(self, n: int) -> Session | None:
+        """Ask for something that hangs, send more behind it, leave; None if not let in."""
+        peer = self.call(address=f"192.0.2.{n}")
+        peer.outgoing += peer.connection.send(Hello(1, 1, "again"))
+        peer.pump()
+        _, greeting = self.disk.waiting.pop()
+        greeting()
+        peer.pump()
+        if peer.closed:
+            return None
+        peer.send(Stat(shard_of(DATA)), *(Ping(token) for token in range(50)))
+        self.assertTrue(peer.session.has_unread)
+        peer.leave()
+        return peer.session
+
+    def test_who_comes_again_and_again_to_a_hung_disk_gains_no_memory(self) -> None:
+        left = [self.call_and_leave(n) for n in range(SESSIONS_PER_RENTER_MAX + 3)]
+
+        let_in = [session for session in left if session is not None]
+        self.assertEqual(SESSIONS_PER_RENTER_MAX, len(let_in))
+        self.assertFalse(any(session.has_unread for session in let_in))
+        self.assertEqual((0, len(let_in)), (len(self.sessions), self.sessions.departed))
+
+        self.disk.run_all()
+
+        self.assertEqual(0, self.sessions.departed)
+        self.assertIsNotNone(self.call_and_leave(99))
+        self.disk.run_all()
