@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Thread
 
@@ -37,6 +37,7 @@ from farmer.storage.records import Kind, RecordHeader
 from farmer.storage.recovery import Part, Progress, Recovered, Recovery, read_part
 from farmer.storage.reserve import Reserve
 from farmer.storage.staging import Lease
+from farmer.storage.uuids import Uuids
 from farmer.storage.volume import Volume
 from farmer.storage.watch import Watch
 from farmer.storage.watched import WatchedFiles, watched_connect
@@ -55,6 +56,7 @@ class Surroundings:
     """Told how far the making of a lost index has come."""
     monotonic_s: Callable[[], float]
     spawn: Spawn
+    uuids: Uuids = field(default_factory=Uuids)
 
 
 Spawn = Callable[[str, Callable[[], None]], None]
@@ -106,6 +108,7 @@ def open_volume(
     """
     around = replace(around, files=WatchedFiles(around.files, watch))
     marker = read_marker(settings.path, around.node, around.files)
+    around.uuids.claim(marker.volume, settings.path, around.files)
     lock = lock_volume(settings.path, around.files)
     reserve = Reserve(around.files, Paths(settings.path).reserve)
     try:

@@ -51,6 +51,11 @@ class Lease:
         """The name of its file."""
         return self.header.segment
 
+    def not_after(self, now_ms: int) -> None:
+        """Let a last activity in the future, by a clock that was wrong, count as of now."""
+        if self.header.active_at_ms > now_ms:
+            self.header = replace(self.header, active_at_ms=now_ms)
+
     @property
     def gone_at_ms(self) -> int:
         """When it may be swept."""

@@ -221,6 +221,7 @@ class Volume:
     def sweep(self, now_ms: int, observed_ms: int) -> int:
         """Empty the trash and end leases whose time is over; return how many shards went."""
         for lease in self.leases.of():
+            lease.not_after(now_ms)
             if lease.gone_at_ms <= now_ms:
                 self.leases.end(lease)
         removed = 0
