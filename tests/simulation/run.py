@@ -78,6 +78,7 @@ def _live(world: World, operations: int) -> None:
         if number % RECOVER_EVERY == RECOVER_EVERY - 1:
             _finish_talks(world)
             world.recover()
+            oracle.check_reservations(world)
     _last_checks(world)
 
 
@@ -94,12 +95,14 @@ def _last_checks(world: World) -> None:
     world.chaos.calm()
     _finish_talks(world)
     world.recover()
+    oracle.check_reservations(world)
     world.chaos.is_over = True
     world.plan_crash(booting=False)
     world.restart()
     world.settle()
     oracle.check_all(world, thorough=True)
     _give_back(world)
+    oracle.check_reservations(world)
     if not world.chaos.profile.media:
         oracle.check_accounts(world)
     if world.rng.random() < 0.5:
