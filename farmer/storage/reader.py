@@ -174,7 +174,10 @@ class VolumeReader:
         assert 0 <= first < end <= block_count(size), (first, end)
         start, stop = first * BLOCK_BYTES, min(end * BLOCK_BYTES, size)
         trusted = self._trusted()
-        data = self._pread(RECORD_HEADER_BYTES + start, stop - start)
+        try:
+            data = self._raw(RECORD_HEADER_BYTES + start, stop - start)
+        except OSError as error:
+            raise self._unread(error, first, end) from error
         view = memoryview(data)
         for block in range(first, end):
             at = (block - first) * BLOCK_BYTES
@@ -211,6 +214,24 @@ class VolumeReader:
         place = self._row.place
         with self._handles.borrow(place) as fd:
             return self._ground.files.pread(fd, length, place.offset + offset)
+
+    def _unread(self, error: OSError, first: int, end: int) -> Exception:
+        """
+        Return what a failed read of blocks means.
+
+        In a shard that is known to be damaged (the scrub read it twice) a bad spot is the block's
+        damage; in another it may be the cable, and passes.
+        """
+        if error.errno != errno.EIO or not self._row.is_damaged:
+            return self._failed(error)
+        size = self._row.size_bytes
+        for block in range(first, end):
+            offset, length = span_of(block, size)
+            try:
+                self._raw(RECORD_HEADER_BYTES + offset, length)
+            except OSError:
+                return self._damage(offset, length)
+        return self._failed(error)
 
     def _failed(self, error: OSError) -> Exception:
         """Return what a failed read means: no volume, no file, or a bad spot on the disk."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -76,9 +77,18 @@ class Source:
         """Return these bytes, fewer only at the end of the file; best asked in order."""
         at = offset - self._ahead_at
         if at < 0 or at + length > len(self._ahead):
-            self._ahead = self.files.pread(self.fd, max(length, _READ_AHEAD_BYTES), offset)
+            self._ahead = self._pread(max(length, _READ_AHEAD_BYTES), length, offset)
             self._ahead_at, at = offset, 0
         return self._ahead[at : at + length]
+
+    def _pread(self, ahead_bytes: int, length: int, offset: int) -> bytes:
+        """Read ahead, or only what is wanted if there is a bad spot in what follows."""
+        try:
+            return self.files.pread(self.fd, ahead_bytes, offset)
+        except OSError as error:
+            if error.errno != errno.EIO or ahead_bytes == length:
+                raise
+            return self.files.pread(self.fd, length, offset)
 
     def header(self, offset: int) -> RecordHeader:
         """Return the header of the record at an offset; raises as `decode_record`."""

@@ -83,6 +83,9 @@ class Walk:
     """Marks that could not be read: if they are listed at the end, while nothing is being given
     back, they are damaged."""
 
+    _broken_off: set[int] = field(default_factory=set, init=False)
+    """Segments with a bad spot in a header: what lies behind it is read by its rows."""
+
     def steps(self) -> Steps:
         """Go from where the notes say to the end of the pass."""
         for phase, walk in (
@@ -108,6 +111,7 @@ class Walk:
                     yield from self._segment(segment)
                 except OSError as error:
                     self._survive(error, self.ground.paths.segment(segment.number))
+                    self._broken_off.add(segment.number)
             self.notes.segment, self.notes.offset = segment.number + 1, SEGMENT_HEADER_BYTES
 
     def _segment_from(self, number: int) -> Segment | None:
@@ -261,7 +265,7 @@ class Walk:
             raw = self._reading(row)(0, RECORD_HEADER_BYTES)
         except OSError:
             raw = b""
-        if read_header(raw, row) is None:
+        if read_header(raw, row) is None or row.place.segment in self._broken_off:
             yield from self._examine(row)
 
     # One record.
