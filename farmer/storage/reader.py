@@ -73,7 +73,7 @@ class VolumeReader:
         self._trust: Trust | None = None
         self._closing = Lock()
         self._is_open = True
-        self._header = read_header(self._pread(0, RECORD_HEADER_BYTES), row)
+        self._header = read_header(self._beside(0, RECORD_HEADER_BYTES), row)
 
     def check(self) -> None:
         """Raise `CorruptShardError` now if nothing of it can be told right from wrong."""
@@ -189,7 +189,7 @@ class VolumeReader:
         """Return what blocks are compared with; raises `CorruptShardError` if nothing is left."""
         if self._trust is None:
             size = self._row.size_bytes
-            trailer = self._pread(tree_offset(size), trailer_length(size))
+            trailer = self._beside(tree_offset(size), trailer_length(size))
             found = trust(self._header, trailer, self._row)
             if found is None or found.checksums is None:
                 self._damaged()
@@ -203,11 +203,13 @@ class VolumeReader:
             raise self._damage(0, self._row.size_bytes)
         return Trust(ShardTree(self._row.size_bytes, found.hashes), None)
 
-    def _pread(self, offset: int, length: int) -> bytes:
-        """Read within the record; a file that ends early gives fewer bytes."""
+    def _beside(self, offset: int, length: int) -> bytes:
+        """Read header or trailer; nothing at a bad spot of a record known to be damaged."""
         try:
             return self._raw(offset, length)
         except OSError as error:
+            if error.errno == errno.EIO and self._row.is_damaged:
+                return b""
             raise self._failed(error) from error
 
     def _raw(self, offset: int, length: int) -> bytes:
