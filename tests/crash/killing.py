@@ -16,17 +16,20 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from farmer.storage.directory import create_volume
-from farmer.storage.files import OsFiles
 from farmer.storage.index import INDEX_FILES
 from tests.crash.belief import Belief, Held, Item
 from tests.crash.checking import check_engine
-from tests.crash.work import NOW_MS, keep_busy, open_engine
-from tests.storage.bench import NODE
+from tests.crash.work import keep_busy, make_volumes, open_engine, volumes_of
 
 
-def run_and_kill(path: Path, seed: str, belief: Belief, after_s: float) -> None:
-    """Let a child work on the volume, kill it, and hear what it said until then."""
+def run_and_kill(
+    path: Path, seed: str, belief: Belief, after_s: float, *, opening: bool = False
+) -> None:
+    """
+    Let a child work on the volume, kill it, and hear what it said until then.
+
+    *after_s* counts from when it works, or, with *opening*, from its first breath.
+    """
     has = {
         item: next(iter(possible))
         for item, possible in belief.possible.items()
@@ -38,8 +41,8 @@ def run_and_kill(path: Path, seed: str, belief: Belief, after_s: float) -> None:
         os.close(ours)
         _be_the_child(path, seed, has, theirs)
     os.close(theirs)
-    deadline = time.monotonic() + after_s
-    lines = _hear_until(ours, deadline)
+    lines = b"" if opening else _hear_word(ours, b"phase working\n")
+    lines += _hear_until(ours, time.monotonic() + after_s)
     os.kill(child, signal.SIGKILL)
     lines += _hear_until(ours, None)
     os.close(ours)
@@ -59,6 +62,17 @@ def _be_the_child(path: Path, seed: str, has: dict[Item, Held], pipe: int) -> No
     except BaseException:
         say("odd " + traceback.format_exc().replace("\n", " | "))
     os._exit(1)
+
+
+def _hear_word(pipe: int, word: bytes) -> bytes:
+    """Return what was said up to a word; nothing more if that never comes."""
+    heard = b""
+    while word not in heard:
+        data = os.read(pipe, 1 << 16)
+        if not data:
+            break
+        heard += data
+    return heard
 
 
 def _hear_until(pipe: int, deadline: float | None) -> bytes:
@@ -81,17 +95,13 @@ def campaign(folder: Path, kills: int, seed: int = 0) -> tuple[str, list[str]]:
     """Return the last line and the violations of so many kills."""
     rng = random.Random(seed)
     path = folder / "volume"
-    create_volume(path, NODE, OsFiles(), NOW_MS)
+    make_volumes(path)
     belief, wrong = Belief(), []
     counts: Counter[str] = Counter()
     for number in range(kills):
         opening = rng.random() < 0.15
-        run_and_kill(
-            path,
-            f"{seed}.{number}",
-            belief,
-            rng.uniform(0.0, 0.012) if opening else rng.uniform(0.01, 0.2),
-        )
+        after_s = rng.uniform(0.0, 0.03) if opening else rng.uniform(0.0, 0.2)
+        run_and_kill(path, f"{seed}.{number}", belief, after_s, opening=opening)
         counts[f"in {belief.phase}"] += 1
         counts["in flight"] += bool(belief.begun)
         wrong += [f"kill {number}: {line}" for line in belief.said]
@@ -99,7 +109,8 @@ def campaign(folder: Path, kills: int, seed: int = 0) -> tuple[str, list[str]]:
         lost_index = number % 16 == 15
         if lost_index:
             for name in INDEX_FILES:
-                (path / name).unlink(missing_ok=True)
+                for volume in volumes_of(path):
+                    (volume / name).unlink(missing_ok=True)
         engine = open_engine(path)
         try:
             seen, found = check_engine(engine, belief, path, lost_index=lost_index)

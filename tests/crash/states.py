@@ -25,14 +25,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from farmer.storage.directory import create_volume
 from farmer.storage.files import OsFiles
 from tests.crash.belief import Belief
 from tests.crash.checking import check_book, check_engine
 from tests.crash.disks import make_image, mounted, unmount
 from tests.crash.fuse import BlockLog, Kind, read_log
-from tests.crash.work import NOW_MS, keep_busy, open_book, open_engine
-from tests.storage.bench import MIB, NODE
+from tests.crash.work import keep_busy, make_volumes, open_book, open_engine
+from tests.storage.bench import MIB
 
 SECTOR = 512
 KEPT_BYTES = 6 * MIB
@@ -123,7 +122,7 @@ def record(folder: Path, system: str, seed: str, *, mutant: bool) -> tuple[Path,
 
 
 def _work(mark: Path, disk: Path, seed: str, *, mutant: bool) -> None:
-    create_volume(disk / "volume", NODE, OsFiles(), NOW_MS)
+    make_volumes(disk / "volume")
     open_engine(disk / "volume").close()
     open_book(disk / "contracts.sqlite").close()
     if mutant:
@@ -316,7 +315,7 @@ def _look(
 
 def _check(disk: Path, belief: Belief, *, lose_index: bool) -> list[str]:
     if lose_index:
-        for path in (disk / "volume").glob("index.sqlite*"):
+        for path in disk.glob("volume*/index.sqlite*"):
             path.unlink()
     engine = open_engine(disk / "volume")
     try:

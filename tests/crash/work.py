@@ -13,7 +13,8 @@ from farmer.model.ids import NodeId
 from farmer.storage import reclaim
 from farmer.storage.claims import EngineUpload
 from farmer.storage.contracts import ContractDatabase
-from farmer.storage.directory import VolumeSettings
+from farmer.storage.directory import VolumeSettings, create_volume
+from farmer.storage.duty import Duty, Leaving
 from farmer.storage.engine import Engine
 from farmer.storage.errors import StorageError
 from farmer.storage.files import Files, OsFiles
@@ -32,9 +33,24 @@ LARGE = (MIB + 1, MIB + 400_000)
 Say = Callable[[str], None]
 
 
+def make_volumes(path: Path) -> None:
+    """Make two volumes, so that shards can be moved between them."""
+    for one in (path, second(path)):
+        create_volume(one, NODE, OsFiles(), NOW_MS)
+
+
+def second(path: Path) -> Path:
+    return path.with_name(f"{path.name}-second")
+
+
+def volumes_of(path: Path) -> list[Path]:
+    """Return the volume, and the second one if there is one."""
+    return [one for one in (path, second(path)) if one.exists()]
+
+
 def open_engine(path: Path, files: Files | None = None) -> Engine:
     return Engine(
-        [VolumeSettings(path, QUOTA)],
+        [VolumeSettings(one, QUOTA) for one in volumes_of(path)],
         NODE,
         files or OsFiles(),
         clock_ms=lambda: NOW_MS,
@@ -157,6 +173,23 @@ def tidy(engine: Engine, say: Say) -> None:
     say("phase working")
 
 
+def move_some(engine: Engine, rng: random.Random, say: Say) -> None:
+    """Empty one of two volumes into the other for a while, or to the end."""
+    volumes = engine.opened()
+    if len(volumes) < 2:
+        return
+    say("phase moving")
+    if not any(volume.duty for volume in volumes):
+        engine.mover.begin(rng.choice(volumes), Duty(verb=Leaving.DRAIN, since_ms=NOW_MS))
+    for _ in range(4):
+        if engine.mover.step() is None:
+            for volume in volumes:
+                if volume.duty:
+                    engine.mover.cancel(volume)
+            break
+    say("phase working")
+
+
 def keep_busy(
     path: Path,
     seed: object,
@@ -202,6 +235,8 @@ def keep_busy(
     while time.monotonic() < until:
         time.sleep(rng.uniform(0.001, 0.03))
         tidy(engine, say)
+        if rng.random() < 0.4:
+            move_some(engine, rng, say)
     for thread in threads:
         thread.join()
     say("phase end")
