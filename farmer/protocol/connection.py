@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, data_header
 from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX, PIPELINE_MAX
@@ -162,7 +163,7 @@ class RenterConnection(_Connection):
         Return the frame of a HELLO, a request, or the END of a store.
 
         Requests may be sent before earlier ones are answered; nothing may follow a STORE
-        until it is refused, answered or ended.
+        or a REPAIR until it is refused, answered or ended.
 
         Raises:
             LocalProtocolError: not possible now.
@@ -191,10 +192,9 @@ class RenterConnection(_Connection):
         return event
 
     def _may_pipeline(self) -> bool:
-        storing = (State.OFFERED, State.RECEIVING, State.DISCARDING, State.OPENED, State.GREETING)
-        last_is_store = bool(self._asked) and self._asked[-1] is Type.STORE
+        last_brings_data = bool(self._asked) and self._asked[-1] in (Type.STORE, Type.REPAIR)
         full = len(self._asked) >= PIPELINE_MAX
-        return self.state not in storing and not last_is_store and not full
+        return self.state not in _NOTHING_FOLLOWS and not last_brings_data and not full
 
     def _check(self, kind: Type) -> None:
         # A final refusal may come at any time: the farmer's last words before it hangs up.
@@ -205,3 +205,12 @@ class RenterConnection(_Connection):
         if kind is Type.REFUSE and not may(self.state, kind, self._peer):
             return
         super()._received(kind)
+
+
+_NOTHING_FOLLOWS: Final = frozenset(
+    {
+        *(State.OPENED, State.GREETING, State.OFFERED, State.REPAIRING),
+        *(State.RECEIVING, State.DISCARDING),
+    }
+)
+"""Where a renter's next request has to wait: shard data may have to come first."""

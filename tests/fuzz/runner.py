@@ -50,16 +50,23 @@ def corpus_of(target: Target) -> list[bytes]:
     return [path.read_bytes() for path in sorted((CORPUS / target.name).glob("*.bin"))]
 
 
+def pool_of(target: Target) -> list[tuple[bytes, bytes]]:
+    """Return what is changed, each with an input that is right, to mend it by."""
+    seeds = target.seeds()
+    kept = [(data, seeds[at % len(seeds)]) for at, data in enumerate(corpus_of(target))]
+    return [*zip(seeds, seeds, strict=True), *kept]
+
+
 def run_many(target: Target, executions: int, seed: str) -> Counts:
     """Run the target on changed inputs; the same seed gives the same ones."""
     counts, pick = Counts(target.name), Picker(f"{seed}/{target.name}")
-    pool = [*target.seeds(), *corpus_of(target)]
+    pool = pool_of(target)
     began = time.process_time()
     for number in range(executions):
-        one, other = pick.one(pool), pick.one(pool)
-        data = target.mutate(pick, one, other)
+        one, right = pick.one(pool)
+        data = target.mutate(pick, one, pick.one(pool)[0])
         if pick.chance() < target.mended:
-            data = target.mend(pick, data, one)
+            data = target.mend(pick, data, right)
             counts.mended += 1
         counts.passed += guarded(target, data, counts, measured=number % MEASURED_EVERY == 0)
         if len(counts.failures) >= FAILURES_MAX:
@@ -160,20 +167,20 @@ def grow(target: Target, executions: int, seed: str) -> int:
 
     The seeds themselves are not kept: they are made anew by each run.
     """
-    pick, pool = Picker(f"grow/{seed}/{target.name}"), [*target.seeds(), *corpus_of(target)]
+    pick, pool = Picker(f"grow/{seed}/{target.name}"), pool_of(target)
     known: set[tuple[str, int, int]] = set()
-    for data in pool:
+    for data, _ in pool:
         known.update(lines_run(lambda data=data: target.run(data)))
     folder, kept = CORPUS / target.name, 0
     for _ in range(executions):
-        one = pick.one(pool)
-        data = target.mutate(pick, one, pick.one(pool))
+        one, right = pick.one(pool)
+        data = target.mutate(pick, one, pick.one(pool)[0])
         if pick.chance() < target.mended:
-            data = target.mend(pick, data, one)
+            data = target.mend(pick, data, right)
         found = set(lines_run(lambda data=data: target.run(data)))
         if not found <= known and len(data) <= 8192:
             known |= found
-            pool.append(data)
+            pool.append((data, right))
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{sha256(data).hexdigest()[:12]}.bin").write_bytes(data)
             kept += 1

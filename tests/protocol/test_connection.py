@@ -26,6 +26,7 @@ from farmer.protocol.refusals import (
     Refused,
     RemoteProtocolError,
 )
+from farmer.protocol.repairs import Repair
 from farmer.protocol.state import (
     FARMER_SENDS,
     RENTERS_TURN,
@@ -123,7 +124,8 @@ def test_any_slicing_of_a_store_gives_the_farmer_the_same_events(
 
 @given(
     requests=st.lists(
-        st.one_of(*(BY_TYPE[kind] for kind in sorted(REQUESTS - {Type.STORE}))), max_size=6
+        st.one_of(*(BY_TYPE[kind] for kind in sorted(REQUESTS - {Type.STORE, Type.REPAIR}))),
+        max_size=6,
     ),
     data=st.data(),
 )
@@ -143,6 +145,17 @@ def test_any_slicing_of_pipelined_requests_gives_the_same_events(
     assert seen == requests
     assert len(events_of(renter)) == len(requests)
     assert renter.state is farmer.state is State.IDLE
+
+
+@pytest.mark.parametrize("first", [Store(SHARD, 5), Repair(SHARD)])
+def test_nothing_follows_what_brings_data(first: Message) -> None:
+    """Shard data comes next if it is accepted: a request in between would be out of order."""
+    renter, _farmer = pair()
+    renter.send(Ping(1))
+    renter.send(first)
+
+    with pytest.raises(LocalProtocolError):
+        renter.send(Ping(2))
 
 
 @given(lengths=st.lists(st.integers(1, 300), max_size=4), data=st.data())
