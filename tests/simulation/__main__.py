@@ -12,9 +12,13 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 from tests.simulation.report import Report
 from tests.simulation.run import Outcome, run
+
+SEEDS_PER_PROCESS = 40
+"""What a process has taken for its disks it does not give back."""
 
 
 def main() -> int:
@@ -23,7 +27,7 @@ def main() -> int:
     report, began_s = Report(), time.monotonic()
     first = asked.first if asked.seed is None else asked.seed
     seeds = range(first, first + (asked.seeds if asked.seed is None else 1))
-    for outcome in _outcomes(seeds, asked.ops, asked.jobs):
+    for outcome in _outcomes(seeds, asked.ops, 1 if len(seeds) == 1 else asked.jobs):
         report.add(outcome)
         if outcome.violation:
             print(f"seed {outcome.seed}: {outcome.violation}")
@@ -44,11 +48,16 @@ def main() -> int:
 
 
 def _outcomes(seeds: range, ops: int, jobs: int) -> Iterator[Outcome]:
-    if jobs == 1 or len(seeds) == 1:
+    if jobs == 1:
         yield from (run(seed, ops) for seed in seeds)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), max_tasks_per_child=SEEDS_PER_PROCESS
+    )
+    try:
         yield from pool.map(run, seeds, [ops] * len(seeds))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _arguments() -> argparse.Namespace:
