@@ -248,10 +248,10 @@ class SimDisk:
         if not self._fds[fd][1].can_punch:
             return False
         node, drive = self._enter_fd("punch", fd, (offset, length))
-        op = ("punch", offset, length)
-        self._apply(node.cached, [op])
-        node.pending.append(op)
         gone = set(range(-(-offset // BLOCK), (offset + length) // BLOCK)) & node.blocks
+        self._apply(node.cached, [("punch", offset, length)])
+        # What was a hole before stays one, whatever a crash does to this call.
+        node.pending += [("punch", block * BLOCK, BLOCK) for block in sorted(gone)]
         node.blocks -= gone
         drive.used_bytes -= len(gone) * BLOCK
         return True
