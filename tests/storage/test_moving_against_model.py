@@ -28,14 +28,19 @@ class MovingMachine(EngineMachine):
         self.known: dict[Key, Known] = {}
         self.copies = 0
 
-    @rule(number=st.integers(0, 1))
-    def begin_emptying(self, number: int) -> None:
-        """One of them; the other one takes shards again."""
+    @rule(count=st.integers(0, 12))
+    def empty_the_fuller(self, count: int) -> None:
+        """The other one takes shards again; *count* steps are done at once."""
         volumes = self.farm.engine._slots.opened()
-        self.farm.engine.mover.begin(volumes[number], DRAIN)
-        self.farm.engine.mover.cancel(volumes[1 - number])
+        volumes.sort(key=lambda volume: volume.ground.account.total.shards)
+        self.farm.engine.mover.cancel(volumes[0])
+        self.farm.engine.mover.begin(volumes[1], DRAIN)
+        self.go_on(count)
 
     @rule(count=st.integers(1, 12))
+    def go_on_emptying(self, count: int) -> None:
+        self.go_on(count)
+
     def go_on(self, count: int) -> None:
         for _ in range(count):
             self.farm.engine.mover.step()
@@ -88,8 +93,8 @@ class MovingMachine(EngineMachine):
 
 TestMoving = MovingMachine.TestCase
 TestMoving.settings = settings(
-    max_examples=8,
-    stateful_step_count=25,
+    max_examples=15,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
