@@ -78,7 +78,7 @@ reactor.seconds = time.monotonic
 WATCH_S: Final = 0.5
 """How often calls that do not return are looked for; in memory, on the reactor."""
 
-WIND_DOWN_S: Final = 20.0
+WIND_DOWN_S: Final = 10.0
 """For background work after the grace of transfers; longer than a hang takes to be seen."""
 
 

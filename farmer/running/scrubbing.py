@@ -112,7 +112,8 @@ class Scrubbing:
         """Begin."""
 
         async def look() -> None:
-            self._tell_hours()
+            # It reads a small file of a volume that it sees for the first time.
+            await self._disk.run(self._tell_hours)
             for name in self.scrubs.names():
                 if name not in self._chores:
                     self._add(name, clock, tasks)
@@ -130,8 +131,7 @@ class Scrubbing:
 
     def wake(self) -> None:
         """Begin the next turns now: the owner has just said something about it."""
-        self._tell_hours()
-        for chore in self._chores.values():
+        for chore in (*self._own_chores[:1], *self._chores.values()):
             chore.run_now()
 
     async def check_book(self) -> None:

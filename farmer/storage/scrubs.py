@@ -80,8 +80,12 @@ class Scrubs:
         volume = next((one for one in self._opened() if one.settings.label == name), None)
         if volume is None:
             return None
-        with self._lock:
-            known = self._scrubs.get(name)
-            if known is None or known[0] is not volume:
-                known = self._scrubs[name] = (volume, Scrub(volume, self._past_cache))
-            return known[1]
+        known = self._scrubs.get(name)
+        if known is None or known[0] is not volume:
+            # Not under the lock: it reads a file, and the disk may not answer.
+            fresh = Scrub(volume, self._past_cache)
+            with self._lock:
+                known = self._scrubs.get(name)
+                if known is None or known[0] is not volume:
+                    known = self._scrubs[name] = (volume, fresh)
+        return known[1]

@@ -140,8 +140,12 @@ def watched_connect(watch: Watch) -> Callable[[Path], sqlite3.Connection]:
                 return super().fetchall()
 
     class Connection(sqlite3.Connection):
-        def cursor(self, _factory: object = None) -> Any:  # noqa: ANN401
-            return super().cursor(Cursor)
+        def execute(self, sql: str, parameters: Any = (), /) -> Cursor:  # noqa: ANN401
+            # The base class's own would not come by our cursor.
+            return Cursor(self).execute(sql, parameters)
+
+        def executemany(self, sql: str, parameters: Iterable[Any], /) -> Cursor:
+            return Cursor(self).executemany(sql, parameters)
 
         def close(self) -> None:
             with watch.call("index"):

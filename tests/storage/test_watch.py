@@ -1,0 +1,274 @@
+"""Calls that do not return: seen, gone around, and settled when they do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from farmer.model.status import VolumeState
+from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
+from farmer.storage.files import Filesystem
+from farmer.storage.fill import Fill
+from farmer.storage.opening import in_a_thread
+from farmer.storage.watch import HUNG_S, WAITING_MAX, Promises, Watch
+from farmer.storage.watched import watched_connect
+from tests.storage.bench import Farm, noise
+from tests.storage.recording import RecordingFiles
+
+
+class Time:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_the_oldest_call_is_known_until_it_returns() -> None:
+    clock = Time()
+    watch = Watch(clock)
+    with watch.call("sync"):
+        clock.now_s += 3
+        with watch.call("read", holds_up=True):
+            clock.now_s += 4
+            assert watch.longest() == (7.0, "sync")
+            assert watch.is_stalled
+            assert watch.stalled_threads() == {threading.get_ident(): False}
+        assert not watch.is_stalled, "a long sync holds no reader up"
+    assert watch.longest() == (0.0, "")
+
+
+def test_a_hung_volume_turns_visitors_away_at_once() -> None:
+    watch = Watch(Time())
+    watch.declare("it sleeps")
+    with pytest.raises(VolumeUnavailableError, match="it sleeps"):
+        watch.visit("look-up")
+    watch.declare("")
+    with watch.visit("look-up"):
+        pass
+
+
+def test_only_so_many_wait_for_a_stalled_volume() -> None:
+    clock = Time()
+    watch = Watch(clock)
+    told: list[str] = []
+
+    def visit() -> None:
+        try:
+            watch.visit("look-up")
+        except VolumeUnavailableError as error:
+            told.append(str(error))
+
+    with watch.call("read", holds_up=True):
+        clock.now_s += 2
+        threads = [threading.Thread(target=visit) for _ in range(WAITING_MAX)]
+        for thread in threads:
+            thread.start()
+        while len(watch.stalled_threads()) <= WAITING_MAX:
+            time.sleep(0.01)
+        visit()
+        assert told == ["the disk does not answer at the moment"]
+        watch.declare("hung")
+        for thread in threads:
+            thread.join(10)
+    assert told[1:] == ["hung"] * WAITING_MAX
+
+
+def test_a_broken_promise_stays_broken_and_the_truth_is_still_told() -> None:
+    promises = Promises()
+    truth: Future[int] = Future()
+    kept, other = promises.of(truth), Future[int]()
+    other_kept = promises.of(other)
+    other.set_result(1)
+    promises.break_all("hung")
+    with pytest.raises(VolumeUnavailableError):
+        kept.result(0)
+    truth.set_result(2)
+    assert other_kept.result(0) == 1
+    failed: Future[int] = Future()
+    promise = promises.of(failed)
+    failed.set_exception(OSError("no"))
+    with pytest.raises(OSError, match="no"):
+        promise.result(0)
+
+
+def test_database_calls_are_noted(tmp_path: Path) -> None:
+    noted: list[str] = []
+
+    class Noting(Watch):
+        def begin(self, what: str, *, holds_up: bool) -> int:
+            noted.append(what)
+            return super().begin(what, holds_up=holds_up)
+
+    connection = watched_connect(Noting(time.monotonic))(tmp_path / "a")
+    connection.execute("CREATE TABLE t (a)")
+    connection.executemany("INSERT INTO t VALUES (?)", [(1,), (2,)])
+    noted.clear()
+    assert connection.execute("SELECT a FROM t").fetchall() == [(1,), (2,)]
+    assert connection.execute("SELECT a FROM t").fetchone() == (1,)
+    assert noted == ["index"] * 4
+    connection.close()
+
+
+class Hanging(RecordingFiles):
+    """Calls below one directory wait until they are let go."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.sick = ""
+        self.let_go = threading.Event()
+        self.syncs = False
+
+    def _wait(self, path: Path) -> None:
+        if self.sick and self.sick in path.parts:
+            assert self.let_go.wait(60)
+
+    def exists(self, path: Path) -> bool:
+        self._wait(path)
+        return super().exists(path)
+
+    def filesystem(self, path: Path) -> Filesystem:
+        self._wait(path)
+        return super().filesystem(path)
+
+    def sync_data(self, fd: int) -> None:
+        if self.syncs:
+            assert self.let_go.wait(60)
+        super().sync_data(fd)
+
+
+class HangingFarm:
+    """Two volumes, of which the first can be made to hang; time goes on by hand."""
+
+    def __init__(self, root: Path) -> None:
+        self.clock = Time()
+        self.files = Hanging()
+        self.farm = Farm(root, volumes=2, files=self.files)
+        self.farm.engine.close()
+        self.reopen()
+
+    def reopen(self) -> None:
+        from farmer.storage.engine import Engine
+        from tests.storage.bench import LIMITS, NODE
+
+        self.engine = self.farm.engine = Engine(
+            self.farm.settings,
+            NODE,
+            self.files,
+            clock_ms=lambda: self.farm.clocks.now_ms,
+            observed_ms=lambda: self.farm.clocks.observed_ms,
+            limits=LIMITS,
+            monotonic_s=self.clock,
+            spawn=in_a_thread,
+        )
+        self.engine.fill = Fill.FIRST
+
+    def states(self) -> list[VolumeState]:
+        return [status.state for status in self.engine.volumes()]
+
+    def until(self, states: list[VolumeState]) -> None:
+        deadline = time.monotonic() + 20
+        while self.states() != states:
+            assert time.monotonic() < deadline, self.states()
+            self.engine.watch_disks()
+            time.sleep(0.01)
+
+
+GONE_FIRST = [VolumeState.GONE, VolumeState.HEALTHY]
+BOTH = [VolumeState.HEALTHY, VolumeState.HEALTHY]
+
+
+def test_a_hung_volume_is_gone_until_its_call_returns_and_nothing_is_leaked(
+    tmp_path: Path,
+) -> None:
+    hanging = HangingFarm(tmp_path)
+    farm, engine = hanging.farm, hanging.engine
+    first = farm.store(noise(100)).shard
+    waiting = farm.begin(noise(200))
+    waiting.write(noise(200))
+    hanging.files.syncs = True
+    answer = waiting.commit()
+    while not engine._slots[0].watch.longest()[1]:
+        time.sleep(0.01)
+    hanging.clock.now_s += HUNG_S + 1
+    hanging.until(GONE_FIRST)
+    with pytest.raises(VolumeUnavailableError, match="does not answer"):
+        answer.result(10)
+    assert engine.volumes()[0].reserved_bytes > 0, "it may still become true"
+    assert [alert.name for alert in engine.trouble()] == ["VolumeHung"]
+    with pytest.raises(VolumeUnavailableError):
+        farm.read(first)
+    hanging.files.syncs = False
+    other = farm.store(noise(300)).shard
+    assert farm.read(other) == noise(300)
+    assert engine.volumes()[1].shards == 1
+    hanging.files.let_go.set()
+    hanging.until(BOTH)
+    assert farm.read(first) == noise(100)
+    deadline = time.monotonic() + 10
+    while engine.volumes()[0].reserved_bytes:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not engine.trouble()
+    engine.close()
+
+
+def test_a_volume_that_hangs_at_the_start_or_the_end_stops_nobody(tmp_path: Path) -> None:
+    hanging = HangingFarm(tmp_path)
+    first = hanging.farm.store(noise(100)).shard
+    hanging.engine.close()
+    hanging.files.sick = "volume0"
+
+    class Running(Time):
+        def __call__(self) -> float:
+            self.now_s += 0.5
+            return self.now_s
+
+    hanging.clock = Running()
+    hanging.reopen()
+    assert hanging.states() == GONE_FIRST
+    other = hanging.farm.store(noise(300)).shard
+    with pytest.raises(VolumeUnavailableError):
+        hanging.farm.read(first)
+    hanging.engine.close()
+    assert hanging.farm.settings[1].path.exists()
+    hanging.files.sick = ""
+    hanging.files.let_go.set()
+    hanging.clock = Time()
+    deadline = time.monotonic() + 20
+    while hanging.engine._slots[0].job.running() or not hanging.engine._slots[0].job.done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    hanging.reopen()
+    hanging.until(BOTH)
+    assert hanging.farm.read(first) == noise(100)
+    assert hanging.farm.read(other) == noise(300)
+    with pytest.raises(ShardNotFoundError):
+        hanging.farm.read(type(first)(bytes(32)))
+    hanging.engine.close()
+
+
+def test_an_exchanged_directory_is_noticed_and_opened_anew(tmp_path: Path) -> None:
+    """A copy has a valid marker; the farmer must not go on with the files of the other one."""
+    import shutil
+
+    farm = Farm(tmp_path)
+    before = farm.store(noise(100)).shard
+    copy = farm.path.with_name("copy")
+    shutil.copytree(farm.path, copy)
+    after = farm.store(noise(200)).shard
+    farm.path.rename(farm.path.with_name("old"))
+    copy.rename(farm.path)
+    farm.engine.look_after_disks()
+    assert farm.engine.volumes()[0].state is VolumeState.HEALTHY
+    assert "VolumeExchanged" in [alert.name for alert in farm.engine.trouble()]
+    assert farm.read(before) == noise(100)
+    with pytest.raises(ShardNotFoundError):
+        farm.read(after)
+    stored = farm.store(noise(300)).shard
+    farm.reopen()
+    assert farm.read(stored) == noise(300)
+    farm.engine.close()
