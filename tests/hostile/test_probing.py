@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import random
+import shutil
 import time
 from pathlib import Path
+from tempfile import mkdtemp
 
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import NodeId, ShardId
@@ -48,8 +50,8 @@ class ProbingTests(NodeCase):
 
     def setUp(self) -> None:
         super().setUp()
-        root = Path(self.mktemp())
-        root.mkdir()
+        root = Path(mkdtemp())
+        self.addCleanup(shutil.rmtree, root)
         self.real = bench.Farm(root)
         self.addCleanup(self.real.engine.close)
         self.farm: Farm
