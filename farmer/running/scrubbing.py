@@ -145,9 +145,9 @@ class Scrubbing:
         if not self._book_damage:
             return late
         message = (
-            f"The database of the contracts is damaged ({self._book_damage}). Some may be lost"
-            " at the next start; the shards of contracts that are missing are kept, and can be"
-            " put back under contract."
+            f"The database of the contracts is damaged ({self._book_damage}). Contracts may be"
+            " lost at the next start; the shards of contracts that are missing are kept, and can"
+            " be put back under contract."
         )
         command = "farmer contract recover"
         return [
