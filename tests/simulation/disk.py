@@ -50,7 +50,17 @@ class Node:
     """One file."""
 
     __slots__ = (
-        *("blocks", "cached", "is_freed", "links", "lock", "number", "opened", "pending"),
+        *(
+            "blocks",
+            "cached",
+            "is_freed",
+            "is_laid_out",
+            "links",
+            "lock",
+            "number",
+            "opened",
+            "pending",
+        ),
         "platter",
     )
 
@@ -63,6 +73,8 @@ class Node:
         self.links = 0
         self.opened = 0
         self.is_freed = False
+        self.is_laid_out = False
+        """Whether its space was taken before it was written."""
         self.lock: int | None = None
 
 
@@ -236,6 +248,7 @@ class SimDisk:
     def preallocate(self, fd: int, length: int) -> None:
         node, drive = self._enter_fd("preallocate", fd, length)
         wanted = set(range(-(-length // BLOCK))) - node.blocks
+        node.is_laid_out = True
         if len(wanted) * BLOCK > drive.free_bytes:
             self._watcher.struck("ENOSPC at write")
             raise _error(errno.ENOSPC, "fallocate")
@@ -556,9 +569,15 @@ class _Crash:
         node.pending.clear()
         node.cached = bytearray(node.platter)
         node.opened, node.links, node.lock, node.is_freed = 0, 1, None, False
-        last = -(-len(node.platter) // BLOCK)
-        node.blocks = {block for block in node.blocks if block < last}
+        node.blocks = {block for block in node.blocks if self._is_there(node, block)}
         self._drive.used_bytes += len(node.blocks) * BLOCK
+
+    def _is_there(self, node: Node, block: int) -> bool:
+        """Say whether a block is still taken: not where the only write to it was lost."""
+        start = block * BLOCK
+        if start >= len(node.platter):
+            return False
+        return node.is_laid_out or any(node.platter[start : start + BLOCK])
 
     def _undone(
         self, node: Node, op: tuple[str, int, bytes | int]
