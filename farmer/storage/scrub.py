@@ -72,23 +72,12 @@ class Scrub:
             VolumeUnavailableError: the disk cannot be read; what was found stays found.
 
         """
-        with self._lock:
-            if self._is_closed or not self._goes_on(now_ms, pass_every_ms):
-                return Turn(is_idle=True)
-            began_s = self._clock_s()
-            try:
-                read_bytes = self._work(began_s + work_s, now_ms)
-            except sqlite3.Error as error:
-                self._rest()
-                raise VolumeUnavailableError(f"the index cannot be read: {error}") from error
-            except BaseException:
-                self._rest()
-                raise
-            worked_s = self._clock_s() - began_s
-            self._unsaved_s += worked_s
-            if self._unsaved_s >= SAVE_S:
-                self._save()
-            return Turn(read_bytes, worked_s)
+        if not self._lock.acquire(blocking=False):
+            return Turn(is_idle=True)  # a turn still waits for a disk that hangs
+        try:
+            return self._turn(work_s, now_ms, pass_every_ms)
+        finally:
+            self._lock.release()
 
     def begin_now(self) -> None:
         """Begin a pass at the next turn, also outside the owner's hours and while paused."""
@@ -104,11 +93,6 @@ class Scrub:
         with self._lock:
             self._notes.is_paused = paused
             self._is_wanted_now = self._is_wanted_now and not paused
-            self._rest()
-
-    def rest(self) -> None:
-        """Let go of what is pinned: nothing will be done for a while."""
-        with self._lock:
             self._rest()
 
     def close(self, in_order: bool = True) -> None:  # a callback
@@ -135,6 +119,28 @@ class Scrub:
             mended=notes.mended,
             disagreements=notes.disagreements,
         )
+
+    def _turn(self, work_s: float, now_ms: int, pass_every_ms: int) -> Turn:
+        if self._is_closed:
+            return Turn(is_idle=True)
+        if not self._goes_on(now_ms, pass_every_ms):
+            if self._steps is not None:
+                self._rest()  # nothing stays pinned for hours
+            return Turn(is_idle=True)
+        began_s = self._clock_s()
+        try:
+            read_bytes = self._work(began_s + work_s, now_ms)
+        except sqlite3.Error as error:
+            self._rest()
+            raise VolumeUnavailableError(f"the index cannot be read: {error}") from error
+        except BaseException:
+            self._rest()
+            raise
+        worked_s = self._clock_s() - began_s
+        self._unsaved_s += worked_s
+        if self._unsaved_s >= SAVE_S:
+            self._save()
+        return Turn(read_bytes, worked_s)
 
     def _state(self) -> str:
         if self._notes.is_paused:

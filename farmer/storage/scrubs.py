@@ -46,13 +46,11 @@ class Scrubs:
         return scrub.turn(work_s, now_ms, pass_every_ms)
 
     def open_hours(self, *, are_open: bool) -> None:
-        """Tell whether the owner's hours allow work now; let go of what is pinned if not."""
+        """Tell whether the owner's hours allow work now; the next turns heed it."""
         for name in self.names():
             scrub = self._find(name)
-            if scrub is not None and scrub.is_within_hours is not are_open:
+            if scrub is not None:
                 scrub.is_within_hours = are_open
-                if not are_open:
-                    scrub.rest()
 
     def begin_now(self, names: Iterable[str] = ()) -> tuple[str, ...]:
         """Begin a pass on these volumes, or on all, at their next turn; return which."""

@@ -317,6 +317,7 @@ def test_nothing_stays_pinned_outside_the_hours(farm: Farm) -> None:
         scrubs.turn(name, 0, farm.clocks.now_ms, 30)
     assert volume_of(farm).handles.is_segment_pinned(1)
     scrubs.open_hours(are_open=False)
+    assert scrubs.turn(name, 0, farm.clocks.now_ms, 30).is_idle
     assert not volume_of(farm).handles.is_segment_pinned(1)
     assert farm.engine.volumes()[0].scrub.state == "waiting"
 
@@ -441,3 +442,28 @@ def test_a_bad_spot_of_the_disk_is_found_and_served_around(
         reader.read(0, size)
     assert error.value.offset == last * BLOCK_BYTES
     reader.close()
+
+
+def test_a_turn_that_hangs_holds_up_no_other_thread(farm: Farm) -> None:
+    farm.store(noise(SMALL))
+    name, pread = farm.settings[0].label, farm.files.pread
+    hangs, go_on = threading.Event(), threading.Event()
+
+    def hang(fd: int, length: int, offset: int) -> bytes:
+        hangs.set()
+        go_on.wait(20)
+        return pread(fd, length, offset)
+
+    farm.engine.scrubs.turn(name, 0, farm.clocks.now_ms, 30)
+    farm.files.pread = hang  # type: ignore[method-assign]  # a disk that does not answer
+    thread = threading.Thread(
+        target=farm.engine.scrubs.turn, args=(name, 60.0, farm.clocks.now_ms, 30)
+    )
+    thread.start()
+    assert hangs.wait(20)
+    assert farm.engine.scrubs.turn(name, 60.0, farm.clocks.now_ms, 30).is_idle
+    assert farm.engine.volumes()[0].scrub.state == "running"
+    go_on.set()
+    thread.join(20)
+    farm.files.pread = pread  # type: ignore[method-assign]
+    assert farm.engine.volumes()[0].scrub.checked == 1
