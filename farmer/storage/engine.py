@@ -299,10 +299,14 @@ class Engine:
         return tuple(alert for slot in self._slots for alert in slot.trouble())
 
     def change_quota(self, name: str, quota_bytes: int, keep_free_bytes: int) -> None:
-        """Apply new settings to an open volume; a smaller quota only stops new stores."""
-        for volume in self._slots.opened():
-            if volume.settings.label == name:
-                volume.change_quota(quota_bytes, keep_free_bytes)
+        """Apply new settings, also for the next opening; a smaller quota only stops stores."""
+        for slot in self._slots:
+            if slot.settings.label == name:
+                slot.settings = replace(
+                    slot.settings, quota_bytes=quota_bytes, keep_free_bytes=keep_free_bytes
+                )
+                if (volume := slot.volume) is not None:
+                    volume.change_quota(quota_bytes, keep_free_bytes)
 
     def volume_at(self, path: Path) -> Volume | None:
         """Return the open volume in this directory."""
