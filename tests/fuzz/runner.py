@@ -51,10 +51,15 @@ def corpus_of(target: Target) -> list[bytes]:
 
 
 def pool_of(target: Target) -> list[tuple[bytes, bytes]]:
-    """Return what is changed, each with an input that is right, to mend it by."""
+    """
+    Return what is changed, each with an input that is right, to mend it by.
+
+    What is right stands there three times as often as what is kept, which is mostly wrong.
+    """
     seeds = target.seeds()
     kept = [(data, seeds[at % len(seeds)]) for at, data in enumerate(corpus_of(target))]
-    return [*zip(seeds, seeds, strict=True), *kept]
+    times = -(-3 * len(kept) // len(seeds)) or 1
+    return [*zip(seeds, seeds, strict=True)] * times + kept
 
 
 def run_many(target: Target, executions: int, seed: str) -> Counts:

@@ -74,7 +74,7 @@ TOKENS: Final = (
 
 class SettingsFile(Target):
     name = "settings"
-    executions = 50_000
+    executions = 60_000
     cost = 9
     memory_bytes = 4 << 20
 
