@@ -235,12 +235,19 @@ class VolumeReader:
                 return self._damage(offset, length)
         return self._failed(error)
 
+    def _is_marker_there(self) -> bool:
+        try:
+            return self._ground.files.exists(self._ground.paths.marker)
+        except OSError:
+            # The disk that lost the file does not even say whether it is there itself.
+            return False
+
     def _failed(self, error: OSError) -> Exception:
         """Return what a failed read means: no volume, no file, or a bad spot on the disk."""
         health = self._ground.health
         health.count("read")
         if error.errno == errno.ENOENT:
-            if self._ground.files.exists(self._ground.paths.marker):
+            if self._is_marker_there():
                 return self._damage(0, self._row.size_bytes)
             health.go("its marker is gone: the disk may not be mounted")
         return VolumeUnavailableError(f"the disk could not be read: {error}")
