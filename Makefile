@@ -1,13 +1,18 @@
 # run: a farmer, with nothing to set.  test: every test.  check: what every commit should pass, in
 # less than five minutes.  lint, types: what the style asks.  bench: our figures.
+# simulate, crash, sweep, fuzz, rot, load: the long proofs, docs/durability.md; root for crash.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 SORRY := printf 'Installing failed. Is there a network? The reason is shown by:\n  %s\n'
 ARGS ?=
+SEEDS ?= 1000
+OPS ?= 400
+SIMULATED = --seeds $(SEEDS) --ops $(OPS) $(if $(SEED),--seed $(SEED))
+EXECUTIONS ?= 2000000
 
-.PHONY: run test check lint types bench clean
+.PHONY: run test check lint types bench simulate crash sweep fuzz rot load clean
 
 run: $(VENV)/.installed
 	@exec $(BIN)/farmer run $(ARGS)
@@ -24,6 +29,29 @@ lint: $(VENV)/.developed
 
 types: $(VENV)/.developed
 	$(BIN)/mypy
+
+simulate: $(VENV)/.developed
+	$(BIN)/python -m tests.simulation $(SIMULATED) $(ARGS)
+
+crash: $(VENV)/.developed
+	$(BIN)/python -m tests.crash engine --kills 500
+	$(BIN)/python -m tests.crash daemon --kills 100
+	$(BIN)/python -m tests.crash moving
+	$(BIN)/python -m tests.crash power --cuts 20
+	$(BIN)/python -m tests.crash states --ext4 1000 --xfs 100 --btrfs 100
+
+sweep: $(VENV)/.developed
+	$(BIN)/python -m tests.nthcall $(ARGS)
+
+fuzz: $(VENV)/.developed
+	$(BIN)/python -m tests.fuzz --executions $(EXECUTIONS) $(ARGS)
+
+rot: $(VENV)/.developed
+	$(BIN)/python -m tests.scrubbing $(ARGS)
+
+load: $(VENV)/.developed
+	$(BIN)/python -m tests.load idle
+	$(BIN)/python -m tests.load hostile
 
 bench: $(VENV)/.developed
 	$(BIN)/python -m benchmarks $(ARGS)
