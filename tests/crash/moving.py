@@ -39,6 +39,8 @@ PAUSE_S_MAX = 1.0
 SHARDS_KEPT = 120
 """Of each renter; some 35 MB."""
 
+TRASH_KEPT = 40
+
 STILL_S = 5.0
 """Load before the first strike."""
 
@@ -67,6 +69,9 @@ class Watcher(Tenant):
         live = [item for item, held in sure.items() if held is Held.LIVE]
         trash = [item for item, held in sure.items() if held is Held.TRASH]
         kind = rng.random()
+        if len(trash) > TRASH_KEPT:
+            # It counts against the contract, which would be full before long.
+            return "erase", rng.choice(trash)
         if len(live) > SHARDS_KEPT or (live and kind < 0.15):
             return rng.choice(("erase", "delete")), rng.choice(live)
         if trash and kind < 0.35:
