@@ -17,6 +17,7 @@ own doing.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import re
 import socket
@@ -82,7 +83,7 @@ def _listening(port: int) -> socket.socket:
     one.bind(("127.0.0.1", port))
     one.listen(128)
     # Out of the way of the descriptors that are passed.
-    high = socket.socket(fileno=os.dup2(one.fileno(), 50 + port % 50))
+    high = socket.socket(fileno=fcntl.fcntl(one.fileno(), fcntl.F_DUPFD_CLOEXEC, 50))
     one.close()
     return high
 

@@ -18,7 +18,7 @@ from farmer.storage.reclaim import Plan, plan
 from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, noise, shard_of
 from tests.storage.recording import RecordingFiles
 
-MANY = EngineLimits(uploads_per_renter_max=10_000, shard_bytes_max=64 * MIB)
+MANY = EngineLimits(uploads_per_renter_max=1_000_000, shard_bytes_max=64 * MIB)
 
 
 def allocated(root: Path) -> int:
