@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -228,3 +229,23 @@ def _after(buffers: list[memoryview], written: int) -> list[memoryview]:
             return [buffer[written:], *buffers[index + 1 :]]
         written -= len(buffer)
     return []
+
+
+def sync_what_a_kill_left(files: Files, path: Path) -> None:
+    """
+    Make durable what a start is about to believe.
+
+    The page cache outlives a process that was killed before its last sync: what a start reads
+    from it, and from then on shows and confirms, would be lost in a power cut.  If the sync
+    fails, the cache is given up, so that the next start sees what the disk has.  Raises `OSError`.
+    """
+    fd = files.open(path, Access.WRITE)
+    try:
+        try:
+            files.sync_data(fd)
+        except OSError:
+            with suppress(OSError):
+                files.uncache(fd, 0, files.size(fd))
+            raise
+    finally:
+        files.close(fd)

@@ -16,7 +16,7 @@ from typing import Final
 from farmer.model.shard import RECORD_HEADER_BYTES
 from farmer.storage.bulk import PlainRow
 from farmer.storage.directory import Paths
-from farmer.storage.files import Access, Files
+from farmer.storage.files import Access, Files, sync_what_a_kill_left
 from farmer.storage.index import Index, IndexDamagedError
 from farmer.storage.marks import MARK_BYTES, Action, decode_marks
 from farmer.storage.operations import row_of
@@ -130,6 +130,8 @@ class Recovery:
                     header = part.header
                     last = max(last, header.sequence)
                     if not self._index.knows_file(header.segment, header.renter, header.shard):
+                        if staged:
+                            sync_what_a_kill_left(self._files, part.path)
                         transaction.put(row_of(header, Place(0, 0, header.segment)))
                         if staged:
                             transaction.stage(header.segment)
@@ -155,6 +157,10 @@ class Recovery:
         self, numbers: list[int], start: Position, *, whole: bool, progress: Progress
     ) -> Recovered:
         recovered = Recovered(start)
+        if numbers:
+            # Segments before the last were synced before the next one was begun.
+            sync_what_a_kill_left(self._files, self._paths.segment(numbers[-1]))
+            self._files.sync_directory(self._paths.log)
         headers = {number: self._segment_header(number, recovered) for number in numbers[:1]}
         for at, number in enumerate(numbers):
             following = numbers[at + 1] if at + 1 < len(numbers) else 0

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from farmer.model.ids import ShardId
 from farmer.model.shard import StoredShard
+from farmer.model.status import VolumeState
 from farmer.storage import reclaim
 from farmer.storage.directory import VolumeSettings
 from tests.storage.bench import ALICE, MIB, Farm, crash_copy, noise, shard_of
-from tests.storage.recording import Call, RecordingFiles
+from tests.storage.recording import Call, Fault, RecordingFiles
 
 SEGMENT = "log/00000001.seg"
 CHANGES = frozenset({"punch", "unlink", "rename"})
@@ -115,3 +117,41 @@ def test_whatever_tidying_was_at_everything_is_as_it_was_acknowledged(
             one for one in expected if one.shard != shards[0]
         ]
         farm.engine.close()
+
+
+def killed(tmp_path: Path, data: bytes) -> tuple[Farm, RecordingFiles]:
+    """Return a closed farm over what a kill left of a store that the index does not know."""
+    farm, files = Farm(tmp_path), RecordingFiles()
+    copy = tmp_path / "copy"
+    crash_copy(farm.path, copy)
+    farm.store(data)
+    for name in ("log", "staging"):
+        for path in sorted((farm.path / name).iterdir()):
+            (copy / name / path.name).write_bytes(path.read_bytes())
+    farm.engine.close()
+    farm.settings, farm.files = [VolumeSettings(copy, 64 * MIB)], files
+    return farm, files
+
+
+@pytest.mark.parametrize("size", [9000, MIB + 1])
+def test_what_a_kill_left_in_the_page_cache_is_synced_before_it_is_believed(
+    tmp_path: Path, size: int
+) -> None:
+    data = noise(size)
+    farm, files = killed(tmp_path, data)
+    farm.open()
+    assert [row.shard for row in page(farm)] == [shard_of(data)]
+    synced = {call.path for call in files.calls if call.name == "sync_data"}
+    ends = [path.name for path in farm.path.glob("log/*.seg")]
+    assert synced >= {path.name for path in farm.path.glob("staging/*.part")} | set(ends)
+    assert Call("sync_directory", "log") in files.calls or not ends
+    farm.engine.close()
+
+
+def test_a_start_that_cannot_sync_what_a_kill_left_gives_the_cache_up(tmp_path: Path) -> None:
+    farm, files = killed(tmp_path, noise(9000))
+    files.fault = Fault(0, errno.EIO, lambda call: call.name == "sync_data")
+    farm.open()
+    assert "uncache" in files.names("uncache", "pread")
+    assert farm.engine.volumes()[0].state is not VolumeState.HEALTHY
+    farm.engine.close()
