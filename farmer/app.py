@@ -78,6 +78,9 @@ reactor.seconds = time.monotonic
 WATCH_S: Final = 0.5
 """How often calls that do not return are looked for; in memory, on the reactor."""
 
+SIZES_S: Final = 10.0
+"""How often a disk that did not answer is asked again how large it is."""
+
 WIND_DOWN_S: Final = 10.0
 """For background work after the grace of transfers; longer than a hang takes to be seen."""
 
@@ -298,6 +301,9 @@ class RunningFarmer:
         self._scrubbing.start(reactor, self._tasks)
         self._moving = Chore("moving", TURN_S, self._movings.turn, reactor, self._tasks)
         self._moving.start()
+        self._has_guesses = stores.has_guesses
+        self._sizing = Chore("disk sizes", SIZES_S, self._size_again, reactor, self._tasks)
+        self._sizing.start()
         # Till the very end: it is what ends the waiting for a disk that does not answer.
         self._disk_watch.start()
         if self._notifier.watchdog_s:
@@ -350,10 +356,20 @@ class RunningFarmer:
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
         engine = self._stores.engine
         engine.fill = Fill(settings.shards.fill)
-        for plan in await self._disk.run(plan_volumes, self._home, settings):
+        plans = await self._disk.run(plan_volumes, self._home, settings)
+        if settings is not self._settings:
+            # Newer ones came meanwhile.
+            return
+        self._has_guesses = any(plan.is_guess for plan in plans)
+        for plan in plans:
             await self._disk.run(
                 engine.change_quota, plan.name, plan.quota_bytes, plan.keep_free_bytes
             )
+
+    async def _size_again(self) -> None:
+        """Ask disks that did not answer how large they are."""
+        if self._has_guesses:
+            await self._apply(self._settings)
 
     # Ready, reload, stop.
 
@@ -393,6 +409,7 @@ class RunningFarmer:
         self._upkeep.stop()
         self._movings.stop()
         self._moving.stop()
+        self._sizing.stop()
         finished = await self._service.drain(grace_s)
         if not await within(reactor, WIND_DOWN_S, self._tasks.drain()):
             self.log.warn("some background work waits for a disk that does not answer")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from farmer.running.answering import answer_of
 from farmer.running.files import read_json, write_json
 from farmer.running.home import Home
 from farmer.storage.outside import Holdings, holdings, volume_id
@@ -47,32 +49,43 @@ def quotas(home: Home) -> dict[str, int]:
 
 
 def known_volumes(home: Home) -> list[KnownVolume]:
-    """Return all volumes that the home knows; looks at their disks."""
-    ids = _ids(home)
-    return [
-        KnownVolume(
-            path=Path(path),
-            quota_bytes=quota_bytes,
-            volume=volume_id(Path(path)) or ids.get(path, ""),
-            held=holdings(Path(path)) if volume_id(Path(path)) else None,
-        )
-        for path, quota_bytes in quotas(home).items()
-    ]
+    """Return all volumes that the home knows; looks at their disks, if they answer."""
+    return _looked_at(home, quotas(home))
 
 
-def not_among(home: Home, paths: Iterable[Path]) -> list[KnownVolume]:
+def not_among(
+    home: Home, paths: Iterable[Path], silent: Collection[Path] = ()
+) -> list[KnownVolume]:
     """
     Return the volumes that the home knows, that hold shards, and that *paths* leave out.
 
     A volume that lies at one of *paths* now, since its disk was mounted elsewhere, is none.
+    The disks of the *silent* ones do not answer, and are not asked.
     """
     listed, remembered = list(paths), _ids(home)
-    ids = {volume_id(path) or remembered.get(str(path), "") for path in listed} - {""}
+    ids = {
+        (None if path in silent else answer_of(partial(volume_id, path)))
+        or remembered.get(str(path), "")
+        for path in listed
+    } - {""}
+    left = {path: quota for path, quota in quotas(home).items() if Path(path) not in listed}
     return [
-        known
-        for known in known_volumes(home)
-        if known.path not in listed and known.volume not in ids and known.was_used
+        known for known in _looked_at(home, left) if known.volume not in ids and known.was_used
     ]
+
+
+def _looked_at(home: Home, quotas_bytes: dict[str, int]) -> list[KnownVolume]:
+    ids = _ids(home)
+    found = []
+    for path, quota_bytes in quotas_bytes.items():
+        volume, held = answer_of(partial(_look, Path(path))) or ("", None)
+        found.append(KnownVolume(Path(path), quota_bytes, volume or ids.get(path, ""), held))
+    return found
+
+
+def _look(path: Path) -> tuple[str, Holdings | None]:
+    volume = volume_id(path)
+    return volume, holdings(path) if volume else None
 
 
 def remember(home: Home, volumes: Iterable[tuple[Path, int]]) -> None:

@@ -50,6 +50,8 @@ class Stores:
     identity: Identity
     engine: Engine
     book: ContractDatabase
+    has_guesses: bool = False
+    """Whether a disk did not answer how large it is: it must be asked again."""
 
     def close(self) -> None:
         """Close all in order."""
@@ -90,7 +92,7 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
     engine.fill = Fill(settings.shards.fill)
     book.witness = partial(note, engine)
     compare(book, engine)
-    return Stores(identity, engine, book)
+    return Stores(identity, engine, book, any(plan.is_guess for plan in plans))
 
 
 def open_book(home: Home, identity: Identity, now_ms: Callable[[], int]) -> ContractDatabase:
@@ -104,7 +106,7 @@ def make_volumes(home: Home, identity: Identity, plans: Sequence[VolumePlan], no
     """Make the volumes that never were, and remember them."""
     files = OsFiles()
     for plan in plans:
-        if plan.path.exists() and not plan.path.is_dir():
+        if plan.new and plan.path.exists() and not plan.path.is_dir():
             raise VolumeSetupError(f"{plan.path} is a file; a volume is a directory of its own")
         if plan.new and (plan.path / MARKER_NAME).exists():
             # Made by this identity for a home that has forgotten it, else refused here.
@@ -126,7 +128,9 @@ def left_out(home: Home, plans: Sequence[VolumePlan], now_ms: int) -> list[Volum
             name=str(known.path),
             left_shut=_not_in_settings(home, known, now_ms),
         )
-        for known in not_among(home, [plan.path for plan in plans])
+        for known in not_among(
+            home, [plan.path for plan in plans], {plan.path for plan in plans if plan.is_guess}
+        )
     ]
 
 

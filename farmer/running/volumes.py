@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from farmer.running import register
+from farmer.running.answering import answer_of
 from farmer.running.home import Home
 from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.schema import Settings, VolumeSettings
@@ -28,6 +29,9 @@ SMALL_SHARE_OF_FREE: Final = 10
 """A farmer that was told nothing takes at most a tenth of what is free, at most 10 GB."""
 
 KEEP_FREE: Final = Space(percent=1.0)
+
+NOTHING_FREE_BYTES: Final = 1 << 62
+"""Kept free of a disk whose size is not known: so nothing is promised of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class VolumePlan:
     keep_free_bytes: int
     new: bool
     """Never made before: make it."""
+    is_guess: bool = False
+    """Its disk did not answer: the quota is that of before, and nothing is stored for now."""
 
 
 def plan_volumes(home: Home, settings: Settings) -> list[VolumePlan]:
@@ -68,7 +74,9 @@ def in_force(home: Home, settings: Settings) -> Settings:
 
 def remember(home: Home, plans: Sequence[VolumePlan]) -> None:
     """Note, durably, that these volumes have been made."""
-    register.remember(home, [(plan.path, plan.quota_bytes) for plan in plans])
+    # What does not answer was remembered when it did.
+    answering = [plan for plan in plans if not plan.is_guess]
+    register.remember(home, [(plan.path, plan.quota_bytes) for plan in answering])
 
 
 def doubts(plans: Sequence[VolumePlan]) -> list[str]:
@@ -120,9 +128,14 @@ def free_bytes(path: Path) -> int:
 
 def _plan(volume: VolumeSettings, name: str, known: dict[str, int]) -> VolumePlan:
     path = Path(volume.path).expanduser()
-    size = filesystem_bytes(path)
+    quota_before = known.get(str(path))
+    size: int | None
+    if quota_before is None:
+        size = filesystem_bytes(path)
+    elif (size := answer_of(lambda: filesystem_bytes(path))) is None:
+        return VolumePlan(path, name, quota_before, NOTHING_FREE_BYTES, new=False, is_guess=True)
     quota, keep_free = volume.quota.of(size), volume.keep_free.of(size)
-    return VolumePlan(path, name, quota, keep_free, str(path) not in known)
+    return VolumePlan(path, name, quota, keep_free, new=quota_before is None)
 
 
 def _names(paths: list[Path]) -> list[str]:

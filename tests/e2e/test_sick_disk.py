@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,8 +145,13 @@ class Worker:
                 assert into.getvalue() == data
 
 
+def volumes_of(daemon: Daemon) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = daemon.status()["volumes"]
+    return volumes
+
+
 def state_of(daemon: Daemon, path: Path) -> str:
-    [volume] = [one for one in daemon.status()["volumes"] if one["path"] == str(path)]
+    [volume] = [one for one in volumes_of(daemon) if one["path"] == str(path)]
     state: str = volume["state"]
     return state
 
@@ -222,6 +228,29 @@ def test_a_disk_that_hangs_hurts_no_other_and_comes_back(tmp_path: Path) -> None
             process.stdout.close()
             daemon.start()
             wait_until(lambda: state_of(daemon, path) == "healthy", BACK_S)
+            for worker in workers:
+                worker.check_all(address_of(daemon, worker))
+    finally:
+        disk.end()
+
+
+def test_a_farmer_starts_beside_a_disk_that_hangs(tmp_path: Path) -> None:
+    """It is ready, serves from the other one, and takes the sick one in when it answers."""
+    disk = SharedDisk(tmp_path)
+    try:
+        with two_disks(tmp_path, disk.mount / "volume") as (daemon, path):
+            assert daemon.stop() == 0
+            disk.hang()
+            began = time.monotonic()
+            daemon.start()
+            print(f"ready in {time.monotonic() - began:.1f} s")
+            assert state_of(daemon, path) == "gone"
+            with renters(daemon, tmp_path, disk.answer) as workers:
+                wait_until(lambda: all(len(worker.took) > 4 for worker in workers), 20)
+                disk.answer()
+                wait_until(lambda: state_of(daemon, path) == "healthy", BACK_S)
+                # Its size was not known at the start: nothing was promised of it till now.
+                wait_until(lambda: all(one["free_bytes"] for one in volumes_of(daemon)), BACK_S)
             for worker in workers:
                 worker.check_all(address_of(daemon, worker))
     finally:

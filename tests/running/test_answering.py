@@ -1,0 +1,104 @@
+"""A disk that does not answer at the start is passed over, and never holds the start up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from farmer.running import register, volumes
+from farmer.running.answering import answer_of
+from farmer.running.home import Home
+from farmer.settings.schema import Settings, VolumeSettings
+from farmer.units import Space
+
+MIB = 1 << 20
+
+
+class Gate:
+    """A disk that hangs while it is shut."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self.asked = 0
+
+    def wait(self) -> None:
+        self.asked += 1
+        self._open.wait(60)
+
+    def let_go(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    monkeypatch.setattr(answer_of, "__defaults__", (0.3,))
+    made = Gate()
+    yield made
+    made.let_go()
+
+
+def fail(error: Exception) -> int:
+    raise error
+
+
+def test_an_answer_is_passed_on() -> None:
+    assert answer_of(lambda: 5, 60.0) == 5
+    with pytest.raises(OSError, match="gone"):
+        answer_of(lambda: fail(OSError("gone")), 60.0)
+    with pytest.raises(TimeoutError, match="its own"):
+        answer_of(lambda: fail(TimeoutError("its own")), 60.0)
+
+
+def test_silence_is_none(gate: Gate) -> None:
+    def ask() -> int:
+        gate.wait()
+        return 5
+
+    assert answer_of(ask) is None
+    assert gate.asked == 1
+
+
+def test_a_known_volume_of_a_silent_disk_is_planned_with_nothing_free(
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home.at(tmp_path)
+    sick, well = tmp_path / "sick", tmp_path / "well"
+    well.mkdir()
+    register.remember(home, [(sick, 300 * MIB), (well, 200 * MIB)])
+    real = volumes.filesystem_bytes
+
+    def size(path: Path) -> int:
+        if path == sick:
+            gate.wait()
+        return real(path)
+
+    monkeypatch.setattr(volumes, "filesystem_bytes", size)
+    asked = tuple(VolumeSettings(path=str(path), quota=Space(400 * MIB)) for path in (sick, well))
+    first, second = volumes.plan_volumes(home, Settings(version=1, volumes=asked))
+    assert (first.quota_bytes, first.is_guess, first.new) == (300 * MIB, True, False)
+    assert first.keep_free_bytes == volumes.NOTHING_FREE_BYTES
+    assert (second.quota_bytes, second.is_guess) == (400 * MIB, False)
+
+    volumes.remember(home, [first, second])
+    assert register.quotas(home) == {str(sick): 300 * MIB, str(well): 400 * MIB}
+
+
+def test_the_register_does_not_wait_for_what_is_silent(
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home.at(tmp_path)
+    sick, left_out = tmp_path / "sick", tmp_path / "left-out"
+    register.remember(home, [(sick, 300 * MIB), (left_out, 200 * MIB)])
+
+    def hang(_path: Path) -> str:
+        gate.wait()
+        return ""
+
+    monkeypatch.setattr(register, "volume_id", hang)
+    [known] = register.not_among(home, [sick], silent={sick})
+    assert (known.path, known.held, known.was_used) == (left_out, None, True)
+    assert gate.asked == 1, "what is known to be silent is not asked"
+    assert [one.path for one in register.not_among(home, [sick])] == [left_out]
