@@ -62,6 +62,7 @@ class Node:
             "pending",
         ),
         "platter",
+        "torn",
     )
 
     def __init__(self, number: int) -> None:
@@ -76,6 +77,8 @@ class Node:
         self.is_laid_out = False
         """Whether its space was taken before it was written."""
         self.lock: int | None = None
+        self.torn: set[int] = set()
+        """Blocks that a crash met half written or half punched: taken, or not."""
 
 
 class Folder:
@@ -266,6 +269,7 @@ class SimDisk:
         # What was a hole before stays one, whatever a crash does to this call.
         node.pending += [("punch", block * BLOCK, BLOCK) for block in sorted(gone)]
         node.blocks -= gone
+        node.torn -= gone
         drive.used_bytes -= len(gone) * BLOCK
         return True
 
@@ -275,6 +279,7 @@ class SimDisk:
         node.pending.append(("cut", length, 0))
         gone = {block for block in node.blocks if block >= -(-length // BLOCK)}
         node.blocks -= gone
+        node.torn = {block for block in node.torn if block < -(-length // BLOCK)}
         drive.used_bytes -= len(gone) * BLOCK
 
     def size(self, fd: int) -> int:
@@ -486,6 +491,7 @@ class SimDisk:
         if raw:
             self._apply(node.cached, [("write", offset, raw)])
             node.pending.append(("write", offset, raw))
+            node.torn -= set(range(-(-offset // BLOCK), (offset + len(raw)) // BLOCK))
 
     def _apply(self, side: bytearray, ops: Sequence[tuple[str, int, bytes | int]]) -> None:
         for op in ops:
@@ -556,6 +562,7 @@ class _Crash:
     def _file(self, node: Node) -> None:
         kept = []
         for op in node.pending:
+            _note_torn(node, op)
             if not self._survives():
                 kept += self._undone(node, op)
             elif op[0] == "write" and self._rng.random() < 0.4:
@@ -602,6 +609,13 @@ class _Crash:
         else:
             pieces = [one for one in pieces if self._rng.random() < 0.5]
         return [("write", start, raw[start - offset : stop - offset]) for start, stop in pieces]
+
+
+def _note_torn(node: Node, op: tuple[str, int, bytes | int]) -> None:
+    kind, at, what = op
+    if kind in {"write", "punch"}:
+        length = len(what) if isinstance(what, bytes) else what
+        node.torn |= set(range(at // BLOCK, -(-(at + length) // BLOCK)))
 
 
 def apply(side: bytearray, op: tuple[str, int, bytes | int]) -> None:
