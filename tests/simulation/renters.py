@@ -120,6 +120,8 @@ class Renter:
     lines: list[Line] = field(default_factory=list)
     is_unsure: bool = False
     """Whether a redeem was asked for and never answered: the contract may have grown."""
+    tried: set[bytes] = field(default_factory=set)
+    """Invites that it has sent, and that were not refused."""
 
     @property
     def rng(self) -> Random:
@@ -139,10 +141,14 @@ class Renter:
         """*spent_by* is shared by all who know the invite: who was told that it is theirs."""
         before, was_unsure = self.contract, self.is_unsure
         self.is_unsure = True
+        was_tried = invite in self.tried
+        self.tried.add(invite)
         line.send(Redeem(invite))
         answer = yield
         if isinstance(answer, Refuse):
             why = answer.refused.refusal
+            if not was_tried and why is not Refusal.UNAVAILABLE:
+                self.tried.discard(invite)
             self.is_unsure = was_unsure or why is Refusal.UNAVAILABLE
             if why is Refusal.INVITE_SPENT and (spent_by != [self] or self.may_be_gone):
                 return "spent"
@@ -160,7 +166,7 @@ class Renter:
             self._expect(
                 answer.contract.contract == before.contract
                 # Redeemed before a crash that lost the answer, it has grown already.
-                and (answer.contract.revision > before.revision or was_unsure)
+                and (answer.contract.revision > before.revision or was_tried)
                 and answer.contract.revision >= before.revision
                 and answer.contract.space_bytes >= before.space_bytes
                 and answer.contract.until_ms >= before.until_ms,
