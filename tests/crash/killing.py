@@ -54,6 +54,10 @@ def run_and_kill(
 
 
 def _be_the_child(path: Path, seed: str, has: dict[Item, Held], pipe: int) -> None:
+    # What the parent had open, and may not have closed yet, is not ours: its locks least of all.
+    os.closerange(3, pipe)
+    os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
+
     def say(line: str) -> None:
         os.write(pipe, f"{line}\n".encode())
 

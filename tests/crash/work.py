@@ -87,7 +87,8 @@ class Worker:
             if self._do(operation, item):
                 self.say(f"done {operation} {item}")
         except StorageError as error:
-            self.say(f"odd {operation} {item} {error!r}")
+            said = " ".join(alert.message for alert in self.engine.trouble()).replace("\n", " ")
+            self.say(f"odd {operation} {item} {error!r} {said}".rstrip())
             self.has.pop(item, None)
         else:
             if operation in AFTER:
