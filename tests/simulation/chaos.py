@@ -81,7 +81,7 @@ class Chaos:
         self._world = world
         self.rng = world.rng
         self.profile = PROFILES[int(self.rng.random() * len(PROFILES))]
-        self.steps_per_crash = self.rng.choice((100, 300, 600, 1500))
+        self.steps_per_crash = self.rng.choice((65, 180, 400, 1000))
         self.index_loss = self.rng.choice((0.0, 0.05, 0.3))
         self.is_bulky = self.rng.random() < 0.15
         self.sleeps_days = self.rng.choice((0, 0, 0, 0, 0, 0, 0, 0, 1, 8))

@@ -96,7 +96,7 @@ class Databases:
 
     def _connect(self, path: Any, **settings: Any) -> sqlite3.Connection:
         factory = settings.pop("factory", None)
-        kind = _Connection if factory is None else type("Both", (factory, _Connection), {})
+        kind = _Connection if factory is None else type("Both", (_Connection, factory), {})
         connection = sqlite3.connect(path, factory=kind, **settings)
         connection.watch(self, str(path)[len(str(self._root)) + 1 :])
         self._open.append(connection)
