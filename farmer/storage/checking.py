@@ -13,12 +13,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from farmer.model.ids import NodeId
 from farmer.storage.directory import Paths, VolumeSetupError, read_marker
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.files import Access, Files
+from farmer.storage.outside import index_to_read
 from farmer.storage.places import Row
 from farmer.storage.records import (
     SEGMENT_HEADER_BYTES,
@@ -66,7 +66,7 @@ def _look(root: Path, node: NodeId, files: Files) -> Checked:
     paths = Paths(root)
     try:
         marker = read_marker(root, node, files)
-        with closing(_index(paths)) as index:
+        with closing(index_to_read(paths.index, _PATIENCE_S)) as index:
             index.execute("BEGIN")
             look = _Look(paths, marker.volume, files, index)
             look.all()
@@ -75,14 +75,6 @@ def _look(root: Path, node: NodeId, files: Files) -> Checked:
     except (sqlite3.Error, TypeError) as error:
         return Checked(0, 0, (f"the index cannot be read ({error}): farmer volume rebuild",))
     return Checked(look.segments, look.shards, tuple(look.findings[:FINDINGS_MAX]))
-
-
-def _index(paths: Paths) -> sqlite3.Connection:
-    log = paths.index.with_name(f"{paths.index.name}-wal")
-    # An index that was closed in order needs no files beside it; none are to be made.
-    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
-    uri = f"file:{quote(str(paths.index))}?{how}"
-    return sqlite3.connect(uri, uri=True, timeout=_PATIENCE_S, isolation_level=None)
 
 
 class _Look:

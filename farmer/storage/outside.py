@@ -69,15 +69,22 @@ def _is_untouched(root: Path) -> bool:
         return False
 
 
+def index_to_read(path: Path, patience_s: float) -> sqlite3.Connection:
+    """
+    Return a connection to an index, open or not, that changes nothing and makes no file.
+
+    In autocommit; *patience_s* is for a writer that holds it.  Raises `OSError`, `sqlite3.Error`.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    # One that was closed in order needs no files beside it, and SQLite would make them.
+    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+    uri = f"file:{quote(str(path))}?{how}"
+    return sqlite3.connect(uri, uri=True, timeout=patience_s, isolation_level=None)
+
+
 def _ask(root: Path, query: str, *values: int) -> tuple[int, ...] | None:
-    path = root / INDEX_NAME
-    # An index that was closed in order needs no files beside it; none are to be made.
-    log = path.with_name(f"{INDEX_NAME}-wal")
     try:
-        how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
-        connection = sqlite3.connect(
-            f"file:{quote(str(path))}?{how}", uri=True, timeout=_PATIENCE_S
-        )
+        connection = index_to_read(root / INDEX_NAME, _PATIENCE_S)
         try:
             (complete,) = connection.execute("SELECT complete FROM state").fetchone()
             row: tuple[int, ...] = connection.execute(query, values).fetchone()
