@@ -214,6 +214,11 @@ class RunningFarmer:
             usage=stores.engine.usage,
             recovery=lambda: recover(stores.book, stores.engine, now_ms()),
         )
+        self._compose_background(stores, clocks)
+
+    def _compose_background(self, stores: Stores, clocks: Clocks) -> None:
+        """Make what goes on beside serving: upkeep, scrub, reloading, moving."""
+        settings = self._settings
         self._upkeep = Upkeep(
             *(stores.engine, stores.book, self._overview, self._disk, clocks),
             purged=self._metrics.purged,
