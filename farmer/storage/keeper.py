@@ -9,11 +9,13 @@ and has proved itself; opening checks the log and the index.
 
 from __future__ import annotations
 
+import errno
 import secrets
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from pathlib import Path
 from threading import Lock
 from typing import Final
 
@@ -21,7 +23,7 @@ from farmer.model.status import Alert, VolumeState, VolumeStatus
 from farmer.storage.condition import Presence
 from farmer.storage.directory import VolumeSettings, VolumeSetupError, read_marker
 from farmer.storage.errors import FormatTooNewError, StorageError
-from farmer.storage.files import Access
+from farmer.storage.files import Access, Files
 from farmer.storage.health import Health
 from farmer.storage.opening import Surroundings, open_volume
 from farmer.storage.volume import Volume
@@ -242,13 +244,22 @@ def place_trouble(volume: Volume) -> str:
     files, paths = volume.ground.files, volume.ground.paths
     if not files.exists(paths.marker):
         return MARKER_GONE
-    for path, fd in volume.held_files():
-        try:
-            if files.inode(path) != files.inode(fd):
-                return EXCHANGED
-        except FileNotFoundError:
+    while not _are_in_place(files, held := volume.held_files()):
+        if volume.held_files() == held:
             return EXCHANGED
+        # The writer went on to its next segment meanwhile: the descriptor was closed, and its
+        # number may be another file's.
     return ""
+
+
+def _are_in_place(files: Files, held: list[tuple[Path, int]]) -> bool:
+    """Say whether each name stands for the file that the descriptor holds; raises `OSError`."""
+    try:
+        return all(files.inode(path) == files.inode(fd) for path, fd in held)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.EBADF}:
+            return False
+        raise
 
 
 def probe(volume: Volume) -> bool:

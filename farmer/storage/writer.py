@@ -182,9 +182,10 @@ class Writer:
     def roll(self) -> Tail:
         """Begin the next segment; on the writer thread only."""
         ground, (number, end) = self._ground, self._last
-        if self._tail is not None:
-            ground.files.close(self._tail.fd)
+        if (finished := self._tail) is not None:
+            # In this order: whoever looks at the tail's descriptor asks afterwards for the tail.
             self._tail = None
+            ground.files.close(finished.fd)
         tail = open_segment(
             ground.files, ground.paths, ground.volume, number + 1, end, ground.facts
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -11,12 +12,12 @@ import pytest
 
 from farmer.model.status import VolumeState
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
-from farmer.storage.files import Filesystem
+from farmer.storage.files import Filesystem, OsFiles
 from farmer.storage.fill import Fill
 from farmer.storage.opening import in_a_thread
 from farmer.storage.watch import HUNG_S, WAITING_MAX, Promises, Watch
 from farmer.storage.watched import watched_connect
-from tests.storage.bench import Farm, noise
+from tests.storage.bench import MIB, Farm, noise
 from tests.storage.recording import RecordingFiles
 
 
@@ -271,4 +272,39 @@ def test_an_exchanged_directory_is_noticed_and_opened_anew(tmp_path: Path) -> No
     stored = farm.store(noise(300)).shard
     farm.reopen()
     assert farm.read(stored) == noise(300)
+    farm.engine.close()
+
+
+class RollingFiles(OsFiles):
+    """In the middle of a look, the writer goes on to its next segment."""
+
+    def __init__(self) -> None:
+        self.before: dict[int, Callable[[], None]] = {}
+
+    def inode(self, place: Path | int) -> tuple[int, int]:
+        """Do what was to be done just before this descriptor is asked for."""
+        if isinstance(place, int):
+            self.before.pop(place, lambda: None)()
+        return super().inode(place)
+
+
+def test_a_segment_that_is_finished_during_a_look_is_no_exchange(tmp_path: Path) -> None:
+    """Its descriptor is closed, and the number may already be another file's."""
+    files = RollingFiles()
+    farm = Farm(tmp_path, files=files)
+    (volume,) = farm.engine.opened()
+    kept = farm.store(noise(100)).shard
+    tail = volume.writer.tail
+    assert tail is not None
+
+    def finish_segment() -> None:
+        for number in range(10):
+            farm.store(noise(MIB // 2, number))
+
+    files.before[tail.fd] = finish_segment
+    farm.engine.look_after_disks()
+    assert volume.writer.tail is not tail
+    assert farm.engine.opened() == [volume]
+    assert not farm.engine.trouble()
+    assert farm.read(kept) == noise(100)
     farm.engine.close()
