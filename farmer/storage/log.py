@@ -7,7 +7,6 @@ waits for one sync, and sixty-four stores at once share two or three.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
@@ -18,11 +17,11 @@ from farmer.storage.marks import MARK_BYTES, Mark, encode_marks
 from farmer.storage.places import Place, Position
 from farmer.storage.records import (
     SEGMENT_HEADER_BYTES,
-    UUID_BYTES,
     RecordHeader,
     SegmentHeader,
     aligned,
     padding,
+    segment_uuid,
 )
 from farmer.storage.transaction import Transaction
 
@@ -105,7 +104,7 @@ def open_segment(
     files: Files, paths: Paths, volume: bytes, number: int, previous_end: int, facts: Facts
 ) -> Tail:
     """Make the next segment, durably; raises `OSError`, and leaves no file then."""
-    uuid = secrets.token_bytes(UUID_BYTES)
+    uuid = segment_uuid(volume, number)
     header = SegmentHeader(
         volume=volume,
         segment=uuid,

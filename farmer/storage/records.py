@@ -10,7 +10,8 @@ hole can give back exactly what a record takes.
                10   1  kind: 1 shard, 2 marks, 3 staging
                11   1  state of the shard when the record was written
                12   4  flags: bit 0, copied here by a compaction; bit 1, found damaged before
-               16  16  segment uuid: whose record this is, so that a stale one is not mistaken
+               16  16  segment uuid: whose record this is, so that neither a stale one nor bytes
+                       that a renter chose are mistaken for one (`segment_uuid`)
                32   8  sequence: rises with every record of the volume
                40   8  payload length n, bytes
                48   4  trailer length t, bytes
@@ -54,6 +55,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from hashlib import blake2b
 from typing import Final
 from zlib import crc32
 
@@ -250,6 +252,17 @@ def decode_segment(raw: bytes, where: str) -> SegmentHeader:
         previous_end=previous_end,
         created_at_ms=created,
     )
+
+
+def segment_uuid(volume: bytes, number: int) -> bytes:
+    """
+    Return the uuid of a volume's segment, so that one whose header is lost can still be read.
+
+    The volume's own uuid, which nobody is told, is the key: without it nobody can write a record
+    into a shard that a scan would take for one.
+    """
+    raw = number.to_bytes(8, "big")
+    return blake2b(raw, digest_size=UUID_BYTES, key=volume, person=b"farmer segment").digest()
 
 
 def aligned(length: int) -> int:

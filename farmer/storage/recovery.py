@@ -31,6 +31,7 @@ from farmer.storage.records import (
     SegmentHeader,
     decode_record,
     decode_segment,
+    segment_uuid,
     trailer_length,
 )
 from farmer.storage.scan import Damaged, Found, Hole, Source
@@ -56,10 +57,12 @@ class Recovered:
 
     end: Position
     uuid: bytes = b""
-    """Of the last segment."""
+    """Of the last segment, if it may be appended to."""
     damaged: list[str] = field(default_factory=list)
     """Places that hold no sound record although sound ones follow, for a person."""
     records: int = 0
+    headless: set[int] = field(default_factory=set)
+    """Segments whose headers are lost: they are read, but neither cut off nor appended to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,25 +176,25 @@ class Recovery:
             progress(number, numbers[-1])
             offset = start.offset if number == start.segment else SEGMENT_HEADER_BYTES
             limit = after.previous_end or None if after and following == number + 1 else None
-            verify = not (whole and following)
+            verify = not (whole and limit)
             end = self._segment(header, offset, limit, recovered, verify=verify)
-            if not following:
+            is_headless = number in recovered.headless
+            if not following and not is_headless:
                 self._cut(number, end)
             self._settle(header, end)
             recovered.end = self._index.position()
-            recovered.uuid = header.segment
+            recovered.uuid = b"" if is_headless else header.segment
         return recovered
 
     def _pass_over(self, number: int, recovered: Recovered, *, is_last: bool) -> None:
-        """Go on without a segment that has no header."""
+        """Go on without a segment that holds nothing but a damaged header."""
         path = self._paths.segment(number)
-        size = self._size(path)
-        if is_last and size <= SEGMENT_HEADER_BYTES:
+        if is_last:
             # A crash while it was made: nothing was ever written behind the header.
             self._files.unlink(path)
             return
         recovered.damaged.append(f"{path.name} at 0")
-        recovered.end = Position(number, size, self._index.position().next_sequence)
+        recovered.end = Position(number, self._size(path), self._index.position().next_sequence)
         recovered.uuid = b""
 
     def _segment(
@@ -295,30 +298,29 @@ class Recovery:
             self._files.close(fd)
 
     def _segment_header(self, number: int, recovered: Recovered) -> SegmentHeader | None:
+        """Return a segment's header, made again if it is lost; None if nothing else is there."""
         path = self._paths.segment(number)
         fd = self._files.open(path, Access.READ)
         try:
-            raw = self._files.pread(fd, SEGMENT_HEADER_BYTES + RECORD_HEADER_BYTES, 0)
+            raw = self._files.pread(fd, SEGMENT_HEADER_BYTES, 0)
+            size = self._files.size(fd)
         finally:
             self._files.close(fd)
         try:
             header = decode_segment(raw, str(path))
+            if (header.volume, header.number) == (self._volume, number):
+                return header
         except DamagedError:
-            return self._salvage(number, raw[SEGMENT_HEADER_BYTES:], recovered)
-        return header if (header.volume, header.number) == (self._volume, number) else None
-
-    def _salvage(self, number: int, raw: bytes, recovered: Recovered) -> SegmentHeader | None:
-        """Make a lost segment header again from the first record behind it."""
-        try:
-            record = decode_record(raw, raw[16:32], str(self._paths.segment(number)))
-        except DamagedError:
+            pass
+        if size <= SEGMENT_HEADER_BYTES:
             return None
-        recovered.damaged.append(f"{self._paths.segment(number).name} at 0")
+        recovered.headless.add(number)
+        recovered.damaged.append(f"{path.name} at 0")
         return SegmentHeader(
             volume=self._volume,
-            segment=record.segment,
+            segment=segment_uuid(self._volume, number),
             number=number,
-            first_sequence=record.sequence,
+            first_sequence=0,
             previous_end=0,
             created_at_ms=0,
         )

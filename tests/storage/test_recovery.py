@@ -247,6 +247,40 @@ def test_a_segment_without_its_header_is_still_read(farm: Farm) -> None:
     farm.store(noise(9001))
 
 
+@pytest.mark.parametrize("at", [0, 20])
+def test_a_lost_header_costs_no_record_but_a_lost_one(farm: Farm, at: int) -> None:
+    """Neither with the first record lost as well, nor with the index, nor before a new record."""
+    lost, *kept = [farm.store(noise(5000, number)).shard for number in range(4)]
+    farm.engine.close()
+    segment = farm.path / SEGMENT
+    change(segment, at, bytes(4200))
+    change(segment, 2 * 4096, b"x" * 100)
+    lose_index(farm)
+    farm.open()
+    last = farm.store(noise(5000, 9)).shard
+    lose_index(farm)
+    farm.reopen()
+    with pytest.raises(ShardNotFoundError):
+        farm.read(lost)
+    assert [farm.read(shard) for shard in (*kept, last)] == [
+        noise(5000, number) for number in (1, 2, 3, 9)
+    ]
+    assert "LogDamaged" in {alert.name for alert in farm.engine.trouble()}
+
+
+def test_a_header_of_another_segment_is_a_lost_one(farm: Farm) -> None:
+    """It may be a write that the disk put in the wrong place."""
+    shards = [farm.store(noise(700_000, number)).shard for number in range(10)]
+    farm.engine.close()
+    second = (farm.path / "log/00000002.seg").read_bytes()[:4096]
+    change(farm.path / SEGMENT, 0, second)
+    lose_index(farm)
+    farm.open()
+    assert [farm.read(shard) for shard in shards] == [
+        noise(700_000, number) for number in range(10)
+    ]
+
+
 def test_a_segment_of_nothing_but_garbage_is_passed_over_and_kept(farm: Farm) -> None:
     farm.store(noise(9000))
     farm.engine.close()
