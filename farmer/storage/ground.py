@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from farmer.storage.condition import VANISHED_ERRORS
 from farmer.storage.directory import Paths
+from farmer.storage.doubts import Doubts
 from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
 from farmer.storage.files import Files
 from farmer.storage.health import Health
@@ -40,6 +41,7 @@ class Ground:
     facts: Facts
     reserve: Reserve
     watch: Watch
+    doubts: Doubts = field(default_factory=Doubts)
 
     def understand(
         self, error: OSError, wanted_bytes: int, *, at_sync: bool = True

@@ -186,6 +186,7 @@ class Slot:
             volume.refresh_filesystem()
             if volume.ground.account.free_bytes:
                 self.health.room()
+            volume.settle_doubts()
         now_s = self._around.monotonic_s()
         if not self.health.condition.wants_probe:
             self._next_probe_s = 0.0

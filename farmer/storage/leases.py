@@ -6,6 +6,7 @@ from threading import Lock
 
 from farmer.model.ids import ContractId, NodeId
 from farmer.storage.directory import Paths
+from farmer.storage.doubts import Doubts, Leftover
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Files
 from farmer.storage.health import Health
@@ -16,10 +17,11 @@ from farmer.storage.staging import Lease
 class Leases:
     """One volume's; each belongs either here or to the one upload that took it."""
 
-    def __init__(self, files: Files, paths: Paths, health: Health) -> None:
+    def __init__(self, files: Files, paths: Paths, health: Health, doubts: Doubts) -> None:
         self._files = files
         self._paths = paths
         self._health = health
+        self._doubts = doubts
         self._lock = Lock()
         self._kept: dict[Key, Lease] = {}
 
@@ -64,11 +66,14 @@ class Leases:
 
     def drop(self, lease: Lease) -> None:
         """Remove one that was taken."""
+        path = self._paths.part(lease.file)
         try:
-            self._files.unlink(self._paths.part(lease.file))
+            self._files.unlink(path)
         except OSError:
             self._health.count("unlink")
-        lease.reservation.release()
+            self._doubts.leave(Leftover(path, lease.reservation))
+        else:
+            lease.reservation.release()
 
     def erase(self, key: Key) -> bool:
         """Remove one durably; say whether there was one."""

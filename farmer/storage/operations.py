@@ -14,7 +14,7 @@ from farmer.storage.errors import ShardNotFoundError
 from farmer.storage.files import Buffer
 from farmer.storage.log import Batch, marks_bytes
 from farmer.storage.marks import Action, Mark
-from farmer.storage.places import Place, Row
+from farmer.storage.places import Key, Place, Row
 from farmer.storage.quota import Reservation
 from farmer.storage.records import DAMAGED, MOVED, RecordHeader
 from farmer.storage.transaction import Transaction
@@ -40,6 +40,8 @@ class Operation(Generic[R]):
     """Files that it leaves in the staging directory."""
     takes_space = False
     """Whether it adds to what is stored: on a full disk it must stand back behind the rest."""
+    keys: tuple[Key, ...] = ()
+    """Shards that become something else by it."""
 
     def __init__(self, log_bytes: int, reservation: Reservation | None = None) -> None:
         self.log_bytes = log_bytes
@@ -70,6 +72,7 @@ class StoreRecord(Operation[StoredShard]):
 
     def __init__(self, header: RecordHeader, parts: list[Buffer], held: Reservation) -> None:
         super().__init__(header.record_bytes, held)
+        self.keys = ((header.renter, header.shard),)
         self._header = header
         self._parts = parts
         self._row: Row | None = None
@@ -120,6 +123,7 @@ class Delete(Operation[Deletion]):
 
     def __init__(self, mark: Mark, *, erase: bool) -> None:
         super().__init__(marks_bytes(1))
+        self.keys = ((mark.renter, mark.shard),)
         self.gives_back = erase
         self._mark = mark
         self._row: Row | None = None
@@ -149,6 +153,7 @@ class Undelete(Operation[StoredShard]):
 
     def __init__(self, mark: Mark) -> None:
         super().__init__(marks_bytes(1))
+        self.keys = ((mark.renter, mark.shard),)
         self._mark = mark
         self._row: Row | None = None
 
@@ -198,6 +203,7 @@ class Remove(Operation[int]):
     def __init__(self, rows: Sequence[Row], at_ms: int) -> None:
         super().__init__(marks_bytes(len(rows)))
         self.rows = len(rows)
+        self.keys = tuple((row.renter, row.shard) for row in rows)
         self._rows = rows
         self._at_ms = at_ms
         self._count = 0

@@ -67,13 +67,16 @@ class Staged:
 
     def __init__(self, files: Files, paths: Paths, header: RecordHeader, fd: int) -> None:
         self._files = files
-        self._path = paths.part(header.segment)
+        self.path = paths.part(header.segment)
+        """Where it is, unless it was removed."""
         self._fd = fd
         self._tree = TreeHasher()
         self._checksums = BlockChecksums()
         self._is_open = True
         self.header = header
         self.offset = 0
+        self.may_be_stored = False
+        """Whether the disk may have a header that says so."""
         self._resumed_bytes = 0
 
     def write(self, data: Buffer, now_ms: int) -> None:
@@ -106,6 +109,7 @@ class Staged:
     def finish(self, sequence: int, now_ms: int) -> RecordHeader:
         """Write the trailer, sync, write the shard's header, sync: now it is stored."""
         trailer = self._tree.finish().block_hashes + self._checksums.finish()
+        self.may_be_stored = True
         self._files.pwritev(self._fd, [trailer], tree_offset(self.header.payload_bytes))
         self._files.sync_data(self._fd)
         self._set_header(
@@ -128,7 +132,7 @@ class Staged:
             length = min(_READ_BYTES, self.header.synced_bytes - self.offset)
             data = self._files.pread(self._fd, length, RECORD_HEADER_BYTES + self.offset)
             if len(data) != length:
-                raise OSError(f"{self._path.name} is shorter than its header says")
+                raise OSError(f"{self.path.name} is shorter than its header says")
             self._take(data)
         self._resumed_bytes = self.offset
 
@@ -139,9 +143,11 @@ class Staged:
             self._files.close(self._fd)
 
     def remove(self) -> None:
-        """Close and unlink the file."""
+        """Close and unlink the file; durably, if a start might take it for a stored shard."""
         self.close()
-        self._files.unlink(self._path)
+        self._files.unlink(self.path)
+        if self.may_be_stored:
+            self._files.sync_directory(self.path.parent)
 
     def _take(self, data: Buffer) -> None:
         self._tree.update(data)

@@ -12,6 +12,7 @@ from farmer.audit.tree import TreeHasher
 from farmer.model.contract import Contract
 from farmer.model.ids import ShardId
 from farmer.model.shard import StoredShard
+from farmer.storage.doubts import Leftover
 from farmer.storage.errors import (
     StorageError,
     VolumeUnavailableError,
@@ -221,8 +222,12 @@ class LargeUpload:
         self._discard()
 
     def _discard(self) -> None:
+        header = self._staged.header
         try:
             self._staged.remove()
         except OSError:
             self._ground.health.count("unlink")
-        self._reservation.release()
+            key = (header.renter, header.shard) if self._staged.may_be_stored else None
+            self._ground.doubts.leave(Leftover(self._staged.path, self._reservation, key))
+        else:
+            self._reservation.release()

@@ -33,6 +33,7 @@ from farmer.storage.operations import (
     Delete,
     Quarantine,
     Remove,
+    Restate,
     Undelete,
     mark_of,
     new_mark,
@@ -75,7 +76,7 @@ class Volume:
         self.reclaimer = Reclaimer(ground, handles, writer)
         writer.release = self.reclaimer.release
         self.witness = Witness(ground.files, ground.paths)
-        self.leases = Leases(ground.files, ground.paths, ground.health)
+        self.leases = Leases(ground.files, ground.paths, ground.health, ground.doubts)
         self.examined = Examined()
         self.scrub_status: Callable[[], ScrubStatus] = ScrubStatus
         self.before_close: list[Callable[[bool], None]] = []
@@ -102,14 +103,16 @@ class Volume:
         return self.takes_stores and not self.draining
 
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
-        """Return a shard's row, or None."""
+        """Return a shard's row, or None; raises `InDoubtError` if neither can be said."""
         self.ground.health.check_readable()
+        self.ground.doubts.check((renter, shard))
         with self.ground.watch.visit("look-up"), self._index_errors():
             return self.ground.index.find(renter, shard)
 
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
-        """Return a renter's shards above an id, ascending."""
+        """Return a renter's shards above an id, ascending; raises as `find`."""
         self.ground.health.check_readable()
+        self.ground.doubts.check_all(renter)
         with self.ground.watch.visit("list"), self._index_errors():
             return self.ground.index.page(renter, after, limit)
 
@@ -243,6 +246,19 @@ class Volume:
                 self.ground.health.count("reclaim")
                 raise VolumeUnavailableError(f"the disk failed: {error}") from error
 
+    def settle_doubts(self) -> None:
+        """Try once more to undo on the disk what was refused; raises `StorageError`."""
+        ground = self.ground
+        if ground.doubts.concerns_log:
+            ground.health.check_writable()
+            # What is written next goes to a new segment, which says where the last one ended.
+            self.writer.submit(Restate(lambda _transaction: [], 1)).result()
+        if ground.doubts.has_leftovers:
+            try:
+                ground.doubts.remove_leftovers(ground.files)
+            except OSError as error:
+                raise VolumeUnavailableError(f"the disk failed: {error}") from error
+
     def refresh_filesystem(self) -> None:
         """Ask the filesystem how much room there is."""
         try:
@@ -319,6 +335,7 @@ class Volume:
         for lease in self.leases.of():
             if self.leases.take((lease.header.renter, lease.header.shard)) is lease:
                 lease.reservation.release()
+        self.ground.doubts.let_go()
         self.ground.ledger.forget(self.ground.account)
         with suppress(OSError):
             self.ground.files.close(self._lock_fd)

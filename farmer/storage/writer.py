@@ -182,10 +182,8 @@ class Writer:
     def roll(self) -> Tail:
         """Begin the next segment; on the writer thread only."""
         ground, (number, end) = self._ground, self._last
-        if (finished := self._tail) is not None:
-            # In this order: whoever looks at the tail's descriptor asks afterwards for the tail.
-            self._tail = None
-            ground.files.close(finished.fd)
+        if self._tail is not None:
+            self._seal(self._tail)
         tail = open_segment(
             ground.files, ground.paths, ground.volume, number + 1, end, ground.facts
         )
@@ -202,6 +200,7 @@ class Writer:
             raise
         ground.ledger.settle(ground.account, transaction.changes)
         self._tail, self._last = tail, (tail.number, tail.end)
+        ground.doubts.log_ended()
         return tail
 
     def _write(
@@ -228,8 +227,8 @@ class Writer:
             raise
         except Exception:
             # Whatever it was, memory too: refused records must not be found by a start.
-            if appended:
-                self._cut(tail)
+            if appended and not self._cut(tail, operations):
+                self._seal(tail)
             raise
         return done, refused, batch
 
@@ -258,22 +257,32 @@ class Writer:
     def _append_failed(
         self, error: _AppendError, operations: list[Operation[Any]]
     ) -> StorageError:
-        assert self._tail is not None
-        self._cut(self._tail)
-        if error.at_sync or error.cause.errno not in NO_SPACE:
+        tail = self._tail
+        assert tail is not None
+        is_cut = self._cut(tail, operations)
+        if error.at_sync or error.cause.errno not in NO_SPACE or not is_cut:
             # What the cache holds may not be what the disk holds: never append here again.
-            tail, self._tail = self._tail, None
-            self._ground.files.close(tail.fd)
-            if error.at_sync:
-                self.submit(TailCheck(self._ground, Doubt.of(tail), self.submit))
+            self._seal(tail)
+        if error.at_sync:
+            self.submit(TailCheck(self._ground, Doubt.of(tail), self.submit))
         return self._ground.understand(error.cause, _wanted(operations), at_sync=error.at_sync)
 
-    def _cut(self, tail: Tail) -> None:
+    def _cut(self, tail: Tail, operations: list[Operation[Any]]) -> bool:
+        """Cut refused records off; say whether the disk did it."""
         try:
             self._ground.files.truncate(tail.fd, tail.end)
         except OSError:
-            # The next segment's header says where this one ends, so nobody reads behind it.
+            # Nobody reads behind the end once the next segment's header says where it is.
             self._ground.health.count("truncate")
+            self._ground.doubts.log_not_cut(key for one in operations for key in one.keys)
+            return False
+        return True
+
+    def _seal(self, tail: Tail) -> None:
+        """Append no more to this segment."""
+        # In this order: whoever looks at the tail's descriptor asks afterwards for the tail.
+        self._tail = None
+        self._ground.files.close(tail.fd)
 
     def _give_back(self, done: list[Operation[Any]], doomed: list[Doomed]) -> frozenset[int]:
         """Return the space of erased shards before their answers go out."""

@@ -1,0 +1,108 @@
+"""
+What a volume cannot say: shards of which nobody knows whether its disk holds them.
+
+What is refused is cut off the log first, and the file of a failed large store is removed.
+Where the disk refuses that as well, the next start may believe what was left.  Until then, or
+until the disk obeys, such a shard is neither there nor absent; whoever asks is told that this
+cannot be said.  The space of a file that could not be removed stays taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from farmer.model.ids import NodeId
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.files import Files
+from farmer.storage.places import Key
+from farmer.storage.quota import Reservation
+
+
+class InDoubtError(VolumeUnavailableError):
+    """The volume is there, but of this shard it cannot say what it holds."""
+
+    def __init__(self) -> None:
+        super().__init__("a failed change of this shard could not be undone on the disk yet")
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file that should have been removed."""
+
+    path: Path
+    held: Reservation
+    key: Key | None = None
+    """Of the shard that a start might find stored in it."""
+
+
+class Doubts:
+    """One volume's, since it was opened; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._in_log: set[Key] = set()
+        self._leftovers: list[Leftover] = []
+        self.keys: frozenset[Key] = frozenset()
+        """The shards in question; replaced as a whole."""
+
+    @property
+    def concerns_log(self) -> bool:
+        """Whether the log ends with what should have been cut off."""
+        return bool(self._in_log)
+
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether files wait for being removed."""
+        return bool(self._leftovers)
+
+    def check(self, key: Key) -> None:
+        """Raise `InDoubtError` for a shard in question."""
+        if key in self.keys:
+            raise InDoubtError
+
+    def check_all(self, renter: NodeId) -> None:
+        """Raise `InDoubtError` if a shard of this renter is in question."""
+        if any(key[0] == renter for key in self.keys):
+            raise InDoubtError
+
+    def log_not_cut(self, keys: Iterable[Key]) -> None:
+        """Note whom that speaks of which could not be cut off the log."""
+        with self._lock:
+            self._in_log |= set(keys)
+            self._update()
+
+    def log_ended(self) -> None:
+        """Note that the log durably says where its segments end."""
+        with self._lock:
+            self._in_log.clear()
+            self._update()
+
+    def leave(self, leftover: Leftover) -> None:
+        """Note a file that could not be removed."""
+        with self._lock:
+            self._leftovers.append(leftover)
+            self._update()
+
+    def remove_leftovers(self, files: Files) -> None:
+        """Try again; the space of what goes is given back.  Raises `OSError`."""
+        for leftover in list(self._leftovers):
+            files.unlink(leftover.path)
+            files.sync_directory(leftover.path.parent)
+            leftover.held.release()
+            with self._lock:
+                self._leftovers.remove(leftover)
+                self._update()
+
+    def let_go(self) -> None:
+        """Give back what is held: the volume is given up, and its next opening looks itself."""
+        with self._lock:
+            for leftover in self._leftovers:
+                leftover.held.release()
+            self._leftovers.clear()
+
+    def _update(self) -> None:
+        in_files = {one.key for one in self._leftovers if one.key is not None}
+        self.keys = frozenset(self._in_log | in_files)

@@ -1,0 +1,196 @@
+"""What could not be undone on the disk is neither there nor absent, until it is settled."""
+
+from __future__ import annotations
+
+import errno
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from farmer.model.ids import ShardId
+from farmer.model.shard import ShardState, StoredShard
+from farmer.storage.doubts import InDoubtError
+from farmer.storage.errors import NoSpaceError, ShardNotFoundError, StorageError
+from tests.storage.bench import ALICE, BOB, MIB, Farm, crash_copy, noise, shard_of
+from tests.storage.recording import Call, Fault, RecordingFiles
+from tests.storage.test_held_sync import HeldFiles
+
+NOBODY_AFTER = ShardId(bytes(32))
+
+
+@dataclass
+class Failing(Fault):
+    """All calls of some names fail, on some files, for as long as it lasts."""
+
+    number: int = 0
+    error: int = errno.EIO
+    calls: dict[str, str] = field(default_factory=dict)
+    """By name of the call: how the path ends."""
+
+    def strikes(self, call: Call) -> bool:
+        end = self.calls.get(call.name)
+        return end is not None and call.path.endswith(end)
+
+
+class Refusing(Failing):
+    """All of a batch is written, and refused for lack of room; it cannot be cut off."""
+
+    after = True
+
+    def __init__(self) -> None:
+        super().__init__(error=errno.ENOSPC, calls={"pwritev": ".seg", "truncate": ".seg"})
+
+    def strikes(self, call: Call) -> bool:
+        self.after = call.name == "pwritev"
+        return super().strikes(call)
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Farm:
+    return Farm(tmp_path, files=RecordingFiles())
+
+
+def fail(farm: Farm, error: int = errno.EIO, **calls: str) -> None:
+    assert isinstance(farm.files, RecordingFiles)
+    farm.files.fault = Failing(error=error, calls=calls) if calls else None
+
+
+def fail_to_store(farm: Farm) -> None:
+    """Refuse a batch that cannot be cut off either, nor a new segment be begun."""
+    fail(farm, errno.ENOSPC, sync_data="1.seg", truncate="1.seg", open="2.seg")
+
+
+def commit(farm: Farm, number: int) -> Future[StoredShard]:
+    upload = farm.begin(noise(5000, number))
+    upload.write(noise(5000, number))
+    return upload.commit()
+
+
+def state_of(farm: Farm, shard: ShardId) -> ShardState | None:
+    rows = farm.engine.page(ALICE, NOBODY_AFTER, 100)
+    return next((row.state for row in rows if row.shard == shard), None)
+
+
+def test_a_store_that_could_not_be_cut_off_is_in_doubt_and_may_be_there_after_a_kill(
+    farm: Farm, tmp_path: Path
+) -> None:
+    kept = farm.store(noise(100)).shard
+    fail_to_store(farm)
+    with pytest.raises(NoSpaceError):
+        farm.store(noise(5000))
+    for ask in (farm.engine.stat, farm.engine.open):
+        with pytest.raises(InDoubtError):
+            ask(ALICE, shard_of(noise(5000)))
+    with pytest.raises(InDoubtError):
+        farm.engine.page(ALICE, NOBODY_AFTER, 10)
+    assert farm.engine.page(BOB, NOBODY_AFTER, 10) == []
+    assert farm.read(kept) == noise(100)
+    crash_copy(farm.path, tmp_path / "killed/volume0")
+    killed = Farm(tmp_path / "killed")
+    assert killed.read(shard_of(noise(5000))) == noise(5000)
+    killed.engine.close()
+
+
+def test_a_doubt_ends_when_the_log_says_where_it_ends(farm: Farm, tmp_path: Path) -> None:
+    farm.store(noise(100))
+    fail_to_store(farm)
+    with pytest.raises(NoSpaceError):
+        farm.store(noise(5000))
+    fail(farm)
+    farm.engine.look_after_disks()
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.stat(ALICE, shard_of(noise(5000)))
+    crash_copy(farm.path, tmp_path / "killed/volume0")
+    killed = Farm(tmp_path / "killed")
+    with pytest.raises(ShardNotFoundError):
+        killed.engine.stat(ALICE, shard_of(noise(5000)))
+    killed.engine.close()
+
+
+def test_a_delete_that_could_not_be_cut_off_is_in_doubt(farm: Farm) -> None:
+    shard = farm.store(noise(5000)).shard
+    fail_to_store(farm)
+    with pytest.raises(NoSpaceError):
+        farm.delete(shard)
+    with pytest.raises(InDoubtError):
+        farm.engine.open(ALICE, shard)
+    fail(farm)
+    farm.engine.look_after_disks()
+    assert farm.read(shard) == noise(5000)
+
+
+def test_records_behind_a_shorter_batch_do_not_come_back(tmp_path: Path) -> None:
+    """Refused for lack of room and not cut off: nothing may be written over their beginning."""
+    files = HeldFiles()
+    farm = Farm(tmp_path, files=files)
+    kept = [farm.store(noise(100)).shard]
+    files.hold()
+    futures = [commit(farm, number) for number in range(1)]
+    assert files.reached.wait(20)
+    futures += [commit(farm, number) for number in range(1, 4)]
+    # The batch of three that waits is written, but not by the word of the disk, and stays.
+    files.fault = Refusing()
+    files.let_go.set()
+    kept.append(futures[0].result(20).shard)
+    for future in futures[1:]:
+        with pytest.raises(StorageError):
+            future.result(20)
+    files.fault = None
+    kept.append(farm.store(noise(200)).shard)
+    crash_copy(farm.path, tmp_path / "killed/volume0")
+    for path in (tmp_path / "killed/volume0").glob("index.sqlite*"):
+        path.unlink()
+    killed = Farm(tmp_path / "killed")
+    found = {row.shard for row in killed.engine.page(ALICE, NOBODY_AFTER, 10)}
+    assert found == set(kept)
+    killed.engine.close()
+
+
+def test_the_file_of_a_refused_large_store_keeps_its_space_until_it_is_gone(farm: Farm) -> None:
+    data = noise(2 * MIB)
+    upload = farm.begin(data)
+    upload.write(data)
+    fail(farm, sync_data=".part", unlink=".part")
+    with pytest.raises(StorageError):
+        upload.commit().result(10)
+    (volume,) = farm.engine.opened()
+    assert volume.ground.account.reserved_bytes > 2 * MIB
+    with pytest.raises(InDoubtError):
+        farm.engine.stat(ALICE, shard_of(data))
+    fail(farm)
+    farm.engine.look_after_disks()
+    assert volume.ground.account.reserved_bytes == 0
+    assert not list(farm.path.glob("staging/*"))
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.stat(ALICE, shard_of(data))
+
+
+def test_a_refused_large_store_does_not_come_back_after_a_power_cut(farm: Farm) -> None:
+    """Its name is gone durably before the refusal: a start would take it for stored."""
+    data = noise(2 * MIB)
+    upload = farm.begin(data)
+    upload.write(data)
+    (volume,) = farm.engine.opened()
+    assert isinstance(farm.files, RecordingFiles)
+    farm.files.forget()
+    volume.ground.index._writer.execute("DROP TABLE staged")
+    with pytest.raises(StorageError):
+        upload.commit().result(10)
+    names = [call.name for call in farm.files.calls]
+    assert "sync_directory" in names[names.index("unlink") :]
+
+
+def test_a_lease_whose_file_stays_keeps_its_space(farm: Farm) -> None:
+    data = noise(12 * MIB)
+    upload = farm.begin(data)
+    upload.write(data[: 10 * MIB])
+    upload.abandon()
+    (volume,) = farm.engine.opened()
+    fail(farm, unlink=".part")
+    volume.purge(ALICE, None)
+    assert volume.ground.account.reserved_bytes > 12 * MIB
+    fail(farm)
+    farm.engine.look_after_disks()
+    assert volume.ground.account.reserved_bytes == 0
