@@ -13,6 +13,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from threading import Condition, Thread
 from typing import Any, Final, TypeVar
 
@@ -227,8 +228,8 @@ class Writer:
             raise
         except Exception:
             # Whatever it was, memory too: refused records must not be found by a start.
-            if appended and not self._cut(tail, operations):
-                self._seal(tail)
+            if appended and not self._cut(tail, operations, is_synced=True):
+                self._end_log(tail)
             raise
         return done, refused, batch
 
@@ -259,30 +260,44 @@ class Writer:
     ) -> StorageError:
         tail = self._tail
         assert tail is not None
-        is_cut = self._cut(tail, operations)
-        if error.at_sync or error.cause.errno not in NO_SPACE or not is_cut:
+        is_cut = self._cut(tail, operations, is_synced=not error.at_sync)
+        if not is_cut or error.cause.errno not in NO_SPACE:
             # What the cache holds may not be what the disk holds: never append here again.
-            self._seal(tail)
+            self._end_log(tail)
         if error.at_sync:
             self.submit(TailCheck(self._ground, Doubt.of(tail), self.submit))
         return self._ground.understand(error.cause, _wanted(operations), at_sync=error.at_sync)
 
-    def _cut(self, tail: Tail, operations: list[Operation[Any]]) -> bool:
-        """Cut refused records off; say whether the disk did it."""
+    def _cut(self, tail: Tail, operations: list[Operation[Any]], *, is_synced: bool) -> bool:
+        """
+        Cut refused records off; say whether it is certain that no start will see them.
+
+        *is_synced* is False after a failed sync of this file: another one would say nothing.
+        """
+        files = self._ground.files
         try:
-            self._ground.files.truncate(tail.fd, tail.end)
+            files.truncate(tail.fd, tail.end)
+            if is_synced:
+                files.sync_data(tail.fd)
+                return True
         except OSError:
-            # Nobody reads behind the end once the next segment's header says where it is.
             self._ground.health.count("truncate")
-            self._ground.doubts.log_not_cut(key for one in operations for key in one.keys)
-            return False
-        return True
+        # Nobody reads behind the end once the next segment's header says where it is.
+        self._ground.doubts.log_not_cut(key for one in operations for key in one.keys)
+        return False
 
     def _seal(self, tail: Tail) -> None:
         """Append no more to this segment."""
         # In this order: whoever looks at the tail's descriptor asks afterwards for the tail.
         self._tail = None
         self._ground.files.close(tail.fd)
+
+    def _end_log(self, tail: Tail) -> None:
+        """Seal, and if possible let the next segment say at once where this one ends."""
+        self._seal(tail)
+        with suppress(OSError, sqlite3.Error):
+            # Whoever writes next tries again, and is told what is wrong.
+            self.roll()
 
     def _give_back(self, done: list[Operation[Any]], doomed: list[Doomed]) -> frozenset[int]:
         """Return the space of erased shards before their answers go out."""

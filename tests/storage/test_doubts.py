@@ -194,3 +194,20 @@ def test_a_lease_whose_file_stays_keeps_its_space(farm: Farm) -> None:
     fail(farm)
     farm.engine.look_after_disks()
     assert volume.ground.account.reserved_bytes == 0
+
+
+def test_what_the_index_refused_is_cut_off_durably(farm: Farm) -> None:
+    """It was synced: without a sync of the cut a power cut would bring it back."""
+    shard = farm.store(noise(100)).shard
+    (volume,) = farm.engine.opened()
+    volume.ground.index._writer.execute("DROP TABLE usage")
+    assert isinstance(farm.files, RecordingFiles)
+    farm.files.forget()
+    with pytest.raises(StorageError):
+        farm.delete(shard)
+    assert farm.files.names("pwritev", "sync_data", "truncate") == [
+        "pwritev",
+        "sync_data",
+        "truncate",
+        "sync_data",
+    ]
