@@ -209,6 +209,7 @@ def _as_now(header: RecordHeader, row: Row) -> RecordHeader:
         state=row.state,
         gone_at_ms=row.gone_at_ms,
         observed_ms=row.observed_ms,
+        alone_ms=row.alone_ms,
     )
 
 

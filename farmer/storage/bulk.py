@@ -20,7 +20,7 @@ _AT_ONCE: Final = 64
 """Rows in one statement: two thirds of the time of one statement each."""
 
 _INSERT: Final = "INSERT INTO shards VALUES "
-_VALUES: Final = "(?, ?, ?, ?, NULL, ?, ?, ?, ?, 0, 0, 0, 0)"
+_VALUES: Final = "(?, ?, ?, ?, NULL, ?, ?, ?, ?, 0, 0, 0, 0, 0)"
 _INSERT_MANY: Final = _INSERT + ", ".join([_VALUES] * _AT_ONCE)
 _FIND: Final = "SELECT shard FROM shards WHERE renter = ? AND shard "
 _FIND_MANY: Final = f"{_FIND} IN ({', '.join('?' * _AT_ONCE)})"

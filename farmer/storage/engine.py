@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from heapq import merge
-from itertools import groupby, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,14 +43,17 @@ from farmer.storage.measure import measure
 from farmer.storage.mending import Mending, begin_mending
 from farmer.storage.moving import Mover
 from farmer.storage.opening import Spawn, Surroundings, at_once
-from farmer.storage.places import Key, Row
+from farmer.storage.places import Key
 from farmer.storage.quota import Ledger
 from farmer.storage.reader import VolumeReader
 from farmer.storage.recovery import Progress
+from farmer.storage.reunion import Reunion
 from farmer.storage.scrubs import Scrubs
 from farmer.storage.slots import LOOK_WAIT_S, Slots
+from farmer.storage.upload import Wanted
 from farmer.storage.volume import AnyUpload, Volume
 from farmer.storage.watch import Watch
+from farmer.storage.whereabouts import Copy, Whereabouts
 
 R = TypeVar("R")
 
@@ -110,10 +113,12 @@ class Engine:
         self._claims = Claims()
         self._crossing = Crossing()
         self.mover = Mover(self._slots.opened, self._slots.is_complete, self._crossing)
+        self._where = Whereabouts(self._slots, self._crossing)
+        self._reunion = Reunion(self._slots.opened, self._slots.is_certain, self._crossing)
         self.scrubs = Scrubs(self._slots.readable)
         self._is_closing = False
         self._slots.open_all()
-        self.mover.resolve()
+        self._bring_together()
 
     def begin(
         self, contract: Contract, shard: ShardId, size_bytes: int
@@ -126,15 +131,15 @@ class Engine:
         key = (contract.renter, shard)
         self._claims.take(key)
         try:
-            there = self._look_up(key, for_store=True)
-            if there is not None and not there[1].is_damaged:
-                answer = self._stored_already(*there, size_bytes)
+            there = self._where.look_up(key, for_store=True)
+            if there.best is not None and not there.best.row.is_damaged:
+                answer = self._stored_already(there.best, size_bytes)
                 if answer is not None:
                     self._claims.give_back(key)
                     return answer
-                there = self._look_up(key, for_store=True)
-            candidates = self._candidates(key, there)
-            watch, upload = self._begin_on(candidates, contract, shard, size_bytes)
+                there = self._where.look_up(key, for_store=True)
+            wanted = Wanted(contract, shard, size_bytes, there.alone_ms(self._observed_ms()))
+            watch, upload = self._begin_on(self._candidates(key, there.best), wanted)
         except BaseException:
             self._claims.give_back(key)
             raise
@@ -162,8 +167,8 @@ class Engine:
 
     def examine(self, renter: NodeId, shard: ShardId) -> BadBlocks:
         """See `farmer.node.ports.ShardStore`."""
-        volume, row = self._find(renter, shard)
-        reader = volume.open(row, salvage=False)
+        there = self._where.find(renter, shard)
+        reader = there.volume.open(there.row, salvage=False)
         try:
             return reader.examine().named
         finally:
@@ -174,45 +179,45 @@ class Engine:
         key = (contract.renter, shard)
         self._claims.take(key)
         try:
-            volume, row = self._find(*key)
-            mending = begin_mending(volume, row, contract, lambda: self._claims.give_back(key))
+            there = self._where.find(*key)
+            mending = begin_mending(
+                there.volume, there.row, contract, lambda: self._claims.give_back(key)
+            )
         except BaseException:
             self._claims.give_back(key)
             raise
         if mending is None:
             self._claims.give_back(key)
-            return row.stored()
+            return there.row.stored()
         mending.start()
         return mending
 
     def stat(self, renter: NodeId, shard: ShardId) -> StoredShard:
         """See `farmer.node.ports.ShardStore`."""
-        return self._find(renter, shard)[1].stored()
+        return self._where.find(renter, shard).row.stored()
 
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[StoredShard]:
         """See `farmer.node.ports.ShardStore`."""
-        self._slots.check_complete()
-        return self._crossing.steadily(lambda: self._page(renter, after, limit))
+        return [row.stored() for row in self._where.page(renter, after, limit)]
 
     def delete(self, renter: NodeId, shard: ShardId, *, erase: bool) -> Future[Deletion]:
         """See `farmer.node.ports.ShardStore`."""
         key = (renter, shard)
         dropped = [volume.leases.erase(key) for volume in self._slots.readable()]
         with self._crossing.passing(key):
-            found = self._look_up(key)
-            if found is None and any(dropped):
+            copies = self._where.look_up(key)
+            if copies.best is None and any(dropped):
                 return _settled(Deletion(DeletionOutcome.ERASED, 0))
-            volume, _row = found or self._find(renter, shard)
-            for other, row in self._copies(key):
-                if other is not volume:
-                    other.remove([row])
-            return volume.delete(renter, shard, self._observed_ms(), erase=erase)
+            there = copies.best or self._where.find(renter, shard)
+            for other in copies.every:
+                if other != there:
+                    other.volume.remove([other.row])
+            return there.volume.delete(renter, shard, self._observed_ms(), erase=erase)
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
         """See `farmer.node.ports.ShardStore`."""
         with self._crossing.passing((renter, shard)):
-            volume, _row = self._find(renter, shard)
-            return volume.undelete(renter, shard)
+            return self._where.find(renter, shard).volume.undelete(renter, shard)
 
     def usage(self, renter: NodeId) -> Usage:
         """See `farmer.node.ports.ShardStore`."""
@@ -270,7 +275,7 @@ class Engine:
     def look_after_disks(self, wait_s: float = LOOK_WAIT_S) -> None:
         """Notice disks that were unmounted, or that are back; cheap, for every few seconds."""
         self._slots.look_after(wait_s)
-        self.mover.resolve()
+        self._bring_together()
 
     def watch_disks(self) -> None:
         """Notice calls that do not return, and that they have; never waits."""
@@ -317,7 +322,7 @@ class Engine:
         """Use one more volume, unless it is in use; raises `FormatTooNewError`."""
         if self._slots.find(settings.path) is None:
             self._slots.add(settings)
-            self.mover.resolve()
+            self._bring_together()
 
     def remove_volume(self, path: Path) -> None:
         """Use a volume no more.  What it holds is not there then: it should be empty."""
@@ -341,81 +346,32 @@ class Engine:
         work = self.mover.work(slot.volume) if slot.volume is not None else None
         return status if work is None else replace(status, work=work, free_bytes=0)
 
-    def _page(self, renter: NodeId, after: ShardId, limit: int) -> list[StoredShard]:
-        pages = [volume.page(renter, after, limit) for volume in self._slots.readable()]
-        ordered = merge(*pages, key=lambda row: row.shard)
-        # A shard that is being moved may be on two volumes.
-        groups = groupby(ordered, key=lambda row: row.shard)
-        single = (max(rows, key=_worth) for _shard, rows in groups)
-        return [row.stored() for row in islice(single, limit)]
+    def _bring_together(self) -> None:
+        """Let each shard be on one volume, as far as the volumes that are there allow it."""
+        self.mover.resolve()
+        with suppress(StorageError, OSError, sqlite3.Error):
+            # The next look tries again; until then what is older does not count.
+            self._reunion.hold()
 
     def _open(self, renter: NodeId, shard: ShardId, size_bytes: int | None) -> VolumeReader:
         """Open a shard wherever it goes meanwhile; an audit says the size, and wants it sound."""
         while True:
             before = self._crossing.crossed
             try:
-                volume, row = self._find(renter, shard, size_bytes)
+                there = self._where.find(renter, shard, size_bytes)
                 if size_bytes is not None:
-                    _check_sound(volume, row)
-                return volume.open(row)
+                    _check_sound(there)
+                return there.volume.open(there.row)
             except ShardNotFoundError:
                 if self._crossing.crossed == before:
                     raise
 
-    def _look_up(self, key: Key, *, for_store: bool = False) -> tuple[Volume, Row] | None:
-        found = self._look(key, for_store=for_store)
-        if found is not None:
-            return found
-        return self._crossing.steadily(lambda: self._look(key, for_store=for_store))
-
-    def _look(self, key: Key, *, for_store: bool) -> tuple[Volume, Row] | None:
-        """
-        Look on each volume; a store does not wait for a stalled one.
-
-        Nor does a read that has found the shard elsewhere: whatever the copies' ages, their
-        bytes are the same.
-        """
-        quick = self._copies(key, stalled=False)
-        if for_store or (quick and not quick[0][1].is_damaged):
-            return quick[0] if quick else None
-        copies = self._copies(key)
-        return copies[0] if copies else None
-
-    def _copies(self, key: Key, *, stalled: bool = True) -> list[tuple[Volume, Row]]:
-        """
-        Return all that there is of a shard, the best first: sound, live, stored last.
-
-        It may be on two volumes: while one of them was away, it was stored again on another.
-        Volumes that do not answer right now are left out unless *stalled*.
-        """
-        copies = []
-        for volume in self._slots.readable():
-            if not stalled and volume.ground.watch.is_stalled:
-                continue
-            try:
-                row = volume.find(*key)
-            except VolumeUnavailableError:
-                if volume.ground.health.is_here:
-                    raise
-                continue
-            if row is not None:
-                copies.append((volume, row))
-        return sorted(copies, key=lambda one: _worth(one[1]), reverse=True)
-
-    def _find(
-        self, renter: NodeId, shard: ShardId, size_bytes: int | None = None
-    ) -> tuple[Volume, Row]:
-        found = self._look_up((renter, shard))
-        if found is not None and size_bytes in {None, found[1].size_bytes}:
-            return found
-        self._slots.check_complete()
-        raise ShardNotFoundError
-
     def _open_entry(self, renter: NodeId, entry: AuditEntry) -> VolumeReader:
         return self._open(renter, entry.shard, entry.size_bytes)
 
-    def _stored_already(self, volume: Volume, row: Row, size_bytes: int) -> StoredShard | None:
+    def _stored_already(self, there: Copy, size_bytes: int) -> StoredShard | None:
         """Return what is held, or None if it went, or was found damaged, at this moment."""
+        row = there.row
         if row.size_bytes != size_bytes:
             # The id binds the size: no bytes of this length can have it.
             raise WrongHashError
@@ -427,11 +383,13 @@ class Engine:
             return None
         return stored if stored.state is ShardState.LIVE else None
 
-    def _candidates(self, key: Key, damaged: tuple[Volume, Row] | None) -> list[Volume]:
+    def _candidates(self, key: Key, damaged: Copy | None) -> list[Volume]:
         """Return the volumes to try, in order; a damaged shard's bytes go where it lies."""
         volumes = self._slots.opened()
         if damaged is not None:
-            return [volume for volume in volumes if volume is damaged[0] and volume.takes_stores]
+            return [
+                volume for volume in volumes if volume is damaged.volume and volume.takes_stores
+            ]
         choices = [
             Choice(
                 volume=volume.ground.volume,
@@ -445,13 +403,11 @@ class Engine:
         ]
         return [volumes[number] for number in order(choices, key[1], self.fill)]
 
-    def _begin_on(
-        self, volumes: list[Volume], contract: Contract, shard: ShardId, size_bytes: int
-    ) -> tuple[Watch, AnyUpload]:
+    def _begin_on(self, volumes: list[Volume], wanted: Wanted) -> tuple[Watch, AnyUpload]:
         best: NoSpaceError | None = None
         for volume in volumes:
             try:
-                return volume.ground.watch, volume.begin(contract, shard, size_bytes)
+                return volume.ground.watch, volume.begin(wanted)
             except NoSpaceError as error:
                 if best is None or error.available_bytes > best.available_bytes:
                     best = error
@@ -460,16 +416,13 @@ class Engine:
         raise VolumeUnavailableError("no volume can be written")
 
 
-def _worth(row: Row) -> tuple[bool, bool, int]:
-    return not row.is_damaged, row.state is ShardState.LIVE, row.stored_at_ms
-
-
-def _check_sound(volume: Volume, row: Row) -> None:
+def _check_sound(there: Copy) -> None:
     """Raise `CorruptShardError` for a shard that is known to be damaged."""
+    row = there.row
     if row.state is ShardState.QUARANTINED:
         # A proof says "I hold this shard": of one known to be damaged that would be a lie,
         # whatever leaves happen to be asked for.
-        known = volume.examined.find(row.sequence)
+        known = there.volume.examined.find(row.sequence)
         first_bad = known.first_bad if known and known.bad_blocks else (0, row.size_bytes)
         raise CorruptShardError(*first_bad)
 

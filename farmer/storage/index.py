@@ -20,9 +20,10 @@ from farmer.model.ids import NodeId, ShardId
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.places import Doomed, Key, Place, Position, Row, Segment
 from farmer.storage.quota import Changes, Tally
+from farmer.storage.tombstones import EXIST, FIND, SOME, Tombstone
 from farmer.storage.transaction import ROW, Transaction
 
-INDEX_VERSION: Final = 1
+INDEX_VERSION: Final = 2
 INDEX_NAME: Final = "index.sqlite"
 INDEX_FILES: Final = (INDEX_NAME, f"{INDEX_NAME}-wal", f"{INDEX_NAME}-shm")
 
@@ -50,9 +51,13 @@ CREATE TABLE usage (
 CREATE TABLE shards (
   renter INTEGER NOT NULL, shard BLOB NOT NULL, segment INTEGER, offset INTEGER, file BLOB,
   size INTEGER, contract INTEGER, stored INTEGER, sequence INTEGER, state INTEGER,
-  gone INTEGER, observed INTEGER, damaged INTEGER,
+  gone INTEGER, observed INTEGER, damaged INTEGER, alone INTEGER,
   PRIMARY KEY (renter, shard)) WITHOUT ROWID;
 CREATE INDEX trash ON shards (gone) WHERE state = 1;
+CREATE INDEX alone ON shards (alone) WHERE alone > 0;
+CREATE TABLE tombstones (
+  renter INTEGER, shard BLOB, sequence INTEGER, observed INTEGER,
+  PRIMARY KEY (renter, shard)) WITHOUT ROWID;
 CREATE TABLE segments (
   number INTEGER PRIMARY KEY, uuid BLOB, size INTEGER, live INTEGER, punched INTEGER);
 CREATE TABLE marks (
@@ -108,12 +113,15 @@ class Index:
         prepared = _building if unfinished else _prepared
         self._writer = prepared(connect(path), _WRITER_CACHE_KIB)
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        self.has_tombstones = False
+        """Whether there is any; known without a query."""
         try:
             self.was_clean = self._check(volume, unfinished=unfinished)
             for _ in range(_READERS):
                 self._readers.put(prepared(connect(path), _READER_CACHE_KIB))
             if unfinished:
                 self._writer.execute(f"PRAGMA cache_size=-{_BUILDING_CACHE_KIB}")
+            self._look_for_tombstones()
         except BaseException:
             self._close_all()
             raise
@@ -159,6 +167,8 @@ class Index:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
+        if transaction.tombstones.changed:
+            self._look_for_tombstones()
 
     def checkpoint(self) -> None:
         """Make everything committed durable, and cut the write-ahead log off."""
@@ -191,6 +201,23 @@ class Index:
         """Return one shard."""
         rows = self._read(f"{ROW} WHERE r.renter = ? AND s.shard = ?", renter.raw, shard.raw)
         return Row.of(rows[0]) if rows else None
+
+    def tombstone(self, renter: NodeId, shard: ShardId) -> Tombstone | None:
+        """Return a shard's tombstone; without a query where there is none at all."""
+        if not self.has_tombstones:
+            return None
+        rows = self._read(FIND, renter.raw, shard.raw)
+        return Tombstone.of(rows[0]) if rows else None
+
+    def tombstones(self, limit: int) -> list[Tombstone]:
+        """Return some of them."""
+        return (
+            [Tombstone.of(row) for row in self._read(SOME, limit)] if self.has_tombstones else []
+        )
+
+    def stored_alone(self, limit: int) -> list[Row]:
+        """Return some shards of which an older copy may be on a volume that was away."""
+        return [Row.of(row) for row in self._read(f"{ROW} WHERE s.alone > 0 LIMIT ?", limit)]
 
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
         """Return a renter's shards above an id, ascending."""
@@ -283,6 +310,9 @@ class Index:
         changes.log_bytes = in_files[0][0] + sum(one.idle_bytes for one in self.segments())
         return changes
 
+    def _look_for_tombstones(self) -> None:
+        self.has_tombstones = bool(self._writer.execute(EXIST).fetchone()[0])
+
     def _close_all(self) -> None:
         """Close every connection; nobody reads any more."""
         while not self._readers.empty():
@@ -308,6 +338,8 @@ class Index:
                 f"{self._path} has format {version}; this release reads up to {INDEX_VERSION}:"
                 " use a newer one"
             )
+        if version < INDEX_VERSION:
+            raise IndexDamagedError("made by an older release")
         if of_volume != volume or not (complete or unfinished):
             raise IndexDamagedError("unfinished, or of another volume")
         return bool(clean)

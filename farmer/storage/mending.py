@@ -21,7 +21,7 @@ from farmer.storage.damage import STEP_BLOCKS, Examination, span_of
 from farmer.storage.errors import StorageError, WrongHashError, WrongSizeError
 from farmer.storage.places import Row
 from farmer.storage.reader import VolumeReader
-from farmer.storage.upload import LargeUpload, SmallUpload
+from farmer.storage.upload import LargeUpload, SmallUpload, Wanted
 from farmer.storage.volume import Volume
 
 FOR_EVER_MS: Final = (1 << 62) - 1
@@ -183,7 +183,8 @@ def begin_mending(
         if found.is_sound and not reader.row.is_damaged:
             reader.close()
             return None
-        upload = volume.begin_anew(roomier(contract, row), row.shard, row.size_bytes)
+        wanted = Wanted(roomier(contract, row), row.shard, row.size_bytes, row.alone_ms)
+        upload = volume.begin_anew(wanted)
     except BaseException:
         reader.close()
         raise

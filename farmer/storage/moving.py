@@ -178,7 +178,7 @@ class Mover:
 
     def _is_done(self, volume: Volume, duty: Duty) -> bool:
         account = volume.ground.account
-        if volume.journal.open.keys or volume.readers:
+        if volume.journal.open.keys or volume.readers or volume.ground.index.has_tombstones:
             return False
         if duty.force and self._only_damaged_left(volume):
             with suppress(StorageError, sqlite3.Error):

@@ -134,7 +134,8 @@ class Delete(Operation[Deletion]):
         if row is None:
             raise ShardNotFoundError
         if self.gives_back or row.state is not ShardState.TRASH:
-            batch.mark(replace(self._mark, sequence=row.sequence))
+            mark = replace(self._mark, sequence=row.sequence)
+            batch.mark(_for_good(row, mark) if self.gives_back else mark)
             row = batch.transaction.find(row.renter, row.shard) or row
         self._row = row
 
@@ -214,7 +215,7 @@ class Remove(Operation[int]):
         for row in self._rows:
             now = batch.transaction.find(row.renter, row.shard)
             if now is not None and (now.sequence, now.state) == (row.sequence, row.state):
-                batch.mark(mark_of(now, Action.GONE, self._at_ms, 0))
+                batch.mark(_for_good(now, mark_of(now, Action.GONE, self._at_ms, 0)))
                 self._count += 1
 
     def result(self, released: frozenset[int]) -> int:
@@ -248,6 +249,7 @@ class Move(Operation[bool]):
             state=row.state,
             gone_at_ms=row.gone_at_ms,
             observed_ms=row.observed_ms,
+            alone_ms=row.alone_ms,
         )
         batch.transaction.put(row_of(header, batch.append(header, self._parts)))
         self._done = True
@@ -311,6 +313,7 @@ def row_of(header: RecordHeader, place: Place) -> Row:
         gone_at_ms=header.gone_at_ms,
         observed_ms=header.observed_ms,
         is_damaged=bool(header.flags & DAMAGED) or header.state is ShardState.QUARANTINED,
+        alone_ms=header.alone_ms,
     )
 
 
@@ -341,3 +344,11 @@ def new_mark(
         shard=shard,
         sequence=sequence,
     )
+
+
+def _for_good(row: Row, mark: Mark) -> Mark:
+    """Return what gives a shard up: a tombstone where an older copy may come back."""
+    if not row.alone_ms:
+        return mark
+    observed_ms = max(mark.observed_ms, row.alone_ms)
+    return replace(mark, action=Action.TOMBSTONE, observed_ms=observed_ms)

@@ -37,6 +37,9 @@ class Row:
     observed_ms: int = 0
     is_damaged: bool = False
     """Always so in quarantine, and kept in the trash: out of it there is no other way back."""
+    alone_ms: int = 0
+    """Observed running time when it was stored while a volume that may hold an older copy could
+    not be asked; 0 if all could, or have been since."""
 
     @property
     def charge_bytes(self) -> int:
@@ -45,9 +48,9 @@ class Row:
 
     @classmethod
     def of(cls, columns: tuple[Any, ...]) -> Row:
-        """Make a row of the index's columns, in the order of `farmer.storage.index.ROW`."""
+        """Make a row of the index's columns, in the order of `farmer.storage.transaction.ROW`."""
         renter, shard, segment, offset, file, size, contract, stored, *rest = columns
-        sequence, state, gone, observed, damaged = rest
+        sequence, state, gone, observed, damaged, alone = rest
         return cls(
             renter=NodeId(renter),
             shard=ShardId(shard),
@@ -60,6 +63,7 @@ class Row:
             gone_at_ms=gone,
             observed_ms=observed,
             is_damaged=bool(damaged),
+            alone_ms=alone,
         )
 
     def stored(self) -> StoredShard:

@@ -32,7 +32,7 @@ _WINDOW_BYTES: Final = 1024 * 1024
 _ROWS_MAX: Final = 4096
 """Rows that are handed over together."""
 
-_HEADER: Final = struct.Struct(">12sI16sQQII32s32s16sQQQQQQ68xI")
+_HEADER: Final = struct.Struct(">12sI16sQQII32s32s16sQQQQQQQ60xI")
 """The layout of `farmer.storage.records`, with magic, version, kind and state as one."""
 
 _PLAIN: Final = b"FARMREC\0\0\1\1\0"
@@ -86,7 +86,7 @@ def _plain(source: Source, start: int, end: int, *, verify: bool) -> Plain:
         here = at - window_at
         (
             front, flags, uuid, sequence, size, trailer, trailer_crc,
-            shard, renter, contract, stored, gone, observed, synced, active, until, crc,
+            shard, renter, contract, stored, gone, observed, synced, active, until, alone, crc,
         ) = unpack(window, here)  # fmt: skip
         blocks = -(-size // BLOCK_BYTES) or 1
         charge = -(-(RECORD_HEADER_BYTES + size + trailer) // _ALIGN) * _ALIGN
@@ -98,6 +98,7 @@ def _plain(source: Source, start: int, end: int, *, verify: bool) -> Plain:
             or flags & ~MOVED
             or gone
             or observed
+            or alone
             or (sequence | stored | synced | active | until) >> NUMBER_BITS
             or at + charge > end
             or crc32(window[here : here + _CRC_AT]) != crc

@@ -326,6 +326,8 @@ def _needed(mentioned: dict[tuple[NodeId, ShardId], int], transaction: Transacti
         row = transaction.find(renter, shard)
         if row is not None and row.sequence <= sequence:
             needed += state_marks(row)
+        elif stone := transaction.tombstones.find(renter, shard):
+            needed.append(stone.mark(Action.TOMBSTONE))
         elif row is None and transaction.has_doomed(renter, shard):
             needed.append(new_mark(renter, shard, Action.GONE, 0, 0, sequence))
     return needed

@@ -25,7 +25,9 @@ hole can give back exactly what a record takes.
               160   8  staging: payload bytes known to be durable
               168   8  staging: last activity, Unix ms
               176   8  the contract's end, Unix ms: a hint, the contract book decides
-              184  68  zeros
+              184   8  observed running time, ms, when it was stored while a volume that may hold
+                       an older copy could not be asked, or 0
+              192  60  zeros
               252   4  CRC32 of the bytes 0 to 251
               256   n  payload
           256 + n   t  trailer
@@ -85,7 +87,7 @@ MOVED: Final = 1
 DAMAGED: Final = 2
 """Flag of a copy whose bytes were known to be damaged when they were copied."""
 
-_RECORD: Final = struct.Struct(">8sHBBI16sQQII32s32s16sQQQQQQ")
+_RECORD: Final = struct.Struct(">8sHBBI16sQQII32s32s16sQQQQQQQ")
 _SEGMENT: Final = struct.Struct(">8sH6x16s16sQQQQ")
 _CRC: Final = struct.Struct(">I")
 _CRC_OFFSET: Final = RECORD_HEADER_BYTES - _CRC.size
@@ -134,6 +136,7 @@ class RecordHeader:
     synced_bytes: int = 0
     active_at_ms: int = 0
     until_ms: int = 0
+    alone_ms: int = 0
 
     @property
     def record_bytes(self) -> int:
@@ -162,6 +165,7 @@ class RecordHeader:
             self.synced_bytes,
             self.active_at_ms,
             self.until_ms,
+            self.alone_ms,
         )
         return _with_crc(front)
 
@@ -178,13 +182,12 @@ def decode_record(raw: bytes, segment: bytes, where: str) -> RecordHeader:
     _check(raw, RECORD_MAGIC, RECORD_VERSION, where)
     (
         _magic, _version, kind, state, flags, uuid, sequence, payload, trailer, trailer_crc,
-        shard, renter, contract, stored_at, gone_at, observed, synced, active_at, until,
+        shard, renter, contract, stored_at, gone_at, observed, synced, active_at, until, alone,
     ) = _RECORD.unpack_from(raw)  # fmt: skip
     if uuid != segment:
         raise DamagedError("a record of another segment")
-    if (sequence | payload | stored_at | gone_at | observed | synced | active_at | until) >> (
-        NUMBER_BITS
-    ):
+    times = stored_at | gone_at | observed | active_at | until | alone
+    if (sequence | payload | synced | times) >> NUMBER_BITS:
         raise DamagedError("a number that no release has written")
     try:
         return RecordHeader(
@@ -205,6 +208,7 @@ def decode_record(raw: bytes, segment: bytes, where: str) -> RecordHeader:
             synced_bytes=synced,
             active_at_ms=active_at,
             until_ms=until,
+            alone_ms=alone,
         )
     except KeyError as error:
         raise DamagedError(f"no such kind or state: {error}") from error

@@ -106,6 +106,13 @@ class Slots:
         """Say whether every volume is open."""
         return all(slot.volume is not None for slot in self._slots)
 
+    def is_certain(self) -> bool:
+        """Say whether every volume can be asked, and knows of all that it holds."""
+        return all(
+            slot.can_be_asked and slot.volume is not None and not slot.volume.ground.doubts.keys
+            for slot in self._slots
+        )
+
     def close(self) -> None:
         """Finish what the writers have, leave a clean mark on every volume, unlock."""
         for slot in self._slots:

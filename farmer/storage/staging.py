@@ -17,7 +17,7 @@ from zlib import crc32
 from farmer.audit.tree import TreeHasher
 from farmer.model.contract import Contract
 from farmer.model.ids import ShardId
-from farmer.model.shard import RECORD_HEADER_BYTES, charge_bytes
+from farmer.model.shard import RECORD_HEADER_BYTES
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Buffer, Files
 from farmer.storage.quota import Reservation
@@ -159,11 +159,11 @@ class Staged:
         self.header = header
 
 
-def stage(
-    files: Files, paths: Paths, contract: Contract, shard: ShardId, size_bytes: int, now_ms: int
-) -> Staged:
-    """Make a staging file: space taken, header and name durable.  Raises `OSError`."""
-    header = RecordHeader(
+def staging_header(
+    contract: Contract, shard: ShardId, size_bytes: int, now_ms: int, alone_ms: int
+) -> RecordHeader:
+    """Return the first header of a large shard that is to come; *alone_ms* as in `places.Row`."""
+    return RecordHeader(
         kind=Kind.STAGING,
         segment=secrets.token_bytes(UUID_BYTES),
         sequence=0,
@@ -175,11 +175,16 @@ def stage(
         contract=contract.contract,
         active_at_ms=now_ms,
         until_ms=contract.until_ms,
+        alone_ms=alone_ms,
     )
+
+
+def stage(files: Files, paths: Paths, header: RecordHeader) -> Staged:
+    """Make a staging file: space taken, header and name durable.  Raises `OSError`."""
     path = paths.part(header.segment)
     fd = files.open(path, Access.CREATE)
     try:
-        files.preallocate(fd, charge_bytes(size_bytes))
+        files.preallocate(fd, header.record_bytes)
         files.pwritev(fd, [header.encode()], 0)
         files.sync_data(fd)
         files.sync_directory(paths.staging)

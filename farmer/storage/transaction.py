@@ -19,16 +19,19 @@ from farmer.storage.bulk import PlainRow, enter, row_of_plain
 from farmer.storage.marks import Action, Mark
 from farmer.storage.places import Doomed, Place, Position, Row, Segment
 from farmer.storage.quota import SMALL_BYTES_MAX, Changes, Tally
+from farmer.storage.tombstones import Tombstone, Tombstones
 
 ROW: Final = (
     "SELECT r.renter, s.shard, s.segment, s.offset, s.file, s.size, c.contract, s.stored,"
-    " s.sequence, s.state, s.gone, s.observed, s.damaged FROM shards s"
+    " s.sequence, s.state, s.gone, s.observed, s.damaged, s.alone FROM shards s"
     " JOIN renters r ON r.id = s.renter JOIN contracts c ON c.id = s.contract"
 )
 """The columns of `Row.of`."""
 
-_INSERT: Final = "INSERT OR IGNORE INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT: Final = "INSERT OR IGNORE INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
+
+_ENDS: Final = frozenset({Action.GONE, Action.TOMBSTONE})
 
 _REFS: Final = {
     "renter": (
@@ -49,6 +52,7 @@ class Transaction:
         self._sql = connection
         self._segments: dict[int, Segment] = {}
         self._refs: dict[tuple[str, bytes], int] = {}
+        self.tombstones = Tombstones(connection)
         self.changes = Changes()
         """What changes for the ledger; complete after the block."""
         self.doomed: list[Doomed] = []
@@ -70,6 +74,12 @@ class Transaction:
 
     def put(self, row: Row) -> None:
         """Enter a record; of two records of one shard the higher sequence counts."""
+        stone = self.tombstones.find(row.renter, row.shard)
+        if stone is not None and stone.sequence >= row.sequence:
+            self._doom(row)
+            return
+        if stone is not None:
+            self.tombstones.lift(row.renter, row.shard)
         if self._insert(row):
             return
         there = self.find(row.renter, row.shard)
@@ -90,6 +100,10 @@ class Transaction:
 
     def put_plain(self, segment: int, rows: Iterable[PlainRow]) -> None:
         """Enter many live small shards of one segment as `put` does, in the order of the pages."""
+        if self.tombstones.exist():
+            for plain in rows:
+                self.put(row_of_plain(segment, plain))
+            return
         entered = enter(
             self._sql,
             segment,
@@ -108,13 +122,14 @@ class Transaction:
     def apply(self, mark: Mark) -> None:
         """Do to a shard what a mark says, unless a later record of it was written."""
         row = self.find(mark.renter, mark.shard)
-        if row is None or row.sequence > mark.sequence:
+        if row is not None and row.sequence > mark.sequence:
+            return
+        if mark.action in _ENDS:
+            self._end(row, mark)
+            return
+        if row is None:
             return
         self._count(row, -1)
-        if mark.action is Action.GONE:
-            self._delete(row)
-            self._doom(row)
-            return
         after = _consequence(row, mark)
         self._sql.execute(
             "UPDATE shards SET state = ?, gone = ?, observed = ?, damaged = ?"
@@ -129,6 +144,14 @@ class Transaction:
             ),
         )
         self._count(after, 1)
+
+    def met_all(self, row: Row) -> None:
+        """Note that no older copy of a shard is left anywhere."""
+        self._sql.execute(
+            "UPDATE shards SET alone = 0 WHERE shard = ? AND sequence = ?"
+            " AND renter = (SELECT id FROM renters WHERE renter = ?)",
+            (row.shard.raw, row.sequence, row.renter.raw),
+        )
 
     def open_segment(self, number: int, uuid: bytes) -> None:
         """Enter a segment of the log."""
@@ -253,7 +276,19 @@ class Transaction:
             row.gone_at_ms,
             row.observed_ms,
             row.is_damaged,
+            row.alone_ms,
         )
+
+    def _end(self, row: Row | None, mark: Mark) -> None:
+        """Let a shard be gone; its tombstone is set, or lifted."""
+        if row is not None:
+            self._remove(row)
+            self._doom(row)
+        if mark.action is Action.TOMBSTONE:
+            stone = Tombstone(mark.renter, mark.shard, mark.sequence, mark.observed_ms)
+            self.tombstones.set(self._ref("renter", mark.renter.raw), stone)
+        else:
+            self.tombstones.lift(mark.renter, mark.shard)
 
     def _remove(self, row: Row) -> None:
         self._count(row, -1)

@@ -31,6 +31,7 @@ def which_counts(source: Row | None, target: Row | None) -> Keep:
         return Keep.TARGET if source is None else Keep.SOURCE
     if source.is_damaged != target.is_damaged:
         return Keep.TARGET if source.is_damaged else Keep.SOURCE
-    if source.stored_at_ms > target.stored_at_ms:
+    source_age = (source.alone_ms, source.stored_at_ms)
+    if source_age > (target.alone_ms, target.stored_at_ms):
         return Keep.SOURCE
     return Keep.TARGET

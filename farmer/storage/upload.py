@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from threading import Lock
 from typing import Final, Protocol, TypeVar
 from zlib import crc32
@@ -36,6 +37,17 @@ R = TypeVar("R")
 _ENDED: Final = "this upload has ended"
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be stored."""
+
+    contract: Contract
+    shard: ShardId
+    size_bytes: int
+    alone_ms: int = 0
+    """See `farmer.storage.places.Row`."""
+
+
 class Submit(Protocol):
     """Hands an operation to the volume's writer."""
 
@@ -49,16 +61,12 @@ class SmallUpload:
     def __init__(
         self,
         ground: Ground,
-        contract: Contract,
-        shard: ShardId,
-        size_bytes: int,
+        wanted: Wanted,
         reservation: Reservation,
         submit: Submit,
     ) -> None:
         self._ground = ground
-        self._contract = contract
-        self._shard = shard
-        self._size_bytes = size_bytes
+        self._wanted = wanted
         self._reservation = reservation
         self._submit = submit
         self._buffer = bytearray()
@@ -72,9 +80,10 @@ class SmallUpload:
 
     def write(self, data: bytes) -> None:
         """Take the next bytes; more than declared end it."""
-        if self.offset + len(data) > self._size_bytes:
+        size_bytes = self._wanted.size_bytes
+        if self.offset + len(data) > size_bytes:
             self.abandon()
-            raise WrongSizeError(self._size_bytes, self.offset + len(data))
+            raise WrongSizeError(size_bytes, self.offset + len(data))
         self._buffer += data
 
     def commit(self) -> Future[StoredShard]:
@@ -103,27 +112,29 @@ class SmallUpload:
     """Leave no lease; a small one never does."""
 
     def _operation(self) -> StoreRecord:
-        if self.offset != self._size_bytes:
-            raise WrongSizeError(self._size_bytes, self.offset)
+        wanted = self._wanted
+        if self.offset != wanted.size_bytes:
+            raise WrongSizeError(wanted.size_bytes, self.offset)
         tree, checksums = TreeHasher(), BlockChecksums()
         tree.update(self._buffer)
         checksums.update(self._buffer)
         finished = tree.finish()
-        if finished.shard_id() != self._shard:
+        if finished.shard_id() != wanted.shard:
             raise WrongHashError
         trailer = finished.block_hashes + checksums.finish()
         header = RecordHeader(
             kind=Kind.SHARD,
             segment=bytes(16),
             sequence=0,
-            payload_bytes=self._size_bytes,
-            trailer_bytes=trailer_length(self._size_bytes),
+            payload_bytes=wanted.size_bytes,
+            trailer_bytes=trailer_length(wanted.size_bytes),
             trailer_crc=crc32(trailer),
-            renter=self._contract.renter,
-            shard=self._shard,
-            contract=self._contract.contract,
+            renter=wanted.contract.renter,
+            shard=wanted.shard,
+            contract=wanted.contract.contract,
             stored_at_ms=self._ground.facts.clock_ms(),
-            until_ms=self._contract.until_ms,
+            until_ms=wanted.contract.until_ms,
+            alone_ms=wanted.alone_ms,
         )
         return StoreRecord(header, [self._buffer, trailer], self._reservation)
 

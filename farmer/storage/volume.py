@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from farmer.model.contract import TRASH_MS, Contract
+from farmer.model.contract import TRASH_MS
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import Deletion, ShardState, StoredShard
 from farmer.model.status import ScrubStatus, VolumeState, VolumeStatus
@@ -43,8 +43,9 @@ from farmer.storage.quota import SMALL_BYTES_MAX, Reservation
 from farmer.storage.reader import VolumeReader
 from farmer.storage.reclaim import Reclaimer
 from farmer.storage.reserve import SPEND_BYTES
-from farmer.storage.staging import Lease, reopen, stage
-from farmer.storage.upload import LargeUpload, SmallUpload
+from farmer.storage.staging import Lease, reopen, stage, staging_header
+from farmer.storage.tombstones import Tombstone
+from farmer.storage.upload import LargeUpload, SmallUpload, Wanted
 from farmer.storage.writer import Writer
 
 REMOVE_AT_ONCE: Final = 256
@@ -109,6 +110,13 @@ class Volume:
         with self.ground.watch.visit("look-up"), self._index_errors():
             return self.ground.index.find(renter, shard)
 
+    def tombstone(self, renter: NodeId, shard: ShardId) -> Tombstone | None:
+        """Return a shard's tombstone; free of cost where there is none."""
+        if not self.ground.index.has_tombstones:
+            return None
+        with self.ground.watch.visit("look-up"), self._index_errors():
+            return self.ground.index.tombstone(renter, shard)
+
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
         """Return a renter's shards above an id, ascending; raises as `find`."""
         self.ground.health.check_readable()
@@ -116,32 +124,35 @@ class Volume:
         with self.ground.watch.visit("list"), self._index_errors():
             return self.ground.index.page(renter, after, limit)
 
-    def begin(self, contract: Contract, shard: ShardId, size_bytes: int) -> AnyUpload:
+    def begin(self, wanted: Wanted) -> AnyUpload:
         """Reserve and begin, or go on; raises as `farmer.node.ports.ShardStore.begin`."""
         self.ground.health.check_writable()
         with self.ground.watch.visit("store"):
-            return self._begin(contract, shard, size_bytes)
+            return self._begin(wanted)
 
-    def _begin(self, contract: Contract, shard: ShardId, size_bytes: int) -> AnyUpload:
-        lease = self.leases.take((contract.renter, shard))
-        if lease is not None and lease.header.payload_bytes == size_bytes:
-            return self._resume(lease)
+    def _begin(self, wanted: Wanted) -> AnyUpload:
+        lease = self.leases.take((wanted.contract.renter, wanted.shard))
+        if lease is not None and lease.header.payload_bytes == wanted.size_bytes:
+            return self._resume(lease, wanted.alone_ms)
         if lease is not None:
             self.leases.drop(lease)
-        return self._begin_first(contract, shard, size_bytes)
+        return self._begin_first(wanted)
 
-    def begin_anew(self, contract: Contract, shard: ShardId, size_bytes: int) -> AnyUpload:
+    def begin_anew(self, wanted: Wanted) -> AnyUpload:
         """Do what `begin` does, at the first byte: a lease is given up."""
         self.ground.health.check_writable()
-        lease = self.leases.take((contract.renter, shard))
+        lease = self.leases.take((wanted.contract.renter, wanted.shard))
         if lease is not None:
             self.leases.drop(lease)
-        return self._begin_first(contract, shard, size_bytes)
+        return self._begin_first(wanted)
 
-    def _begin_first(self, contract: Contract, shard: ShardId, size_bytes: int) -> AnyUpload:
+    def _begin_first(self, wanted: Wanted) -> AnyUpload:
         self.refresh_filesystem()
-        with self.ground.ledger.reserve(self.ground.account, contract, size_bytes) as reservation:
-            upload = self._upload(contract, shard, size_bytes, reservation)
+        ground = self.ground
+        with ground.ledger.reserve(
+            ground.account, wanted.contract, wanted.size_bytes
+        ) as reservation:
+            upload = self._upload(wanted, reservation)
             reservation.hold()
         return upload
 
@@ -353,26 +364,29 @@ class Volume:
             self.ground.health.count("index")
         self.ground.files.close(self._lock_fd)
 
-    def _upload(
-        self, contract: Contract, shard: ShardId, size_bytes: int, reservation: Reservation
-    ) -> AnyUpload:
-        if size_bytes <= SMALL_BYTES_MAX:
-            return SmallUpload(
-                self.ground, contract, shard, size_bytes, reservation, self.writer.submit
-            )
-        ground = self.ground
+    def _upload(self, wanted: Wanted, reservation: Reservation) -> AnyUpload:
+        ground, submit = self.ground, self.writer.submit
+        if wanted.size_bytes <= SMALL_BYTES_MAX:
+            return SmallUpload(ground, wanted, reservation, submit)
+        header = staging_header(
+            wanted.contract,
+            wanted.shard,
+            wanted.size_bytes,
+            ground.facts.clock_ms(),
+            wanted.alone_ms,
+        )
         try:
-            now_ms = ground.facts.clock_ms()
-            staged = stage(ground.files, ground.paths, contract, shard, size_bytes, now_ms)
+            staged = stage(ground.files, ground.paths, header)
         except OSError as error:
-            raise self.ground.understand(error, reservation.charge_bytes) from error
+            raise ground.understand(error, reservation.charge_bytes) from error
         reservation.allocated()
-        return LargeUpload(ground, staged, reservation, self.writer.submit, self.leases.keep)
+        return LargeUpload(ground, staged, reservation, submit, self.leases.keep)
 
-    def _resume(self, lease: Lease) -> LargeUpload:
+    def _resume(self, lease: Lease, alone_ms: int) -> LargeUpload:
         ground = self.ground
+        header = replace(lease.header, alone_ms=max(alone_ms, lease.header.alone_ms))
         try:
-            staged = reopen(ground.files, ground.paths, lease.header)
+            staged = reopen(ground.files, ground.paths, header)
         except OSError as error:
             self.leases.drop(lease)
             ground.health.count("read")

@@ -73,8 +73,7 @@ def _check_shards(  # noqa: C901  # a list of what must be so
     for shard, held in renter.held.items():
         if shard not in shown and held.user is None:
             renter._is(held, Is.ABSENT, "is lost")
-    has_twins = any(held.is_twin for held in renter.held.values())
-    if not world.lines and not world.has_trouble and not has_twins:
+    if not world.lines and not world.has_trouble:
         usage = engine.usage(renter.node)
         live = sum(_charge(one) for one in shown.values() if one.state is not ShardState.TRASH)
         trash = sum(_charge(one) for one in shown.values() if one.state is ShardState.TRASH)

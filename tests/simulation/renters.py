@@ -85,8 +85,6 @@ class Held:
     """Running time of the farmer before which it was not in the trash."""
     user: Line | None = None
     """On which line something is asked of it, or the farmer is still at it."""
-    is_twin: bool = False
-    """Stored again while a volume was away that may hold an older copy of it."""
     is_hurt: bool = False
     """A media fault has touched it, or may have."""
 
@@ -199,8 +197,7 @@ class Renter:
             held = self.held[wanted.shard] = Held(wanted, {Is.ABSENT})
         held.user = line
         before = set(held.may)
-        if before != {Is.ABSENT} and self.world.is_a_volume_away:
-            held.is_twin = True
+        was_away = self.world.is_a_volume_away
         if how == "well":
             held.may.add(Is.LIVE)
         elif Is.TRASH in before:
@@ -210,7 +207,7 @@ class Renter:
         answer = yield
         if isinstance(answer, Accept):
             self._expect(
-                before != {Is.LIVE} or held.is_hurt or held.is_twin,
+                before != {Is.LIVE} or held.is_hurt or was_away,
                 f"{held} is wanted again, though acknowledged",
             )
             if how == "silent":
@@ -378,9 +375,7 @@ class Renter:
         self._expect(isinstance(answer, Deleted), f"DELETE was answered by {answer}")
         if answer.outcome is DeletionOutcome.TRASHED:
             self._expect(not erase, f"{held} was to be erased")
-            self._expect(
-                before != {Is.ABSENT} or held.is_twin, f"{held} was deleted, though it was gone"
-            )
+            self._expect(before != {Is.ABSENT}, f"{held} was deleted, though it was gone")
             held.may = {Is.TRASH}
         else:
             self._expect(erase or Is.ABSENT in before, f"{held} was erased, though only given up")
@@ -404,7 +399,7 @@ class Renter:
                 held.may = before
             return self._refused("undelete", answer.refused, held)
         self._expect(isinstance(answer, Stated), f"UNDELETE was answered by {answer}")
-        self._expect(before != {Is.ABSENT} or held.is_twin, f"{held} is back, though it was gone")
+        self._expect(before != {Is.ABSENT}, f"{held} is back, though it was gone")
         held.may = {Is.LIVE}
         return "changed" if before == {Is.TRASH} else "ok"
 
@@ -451,10 +446,6 @@ class Renter:
                 held.user = None
 
     def _is(self, held: Held, state: Is, what: str) -> None:
-        if held.is_twin:
-            # docs/decisions/simulation.md: what is not promised of such a shard.
-            held.may.add(state)
-            return
         if held.is_hurt:
             # A write that was betrayed may be seen or not, from one start to the next.
             held.may |= {state, Is.ABSENT}
@@ -471,7 +462,7 @@ class Renter:
         if why is Refusal.NOT_FOUND:
             if held.may == {Is.LIVE} or (Is.LIVE in held.may and len(held.may) == 1):
                 self._is(held, Is.ABSENT, f"is not found by {verb}")
-            if not held.is_hurt and not held.is_twin:
+            if not held.is_hurt:
                 held.may = held.may - {Is.LIVE} or {Is.ABSENT}
             return "absent"
         if why is Refusal.CORRUPT:

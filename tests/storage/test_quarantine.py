@@ -173,18 +173,18 @@ def test_a_shard_that_the_sweep_takes_while_it_is_asked_for_is_stored_anew(
     data = noise(5000)
     farm.delete(farm.store(data).shard)
     farm.clocks.pass_days(8)
-    look_up = farm.engine._look_up
+    look_up = farm.engine._where.look_up
 
     def then_sweep(key: Key, *, for_store: bool = False) -> object:
         found = look_up(key, for_store=for_store)
         assert farm.sweep() in {0, 1}
         return found
 
-    farm.engine._look_up = then_sweep  # type: ignore[method-assign,assignment]  # the race
+    farm.engine._where.look_up = then_sweep  # type: ignore[method-assign,assignment]  # the race
     upload = farm.begin(data)
     upload.write(data)
     assert upload.commit().result(20).state is ShardState.LIVE
-    farm.engine._look_up = look_up  # type: ignore[method-assign]
+    farm.engine._where.look_up = look_up  # type: ignore[method-assign]
     assert farm.read(shard_of(data)) == data
     farm.engine.close()
 
@@ -196,7 +196,7 @@ def test_damage_found_while_a_trashed_shard_is_stored_again_asks_for_its_bytes(
     shard = damage(farm, data)
     reader = farm.engine.open(ALICE, shard)
     farm.delete(shard)
-    look_up = farm.engine._look_up
+    look_up = farm.engine._where.look_up
 
     def then_read(key: Key, *, for_store: bool = False) -> object:
         found = look_up(key, for_store=for_store)
@@ -204,10 +204,10 @@ def test_damage_found_while_a_trashed_shard_is_stored_again_asks_for_its_bytes(
             reader.read(0, 1)
         return found
 
-    farm.engine._look_up = then_read  # type: ignore[method-assign,assignment]  # the race
+    farm.engine._where.look_up = then_read  # type: ignore[method-assign,assignment]  # the race
     upload = farm.begin(data)
     reader.close()
     upload.write(data)
     upload.commit().result(20)
-    farm.engine._look_up = look_up  # type: ignore[method-assign]
+    farm.engine._where.look_up = look_up  # type: ignore[method-assign]
     assert farm.read(shard) == data

@@ -374,9 +374,9 @@ def test_a_newer_format_is_refused_and_nothing_is_touched(farm: Farm) -> None:
         farm.open()
     marker.write_text(old)
     with sqlite3.connect(farm.path / "index.sqlite") as rows:
-        rows.execute("UPDATE state SET version = 2")
+        rows.execute("UPDATE state SET version = 3")
     rows.close()
-    with pytest.raises(FormatTooNewError, match=r"index\.sqlite has format 2"):
+    with pytest.raises(FormatTooNewError, match=r"index\.sqlite has format 3"):
         farm.open()
     lose_index(farm)
     newer_record(farm.path / SEGMENT)

@@ -184,7 +184,7 @@ def test_a_row_without_a_record_is_found(farm: Farm) -> None:
     sql(
         farm,
         "INSERT INTO shards SELECT renter, x'" + "ab" * 32 + "', segment, offset + 4096, file,"
-        " size, contract, stored, sequence + 1000, state, gone, observed, damaged FROM shards",
+        " size, contract, stored, sequence + 1000, state, gone, observed, damaged, 0 FROM shards",
     )
     assert found(scrub(farm)) == (1, 0, 0)
     assert farm.engine.stat(ALICE, ShardId(b"\xab" * 32)).state is ShardState.QUARANTINED

@@ -9,25 +9,44 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState
 from farmer.storage.directory import MARKER_NAME
+from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import ShardNotFoundError
-from tests.storage.bench import ALICE, Farm, noise
+from farmer.storage.records import decode_record
+from tests.storage.bench import ALICE, MIB, Farm, noise
+
+ALL = ShardId(bytes(32))
+
+
+def go_away(farm: Farm, place: Path) -> None:
+    (place / MARKER_NAME).rename(place / "aside")
+    farm.engine.look_after_disks()
+
+
+def come_back(farm: Farm, place: Path) -> None:
+    (place / "aside").rename(place / MARKER_NAME)
+    for _ in range(3):
+        farm.engine.look_after_disks()
+
+
+def place_of_the_only_shard(farm: Farm) -> Path:
+    volumes = zip(farm.settings, farm.engine.volumes(), strict=True)
+    return next(settings.path for settings, status in volumes if status.shards)
+
+
+def lose_indexes(farm: Farm) -> None:
+    for settings in farm.settings:
+        for path in settings.path.glob("index.sqlite*"):
+            path.unlink()
 
 
 def away_and_stored_again(farm: Farm, data: bytes) -> ShardId:
     """Let a volume go with a shard in its trash; store the shard; let the volume come back."""
     shard = farm.store(data).shard
     farm.delete(shard)
-    place = next(
-        settings.path
-        for settings, status in zip(farm.settings, farm.engine.volumes(), strict=True)
-        if status.shards
-    )
-    (place / MARKER_NAME).rename(place / "aside")
-    farm.engine.look_after_disks()
+    place = place_of_the_only_shard(farm)
+    go_away(farm, place)
     farm.store(data)
-    (place / "aside").rename(place / MARKER_NAME)
-    for _ in range(5):
-        farm.engine.look_after_disks()
+    come_back(farm, place)
     return shard
 
 
@@ -56,4 +75,151 @@ def test_a_delete_reaches_every_copy(tmp_path: Path, erase: bool) -> None:
     else:
         assert farm.engine.stat(ALICE, shard).state is ShardState.TRASH
         assert farm.engine.usage(ALICE).shards == 1
+    farm.engine.close()
+
+
+def deleted_while_the_older_copy_was_away(
+    farm: Farm, data: bytes, how: str
+) -> tuple[ShardId, Path]:
+    """Store a shard, let its volume go, store it again elsewhere, and give it up there."""
+    shard = farm.store(data).shard
+    place = place_of_the_only_shard(farm)
+    go_away(farm, place)
+    farm.store(data)
+    if how == "purge":
+        (other,) = [one for one in farm.engine.opened() if one.settings.path != place]
+        other.purge(ALICE, None)
+    else:
+        farm.delete(shard, erase=how == "erase")
+    if how == "trash and sweep":
+        farm.clocks.pass_days(8)
+        farm.sweep()
+    return shard, place
+
+
+@pytest.mark.parametrize("size_bytes", [5000, 2 * MIB])
+@pytest.mark.parametrize("how", ["erase", "trash and sweep", "purge"])
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_what_is_gone_stays_gone_when_an_older_copy_comes_back(
+    tmp_path: Path, size_bytes: int, how: str, rebuilt: bool
+) -> None:
+    """Also where the index was lost in between, and for good once both have met."""
+    farm = Farm(tmp_path, volumes=2)
+    shard, place = deleted_while_the_older_copy_was_away(farm, noise(size_bytes), how)
+    for _ in range(3):
+        farm.sweep()
+    if rebuilt:
+        (place / "aside").rename(place / MARKER_NAME)
+        farm.engine.close()
+        lose_indexes(farm)
+        farm.open()
+    else:
+        come_back(farm, place)
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.stat(ALICE, shard)
+    assert farm.engine.page(ALICE, ALL, 10) == []
+    assert not farm.engine.usage(ALICE).shards
+    assert not any(volume.ground.index.has_tombstones for volume in farm.engine.opened())
+    farm.engine.close()
+    lose_indexes(farm)
+    farm.open()
+    assert not farm.engine.usage(ALICE).shards
+    farm.engine.close()
+
+
+def test_an_older_copy_does_not_count_while_the_newer_one_is_in_the_trash(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, volumes=2)
+    shard, place = deleted_while_the_older_copy_was_away(farm, noise(5000), "trash")
+    come_back(farm, place)
+    assert farm.engine.stat(ALICE, shard).state is ShardState.TRASH
+    assert farm.engine.usage(ALICE).shards == 1
+    farm.engine.undelete(ALICE, shard).result(20)
+    assert farm.read(shard) == noise(5000)
+    farm.engine.close()
+
+
+def test_an_older_copy_is_not_seen_before_the_volumes_have_met(tmp_path: Path) -> None:
+    """A read may come between the return of a volume and the look that removes what is older."""
+    farm = Farm(tmp_path, volumes=2)
+    shard, place = deleted_while_the_older_copy_was_away(farm, noise(5000), "erase")
+    kept = farm.store(noise(6000)).shard
+    farm.engine._reunion.hold = lambda: None  # type: ignore[method-assign]  # it comes later
+    come_back(farm, place)
+    assert len(farm.engine.opened()) == 2
+    for ask in (farm.engine.stat, farm.engine.open):
+        with pytest.raises(ShardNotFoundError):
+            ask(ALICE, shard)
+    for limit in (1, 10):
+        assert [row.shard for row in farm.engine.page(ALICE, ALL, limit)] == [kept]
+    farm.engine.close()
+
+
+def test_a_store_after_a_tombstone_counts(tmp_path: Path) -> None:
+    """Neither the tombstone hides it, nor does the meeting of the volumes remove it."""
+    farm = Farm(tmp_path, volumes=2)
+    hold, farm.engine._reunion.hold = farm.engine._reunion.hold, lambda: None  # type: ignore[method-assign]  # it comes later
+    shard, place = deleted_while_the_older_copy_was_away(farm, noise(5000), "erase")
+    come_back(farm, place)
+    (older,) = [one for one in farm.engine.opened() if one.settings.path == place]
+    upload = farm.begin(noise(5000))
+    upload.write(noise(5000))
+    upload.commit().result(20)
+    assert farm.read(shard) == noise(5000)
+    hold()
+    assert farm.read(shard) == noise(5000)
+    assert farm.engine.usage(ALICE).shards == 1
+    assert not any(volume.ground.index.has_tombstones for volume in farm.engine.opened())
+    assert older.ground.index.stored_alone(1) == []
+    farm.engine.close()
+    lose_indexes(farm)
+    farm.open()
+    assert farm.read(shard) == noise(5000)
+    farm.engine.close()
+
+
+def test_a_record_says_that_it_was_stored_alone(tmp_path: Path) -> None:
+    """Only one that was: the others are what a rebuild reads fastest."""
+    farm = Farm(tmp_path, volumes=2)
+    farm.store(noise(5000))
+    place = place_of_the_only_shard(farm)
+    go_away(farm, place)
+    farm.store(noise(6000))
+    for volume in farm.settings:
+        raw = (volume.path / "log/00000001.seg").read_bytes()
+        header = decode_record(raw[4096:4352], raw[32:48], "")
+        assert bool(header.alone_ms) is (volume.path != place)
+    come_back(farm, place)
+    assert not any(one.ground.index.stored_alone(1) for one in farm.engine.opened())
+    farm.engine.close()
+
+
+def test_a_volume_with_tombstones_is_not_emptied_yet(tmp_path: Path) -> None:
+    """What it knows must be told to the volume that is away, before it may go."""
+    farm = Farm(tmp_path, volumes=2)
+    _shard, place = deleted_while_the_older_copy_was_away(farm, noise(5000), "erase")
+    (other,) = [one for one in farm.engine.opened() if one.settings.path != place]
+    farm.engine.mover.begin(other, Duty(verb=Leaving.RETIRE, since_ms=1))
+    while farm.engine.mover.step() is not None:
+        pass
+    assert farm.engine.mover.finished() == []
+    come_back(farm, place)
+    while farm.engine.mover.step() is not None:
+        pass
+    assert farm.engine.mover.finished() == [other]
+    farm.engine.close()
+
+
+def test_a_store_after_the_meeting_outlives_the_indexes(tmp_path: Path) -> None:
+    """A tombstone that was lifted does not come back and take it for an older copy."""
+    farm = Farm(tmp_path, volumes=2)
+    shard, place = deleted_while_the_older_copy_was_away(farm, noise(5000), "erase")
+    come_back(farm, place)
+    (other,) = [one for one in farm.engine.opened() if one.settings.path != place]
+    farm.engine.mover.begin(other, Duty(verb=Leaving.DRAIN, since_ms=1))
+    farm.store(noise(5000))
+    assert place_of_the_only_shard(farm) == place
+    farm.engine.close()
+    lose_indexes(farm)
+    farm.open()
+    assert farm.read(shard) == noise(5000)
     farm.engine.close()

@@ -1,0 +1,129 @@
+"""
+Bringing shards of which several volumes know something to one volume, once all are there.
+
+While a volume cannot be asked, shards are stored and given up without it (`Row.alone_ms`,
+`farmer.storage.tombstones`).  Here the older copies are removed and tombstones lifted; the
+order matters, for a crash may come in between: what an older copy is outlived by stays until
+that copy is durably gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from operator import itemgetter
+from typing import Final
+
+from farmer.storage.copies import that_count
+from farmer.storage.crossing import Crossing
+from farmer.storage.handover import Ask
+from farmer.storage.log import Batch, marks_bytes
+from farmer.storage.marks import Action
+from farmer.storage.operations import Operation, mark_of
+from farmer.storage.places import Key, Row
+from farmer.storage.tombstones import Tombstone
+from farmer.storage.volume import Volume
+
+AT_ONCE: Final = 256
+"""Shards that are looked at together: what deletes of them may wait for."""
+
+
+class Reunion:
+    """All volumes of one engine."""
+
+    def __init__(
+        self,
+        volumes: Callable[[], Sequence[Volume]],
+        is_certain: Callable[[], bool],
+        crossing: Crossing,
+    ) -> None:
+        """*is_certain* says whether every volume is open, and knows what it holds."""
+        self._volumes = volumes
+        self._is_certain = is_certain
+        self._crossing = crossing
+
+    def hold(self) -> None:
+        """Do what there is to do, if all volumes are there; raises `StorageError`."""
+        for volume in self._volumes():
+            done: frozenset[Key] = frozenset()
+            while self._is_certain() and (keys := _known_alone(volume) - done):
+                with self._crossing.crossing(keys):
+                    self._meet(keys)
+                done = keys
+
+    def _meet(self, keys: frozenset[Key]) -> None:
+        volumes = self._volumes()
+        rows = {volume: volume.writer.submit(Ask(keys)).result() for volume in volumes}
+        stones = {
+            volume: {key: stone for key in keys if (stone := volume.tombstone(*key))}
+            for volume in volumes
+        }
+        outlived: dict[Volume, list[Row]] = {volume: [] for volume in volumes}
+        met: dict[Volume, list[Row]] = {volume: [] for volume in volumes}
+        for key in keys:
+            copies = [(volume, rows[volume][key]) for volume in volumes if key in rows[volume]]
+            buried = [
+                stones[volume][key].observed_ms for volume in volumes if key in stones[volume]
+            ]
+            counting = that_count(copies, itemgetter(1), max(buried, default=0))[:1]
+            for volume, row in copies:
+                (met if (volume, row) in counting else outlived)[volume].append(row)
+        # In this order: what outlives an older copy must stay until that one is durably gone.
+        _all(volume.writer.submit(Outlived(outlived[volume], _now(volume))) for volume in volumes)
+        _all(volume.writer.submit(Met(met[volume], stones[volume].values())) for volume in volumes)
+
+
+class Outlived(Operation[None]):
+    """Remove older copies for good; the shard itself goes on elsewhere, or has gone."""
+
+    def __init__(self, rows: Sequence[Row], at_ms: int) -> None:
+        super().__init__(marks_bytes(len(rows)) if rows else 0)
+        self.rows = len(rows)
+        self._rows = rows
+        self._at_ms = at_ms
+
+    def apply(self, batch: Batch) -> None:
+        """Mark those that were not replaced meanwhile."""
+        for row in self._rows:
+            now = batch.transaction.find(row.renter, row.shard)
+            if now is not None and now.sequence == row.sequence:
+                batch.mark(mark_of(now, Action.GONE, self._at_ms, 0))
+
+    def result(self, released: frozenset[int]) -> None:
+        """Nothing to tell."""
+
+
+class Met(Operation[None]):
+    """Note that nothing older is left of some shards; lift tombstones, in the log as well."""
+
+    def __init__(self, rows: Iterable[Row], stones: Iterable[Tombstone]) -> None:
+        self._met, self._stones = list(rows), list(stones)
+        super().__init__(marks_bytes(len(self._stones)) if self._stones else 0)
+        self.rows = len(self._met) + len(self._stones)
+
+    def apply(self, batch: Batch) -> None:
+        """Enter it, as far as nothing has changed meanwhile."""
+        for row in self._met:
+            batch.transaction.met_all(row)
+        for stone in self._stones:
+            if batch.transaction.tombstones.find(*stone.key) == stone:
+                batch.mark(stone.mark(Action.GONE))
+
+    def result(self, released: frozenset[int]) -> None:
+        """Nothing to tell."""
+
+
+def _known_alone(volume: Volume) -> frozenset[Key]:
+    index = volume.ground.index
+    rows = index.stored_alone(AT_ONCE)
+    stones = index.tombstones(AT_ONCE - len(rows))
+    return frozenset([(row.renter, row.shard) for row in rows] + [one.key for one in stones])
+
+
+def _all(futures: Iterable[Future[None]]) -> None:
+    for future in list(futures):
+        future.result()
+
+
+def _now(volume: Volume) -> int:
+    return volume.ground.facts.clock_ms()
