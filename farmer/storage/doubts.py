@@ -38,6 +38,16 @@ class Leftover:
     """Of the shard that a start might find stored in it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Overhang:
+    """What could not be cut off a segment that is sealed now."""
+
+    path: Path
+    end: int
+    taken_bytes: int
+    """What it may take, and the account counts for it."""
+
+
 class Doubts:
     """One volume's, since it was opened; safe from any thread."""
 
@@ -45,6 +55,8 @@ class Doubts:
         self._lock = Lock()
         self._in_log: set[Key] = set()
         self._leftovers: list[Leftover] = []
+        self.overhangs: list[Overhang] = []
+        """Each is taken out by whoever has cut it off."""
         self.keys: frozenset[Key] = frozenset()
         """The shards in question; replaced as a whole."""
 
@@ -52,11 +64,6 @@ class Doubts:
     def concerns_log(self) -> bool:
         """Whether the log ends with what should have been cut off."""
         return bool(self._in_log)
-
-    @property
-    def has_leftovers(self) -> bool:
-        """Whether files wait for being removed."""
-        return bool(self._leftovers)
 
     def check(self, key: Key) -> None:
         """Raise `InDoubtError` for a shard in question."""

@@ -71,6 +71,9 @@ class Files(Protocol):
     def punch(self, fd: int, offset: int, length: int) -> bool:
         """Give the space of a range back; False where that is impossible."""
 
+    def is_hole(self, fd: int, offset: int, length: int) -> bool:
+        """Say whether a range is known to take no space at all."""
+
     def truncate(self, fd: int, length: int) -> None:
         """Cut the file off."""
 
@@ -164,6 +167,17 @@ class OsFiles:
     def punch(self, fd: int, offset: int, length: int) -> bool:
         """See `Files.punch`."""
         return punch_hole(fd, offset, length)
+
+    def is_hole(self, fd: int, offset: int, length: int) -> bool:
+        """See `Files.is_hole`."""
+        try:
+            return os.lseek(fd, offset, os.SEEK_DATA) >= offset + length
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return True
+            if error.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
+                return False
+            raise
 
     def truncate(self, fd: int, length: int) -> None:
         """See `Files.truncate`."""

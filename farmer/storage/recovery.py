@@ -230,7 +230,7 @@ class Recovery:
                             row = row_of(damaged, Place(header.number, at))
                             self._unsound[row.sequence] = row
                     case Hole():
-                        holes += one.length
+                        holes += self._given_back(path, fd, one)
                     case Found():
                         recovered.damaged += doubtful
                         recovered.records += 1
@@ -248,6 +248,25 @@ class Recovery:
             self._holes += holes
             end = max(end, min(size, limit))
         return end
+
+    def _given_back(self, path: Path, fd: int, hole: Hole) -> int:
+        """
+        Return how much of a stretch without records takes no space any more, all or nothing.
+
+        A crash may have torn the batch that stood there, or the punching of it: what then still
+        takes space is given back here, where the filesystem can do that.
+        """
+        files = self._files
+        if files.is_hole(fd, hole.offset, hole.length):
+            return hole.length
+        writing = files.open(path, Access.WRITE)
+        try:
+            if not files.punch(writing, hole.offset, hole.length):
+                return 0
+            files.sync_data(writing)
+        finally:
+            files.close(writing)
+        return hole.length
 
     def _open_segment(self, header: SegmentHeader) -> None:
         with self._index.transaction() as transaction:

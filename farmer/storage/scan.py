@@ -56,8 +56,9 @@ class Damaged:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """A stretch whose records were given back to the filesystem."""
+    """A stretch that begins with zeros and holds no record: some were given back there."""
 
+    offset: int
     length: int
 
 
@@ -115,7 +116,7 @@ def scan(
             if any(source.files.pread(source.fd, RECORD_HEADER_BYTES, at)):
                 yield Damaged(at, header if header and _fits(header, at, end) else None)
             else:
-                yield Hole((end if following is None else following) - at)
+                yield Hole(at, (end if following is None else following) - at)
             at = following
         else:
             yield found

@@ -14,6 +14,7 @@ from farmer.model.contract import TRASH_MS
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import Deletion, ShardState, StoredShard
 from farmer.model.status import ScrubStatus, VolumeState, VolumeStatus
+from farmer.storage.cutting import cut_overhangs
 from farmer.storage.damage import Examined
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.duty import read_duty
@@ -264,11 +265,11 @@ class Volume:
             ground.health.check_writable()
             # What is written next goes to a new segment, which says where the last one ended.
             self.writer.submit(Restate(lambda _transaction: [], 1)).result()
-        if ground.doubts.has_leftovers:
-            try:
-                ground.doubts.remove_leftovers(ground.files)
-            except OSError as error:
-                raise VolumeUnavailableError(f"the disk failed: {error}") from error
+        try:
+            cut_overhangs(ground)
+            ground.doubts.remove_leftovers(ground.files)
+        except OSError as error:
+            raise VolumeUnavailableError(f"the disk failed: {error}") from error
 
     def refresh_filesystem(self) -> None:
         """Ask the filesystem how much room there is."""

@@ -63,6 +63,11 @@ class WatchedFiles:
         with self._watch.call("punch"):
             return self._files.punch(fd, offset, length)
 
+    def is_hole(self, fd: int, offset: int, length: int) -> bool:
+        """See `Files.is_hole`."""
+        with self._watch.call("seek"):
+            return self._files.is_hole(fd, offset, length)
+
     def truncate(self, fd: int, length: int) -> None:
         """See `Files.truncate`."""
         with self._watch.call("truncate"):

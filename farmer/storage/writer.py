@@ -17,6 +17,7 @@ from contextlib import suppress
 from threading import Condition, Thread
 from typing import Any, Final, TypeVar
 
+from farmer.storage.cutting import cut
 from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
 from farmer.storage.ground import NO_SPACE, Ground
 from farmer.storage.log import Batch, Tail, open_segment
@@ -269,22 +270,8 @@ class Writer:
         return self._ground.understand(error.cause, _wanted(operations), at_sync=error.at_sync)
 
     def _cut(self, tail: Tail, operations: list[Operation[Any]], *, is_synced: bool) -> bool:
-        """
-        Cut refused records off; say whether it is certain that no start will see them.
-
-        *is_synced* is False after a failed sync of this file: another one would say nothing.
-        """
-        files = self._ground.files
-        try:
-            files.truncate(tail.fd, tail.end)
-            if is_synced:
-                files.sync_data(tail.fd)
-                return True
-        except OSError:
-            self._ground.health.count("truncate")
-        # Nobody reads behind the end once the next segment's header says where it is.
-        self._ground.doubts.log_not_cut(key for one in operations for key in one.keys)
-        return False
+        keys = [key for one in operations for key in one.keys]
+        return cut(self._ground, tail, _wanted(operations), keys, is_synced=is_synced)
 
     def _seal(self, tail: Tail) -> None:
         """Append no more to this segment."""

@@ -280,6 +280,9 @@ class NthFiles:
 
         return self._plain("punch", self._path(fd), work)
 
+    def is_hole(self, fd: int, offset: int, length: int) -> bool:
+        return self._os.is_hole(fd, offset, length)
+
     def truncate(self, fd: int, length: int) -> None:
         def work() -> None:
             self._os.truncate(fd, length)

@@ -273,6 +273,13 @@ class SimDisk:
         drive.used_bytes -= len(gone) * BLOCK
         return True
 
+    def is_hole(self, fd: int, offset: int, length: int) -> bool:
+        node, _ = self._enter_fd("is_hole", fd, (offset, length))
+        return not any(
+            block in node.blocks
+            for block in range(offset // BLOCK, -(-(offset + length) // BLOCK))
+        )
+
     def truncate(self, fd: int, length: int) -> None:
         node, drive = self._enter_fd("truncate", fd, length)
         self._apply(node.cached, [("cut", length, 0)])

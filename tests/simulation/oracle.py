@@ -157,7 +157,7 @@ def check_accounts(world: World) -> None:
         total = account.total
         said = total.live_bytes + total.trash_bytes + leased + account.log_bytes
         there, torn = _allocated(volume, drive)
-        if abs(said - there) > torn and not any(one.pending for one in drive.nodes()):
+        if not 0 <= said - there <= torn and not any(one.pending for one in drive.nodes()):
             raise ViolationError(
                 f"{drive.name}: {said} bytes are said to lie there, {there} do"
                 f" ({_differences(volume, drive)})"
@@ -185,8 +185,8 @@ def _allocated(volume, drive: Drive) -> tuple[int, int]:  # type: ignore[no-unty
     """
     Return what records take, and how much of the files crashes have torn, both in bytes.
 
-    Not what a write and a truncate that both failed left behind.  Of a torn write that has
-    sound records behind it the ledger reckons all or nothing, by its first bytes.
+    Of a torn write that has sound records behind it the ledger reckons all, unless it could be
+    given back.
     """
     ends = {f"{one.number:08d}.seg": one.size_bytes for one in volume.ground.index.segments()}
     total = torn = 0

@@ -129,6 +129,10 @@ class RecordingFiles:
         call = self._named("punch", fd, length)
         return self._do(call, lambda: self._os.punch(fd, offset, length))
 
+    def is_hole(self, fd: int, offset: int, length: int) -> bool:
+        call = self._named("is_hole", fd, length)
+        return self._do(call, lambda: self._os.is_hole(fd, offset, length))
+
     def truncate(self, fd: int, length: int) -> None:
         call = self._named("truncate", fd, length)
         self._do(call, lambda: self._os.truncate(fd, length))

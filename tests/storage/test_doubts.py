@@ -211,3 +211,20 @@ def test_what_the_index_refused_is_cut_off_durably(farm: Farm) -> None:
         "truncate",
         "sync_data",
     ]
+
+
+def test_what_could_not_be_cut_off_counts_until_it_is(farm: Farm) -> None:
+    """It takes space on the disk that nobody else may be promised."""
+    farm.store(noise(100))
+    fail(farm, errno.ENOSPC, sync_data="1.seg", truncate="1.seg")
+    with pytest.raises(NoSpaceError):
+        farm.store(noise(500_000))
+    farm.engine.compare_with_disk()
+    assert farm.engine.volumes()[0].drift_bytes == 0
+    (volume,) = farm.engine.opened()
+    assert volume.ground.account.log_bytes > 500_000
+    fail(farm)
+    farm.engine.look_after_disks()
+    farm.engine.compare_with_disk()
+    assert farm.engine.volumes()[0].drift_bytes == 0
+    assert volume.ground.account.log_bytes < 20_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from farmer.model.ids import ShardId
-from farmer.model.shard import ShardState
+from farmer.model.shard import ShardState, charge_bytes
 from farmer.model.status import VolumeState
 from farmer.storage.directory import (
     VolumeSettings,
@@ -27,7 +28,9 @@ from farmer.storage.errors import (
 from farmer.storage.files import OsFiles
 from farmer.storage.opening import rebuild_index
 from farmer.storage.records import RECORD_VERSION, RecordHeader, decode_record
+from farmer.storage.syscalls import punch_hole
 from tests.storage.bench import ALICE, BOB, MIB, NODE, Farm, crash_copy, noise, shard_of
+from tests.storage.recording import RecordingFiles
 
 SEGMENT = "log/00000001.seg"
 
@@ -495,3 +498,21 @@ def test_a_rebuild_counts_holes_as_given_back(farm: Farm) -> None:
     farm.engine.compare_with_disk()
     assert farm.engine.volumes()[0].drift_bytes in {0, 4096}
     assert farm.engine.volumes()[0].allowance_bytes == allowance
+
+
+@pytest.mark.parametrize("can_punch", [True, False])
+def test_what_a_crash_tore_is_given_back_or_counted(tmp_path: Path, can_punch: bool) -> None:
+    """Its first block was never written, the others were: never less than the disk takes."""
+    farm = Farm(tmp_path, files=RecordingFiles(can_punch=can_punch))
+    shards = [farm.store(noise(300_000, number)).shard for number in range(3)]
+    farm.engine.close()
+    fd = os.open(farm.path / SEGMENT, os.O_RDWR)
+    punch_hole(fd, 4096 + charge_bytes(300_000), 4096)
+    os.close(fd)
+    lose_index(farm)
+    farm.open()
+    held = [row.shard for row in farm.engine.page(ALICE, ShardId(bytes(32)), 10)]
+    assert set(held) == {shards[0], shards[2]}
+    farm.engine.compare_with_disk()
+    assert farm.engine.volumes()[0].drift_bytes == (0 if can_punch else -4096)
+    farm.engine.close()
