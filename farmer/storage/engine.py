@@ -115,7 +115,7 @@ class Engine:
         self.mover = Mover(self._slots.opened, self._slots.is_complete, self._crossing)
         self._where = Whereabouts(self._slots, self._crossing)
         self._reunion = Reunion(self._slots.opened, self._slots.is_certain, self._crossing)
-        self.scrubs = Scrubs(self._slots.readable)
+        self.scrubs = Scrubs(self._slots.readable, monotonic_s)
         self._is_closing = False
         self._slots.open_all()
         self._bring_together()

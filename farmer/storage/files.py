@@ -63,7 +63,11 @@ class Files(Protocol):
         """Make the names in a directory durable."""
 
     def uncache(self, fd: int, offset: int, length: int) -> None:
-        """Forget what memory holds of a synced range: the next read asks the disk, if it can."""
+        """
+        Forget what memory holds of a synced range: the next read asks the disk, if it can.
+
+        A length of 0 means to the end.
+        """
 
     def preallocate(self, fd: int, length: int) -> None:
         """Take the space for the first *length* bytes now; raises ENOSPC if it is not there."""

@@ -134,11 +134,16 @@ class VolumeReader:
         """
         Read all of the record and say what is wrong with it; damage is noted for good.
 
+        What the disk has is read, not what memory remembers of it.
+
         Raises:
             VolumeUnavailableError: the disk cannot be read at all.
 
         """
+        place, files = self._row.place, self._ground.files
         try:
+            with self._handles.borrow(place) as fd:
+                files.uncache(fd, place.offset, self._row.charge_bytes)
             found = examine(self._raw, self._row)
         except FileNotFoundError as error:
             if not isinstance(failure := self._failed(error), CorruptShardError):

@@ -8,20 +8,18 @@ can be made right without the renter is made right, all of it is told.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
-from time import monotonic
 from typing import Final
 
 from farmer.model.status import ScrubStatus
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.scrub_notes import read_notes, write_notes
 from farmer.storage.scrub_reactions import Reactions
-from farmer.storage.scrub_walk import PastCache, Steps, Walk
+from farmer.storage.scrub_walk import Steps, Walk
 from farmer.storage.volume import Volume
 
 DAY_MS: Final = 86_400_000
@@ -45,13 +43,9 @@ class Turn:
 class Scrub:
     """One volume's.  Safe from any thread; one turn at a time."""
 
-    def __init__(
-        self, volume: Volume, past_cache: PastCache, clock_s: Callable[[], float] = monotonic
-    ) -> None:
-        """*past_cache* drops a range of a file from the page cache."""
+    def __init__(self, volume: Volume, monotonic_s: Callable[[], float]) -> None:
         self._volume = volume
-        self._past_cache = past_cache
-        self._clock_s = clock_s
+        self._clock_s = monotonic_s
         self._lock = Lock()
         self._steps: Steps | None = None
         self._notes = read_notes(volume.ground)
@@ -171,7 +165,7 @@ class Scrub:
             findings = Reactions(self._volume, self._notes)
             volume = self._volume
             self._steps = Walk(
-                *(volume.ground, volume.handles, self._notes, findings, self._past_cache),
+                *(volume.ground, volume.handles, self._notes, findings),
                 is_reclaiming=lambda: volume.reclaimer.is_running,
             ).steps()
         total_bytes = 0
@@ -228,9 +222,3 @@ class _Speed:
             self.bytes_per_s = (self.bytes_per_s * known_s + read_bytes) / total_s
             self._weight_s = total_s
         self._last_s = now_s
-
-
-def drop_from_cache(fd: int, offset: int, length: int) -> None:
-    """Have the next read of a range come from the disk (Linux; elsewhere the cache answers)."""
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)

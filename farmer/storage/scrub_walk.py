@@ -42,9 +42,6 @@ SHELVES: Final = 256
 Steps = Generator[int, None, None]
 """Yields the bytes read since the last yield."""
 
-PastCache = Callable[[int, int, int], None]
-"""Drops descriptor, offset, length (0: to the end) from the page cache: the disk is to be read."""
-
 
 class Findings(Protocol):
     """Who hears of what was found, and does something about it.  Blocking."""
@@ -76,7 +73,6 @@ class Walk:
     handles: Handles
     notes: Notes
     findings: Findings
-    past_cache: PastCache
     is_reclaiming: Callable[[], bool]
     """Whether records that nobody needs are being given back right now."""
     _doubtful: list[Doomed] = field(default_factory=list, init=False)
@@ -122,7 +118,7 @@ class Walk:
         path = self.ground.paths.segment(number)
         fd = self.ground.files.open(path, Access.READ)
         try:
-            self.past_cache(fd, 0, 0)
+            self.ground.files.uncache(fd, 0, 0)
             if not self._is_header_sound(fd, segment) and self._is_listed(number):
                 self.findings.segment_damaged(segment)
             yield SEGMENT_HEADER_BYTES
@@ -277,7 +273,7 @@ class Walk:
             try:
                 if is_second or row.place.file:
                     with self.handles.borrow(row.place) as fd:
-                        self.past_cache(fd, row.place.offset, row.charge_bytes)
+                        self.ground.files.uncache(fd, row.place.offset, row.charge_bytes)
                 found = yield from examining(self._reading(row), row)
             except OSError as error:
                 self._survive(error, self.handles.path_of(row.place))
@@ -309,7 +305,7 @@ class Walk:
             try:
                 fd = self.ground.files.open(self.ground.paths.marker, Access.READ)
                 try:
-                    self.past_cache(fd, 0, 0)
+                    self.ground.files.uncache(fd, 0, 0)
                     self.ground.files.pread(fd, 1, 0)
                 finally:
                     self.ground.files.close(fd)

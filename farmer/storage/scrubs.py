@@ -7,8 +7,7 @@ from threading import Lock
 from typing import Final
 
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.scrub import DAY_MS, Scrub, Turn, drop_from_cache
-from farmer.storage.scrub_walk import PastCache
+from farmer.storage.scrub import DAY_MS, Scrub, Turn
 from farmer.storage.volume import Volume
 
 PASS_SHARE: Final = 3
@@ -20,12 +19,10 @@ class Scrubs:
     """Made by the engine; a volume that comes gets its scrub at its first turn."""
 
     def __init__(
-        self,
-        opened: Callable[[], Sequence[Volume]],
-        past_cache: PastCache = drop_from_cache,
+        self, opened: Callable[[], Sequence[Volume]], monotonic_s: Callable[[], float]
     ) -> None:
         self._opened = opened
-        self._past_cache = past_cache
+        self._monotonic_s = monotonic_s
         self._lock = Lock()
         self._scrubs: dict[str, tuple[Volume, Scrub]] = {}
 
@@ -81,7 +78,7 @@ class Scrubs:
         known = self._scrubs.get(name)
         if known is None or known[0] is not volume:
             # Not under the lock: it reads a file, and the disk may not answer.
-            fresh = Scrub(volume, self._past_cache)
+            fresh = Scrub(volume, self._monotonic_s)
             with self._lock:
                 known = self._scrubs.get(name)
                 if known is None or known[0] is not volume:

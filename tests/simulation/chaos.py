@@ -13,10 +13,11 @@ from farmer.model.contract import Offer
 from farmer.protocol.documents import invite_bytes
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.quota import SMALL_BYTES_MAX
-from tests.simulation import oracle
+from tests.simulation import mending, oracle
 from tests.simulation.disk import Drive
+from tests.simulation.held import Held, Is
 from tests.simulation.network import Line
-from tests.simulation.renters import DAY_S, Held, Is, Renter, new_content
+from tests.simulation.renters import DAY_S, Renter, new_content
 from tests.simulation.shards import MIB, content
 from tests.simulation.strands import CrashedError
 
@@ -70,6 +71,7 @@ VERBS = (
     *(("store", 46), ("erase", 11), ("delete", 13), ("undelete", 9), ("retrieve", 11)),
     *(("audit", 5), ("full audit", 1), ("stat", 3), ("list", 2), ("contract", 1), ("ping", 1)),
     *(("cheat", 2), ("pry", 2), ("redeem", 2), ("sweep", 4), ("compare", 1), ("sleep", 1)),
+    *(("move", 2), ("scrub", 1), ("examine", 1), ("repair", 1)),
 )
 _VERB_LIST = [verb for verb, weight in VERBS for _ in range(weight)]
 
@@ -102,7 +104,7 @@ class Chaos:
     def furnish(self) -> None:
         """Make drives, volumes and renters."""
         world = self._world
-        for number in range(1 if self.rng.random() < 0.75 else 2):
+        for number in range(1 if self.rng.random() < 0.6 else 2):
             name = f"volume{number}"
             (world.root / name).mkdir()
             size = self.rng.choice((60, 72, 200)) * MIB
@@ -124,6 +126,8 @@ class Chaos:
                 self._chore("compare")
             case "sleep":
                 self._sleep()
+            case "move" | "scrub":
+                self._long_chore(verb)
             case _:
                 self._ask(verb)
         self._misfortune()
@@ -131,7 +135,7 @@ class Chaos:
     def _ask(self, verb: str) -> None:
         world = self._world
         renter = world.renters[int(self.rng.random() * len(world.renters))]
-        line = self._quiet_line(renter)
+        line = self.quiet_line(renter)
         if line is None:
             return
         if renter.contract is None or verb == "redeem" or renter.ended_s is not None:
@@ -157,6 +161,8 @@ class Chaos:
                 return renter.ping(line)
             case "pry":
                 return self._pry(renter, line)
+            case "examine" | "repair":
+                return self._mend(renter, line, verb)
         wanted = self._choose(free, verb)
         if wanted is None:
             return self._store(renter, line, "store")
@@ -222,6 +228,16 @@ class Chaos:
         other = others[int(self.rng.random() * len(others))]
         return renter.pry(line, other, self.rng.choice(("stat", "delete", "retrieve")))
 
+    def _mend(self, renter: Renter, line: Line, verb: str):  # type: ignore[no-untyped-def]
+        free = [held for held in renter.held.values() if held.user is None]
+        touched = [held for held in free if held.harms] or free
+        if not touched:
+            return renter.ping(line)
+        held = touched[int(self.rng.random() * len(touched))]
+        if verb == "examine":
+            return mending.examine(renter, line, held)
+        return mending.repair(renter, line, held, wrongly=self.rng.random() < 0.2)
+
     def _redeem(self, renter: Renter, line: Line) -> None:
         if self._invites and self.rng.random() < 0.3:
             invite, spent_by = self._invites[int(self.rng.random() * len(self._invites))]
@@ -254,7 +270,8 @@ class Chaos:
         world.counts["mint", "changed"] += 1
         return made
 
-    def _quiet_line(self, renter: Renter) -> Line | None:
+    def quiet_line(self, renter: Renter) -> Line | None:
+        """Return a line on which nothing is asked, once there is one."""
         world = self._world
         for _ in range(40):
             line = world.line_of(renter)
@@ -267,9 +284,19 @@ class Chaos:
     def _chore(self, name: str) -> None:
         house = self._world.house
         assert house is not None
-        if name == "sweep" and house.chores:
+        if name == "sweep" and house.is_sweeping:
             return
         house.start_chore(name, getattr(house.upkeep, name)())
+        self._world.counts[name, "ok"] += 1
+
+    def _long_chore(self, name: str) -> None:
+        """Begin, or end, the emptying of a volume; or let the scrub go over everything."""
+        house = self._world.house
+        assert house is not None
+        if house.is_at(name):
+            return
+        work = house.scrub() if name == "scrub" else house.move(self.rng)
+        house.start_chore(name, work)
         self._world.counts[name, "ok"] += 1
 
     def _sleep(self) -> None:
@@ -304,7 +331,7 @@ class Chaos:
             house.start_chore("probe", house.upkeep.probe())
         if now_s >= self._next_sweep_s:
             self._next_sweep_s = now_s + 3600.0
-            if not house.chores:
+            if not house.is_sweeping:
                 house.start_chore("sweep", house.upkeep.sweep())
 
     # What befalls them.

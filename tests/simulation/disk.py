@@ -45,6 +45,9 @@ class Watcher(Protocol):
     def struck(self, kind: str) -> None:
         """Hear that a fault has happened."""
 
+    def betrayed(self, node: Node, where: str, lost: tuple[int, bytes], instead: int) -> None:
+        """Hear, before it happens, of a write that goes nowhere, or (from 0 on) elsewhere."""
+
 
 class Node:
     """One file."""
@@ -95,16 +98,6 @@ Change = tuple[Folder, str, Node | Folder | None]
 
 
 @dataclass
-class Damage:
-    """What a media fault did to one file, as ranges of bytes."""
-
-    kind: str
-    node: Node
-    start: int
-    end: int
-
-
-@dataclass
 class Drive:
     """One disk under one directory."""
 
@@ -121,7 +114,6 @@ class Drive:
     """By call: what happens to the next one."""
     broken: int = 0
     """Errors of this many more writing calls, of all kinds."""
-    damage: list[Damage] = field(default_factory=list)
 
     @property
     def free_bytes(self) -> int:
@@ -156,6 +148,7 @@ class SimDisk:
         self._cut = len(str(root)) + 1
         self._fds: dict[int, tuple[Node, Drive, str]] = {}
         self._next_fd = 100
+        self._last_fd_of_the_dead = 0
         self._next_node = 1
 
     def add_drive(self, name: str, size_bytes: int, *, can_punch: bool) -> Drive:
@@ -186,6 +179,9 @@ class SimDisk:
         return self._next_fd
 
     def close(self, fd: int) -> None:
+        if fd <= self._last_fd_of_the_dead:
+            # A generator of an earlier life is only now thrown away.
+            return
         node, drive, where = self._fds.pop(fd)
         node.opened -= 1
         if node.lock == fd:
@@ -215,7 +211,7 @@ class SimDisk:
 
     def sync_data(self, fd: int) -> None:
         fault = self._due("sync_data", fd)
-        node, drive = self._enter_fd("sync_data", fd)
+        node, _ = self._enter_fd("sync_data", fd)
         if fault in {"EIO", "ENOSPC"} and node.pending:
             self._watcher.struck(f"{fault} at fsync")
             # The pages are clean now, whatever became of them; the next sync will succeed.
@@ -225,14 +221,17 @@ class SimDisk:
             raise _error(errno.EIO if fault == "EIO" else errno.ENOSPC, "fsync")
         pending, node.pending = node.pending, []
         if pending and fault in {"lost", "misdirected"}:
-            pending = self._betray(drive, node, pending, fault)
+            pending = self._betray(node, self._fds[fd][2], pending, fault)
         self._apply(node.platter, pending)
 
     def uncache(self, fd: int, offset: int, length: int) -> None:
         """Let later reads see the platter, as far as nothing is waiting to be written."""
         node, _ = self._enter_fd("uncache", fd, (offset, length))
-        if not node.pending:
-            node.cached[:] = node.platter
+        end = offset + length if length else len(node.cached)
+        if not any(_touches(op, offset, end) for op in node.pending):
+            node.cached[offset:end] = node.platter[offset:end].ljust(
+                min(end, len(node.cached)) - offset, b"\0"
+            )
 
     def sync_directory(self, path: Path) -> None:
         if path == self.root:
@@ -381,6 +380,7 @@ class SimDisk:
     def crash(self) -> None:
         """Leave what the platters have, and any part of what was on its way to them."""
         self._fds.clear()
+        self._last_fd_of_the_dead = self._next_fd
         for drive in self.drives.values():
             _Crash(self._rng, drive).happen()
 
@@ -390,14 +390,14 @@ class SimDisk:
             node.opened, node.lock = 0, None
             self._forget_if_unused(drive, node)
         self._fds.clear()
+        self._last_fd_of_the_dead = self._next_fd
 
-    def rot(self, drive: Drive, node: Node, offset: int) -> None:
+    def rot(self, node: Node, offset: int) -> None:
         """Let one byte change, on the platter and, as after an eviction, in the cache."""
         bit = 1 << int(self._rng.random() * 8)
         for side in (node.cached, node.platter):
             if offset < len(side):
                 side[offset] ^= bit
-        drive.damage.append(Damage("rot", node, offset, offset + 1))
         self._watcher.struck("rot")
 
     def path_of(self, drive: Drive, node: Node) -> str:
@@ -505,23 +505,24 @@ class SimDisk:
             apply(side, op)
 
     def _betray(
-        self, drive: Drive, node: Node, pending: list[tuple[str, int, bytes | int]], how: str
+        self, node: Node, where: str, pending: list[tuple[str, int, bytes | int]], how: str
     ) -> list[tuple[str, int, bytes | int]]:
         """Lose one write that the sync says it made, or put it in a wrong place."""
         writes = [one for one in pending if one[0] == "write"]
         if not writes:
             return pending
         lost = writes[int(self._rng.random() * len(writes))]
-        raw = lost[2]
+        offset, raw = lost[1], lost[2]
         assert isinstance(raw, bytes)
-        self._watcher.struck("write lost though synced" if how == "lost" else "misdirected write")
-        drive.damage.append(Damage(how, node, lost[1], lost[1] + len(raw)))
+        at = -1
         if how == "misdirected" and len(node.platter) > BLOCK:
             at = int(self._rng.random() * (len(node.platter) // BLOCK)) * BLOCK
             raw = raw[: len(node.platter) - at]
+        self._watcher.struck("write lost though synced" if at < 0 else "misdirected write")
+        self._watcher.betrayed(node, where, (offset, raw), at)
+        if at >= 0:
             apply(node.platter, ("write", at, raw))
             apply(node.cached, ("write", at, raw))
-            drive.damage.append(Damage(how, node, at, at + len(raw)))
         return [one for one in pending if one is not lost]
 
     def _forget_if_unused(self, drive: Drive, node: Node) -> None:
@@ -616,6 +617,13 @@ class _Crash:
         else:
             pieces = [one for one in pieces if self._rng.random() < 0.5]
         return [("write", start, raw[start - offset : stop - offset]) for start, stop in pieces]
+
+
+def _touches(op: tuple[str, int, bytes | int], start: int, end: int) -> bool:
+    kind, at, what = op
+    if kind in {"cut", "size"}:
+        return at < end
+    return at < end and start < at + (len(what) if isinstance(what, bytes) else what)
 
 
 def _note_torn(node: Node, op: tuple[str, int, bytes | int]) -> None:

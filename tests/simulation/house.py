@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -19,6 +20,7 @@ from farmer.node.session import Session, Surroundings
 from farmer.node.tasks import Tasks
 from farmer.running.upkeep import Clocks, Upkeep
 from farmer.storage.contracts import ContractDatabase
+from farmer.storage.duty import Duty, Leaving
 from farmer.storage.engine import Engine, EngineLimits
 from tests.fakes import MemoryMeter
 from tests.simulation.network import Line
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 DOORS = 3
 """Strands behind the disk's door."""
+MOVE_STEPS = 12
+SCRUB_STEPS = 2000
+"""More than a pass has, so that one that goes in circles ends."""
 
 
 class Door:
@@ -168,7 +173,8 @@ class House:
         self.upkeep = Upkeep(
             *(self.engine, self.book, overview, self.door, clocks), purged=lambda _why, _n: None
         )
-        self.chores = 0
+        self.chores: Counter[str] = Counter()
+        """Under way, by name."""
         self.door.start()
 
     def connect(self, line: Line, who: Any) -> None:
@@ -197,15 +203,48 @@ class House:
         """Do a chore in the background."""
 
         async def chore() -> None:
-            self.chores += 1
+            self.chores[name] += 1
             try:
                 await work
             except Exception as error:
                 self._world.chore_failed(name, error)
             finally:
-                self.chores -= 1
+                self.chores[name] -= 1
 
         self.tasks.start(name, chore())
+
+    def is_at(self, name: str) -> bool:
+        """Say whether a chore is under way."""
+        return self.chores[name] > 0
+
+    @property
+    def is_sweeping(self) -> bool:
+        """Say whether the space of what has gone is being given back, or measured."""
+        return self.is_at("sweep") or self.is_at("compare")
+
+    async def move(self, rng: Random) -> None:
+        """Empty one of two volumes into the other for a while; or let it take shards again."""
+        mover, volumes = self.engine.mover, self.engine.opened()
+        leaving = [volume for volume in volumes if volume.duty]
+        if not leaving and len(volumes) > 1:
+            source = volumes[int(rng.random() * len(volumes))]
+            duty = Duty(verb=Leaving.DRAIN, since_ms=self._world.now_ms())
+            await self.door.run(mover.begin, source, duty)
+        elif rng.random() < 0.3:
+            for volume in leaving:
+                await self.door.run(mover.cancel, volume)
+        for _ in range(MOVE_STEPS):
+            if await self.door.run(mover.step) is None:
+                return
+
+    async def scrub(self) -> None:
+        """Go over everything, a step at a time."""
+        names = await self.door.run(self.engine.scrubs.begin_now)
+        for name in names:
+            for _ in range(SCRUB_STEPS):
+                now_ms = self._world.now_ms()
+                if (await self.door.run(self.engine.scrubs.turn, name, 0.0, now_ms, 30.0)).is_idle:
+                    break
 
     def die(self) -> None:
         """After a crash: let the coroutines end; nothing of what they want is done."""

@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from farmer.model.ids import ShardId
-from farmer.model.shard import ShardState, StoredShard, charge_bytes
+from farmer.model.shard import (
+    BLOCK_BYTES,
+    RECORD_HEADER_BYTES,
+    ShardState,
+    StoredShard,
+    charge_bytes,
+)
 from farmer.storage.errors import CorruptShardError, NoContractError, StorageError
 from farmer.storage.opening import rebuild_index
+from farmer.storage.places import Row
+from farmer.storage.records import trailer_length
 from tests.simulation.disk import INDEX, Drive, Folder, Node
-from tests.simulation.renters import _STATES, Held, Is, Renter, ViolationError
+from tests.simulation.held import Harm, Held, Is, ViolationError
+from tests.simulation.renters import _STATES, Renter
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -72,7 +81,7 @@ def _check_shards(  # noqa: C901  # a list of what must be so
             _read(world, renter, held)
     for shard, held in renter.held.items():
         if shard not in shown and held.user is None:
-            renter._is(held, Is.ABSENT, "is lost")
+            renter.is_in(held, Is.ABSENT, "is lost")
     if not world.lines and not world.has_trouble:
         usage = engine.usage(renter.node)
         live = sum(_charge(one) for one in shown.values() if one.state is not ShardState.TRASH)
@@ -87,9 +96,9 @@ def _check_shards(  # noqa: C901  # a list of what must be so
 def _compare(renter: Renter, held: Held, stored: StoredShard) -> None:
     if stored.size_bytes != held.size_bytes:
         raise ViolationError(f"{held} has another size")
-    if stored.state is ShardState.QUARANTINED and not held.is_hurt:
+    if stored.state is ShardState.QUARANTINED and not held.harms:
         raise ViolationError(f"{held} is in quarantine without a cause")
-    renter._is(held, _STATES[stored.state], f"is {stored.state.name}")
+    renter.is_in(held, _STATES[stored.state], f"is {stored.state.name}")
 
 
 def _read(world: World, renter: Renter, held: Held) -> None:
@@ -102,7 +111,7 @@ def _read(world: World, renter: Renter, held: Held) -> None:
             reader.close()
     except CorruptShardError as error:
         world.reported += 1
-        if not held.is_hurt:
+        if not held.is_bad_between(0, held.size_bytes):
             raise ViolationError(f"{held} is damaged without a cause") from error
         return
     except StorageError as error:
@@ -229,22 +238,30 @@ def rot_a_shard(world: World) -> None:
     drive = world.disk.drives[volume.settings.path.name]
     node = _node_of(world, drive, volume, row)
     if node is not None:
-        used = 256 + row.size_bytes
-        held.is_hurt = True
-        world.disk.rot(drive, node, row.place.offset + int(world.rng.random() * used))
+        at = int(
+            world.rng.random() * (row.charge_bytes if world.rng.random() < 0.1 else _used(row))
+        )
+        _note_rot(held, at)
+        world.disk.rot(node, row.place.offset + at)
+
+
+def _used(row: Row) -> int:
+    return RECORD_HEADER_BYTES + row.size_bytes + trailer_length(row.size_bytes)
+
+
+def _note_rot(held: Held, at: int) -> None:
+    """Note where in its record a bit flips; behind its end it touches nothing."""
+    at -= RECORD_HEADER_BYTES
+    if 0 <= at < held.size_bytes:
+        held.harms.append(Harm(at // BLOCK_BYTES))
+    elif at < held.size_bytes + trailer_length(held.size_bytes):
+        held.harms.append(Harm())
 
 
 def _node_of(world: World, drive: Drive, volume, row) -> Node | None:  # type: ignore[no-untyped-def]
     path = str(volume.handles.path_of(row.place))
     entry = world.disk._find(drive, path[len(str(volume.settings.path)) + 1 :])
     return entry if isinstance(entry, Node) else None
-
-
-def hurt_everything(world: World) -> None:
-    """Note that any shard may turn out damaged, or missing, from now on."""
-    for renter in world.renters:
-        for held in renter.held.values():
-            held.is_hurt = True
 
 
 def _charge(stored: StoredShard) -> int:

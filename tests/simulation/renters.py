@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from enum import Enum
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +40,7 @@ from farmer.protocol.questions import (
 )
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import Accept, Audit, Retrieve, Send, Store, Stored
+from tests.simulation.held import Held, Is, ViolationError
 from tests.simulation.network import Line
 from tests.simulation.shards import Content, draw
 
@@ -55,50 +55,12 @@ Talk = Generator[None, Event, str]
 """A request being made: it is sent what the farmer answers, and returns how it ended."""
 
 
-class ViolationError(Exception):
-    """A promise was broken."""
-
-
-class Is(Enum):
-    """Where a shard may be."""
-
-    ABSENT = "absent"
-    LIVE = "live"
-    TRASH = "trash"
-
-
 _STATES = {ShardState.LIVE: Is.LIVE, ShardState.TRASH: Is.TRASH, ShardState.QUARANTINED: Is.LIVE}
 
 _NOTHING_DONE = frozenset(
     {Refusal.CONTRACT_FULL, Refusal.TOO_MANY, Refusal.BUSY, Refusal.NO_CONTRACT,
      Refusal.CONTRACT_ENDED, Refusal.SHARD_TOO_LARGE}
 )  # fmt: skip
-
-
-@dataclass
-class Held:
-    """One shard of one renter, as the renter knows it."""
-
-    content: Content
-    may: set[Is]
-    trashed_s: float = 0.0
-    """Running time of the farmer before which it was not in the trash."""
-    user: Line | None = None
-    """On which line something is asked of it, or the farmer is still at it."""
-    is_hurt: bool = False
-    """A media fault has touched it, or may have."""
-
-    @property
-    def shard(self) -> ShardId:
-        return self.content.shard
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.content.data)
-
-    def __str__(self) -> str:
-        states = "/".join(sorted(one.value for one in self.may))
-        return f"{self.shard.short} ({self.size_bytes} bytes, {states})"
 
 
 @dataclass
@@ -131,8 +93,8 @@ class Renter:
         line.send(Hello(1, 1, "simulated"))
         answer = yield
         if isinstance(answer, Refuse):
-            return self._refused("hello", answer.refused, None)
-        self._expect(isinstance(answer, Welcome), f"HELLO was answered by {answer}")
+            return self.refused("hello", answer.refused, None)
+        self.expect(isinstance(answer, Welcome), f"HELLO was answered by {answer}")
         return "ok"
 
     def redeem(self, line: Line, invite: bytes, spent_by: list[Renter]) -> Talk:
@@ -152,16 +114,16 @@ class Renter:
                 return "spent"
             if why is Refusal.INVITE_EXPIRED and self.world.invites_may_expire:
                 return "expired"
-            return self._refused("redeem", answer.refused, None, busy=True)
-        self._expect(isinstance(answer, ContractShown), f"REDEEM was answered by {answer}")
-        self._expect(not spent_by or spent_by == [self], "an invite was spent by two renters")
+            return self.refused("redeem", answer.refused, None, busy=True)
+        self.expect(isinstance(answer, ContractShown), f"REDEEM was answered by {answer}")
+        self.expect(not spent_by or spent_by == [self], "an invite was spent by two renters")
         first = not spent_by
         if first:
             spent_by.append(self)
         self._see_contract(answer, grown=True)
         self.is_unsure = False
         if before is not None and first and not self.may_be_gone:
-            self._expect(
+            self.expect(
                 answer.contract.contract == before.contract
                 # Redeemed before a crash that lost the answer, it has grown already.
                 and (answer.contract.revision > before.revision or was_tried)
@@ -183,8 +145,8 @@ class Renter:
         line.send(ShowContract())
         answer = yield
         if isinstance(answer, Refuse):
-            return self._refused("contract", answer.refused, None)
-        self._expect(isinstance(answer, ContractShown), f"CONTRACT was answered by {answer}")
+            return self.refused("contract", answer.refused, None)
+        self.expect(isinstance(answer, ContractShown), f"CONTRACT was answered by {answer}")
         self._see_contract(answer, grown=self.is_unsure)
         return "ok"
 
@@ -205,9 +167,10 @@ class Renter:
             held.may.add(Is.LIVE)
         line.send(Store(wanted.shard, len(wanted.data)))
         answer = yield
+        old = list(held.harms) if isinstance(answer, Accept) else []
         if isinstance(answer, Accept):
-            self._expect(
-                before != {Is.LIVE} or held.is_hurt or was_away,
+            self.expect(
+                before != {Is.LIVE} or held.harms or was_away,
                 f"{held} is wanted again, though acknowledged",
             )
             if how == "silent":
@@ -227,23 +190,24 @@ class Renter:
                 held.may = before
                 if answer.refused.refusal in {Refusal.WRONG_HASH, Refusal.WRONG_SIZE}:
                     return "turned down"
-            self._expect(
+            self.expect(
                 not isinstance(answer, Stored) or how == "well" or not wanted.data,
                 f"{how} bytes were taken for {held}",
             )
         if isinstance(answer, Refuse):
             if answer.refused.refusal in _NOTHING_DONE:
                 held.may = before
-            return self._refused("store", answer.refused, held, busy=True, room=True)
-        self._expect(isinstance(answer, Stored), f"STORE was answered by {answer}")
+            return self.refused("store", answer.refused, held, busy=True, room=True)
+        self.expect(isinstance(answer, Stored), f"STORE was answered by {answer}")
         receipt = answer.receipt
-        self._expect(
+        self.expect(
             (receipt.shard, receipt.size_bytes, receipt.renter, receipt.charge_bytes)
             == (held.shard, held.size_bytes, self.node, charge_bytes(held.size_bytes)),
             f"a receipt for something else than {held}",
         )
         changed = before != {Is.LIVE}
         held.may = {Is.LIVE}
+        held.was_written_anew(old)
         return "changed" if changed else "ok"
 
     def retrieve(self, line: Line, held: Held, *, proved: bool) -> Talk:
@@ -254,10 +218,10 @@ class Renter:
         line.send(Retrieve(held.shard, offset, length, proved))
         answer = yield
         if isinstance(answer, Refuse):
-            return self._not_served("retrieve", answer.refused, held)
-        self._expect(isinstance(answer, Send), f"RETRIEVE was answered by {answer}")
-        self._expect(answer.size_bytes == size, f"{held} has another size")
-        self._expect(
+            return self._not_served("retrieve", answer.refused, held, (offset, offset + length))
+        self.expect(isinstance(answer, Send), f"RETRIEVE was answered by {answer}")
+        self.expect(answer.size_bytes == size, f"{held} has another size")
+        self.expect(
             answer.offset <= offset and answer.offset + answer.length >= offset + length,
             f"another range of {held}",
         )
@@ -265,10 +229,11 @@ class Renter:
         while not isinstance(event := (yield), End):
             if isinstance(event, Refuse):
                 self._right(held, answer.offset, got)
-                return self._not_served("retrieve", event.refused, held)
+                asked = (answer.offset, answer.offset + answer.length)
+                return self._not_served("retrieve", event.refused, held, asked)
             assert isinstance(event, DataReceived), event
             got += event.data
-        self._expect(len(got) == answer.length, f"a part of {held} is missing")
+        self.expect(len(got) == answer.length, f"a part of {held} is missing")
         self._right(held, answer.offset, got)
         if proved:
             verifier = RangeVerifier(held.shard, size, answer.offset, len(got), answer.nodes)
@@ -277,7 +242,7 @@ class Renter:
                 verifier.finish()
             except ProofError as error:
                 raise ViolationError(f"the proof of a range of {held} fails: {error}") from error
-        self._is(held, Is.LIVE, "is served")
+        self.is_in(held, Is.LIVE, "is served")
         return "ok"
 
     def audit(self, line: Line, some: list[Held], *, full: bool) -> Talk:
@@ -298,17 +263,17 @@ class Renter:
         items: list[Any] = []
         while not isinstance(event := (yield), End):
             if isinstance(event, Refuse):
-                return self._refused("audit", event.refused, some[0])
+                return self.refused("audit", event.refused, some[0])
             assert isinstance(event, DataReceived), event
             items += reader.feed(event.data)
         reader.end()
         ended = "ok"
         for held, entry, item in zip(some, entries, items, strict=True):
             if isinstance(item, Refused):
-                ended = self._not_served("audit", item, held)
+                ended = self._not_served("audit", item, held, None)
                 continue
             self._judge(held, entry, item, nonce)
-            self._is(held, Is.LIVE, "is proved")
+            self.is_in(held, Is.LIVE, "is proved")
         return ended
 
     def stat(self, line: Line, held: Held) -> Talk:
@@ -317,10 +282,10 @@ class Renter:
         answer = yield
         if isinstance(answer, Refuse):
             if answer.refused.refusal is Refusal.NOT_FOUND:
-                self._is(held, Is.ABSENT, "is not found")
+                self.is_in(held, Is.ABSENT, "is not found")
                 return "absent"
-            return self._refused("stat", answer.refused, held)
-        self._expect(isinstance(answer, Stated), f"STAT was answered by {answer}")
+            return self.refused("stat", answer.refused, held)
+        self.expect(isinstance(answer, Stated), f"STAT was answered by {answer}")
         self.see(answer, held)
         return "ok"
 
@@ -336,21 +301,21 @@ class Renter:
             line.send(List(after, limit))
             answer = yield
             if isinstance(answer, Refuse):
-                return self._refused("list", answer.refused, None)
-            self._expect(isinstance(answer, Listed), f"LIST was answered by {answer}")
+                return self.refused("list", answer.refused, None)
+            self.expect(isinstance(answer, Listed), f"LIST was answered by {answer}")
             for entry in answer.entries:
-                self._expect(after < entry.shard, "a list is not in order")
+                self.expect(after < entry.shard, "a list is not in order")
                 after = entry.shard
-                self._expect(after in self.held, "a foreign shard is listed")
+                self.expect(after in self.held, "a foreign shard is listed")
                 seen.add(after)
                 if after in quiet:
                     self.see(entry, quiet[after])
             if not answer.more:
                 break
-            self._expect(bool(answer.entries), "an empty page that goes on")
+            self.expect(bool(answer.entries), "an empty page that goes on")
         for shard, held in quiet.items():
             if shard not in seen:
-                self._is(held, Is.ABSENT, "is not listed")
+                self.is_in(held, Is.ABSENT, "is not listed")
         return "ok"
 
     def delete(self, line: Line, held: Held, *, erase: bool) -> Talk:
@@ -367,18 +332,18 @@ class Renter:
             why = answer.refused.refusal
             if why is Refusal.NOT_FOUND:
                 held.may = before
-                self._is(held, Is.ABSENT, "cannot be deleted, for it is not found")
+                self.is_in(held, Is.ABSENT, "cannot be deleted, for it is not found")
                 return "absent"
             if why in _NOTHING_DONE:
                 held.may = before
-            return self._refused("delete", answer.refused, held)
-        self._expect(isinstance(answer, Deleted), f"DELETE was answered by {answer}")
+            return self.refused("delete", answer.refused, held)
+        self.expect(isinstance(answer, Deleted), f"DELETE was answered by {answer}")
         if answer.outcome is DeletionOutcome.TRASHED:
-            self._expect(not erase, f"{held} was to be erased")
-            self._expect(before != {Is.ABSENT}, f"{held} was deleted, though it was gone")
+            self.expect(not erase, f"{held} was to be erased")
+            self.expect(before != {Is.ABSENT}, f"{held} was deleted, though it was gone")
             held.may = {Is.TRASH}
         else:
-            self._expect(erase or Is.ABSENT in before, f"{held} was erased, though only given up")
+            self.expect(erase or Is.ABSENT in before, f"{held} was erased, though only given up")
             held.may = {Is.ABSENT}
         return "changed"
 
@@ -393,13 +358,13 @@ class Renter:
             why = answer.refused.refusal
             if why is Refusal.NOT_FOUND:
                 held.may = before
-                self._is(held, Is.ABSENT, "cannot be taken out of the trash")
+                self.is_in(held, Is.ABSENT, "cannot be taken out of the trash")
                 return "absent"
             if why in _NOTHING_DONE:
                 held.may = before
-            return self._refused("undelete", answer.refused, held)
-        self._expect(isinstance(answer, Stated), f"UNDELETE was answered by {answer}")
-        self._expect(before != {Is.ABSENT}, f"{held} is back, though it was gone")
+            return self.refused("undelete", answer.refused, held)
+        self.expect(isinstance(answer, Stated), f"UNDELETE was answered by {answer}")
+        self.expect(before != {Is.ABSENT}, f"{held} is back, though it was gone")
         held.may = {Is.LIVE}
         return "changed" if before == {Is.TRASH} else "ok"
 
@@ -412,25 +377,25 @@ class Renter:
         else:
             line.send(Retrieve(other.shard, 0, other.size_bytes, False))
         answer = yield
-        self._expect(isinstance(answer, Refuse), "a foreign shard is visible")
+        self.expect(isinstance(answer, Refuse), "a foreign shard is visible")
         if answer.refused.refusal is not Refusal.NOT_FOUND:
-            return self._refused("pry", answer.refused, None)
+            return self.refused("pry", answer.refused, None)
         return "absent"
 
     def ping(self, line: Line) -> Talk:
         line.send(Ping(7))
         answer = yield
-        self._expect(isinstance(answer, Pong), f"PING was answered by {answer}")
+        self.expect(isinstance(answer, Pong), f"PING was answered by {answer}")
         return "ok"
 
     # What answers mean.
 
     def see(self, entry: Stated, held: Held) -> None:
         """Compare what the farmer says of a shard with what it may be."""
-        self._expect(entry.size_bytes == held.size_bytes, f"{held} has another size")
+        self.expect(entry.size_bytes == held.size_bytes, f"{held} has another size")
         if entry.state is ShardState.QUARANTINED:
-            self._expect(held.is_hurt, f"{held} is in quarantine without a cause")
-        self._is(held, _STATES[entry.state], f"is said to be {entry.state.name}")
+            self.expect(bool(held.harms), f"{held} is in quarantine without a cause")
+        self.is_in(held, _STATES[entry.state], f"is said to be {entry.state.name}")
 
     def expired(self, held: Held) -> bool:
         """Say whether time may have taken a shard away."""
@@ -445,7 +410,7 @@ class Renter:
             if held.user is line:
                 held.user = None
 
-    def _is(self, held: Held, state: Is, what: str) -> None:
+    def is_in(self, held: Held, state: Is, what: str) -> None:
         if held.is_hurt:
             # A write that was betrayed may be seen or not, from one start to the next.
             held.may |= {state, Is.ABSENT}
@@ -457,21 +422,25 @@ class Renter:
             raise ViolationError(f"renter {self.number}: {held} {what}")
         held.may = {state}
 
-    def _not_served(self, verb: str, refused: Refused, held: Held) -> str:
+    def _not_served(
+        self, verb: str, refused: Refused, held: Held, asked: tuple[int, int] | None
+    ) -> str:
+        """*asked* is a range of bytes; an audit wants a shard that is not known to be damaged."""
         why = refused.refusal
         if why is Refusal.NOT_FOUND:
             if held.may == {Is.LIVE} or (Is.LIVE in held.may and len(held.may) == 1):
-                self._is(held, Is.ABSENT, f"is not found by {verb}")
+                self.is_in(held, Is.ABSENT, f"is not found by {verb}")
             if not held.is_hurt:
                 held.may = held.may - {Is.LIVE} or {Is.ABSENT}
             return "absent"
         if why is Refusal.CORRUPT:
-            self._expect(held.is_hurt, f"{held} is called damaged without a cause")
+            excused = bool(held.harms) if asked is None else held.is_bad_between(*asked)
+            self.expect(excused, f"{held} is called damaged without a cause")
             self.world.reported += 1
             return "corrupt"
-        return self._refused(verb, refused, held)
+        return self.refused(verb, refused, held)
 
-    def _refused(
+    def refused(
         self,
         verb: str,
         refused: Refused,
@@ -494,7 +463,7 @@ class Renter:
         elif why is Refusal.TOO_SLOW:
             excused = self.world.network_was_slow
         elif why is Refusal.CORRUPT:
-            excused = held is not None and held.is_hurt
+            excused = held is not None and bool(held.harms)
         else:
             excused = False
         if not excused:
@@ -503,9 +472,9 @@ class Renter:
 
     def _see_contract(self, shown: ContractShown, *, grown: bool) -> None:
         new, old = shown.contract, self.contract
-        self._expect(new.renter == self.node, "a contract of somebody else")
+        self.expect(new.renter == self.node, "a contract of somebody else")
         if old is not None and not self.may_be_gone and not grown:
-            self._expect(new == old, "the contract has changed by itself")
+            self.expect(new == old, "the contract has changed by itself")
         self.contract = new
 
     def _right(self, held: Held, offset: int, got: bytes | bytearray) -> None:
@@ -524,7 +493,7 @@ class Renter:
         except ProofError as error:
             raise ViolationError(f"an audit of {held} fails: {error}") from error
 
-    def _expect(self, is_so: bool, otherwise: str) -> None:
+    def expect(self, is_so: bool, otherwise: str) -> None:
         if not is_so:
             raise ViolationError(f"renter {self.number}: {otherwise}")
 

@@ -14,6 +14,11 @@ CHANGED_SHARE = 0.40
 BUSY_CRASH_SHARE = 0.30
 """Of the crashes, those that met unsynced state, recovery, compaction or a move."""
 
+PHASES = (
+    *("unsynced state", "recovery", "compaction or sweep", "move", "scrub"),
+    *("look at the disks", "rest"),
+)
+
 FLOORS_FROM_SEEDS = 50
 """Fewer seeds are too few for shares and floors to mean anything."""
 
@@ -66,7 +71,7 @@ class Report:
             changed = self.counts[name, "changed"]
             yield f"{name:<15}{begun:>10}{changed:>10}{refused:>10}"
         yield ""
-        phases = ("unsynced state", "recovery", "compaction or sweep", "rest")
+        phases = PHASES
         yield f"{'fault x phase':<28}" + "".join(f"{phase:>21}" for phase in phases)
         for fault in sorted({fault for _, fault, _ in self.struck}):
             row = [self._met(fault, phase) for phase in phases]

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.simulation import oracle
-from tests.simulation.renters import ViolationError
+from tests.simulation import after_media, oracle
+from tests.simulation.held import ViolationError
 from tests.simulation.strands import installed
 from tests.simulation.world import World
 
@@ -76,24 +76,15 @@ def _live(world: World, operations: int) -> None:
         if number % 16 == 0:
             oracle.check_space(world)
         if number % RECOVER_EVERY == RECOVER_EVERY - 1:
-            _finish_talks(world)
+            world.finish_talks()
             world.recover()
             oracle.check_reservations(world)
     _last_checks(world)
 
 
-def _finish_talks(world: World) -> None:
-    for _ in range(60):
-        world.settle()
-        if not world.talks:
-            return
-        world.wait_a_moment()
-    raise ViolationError(f"never answered: {[name for name, _, _ in world.talks.values()]}")
-
-
 def _last_checks(world: World) -> None:
     world.chaos.calm()
-    _finish_talks(world)
+    world.finish_talks()
     world.recover()
     oracle.check_reservations(world)
     world.chaos.is_over = True
@@ -101,6 +92,11 @@ def _last_checks(world: World) -> None:
     world.restart()
     world.settle()
     oracle.check_all(world, thorough=True)
+    if world.chaos.profile.media:
+        after_media.scrub_everything(world)
+        after_media.check_scrubbed(world)
+        after_media.repair_everything(world)
+        oracle.check_all(world, thorough=True)
     _give_back(world)
     oracle.check_reservations(world)
     if not world.chaos.profile.media:

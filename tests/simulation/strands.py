@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from queue import SimpleQueue
 from random import Random
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -343,6 +345,22 @@ class _Semaphore:
         self.release()
 
 
+class _Queue:
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+
+    def get(self) -> Any:
+        if not self._items:
+            _strands().block(lambda: bool(self._items))
+        return self._items.popleft()
+
+    def empty(self) -> bool:
+        return not self._items
+
+
 class _Thread:
     def __init__(
         self,
@@ -390,6 +408,7 @@ _INSTEAD: dict[int, object] = {
     id(threading.Semaphore): _Semaphore,
     id(threading.Thread): _Thread,
     id(threading.get_ident): _ident,
+    id(SimpleQueue): _Queue,
     id(wait): _wait,
     id(threading): SimpleNamespace(
         Lock=_Lock, RLock=_RLock, Condition=_Condition, Event=_Event, Semaphore=_Semaphore,

@@ -52,6 +52,9 @@ class _Nobody:
     def struck(self, kind: str) -> None:
         pass
 
+    def betrayed(self, *_: object) -> None:
+        pass
+
 
 def test_what_a_crash_met_half_written_is_known_as_torn_until_it_is_written_again(
     tmp_path: Path,

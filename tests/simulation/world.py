@@ -20,10 +20,12 @@ from tests.fakes import TestSigner
 from tests.simulation import oracle
 from tests.simulation.chaos import Chaos
 from tests.simulation.databases import Databases
-from tests.simulation.disk import MUTATING, SimDisk
+from tests.simulation.disk import MUTATING, Node, SimDisk
+from tests.simulation.harm import Betrayal, touched_by
+from tests.simulation.held import Harm, ViolationError
 from tests.simulation.house import House
 from tests.simulation.network import Line
-from tests.simulation.renters import Renter, Talk, ViolationError
+from tests.simulation.renters import Renter, Talk
 from tests.simulation.shards import MIB
 from tests.simulation.strands import CrashedError, Strands
 
@@ -31,7 +33,14 @@ QUOTA_BYTES = 64 * MIB
 STEPS = MUTATING | {"COMMIT", "committed", "checkpoint", "checkpointed"}
 """Calls that a crash may come at."""
 
-BETRAYALS = frozenset({"write lost though synced", "misdirected write"})
+CHORES = {
+    "move": "move",
+    "scrub": "scrub",
+    "sweep": "compaction or sweep",
+    "compare": "compaction or sweep",
+    "probe": "look at the disks",
+}
+"""What is going on in the background, and the phase that it is; the first of these counts."""
 
 KILLED_SHARE = 0.2
 """Of the crashes, those of the process alone: the page cache outlives it."""
@@ -112,9 +121,15 @@ class World:
         for name in self._under_way():
             self.struck_counts[name, kind, phase] += 1
         self.trace("struck", kind)
-        if kind in BETRAYALS:
-            # Whatever was written then may be gone, or something else in its place.
-            oracle.hurt_everything(self)
+
+    def betrayed(self, node: Node, where: str, lost: tuple[int, bytes], instead: int) -> None:
+        """See `disk.Watcher`: whom that touches may be damaged, or gone, from now on."""
+        betrayal = Betrayal(node, where, *lost, instead)
+        touched = touched_by(betrayal) if betrayal.is_of_records else set()
+        for renter in self.renters:
+            for held in renter.held.values():
+                if (renter.node, held.shard) in touched:
+                    held.harms.append(Harm(whole=True))
 
     def trace(self, *what: object) -> None:
         """Take something into the trace."""
@@ -129,8 +144,9 @@ class World:
         """Say what a fault meets."""
         if self.is_booting:
             return "recovery"
-        if self.house is not None and self.house.chores:
-            return "compaction or sweep"
+        for name, phase in CHORES.items():
+            if self.house is not None and self.house.is_at(name):
+                return phase
         if any(drive.has_unsynced for drive in self.disk.drives.values()):
             return "unsynced state"
         return "rest"
@@ -283,6 +299,16 @@ class World:
             if self._turns > TURNS_MAX:
                 raise ViolationError("something runs in circles")
 
+    def finish_talks(self) -> None:
+        """Go on until everything that was asked is answered."""
+        for _ in range(60):
+            self.settle()
+            if not self.talks:
+                return
+            self.wait_a_moment()
+        names = [name for name, _, _ in self.talks.values()]
+        raise ViolationError(f"never answered: {names}")
+
     def wait_a_moment(self) -> None:
         """Let the time pass until the next thing that was put off happens."""
         house = self.house
@@ -396,8 +422,8 @@ class World:
 
     def _under_way(self) -> list[str]:
         names = sorted({name for name, _, _ in self.talks.values()})
-        if self.house is not None and self.house.chores:
-            names.append("chore")
+        if self.house is not None:
+            names += [name for name in CHORES if self.house.is_at(name)]
         return names or ["none"]
 
     def _crash(self, at: str) -> None:
@@ -426,6 +452,8 @@ class World:
             for line in self.lines:
                 line.cut(ConnectionLost())
         if how == "power cut":
+            for held in [held for renter in self.renters for held in renter.held.values()]:
+                held.may_be_lost_with_the_index()
             self.databases.crash(lose_index=self.rng.random() < self.chaos.index_loss)
             self.disk.crash()
         else:

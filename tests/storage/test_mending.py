@@ -236,3 +236,15 @@ def test_bytes_of_somebody_else_never_make_a_shard_whole(farm: Farm) -> None:
             mending.commit().result(20)
     assert shard_of(data) == shard
     assert farm.engine.stat(ALICE, shard).state is ShardState.QUARANTINED
+
+
+def test_an_examination_reads_what_the_disk_has(tmp_path: Path) -> None:
+    """A write that the disk lost is still in the page cache, and looks sound there."""
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(5000)).shard
+    files.forget()
+    assert farm.engine.examine(ALICE, shard).blocks == ()
+    assert files.names("uncache", "pread")[:2] == ["pread", "uncache"]
+    assert set(files.names("uncache", "pread")[2:]) == {"pread"}
+    farm.engine.close()

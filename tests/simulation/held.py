@@ -1,0 +1,88 @@
+"""What a renter knows of one of its shards, and what may have befallen it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from farmer.model.ids import ShardId
+from farmer.model.shard import BLOCK_BYTES
+from tests.simulation.network import Line
+from tests.simulation.shards import Content
+
+
+class ViolationError(Exception):
+    """A promise was broken."""
+
+
+class Is(Enum):
+    """Where a shard may be."""
+
+    ABSENT = "absent"
+    LIVE = "live"
+    TRASH = "trash"
+
+
+@dataclass(frozen=True, eq=False)
+class Harm:
+    """
+    What a media fault did to a record.
+
+    Without a block: beside the shard's bytes, in header, tree or checksums.  *whole*: the record
+    may not be on the disk at all, or its marks; anything but wrong bytes is excused.
+    """
+
+    block: int | None = None
+    whole: bool = False
+
+
+@dataclass
+class Held:
+    """One shard of one renter, as the renter knows it."""
+
+    content: Content
+    may: set[Is]
+    trashed_s: float = 0.0
+    """Running time of the farmer before which it was not in the trash."""
+    user: Line | None = None
+    """On which line something is asked of it, or the farmer is still at it."""
+    harms: list[Harm] = field(default_factory=list)
+
+    @property
+    def shard(self) -> ShardId:
+        return self.content.shard
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.content.data)
+
+    @property
+    def is_hurt(self) -> bool:
+        """Whether its record, or a mark of it, may be gone."""
+        return any(harm.whole for harm in self.harms)
+
+    @property
+    def bad(self) -> set[int]:
+        """Return the blocks of which a bit has flipped."""
+        return {harm.block for harm in self.harms if harm.block is not None}
+
+    def is_bad_between(self, start: int, end: int) -> bool:
+        """Say whether a range may be refused as damaged."""
+        if self.is_hurt:
+            return True
+        return any(
+            block * BLOCK_BYTES < end and start < (block + 1) * BLOCK_BYTES for block in self.bad
+        )
+
+    def was_written_anew(self, old: list[Harm]) -> None:
+        """Note that what was harmed before it was asked for is given up."""
+        self.harms = [harm for harm in self.harms if harm not in old]
+
+    def may_be_lost_with_the_index(self) -> None:
+        """Note a crash: what is damaged behind the position of an older index is not found."""
+        if self.harms:
+            self.harms.append(Harm(whole=True))
+
+    def __str__(self) -> str:
+        states = "/".join(sorted(one.value for one in self.may))
+        return f"{self.shard.short} ({self.size_bytes} bytes, {states})"
