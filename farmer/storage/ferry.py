@@ -66,7 +66,7 @@ def settle(source: Volume, target: Volume, keys: frozenset[Key], crossing: Cross
     """
     leaving = source.writer.submit(Ask(keys)).result()
     arrived = target.writer.submit(Ask(keys)).result()
-    twins = [key for key in keys if key in leaving and key in arrived]
+    twins = sorted(key for key in keys if key in leaving and key in arrived)
     _read_back(target, [arrived[key] for key in twins])
     arrived = target.writer.submit(Ask(frozenset(twins))).result()
     crossing.leaves()

@@ -55,12 +55,12 @@ class Reunion:
         volumes = self._volumes()
         rows = {volume: volume.writer.submit(Ask(keys)).result() for volume in volumes}
         stones = {
-            volume: {key: stone for key in keys if (stone := volume.tombstone(*key))}
+            volume: {key: stone for key in sorted(keys) if (stone := volume.tombstone(*key))}
             for volume in volumes
         }
         outlived: dict[Volume, list[Row]] = {volume: [] for volume in volumes}
         met: dict[Volume, list[Row]] = {volume: [] for volume in volumes}
-        for key in keys:
+        for key in sorted(keys):
             copies = [(volume, rows[volume][key]) for volume in volumes if key in rows[volume]]
             buried = [
                 stones[volume][key].observed_ms for volume in volumes if key in stones[volume]
