@@ -31,7 +31,7 @@ def examine(renter: Renter, line: Line, held: Held) -> Talk:
 def repair(renter: Renter, line: Line, held: Held, *, wrongly: bool) -> Talk:
     """Send the damaged blocks again; *wrongly*: other bytes, which must be refused."""
     held.user = line
-    # Found intact it is not written anew: a record in a wrong place is one, until it is looked for.
+    # Found intact it is not written anew, and that may be a record in a wrong place.
     old = [harm for harm in held.harms if not harm.whole]
     line.send(Repair(held.shard))
     answer = yield
