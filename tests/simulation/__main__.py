@@ -11,7 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
 from tests.simulation.report import Report
@@ -51,13 +51,9 @@ def _outcomes(seeds: range, ops: int, jobs: int) -> Iterator[Outcome]:
     if jobs == 1:
         yield from (run(seed, ops) for seed in seeds)
         return
-    pool = ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), max_tasks_per_child=SEEDS_PER_PROCESS
-    )
-    try:
-        yield from pool.map(run, seeds, [ops] * len(seeds))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    # Not an executor: that one may hang for ever where its processes have a number of tasks.
+    with get_context("spawn").Pool(jobs, maxtasksperchild=SEEDS_PER_PROCESS) as pool:
+        yield from pool.imap(partial(run, operations=ops), seeds)
 
 
 def _arguments() -> argparse.Namespace:
