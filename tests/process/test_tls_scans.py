@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import struct
 import subprocess
@@ -68,6 +69,8 @@ def test_testssl_finds_nothing_worse_than_is_allowed(address: str, tmp_path: Pat
         capture_output=True,
         timeout=400,
         stdin=subprocess.DEVNULL,
+        # It looks for an engine with Russian ciphers in the machine's openssl, and else warns.
+        env={**os.environ, "NO_ENGINE": "true"},
     )
     findings = json.loads(report.read_text())
     assert len(findings) > 35, findings
