@@ -259,16 +259,16 @@ def _assemble(
     )
     held.reserve.take()
     tail = _tail(files, paths, ready.recovered)
-    ready.index.opened()
-    account.index_bytes = ready.index.size_bytes()
-    volume = Volume(
-        settings,
-        ground,
-        Handles(files, paths),
-        Writer(ground, tail, ready.recovered.end),
-        held.lock,
-    )
-    volume.refresh_filesystem()
+    try:
+        ready.index.opened()
+        account.index_bytes = ready.index.size_bytes()
+        writer = Writer(ground, tail, ready.recovered.end)
+        volume = Volume(settings, ground, Handles(files, paths), writer, held.lock)
+        volume.refresh_filesystem()
+    except BaseException:
+        if tail is not None:
+            files.close(tail.fd)
+        raise
     with suppress(OSError):
         # Without room for it nothing is remembered yet, and the first note tries again.
         volume.witness.recall()
