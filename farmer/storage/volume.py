@@ -164,10 +164,19 @@ class Volume:
     ) -> tuple[VolumeReader | None, Row | None]:
         """Open a shard in whatever state; without a reader the row is what became of it."""
         self.handles.pin(row.place)
-        # Only what is still there after the pin cannot be given back any more.
-        again = self.find(row.renter, row.shard)
-        if again == row:
-            return self._reader(row, salvage=salvage), row
+        try:
+            # Only what is still there after the pin cannot be given back any more.
+            again = self.find(row.renter, row.shard)
+            if again == row:
+                reader = VolumeReader(
+                    self.ground, self.handles, row, self.quarantine, self.examined
+                )
+                if salvage:
+                    reader.check()
+                return reader, row
+        except BaseException:
+            self.handles.unpin(row.place)
+            raise
         self.handles.unpin(row.place)
         return None, again
 
@@ -314,6 +323,7 @@ class Volume:
             let_go(False)
         self.writer.close(in_order=False)
         self.handles.close()
+        self.witness.close()
         with suppress(sqlite3.Error):
             self.ground.index.close(clean=False)
         for lease in self.leases.of():
@@ -361,16 +371,6 @@ class Volume:
             ground.health.count("read")
             raise VolumeUnavailableError(f"the disk could not be read: {error}") from error
         return LargeUpload(ground, staged, lease.reservation, self.writer.submit, self.leases.keep)
-
-    def _reader(self, row: Row, *, salvage: bool) -> VolumeReader:
-        try:
-            reader = VolumeReader(self.ground, self.handles, row, self.quarantine, self.examined)
-            if salvage:
-                reader.check()
-        except StorageError:
-            self.handles.unpin(row.place)
-            raise
-        return reader
 
     def quarantine(self, row: Row) -> None:
         """Note, for good, that a record is damaged; a volume that cannot be written forgets it."""
