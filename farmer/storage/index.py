@@ -86,6 +86,10 @@ class IndexDamagedError(Exception):
     """The index is missing, unfinished, of another volume, or not readable: rebuild it."""
 
 
+class InDoubtError(Exception):
+    """Nobody knows whether the index was changed: only opening it again can tell."""
+
+
 class Index:
     """One volume's index, open.  Raises `sqlite3.Error` when its file fails."""
 
@@ -148,16 +152,30 @@ class Index:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """Change the index: all of it at the end of the block, or nothing."""
+        """
+        Change the index: all of it at the end of the block, or nothing.
+
+        Raises:
+            InDoubtError: the one or the other.
+
+        """
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             transaction = Transaction(self._writer)
             yield transaction
             transaction.flush()
-            self._writer.execute("COMMIT")
+            self._commit()
         except BaseException:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
+            raise
+
+    def _commit(self) -> None:
+        try:
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            if is_for_memory(error):
+                raise InDoubtError("memory ran out in a commit of the index") from error
             raise
 
     def checkpoint(self) -> None:
@@ -328,8 +346,13 @@ def create_index(path: Path, volume: bytes, connect: Connect = connect) -> Index
 
 
 def is_for_room(error: sqlite3.Error) -> bool:
-    """Say whether SQLite failed only because the filesystem is full."""
+    """Say whether SQLite failed only because the filesystem is full, as far as it can tell."""
     return getattr(error, "sqlite_errorcode", 0) in _NO_ROOM
+
+
+def is_for_memory(error: sqlite3.Error) -> bool:
+    """Say whether SQLite failed only because there was no memory."""
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOMEM
 
 
 def _prepared(connection: sqlite3.Connection, cache_kib: int) -> sqlite3.Connection:

@@ -25,7 +25,7 @@ from farmer.storage.errors import (
 from farmer.storage.generation import Witness
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
-from farmer.storage.index import is_for_room
+from farmer.storage.index import is_for_memory, is_for_room
 from farmer.storage.journal import Journal
 from farmer.storage.leases import Leases
 from farmer.storage.marks import Action
@@ -405,7 +405,7 @@ class Volume:
             yield
         except sqlite3.Error as error:
             self.ground.health.count("index")
-            if not is_for_room(error):
+            if not (is_for_room(error) or is_for_memory(error)):
                 self.ground.health.fail(f"the index cannot be read ({error})")
                 self.ground.index.condemn()
             raise VolumeUnavailableError(f"the index cannot be read: {error}") from error

@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,10 @@ class _Asked(Noted):
 
     __slots__ = ()
 
+    def without_memory(self) -> Exception:
+        """Return what is raised then."""
+        return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -27,7 +32,20 @@ class _Asked(Noted):
     ) -> None:
         super().__exit__(kind, error, traceback)
         if isinstance(error, MemoryError):
-            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
+            raise self.without_memory() from error
+
+
+class _Queried(_Asked):
+    """One call of the database; Python makes no `sqlite3.Error` of SQLite's want of memory."""
+
+    __slots__ = ()
+
+    def without_memory(self) -> Exception:
+        """Return what is raised then, as SQLite would say it."""
+        error = sqlite3.OperationalError("out of memory")
+        error.sqlite_errorcode = sqlite3.SQLITE_NOMEM
+        error.sqlite_errorname = "SQLITE_NOMEM"
+        return error
 
 
 class WatchedFiles:
@@ -143,22 +161,23 @@ class WatchedFiles:
 
 def watched_connect(watch: Watch) -> Callable[[Path], sqlite3.Connection]:
     """Return what opens a database (see `farmer.storage.index.Connect`) and notes its calls."""
+    asked = partial(_Queried, watch, "index", holds_up=False)
 
     class Cursor(sqlite3.Cursor):
         def execute(self, sql: str, parameters: Any = (), /) -> Cursor:  # noqa: ANN401
-            with watch.call("index"):
+            with asked():
                 return super().execute(sql, parameters)
 
         def executemany(self, sql: str, parameters: Iterable[Any], /) -> Cursor:
-            with watch.call("index"):
+            with asked():
                 return super().executemany(sql, parameters)
 
         def fetchone(self) -> Any:  # noqa: ANN401  # as sqlite3 has it
-            with watch.call("index"):
+            with asked():
                 return super().fetchone()
 
         def fetchall(self) -> list[Any]:
-            with watch.call("index"):
+            with asked():
                 return super().fetchall()
 
     class Connection(sqlite3.Connection):
@@ -169,12 +188,16 @@ def watched_connect(watch: Watch) -> Callable[[Path], sqlite3.Connection]:
         def executemany(self, sql: str, parameters: Iterable[Any], /) -> Cursor:
             return Cursor(self).executemany(sql, parameters)
 
+        def executescript(self, sql: str, /) -> sqlite3.Cursor:
+            with asked():
+                return super().executescript(sql)
+
         def close(self) -> None:
-            with watch.call("index"):
+            with asked():
                 super().close()
 
     def connect(path: Path) -> sqlite3.Connection:
-        with watch.call("index"):
+        with asked():
             return sqlite3.connect(
                 path,
                 isolation_level=None,
