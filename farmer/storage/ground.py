@@ -68,7 +68,7 @@ class Ground:
         """Note that the index could not be written and return what the renter is told."""
         if is_for_memory(error):
             return self._refused(error)
-        if is_for_room(error):
+        if is_for_room(error) or lacks_room(self.reserve):
             self.health.no_space()
             return NoSpaceError(wanted_bytes, 0)
         self.health.count("index")
@@ -84,3 +84,16 @@ class Ground:
             "farmer volume list",
         )
         return VolumeUnavailableError(f"the system refused it: {error}")
+
+
+def lacks_room(reserve: Reserve) -> bool:
+    """
+    Ask the disk whether it lacks room, after SQLite has failed.
+
+    It knows ENOSPC, but takes the EDQUOT of a spent quota for a broken disk.
+    """
+    try:
+        reserve.ask_for_more()
+    except OSError as error:
+        return error.errno in NO_SPACE
+    return False

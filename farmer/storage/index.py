@@ -30,6 +30,9 @@ _PAGE_BYTES: Final = 4096
 _READERS: Final = 4
 """Look-ups that run at once; each costs a connection with a small cache."""
 
+INDEX_DESCRIPTORS: Final = 2 * (1 + _READERS)
+"""Each connection has the database and its write-ahead log open."""
+
 _WRITER_CACHE_KIB: Final = 4096
 _READER_CACHE_KIB: Final = 512
 _BUILDING_CACHE_KIB: Final = 32 * 1024
