@@ -25,6 +25,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from farmer.storage.alone import open_alone
 from farmer.storage.errors import FormatTooNewError, StorageError, VolumeUnavailableError
 from farmer.storage.generation import BOOK_ID_BYTES, STAMP_BYTES
 
@@ -118,9 +119,7 @@ def connected(path: Path) -> sqlite3.Connection:
         finally:
             os.close(descriptor)
         _sync_directory(path.parent)
-        return sqlite3.connect(
-            path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
+        return open_alone(path, LOCK_TIMEOUT_S)
     except (OSError, sqlite3.Error) as error:
         raise VolumeUnavailableError(f"{path} cannot be opened: {error}") from error
 

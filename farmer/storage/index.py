@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from farmer.model.ids import NodeId, ShardId
+from farmer.storage.alone import open_alone
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.places import Doomed, Key, Place, Position, Row, Segment
 from farmer.storage.quota import Changes, Tally
@@ -27,6 +28,9 @@ INDEX_NAME: Final = "index.sqlite"
 INDEX_FILES: Final = (INDEX_NAME, f"{INDEX_NAME}-wal", f"{INDEX_NAME}-shm")
 
 _PAGE_BYTES: Final = 4096
+LOCK_TIMEOUT_S: Final = 30.0
+"""Only who looks from outside, or a person with a shell, ever holds the file beside us."""
+
 _READERS: Final = 4
 """Look-ups that run at once; each costs a connection with a small cache."""
 
@@ -82,7 +86,7 @@ Connect = Callable[[Path], sqlite3.Connection]
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open a database; it is made if it is not there."""
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+    return open_alone(path, LOCK_TIMEOUT_S)
 
 
 class IndexDamagedError(Exception):

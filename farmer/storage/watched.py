@@ -11,7 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from farmer.storage.alone import open_alone
 from farmer.storage.files import Access, Buffer, Files, Filesystem
+from farmer.storage.index import LOCK_TIMEOUT_S
 from farmer.storage.watch import Noted, Watch
 
 
@@ -198,12 +200,6 @@ def watched_connect(watch: Watch) -> Callable[[Path], sqlite3.Connection]:
 
     def connect(path: Path) -> sqlite3.Connection:
         with asked():
-            return sqlite3.connect(
-                path,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=30,
-                factory=Connection,
-            )
+            return open_alone(path, LOCK_TIMEOUT_S, Connection)
 
     return connect
