@@ -13,6 +13,7 @@ from farmer.model.status import VolumeState
 from farmer.storage.errors import NoSpaceError
 from tests.crash.disks import MIB, make_image, mounted, need
 from tests.nthcall.disk import NthFiles
+from tests.nthcall.failures import Failure
 from tests.nthcall.sqlite_disk import SqlFailure, watched
 from tests.nthcall.sqlite_memory import SqlMemory
 from tests.storage.bench import ALICE, Farm, noise
@@ -77,7 +78,9 @@ def test_a_quota_that_only_sqlite_met_is_no_broken_index(tmp_path: Path) -> None
     with watched(tmp_path, SqlMemory()) as disk:
         # Connections that are open already know nothing of the disk that fails.
         farm.reopen()
-        files.has_room = lambda: not disk.struck
+        files.besides = lambda name: (
+            Failure.EDQUOT if name == "preallocate" and disk.struck else None
+        )
         disk.arm(0, SqlFailure.EDQUOT)
         with pytest.raises(NoSpaceError):
             farm.store(noise(6000))
@@ -87,7 +90,7 @@ def test_a_quota_that_only_sqlite_met_is_no_broken_index(tmp_path: Path) -> None
         disk.arm(0, SqlFailure.EDQUOT)
         assert farm.delete(shards[1]).outcome is DeletionOutcome.TRASHED
         disk.disarm()
-        files.has_room = lambda: True
+        files.besides = lambda _name: None
         farm.store(noise(6000))
         assert not farm.engine.trouble()
         farm.engine.close()
