@@ -24,6 +24,8 @@ WHILE_OPENING = {
     failure.value for failure in (SqlFailure.EROFS, SqlFailure.ESTALE, SqlFailure.EMFILE)
 }
 """Once its files are open, SQLite says the same of all of these as of an EIO."""
+MEMORY_JOBS = {"store small", "store large", "store resumed", "erase", "read", "recovery"}
+"""A MemoryError in a call of the port is an ENOMEM to all others, by one and the same line."""
 
 
 def part(work: tuple[str, str, int]) -> Tally:
@@ -56,7 +58,7 @@ def main(arguments: list[str]) -> int:
         (name, fault, options.every)
         for name in wanted
         for fault in (SQL if name in BOOK_JOBS else faults)
-        if fault in chosen and (name in OPENING or fault not in WHILE_OPENING)
+        if fault in chosen and _differs(name, fault)
     ]
     started, tally = time.monotonic(), Tally()
     with ProcessPoolExecutor(options.processes) as pool:
@@ -72,6 +74,13 @@ def main(arguments: list[str]) -> int:
         f"faults {len({fault for _, fault in tally.points})} violations {len(tally.violations)}"
     )
     return 1 if tally.violations or points < options.floor else 0
+
+
+def _differs(name: str, fault: str) -> bool:
+    """Say whether this operation can react to it in a way of its own."""
+    if fault in WHILE_OPENING:
+        return name in OPENING
+    return fault != Failure.MEMORY.value or name in MEMORY_JOBS
 
 
 def _print(tally: Tally) -> None:

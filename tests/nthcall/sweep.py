@@ -30,7 +30,7 @@ from tests.nthcall.sqlite_memory import SqlMemory
 from tests.storage.bench import Farm, crash_copy, noise, shard_of
 
 POINTS_MAX = 2000
-MEMORY_EVERY = 53
+MEMORY_EVERY = 97
 STOPS = ("killed", "power")
 BLOCK_BYTES = 4096
 

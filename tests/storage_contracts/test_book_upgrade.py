@@ -87,9 +87,7 @@ def copied(old: Old, folder: Path) -> Path:
     return folder / old.path.name
 
 
-def test_everything_is_kept_and_changes_are_counted_from_then_on(
-    old: Old, tmp_path: Path
-) -> None:
+def test_everything_is_kept_and_changes_are_counted_from_then_on(old: Old, tmp_path: Path) -> None:
     old.check(copied(old, tmp_path / "copy"))
     generations = []
     for _ in range(2):
