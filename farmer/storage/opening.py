@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from threading import Thread
 
 from farmer.model.ids import NodeId
 from farmer.storage.directory import (
@@ -27,6 +26,7 @@ from farmer.storage.records import Kind
 from farmer.storage.recovery import Progress, Recovered
 from farmer.storage.reserve import Reserve
 from farmer.storage.staging import Lease
+from farmer.storage.threads import begin_thread
 from farmer.storage.uuids import Uuids
 from farmer.storage.volume import Volume
 from farmer.storage.watch import Watch
@@ -50,7 +50,11 @@ class Surroundings:
 
 
 Spawn = Callable[[str, Callable[[], None]], None]
-"""Does something by and by, in a thread of its own of this name that nobody waits for."""
+"""
+Does something by and by, in a thread of its own of this name that nobody waits for.
+
+Raises `OSError` if there is none to be had.
+"""
 
 
 def at_once(_name: str, work: Callable[[], None]) -> None:
@@ -58,9 +62,9 @@ def at_once(_name: str, work: Callable[[], None]) -> None:
     work()
 
 
-def in_a_thread(name: str, work: Callable[[], None]) -> None:
-    """Do it in a thread that does not keep the process from ending."""
-    Thread(target=work, name=name, daemon=True).start()
+def in_a_thread(_name: str, work: Callable[[], None]) -> None:
+    """Do it in a thread that does not keep the process from ending; raises `OSError`."""
+    begin_thread(work)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,3 +126,26 @@ def test_a_disk_that_keeps_failing_while_it_is_opened_costs_no_descriptors(
     assert [alert.name for alert in farm.engine.trouble()] == ["VolumeGone"]
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     farm.engine.close()
+
+
+def test_a_look_for_which_there_is_no_thread_is_made_up_for(tmp_path: Path) -> None:
+    """Nobody waits for the one that never began."""
+    farm = Farm(tmp_path)
+    shard = farm.store(noise(5000)).shard
+    slot, real = farm.engine._slots[0], farm.engine._slots[0]._around
+
+    def refuse(_name: str, _work: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    hidden = tmp_path / "hidden"
+    farm.path.rename(hidden)
+    slot._around = replace(real, spawn=refuse)
+    farm.engine.look_after_disks()
+    assert farm.engine.volumes()[0].state is VolumeState.HEALTHY, "nobody has looked"
+    slot._around = real
+    farm.engine.look_after_disks()
+    assert farm.engine.volumes()[0].state is VolumeState.GONE
+    hidden.rename(farm.path)
+    farm.engine.look_after_disks()
+    assert farm.read(shard) == noise(5000)
+    farm.engine.close()
