@@ -93,7 +93,7 @@ class IndexDamagedError(Exception):
     """The index is missing, unfinished, of another volume, or not readable: rebuild it."""
 
 
-class InDoubtError(Exception):
+class InDoubtError(sqlite3.OperationalError):
     """Nobody knows whether the index was changed: only opening it again can tell."""
 
 

@@ -144,6 +144,8 @@ class Writer:
             self._ground.health.check_writable()
             tail = self._tail_for(operations)
             done, refused, batch = self._write(operations, tail)
+        except InDoubtError:
+            raise
         except (StorageError, _AppendError, sqlite3.Error, OSError, MemoryError) as error:
             self._refuse(operations, self._understand(error, operations))
             return
