@@ -60,7 +60,7 @@ from farmer.running.signals import Signals
 from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
 from farmer.running.upkeep import Clocks, Upkeep, count_book
-from farmer.running.verbs import owner_verbs
+from farmer.running.verbs import check_verbs, owner_verbs
 from farmer.running.volumes import plan_volumes
 from farmer.settings.schema import Settings
 from farmer.storage.directory import VolumeSetupError
@@ -265,7 +265,9 @@ class RunningFarmer:
         page_port, overview.page = doors.for_page(page, settings.listen.page)
         verbs = owner_verbs(
             *(self._desk, self._movings, self._disk, self._upkeep, overview, self._metrics)
-        ) | scrub_verbs(self._scrubbing, self._disk)
+        )
+        verbs |= scrub_verbs(self._scrubbing, self._disk)
+        verbs |= check_verbs(stores.identity.node_id, self._disk)
         control = ControlFactory(verbs, self._tasks, reactor)
         control_port, self._control_path = doors.for_owner(control, self._environ)
         self._ports = [page_port, control_port]

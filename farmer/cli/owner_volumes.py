@@ -6,9 +6,8 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from farmer.cli.exits import BAD_SETTINGS, DEGRADED, OK, CommandError
 from farmer.cli.owner_settings import load_settings
@@ -20,6 +19,9 @@ from farmer.running.locks import HomeLock, HomeLockedError
 from farmer.settings.loader import load_text
 from farmer.settings.written import HEAD, VolumeLine, with_volume
 from farmer.units import Space, counted, format_size
+
+CHECK_PATIENCE_S: Final = 24 * 3600.0
+"""A check reads all headers: on a large and slow disk that takes hours."""
 
 
 def volume_list(home: Home, options: argparse.Namespace) -> int:
@@ -131,13 +133,9 @@ def volume_forget(home: Home, options: argparse.Namespace) -> int:
 
 def volume_check(home: Home, options: argparse.Namespace) -> int:
     """Look volumes over without changing anything, whether or not the farmer runs."""
-    from farmer.identity.keys import Identity
     from farmer.running.volumes import plan_volumes
-    from farmer.storage.checking import check_volume
-    from farmer.storage.files import OsFiles
 
     home.check()
-    node = Identity.load(home.identity).node_id
     paths = [plan.path for plan in plan_volumes(home, load_settings(home).settings)]
     chosen = [Path(options.path).expanduser().absolute()] if options.path else paths
     rows = []
@@ -145,15 +143,28 @@ def volume_check(home: Home, options: argparse.Namespace) -> int:
         if path not in paths:
             see = home.command("config show")
             raise CommandError(f"{path} is not a volume of this farmer; see: {see}")
-        found = check_volume(path, node, OsFiles())
-        rows.append({"path": str(path)} | asdict(found))
+        row = _looked_over(home, path)
+        rows.append(row)
         if not options.json:
-            seen = f"{counted(found.shards, 'shard')} in {counted(found.segments, 'segment')}"
-            wrong = f"{len(found.findings)} wrong" if found.findings else "in order"
-            print("\n  ".join((f"{path}: {seen} and files: {wrong}", *found.findings)))
+            seen = f"{counted(row['shards'], 'shard')} in {counted(row['segments'], 'segment')}"
+            wrong = f"{len(row['findings'])} wrong" if row["findings"] else "in order"
+            print("\n  ".join((f"{path}: {seen} and files: {wrong}", *row["findings"])))
     if options.json:
         print(json.dumps({"schema": 1, "volumes": rows}, indent=2))
     return DEGRADED if any(row["findings"] for row in rows) else OK
+
+
+def _looked_over(home: Home, path: Path) -> dict[str, Any]:
+    """Have the running farmer look, or do it here if none runs."""
+    from farmer.identity.keys import Identity
+    from farmer.running.checkup import look_over
+
+    try:
+        return call(home, "volume-check", {"path": str(path)}, CHECK_PATIENCE_S)
+    except NotRunningError:
+        return look_over(path, Identity.load(home.identity).node_id)
+    except FarmerRefusedError as error:
+        raise CommandError(str(error)) from error
 
 
 def volume_rebuild(home: Home, options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from threading import Condition, Thread, get_ident
+from threading import Condition, get_ident
 from typing import Any, Final, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
 from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.threads import begin_thread
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,6 +70,8 @@ class ThreadedDisk:
         self._threads = 0
         self._idle = 0
         self._lost = 0
+        self._is_barren = False
+        """Whether no thread could be begun just now: to try takes a moment."""
         self._changed = Condition()
         self._open = False
 
@@ -117,6 +120,7 @@ class ThreadedDisk:
                 if stalled.get(thread) and not work.is_answered:
                     in_vain.append(work)
             self._lost = sum(work.is_stalled for work in self._running.values())
+            self._is_barren = False
             self._lend()
         for work in in_vain:
             error = VolumeUnavailableError("the disk does not answer")
@@ -126,10 +130,17 @@ class ThreadedDisk:
         """Begin another thread if there is work for one; with the lock held."""
         allowed = self._threads_max + min(self._lost, STALLED_MAX)
         while self._threads < allowed and len(self._waiting) > self._idle:
+            if self._is_barren:
+                return
+            try:
+                # Not to be waited for at the end of the process: some never return.
+                begin_thread(self._serve)
+            except OSError:
+                # Whoever is there does the work, or who can be begun at the next look.
+                self._is_barren = True
+                return
             self._threads += 1
             self._idle += 1
-            # Not to be waited for at the end of the process: some never return.
-            Thread(target=self._serve, name="disk", daemon=True).start()
 
     def _serve(self) -> None:
         while (work := self._next()) is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from threading import Thread
 from typing import Final, TypeVar
+
+from farmer.storage.threads import begin_thread
 
 R = TypeVar("R")
 
@@ -24,7 +25,7 @@ def answer_of(ask: Callable[[], R], within_s: float = ANSWER_S) -> R | None:
             answer.set_exception(error)
 
     # The end of the process does not wait for it: it may never return.
-    Thread(target=work, name="asks a disk", daemon=True).start()
+    begin_thread(work)
     try:
         return answer.result(within_s)
     except TimeoutError:

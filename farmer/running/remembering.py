@@ -56,6 +56,24 @@ def note(engine: Engine, generation: Generation) -> None:
         raise VolumeUnavailableError(f"no volume can remember a contract now: {reason}")
 
 
+def consult(book: ContractDatabase, engine: Engine) -> None:
+    """
+    Compare, before the database is changed.
+
+    What an older one spent while no volume was there would stand when they are back.
+
+    Raises:
+        VolumeUnavailableError: no volume could remember the change.
+
+    """
+    compare(book, engine)
+    for volume in engine.opened():
+        with suppress(StorageError):
+            volume.ground.health.check_writable()
+            return
+    raise VolumeUnavailableError("no volume can remember a contract now: none can be written")
+
+
 def compare(book: ContractDatabase, engine: Engine) -> bool:
     """
     Hold the database against what the volumes remember; say whether that was news.

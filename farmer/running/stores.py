@@ -15,7 +15,7 @@ from farmer.protocol.limits import SHARDS_PER_CONTRACT_MAX, UPLOADS_PER_RENTER_M
 from farmer.running.files import may_not_write
 from farmer.running.home import Home
 from farmer.running.register import KnownVolume, not_among
-from farmer.running.remembering import compare, note
+from farmer.running.remembering import compare, consult, note
 from farmer.running.volumes import VolumePlan, plan_volumes, remember
 from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.schema import Settings
@@ -91,6 +91,7 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
         raise
     engine.fill = Fill(settings.shards.fill)
     book.witness = partial(note, engine)
+    book.consult = partial(consult, book, engine)
     compare(book, engine)
     return Stores(identity, engine, book, any(plan.is_guess for plan in plans))
 

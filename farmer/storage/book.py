@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from farmer.storage.book_schema import connected, damaged, prepare
+from farmer.storage.book_schema import connected, damaged, prepare, unreadable
 from farmer.storage.errors import StorageError, VolumeUnavailableError
 from farmer.storage.generation import STAMP_BYTES, Generation
 
@@ -51,8 +51,10 @@ class Book:
             self.was_made = prepare(self._rows, path, farmer_key)
             self._file = _identity_of(path)
             self._last = _generation(self._rows)
-        except BaseException:
+        except BaseException as error:
             self._rows.close()
+            if isinstance(error, sqlite3.Error | TypeError):
+                raise unreadable(path, error) from error
             raise
         self._open = True
 

@@ -25,6 +25,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from farmer.storage.alone import open_alone
 from farmer.storage.errors import FormatTooNewError, StorageError, VolumeUnavailableError
 from farmer.storage.generation import BOOK_ID_BYTES, STAMP_BYTES
 
@@ -34,6 +35,12 @@ APPLICATION_ID: Final = 0x4661726D
 
 LOCK_TIMEOUT_S: Final = 5.0
 """Only a backup tool or a person with a shell ever holds the file beside us."""
+
+_DAMAGE: Final = frozenset(
+    {0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB,
+     sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
+)  # fmt: skip
+"""What SQLite says of a file that is not what it should be; a missing table is an ERROR."""
 
 _OFFER: Final = """
     space_bytes INTEGER NOT NULL CHECK (space_bytes > 0),
@@ -118,9 +125,7 @@ def connected(path: Path) -> sqlite3.Connection:
         finally:
             os.close(descriptor)
         _sync_directory(path.parent)
-        return sqlite3.connect(
-            path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
+        return open_alone(path, LOCK_TIMEOUT_S)
     except (OSError, sqlite3.Error) as error:
         raise VolumeUnavailableError(f"{path} cannot be opened: {error}") from error
 
@@ -146,7 +151,7 @@ def prepare(rows: sqlite3.Connection, path: Path, farmer_key: bytes) -> bool:
             _upgrade(rows)
         (owner,) = rows.execute("SELECT farmer_key FROM book").fetchone()
     except (sqlite3.Error, TypeError) as error:
-        raise damaged(path, str(error)) from error
+        raise unreadable(path, error) from error
     if owner != farmer_key:
         raise BookForeignError(
             f"{path} belongs to another farmer: it was made with another identity; "
@@ -186,6 +191,21 @@ def _add_generation(rows: sqlite3.Connection) -> None:
     rows.execute("INSERT INTO past VALUES (0, ?)", (secrets.token_bytes(STAMP_BYTES),))
     rows.execute(f"PRAGMA user_version = {VERSION}")
     rows.execute("COMMIT")
+
+
+def unreadable(path: Path, error: Exception) -> StorageError:
+    """
+    Return what an error means at the opening: damage, or a disk that passes or is put right.
+
+    A database that is called damaged is set aside by `farmer contract recover`.
+    """
+    code = getattr(error, "sqlite_errorcode", 0)
+    if not _DAMAGE & {code, code & 0xFF}:
+        return VolumeUnavailableError(
+            f"{path} cannot be opened ({error}); its contracts are in it, nothing was changed: "
+            "see that the disk has room and can be written, and start again"
+        )
+    return damaged(path, str(error))
 
 
 def damaged(path: Path, reason: str) -> BookDamagedError:

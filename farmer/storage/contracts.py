@@ -81,6 +81,9 @@ class ContractDatabase:
         self.witness: Callable[[Generation], None] = lambda _generation: None
         """Keeps a generation where a lost or older database is found out by it; durably, or
         it raises a `StorageError`."""
+        self.consult: Callable[[], None] = lambda: None
+        """Asks all who keep generations whether this database is older, before it is changed;
+        raises a `StorageError` if nobody could bear witness to the change."""
         self.farmer_key: Final = farmer_key
         self._now_ms = now_ms
         self._digest = digest
@@ -106,7 +109,7 @@ class ContractDatabase:
         Raises:
             InviteUnknownError, InviteExpiredError, InviteSpentError.
             BusyError: the shards of the renter's last contract are being removed just now.
-            VolumeUnavailableError: it may have happened, but is not witnessed: try again.
+            VolumeUnavailableError: no volume can witness it; it may have happened: try again.
 
         """
         with self._changing(must_be_witnessed=True) as rows:
@@ -275,13 +278,12 @@ class ContractDatabase:
     @contextmanager
     def _changing(self, *, must_be_witnessed: bool = False) -> Iterator[sqlite3.Connection]:
         """Change the database durably, and let the volumes know how far it is."""
+        with _tried(raises=must_be_witnessed):
+            self.consult()
         with self._book.changing() as rows:
             yield rows
-        try:
+        with _tried(raises=must_be_witnessed):
             self.witness(self._book.generation)
-        except StorageError:
-            if must_be_witnessed:
-                raise
 
     def _stage(self, held: HeldContract) -> ContractStage:
         return stage_at(held, self._now_ms()) if self.clock.trusted else held.stage
@@ -331,6 +333,15 @@ class ContractDatabase:
             issued_at_ms=self._now_ms(),
             previous=self._digest(old),
         )
+
+
+@contextmanager
+def _tried(*, raises: bool) -> Iterator[None]:
+    try:
+        yield
+    except StorageError:
+        if raises:
+            raise
 
 
 def _known(rows: sqlite3.Connection, serial: InviteSerial) -> KnownInvite:

@@ -3,7 +3,7 @@ The directory of a volume: where its files are, whose it is, and that only one f
 
     farmer-volume.json   the marker; a directory without it is never written to
     lock                 locked (flock) by the process that has the volume open
-    index.sqlite         the index, with its -wal and -shm beside it
+    index.sqlite         the index, with its -wal beside it
     book                 how far the contract database was (see `farmer.storage.generation`)
     reserve              nothing but its size (see `farmer.storage.reserve`)
     log/00000001.seg     segments of the log, numbered without gaps as they are made

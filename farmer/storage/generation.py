@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -92,10 +92,11 @@ class Witness:
             self._newest = slot
 
     def close(self) -> None:
-        """Close the file, if it was opened."""
-        if self._fd is not None:
-            self._files.close(self._fd)
-            self._fd = None
+        """Close the file, if it was opened; not while a disk that hangs is noting in it."""
+        with suppress(TimeoutError), self._held():
+            if self._fd is not None:
+                self._files.close(self._fd)
+                self._fd = None
 
     @contextmanager
     def _held(self) -> Iterator[None]:

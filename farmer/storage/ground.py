@@ -13,7 +13,7 @@ from farmer.storage.doubts import Doubts
 from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
 from farmer.storage.files import Files
 from farmer.storage.health import Health
-from farmer.storage.index import Index, is_for_room
+from farmer.storage.index import Index, is_for_memory, is_for_room
 from farmer.storage.log import Facts
 from farmer.storage.quota import Ledger, VolumeAccount
 from farmer.storage.reserve import Reserve
@@ -55,14 +55,7 @@ class Ground:
             self.health.no_space()
             return NoSpaceError(wanted_bytes, 0)
         if error.errno in NOT_THE_DISK:
-            self.health.count("refused")
-            self.health.raise_alert(
-                "VolumeRefused",
-                f"The system refused a write to {self.paths.root} ({error}); the store in question"
-                " was turned away, nothing is lost.",
-                "farmer volume list",
-            )
-            return VolumeUnavailableError(f"the system refused it: {error}")
+            return self._refused(error)
         if error.errno in VANISHED_ERRORS:
             self.health.go(f"its directory is not there any more ({error})")
         elif error.errno == errno.EROFS:
@@ -75,9 +68,34 @@ class Ground:
 
     def index_failed(self, error: sqlite3.Error, wanted_bytes: int) -> StorageError:
         """Note that the index could not be written and return what the renter is told."""
-        if is_for_room(error):
+        if is_for_memory(error):
+            return self._refused(error)
+        if is_for_room(error) or lacks_room(self.reserve):
             self.health.no_space()
             return NoSpaceError(wanted_bytes, 0)
         self.health.count("index")
         self.health.fail(f"the index could not be written ({error})")
         return VolumeUnavailableError(f"the index could not be written: {error}")
+
+    def _refused(self, error: Exception) -> VolumeUnavailableError:
+        self.health.count("refused")
+        self.health.raise_alert(
+            "VolumeRefused",
+            f"The system refused a write to {self.paths.root} ({error}); the store in question"
+            " was turned away, nothing is lost.",
+            "farmer volume list",
+        )
+        return VolumeUnavailableError(f"the system refused it: {error}")
+
+
+def lacks_room(reserve: Reserve) -> bool:
+    """
+    Ask the disk whether it lacks room, after SQLite has failed.
+
+    It knows ENOSPC, but takes the EDQUOT of a spent quota for a broken disk.
+    """
+    try:
+        reserve.ask_for_more()
+    except OSError as error:
+        return error.errno in NO_SPACE
+    return False

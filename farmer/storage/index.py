@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from farmer.model.ids import NodeId, ShardId
+from farmer.storage.alone import open_alone
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.places import Doomed, Key, Place, Position, Row, Segment
 from farmer.storage.quota import Changes, Tally
@@ -28,8 +29,14 @@ INDEX_NAME: Final = "index.sqlite"
 INDEX_FILES: Final = (INDEX_NAME, f"{INDEX_NAME}-wal", f"{INDEX_NAME}-shm")
 
 _PAGE_BYTES: Final = 4096
+LOCK_TIMEOUT_S: Final = 30.0
+"""Only who looks from outside, or a person with a shell, ever holds the file beside us."""
+
 _READERS: Final = 4
 """Look-ups that run at once; each costs a connection with a small cache."""
+
+INDEX_DESCRIPTORS: Final = 2 * (1 + _READERS)
+"""Each connection has the database and its write-ahead log open."""
 
 _WRITER_CACHE_KIB: Final = 4096
 _READER_CACHE_KIB: Final = 512
@@ -84,11 +91,15 @@ Connect = Callable[[Path], sqlite3.Connection]
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open a database; it is made if it is not there."""
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+    return open_alone(path, LOCK_TIMEOUT_S)
 
 
 class IndexDamagedError(Exception):
     """The index is missing, unfinished, of another volume, or not readable: rebuild it."""
+
+
+class CommitInDoubtError(sqlite3.OperationalError):
+    """Nobody knows whether the index was changed: only opening it again can tell."""
 
 
 class Index:
@@ -156,19 +167,33 @@ class Index:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """Change the index: all of it at the end of the block, or nothing."""
+        """
+        Change the index: all of it at the end of the block, or nothing.
+
+        Raises:
+            CommitInDoubtError: the one or the other.
+
+        """
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             transaction = Transaction(self._writer)
             yield transaction
             transaction.flush()
-            self._writer.execute("COMMIT")
+            self._commit()
         except BaseException:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
         if transaction.tombstones.changed:
             self._look_for_tombstones()
+
+    def _commit(self) -> None:
+        try:
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            if is_for_memory(error):
+                raise CommitInDoubtError("memory ran out in a commit of the index") from error
+            raise
 
     def checkpoint(self) -> None:
         """Make everything committed durable, and cut the write-ahead log off."""
@@ -360,8 +385,13 @@ def create_index(path: Path, volume: bytes, connect: Connect = connect) -> Index
 
 
 def is_for_room(error: sqlite3.Error) -> bool:
-    """Say whether SQLite failed only because the filesystem is full."""
+    """Say whether SQLite failed only because the filesystem is full, as far as it can tell."""
     return getattr(error, "sqlite_errorcode", 0) in _NO_ROOM
+
+
+def is_for_memory(error: sqlite3.Error) -> bool:
+    """Say whether SQLite failed only because there was no memory."""
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOMEM
 
 
 def _prepared(connection: sqlite3.Connection, cache_kib: int) -> sqlite3.Connection:

@@ -139,7 +139,11 @@ class Slot:
             else:
                 job.set_result(None)
 
-        self._around.spawn(f"{name} {self.settings.label}", do)
+        try:
+            self._around.spawn(f"{name} {self.settings.label}", do)
+        except OSError:
+            # The next look tries again; whoever waits for this one must not.
+            job.set_result(None)
         return job
 
     # What the jobs do.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from threading import Thread
 
 from farmer.model.ids import NodeId
 from farmer.storage.directory import (
@@ -17,26 +14,19 @@ from farmer.storage.directory import (
     lock_volume,
     read_marker,
 )
-from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Access, Files
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.health import Health
-from farmer.storage.index import (
-    INDEX_FILES,
-    Connect,
-    Index,
-    IndexDamagedError,
-    connect,
-    create_index,
-    is_for_room,
-)
+from farmer.storage.index import connect
 from farmer.storage.log import Facts, Sequencer, Tail
-from farmer.storage.quota import RESERVE_BYTES, Ledger, VolumeAccount
-from farmer.storage.records import Kind, RecordHeader
-from farmer.storage.recovery import Part, Progress, Recovered, Recovery, read_part
+from farmer.storage.quota import Ledger, VolumeAccount
+from farmer.storage.readying import Ready, Readying
+from farmer.storage.records import Kind
+from farmer.storage.recovery import Progress, Recovered
 from farmer.storage.reserve import Reserve
 from farmer.storage.staging import Lease
+from farmer.storage.threads import begin_thread
 from farmer.storage.uuids import Uuids
 from farmer.storage.volume import Volume
 from farmer.storage.watch import Watch
@@ -60,7 +50,11 @@ class Surroundings:
 
 
 Spawn = Callable[[str, Callable[[], None]], None]
-"""Does something by and by, in a thread of its own of this name that nobody waits for."""
+"""
+Does something by and by, in a thread of its own of this name that nobody waits for.
+
+Raises `OSError` if there is none to be had.
+"""
 
 
 def at_once(_name: str, work: Callable[[], None]) -> None:
@@ -68,9 +62,9 @@ def at_once(_name: str, work: Callable[[], None]) -> None:
     work()
 
 
-def in_a_thread(name: str, work: Callable[[], None]) -> None:
-    """Do it in a thread that does not keep the process from ending."""
-    Thread(target=work, name=name, daemon=True).start()
+def in_a_thread(_name: str, work: Callable[[], None]) -> None:
+    """Do it in a thread that does not keep the process from ending; raises `OSError`."""
+    begin_thread(work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +75,6 @@ class _Held:
     lock: int
     health: Health
     watch: Watch
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """An index that is up to date, and what bringing it there has shown."""
-
-    index: Index
-    recovered: Recovered
-    parts: list[Part]
-    rebuilt: str
-    """Why the index had to be made again, or empty."""
 
 
 def open_volume(
@@ -106,22 +89,24 @@ def open_volume(
         VolumeUnavailableError, OSError, sqlite3.Error: the disk failed, or is full.
 
     """
-    around = replace(around, files=WatchedFiles(around.files, watch))
-    marker = read_marker(settings.path, around.node, around.files)
-    around.uuids.claim(marker.volume, settings.path, around.files)
-    lock = lock_volume(settings.path, around.files)
-    reserve = Reserve(around.files, Paths(settings.path).reserve)
+    files, paths = WatchedFiles(around.files, watch), Paths(settings.path)
+    around = replace(around, files=files)
+    marker = read_marker(settings.path, around.node, files)
+    around.uuids.claim(marker.volume, settings.path, files)
+    lock = lock_volume(settings.path, files)
+    reserve = Reserve(files, paths.reserve)
+    connect = watched_connect(watch)
     try:
         reserve.take()
-        ready = _ready_with_room(settings.path, marker, around, reserve, watched_connect(watch))
+        ready = Readying(paths, marker, files, reserve, around.progress, connect).open()
     except BaseException:
-        around.files.close(lock)
+        files.close(lock)
         raise
     try:
         return _assemble(settings, around, marker, ready, _Held(reserve, lock, health, watch))
     except BaseException:
         ready.index.close(clean=False)
-        around.files.close(lock)
+        files.close(lock)
         raise
 
 
@@ -132,113 +117,20 @@ def rebuild_index(
     marker = read_marker(settings.path, node, files)
     lock = lock_volume(settings.path, files)
     try:
-        index, recovered, _parts = _rebuild(Paths(settings.path), marker, files, progress, connect)
-        index.close(clean=True)
-        return recovered
+        paths = Paths(settings.path)
+        reserve = Reserve(files, paths.reserve)
+        made = Readying(paths, marker, files, reserve, progress, connect).rebuild()
+        made.index.close(clean=True)
+        return made.recovered
     finally:
         files.close(lock)
-
-
-def _ready_with_room(
-    root: Path, marker: Marker, around: Surroundings, reserve: Reserve, connect: Connect
-) -> _Ready:
-    try:
-        return _ready_index(root, marker, around, connect)
-    except sqlite3.Error as error:
-        if not is_for_room(error) or not reserve.spend(RESERVE_BYTES):
-            raise
-    return _ready_index(root, marker, around, connect)
-
-
-def _ready_index(root: Path, marker: Marker, around: Surroundings, connect: Connect) -> _Ready:
-    paths, files = Paths(root), around.files
-    try:
-        index = Index(paths.index, marker.volume, connect=connect)
-    except (IndexDamagedError, sqlite3.Error) as error:
-        reason = _damage(error)
-    else:
-        try:
-            return _replay(index, paths, marker, files)
-        except (IndexDamagedError, sqlite3.DatabaseError) as error:
-            index.close(clean=False)
-            reason = _damage(error)
-        except BaseException:
-            index.close(clean=False)
-            raise
-    index, recovered, parts = _rebuild(paths, marker, files, around.progress, connect)
-    return _Ready(index, recovered, parts, reason if recovered.records else "")
-
-
-def _damage(error: IndexDamagedError | sqlite3.Error) -> str:
-    """Return why an index must be made again; raises what says nothing against it."""
-    if isinstance(error, sqlite3.Error) and is_for_room(error):
-        raise error
-    return str(error)
-
-
-def _replay(index: Index, paths: Paths, marker: Marker, files: Files) -> _Ready:
-    parts = _staging_parts(files, paths)
-    recovery = Recovery(files, paths, marker.volume, index)
-    recovery.adopt(_stored(parts), staged=True)
-    recovered = recovery.replay()
-    return _Ready(index, recovered, parts, "")
-
-
-def _rebuild(
-    paths: Paths, marker: Marker, files: Files, progress: Progress, connect: Connect
-) -> tuple[Index, Recovered, list[Part]]:
-    """Throw away what is left of the index, a cache after all, and make it again."""
-    for name in INDEX_FILES:
-        files.unlink(paths.root / name)
-    try:
-        return _made_again(paths, marker, files, progress, connect)
-    except IndexDamagedError as error:
-        raise VolumeUnavailableError(f"no index can be made there: {error}") from error
-
-
-def _made_again(
-    paths: Paths, marker: Marker, files: Files, progress: Progress, connect: Connect
-) -> tuple[Index, Recovered, list[Part]]:
-    index = create_index(paths.index, marker.volume, connect)
-    try:
-        parts = _staging_parts(files, paths)
-        recovery = Recovery(files, paths, marker.volume, index)
-        recovery.adopt(_stored(parts), staged=True)
-        recovered = recovery.rebuild(progress)
-        index.finish()
-        files.sync_directory(paths.root)
-    except BaseException:
-        index.close(clean=False)
-        raise
-    return index, recovered, parts
-
-
-def _staging_parts(files: Files, paths: Paths) -> list[Part]:
-    """Return the sound files in staging; whatever else lies there is removed."""
-    parts = []
-    for name in files.list(paths.staging):
-        part = read_part(files, paths.staging / name)
-        if part is None or _is_worthless(part.header):
-            files.unlink(paths.staging / name)
-        else:
-            parts.append(part)
-    return parts
-
-
-def _is_worthless(header: RecordHeader) -> bool:
-    """Say whether this is an upload of which no byte is known to be durable."""
-    return header.kind is Kind.STAGING and not header.synced_bytes
-
-
-def _stored(parts: list[Part]) -> list[Part]:
-    return [part for part in parts if part.header.kind is Kind.SHARD]
 
 
 def _assemble(
     settings: VolumeSettings,
     around: Surroundings,
     marker: Marker,
-    ready: _Ready,
+    ready: Ready,
     held: _Held,
 ) -> Volume:
     files, paths = around.files, Paths(settings.path)
@@ -259,16 +151,15 @@ def _assemble(
     )
     held.reserve.take()
     tail = _tail(files, paths, ready.recovered)
-    ready.index.opened()
-    account.index_bytes = ready.index.size_bytes()
-    volume = Volume(
-        settings,
-        ground,
-        Handles(files, paths),
-        Writer(ground, tail, ready.recovered.end),
-        held.lock,
-    )
-    volume.refresh_filesystem()
+    try:
+        account.index_bytes = ready.index.size_bytes()
+        writer = Writer(ground, tail, ready.recovered.end)
+        volume = Volume(settings, ground, Handles(files, paths), writer, held.lock)
+        volume.refresh_filesystem()
+    except BaseException:
+        if tail is not None:
+            files.close(tail.fd)
+        raise
     with suppress(OSError):
         # Without room for it nothing is remembered yet, and the first note tries again.
         volume.witness.recall()
@@ -294,7 +185,7 @@ def _tail(files: Files, paths: Paths, recovered: Recovered) -> Tail | None:
     return Tail(end.segment, recovered.uuid, fd, end.offset)
 
 
-def _tell(health: Health, ready: _Ready) -> None:
+def _tell(health: Health, ready: Ready) -> None:
     if ready.rebuilt:
         health.raise_alert(
             "IndexRebuilt",

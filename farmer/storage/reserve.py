@@ -41,6 +41,17 @@ class Reserve:
             except OSError:
                 self._held_bytes = 0
 
+    def ask_for_more(self) -> None:
+        """Try whether the disk would give a step more; it is returned.  Raises `OSError`."""
+        with self._lock:
+            fd = self._files.open(self._path, Access.ENSURE)
+            try:
+                held = self._files.size(fd)
+                self._files.preallocate(fd, held + SPEND_BYTES)
+                self._files.truncate(fd, held)
+            finally:
+                self._files.close(fd)
+
     def spend(self, length: int = SPEND_BYTES) -> bool:
         """Return some of it to the disk; say whether there was any."""
         with self._lock:
@@ -52,7 +63,7 @@ class Reserve:
                 self._cut(left)
             except OSError:
                 self._held_bytes = 0
-                return False
+                return self._remove()
             return True
 
     def _grow(self) -> int:
@@ -70,6 +81,14 @@ class Reserve:
             return held
         finally:
             self._files.close(fd)
+
+    def _remove(self) -> bool:
+        """Give up all of it: a full copy-on-write filesystem may have no room for cutting."""
+        try:
+            self._files.unlink(self._path)
+        except OSError:
+            return False
+        return True
 
     def _cut(self, length: int) -> None:
         fd = self._files.open(self._path, Access.WRITE)

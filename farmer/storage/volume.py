@@ -26,7 +26,7 @@ from farmer.storage.errors import (
 from farmer.storage.generation import Witness
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
-from farmer.storage.index import is_for_room
+from farmer.storage.index import is_for_memory, is_for_room
 from farmer.storage.journal import Journal
 from farmer.storage.leases import Leases
 from farmer.storage.marks import Action
@@ -179,10 +179,19 @@ class Volume:
     ) -> tuple[VolumeReader | None, Row | None]:
         """Open a shard in whatever state; without a reader the row is what became of it."""
         self.handles.pin(row.place)
-        # Only what is still there after the pin cannot be given back any more.
-        again = self.find(row.renter, row.shard)
-        if again == row:
-            return self._reader(row, salvage=salvage), row
+        try:
+            # Only what is still there after the pin cannot be given back any more.
+            again = self.find(row.renter, row.shard)
+            if again == row:
+                reader = VolumeReader(
+                    self.ground, self.handles, row, self.quarantine, self.examined
+                )
+                if salvage:
+                    reader.check()
+                return reader, row
+        except BaseException:
+            self.handles.unpin(row.place)
+            raise
         self.handles.unpin(row.place)
         return None, again
 
@@ -342,6 +351,7 @@ class Volume:
             let_go(False)
         self.writer.close(in_order=False)
         self.handles.close()
+        self.witness.close()
         with suppress(sqlite3.Error):
             self.ground.index.close(clean=False)
         for lease in self.leases.of():
@@ -394,16 +404,6 @@ class Volume:
             raise VolumeUnavailableError(f"the disk could not be read: {error}") from error
         return LargeUpload(ground, staged, lease.reservation, self.writer.submit, self.leases.keep)
 
-    def _reader(self, row: Row, *, salvage: bool) -> VolumeReader:
-        try:
-            reader = VolumeReader(self.ground, self.handles, row, self.quarantine, self.examined)
-            if salvage:
-                reader.check()
-        except StorageError:
-            self.handles.unpin(row.place)
-            raise
-        return reader
-
     def quarantine(self, row: Row) -> None:
         """Note, for good, that a record is damaged; a volume that cannot be written forgets it."""
         mark = mark_of(row, Action.QUARANTINE, self.ground.facts.clock_ms(), 0)
@@ -437,7 +437,7 @@ class Volume:
             yield
         except sqlite3.Error as error:
             self.ground.health.count("index")
-            if not is_for_room(error):
+            if not (is_for_room(error) or is_for_memory(error)):
                 self.ground.health.fail(f"the index cannot be read ({error})")
                 self.ground.index.condemn()
             raise VolumeUnavailableError(f"the index cannot be read: {error}") from error

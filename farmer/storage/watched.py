@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from farmer.storage.alone import open_alone
 from farmer.storage.files import Access, Buffer, Files, Filesystem
-from farmer.storage.watch import Watch
+from farmer.storage.index import LOCK_TIMEOUT_S
+from farmer.storage.watch import Noted, Watch
+
+
+class _Asked(Noted):
+    """One call of the port; where Python has no memory for its answer, that is an ENOMEM too."""
+
+    __slots__ = ()
+
+    def without_memory(self) -> Exception:
+        """Return what is raised then."""
+        return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, traceback)
+        if isinstance(error, MemoryError):
+            raise self.without_memory() from error
+
+
+class _Queried(_Asked):
+    """One call of the database; Python makes no `sqlite3.Error` of SQLite's want of memory."""
+
+    __slots__ = ()
+
+    def without_memory(self) -> Exception:
+        """Return what is raised then, as SQLite would say it."""
+        error = sqlite3.OperationalError("out of memory")
+        error.sqlite_errorcode = sqlite3.SQLITE_NOMEM
+        error.sqlite_errorname = "SQLITE_NOMEM"
+        return error
 
 
 class WatchedFiles:
@@ -18,49 +57,52 @@ class WatchedFiles:
         self._files = files
         self._watch = watch
 
+    def _asked(self, what: str, *, holds_up: bool = False) -> _Asked:
+        return _Asked(self._watch, what, holds_up=holds_up)
+
     def open(self, path: Path, access: Access) -> int:
         """See `Files.open`."""
-        with self._watch.call("open", holds_up=True):
+        with self._asked("open", holds_up=True):
             return self._files.open(path, access)
 
     def close(self, fd: int) -> None:
         """See `Files.close`."""
-        with self._watch.call("close"):
+        with self._asked("close"):
             self._files.close(fd)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """See `Files.pread`."""
-        with self._watch.call("read", holds_up=True):
+        with self._asked("read", holds_up=True):
             return self._files.pread(fd, length, offset)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """See `Files.pwritev`."""
-        with self._watch.call("write"):
+        with self._asked("write"):
             self._files.pwritev(fd, buffers, offset)
 
     def sync_data(self, fd: int) -> None:
         """See `Files.sync_data`."""
-        with self._watch.call("sync"):
+        with self._asked("sync"):
             self._files.sync_data(fd)
 
     def sync_directory(self, path: Path) -> None:
         """See `Files.sync_directory`."""
-        with self._watch.call("sync of a directory"):
+        with self._asked("sync of a directory"):
             self._files.sync_directory(path)
 
     def uncache(self, fd: int, offset: int, length: int) -> None:
         """See `Files.uncache`."""
-        with self._watch.call("uncache"):
+        with self._asked("uncache"):
             self._files.uncache(fd, offset, length)
 
     def preallocate(self, fd: int, length: int) -> None:
         """See `Files.preallocate`."""
-        with self._watch.call("allocation"):
+        with self._asked("allocation"):
             self._files.preallocate(fd, length)
 
     def punch(self, fd: int, offset: int, length: int) -> bool:
         """See `Files.punch`."""
-        with self._watch.call("punch"):
+        with self._asked("punch"):
             return self._files.punch(fd, offset, length)
 
     def is_hole(self, fd: int, offset: int, length: int) -> bool:
@@ -70,78 +112,79 @@ class WatchedFiles:
 
     def truncate(self, fd: int, length: int) -> None:
         """See `Files.truncate`."""
-        with self._watch.call("truncate"):
+        with self._asked("truncate"):
             self._files.truncate(fd, length)
 
     def size(self, fd: int) -> int:
         """See `Files.size`."""
-        with self._watch.call("stat"):
+        with self._asked("stat"):
             return self._files.size(fd)
 
     def allocated(self, path: Path) -> int:
         """See `Files.allocated`."""
-        with self._watch.call("stat"):
+        with self._asked("stat"):
             return self._files.allocated(path)
 
     def exists(self, path: Path) -> bool:
         """See `Files.exists`."""
-        with self._watch.call("stat", holds_up=True):
+        with self._asked("stat", holds_up=True):
             return self._files.exists(path)
 
     def inode(self, place: Path | int) -> tuple[int, int]:
         """See `Files.inode`."""
-        with self._watch.call("stat"):
+        with self._asked("stat"):
             return self._files.inode(place)
 
     def list(self, path: Path) -> list[str]:
         """See `Files.list`."""
-        with self._watch.call("list"):
+        with self._asked("list"):
             return self._files.list(path)
 
     def make_directory(self, path: Path) -> None:
         """See `Files.make_directory`."""
-        with self._watch.call("mkdir"):
+        with self._asked("mkdir"):
             self._files.make_directory(path)
 
     def rename(self, source: Path, target: Path) -> None:
         """See `Files.rename`."""
-        with self._watch.call("rename"):
+        with self._asked("rename"):
             self._files.rename(source, target)
 
     def unlink(self, path: Path) -> None:
         """See `Files.unlink`."""
-        with self._watch.call("unlink"):
+        with self._asked("unlink"):
             self._files.unlink(path)
 
     def filesystem(self, path: Path) -> Filesystem:
         """See `Files.filesystem`."""
-        with self._watch.call("statvfs", holds_up=True):
+        with self._asked("statvfs", holds_up=True):
             return self._files.filesystem(path)
 
     def lock(self, fd: int) -> bool:
         """See `Files.lock`."""
-        with self._watch.call("lock"):
+        with self._asked("lock"):
             return self._files.lock(fd)
 
 
 def watched_connect(watch: Watch) -> Callable[[Path], sqlite3.Connection]:
     """Return what opens a database (see `farmer.storage.index.Connect`) and notes its calls."""
+    asked = partial(_Queried, watch, "index", holds_up=False)
 
     class Cursor(sqlite3.Cursor):
         def execute(self, sql: str, parameters: Any = (), /) -> Cursor:  # noqa: ANN401
-            with watch.call("index"):
+            with asked():
                 return super().execute(sql, parameters)
 
         def executemany(self, sql: str, parameters: Iterable[Any], /) -> Cursor:
-            with watch.call("index"):
+            with asked():
                 return super().executemany(sql, parameters)
 
         def fetchone(self) -> Any:  # noqa: ANN401  # as sqlite3 has it
-            with watch.call("index"):
+            with asked():
                 return super().fetchone()
 
         def fetchall(self) -> list[Any]:
-            with watch.call("index"):
+            with asked():
                 return super().fetchall()
 
     class Connection(sqlite3.Connection):
@@ -152,18 +195,16 @@ def watched_connect(watch: Watch) -> Callable[[Path], sqlite3.Connection]:
         def executemany(self, sql: str, parameters: Iterable[Any], /) -> Cursor:
             return Cursor(self).executemany(sql, parameters)
 
+        def executescript(self, sql: str, /) -> sqlite3.Cursor:
+            with asked():
+                return super().executescript(sql)
+
         def close(self) -> None:
-            with watch.call("index"):
+            with asked():
                 super().close()
 
     def connect(path: Path) -> sqlite3.Connection:
-        with watch.call("index"):
-            return sqlite3.connect(
-                path,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=30,
-                factory=Connection,
-            )
+        with asked():
+            return open_alone(path, LOCK_TIMEOUT_S, Connection)
 
     return connect

@@ -9,6 +9,8 @@ would say yes to bytes that are not there.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from typing import Any, Final, TypeVar
 from farmer.storage.cutting import cut
 from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
 from farmer.storage.ground import NO_SPACE, Ground
+from farmer.storage.index import CommitInDoubtError
 from farmer.storage.log import Batch, Tail, open_segment
 from farmer.storage.operations import Operation
 from farmer.storage.places import Doomed, Position
@@ -142,7 +145,9 @@ class Writer:
             self._ground.health.check_writable()
             tail = self._tail_for(operations)
             done, refused, batch = self._write(operations, tail)
-        except (StorageError, _AppendError, sqlite3.Error, OSError) as error:
+        except CommitInDoubtError:
+            raise
+        except (StorageError, _AppendError, sqlite3.Error, OSError, MemoryError) as error:
             self._refuse(operations, self._understand(error, operations))
             return
         tail.end = batch.end
@@ -153,7 +158,9 @@ class Writer:
         released = self._give_back(done, transaction.doomed)
         self._shelves.staged += sum(one.stages for one in done)
         is_durable = self._shelves.checkpoint(forced=any(one.checkpoints for one in done))
-        self._ground.account.index_bytes = self._ground.index.size_bytes()
+        with suppress(sqlite3.Error):
+            # All is durable by now; the next batch asks again.
+            self._ground.account.index_bytes = self._ground.index.size_bytes()
         if any(one.takes_space for one in done):
             self._ground.health.room()
         for operation, refusal in refused:
@@ -196,7 +203,10 @@ class Writer:
                 transaction.set_position(
                     Position(tail.number, tail.end, ground.facts.sequencer.peek())
                 )
-        except sqlite3.Error:
+        except CommitInDoubtError:
+            ground.files.close(tail.fd)
+            raise
+        except (sqlite3.Error, MemoryError):
             ground.files.close(tail.fd)
             ground.files.unlink(ground.paths.segment(tail.number))
             raise
@@ -225,7 +235,7 @@ class Writer:
                 appended = bool(batch.buffers)
                 if appended:
                     self._append(tail, batch)
-        except _AppendError:
+        except (_AppendError, CommitInDoubtError):
             raise
         except Exception:
             # Whatever it was, memory too: refused records must not be found by a start.
@@ -251,6 +261,8 @@ class Writer:
             return error
         if isinstance(error, _AppendError):
             return self._append_failed(error, operations)
+        if isinstance(error, MemoryError):
+            error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         if isinstance(error, OSError):
             return self._ground.understand(error, _wanted(operations))
         assert isinstance(error, sqlite3.Error)
@@ -321,7 +333,10 @@ def _fail(operations: list[Operation[Any]], error: Exception) -> None:
 
 
 def _leave(operations: list[Operation[Any]], error: Exception) -> None:
-    """Fail them, but undo nothing: nobody knows how far they got; the next start finds out."""
+    """Fail them, but undo nothing: nobody knows how far they got; the next opening finds out."""
     for operation in operations:
         if not operation.future.done():
+            # Until then nothing is promised here; what they hold would be lost to their renter.
+            if operation.reservation is not None:
+                operation.reservation.release()
             operation.future.set_exception(error)

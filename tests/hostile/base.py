@@ -55,7 +55,8 @@ class Renter:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         context.load_cert_chain(home / "identity.crt", home / "identity.key")
-        raw = socket.create_connection((host, int(port)), timeout=20, source_address=(source, 0))
+        there = (host.strip("[]"), int(port))
+        raw = socket.create_connection(there, timeout=20, source_address=(source, 0))
         try:
             self.socket = context.wrap_socket(raw)
         except BaseException:

@@ -12,8 +12,9 @@ from farmer.model.contract import Contract
 from farmer.model.ids import NodeId
 from farmer.storage.contracts import ContractDatabase
 from farmer.storage.errors import InviteSpentError, StorageError
-from tests.nthcall.sqlite_disk import SqlDisk, SqlFailure, watched
-from tests.nthcall.sweep import POINTS_MAX, Tally, ViolationError
+from tests.nthcall.sqlite_disk import SqlDisk, SqlFailure, memory_for, watched
+from tests.nthcall.sqlite_memory import SqlMemory
+from tests.nthcall.sweep import POINTS_MAX, Tally, ViolationError, stride
 from tests.storage_contracts.world import ANNA, BERTA, DAY_MS, KEY, START_MS, World, digest
 
 R = TypeVar("R")
@@ -100,11 +101,18 @@ class Held:
 
 def sweep_book(name: str, failure: SqlFailure, folder: Path, every: int = 1) -> Tally:
     """Let each of SQLite's calls fail in one way."""
+    with memory_for(failure) as memory:
+        return _sweep_book(name, failure, folder, every * stride(failure), memory)
+
+
+def _sweep_book(
+    name: str, failure: SqlFailure, folder: Path, every: int, memory: SqlMemory
+) -> Tally:
     tally = Tally()
-    for number in range(0, POINTS_MAX, every):
+    for number in range(0, POINTS_MAX * every, every):
         place = folder / f"{name}-{failure.name}-{number}".replace(" ", "-")
         place.mkdir()
-        with watched(place) as disk:
+        with watched(place, memory) as disk:
             world = Ledger(place)
             world.prepare()
             try:
@@ -129,12 +137,12 @@ def _fail_once(name: str, world: Ledger, disk: SqlDisk, number: int, failure: Sq
     disk.arm(number, failure)
     try:
         BOOK_JOBS[name](world)
-    except StorageError:
+    except (StorageError, MemoryError):
         answered = False
     else:
         answered = True
     struck = disk.struck
-    if failure is not SqlFailure.DEAD:
+    if failure not in {SqlFailure.DEAD, SqlFailure.MEMORY}:
         _check_dead_or_alive(world, disk)
     disk.disarm()
     if not world.book._book.is_open or name == "book opened":

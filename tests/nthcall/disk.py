@@ -8,133 +8,19 @@ the real files: bytes by the last sync of their file, names by the last sync of 
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
 from farmer.storage.files import Access, Buffer, Filesystem, OsFiles
-from farmer.storage.index import INDEX_NAME
+from tests.nthcall.failures import CHANGING, RULES, Failure
+from tests.nthcall.platter import Platter
 from tests.storage.bench import crash_copy
 
 R = TypeVar("R")
 
-
-class Failure(Enum):
-    """How a call fails."""
-
-    EIO = "EIO"
-    ENOSPC = "ENOSPC"
-    SHORT = "short"
-    """Half of the bytes are written, then there is no room."""
-    LATE = "late"
-    """It is done, and reported as failed."""
-    DEAD = "dead"
-    """It fails, and every call after it."""
-
-
 THE_END = "the end"
-
-CHANGING = frozenset(
-    {"open", "pwritev", "sync_data", "sync_directory", "preallocate", "punch", "truncate",
-     "rename", "unlink", "make_directory"}
-)  # fmt: skip
-WRITING = frozenset({"pwritev"})
-ROOMY = frozenset({"open", "pwritev", "sync_data", "preallocate", "make_directory", "rename"})
-
-
-@dataclass
-class Node:
-    """One file: what a power cut would leave of it, and what was done since its last sync."""
-
-    durable: bytearray = field(default_factory=bytearray)
-    pending: list[tuple[str, int, bytes | int]] = field(default_factory=list)
-
-    def sync(self) -> None:
-        for what, offset, more in self.pending:
-            if isinstance(more, bytes):
-                self._reach(offset + len(more))
-                self.durable[offset : offset + len(more)] = more
-            elif what == "truncate":
-                del self.durable[more:]
-                self._reach(more)
-            elif what == "preallocate":
-                self._reach(more)
-            else:
-                self.durable[offset : offset + more] = bytes(more)
-        self.pending.clear()
-
-    def _reach(self, length: int) -> None:
-        if len(self.durable) < length:
-            self.durable += bytes(length - len(self.durable))
-
-
-class Platter:
-    """What a power cut would leave of some directories."""
-
-    def __init__(self, roots: Sequence[Path]) -> None:
-        self.roots = list(roots)
-        self._now: dict[Path, dict[str, Node]] = {}
-        self._durable: dict[Path, dict[str, Node]] = {}
-        for root in roots:
-            for directory in (root, *(path for path in root.rglob("*") if path.is_dir())):
-                names = {
-                    path.name: Node(bytearray(path.read_bytes()))
-                    for path in directory.iterdir()
-                    if path.is_file() and not path.name.startswith(INDEX_NAME)
-                }
-                self._now[directory], self._durable[directory] = names, dict(names)
-
-    def node(self, path: Path) -> Node:
-        return self._now.setdefault(path.parent, {}).setdefault(path.name, Node())
-
-    def make_directory(self, path: Path) -> None:
-        self._now.setdefault(path, {})
-
-    def sync_directory(self, path: Path) -> None:
-        self._durable[path] = dict(self._now.get(path, {}))
-        for directory in self._now:
-            if directory.parent == path:
-                self._durable.setdefault(directory, {})
-
-    def rename(self, source: Path, target: Path) -> None:
-        node = self._now[source.parent].pop(source.name)
-        self._now.setdefault(target.parent, {})[target.name] = node
-
-    def unlink(self, path: Path) -> None:
-        self._now.get(path.parent, {}).pop(path.name, None)
-
-    def write_to(self, targets: Sequence[Path]) -> None:
-        for root, target in zip(self.roots, targets, strict=True):
-            for directory, names in self._durable.items():
-                if root not in (directory, *directory.parents):
-                    continue
-                copy = target / directory.relative_to(root)
-                copy.mkdir(parents=True, exist_ok=True)
-                for name, node in names.items():
-                    _sparsely(copy / name, bytes(node.durable))
-            if (root / INDEX_NAME).exists():
-                # Nothing but a checkpoint syncs it; what is in its log may be lost.
-                shutil.copy(root / INDEX_NAME, target / INDEX_NAME)
-
-
-def _sparsely(path: Path, raw: bytes) -> None:
-    """Write a file with holes where there are zeros, as punched records leave them."""
-    with path.open("wb") as file:
-        file.truncate(len(raw))
-        for at in range(0, len(raw), 4096):
-            block = raw[at : at + 4096]
-            if any(block):
-                file.seek(at)
-                file.write(block)
-    if path.suffix == ".part" and raw:
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, len(raw))
 
 
 class NthFiles:
@@ -150,6 +36,8 @@ class NthFiles:
         self._calls = 0
         self.struck = ""
         """The call that failed."""
+        self.besides: Callable[[str], Failure | None] = lambda _name: None
+        """Says how a call fails because something else did."""
         self._platter: Platter | None = None
         self._stop: Callable[[str, Platter], None] | None = None
 
@@ -159,6 +47,11 @@ class NthFiles:
 
     def disarm(self) -> None:
         self._number, self._stop = -1, None
+
+    @property
+    def left_open(self) -> list[str]:
+        """The names of the files that nobody has closed."""
+        return sorted(path.name for path in self._paths.values())
 
     def watch(self, roots: Sequence[Path], stop: Callable[[str, Platter], None]) -> None:
         """Call *stop* before each call that changes something, and at `stop_now`."""
@@ -176,6 +69,8 @@ class NthFiles:
             if self._stop is not None and name in CHANGING:
                 assert self._platter is not None
                 self._stop(f"{name} {path.name}", self._platter)
+            if (besides := self.besides(name)) is not None:
+                raise besides.error(path)
             failure = self._strikes(name)
             if failure is None:
                 return work()
@@ -184,27 +79,14 @@ class NthFiles:
             elif failure is Failure.LATE:
                 work()
             self.struck = self.struck or f"{name} {path.name}"
-        number = (
-            errno.EIO if failure in {Failure.EIO, Failure.LATE, Failure.DEAD} else errno.ENOSPC
-        )
-        raise OSError(number, os.strerror(number), str(path))
+        raise failure.error(path)
 
     def _strikes(self, name: str) -> Failure | None:
-        if self._number < 0:
+        rule = RULES[self._failure]
+        if self._number < 0 or name not in rule.calls:
             return None
-        if self._failure is Failure.DEAD and self.struck:
+        if rule.lasts and self.struck:
             return self._failure
-        match self._failure:
-            case Failure.SHORT:
-                counted = name in WRITING
-            case Failure.ENOSPC:
-                counted = name in ROOMY
-            case Failure.LATE:
-                counted = name in CHANGING and name != "open"
-            case _:
-                counted = True
-        if not counted:
-            return None
         self._calls += 1
         return self._failure if self._calls - 1 == self._number else None
 
@@ -226,10 +108,11 @@ class NthFiles:
                 self._platter.node(path)
             return fd
 
-        return self._plain("open" if access is not Access.READ else "open_read", path, work)
+        return self._plain(_opening(path, access), path, work)
 
     def close(self, fd: int) -> None:
         self._os.close(fd)
+        self._paths.pop(fd, None)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         return self._plain("pread", self._path(fd), lambda: self._os.pread(fd, length, offset))
@@ -291,16 +174,17 @@ class NthFiles:
         self._plain("truncate", self._path(fd), work)
 
     def size(self, fd: int) -> int:
-        return self._os.size(fd)
+        return self._plain("stat", self._path(fd), lambda: self._os.size(fd))
 
     def allocated(self, path: Path) -> int:
-        return self._os.allocated(path)
+        return self._plain("stat", path, lambda: self._os.allocated(path))
 
     def exists(self, path: Path) -> bool:
         return self._plain("exists", path, lambda: self._os.exists(path))
 
     def inode(self, place: Path | int) -> tuple[int, int]:
-        return self._os.inode(place)
+        path = place if isinstance(place, Path) else self._path(place)
+        return self._plain("stat", path, lambda: self._os.inode(place))
 
     def list(self, path: Path) -> list[str]:
         return self._plain("list", path, lambda: self._os.list(path))
@@ -330,10 +214,17 @@ class NthFiles:
         self._plain("unlink", path, work)
 
     def filesystem(self, path: Path) -> Filesystem:
-        return self._os.filesystem(path)
+        return self._plain("statvfs", path, lambda: self._os.filesystem(path))
 
     def lock(self, fd: int) -> bool:
         return self._os.lock(fd)
+
+
+def _opening(path: Path, access: Access) -> str:
+    if access is Access.READ:
+        return "open_read"
+    is_made = access is Access.CREATE or (access is Access.ENSURE and not path.exists())
+    return "create" if is_made else "open"
 
 
 def killed(roots: Sequence[Path], targets: Sequence[Path]) -> None:

@@ -6,15 +6,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from farmer.audit.full import FullDigest
+from farmer.audit.proof import verify_sample
+from farmer.model.audit import AuditEntry
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import StorageError
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
 
+NONCE = bytes(32)
 SMALL, LARGE = 5000, MIB + 70_000
 State = ShardState | None
 DRAIN = Duty(verb=Leaving.DRAIN, since_ms=1)
+
+
+class WrongBytesError(AssertionError):
+    """Something else was served than was stored."""
 
 
 @dataclass
@@ -68,6 +76,8 @@ class Job:
     can_punch: bool = True
     opens: bool = False
     """The operation is the opening itself."""
+    makes_index: bool = False
+    """There is none before it."""
     loses_index: bool = False
     """What is in the index's write-ahead log is lost before it."""
 
@@ -87,6 +97,11 @@ def _part(farm: Farm, belief: Belief) -> None:
     upload = farm.begin(data)
     upload.write(data[: LARGE // 2])
     upload.abandon()
+
+
+def _full_segment(farm: Farm, belief: Belief) -> None:
+    for number in range(5):
+        belief.store(farm, noise(700_000, number))
 
 
 def _crowd(farm: Farm, belief: Belief) -> None:
@@ -137,6 +152,21 @@ def _resume(farm: Farm, belief: Belief) -> None:
     belief.store(farm, noise(LARGE, "part"))
 
 
+def _read(farm: Farm, belief: Belief) -> None:
+    """Serve and prove a small shard and a large one; what comes is right."""
+    for data in (noise(SMALL, 2), noise(LARGE, "held")):
+        shard = shard_of(data)
+        if farm.read(shard) != belief.data[shard]:
+            raise WrongBytesError(shard)
+        entry = AuditEntry(shard, len(data), 4)
+        proof = farm.engine.prove_sample(ALICE, NONCE, entry)
+        verify_sample(shard, len(data), NONCE, 4, proof)
+        whole = FullDigest(NONCE, shard)
+        whole.update(data)
+        if farm.engine.prove_full(ALICE, NONCE, entry) != whole.finish():
+            raise WrongBytesError(shard)
+
+
 def _sweep(farm: Farm, belief: Belief) -> None:
     """Empty the trash, give space back, and the log its form."""
     farm.clocks.pass_days(8)
@@ -153,6 +183,7 @@ def _nothing(farm: Farm, belief: Belief) -> None:
 JOBS = (
     Job("store small", _some, _store(SMALL)),
     Job("store large", _some, _store(LARGE)),
+    Job("store rolls", _full_segment, _store(700_000)),
     Job("store resumed", _part, _resume),
     Job("delete", _some, lambda farm, belief: belief.delete(farm, shard_of(noise(SMALL, 2)))),
     Job(
@@ -166,10 +197,11 @@ JOBS = (
         lambda farm, belief: belief.delete(farm, shard_of(noise(LARGE, "held")), erase=True),
     ),
     Job("undelete", _some, lambda farm, belief: belief.undelete(farm, shard_of(noise(SMALL, 0)))),
+    Job("read", _some, _read),
     Job("sweep", _some, _sweep),
     Job("compact", _crowd, _sweep, can_punch=False),
     Job("recovery", _unclean, _nothing, opens=True, loses_index=True),
-    Job("rebuild", _no_index, _nothing, opens=True),
+    Job("rebuild", _no_index, _nothing, opens=True, makes_index=True),
     Job("move", _two, _drain, volumes=2),
 )
 
@@ -178,6 +210,6 @@ def attempt(job: Job, farm: Farm, belief: Belief) -> bool:
     """Do the job; say whether it was done, and not refused."""
     try:
         job.act(farm, belief)
-    except StorageError:
+    except (StorageError, MemoryError):
         return False
     return True

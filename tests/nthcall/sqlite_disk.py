@@ -1,7 +1,7 @@
 """
 The disk under SQLite, in this process: its Nth call fails, and what was synced is known.
 
-SQLite reaches files through a table of functions, its VFS.  The default one's `xOpen` is
+SQLite reaches files through a table of functions, its VFS.  The `xOpen` of the one in use is
 replaced by ours, which gives each opened file a copy of its own table of functions with ours
 in some places; everything else is SQLite as it is.  A sync that fails forgets what was
 waiting for it: the page cache has those bytes, and the disk never gets them.
@@ -20,7 +20,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tests.nthcall.sqlite_calls import RULES, SqlCalls
+from tests.nthcall.sqlite_memory import SqlMemory, scarce
+
 LIBRARY = "libsqlite3.so.0"
+VFS = b"unix-excl"
+"""The one that `farmer.storage.alone` names."""
+
 OK, FULL, CANTOPEN = 0, 13, 14
 IOERR_READ, IOERR_WRITE, IOERR_FSYNC = 266, 778, 1034
 IOERR_TRUNCATE, IOERR_DELETE, IOERR_SHMMAP = 1546, 2570, 5386
@@ -34,6 +40,12 @@ _Sync = CFUNCTYPE(c_int, c_void_p, c_int)
 _ShmMap = CFUNCTYPE(c_int, c_void_p, c_int, c_int, c_int, c_void_p)
 
 
+_OTHERS = (
+    *("access", "full_path", "dl_open", "dl_error", "dl_sym", "dl_close"),
+    *("randomness", "sleep", "now", "last_error", "now_64"),
+)
+
+
 class _Vfs(Structure):
     _fields_: ClassVar[Any] = [
         ("version", c_int),
@@ -44,6 +56,9 @@ class _Vfs(Structure):
         ("data", c_void_p),
         ("open", c_void_p),
         ("delete", c_void_p),
+        *((name, c_void_p) for name in _OTHERS),
+        ("set_call", c_void_p),
+        ("get_call", c_void_p),
     ]
 
 
@@ -69,7 +84,24 @@ class SqlFailure(Enum):
     FULL = "SQLite full"
     SHORT = "SQLite short"
     DEAD = "SQLite dead"
+    # What the kernel says to SQLite, and SQLite makes of it what it does.
+    EDQUOT = "SQLite EDQUOT"
+    EROFS = "SQLite EROFS"
+    ESTALE = "SQLite ESTALE"
+    EMFILE = "SQLite EMFILE"
+    MEMORY = "SQLite memory"
+    """No memory for a piece that SQLite asks for."""
 
+    @property
+    def is_of_kernel(self) -> bool:
+        """Whether it strikes a system call, and not one of SQLite's own functions."""
+        return self.name in RULES
+
+
+SQL_PASSING = frozenset(
+    {SqlFailure.FULL, SqlFailure.SHORT, SqlFailure.EDQUOT, SqlFailure.EMFILE, SqlFailure.MEMORY}
+)
+"""No fault of the disk's, as in `tests.nthcall.failures`."""
 
 _CODES = {
     "read": IOERR_READ,
@@ -87,7 +119,9 @@ class SqlDisk:
     """Watches SQLite's files below one directory."""
 
     root: Path
-    struck: str = ""
+    calls: SqlCalls
+    memory: SqlMemory
+    _struck: str = ""
     _number: int = -1
     _failure: SqlFailure = SqlFailure.EIO
     _calls: int = 0
@@ -95,18 +129,31 @@ class SqlDisk:
     _pending: dict[str, list[tuple[int, bytes | None]]] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.RLock)
 
+    @property
+    def struck(self) -> str:
+        """The call that failed."""
+        return self._struck or self.calls.struck or self.memory.struck
+
     def arm(self, number: int, failure: SqlFailure) -> None:
-        self._number, self._failure, self._calls, self.struck = number, failure, 0, ""
+        self._failure, self._calls, self._struck = failure, 0, ""
+        if failure.is_of_kernel:
+            self.calls.arm(number, failure.name)
+        elif failure is SqlFailure.MEMORY:
+            self.memory.arm(number)
+        else:
+            self._number = number
 
     def disarm(self) -> None:
         self._number = -1
+        self.calls.disarm()
+        self.memory.disarm()
 
     def fails(self, what: str, name: str) -> bool:
         """Say whether this call is the one."""
         with self._lock:
             if self._number < 0:
                 return False
-            if self._failure is SqlFailure.DEAD and self.struck:
+            if self._failure is SqlFailure.DEAD and self._struck:
                 return True
             if self._failure is not SqlFailure.EIO and what == "read":
                 return False
@@ -117,7 +164,7 @@ class SqlDisk:
             self._calls += 1
             if self._calls - 1 != self._number:
                 return False
-            self.struck = f"{what} {Path(name).name}"
+            self._struck = f"{what} {Path(name).name}"
             return True
 
     def code(self, what: str) -> int:
@@ -170,12 +217,23 @@ class SqlDisk:
 
 
 @contextmanager
-def watched(root: Path) -> Iterator[SqlDisk]:
+def memory_for(failure: SqlFailure) -> Iterator[SqlMemory]:
+    """Let SQLite's memory run out, if that is the failure; no database may be open then."""
+    if failure is not SqlFailure.MEMORY:
+        yield SqlMemory()
+        return
+    with scarce(ctypes.CDLL(LIBRARY)) as memory:
+        yield memory
+
+
+@contextmanager
+def watched(root: Path, memory: SqlMemory) -> Iterator[SqlDisk]:
     """Stand between SQLite and the files below *root*."""
-    disk = SqlDisk(root)
+    calls = SqlCalls(root)
+    disk = SqlDisk(root, calls, memory)
     library = ctypes.CDLL(LIBRARY)
     library.sqlite3_vfs_find.restype = POINTER(_Vfs)
-    vfs = library.sqlite3_vfs_find(None).contents
+    vfs = library.sqlite3_vfs_find(VFS).contents
     real_open, real_delete = _Open(vfs.open), _Delete(vfs.delete)
     before = (vfs.open, vfs.delete)
     tables = _Tables(disk)
@@ -203,12 +261,14 @@ def watched(root: Path) -> Iterator[SqlDisk]:
 
     hooks = (_Open(opening), _Delete(deleting))
     vfs.open, vfs.delete = (ctypes.cast(hook, c_void_p).value for hook in hooks)
+    calls.install(vfs, ctypes.addressof(vfs))
     try:
         yield disk
     finally:
+        calls.remove(vfs, ctypes.addressof(vfs))
         vfs.open, vfs.delete = before
         # Files that are still open go on using our functions: they must outlive them.
-        _KEPT.append((tables, hooks))
+        _KEPT.append((tables, hooks, calls))
 
 
 _KEPT: list[object] = []

@@ -20,12 +20,17 @@ from pathlib import Path
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState, charge_bytes
 from farmer.storage.errors import ShardNotFoundError
-from tests.nthcall.disk import THE_END, Failure, NthFiles, Platter, killed
+from farmer.storage.index import CommitInDoubtError
+from tests.nthcall.disk import THE_END, NthFiles, killed
+from tests.nthcall.failures import OPENING, PASSING, Failure
 from tests.nthcall.jobs import ALICE, Belief, Job, State, attempt
-from tests.nthcall.sqlite_disk import SqlDisk, SqlFailure, watched
+from tests.nthcall.platter import Platter
+from tests.nthcall.sqlite_disk import SQL_PASSING, SqlDisk, SqlFailure, memory_for, watched
+from tests.nthcall.sqlite_memory import SqlMemory
 from tests.storage.bench import Farm, crash_copy, noise, shard_of
 
 POINTS_MAX = 2000
+MEMORY_EVERY = 97
 STOPS = ("killed", "power")
 BLOCK_BYTES = 4096
 
@@ -129,10 +134,7 @@ def _fail_once(  # noqa: PLR0917  # one point of the sweep
             attempt(job, farm, belief)
         struck = files.struck
         files.disarm()
-        try:
-            check_reserved(farm)
-        finally:
-            farm.engine.close()
+        check_living(farm, job, goes_on=failure in PASSING)
         check(farm, belief)
     except Exception as error:
         tally.violations.append(
@@ -144,18 +146,29 @@ def _fail_once(  # noqa: PLR0917  # one point of the sweep
 
 def sweep_index(job: Job, failure: SqlFailure, folder: Path, every: int = 1) -> Tally:
     """Let each call fail that SQLite makes for the index."""
+    with memory_for(failure) as memory:
+        scenes = Scenes(job, folder / f"{job.name}-{failure.name}".replace(" ", "-"))
+        return _sweep_index(job, scenes, memory, failure, every * stride(failure))
+
+
+def stride(failure: SqlFailure) -> int:
+    """Return how many calls are passed over: a statement asks for memory again and again."""
+    return MEMORY_EVERY if failure is SqlFailure.MEMORY else 1
+
+
+def _sweep_index(
+    job: Job, scenes: Scenes, memory: SqlMemory, failure: SqlFailure, every: int
+) -> Tally:
     tally = Tally()
-    scenes = Scenes(job, folder / f"{job.name}-{failure.name}".replace(" ", "-"))
-    for number in range(0, POINTS_MAX, every):
-        with scenes.fresh() as root, watched(root) as disk:
+    for number in itertools.islice(itertools.count(0, every), POINTS_MAX):
+        with scenes.fresh() as root, watched(root, memory) as disk:
             belief = scenes.belief.copy()
             try:
-                _fail_in_index(job, scenes, root, disk, belief, (number, failure))
-                struck = disk.struck
+                struck = _fail_in_index(job, scenes, root, disk, belief, (number, failure))
             except Exception as error:
                 struck = disk.struck or "?"
                 tally.violations.append(
-                    f"{job.name}, {failure.value} at call {number} ({disk.struck}): {error!r}"
+                    f"{job.name}, {failure.value} at call {number} ({struck}): {error!r}"
                 )
             if not struck:
                 return tally
@@ -170,8 +183,9 @@ def _fail_in_index(  # one point of the sweep
     disk: SqlDisk,
     belief: Belief,
     fault: tuple[int, SqlFailure],
-) -> None:
+) -> str:
     files = NthFiles(can_punch=job.can_punch)
+    files.besides = lambda name: _same(fault[1], name) if disk.struck else None
     if job.opens:
         disk.arm(*fault)
         farm = scenes.farm(root, files)
@@ -179,12 +193,22 @@ def _fail_in_index(  # one point of the sweep
         farm = scenes.farm(root, files)
         disk.arm(*fault)
         attempt(job, farm, belief)
+    files.besides = lambda _name: None
+    struck = disk.struck
     disk.disarm()
-    try:
-        check_reserved(farm)
-    finally:
-        farm.engine.close()
+    goes_on = fault[1] in SQL_PASSING and not is_in_doubt(farm, struck)
+    check_living(farm, job, goes_on=goes_on)
     check(farm, belief)
+    return struck
+
+
+def _same(failure: SqlFailure, call: str) -> Failure | None:
+    """Return how a call of ours fails where SQLite's have failed so."""
+    if failure is SqlFailure.EDQUOT and call == "preallocate":
+        return Failure.EDQUOT
+    if failure is SqlFailure.EMFILE and call in OPENING:
+        return Failure.EMFILE
+    return None
 
 
 def sweep_stops(job: Job, folder: Path, every: int = 1, *, again: bool = True) -> Tally:
@@ -284,9 +308,37 @@ def _stops_of(job: Job, scenes: Scenes | _At, root: Path, folder: Path, every: i
 # What must be true afterwards.
 
 
+def check_living(farm: Farm, job: Job, *, goes_on: bool) -> None:
+    """What the farmer that met it holds is right; if it *goes_on*, it works; then close it."""
+    try:
+        check_reserved(farm)
+        if goes_on:
+            farm.engine.look_after_disks()
+            check_usable(farm)
+            if not job.makes_index:
+                check_kept(farm)
+    finally:
+        farm.engine.close()
+    if left_open := farm.files.left_open:  # type: ignore[attr-defined]
+        raise ViolationError(f"left open: {left_open}")
+
+
+def is_in_doubt(farm: Farm, struck: str) -> bool:
+    """
+    Say whether the index has to be opened again to know what it holds.
+
+    A sync that finds no room is told by SQLite as one that failed; and where memory ran out in a
+    commit, only the file can tell.
+    """
+    reasons = " ".join(status.reason for status in farm.engine.volumes())
+    return struck.startswith("sync") or CommitInDoubtError.__name__ in reasons
+
+
 def check_reserved(farm: Farm) -> None:
-    """What is promised is what leases hold: nothing else is under way."""
+    """What is promised is what leases hold: nothing else is under way, and nobody reads."""
     for volume in farm.engine.opened():
+        if volume.readers:
+            raise ViolationError(f"{volume.readers} records are held by nobody")
         leases = sum(lease.reservation.charge_bytes for lease in volume.leases.of())
         reserved = volume.ground.account.reserved_bytes
         if reserved != leases:
@@ -353,6 +405,12 @@ def check_numbers(farm: Farm, seen: dict[ShardId, ShardState], belief: Belief) -
             raise ViolationError("more is promised than the quota")
         if status.drift_bytes % BLOCK_BYTES or not 0 <= status.drift_bytes <= 8 * BLOCK_BYTES:
             raise ViolationError(f"the disk holds {status.drift_bytes} bytes more than the ledger")
+
+
+def check_kept(farm: Farm) -> None:
+    """An index that was there was not thrown away for what passes."""
+    if any(one.name == "IndexRebuilt" for one in farm.engine.trouble()):
+        raise ViolationError("the index was made again")
 
 
 def check_usable(farm: Farm) -> None:

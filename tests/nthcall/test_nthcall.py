@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.nthcall import disk
+from tests.nthcall import platter
 from tests.nthcall.book_jobs import sweep_book
-from tests.nthcall.disk import Failure
+from tests.nthcall.failures import Failure
 from tests.nthcall.jobs import JOBS, Job
 from tests.nthcall.sqlite_disk import SqlFailure
 from tests.nthcall.sweep import sweep_errors, sweep_index, sweep_stops, workshop
@@ -23,8 +25,19 @@ def folder() -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.parametrize("failure", Failure)
-@pytest.mark.parametrize("name", ["store small", "erase"])
+CREATES_NOTHING = [("erase", Failure.NO_INODES)]
+IN_THIS_PROCESS = [failure for failure in SqlFailure if failure is not SqlFailure.MEMORY]
+
+
+@pytest.mark.parametrize(
+    ("name", "failure"),
+    [
+        (name, failure)
+        for name in ("store rolls", "erase")
+        for failure in Failure
+        if (name, failure) not in CREATES_NOTHING
+    ],
+)
 def test_every_failing_call_of_a_small_operation(
     folder: Path, name: str, failure: Failure
 ) -> None:
@@ -52,6 +65,9 @@ def test_a_compaction_that_failed_behind_its_unlink_ends_in_the_next_run(folder:
         ("erase", SqlFailure.SHORT),
         ("sweep", SqlFailure.DEAD),
         ("recovery", SqlFailure.FULL),
+        ("erase", SqlFailure.EDQUOT),
+        ("read", SqlFailure.ESTALE),
+        ("recovery", SqlFailure.EMFILE),
     ],
 )
 def test_every_failing_call_of_the_index(folder: Path, name: str, failure: SqlFailure) -> None:
@@ -60,7 +76,7 @@ def test_every_failing_call_of_the_index(folder: Path, name: str, failure: SqlFa
     assert tally.points
 
 
-@pytest.mark.parametrize("failure", SqlFailure)
+@pytest.mark.parametrize("failure", IN_THIS_PROCESS)
 @pytest.mark.parametrize("name", ["redeem", "extend", "book opened"])
 def test_every_failing_call_of_the_contract_database(
     folder: Path, name: str, failure: SqlFailure
@@ -69,9 +85,22 @@ def test_every_failing_call_of_the_contract_database(
     assert not sweep_book(name, failure, folder).violations
 
 
+def test_where_sqlite_has_no_memory_nothing_is_lost() -> None:
+    """In a process of its own: SQLite must be shut down for that."""
+    words = ["--jobs", "store small,redeem", "--faults", SqlFailure.MEMORY.value, "--floor", "8"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.nthcall", *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ended.returncode == 0, ended.stdout
+
+
 def test_a_disk_that_never_syncs_is_found_out(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk.Node, "sync", lambda _self: None)
+    monkeypatch.setattr(platter.Node, "sync", lambda _self: None)
     tally = sweep_stops(NAMED["store large"], folder, again=False)
     assert any("where {" in violation for violation in tally.violations)

@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 
 class Watcher(Protocol):
@@ -98,7 +99,8 @@ class Databases:
         factory = settings.pop("factory", None)
         kind = _Connection if factory is None else type("Both", (_Connection, factory), {})
         connection = sqlite3.connect(path, factory=kind, **settings)
-        connection.watch(self, str(path)[len(str(self._root)) + 1 :])
+        named = unquote(str(path).removeprefix("file://").partition("?")[0])
+        connection.watch(self, named[len(str(self._root)) + 1 :])
         self._open.append(connection)
         return connection
 

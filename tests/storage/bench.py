@@ -109,9 +109,14 @@ class Farm:
         begun = self.engine.begin(contract_of(renter), shard_of(data), len(data))
         if isinstance(begun, StoredShard):
             return begun
-        for start in range(begun.offset, len(data), 256 * 1024):
-            begun.write(data[start : start + 256 * 1024])
-        return begun.commit().result(20)
+        try:
+            for start in range(begun.offset, len(data), 256 * 1024):
+                begun.write(data[start : start + 256 * 1024])
+            return begun.commit().result(20)
+        except BaseException:
+            # As whoever serves does it.
+            begun.abandon()
+            raise
 
     def read(self, shard: ShardId, renter: NodeId = ALICE) -> bytes:
         reader = self.engine.open(renter, shard)

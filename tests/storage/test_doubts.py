@@ -205,7 +205,8 @@ def test_what_the_index_refused_is_cut_off_durably(farm: Farm) -> None:
     farm.files.forget()
     with pytest.raises(StorageError):
         farm.delete(shard)
-    assert farm.files.names("pwritev", "sync_data", "truncate") == [
+    # After these the disk is asked whether it lacks room.
+    assert farm.files.names("pwritev", "sync_data", "truncate")[:4] == [
         "pwritev",
         "sync_data",
         "truncate",

@@ -19,6 +19,7 @@ from farmer.storage.files import Access, Buffer, Filesystem, OsFiles
 from farmer.storage.operations import Upkeep
 from farmer.storage.quota import RESERVE_BYTES
 from farmer.storage.transaction import Transaction
+from tests.crash.disks import make_image, mounted, need
 from tests.storage.bench import ALICE, MIB, Farm, noise
 from tests.storage.recording import Fault, RecordingFiles
 
@@ -71,6 +72,24 @@ def test_a_volume_on_a_full_filesystem_can_be_emptied(tmp_path: Path) -> None:
         text=True,
         timeout=60,
     )
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.slow
+def test_a_volume_on_a_full_copy_on_write_filesystem_can_be_emptied(tmp_path: Path) -> None:
+    """A page of a mapped file cannot be made there, and ends the process: nothing is mapped."""
+    need("btrfs")
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    make_image(image, "btrfs", 200 * MIB)
+    folder.mkdir()
+    with mounted(image, folder, "btrfs"):
+        ended = subprocess.run(
+            [sys.executable, "-m", "tests.storage.crowded", str(folder)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
     assert ended.returncode == 0, ended.stderr
 
 

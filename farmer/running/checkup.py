@@ -1,0 +1,32 @@
+"""Looking a volume over: by the running farmer, which keeps its indexes to itself, or without."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from farmer.model.ids import NodeId
+from farmer.storage.checking import check_volume
+from farmer.storage.files import OsFiles
+from farmer.storage.opening import in_a_thread
+
+
+def look_over(path: Path, node: NodeId) -> dict[str, Any]:
+    """Return what there is in a volume and what is wrong; blocking, and long on a large one."""
+    return {"path": str(path)} | asdict(check_volume(path, node, OsFiles()))
+
+
+def begin_to_look_over(path: Path, node: NodeId) -> Future[dict[str, Any]]:
+    """Do that in a thread of its own: it takes none from the renters, nor if it hangs."""
+    seen: Future[dict[str, Any]] = Future()
+
+    def look() -> None:
+        try:
+            seen.set_result(look_over(path, node))
+        except Exception as error:  # it belongs to who asked
+            seen.set_exception(error)
+
+    in_a_thread(f"check {path.name}", look)
+    return seen

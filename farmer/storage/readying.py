@@ -1,0 +1,178 @@
+"""A volume's index, brought up to date with the log, or made again if need be."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final
+
+from farmer.storage.directory import Marker, Paths
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.files import Access, Files
+from farmer.storage.ground import lacks_room
+from farmer.storage.index import (
+    INDEX_DESCRIPTORS,
+    INDEX_FILES,
+    Connect,
+    Index,
+    IndexDamagedError,
+    create_index,
+    is_for_memory,
+    is_for_room,
+)
+from farmer.storage.quota import RESERVE_BYTES
+from farmer.storage.records import Kind, RecordHeader
+from farmer.storage.recovery import Part, Progress, Recovered, Recovery, read_part
+from farmer.storage.reserve import Reserve
+
+_PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What keeps an index from being opened and says nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An index that is up to date, and what bringing it there has shown."""
+
+    index: Index
+    recovered: Recovered
+    parts: list[Part]
+    rebuilt: str = ""
+    """Why the index had to be made again, or empty."""
+
+
+class Readying:
+    """Makes one volume's index ready; the volume's lock is held."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        marker: Marker,
+        files: Files,
+        reserve: Reserve,
+        progress: Progress,
+        connect: Connect,
+    ) -> None:
+        self._paths = paths
+        self._volume = marker.volume
+        self._files = files
+        self._reserve = reserve
+        self._progress = progress
+        self._connect = connect
+
+    def open(self) -> Ready:
+        """
+        Return the index, which says from now on that it is in use.
+
+        Raises:
+            FormatTooNewError: written by a newer release.
+            VolumeUnavailableError, OSError, sqlite3.Error: the disk failed, or is full.
+
+        """
+        try:
+            return self._opened()
+        except (sqlite3.Error, OSError) as error:
+            is_full = isinstance(error, sqlite3.Error) and is_for_room(error)
+            if not (is_full or lacks_room(self._reserve)):
+                raise
+            if not self._reserve.spend(RESERVE_BYTES):
+                raise
+        return self._opened()
+
+    def rebuild(self) -> Ready:
+        """Throw away what is left of it, a cache after all, and make it; raises as `open`."""
+        for name in INDEX_FILES:
+            self._files.unlink(self._paths.root / name)
+        try:
+            return self._made_again()
+        except IndexDamagedError as error:
+            raise VolumeUnavailableError(f"no index can be made there: {error}") from error
+
+    def _opened(self) -> Ready:
+        ready = self._up_to_date()
+        try:
+            ready.index.opened()
+        except BaseException:
+            ready.index.close(clean=False)
+            raise
+        return ready
+
+    def _up_to_date(self) -> Ready:
+        try:
+            index = Index(self._paths.index, self._volume, connect=self._connect)
+        except (IndexDamagedError, sqlite3.Error) as error:
+            reason = self._damage(error)
+        else:
+            try:
+                return self._replayed(index)
+            except (IndexDamagedError, sqlite3.DatabaseError) as error:
+                index.close(clean=False)
+                reason = self._damage(error)
+            except BaseException:
+                index.close(clean=False)
+                raise
+        made = self.rebuild()
+        return Ready(
+            made.index, made.recovered, made.parts, reason if made.recovered.records else ""
+        )
+
+    def _damage(self, error: IndexDamagedError | sqlite3.Error) -> str:
+        """Return why the index must be made again; raises what says nothing against it."""
+        cause = error if isinstance(error, sqlite3.Error) else error.__cause__
+        if isinstance(cause, sqlite3.Error):
+            if is_for_memory(cause) or is_for_room(cause) or lacks_room(self._reserve):
+                raise cause
+            self._check_descriptors()
+        return str(error)
+
+    def _check_descriptors(self) -> None:
+        """Raise `OSError` if the system does not give us as many as an index takes."""
+        try:
+            with ExitStack() as held:
+                for _ in range(INDEX_DESCRIPTORS):
+                    fd = self._files.open(self._paths.marker, Access.READ)
+                    held.callback(self._files.close, fd)
+        except OSError as error:
+            if error.errno in _PASSING:
+                raise
+
+    def _replayed(self, index: Index) -> Ready:
+        parts = self._staging_parts()
+        recovery = Recovery(self._files, self._paths, self._volume, index)
+        recovery.adopt(_stored(parts), staged=True)
+        return Ready(index, recovery.replay(), parts)
+
+    def _made_again(self) -> Ready:
+        index = create_index(self._paths.index, self._volume, self._connect)
+        try:
+            parts = self._staging_parts()
+            recovery = Recovery(self._files, self._paths, self._volume, index)
+            recovery.adopt(_stored(parts), staged=True)
+            recovered = recovery.rebuild(self._progress)
+            index.finish()
+            self._files.sync_directory(self._paths.root)
+        except BaseException:
+            index.close(clean=False)
+            raise
+        return Ready(index, recovered, parts)
+
+    def _staging_parts(self) -> list[Part]:
+        """Return the sound files in staging; whatever else lies there is removed."""
+        parts = []
+        for name in self._files.list(self._paths.staging):
+            part = read_part(self._files, self._paths.staging / name)
+            if part is None or _is_worthless(part.header):
+                self._files.unlink(self._paths.staging / name)
+            else:
+                parts.append(part)
+        return parts
+
+
+def _is_worthless(header: RecordHeader) -> bool:
+    """Say whether this is an upload of which no byte is known to be durable."""
+    return header.kind is Kind.STAGING and not header.synced_bytes
+
+
+def _stored(parts: list[Part]) -> list[Part]:
+    return [part for part in parts if part.header.kind is Kind.SHARD]
