@@ -308,6 +308,9 @@ class SimDisk:
 
     def inode(self, place: Path | int) -> tuple[int, int]:
         if isinstance(place, int):
+            if place not in self._fds:
+                # Whoever compares may come after whoever closes.
+                raise _error(errno.EBADF, str(place))
             node, drive = self._enter_fd("inode", place)
             return _number(drive), node.number
         drive, where = self._enter("inode", place)
@@ -517,12 +520,12 @@ class SimDisk:
         at = -1
         if how == "misdirected" and len(node.platter) > BLOCK:
             at = int(self._rng.random() * (len(node.platter) // BLOCK)) * BLOCK
-            raw = raw[: len(node.platter) - at]
         self._watcher.struck("write lost though synced" if at < 0 else "misdirected write")
         self._watcher.betrayed(node, where, (offset, raw), at)
         if at >= 0:
-            apply(node.platter, ("write", at, raw))
-            apply(node.cached, ("write", at, raw))
+            what_fits = ("write", at, raw[: len(node.platter) - at])
+            apply(node.platter, what_fits)
+            apply(node.cached, what_fits)
         return [one for one in pending if one is not lost]
 
     def _forget_if_unused(self, drive: Drive, node: Node) -> None:

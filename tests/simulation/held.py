@@ -79,7 +79,7 @@ class Held:
         self.harms = [harm for harm in self.harms if harm not in old]
 
     def may_be_lost_with_the_index(self) -> None:
-        """Note a crash: what is damaged behind the position of an older index is not found."""
+        """Note a crash, or a loss: what is damaged where an index is made anew is not found."""
         if self.harms:
             self.harms.append(Harm(whole=True))
 

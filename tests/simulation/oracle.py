@@ -216,6 +216,9 @@ def check_rebuild(world: World) -> None:
     world.stop()
     if world.house is not None:
         return
+    for renter in world.renters:
+        for held in renter.held.values():
+            held.may_be_lost_with_the_index()
     for settings in world.volumes:
         rebuild_index(settings, world.signer.node_id, world.disk, lambda _n, _last: None)
     world.boot()
