@@ -130,6 +130,8 @@ class VolumeStatus:
     filesystem_free_bytes: int = 0
     errors: tuple[tuple[str, int], ...] = ()
     """Failed operations since the start, by kind."""
+    waits_s: tuple[tuple[str, float], ...] = ()
+    """How long a sync, read or write that waits for the disk takes, on the average of late."""
     work: VolumeWork | None = None
     """Its emptying; None if it is not being emptied."""
     scrub: ScrubStatus = ScrubStatus()

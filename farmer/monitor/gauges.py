@@ -136,6 +136,12 @@ def _volumes(volumes: tuple[VolumeStatus, ...]) -> Iterator[Metric]:
         [((v.name, state.value), state is v.state) for v in volumes for state in VolumeState],
     )
     yield _gauge(
+        "volume_wait_seconds",
+        "How long a call that waits for the disk takes, on the average of the last seconds.",
+        ("volume", "call"),
+        [((v.name, call), took_s) for v in volumes for call, took_s in v.waits_s],
+    )
+    yield _gauge(
         "scrub_shards",
         "Shards that the running scrub has read, or the last one, by result.",
         ("volume", "result"),

@@ -152,11 +152,11 @@ class Condition:
 
     @property
     def wants_probe(self) -> bool:
-        """Whether only a successful write can tell that it is well again."""
-        return self.presence is Presence.HERE and self.writing in {
-            Writing.READ_ONLY,
-            Writing.FAILING,
-        }
+        """Whether only a write can tell that it is well again; a slow one gets few others."""
+        if self.presence is not Presence.HERE:
+            return False
+        is_slow = self.pace is Pace.SLOW and self.writing is Writing.WELL
+        return is_slow or self.writing in {Writing.READ_ONLY, Writing.FAILING}
 
     @property
     def is_proven(self) -> bool:

@@ -273,7 +273,7 @@ class Engine:
         self.mover.resolve()
 
     def watch_disks(self) -> None:
-        """Notice calls that do not return, and that they have; never waits."""
+        """Notice calls that do not return, that they have, and slow ones; never waits."""
         self._slots.watch()
 
     def stalled_threads(self) -> dict[int, bool]:

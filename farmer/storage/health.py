@@ -180,10 +180,18 @@ class Health:
     def slowed(self, reason: str) -> None:
         """Note that it has become slow: new shards go elsewhere."""
         self._see(Seen.SLOWED, Pace.SLOW, reason)
+
+    def stays_slow(self, reason: str) -> None:
+        """Tell the owner of it, once: this is no moment that passes."""
+        if "VolumeSlow" in self._alerts:
+            return
+        self._see(Seen.SLOWED, Pace.SLOW, reason)
         self._tell(
             Pace.SLOW,
             "VolumeSlow",
-            f"{self.label}: {reason}. New shards go to other volumes first.",
+            f"{self.label} is slow: {reason}. New shards go to other volumes first. If nothing"
+            " else keeps this disk busy it may be failing: see what the kernel says of it, and"
+            " empty it in time with farmer volume drain.",
             _KERNEL,
         )
 

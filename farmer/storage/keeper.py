@@ -26,6 +26,7 @@ from farmer.storage.errors import FormatTooNewError, StorageError
 from farmer.storage.files import Access, Files
 from farmer.storage.health import Health
 from farmer.storage.opening import Surroundings, open_volume
+from farmer.storage.pace import Tempo
 from farmer.storage.volume import Volume
 from farmer.storage.watch import HUNG_S, Watch
 
@@ -43,6 +44,7 @@ class Slot:
         self.volume: Volume | None = None
         self.health = Health(settings.label, around.clock_ms)
         self.watch = Watch(around.monotonic_s)
+        self.tempo = Tempo(self.watch.meters, self.health)
         self.too_new: FormatTooNewError | None = None
         self.job: Future[None] = Future()
         """The look, or the closing, that was begun last."""

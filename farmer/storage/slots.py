@@ -76,9 +76,13 @@ class Slots:
         return [volume for volume in self.opened() if volume.takes_stores]
 
     def watch(self) -> None:
-        """Notice calls that do not return, and that they have; never waits."""
+        """Notice calls that do not return, that they have, and slow ones; never waits."""
         for slot in self._slots:
             slot.watch_calls()
+        now_s = self._around.monotonic_s()
+        for slot in self._slots:
+            others = [one.watch.meters for one in self._slots if one is not slot]
+            slot.tempo.judge(others, now_s)
 
     def stalled_threads(self) -> dict[int, bool]:
         """Return the threads that wait for a disk, and whether that is in vain."""

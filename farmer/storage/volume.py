@@ -294,6 +294,7 @@ class Volume:
             filesystem_size_bytes=account.filesystem_size_bytes,
             filesystem_free_bytes=account.filesystem_free_bytes,
             errors=health.errors(),
+            waits_s=self.ground.watch.waits_s(),
             scrub=self.scrub_status(),
         )
 

@@ -17,6 +17,7 @@ class WatchedFiles:
     def __init__(self, files: Files, watch: Watch) -> None:
         self._files = files
         self._watch = watch
+        self._meters = watch.meters
 
     def open(self, path: Path, access: Access) -> int:
         """See `Files.open`."""
@@ -30,22 +31,22 @@ class WatchedFiles:
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """See `Files.pread`."""
-        with self._watch.call("read", holds_up=True):
+        with self._watch.call("read", holds_up=True, meter=self._meters.reads):
             return self._files.pread(fd, length, offset)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """See `Files.pwritev`."""
-        with self._watch.call("write"):
+        with self._watch.call("write", meter=self._meters.writes):
             self._files.pwritev(fd, buffers, offset)
 
     def sync_data(self, fd: int) -> None:
         """See `Files.sync_data`."""
-        with self._watch.call("sync"):
+        with self._watch.call("sync", meter=self._meters.syncs):
             self._files.sync_data(fd)
 
     def sync_directory(self, path: Path) -> None:
         """See `Files.sync_directory`."""
-        with self._watch.call("sync of a directory"):
+        with self._watch.call("sync of a directory", meter=self._meters.syncs):
             self._files.sync_directory(path)
 
     def uncache(self, fd: int, offset: int, length: int) -> None:

@@ -1,23 +1,34 @@
 """
-A real filesystem that can stop answering: a plain directory, served again by FUSE.
+A real filesystem that can stop answering, or be slow: a plain directory, served again by FUSE.
 
 Run by the system's Python, which has python3-fuse: `hanging_fs.py MOUNTPOINT DIRECTORY`.
 Stopped by SIGSTOP it is a network share whose server has gone: every call hangs, and goes on
-with SIGCONT.
+with SIGCONT.  While there is a file DIRECTORY.delay, reads and syncs take the seconds that it
+says: a disk that tries again and again.
 """
 
 # mypy: ignore-errors
 # The system's Python runs it: python3-fuse has no types, and speaks in plain paths.
-# ruff: noqa: PTH100, PTH101, PTH102, PTH104, PTH106, PTH108, PTH208
+# ruff: noqa: PTH100, PTH101, PTH102, PTH104, PTH106, PTH108, PTH123, PTH208
 from __future__ import annotations
 
 import os
 import sys
+import time
 
 import fuse
 
 fuse.fuse_python_api = (0, 2)
 ROOT = os.path.abspath(sys.argv[2])
+
+
+def tire():
+    try:
+        with open(ROOT + ".delay") as delay:
+            seconds = float(delay.read())
+    except (OSError, ValueError):
+        return
+    time.sleep(seconds)
 
 
 class Handle:
@@ -67,12 +78,14 @@ class Mirror(fuse.Fuse):
         return Handle(os.open(ROOT + path, flags | os.O_CREAT, mode))
 
     def read(self, _path, length, offset, handle):
+        tire()
         return os.pread(handle.fd, length, offset)
 
     def write(self, _path, data, offset, handle):
         return os.pwrite(handle.fd, data, offset)
 
     def fsync(self, _path, _data_only, handle):
+        tire()
         os.fsync(handle.fd)
 
     def ftruncate(self, _path, size, handle):

@@ -15,7 +15,8 @@ from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.files import Filesystem, OsFiles
 from farmer.storage.fill import Fill
 from farmer.storage.opening import in_a_thread
-from farmer.storage.watch import HUNG_S, WAITING_MAX, Promises, Watch
+from farmer.storage.pace import Meter
+from farmer.storage.watch import HUNG_S, WAITING_MAX, Noted, Promises, Watch
 from farmer.storage.watched import watched_connect
 from tests.storage.bench import MIB, Farm, noise
 from tests.storage.recording import RecordingFiles
@@ -100,9 +101,9 @@ def test_database_calls_are_noted(tmp_path: Path) -> None:
     noted: list[str] = []
 
     class Noting(Watch):
-        def begin(self, what: str, *, holds_up: bool) -> int:
+        def call(self, what: str, *, holds_up: bool = False, meter: Meter | None = None) -> Noted:
             noted.append(what)
-            return super().begin(what, holds_up=holds_up)
+            return super().call(what, holds_up=holds_up, meter=meter)
 
     connection = watched_connect(Noting(time.monotonic))(tmp_path / "a")
     connection.execute("CREATE TABLE t (a)")
