@@ -306,7 +306,7 @@ class RunningFarmer:
         self._scrubbing.start(reactor, self._tasks)
         self._moving = Chore("moving", TURN_S, self._movings.turn, reactor, self._tasks)
         self._moving.start()
-        self._has_guesses = stores.has_guesses
+        self._silent = stores.silent
         self._sizing = Chore("disk sizes", SIZES_S, self._size_again, reactor, self._tasks)
         self._sizing.start()
         # Till the very end: it is what ends the waiting for a disk that does not answer.
@@ -361,19 +361,24 @@ class RunningFarmer:
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
         engine = self._stores.engine
         engine.fill = Fill(settings.shards.fill)
-        plans = await self._disk.run(plan_volumes, self._home, settings)
+        plans = await self._disk.run(plan_volumes, self._home, settings, engine.silent())
         if settings is not self._settings:
             # Newer ones came meanwhile.
             return
-        self._has_guesses = any(plan.is_guess for plan in plans)
+        self._silent = frozenset(plan.path for plan in plans if plan.is_guess)
         for plan in plans:
             await self._disk.run(
                 engine.change_quota, plan.name, plan.quota_bytes, plan.keep_free_bytes
             )
+        unmade = await self._disk.run(self._stores.unmade.make_late, plans)
+        self._board.report("unmade volumes", *unmade)
 
     async def _size_again(self) -> None:
-        """Ask disks that did not answer how large they are."""
-        if self._has_guesses:
+        """Ask disks that did not answer how large they are, and make volumes that wait there."""
+        assert self._stores is not None
+        wanted = self._silent | self._stores.unmade.waiting
+        # Not while they hang: each question would cost another thread.
+        if wanted - self._stores.engine.silent():
             await self._apply(self._settings)
 
     # Ready, reload, stop.

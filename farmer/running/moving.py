@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +23,14 @@ from farmer.identity.keys import Identity
 from farmer.model.status import Alert
 from farmer.node.ports import Disk
 from farmer.running import register
+from farmer.running.answering import answer_of
 from farmer.running.birth import write_settings
 from farmer.running.errors import OwnerError
 from farmer.running.home import Home, HomeError
+from farmer.running.making import make_volumes
 from farmer.running.reload import load_again
-from farmer.running.stores import make_volumes, volume_settings
-from farmer.running.volumes import plan_volumes
+from farmer.running.stores import volume_settings
+from farmer.running.volumes import VolumePlan, plan_volumes
 from farmer.settings.loader import SettingsError, load_text
 from farmer.settings.schema import Settings
 from farmer.settings.written import without_volume
@@ -55,6 +58,9 @@ PASS_S: Final = 2.0
 
 SPEED_SHARE: Final = 0.2
 """How much the last turns count in the pace that is shown."""
+
+LEAVE_S: Final = 60.0
+"""For the files of a retired volume to be removed; beyond it nobody waits for that."""
 
 PACE_S_MAX: Final = 120.0
 """Whoever paused for longer has no pace to speak of."""
@@ -142,7 +148,7 @@ class Movings:
         house = self._household
         path = Path(words["path"])
         settings = load_again(house.home, house.environ)
-        plans = [plan for plan in plan_volumes(house.home, settings) if plan.path == path]
+        plans = [plan for plan in self._plans(settings) if plan.path == path]
         if not plans:
             raise OwnerError(f"{path} is not in {house.home.settings}")
         make_volumes(house.home, house.identity, plans, house.now_ms())
@@ -283,9 +289,8 @@ class Movings:
         register.forget(self._household.home, path)
         self._engine.remove_volume(path)
         why = f"moved to {duty.to_path}" if duty.to_path else "its owner retired it"
-        retire_marker(path, OsFiles(), why)
-        if duty.remove:
-            _remove(path)
+        if answer_of(partial(_leave, path, why, remove=duty.remove), LEAVE_S) is None:
+            self.log.warn("{path}: to give it up takes long; that goes on by itself", path=path)
         self._adopted = settings
         self.log.info("volume {path} is empty and retired: {why}", path=str(path), why=why)
 
@@ -304,10 +309,13 @@ class Movings:
         house = self._household
         text = self._without(path)
         settings = load_text(text, str(house.home.settings), house.environ).settings
-        if path in [plan.path for plan in plan_volumes(house.home, settings)]:
+        if path in [plan.path for plan in self._plans(settings)]:
             raise OwnerError(f"{path} is named by the environment, too")
         write_settings(house.home, text)
         return settings
+
+    def _plans(self, settings: Settings) -> list[VolumePlan]:
+        return plan_volumes(self._household.home, settings, self._engine.silent())
 
     def _without(self, path: Path) -> str:
         settings = self._household.home.settings
@@ -324,6 +332,14 @@ def _stuck(path: Path, why: str) -> Alert:
         message=f"{path} is empty, but could not be taken out of the settings: {why}",
         command="farmer config check",
     )
+
+
+def _leave(path: Path, why: str, *, remove: bool) -> bool:
+    """Say in the directory that it is no volume any more, and remove its files if wanted."""
+    retire_marker(path, OsFiles(), why)
+    if remove:
+        _remove(path)
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -93,7 +93,7 @@ def remember(home: Home, volumes: Iterable[tuple[Path, int]]) -> None:
     made, ids = dict(quotas(home)), _ids(home)
     for path, quota_bytes in volumes:
         made[str(path)] = quota_bytes
-        ids[str(path)] = volume_id(path) or ids.get(str(path), "")
+        ids[str(path)] = answer_of(partial(volume_id, path)) or ids.get(str(path), "")
     _write(home, made, ids)
 
 

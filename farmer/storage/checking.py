@@ -18,7 +18,7 @@ from farmer.model.ids import NodeId
 from farmer.storage.directory import Paths, VolumeSetupError, read_marker
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.files import Access, Files
-from farmer.storage.outside import index_to_read
+from farmer.storage.outside import index_to_read, is_untouched
 from farmer.storage.places import Row
 from farmer.storage.records import (
     SEGMENT_HEADER_BYTES,
@@ -66,6 +66,8 @@ def _look(root: Path, node: NodeId, files: Files) -> Checked:
     paths = Paths(root)
     try:
         marker = read_marker(root, node, files)
+        if is_untouched(root):
+            return Checked(0, 0, ())
         with closing(index_to_read(paths.index, _PATIENCE_S)) as index:
             index.execute("BEGIN")
             look = _Look(paths, marker.volume, files, index)

@@ -313,6 +313,10 @@ class Engine:
         slot = self._slots.find(path)
         return slot.volume if slot is not None else None
 
+    def silent(self) -> frozenset[Path]:
+        """Return the volumes whose disks are known not to answer; never waits."""
+        return frozenset(slot.settings.path for slot in self._slots if slot.is_hung)
+
     def add_volume(self, settings: VolumeSettings) -> None:
         """Use one more volume, unless it is in use; raises `FormatTooNewError`."""
         if self._slots.find(settings.path) is None:

@@ -315,7 +315,6 @@ class Index:
 
 def create_index(path: Path, volume: bytes, connect: Connect = connect) -> Index:
     """Make an empty index; it counts as damaged until `Index.finish` was called."""
-    path.touch(mode=0o600)  # SQLite gives the files beside it the same mode
     writer = _building(connect(path), _WRITER_CACHE_KIB)
     try:
         writer.executescript(f"BEGIN; {_SCHEMA} COMMIT;")

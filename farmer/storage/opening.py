@@ -199,6 +199,8 @@ def _rebuild(
 def _made_again(
     paths: Paths, marker: Marker, files: Files, progress: Progress, connect: Connect
 ) -> tuple[Index, Recovered, list[Part]]:
+    # Its owner's alone; SQLite gives the files beside it the same mode.
+    files.close(files.open(paths.index, Access.ENSURE))
     index = create_index(paths.index, marker.volume, connect)
     try:
         parts = _staging_parts(files, paths)

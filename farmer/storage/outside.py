@@ -48,7 +48,7 @@ def volume_id(root: Path) -> str:
 
 def holdings(root: Path) -> Holdings | None:
     """Return what a volume holds; None if that cannot be told without opening it."""
-    if _is_untouched(root):
+    if is_untouched(root):
         return Holdings(0, 0, 0, 0, 0)
     row = _ask(root, _USAGE)
     return None if row is None else Holdings(*row)
@@ -60,7 +60,7 @@ def live_shards(root: Path) -> tuple[int, int] | None:
     return None if row is None else (row[0], row[1])
 
 
-def _is_untouched(root: Path) -> bool:
+def is_untouched(root: Path) -> bool:
     """Tell whether a volume was made and never opened."""
     paths = Paths(root)
     try:
@@ -77,7 +77,7 @@ def index_to_read(path: Path, patience_s: float) -> sqlite3.Connection:
     """
     log = path.with_name(f"{path.name}-wal")
     # One that was closed in order needs no files beside it, and SQLite would make them.
-    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+    how = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
     uri = f"file:{quote(str(path))}?{how}"
     return sqlite3.connect(uri, uri=True, timeout=patience_s, isolation_level=None)
 

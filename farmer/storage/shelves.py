@@ -24,8 +24,12 @@ class Shelves:
         try:
             if forced or self.staged >= STAGED_MAX:
                 self._ground.index.checkpoint()
-            elif not self._ground.index.checkpoint_if_long():
-                return False
+            else:
+                # Noted, because it looks at a file without the volume's port to files.
+                with self._ground.watch.call("index"):
+                    is_done = self._ground.index.checkpoint_if_long()
+                if not is_done:
+                    return False
         except sqlite3.Error as error:
             self._ground.index_failed(error, 0)
             return False

@@ -148,6 +148,10 @@ def watched_connect(watch: Watch) -> Callable[[Path], sqlite3.Connection]:
         def executemany(self, sql: str, parameters: Iterable[Any], /) -> Cursor:
             return Cursor(self).executemany(sql, parameters)
 
+        def executescript(self, sql_script: str, /) -> sqlite3.Cursor:
+            with watch.call("index"):
+                return Cursor(self).executescript(sql_script)
+
         def close(self) -> None:
             with watch.call("index"):
                 super().close()

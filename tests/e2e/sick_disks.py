@@ -65,6 +65,11 @@ class SharedDisk:
     def answer(self) -> None:
         self._server.send_signal(signal.SIGCONT)
 
+    def die(self) -> None:
+        """Let its server end: what waits for an answer gets an error."""
+        self._server.kill()
+        self._server.wait()
+
     def tire(self, delay_s: float) -> None:
         """Let every read and sync take so long from now on; 0 for none."""
         # In one step: it is read at any moment.
@@ -76,8 +81,7 @@ class SharedDisk:
         self.answer()
         self.tire(0)
         subprocess.run(["umount", "-l", self.mount], check=False)
-        self._server.kill()
-        self._server.wait()
+        self.die()
 
 
 def wait_until(is_so: Callable[[], object], within_s: float) -> float:

@@ -106,7 +106,8 @@ def test_database_calls_are_noted(tmp_path: Path) -> None:
             return super().call(what, holds_up=holds_up, meter=meter)
 
     connection = watched_connect(Noting(time.monotonic))(tmp_path / "a")
-    connection.execute("CREATE TABLE t (a)")
+    connection.executescript("CREATE TABLE t (a)")
+    assert noted == ["index"] * 2
     connection.executemany("INSERT INTO t VALUES (?)", [(1,), (2,)])
     noted.clear()
     assert connection.execute("SELECT a FROM t").fetchall() == [(1,), (2,)]
