@@ -169,7 +169,8 @@ def _checked(home: Home, path: Path, why_away: str) -> Checked:
 
     if why_away or not answers(path):
         return Checked(0, 0, (why_away or SILENT,))
-    return check_volume(path, Identity.load(home.identity).node_id, OsFiles())
+    node = Identity.load(home.identity).node_id
+    return check_volume(path, node, OsFiles(), home.annexes)
 
 
 def away_volumes(home: Home) -> dict[Path, str]:

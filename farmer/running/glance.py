@@ -20,7 +20,7 @@ from farmer.storage.quota import Tally, VolumeAccount
 def volumes_at_rest(home: Home, settings: Settings) -> list[dict[str, Any]]:
     """Return a row for each volume, as `status_document` has them; the state says `stopped`."""
     plans = plan_volumes(home, settings)
-    rows = [_planned(plan) for plan in plans]
+    rows = [_planned(home, plan) for plan in plans]
     silent = {plan.path for plan in plans if plan.is_guess}
     for known in not_among(home, [plan.path for plan in plans], silent):
         shards = known.held.shards if known.held is not None else 0
@@ -28,10 +28,10 @@ def volumes_at_rest(home: Home, settings: Settings) -> list[dict[str, Any]]:
     return rows
 
 
-def _planned(plan: VolumePlan) -> dict[str, Any]:
+def _planned(home: Home, plan: VolumePlan) -> dict[str, Any]:
     if plan.new:
         return _gone(plan.path, plan.quota_bytes, "never made") | {"state": "new"}
-    seen = None if plan.is_guess else answer_of(partial(_look, plan.path))
+    seen = None if plan.is_guess else answer_of(partial(_look, plan.path, home.annexes))
     if seen is None:
         return _gone(plan.path, plan.quota_bytes, "its disk does not answer")
     held, free = seen
@@ -53,8 +53,8 @@ def _planned(plan: VolumePlan) -> dict[str, Any]:
     return volume_document(status) | {"state": "stopped"}
 
 
-def _look(path: Path) -> tuple[Holdings | None, int]:
-    return holdings(path) if volume_id(path) else None, free_bytes(path)
+def _look(path: Path, annexes: Path) -> tuple[Holdings | None, int]:
+    return holdings(path, annexes) if volume_id(path) else None, free_bytes(path)
 
 
 def _account(plan: VolumePlan, held: Holdings, free: int) -> VolumeAccount:

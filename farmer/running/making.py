@@ -15,6 +15,7 @@ from farmer.running.files import may_not_write
 from farmer.running.home import Home
 from farmer.running.mounts import mount_point
 from farmer.running.volumes import VolumePlan, remember
+from farmer.storage.annex import annex_of, beside
 from farmer.storage.directory import (
     MARKER_NAME,
     VolumeSetupError,
@@ -37,7 +38,7 @@ def make_volumes(home: Home, identity: Identity, plans: Sequence[VolumePlan], no
     """
     for plan in plans:
         if plan.new:
-            job = None if plan.is_guess else _begun(plan, identity, now_ms)
+            job = None if plan.is_guess else _begun(home, plan, identity, now_ms)
             if job is None or not _is_over(job):
                 raise VolumeSetupError(
                     f"{plan.path}: its disk does not answer, so nothing can be made there now"
@@ -96,7 +97,7 @@ class Unmade:
         meant = self._waiting.setdefault(path, place)
         if plan.is_guess or place != meant:
             return False
-        job = self._begun.get(path) or _begun(plan, self._identity, self._now_ms())
+        job = self._begun.get(path) or _begun(self._home, plan, self._identity, self._now_ms())
         self._begun[path] = job
         if not _is_over(job):
             return False
@@ -114,8 +115,8 @@ def _cannot_be_made(path: Path, error: Exception) -> Alert:
     )
 
 
-def _begun(plan: VolumePlan, identity: Identity, now_ms: int) -> Future[None]:
-    return asked(partial(_make, plan.path, identity, now_ms))
+def _begun(home: Home, plan: VolumePlan, identity: Identity, now_ms: int) -> Future[None]:
+    return asked(partial(_make, home, plan.path, identity, now_ms))
 
 
 def _is_over(job: Future[None]) -> bool:
@@ -123,13 +124,15 @@ def _is_over(job: Future[None]) -> bool:
     return job.done()
 
 
-def _make(path: Path, identity: Identity, now_ms: int) -> None:
+def _make(home: Home, path: Path, identity: Identity, now_ms: int) -> None:
     files = OsFiles()
     if path.exists() and not path.is_dir():
         raise VolumeSetupError(f"{path} is a file; a volume is a directory of its own")
     if (path / MARKER_NAME).exists():
         # Made by this identity for a home that has forgotten it, else refused here.
-        read_marker(path, identity.node_id, files)
+        marker = read_marker(path, identity.node_id, files)
+        annex = annex_of(home.annexes, marker.volume)
+        read_marker(path, identity.node_id, beside(files, path, annex))
         return
     try:
         create_volume(path, identity.node_id, files, now_ms)

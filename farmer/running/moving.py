@@ -34,6 +34,7 @@ from farmer.running.volumes import VolumePlan, plan_volumes
 from farmer.settings.loader import SettingsError, load_text
 from farmer.settings.schema import Settings
 from farmer.settings.written import without_volume
+from farmer.storage.annex import annex_of, beside, forget_index, remove_annex
 from farmer.storage.directory import MARKER_NAME, VolumeSetupError, retire_marker
 from farmer.storage.duty import DUTY_NAME, Duty, Leaving
 from farmer.storage.engine import Engine
@@ -165,11 +166,6 @@ class Movings:
         target = self._named(to_path) if to_path else None
         if target is source:
             raise OwnerError("a volume cannot move to where it is")
-        if not source.takes_stores:
-            raise OwnerError(
-                f"{source.settings.path} cannot be written ({source.ground.health.reason}): "
-                "what it holds cannot be given up there, so it cannot be emptied either"
-            )
         only = target.ground.volume.hex() if target is not None else ""
         room = self._engine.mover.room(source, only)
         if not room.is_enough and not words.get("partly"):
@@ -189,6 +185,10 @@ class Movings:
             force=bool(words.get("give_up_damaged")),
             remove=bool(words.get("remove")),
         )
+        if not source.takes_stores:
+            # What leaves it is noted elsewhere, also this wish.
+            self._engine.part(source.settings.path)
+            source = self._named(words["path"])
         self._engine.mover.begin(source, duty)
         total = source.ground.account.total
         return {
@@ -289,10 +289,28 @@ class Movings:
         register.forget(self._household.home, path)
         self._engine.remove_volume(path)
         why = f"moved to {duty.to_path}" if duty.to_path else "its owner retired it"
-        if answer_of(partial(_leave, path, why, remove=duty.remove), LEAVE_S) is None:
-            self.log.warn("{path}: to give it up takes long; that goes on by itself", path=path)
+        self._leave(volume, why, remove=duty.remove)
         self._adopted = settings
         self.log.info("volume {path} is empty and retired: {why}", path=str(path), why=why)
+
+    def _leave(self, volume: Volume, why: str, *, remove: bool) -> None:
+        """Say in its directory that it is no volume any more; else the home remembers it."""
+        path = volume.settings.path
+        annex = annex_of(self._household.home.annexes, volume.ground.volume)
+        try:
+            is_done = answer_of(partial(_mark, path, why, remove=remove), LEAVE_S)
+        except OSError as error:
+            if not annex.exists():
+                raise
+            # The disk cannot say itself that it is retired.
+            retire_marker(path, beside(OsFiles(), path, annex), why)
+            forget_index(annex)
+            self.log.warn("{path}: {error}; the home remembers it", path=str(path), error=error)
+            return
+        if is_done is None:
+            self.log.warn("{path}: to give it up takes long; it goes on by itself", path=str(path))
+        elif annex.exists():
+            remove_annex(annex)
 
     def _check_settings(self, path: Path) -> None:
         """Make sure, before anything is begun, that we can take it out of the settings."""
@@ -334,7 +352,7 @@ def _stuck(path: Path, why: str) -> Alert:
     )
 
 
-def _leave(path: Path, why: str, *, remove: bool) -> bool:
+def _mark(path: Path, why: str, *, remove: bool) -> bool:
     """Say in the directory that it is no volume any more, and remove its files if wanted."""
     retire_marker(path, OsFiles(), why)
     if remove:

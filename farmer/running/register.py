@@ -78,14 +78,14 @@ def _looked_at(home: Home, quotas_bytes: dict[str, int]) -> list[KnownVolume]:
     ids = _ids(home)
     found = []
     for path, quota_bytes in quotas_bytes.items():
-        volume, held = answer_of(partial(_look, Path(path))) or ("", None)
+        volume, held = answer_of(partial(_look, Path(path), home.annexes)) or ("", None)
         found.append(KnownVolume(Path(path), quota_bytes, volume or ids.get(path, ""), held))
     return found
 
 
-def _look(path: Path) -> tuple[str, Holdings | None]:
+def _look(path: Path, annexes: Path) -> tuple[str, Holdings | None]:
     volume = volume_id(path)
-    return volume, holdings(path) if volume else None
+    return volume, holdings(path, annexes) if volume else None
 
 
 def remember(home: Home, volumes: Iterable[tuple[Path, int]]) -> None:

@@ -83,6 +83,7 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
             ),
             progress=_progress(tell, LOST),
             spawn=in_a_thread,
+            annexes=home.annexes,
         )
     except BaseException:
         book.close()
@@ -132,8 +133,9 @@ def rebuild(home: Home, plan: VolumePlan, tell: Told) -> tuple[int, int]:
     """Make a volume's index anew from its records; return its live shards and their bytes."""
     identity = Identity.load(home.identity)
     settings = volume_settings(plan)
-    rebuild_index(settings, identity.node_id, OsFiles(), _progress(tell, WANTED))
-    return live_shards(plan.path) or (0, 0)
+    told = _progress(tell, WANTED)
+    rebuild_index(settings, identity.node_id, OsFiles(), told, home.annexes)
+    return live_shards(plan.path, home.annexes) or (0, 0)
 
 
 def volume_settings(plan: VolumePlan) -> VolumeSettings:

@@ -33,6 +33,7 @@ from farmer.storage.errors import (
     ShardNotFoundError,
     ShardTooLargeError,
     StorageError,
+    VolumeClosedError,
     VolumeUnavailableError,
     WrongHashError,
 )
@@ -88,6 +89,7 @@ class Engine:
         progress: Progress = lambda _segment, _last: None,
         monotonic_s: Callable[[], float] = time.monotonic,
         spawn: Spawn = at_once,
+        annexes: Path | None = None,
     ) -> None:
         """
         Open all volumes.
@@ -95,6 +97,7 @@ class Engine:
         *clock_ms* is wall time in Unix ms, *observed_ms* the running time that was really
         observed; both are asked from several threads.  *spawn* lends the threads in which
         volumes are opened and looked after; without it nothing that hangs can be survived.
+        *annexes* is a directory on another disk that keeps what left volumes which are only read.
 
         Raises:
             FormatTooNewError: a volume was written by a newer release; nothing was touched.
@@ -105,7 +108,9 @@ class Engine:
         self._limits = limits
         self._observed_ms = observed_ms
         self._ledger = Ledger(limits.uploads_per_renter_max, limits.shards_per_contract_max)
-        around = Surroundings(node, files, self._ledger, clock_ms, progress, monotonic_s, spawn)
+        around = Surroundings(
+            *(node, files, self._ledger, clock_ms, progress, monotonic_s, spawn), annexes=annexes
+        )
         self._slots = Slots(volumes, around)
         self._claims = Claims()
         self._crossing = Crossing()
@@ -191,8 +196,7 @@ class Engine:
 
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[StoredShard]:
         """See `farmer.node.ports.ShardStore`."""
-        self._slots.check_complete()
-        return self._crossing.steadily(lambda: self._page(renter, after, limit))
+        return self._slots.steadily(lambda: self._whole_page(renter, after, limit))
 
     def delete(self, renter: NodeId, shard: ShardId, *, erase: bool) -> Future[Deletion]:
         """See `farmer.node.ports.ShardStore`."""
@@ -313,6 +317,19 @@ class Engine:
         slot = self._slots.find(path)
         return slot.volume if slot is not None else None
 
+    def part(self, path: Path) -> None:
+        """
+        Let a volume that cannot be written be emptied all the same, noting elsewhere what left.
+
+        Raises:
+            VolumeUnavailableError, OSError: it cannot be read either, or there is no elsewhere.
+
+        """
+        slot = self._slots.find(path)
+        volume = None if slot is None else self._slots.part(slot)
+        if volume is None or (volume.ground.health.is_read_only and not volume.ground.is_apart):
+            raise VolumeUnavailableError(f"{path} cannot be read")
+
     def silent(self) -> frozenset[Path]:
         """Return the volumes whose disks are known not to answer; never waits."""
         return frozenset(slot.settings.path for slot in self._slots if slot.is_hung)
@@ -345,6 +362,10 @@ class Engine:
         work = self.mover.work(slot.volume) if slot.volume is not None else None
         return status if work is None else replace(status, work=work, free_bytes=0)
 
+    def _whole_page(self, renter: NodeId, after: ShardId, limit: int) -> list[StoredShard]:
+        self._slots.check_complete()
+        return self._crossing.steadily(lambda: self._page(renter, after, limit))
+
     def _page(self, renter: NodeId, after: ShardId, limit: int) -> list[StoredShard]:
         pages = [volume.page(renter, after, limit) for volume in self._slots.readable()]
         ordered = merge(*pages, key=lambda row: row.shard)
@@ -365,8 +386,14 @@ class Engine:
             except ShardNotFoundError:
                 if self._crossing.crossed == before:
                     raise
+            except VolumeClosedError:
+                # It was closed between the look-up and this, and is looked for anew.
+                continue
 
     def _look_up(self, key: Key, *, for_store: bool = False) -> tuple[Volume, Row] | None:
+        return self._slots.steadily(lambda: self._look_up_once(key, for_store=for_store))
+
+    def _look_up_once(self, key: Key, *, for_store: bool) -> tuple[Volume, Row] | None:
         found = self._look(key, for_store=for_store)
         if found is not None:
             return found

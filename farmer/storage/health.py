@@ -61,6 +61,16 @@ class Health:
         """Whether it can be asked."""
         return self._condition.presence is Presence.HERE
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it is only read, for want of a disk that takes writes."""
+        return self._condition.writing in {Writing.READ_ONLY, Writing.FAILING}
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether its disk takes far longer than usual."""
+        return self._condition.pace is Pace.SLOW
+
     def check_readable(self) -> None:
         """Raise `VolumeUnavailableError` if nothing can be read."""
         if not self.is_here:
@@ -69,7 +79,7 @@ class Health:
     def check_writable(self) -> None:
         """Raise `VolumeUnavailableError` if nothing may be written; a full one may be."""
         self.check_readable()
-        if self._condition.writing in {Writing.READ_ONLY, Writing.FAILING}:
+        if self.is_read_only:
             raise VolumeUnavailableError(self.reason)
 
     # Failures, counted.

@@ -284,9 +284,11 @@ class Index:
         return changes
 
     def _close_all(self) -> None:
-        """Close every connection; nobody reads any more."""
-        while not self._readers.empty():
-            self._readers.get().close()
+        """Close every connection; who comes too late gets an error, and waits for none."""
+        for _ in range(self._readers.qsize()):
+            reader = self._readers.get()
+            reader.close()
+            self._readers.put(reader)
         self._writer.close()
 
     def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:

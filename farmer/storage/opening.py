@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 from farmer.model.ids import NodeId
+from farmer.storage.annex import annex_of, with_annex
 from farmer.storage.directory import (
     Marker,
     Paths,
@@ -57,6 +59,12 @@ class Surroundings:
     monotonic_s: Callable[[], float]
     spawn: Spawn
     uuids: Uuids = field(default_factory=Uuids)
+    annexes: Path | None = None
+    """Where the annexes of volumes lie that can only be read; without, those are not opened."""
+
+    def annex(self, volume: bytes) -> Path | None:
+        """Return where the annex of a volume is, or would be."""
+        return None if self.annexes is None else annex_of(self.annexes, volume)
 
 
 Spawn = Callable[[str, Callable[[], None]], None]
@@ -74,9 +82,20 @@ def in_a_thread(name: str, work: Callable[[], None]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a volume is read and written."""
+
+    files: Files
+    paths: Paths
+    is_apart: bool = False
+    """Read here, and written in its annex."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Held:
     """What a volume has before its index is ready."""
 
+    place: _Place
     reserve: Reserve
     lock: int
     health: Health
@@ -106,52 +125,85 @@ def open_volume(
         VolumeUnavailableError, OSError, sqlite3.Error: the disk failed, or is full.
 
     """
-    around = replace(around, files=WatchedFiles(around.files, watch))
-    marker = read_marker(settings.path, around.node, around.files)
-    around.uuids.claim(marker.volume, settings.path, around.files)
-    lock = lock_volume(settings.path, around.files)
-    reserve = Reserve(around.files, Paths(settings.path).reserve)
+    files = WatchedFiles(around.files, watch)
+    marker = read_marker(settings.path, around.node, files)
+    around.uuids.claim(marker.volume, settings.path, files)
+    lock, place = _locked(settings.path, files, around.annex(marker.volume))
+    try:
+        # It may have been retired where only its annex could say so.
+        read_marker(settings.path, around.node, place.files)
+    except BaseException:
+        files.close(lock)
+        raise
+    around = replace(around, files=place.files)
+    reserve = Reserve(place.files, place.paths.reserve)
     try:
         reserve.take()
-        ready = _ready_with_room(settings.path, marker, around, reserve, watched_connect(watch))
+        ready = _ready_with_room(place.paths, marker, around, reserve, watched_connect(watch))
     except BaseException:
-        around.files.close(lock)
+        files.close(lock)
         raise
     try:
-        return _assemble(settings, around, marker, ready, _Held(reserve, lock, health, watch))
+        held = _Held(place, reserve, lock, health, watch)
+        return _assemble(settings, around, marker, ready, held)
     except BaseException:
         ready.index.close(clean=False)
-        around.files.close(lock)
+        files.close(lock)
         raise
 
 
 def rebuild_index(
-    settings: VolumeSettings, node: NodeId, files: Files, progress: Progress
+    settings: VolumeSettings,
+    node: NodeId,
+    files: Files,
+    progress: Progress,
+    annexes: Path | None = None,
 ) -> Recovered:
     """Make a closed volume's index again from its records; raises as `open_volume`."""
     marker = read_marker(settings.path, node, files)
-    lock = lock_volume(settings.path, files)
+    annex = None if annexes is None else annex_of(annexes, marker.volume)
+    lock, place = _locked(settings.path, files, annex)
     try:
-        index, recovered, _parts = _rebuild(Paths(settings.path), marker, files, progress, connect)
+        made = _rebuild(place.paths, marker, place.files, progress, connect)
+        index, recovered, _parts = made
         index.close(clean=True)
         return recovered
     finally:
         files.close(lock)
 
 
+def _locked(root: Path, files: Files, annex: Path | None) -> tuple[int, _Place]:
+    """Lock a volume, and say where it is read and written; raises as `open_volume`."""
+    is_read_only = False
+    try:
+        lock = lock_volume(root, files)
+    except OSError as error:
+        if annex is None or error.errno != errno.EROFS:
+            raise
+        lock, is_read_only = lock_volume(root, files, Access.READ), True
+    try:
+        both = with_annex(files, root, annex, is_read_only=is_read_only)
+    except BaseException:
+        files.close(lock)
+        raise
+    if both is None:
+        return lock, _Place(files, Paths(root))
+    return lock, _Place(both, Paths(root, annex), is_apart=True)
+
+
 def _ready_with_room(
-    root: Path, marker: Marker, around: Surroundings, reserve: Reserve, connect: Connect
+    paths: Paths, marker: Marker, around: Surroundings, reserve: Reserve, connect: Connect
 ) -> _Ready:
     try:
-        return _ready_index(root, marker, around, connect)
+        return _ready_index(paths, marker, around, connect)
     except sqlite3.Error as error:
         if not is_for_room(error) or not reserve.spend(RESERVE_BYTES):
             raise
-    return _ready_index(root, marker, around, connect)
+    return _ready_index(paths, marker, around, connect)
 
 
-def _ready_index(root: Path, marker: Marker, around: Surroundings, connect: Connect) -> _Ready:
-    paths, files = Paths(root), around.files
+def _ready_index(paths: Paths, marker: Marker, around: Surroundings, connect: Connect) -> _Ready:
+    files = around.files
     try:
         index = Index(paths.index, marker.volume, connect=connect)
     except (IndexDamagedError, sqlite3.Error) as error:
@@ -189,7 +241,7 @@ def _rebuild(
 ) -> tuple[Index, Recovered, list[Part]]:
     """Throw away what is left of the index, a cache after all, and make it again."""
     for name in INDEX_FILES:
-        files.unlink(paths.root / name)
+        files.unlink(paths.index.with_name(name))
     try:
         return _made_again(paths, marker, files, progress, connect)
     except IndexDamagedError as error:
@@ -208,7 +260,7 @@ def _made_again(
         recovery.adopt(_stored(parts), staged=True)
         recovered = recovery.rebuild(progress)
         index.finish()
-        files.sync_directory(paths.root)
+        files.sync_directory(paths.index.parent)
     except BaseException:
         index.close(clean=False)
         raise
@@ -243,7 +295,7 @@ def _assemble(
     ready: _Ready,
     held: _Held,
 ) -> Volume:
-    files, paths = around.files, Paths(settings.path)
+    files, paths = held.place.files, held.place.paths
     account = VolumeAccount(settings.quota_bytes, settings.keep_free_bytes)
     totals = ready.index.totals()
     sequencer = Sequencer(ready.index.position().next_sequence)
@@ -258,9 +310,11 @@ def _assemble(
         facts=Facts(sequencer, around.clock_ms),
         reserve=held.reserve,
         watch=held.watch,
+        is_apart=held.place.is_apart,
     )
     held.reserve.take()
-    tail = _tail(files, paths, ready.recovered)
+    # Where nothing may be appended, the annex goes on with a segment of its own.
+    tail = None if ground.is_apart else _tail(files, paths, ready.recovered)
     ready.index.opened()
     account.index_bytes = ready.index.size_bytes()
     volume = Volume(
@@ -277,7 +331,8 @@ def _assemble(
     # From here on nothing can fail: what is entered in the ledger is never taken out again.
     around.ledger.settle(account, totals)
     for part in ready.parts:
-        if part.header.kind is Kind.STAGING:
+        # An upload cannot go on where nothing can be written: it begins anew elsewhere.
+        if part.header.kind is Kind.STAGING and not ground.is_apart:
             header = part.header
             space = around.ledger.restore(account, header.renter, header.payload_bytes)
             volume.leases.keep(Lease(header, space))

@@ -14,7 +14,6 @@ from math import exp2
 from statistics import median
 from typing import Final
 
-from farmer.storage.condition import Pace
 from farmer.storage.health import Health
 
 FROM_MEMORY_S: Final = 0.001
@@ -133,7 +132,7 @@ class Tempo:
     def judge(self, others: Sequence[Meters], now_s: float) -> None:
         """Compare with what may be expected, and with the *others*; never waits."""
         factor, reason = excess(self.meters, others, now_s)
-        is_slow = self._health.condition.pace is Pace.SLOW
+        is_slow = self._health.is_slow
         if factor > (QUICK_PART if is_slow else 1.0):
             self._slow_until_s = now_s + QUICK_FOR_S
         if not is_slow and factor > 1.0:

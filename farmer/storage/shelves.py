@@ -40,7 +40,7 @@ class Shelves:
         """Move what is staged."""
         files, paths, index = self._ground.files, self._ground.paths, self._ground.index
         staged = index.staged()
-        if not staged:
+        if not staged or self._ground.is_apart:
             return
         try:
             shelves = sorted({paths.shard(file).parent for file in staged})
