@@ -55,6 +55,7 @@ from farmer.running.process import (
 )
 from farmer.running.reload import Reloader, load_again
 from farmer.running.remembering import recover
+from farmer.running.retired import Retired
 from farmer.running.scrubbing import Scrubbing, scrub_verbs
 from farmer.running.signals import Signals
 from farmer.running.stores import Stores, open_stores
@@ -184,6 +185,7 @@ class RunningFarmer:
         """Make the parts and join them; nothing moves yet."""
         self._stores = stores
         settings, clocks = self._settings, Clocks(now_ms, awake_or_asleep_s)
+        self._retired = Retired(self._home)
         self._overview = Overview(
             node_id=stores.identity.node_id,
             pid=os.getpid(),
@@ -191,7 +193,7 @@ class RunningFarmer:
             clean_start=not self._home.run.exists(),
             first_start=stores.book.clock.first_run,
             board=self._board,
-            volumes=stores.engine.volumes,
+            volumes=lambda: (*stores.engine.volumes(), *self._retired.shown(now_ms())),
             name=settings.name,
         )
         self._disk.stalled = stores.engine.stalled_threads
@@ -243,6 +245,7 @@ class RunningFarmer:
             identity=stores.identity,
             now_ms=now_ms,
             adopted=self._reloader.adopt,
+            retired=self._retired,
             report=lambda stuck: self._board.report("moving", *stuck),
         )
         self._movings = Movings(

@@ -123,7 +123,8 @@ def volume_forget(home: Home, options: argparse.Namespace) -> int:
 
     path = Path(options.path).expanduser().absolute()
     home.check()
-    if str(path) not in register.quotas(home):
+    is_retired = path in [one.path for one in register.retired(home)]
+    if not is_retired and str(path) not in register.quotas(home):
         raise CommandError(f"this farmer knows no volume {path}")
     if path in volume_paths(home, load_settings(home).settings):
         raise CommandError(f"{path} is in use; take it out of {home.settings} first")
@@ -132,7 +133,8 @@ def volume_forget(home: Home, options: argparse.Namespace) -> int:
             register.forget(home, path)
     except HomeLockedError as error:
         raise CommandError(f"{error}: stop the farmer first") from error
-    print(f"{path} is forgotten; its shards count as lost. Its files are still there.")
+    lost = "its shards are elsewhere" if is_retired else "its shards count as lost"
+    print(f"{path} is forgotten; {lost}. Its files are still there.")
     return OK
 
 

@@ -23,7 +23,7 @@ class VolumeState(Enum):
     GONE = "gone"
     """Not there, or it does not answer."""
     RETIRED = "retired"
-    """Its owner gave it up, and it is empty: never opened again."""
+    """Its owner gave it up, its shards are elsewhere: shown for a while, never opened again."""
 
 
 class NodeState(Enum):

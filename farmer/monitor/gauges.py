@@ -69,7 +69,7 @@ VOLUME_GAUGES: Final[tuple[tuple[str, str, Callable[[VolumeStatus], float]], ...
     (
         "up",
         "1 when the volume is there, carries our marker and can be read.",
-        lambda v: v.state not in (VolumeState.GONE, VolumeState.RETIRED),
+        lambda v: v.state is not VolumeState.GONE,
     ),
 )
 
@@ -126,8 +126,9 @@ def _node(status: NodeStatus) -> Iterator[Metric]:
 
 
 def _volumes(volumes: tuple[VolumeStatus, ...]) -> Iterator[Metric]:
+    used = [volume for volume in volumes if volume.state is not VolumeState.RETIRED]
     for name, text, figure in VOLUME_GAUGES:
-        rows = [((volume.name,), figure(volume)) for volume in volumes]
+        rows = [((volume.name,), figure(volume)) for volume in used]
         yield _gauge(f"volume_{name}", text, ("volume",), rows)
     yield _gauge(
         "volume_state",
@@ -147,7 +148,7 @@ def _volumes(volumes: tuple[VolumeStatus, ...]) -> Iterator[Metric]:
         ("volume", "result"),
         [
             ((v.name, result), number)
-            for v in volumes
+            for v in used
             for result, number in (
                 ("ok", v.scrub.checked - v.scrub.damaged - v.scrub.mended),
                 ("damaged", v.scrub.damaged),

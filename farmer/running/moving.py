@@ -22,13 +22,13 @@ from twisted.logger import Logger
 from farmer.identity.keys import Identity
 from farmer.model.status import Alert
 from farmer.node.ports import Disk
-from farmer.running import register
 from farmer.running.answering import answer_of
 from farmer.running.birth import write_settings
 from farmer.running.errors import OwnerError
 from farmer.running.home import Home, HomeError
 from farmer.running.making import make_volumes
 from farmer.running.reload import load_again
+from farmer.running.retired import Retired
 from farmer.running.stores import volume_settings
 from farmer.running.volumes import VolumePlan, plan_volumes
 from farmer.settings.loader import SettingsError, load_text
@@ -85,6 +85,8 @@ class Household:
     now_ms: Callable[[], int]
     adopted: Callable[[Settings], None]
     """Told of settings that are in force although they were changed since the start."""
+    retired: Retired
+    """Shows those that were."""
     report: Callable[[list[Alert]], None]
     """Shows what keeps volumes from being retired."""
 
@@ -153,6 +155,7 @@ class Movings:
         if not plans:
             raise OwnerError(f"{path} is not in {house.home.settings}")
         make_volumes(house.home, house.identity, plans, house.now_ms())
+        house.retired.look_again()
         self._engine.add_volume(volume_settings(plans[0]))
         if self._engine.volume_at(path) is None:
             raise OwnerError(f"{path} cannot be opened; see: farmer volume list")
@@ -286,9 +289,10 @@ class Movings:
         except (OwnerError, HomeError, SettingsError) as error:
             self._stuck.append(_stuck(path, str(error)))
             return
-        register.forget(self._household.home, path)
-        self._engine.remove_volume(path)
         why = f"moved to {duty.to_path}" if duty.to_path else "its owner retired it"
+        self._engine.remove_volume(path)
+        told = f"{why}; no shard is on it any more, and it may be unplugged"
+        self._household.retired.add(path, told, self._household.now_ms())
         self._leave(volume, why, remove=duty.remove)
         self._adopted = settings
         self.log.info("volume {path} is empty and retired: {why}", path=str(path), why=why)

@@ -91,11 +91,10 @@ class Slot:
         if (volume := self.volume) is not None:
             return volume.status()
         left_shut = self.settings.left_shut
-        state = self.health.state
         return VolumeStatus(
             name=self.settings.label,
             path=str(self.settings.path),
-            state=state if state is VolumeState.RETIRED else VolumeState.GONE,
+            state=VolumeState.GONE,
             reason=left_shut.message if left_shut else self.health.reason or "closed",
             quota_bytes=0 if left_shut else self.settings.quota_bytes,
             errors=self.health.errors(),

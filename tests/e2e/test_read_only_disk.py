@@ -115,7 +115,7 @@ def test_it_is_retired_over_a_restart_and_its_shards_are_there_once(
     daemon.start()
     assert passed(renter) == total
     assert sum(volume["shards"] for volume in daemon.status()["volumes"]) == total
-    wait_until(lambda: len(daemon.status()["volumes"]) == 1, 60)
+    wait_until(lambda: state_of(daemon, path) == "retired", 60)
     assert passed(renter) == total
     assert "the home remembers it" in daemon.logs.read_text()
 

@@ -67,9 +67,6 @@ def after(*seen: Seen) -> Condition:
         ([Seen.SLOWED], S.SLOW),
         ([Seen.SLOWED, Seen.NO_SPACE], S.FULL),
         ([Seen.SLOWED, Seen.QUICKENED], S.HEALTHY),
-        ([Seen.RETIRED], S.RETIRED),
-        ([Seen.RETIRED, *Seen], S.RETIRED),
-        ([Seen.VANISHED, Seen.RETIRED], S.RETIRED),
     ],
     ids=lambda value: value.name if isinstance(value, S) else "+".join(one.name for one in value),
 )
