@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -100,9 +100,13 @@ def awake_or_asleep_s() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def serve(home: Home, settings: Settings, environ: Mapping[str, str]) -> int:
+def serve(
+    home: Home, settings: Settings, environ: Mapping[str, str], unlock: Callable[[], None]
+) -> int:
     """
     Serve until a signal; the home is ours and locked.  Return the exit code.
+
+    If a disk that does not answer is left, the home is unlocked and the process ended.
 
     Raises:
         CannotServeError: before anything was served.
@@ -119,7 +123,7 @@ def serve(home: Home, settings: Settings, environ: Mapping[str, str]) -> int:
     reactor.run(installSignalHandlers=False)
     if farmer.is_stuck:
         # The interpreter would close what is open on the dead disk, and wait there for ever.
-        end_at_once(farmer.exit_code)
+        end_at_once(farmer.exit_code, unlock)
     return farmer.exit_code
 
 
@@ -431,7 +435,7 @@ class RunningFarmer:
         self._lag.stop()
         await self._disk.run(self._stores.close)
         self._disk_watch.stop()
-        self.is_stuck = not self._disk.stop()
+        self.is_stuck = not self._disk.stop() or bool(self._stores.engine.silent())
         with contextlib.suppress(OSError):
             self._control_path.parent.rmdir()
         # The mark of an orderly end: only now is everything on the disk.
@@ -439,6 +443,12 @@ class RunningFarmer:
         sync_directory(self._home.state)
         how = "all transfers were finished" if finished else "some transfers were cut off"
         self.log.info("stopped; {how}", how=how)
+        if self.is_stuck:
+            self._notifier.lingering()
+            self.log.warn(
+                "the kernel may keep this process until the disk answers or is unmounted by"
+                " force; a new one can be started meanwhile"
+            )
 
 
 def _label_sets() -> LabelSets:

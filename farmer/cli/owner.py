@@ -93,7 +93,7 @@ def _translated(error: Exception) -> int:
             mistakes = "1 mistake" if count == 1 else f"{count} mistakes"
             return _fail(f"{mistakes} in the settings", exits.BAD_SETTINGS)
         case HomeLockedError():
-            return _fail(f"{error}: a farmer runs there already, or is being changed", 1)
+            return _fail(str(error), exits.FAILED)
         case IdentityError() | StorageError() | VolumeSetupError() | ValueError() | OSError():
             return _fail(said(error), exits.FAILED)
         case _:

@@ -132,7 +132,7 @@ def volume_forget(home: Home, options: argparse.Namespace) -> int:
         with HomeLock(home.lock):
             register.forget(home, path)
     except HomeLockedError as error:
-        raise CommandError(f"{error}: stop the farmer first") from error
+        raise CommandError(f"stop the farmer first: {error}") from error
     lost = "its shards are elsewhere" if is_retired else "its shards count as lost"
     print(f"{path} is forgotten; {lost}. Its files are still there.")
     return OK
@@ -205,7 +205,7 @@ def volume_rebuild(home: Home, options: argparse.Namespace) -> int:
             [plan] = [one for one in plan_volumes(home, settings, others) if one.path == path]
             shards, size_bytes = rebuild(home, plan, lambda line: print(line, file=sys.stderr))
     except HomeLockedError as error:
-        raise CommandError(f"{error}: stop the farmer first, then rebuild") from error
+        raise CommandError(f"stop the farmer first, then rebuild: {error}") from error
     print(f"{path}: a new index of {counted(shards, 'shard')}, {format_size(size_bytes)}")
     return OK
 

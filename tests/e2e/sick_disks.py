@@ -53,6 +53,7 @@ class SharedDisk:
         self.mount = folder / "mount"
         self.behind = folder / "behind"
         self._delay = folder / "behind.delay"
+        self._dead = folder / "behind.dead"
         self.mount.mkdir()
         self.behind.mkdir()
         command = [SYSTEM_PYTHON, HERE / "hanging_fs.py", self.mount, self.behind]
@@ -64,6 +65,13 @@ class SharedDisk:
 
     def answer(self) -> None:
         self._server.send_signal(signal.SIGCONT)
+
+    def fall_silent(self) -> None:
+        """Let it take every call, and answer none of them: the kernel cannot take them back."""
+        self._dead.touch()
+
+    def speak(self) -> None:
+        self._dead.unlink(missing_ok=True)
 
     def die(self) -> None:
         """Let its server end: what waits for an answer gets an error."""
@@ -79,6 +87,7 @@ class SharedDisk:
 
     def end(self) -> None:
         self.answer()
+        self.speak()
         self.tire(0)
         subprocess.run(["umount", "-l", self.mount], check=False)
         self.die()
