@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -55,6 +55,7 @@ from farmer.running.process import (
 )
 from farmer.running.reload import Reloader, load_again
 from farmer.running.remembering import recover
+from farmer.running.retired import Retired
 from farmer.running.scrubbing import Scrubbing, scrub_verbs
 from farmer.running.signals import Signals
 from farmer.running.stores import Stores, open_stores
@@ -99,9 +100,13 @@ def awake_or_asleep_s() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def serve(home: Home, settings: Settings, environ: Mapping[str, str]) -> int:
+def serve(
+    home: Home, settings: Settings, environ: Mapping[str, str], unlock: Callable[[], None]
+) -> int:
     """
     Serve until a signal; the home is ours and locked.  Return the exit code.
+
+    If a disk that does not answer is left, the home is unlocked and the process ended.
 
     Raises:
         CannotServeError: before anything was served.
@@ -118,7 +123,7 @@ def serve(home: Home, settings: Settings, environ: Mapping[str, str]) -> int:
     reactor.run(installSignalHandlers=False)
     if farmer.is_stuck:
         # The interpreter would close what is open on the dead disk, and wait there for ever.
-        end_at_once(farmer.exit_code)
+        end_at_once(farmer.exit_code, unlock)
     return farmer.exit_code
 
 
@@ -184,6 +189,7 @@ class RunningFarmer:
         """Make the parts and join them; nothing moves yet."""
         self._stores = stores
         settings, clocks = self._settings, Clocks(now_ms, awake_or_asleep_s)
+        self._retired = Retired(self._home)
         self._overview = Overview(
             node_id=stores.identity.node_id,
             pid=os.getpid(),
@@ -191,7 +197,7 @@ class RunningFarmer:
             clean_start=not self._home.run.exists(),
             first_start=stores.book.clock.first_run,
             board=self._board,
-            volumes=stores.engine.volumes,
+            volumes=lambda: (*stores.engine.volumes(), *self._retired.shown(now_ms())),
             name=settings.name,
         )
         self._disk.stalled = stores.engine.stalled_threads
@@ -243,6 +249,7 @@ class RunningFarmer:
             identity=stores.identity,
             now_ms=now_ms,
             adopted=self._reloader.adopt,
+            retired=self._retired,
             report=lambda stuck: self._board.report("moving", *stuck),
         )
         self._movings = Movings(
@@ -267,7 +274,7 @@ class RunningFarmer:
             *(self._desk, self._movings, self._disk, self._upkeep, overview, self._metrics)
         )
         verbs |= scrub_verbs(self._scrubbing, self._disk)
-        verbs |= check_verbs(stores.identity.node_id, self._disk)
+        verbs |= check_verbs(stores.identity.node_id, self._home.annexes, self._disk)
         control = ControlFactory(verbs, self._tasks, reactor)
         control_port, self._control_path = doors.for_owner(control, self._environ)
         self._ports = [page_port, control_port]
@@ -308,7 +315,7 @@ class RunningFarmer:
         self._scrubbing.start(reactor, self._tasks)
         self._moving = Chore("moving", TURN_S, self._movings.turn, reactor, self._tasks)
         self._moving.start()
-        self._has_guesses = stores.has_guesses
+        self._silent = stores.silent
         self._sizing = Chore("disk sizes", SIZES_S, self._size_again, reactor, self._tasks)
         self._sizing.start()
         # Till the very end: it is what ends the waiting for a disk that does not answer.
@@ -363,19 +370,24 @@ class RunningFarmer:
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
         engine = self._stores.engine
         engine.fill = Fill(settings.shards.fill)
-        plans = await self._disk.run(plan_volumes, self._home, settings)
+        plans = await self._disk.run(plan_volumes, self._home, settings, engine.silent())
         if settings is not self._settings:
             # Newer ones came meanwhile.
             return
-        self._has_guesses = any(plan.is_guess for plan in plans)
+        self._silent = frozenset(plan.path for plan in plans if plan.is_guess)
         for plan in plans:
             await self._disk.run(
                 engine.change_quota, plan.name, plan.quota_bytes, plan.keep_free_bytes
             )
+        unmade = await self._disk.run(self._stores.unmade.make_late, plans)
+        self._board.report("unmade volumes", *unmade)
 
     async def _size_again(self) -> None:
-        """Ask disks that did not answer how large they are."""
-        if self._has_guesses:
+        """Ask disks that did not answer how large they are, and make volumes that wait there."""
+        assert self._stores is not None
+        wanted = self._silent | self._stores.unmade.waiting
+        # Not while they hang: each question would cost another thread.
+        if wanted - self._stores.engine.silent():
             await self._apply(self._settings)
 
     # Ready, reload, stop.
@@ -425,7 +437,7 @@ class RunningFarmer:
         self._lag.stop()
         await self._disk.run(self._stores.close)
         self._disk_watch.stop()
-        self.is_stuck = not self._disk.stop()
+        self.is_stuck = not self._disk.stop() or bool(self._stores.engine.silent())
         with contextlib.suppress(OSError):
             self._control_path.parent.rmdir()
         # The mark of an orderly end: only now is everything on the disk.
@@ -433,6 +445,12 @@ class RunningFarmer:
         sync_directory(self._home.state)
         how = "all transfers were finished" if finished else "some transfers were cut off"
         self.log.info("stopped; {how}", how=how)
+        if self.is_stuck:
+            self._notifier.lingering()
+            self.log.warn(
+                "the kernel may keep this process until the disk answers or is unmounted by"
+                " force; a new one can be started meanwhile"
+            )
 
 
 def _label_sets() -> LabelSets:

@@ -6,10 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
 from farmer.cli import exits
+from farmer.cli.apart import in_a_child
 from farmer.cli.exits import CommandError
 from farmer.cli.owner_words import said
 from farmer.running.home import Home, HomeError
@@ -21,6 +23,9 @@ NEEDS_NONE: Final = (
 )
 """What can be done with a settings file that is named but not there (yet)."""
 
+SERVING: Final = "owner_run:run"
+"""What whoever started us watches and ends by our process id."""
+
 VOLUME: Final = "a directory, and how much of its disk: 500GB, 500GiB, 80%% or max; at least 64MiB"
 
 DESCRIPTION: Final = "Rent out spare disk: store shards, prove that they are there, serve them."
@@ -30,6 +35,12 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     os.umask(0o077)
     options = parser().parse_args(_with_negatives(sys.argv[1:] if words is None else words))
+    if words is None and options.action != SERVING:
+        return in_a_child(partial(_do, options))
+    return _do(options)
+
+
+def _do(options: argparse.Namespace) -> int:
     home = Home.find(options.home, options.config, os.environ, os.getuid())
     try:
         if home.settings_named and not home.settings.exists() and options.action not in NEEDS_NONE:
@@ -82,7 +93,7 @@ def _translated(error: Exception) -> int:
             mistakes = "1 mistake" if count == 1 else f"{count} mistakes"
             return _fail(f"{mistakes} in the settings", exits.BAD_SETTINGS)
         case HomeLockedError():
-            return _fail(f"{error}: a farmer runs there already, or is being changed", 1)
+            return _fail(str(error), exits.FAILED)
         case IdentityError() | StorageError() | VolumeSetupError() | ValueError() | OSError():
             return _fail(said(error), exits.FAILED)
         case _:

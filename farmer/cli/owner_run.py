@@ -19,15 +19,13 @@ def run(home: Home, _options: argparse.Namespace) -> int:
     try:
         lock.take(WAIT_S)
     except HomeLockedError as error:
-        raise CommandError(
-            f"{error}: a farmer runs there already. Look at it with: farmer status"
-        ) from error
+        raise CommandError(str(error)) from error
     try:
         # Late: the reactor and TLS take a quarter of a second to import.
         from farmer.app import CannotServeError, serve
 
         try:
-            return serve(home, loaded.settings, os.environ)
+            return serve(home, loaded.settings, os.environ, lock.give_back)
         except CannotServeError as error:
             raise CommandError(str(error)) from error
     finally:

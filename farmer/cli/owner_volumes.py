@@ -23,6 +23,8 @@ from farmer.units import Space, counted, format_size
 CHECK_PATIENCE_S: Final = 24 * 3600.0
 """A check reads all headers: on a large and slow disk that takes hours."""
 
+SILENT: Final = "its disk does not answer"
+
 
 def volume_list(home: Home, options: argparse.Namespace) -> int:
     """Print the volumes of the running farmer, or what can be seen of a stopped one's."""
@@ -53,8 +55,8 @@ def volume_add(home: Home, options: argparse.Namespace) -> int:
     """Write another volume into the settings, make it, and have a running farmer use it."""
     from farmer.identity.keys import Identity
     from farmer.running.birth import now_ms, write_settings
-    from farmer.running.stores import make_volumes
-    from farmer.running.volumes import doubts, plan_volumes
+    from farmer.running.making import make_volumes
+    from farmer.running.volumes import answers, doubts, plan_volumes
 
     added = VolumeLine.parse(options.volume)
     if not options.volume.startswith(("/", "~")):
@@ -70,7 +72,9 @@ def volume_add(home: Home, options: argparse.Namespace) -> int:
         except ValueError as error:
             raise CommandError(f"{home.settings}: {error}; add the volume by hand") from error
         settings = load_text(text, str(home.settings), os.environ).settings
-        planned = plan_volumes(home, settings)
+        if not answers(Path(added.path)):
+            raise CommandError(f"{added.path}: {SILENT}; nothing was made or written")
+        planned = plan_volumes(home, settings, away_volumes(home))
         plans = [plan for plan in planned if str(plan.path) == added.path]
         make_volumes(home, Identity.load_or_create(home.identity), plans, now_ms())
         warnings = [doubt for doubt in doubts(planned) if added.path in doubt]
@@ -114,36 +118,39 @@ def _check_new(home: Home, added: VolumeLine) -> None:
 def volume_forget(home: Home, options: argparse.Namespace) -> int:
     """Give up a volume that the settings name no more; its files are left alone."""
     from farmer.running import register
-    from farmer.running.volumes import plan_volumes
+    from farmer.running.volumes import volume_paths
 
     path = Path(options.path).expanduser().absolute()
     home.check()
-    if str(path) not in register.quotas(home):
+    is_retired = path in [one.path for one in register.retired(home)]
+    if not is_retired and str(path) not in register.quotas(home):
         raise CommandError(f"this farmer knows no volume {path}")
-    if path in [plan.path for plan in plan_volumes(home, load_settings(home).settings)]:
+    if path in volume_paths(home, load_settings(home).settings):
         raise CommandError(f"{path} is in use; take it out of {home.settings} first")
     try:
         with HomeLock(home.lock):
             register.forget(home, path)
     except HomeLockedError as error:
-        raise CommandError(f"{error}: stop the farmer first") from error
-    print(f"{path} is forgotten; its shards count as lost. Its files are still there.")
+        raise CommandError(f"stop the farmer first: {error}") from error
+    lost = "its shards are elsewhere" if is_retired else "its shards count as lost"
+    print(f"{path} is forgotten; {lost}. Its files are still there.")
     return OK
 
 
 def volume_check(home: Home, options: argparse.Namespace) -> int:
     """Look volumes over without changing anything, whether or not the farmer runs."""
-    from farmer.running.volumes import plan_volumes
+    from farmer.running.volumes import volume_paths
 
     home.check()
-    paths = [plan.path for plan in plan_volumes(home, load_settings(home).settings)]
+    paths = volume_paths(home, load_settings(home).settings)
     chosen = [Path(options.path).expanduser().absolute()] if options.path else paths
+    away = away_volumes(home)
     rows = []
     for path in chosen:
         if path not in paths:
             see = home.command("config show")
             raise CommandError(f"{path} is not a volume of this farmer; see: {see}")
-        row = _looked_over(home, path)
+        row = _looked_over(home, path, away.get(path, ""))
         rows.append(row)
         if not options.json:
             seen = f"{counted(row['shards'], 'shard')} in {counted(row['segments'], 'segment')}"
@@ -154,36 +161,57 @@ def volume_check(home: Home, options: argparse.Namespace) -> int:
     return DEGRADED if any(row["findings"] for row in rows) else OK
 
 
-def _looked_over(home: Home, path: Path) -> dict[str, Any]:
-    """Have the running farmer look, or do it here if none runs."""
-    from farmer.identity.keys import Identity
-    from farmer.running.checkup import look_over
+def _looked_over(home: Home, path: Path, why_away: str) -> dict[str, Any]:
+    """
+    Have the running farmer look, or do it here if none runs.
 
+    Not one that is away, whose disk may hold for ever whoever asks it.
+    """
+    from farmer.identity.keys import Identity
+    from farmer.running.checkup import look_over, unseen
+    from farmer.running.volumes import answers
+
+    if why_away or not answers(path):
+        return unseen(path, why_away or SILENT)
     try:
         return call(home, "volume-check", {"path": str(path)}, CHECK_PATIENCE_S)
     except NotRunningError:
-        return look_over(path, Identity.load(home.identity).node_id)
+        return look_over(path, Identity.load(home.identity).node_id, home.annexes)
     except FarmerRefusedError as error:
         raise CommandError(str(error)) from error
+
+
+def away_volumes(home: Home) -> dict[Path, str]:
+    """Return the volumes that a running farmer cannot reach, and why not."""
+    try:
+        volumes = call(home, "status")["volumes"]
+    except (NotRunningError, FarmerRefusedError):
+        return {}
+    return {Path(one["path"]): one["reason"] for one in volumes if one["state"] == "gone"}
 
 
 def volume_rebuild(home: Home, options: argparse.Namespace) -> int:
     """Make a volume's index anew from its shards; the farmer must not run."""
     from farmer.running.stores import rebuild
-    from farmer.running.volumes import plan_volumes
+    from farmer.running.volumes import answers, plan_volumes, volume_paths
 
     path = Path(options.path).expanduser().absolute()
     settings = load_settings(home).settings
     home.check()
-    plan = next((plan for plan in plan_volumes(home, settings) if plan.path == path), None)
-    if plan is None or not home.exists:
+    paths = volume_paths(home, settings)
+    if path not in paths or not home.exists:
         see = home.command("config show")
         raise CommandError(f"{path} is not a volume of this farmer; see: {see}")
     try:
         with HomeLock(home.lock):
+            if not answers(path):
+                raise CommandError(f"{path}: {SILENT}")
+            # The others' are not asked.
+            others = set(paths) - {path}
+            [plan] = [one for one in plan_volumes(home, settings, others) if one.path == path]
             shards, size_bytes = rebuild(home, plan, lambda line: print(line, file=sys.stderr))
     except HomeLockedError as error:
-        raise CommandError(f"{error}: stop the farmer first, then rebuild") from error
+        raise CommandError(f"stop the farmer first, then rebuild: {error}") from error
     print(f"{path}: a new index of {counted(shards, 'shard')}, {format_size(size_bytes)}")
     return OK
 
@@ -193,9 +221,13 @@ def _unwritten(home: Home) -> list[VolumeLine]:
     from farmer.running.volumes import plan_volumes
 
     settings = load_settings(home).settings
-    if settings.volumes or not home.volume.exists():
+    if settings.volumes:
         return []
     plan = plan_volumes(home, settings)[0]
+    if plan.is_guess:
+        raise CommandError(f"{plan.path}, the volume so far: {SILENT}")
+    if not plan.path.exists():
+        return []
     return [VolumeLine(str(plan.path), Space(size_bytes=plan.quota_bytes))]
 
 

@@ -23,7 +23,7 @@ class VolumeState(Enum):
     GONE = "gone"
     """Not there, or it does not answer."""
     RETIRED = "retired"
-    """Its owner gave it up, and it is empty: never opened again."""
+    """Its owner gave it up, its shards are elsewhere: shown for a while, never opened again."""
 
 
 class NodeState(Enum):
@@ -130,6 +130,8 @@ class VolumeStatus:
     filesystem_free_bytes: int = 0
     errors: tuple[tuple[str, int], ...] = ()
     """Failed operations since the start, by kind."""
+    waits_s: tuple[tuple[str, float], ...] = ()
+    """How long a sync, read or write that waits for the disk takes, on the average of late."""
     work: VolumeWork | None = None
     """Its emptying; None if it is not being emptied."""
     scrub: ScrubStatus = ScrubStatus()

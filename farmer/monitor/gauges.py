@@ -69,7 +69,7 @@ VOLUME_GAUGES: Final[tuple[tuple[str, str, Callable[[VolumeStatus], float]], ...
     (
         "up",
         "1 when the volume is there, carries our marker and can be read.",
-        lambda v: v.state not in (VolumeState.GONE, VolumeState.RETIRED),
+        lambda v: v.state is not VolumeState.GONE,
     ),
 )
 
@@ -126,8 +126,9 @@ def _node(status: NodeStatus) -> Iterator[Metric]:
 
 
 def _volumes(volumes: tuple[VolumeStatus, ...]) -> Iterator[Metric]:
+    used = [volume for volume in volumes if volume.state is not VolumeState.RETIRED]
     for name, text, figure in VOLUME_GAUGES:
-        rows = [((volume.name,), figure(volume)) for volume in volumes]
+        rows = [((volume.name,), figure(volume)) for volume in used]
         yield _gauge(f"volume_{name}", text, ("volume",), rows)
     yield _gauge(
         "volume_state",
@@ -136,12 +137,18 @@ def _volumes(volumes: tuple[VolumeStatus, ...]) -> Iterator[Metric]:
         [((v.name, state.value), state is v.state) for v in volumes for state in VolumeState],
     )
     yield _gauge(
+        "volume_wait_seconds",
+        "How long a call that waits for the disk takes, on the average of the last seconds.",
+        ("volume", "call"),
+        [((v.name, call), took_s) for v in volumes for call, took_s in v.waits_s],
+    )
+    yield _gauge(
         "scrub_shards",
         "Shards that the running scrub has read, or the last one, by result.",
         ("volume", "result"),
         [
             ((v.name, result), number)
-            for v in volumes
+            for v in used
             for result, number in (
                 ("ok", v.scrub.checked - v.scrub.damaged - v.scrub.mended),
                 ("damaged", v.scrub.damaged),

@@ -35,7 +35,7 @@ _VOLUME_WORDS: Final = {
     VolumeState.READ_ONLY: "warn",
     VolumeState.FAILING: "bad",
     VolumeState.GONE: "bad",
-    VolumeState.RETIRED: "warn",
+    VolumeState.RETIRED: "ok",
 }
 
 

@@ -16,6 +16,18 @@ ANSWER_S: Final = 2.0
 
 def answer_of(ask: Callable[[], R], within_s: float = ANSWER_S) -> R | None:
     """Return what *ask* returns, or None if that takes too long; raises what *ask* raises."""
+    answer = asked(ask)
+    try:
+        return answer.result(within_s)
+    except TimeoutError:
+        if answer.done():
+            # The disk's own answer was this error.
+            raise
+        return None
+
+
+def asked(ask: Callable[[], R]) -> Future[R]:
+    """Ask, in a thread that nobody waits for; the answer may never come."""
     answer: Future[R] = Future()
 
     def work() -> None:
@@ -26,10 +38,4 @@ def answer_of(ask: Callable[[], R], within_s: float = ANSWER_S) -> R | None:
 
     # The end of the process does not wait for it: it may never return.
     begin_thread(work)
-    try:
-        return answer.result(within_s)
-    except TimeoutError:
-        if answer.done():
-            # The disk's own answer was this error.
-            raise
-        return None
+    return answer

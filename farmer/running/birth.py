@@ -10,8 +10,8 @@ from farmer.model.ids import NodeId
 from farmer.running.files import write_whole
 from farmer.running.home import Home, HomeError
 from farmer.running.locks import HomeLock
-from farmer.running.stores import make_volumes
-from farmer.running.volumes import plan_volumes
+from farmer.running.making import make_volumes
+from farmer.running.volumes import answers, plan_volumes, volume_paths
 from farmer.settings.schema import Settings
 
 
@@ -37,6 +37,9 @@ def make_farmer(home: Home, settings: Settings, text: str) -> Made:
     home.make()
     with HomeLock(home.lock):
         identity = Identity.load_or_create(home.identity)
+        for path in volume_paths(home, settings):
+            # It may sleep; whether it answers is seen below.
+            answers(path)
         plans = plan_volumes(home, settings)
         make_volumes(home, identity, plans, now_ms())
         write_settings(home, text)

@@ -111,6 +111,11 @@ class Home:
         return self.state / "contracts.sqlite"
 
     @property
+    def annexes(self) -> Path:
+        """What is noted of volumes that can only be read (`farmer.storage.annex`)."""
+        return self.state / "annexes"
+
+    @property
     def lock(self) -> Path:
         """Held by the one process that may change things here."""
         return self.state / "lock"

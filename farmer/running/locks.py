@@ -21,7 +21,7 @@ class HomeLockedError(Exception):
 
     def __init__(self, path: Path, pid: int | None) -> None:
         who = f"process {pid}" if pid is not None else "another process"
-        super().__init__(f"{path.parent} is in use by {who}")
+        super().__init__(f"{path.parent} is in use by {who}, {_how(pid)}")
         self.pid = pid
 
 
@@ -80,6 +80,21 @@ class HomeLock:
         traceback: TracebackType | None,
     ) -> None:
         self.give_back()
+
+
+def _how(pid: int | None) -> str:
+    """Say what it does there; one that was killed may have left a thread in a dead disk."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        stat = ""
+    # Behind the name, which may have anything in it.
+    if stat.rpartition(")")[2].split()[:1] == ["Z"]:
+        return (
+            "which has ended but is kept by the kernel until a disk answers that does not: mend"
+            " that disk, unmount it by force (umount -f), or restart the machine"
+        )
+    return "a farmer that runs or is being changed; look at it with: farmer status"
 
 
 def _pid(descriptor: int) -> int | None:

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,16 +22,19 @@ from twisted.logger import Logger
 from farmer.identity.keys import Identity
 from farmer.model.status import Alert
 from farmer.node.ports import Disk
-from farmer.running import register
+from farmer.running.answering import answer_of
 from farmer.running.birth import write_settings
 from farmer.running.errors import OwnerError
 from farmer.running.home import Home, HomeError
+from farmer.running.making import make_volumes
 from farmer.running.reload import load_again
-from farmer.running.stores import make_volumes, volume_settings
-from farmer.running.volumes import plan_volumes
+from farmer.running.retired import Retired
+from farmer.running.stores import volume_settings
+from farmer.running.volumes import VolumePlan, plan_volumes
 from farmer.settings.loader import SettingsError, load_text
 from farmer.settings.schema import Settings
 from farmer.settings.written import without_volume
+from farmer.storage.annex import annex_of, beside, forget_index, remove_annex
 from farmer.storage.directory import MARKER_NAME, VolumeSetupError, retire_marker
 from farmer.storage.duty import DUTY_NAME, Duty, Leaving
 from farmer.storage.engine import Engine
@@ -56,6 +60,9 @@ PASS_S: Final = 2.0
 SPEED_SHARE: Final = 0.2
 """How much the last turns count in the pace that is shown."""
 
+LEAVE_S: Final = 60.0
+"""For the files of a retired volume to be removed; beyond it nobody waits for that."""
+
 PACE_S_MAX: Final = 120.0
 """Whoever paused for longer has no pace to speak of."""
 
@@ -78,6 +85,8 @@ class Household:
     now_ms: Callable[[], int]
     adopted: Callable[[Settings], None]
     """Told of settings that are in force although they were changed since the start."""
+    retired: Retired
+    """Shows those that were."""
     report: Callable[[list[Alert]], None]
     """Shows what keeps volumes from being retired."""
 
@@ -142,10 +151,11 @@ class Movings:
         house = self._household
         path = Path(words["path"])
         settings = load_again(house.home, house.environ)
-        plans = [plan for plan in plan_volumes(house.home, settings) if plan.path == path]
+        plans = [plan for plan in self._plans(settings) if plan.path == path]
         if not plans:
             raise OwnerError(f"{path} is not in {house.home.settings}")
         make_volumes(house.home, house.identity, plans, house.now_ms())
+        house.retired.look_again()
         self._engine.add_volume(volume_settings(plans[0]))
         if self._engine.volume_at(path) is None:
             raise OwnerError(f"{path} cannot be opened; see: farmer volume list")
@@ -159,11 +169,6 @@ class Movings:
         target = self._named(to_path) if to_path else None
         if target is source:
             raise OwnerError("a volume cannot move to where it is")
-        if not source.takes_stores:
-            raise OwnerError(
-                f"{source.settings.path} cannot be written ({source.ground.health.reason}): "
-                "what it holds cannot be given up there, so it cannot be emptied either"
-            )
         only = target.ground.volume.hex() if target is not None else ""
         room = self._engine.mover.room(source, only)
         if not room.is_enough and not words.get("partly"):
@@ -183,6 +188,10 @@ class Movings:
             force=bool(words.get("give_up_damaged")),
             remove=bool(words.get("remove")),
         )
+        if not source.takes_stores:
+            # What leaves it is noted elsewhere, also this wish.
+            self._engine.part(source.settings.path)
+            source = self._named(words["path"])
         self._engine.mover.begin(source, duty)
         total = source.ground.account.total
         return {
@@ -280,14 +289,32 @@ class Movings:
         except (OwnerError, HomeError, SettingsError) as error:
             self._stuck.append(_stuck(path, str(error)))
             return
-        register.forget(self._household.home, path)
-        self._engine.remove_volume(path)
         why = f"moved to {duty.to_path}" if duty.to_path else "its owner retired it"
-        retire_marker(path, OsFiles(), why)
-        if duty.remove:
-            _remove(path)
+        self._engine.remove_volume(path)
+        told = f"{why}; no shard is on it any more, and it may be unplugged"
+        self._household.retired.add(path, told, self._household.now_ms())
+        self._leave(volume, why, remove=duty.remove)
         self._adopted = settings
         self.log.info("volume {path} is empty and retired: {why}", path=str(path), why=why)
+
+    def _leave(self, volume: Volume, why: str, *, remove: bool) -> None:
+        """Say in its directory that it is no volume any more; else the home remembers it."""
+        path = volume.settings.path
+        annex = annex_of(self._household.home.annexes, volume.ground.volume)
+        try:
+            is_done = answer_of(partial(_mark, path, why, remove=remove), LEAVE_S)
+        except OSError as error:
+            if not annex.exists():
+                raise
+            # The disk cannot say itself that it is retired.
+            retire_marker(path, beside(OsFiles(), path, annex), why)
+            forget_index(annex)
+            self.log.warn("{path}: {error}; the home remembers it", path=str(path), error=error)
+            return
+        if is_done is None:
+            self.log.warn("{path}: to give it up takes long; it goes on by itself", path=str(path))
+        elif annex.exists():
+            remove_annex(annex)
 
     def _check_settings(self, path: Path) -> None:
         """Make sure, before anything is begun, that we can take it out of the settings."""
@@ -304,10 +331,13 @@ class Movings:
         house = self._household
         text = self._without(path)
         settings = load_text(text, str(house.home.settings), house.environ).settings
-        if path in [plan.path for plan in plan_volumes(house.home, settings)]:
+        if path in [plan.path for plan in self._plans(settings)]:
             raise OwnerError(f"{path} is named by the environment, too")
         write_settings(house.home, text)
         return settings
+
+    def _plans(self, settings: Settings) -> list[VolumePlan]:
+        return plan_volumes(self._household.home, settings, self._engine.silent())
 
     def _without(self, path: Path) -> str:
         settings = self._household.home.settings
@@ -324,6 +354,14 @@ def _stuck(path: Path, why: str) -> Alert:
         message=f"{path} is empty, but could not be taken out of the settings: {why}",
         command="farmer config check",
     )
+
+
+def _mark(path: Path, why: str, *, remove: bool) -> bool:
+    """Say in the directory that it is no volume any more, and remove its files if wanted."""
+    retire_marker(path, OsFiles(), why)
+    if remove:
+        _remove(path)
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -32,6 +32,10 @@ class ServiceNotifier:
         """On the way out."""
         self._tell("STOPPING=1\nSTATUS=finishing what runs")
 
+    def lingering(self) -> None:
+        """All is done, but the process may not end before a disk answers."""
+        self._tell("STATUS=done; the kernel waits for a disk that does not answer")
+
     def alive(self) -> None:
         """Feed the watchdog."""
         self._tell("WATCHDOG=1")

@@ -42,7 +42,7 @@ def do(home: Home, settings: Settings, verb: str, words: dict[str, Any]) -> dict
         price=price_of(settings),
         addresses=lambda: announced(settings.announce, listen, local_addresses),
         capacity_bytes=lambda: int(quotas * settings.contracts.overcommit),
-        usable_bytes=lambda: sum(min(plan.quota_bytes, usable_bytes(plan)) for plan in plans),
+        usable_bytes=lambda: sum(min(plan.quota_bytes, usable_bytes(plan) or 0) for plan in plans),
     )
     book = open_book(home, identity, now_ms)
     try:

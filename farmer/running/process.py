@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
 STDOUT: Final = 1
@@ -47,11 +47,19 @@ def goes_to_journal(environ: Mapping[str, str], descriptor: int) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
-def end_at_once(exit_code: int) -> NoReturn:
-    """End the process without closing anything; all that must be kept has been synced."""
+def end_at_once(exit_code: int, let_go: Callable[[], None]) -> NoReturn:
+    """
+    End the process without closing what lies on disks; all that must be kept has been synced.
+
+    A thread that waits for a dead disk may outlive that, without ever running again, and keeps
+    every descriptor open with it: so *let_go* has to close what the next farmer needs.
+    """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    let_go()
+    # Whoever reads our output waits for its end.
+    os.closerange(0, 3)
     os._exit(exit_code)
 
 

@@ -16,6 +16,9 @@ from farmer.units import counted
 
 REGISTER_FILE: Final = "volumes.json"
 
+_Retired = dict[str, Any]
+"""By path."""
+
 
 @dataclass(frozen=True, slots=True)
 class KnownVolume:
@@ -40,6 +43,16 @@ class KnownVolume:
         if self.held is None:
             return "that cannot be read now"
         return f"with {counted(self.held.shards, 'shard')}"
+
+
+@dataclass(frozen=True, slots=True)
+class RetiredVolume:
+    """A volume that its owner gave up, and whose shards are elsewhere."""
+
+    path: Path
+    why: str
+    """For a person: what became of its shards."""
+    at_ms: int
 
 
 def quotas(home: Home) -> dict[str, int]:
@@ -78,37 +91,61 @@ def _looked_at(home: Home, quotas_bytes: dict[str, int]) -> list[KnownVolume]:
     ids = _ids(home)
     found = []
     for path, quota_bytes in quotas_bytes.items():
-        volume, held = answer_of(partial(_look, Path(path))) or ("", None)
+        volume, held = answer_of(partial(_look, Path(path), home.annexes)) or ("", None)
         found.append(KnownVolume(Path(path), quota_bytes, volume or ids.get(path, ""), held))
     return found
 
 
-def _look(path: Path) -> tuple[str, Holdings | None]:
+def _look(path: Path, annexes: Path) -> tuple[str, Holdings | None]:
     volume = volume_id(path)
-    return volume, holdings(path) if volume else None
+    return volume, holdings(path, annexes) if volume else None
 
 
 def remember(home: Home, volumes: Iterable[tuple[Path, int]]) -> None:
     """Note, durably, that these volumes have been made, and with which quota in bytes."""
-    made, ids = dict(quotas(home)), _ids(home)
+    made, ids, given_up = dict(quotas(home)), _ids(home), _retired(home)
     for path, quota_bytes in volumes:
+        given_up.pop(str(path), None)
         made[str(path)] = quota_bytes
-        ids[str(path)] = volume_id(path) or ids.get(str(path), "")
-    _write(home, made, ids)
+        ids[str(path)] = answer_of(partial(volume_id, path)) or ids.get(str(path), "")
+    _write(home, made, ids, given_up)
 
 
 def forget(home: Home, path: Path) -> None:
-    """Note, durably, that this volume is given up."""
-    made, ids = dict(quotas(home)), _ids(home)
-    made.pop(str(path), None)
-    ids.pop(str(path), None)
-    _write(home, made, ids)
+    """Note, durably, that nothing is to be known of this volume any more."""
+    made, ids, given_up = dict(quotas(home)), _ids(home), _retired(home)
+    for known in (made, ids, given_up):
+        known.pop(str(path), None)
+    _write(home, made, ids, given_up)
 
 
-def _write(home: Home, made: dict[str, int], ids: dict[str, str]) -> None:
-    document = {"made": made, "ids": ids}
+def retire(home: Home, volume: RetiredVolume) -> None:
+    """Note, durably, that this volume was emptied and given up."""
+    made, ids, given_up = dict(quotas(home)), _ids(home), _retired(home)
+    made.pop(str(volume.path), None)
+    ids.pop(str(volume.path), None)
+    given_up[str(volume.path)] = {"why": volume.why, "at_ms": volume.at_ms}
+    _write(home, made, ids, given_up)
+
+
+def retired(home: Home) -> list[RetiredVolume]:
+    """Return the volumes that were given up; asks no disk but the home's."""
+    found = []
+    for path, fields in _retired(home).items():
+        if isinstance(fields, dict) and isinstance(at_ms := fields.get("at_ms"), int):
+            found.append(RetiredVolume(Path(path), str(fields.get("why", "")), at_ms))
+    return found
+
+
+def _write(home: Home, made: dict[str, int], ids: dict[str, str], given_up: _Retired) -> None:
+    document = {"made": made, "ids": ids, "retired": given_up}
     if document != _register(home):
         write_json(home.state / REGISTER_FILE, document)
+
+
+def _retired(home: Home) -> _Retired:
+    given_up = _register(home).get("retired")
+    return dict(given_up) if isinstance(given_up, dict) else {}
 
 
 def _ids(home: Home) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from shlex import quote
 from typing import Final
 
@@ -12,21 +13,15 @@ from farmer.identity.keys import Identity
 from farmer.identity.signing import contract_digest
 from farmer.model.status import Alert
 from farmer.protocol.limits import SHARDS_PER_CONTRACT_MAX, UPLOADS_PER_RENTER_MAX
-from farmer.running.files import may_not_write
 from farmer.running.home import Home
+from farmer.running.making import Unmade
 from farmer.running.register import KnownVolume, not_among
 from farmer.running.remembering import compare, consult, note
-from farmer.running.volumes import VolumePlan, plan_volumes, remember
+from farmer.running.volumes import VolumePlan, plan_volumes
 from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.schema import Settings
 from farmer.storage.contracts import ContractDatabase
-from farmer.storage.directory import (
-    MARKER_NAME,
-    VolumeSettings,
-    VolumeSetupError,
-    create_volume,
-    read_marker,
-)
+from farmer.storage.directory import VolumeSettings
 from farmer.storage.engine import Engine, EngineLimits
 from farmer.storage.files import OsFiles
 from farmer.storage.fill import Fill
@@ -50,8 +45,9 @@ class Stores:
     identity: Identity
     engine: Engine
     book: ContractDatabase
-    has_guesses: bool = False
-    """Whether a disk did not answer how large it is: it must be asked again."""
+    unmade: Unmade
+    silent: frozenset[Path]
+    """The volumes whose disks did not answer how large they are: they must be asked again."""
 
     def close(self) -> None:
         """Close all in order."""
@@ -69,7 +65,9 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
     """
     identity = Identity.load_or_create(home.identity)
     plans = plan_volumes(home, settings)
-    make_volumes(home, identity, plans, now_ms())
+    unmade = Unmade(home, identity, now_ms)
+    for plan in plans:
+        unmade.make(plan)
     book = open_book(home, identity, now_ms)
     try:
         engine = Engine(
@@ -85,6 +83,7 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
             ),
             progress=_progress(tell, LOST),
             spawn=in_a_thread,
+            annexes=home.annexes,
         )
     except BaseException:
         book.close()
@@ -93,7 +92,8 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
     book.witness = partial(note, engine)
     book.consult = partial(consult, book, engine)
     compare(book, engine)
-    return Stores(identity, engine, book, any(plan.is_guess for plan in plans))
+    silent = frozenset(plan.path for plan in plans if plan.is_guess)
+    return Stores(identity, engine, book, unmade, silent)
 
 
 def open_book(home: Home, identity: Identity, now_ms: Callable[[], int]) -> ContractDatabase:
@@ -101,23 +101,6 @@ def open_book(home: Home, identity: Identity, now_ms: Callable[[], int]) -> Cont
     return ContractDatabase(
         home.contracts, farmer_key=identity.public_key, now_ms=now_ms, digest=contract_digest
     )
-
-
-def make_volumes(home: Home, identity: Identity, plans: Sequence[VolumePlan], now_ms: int) -> None:
-    """Make the volumes that never were, and remember them."""
-    files = OsFiles()
-    for plan in plans:
-        if plan.new and plan.path.exists() and not plan.path.is_dir():
-            raise VolumeSetupError(f"{plan.path} is a file; a volume is a directory of its own")
-        if plan.new and (plan.path / MARKER_NAME).exists():
-            # Made by this identity for a home that has forgotten it, else refused here.
-            read_marker(plan.path, identity.node_id, files)
-        elif plan.new:
-            try:
-                create_volume(plan.path, identity.node_id, files, now_ms)
-            except PermissionError as error:
-                raise VolumeSetupError(f"{plan.path}: {may_not_write(plan.path)}") from error
-    remember(home, plans)
 
 
 def left_out(home: Home, plans: Sequence[VolumePlan], now_ms: int) -> list[VolumeSettings]:
@@ -151,8 +134,9 @@ def rebuild(home: Home, plan: VolumePlan, tell: Told) -> tuple[int, int]:
     """Make a volume's index anew from its records; return its live shards and their bytes."""
     identity = Identity.load(home.identity)
     settings = volume_settings(plan)
-    rebuild_index(settings, identity.node_id, OsFiles(), _progress(tell, WANTED))
-    return live_shards(plan.path) or (0, 0)
+    told = _progress(tell, WANTED)
+    rebuild_index(settings, identity.node_id, OsFiles(), told, home.annexes)
+    return live_shards(plan.path, home.annexes) or (0, 0)
 
 
 def volume_settings(plan: VolumePlan) -> VolumeSettings:

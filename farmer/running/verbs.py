@@ -49,10 +49,10 @@ def owner_verbs(
     return verbs | {"status": status, "metrics": exposition}
 
 
-def check_verbs(node: NodeId, disk: Disk) -> dict[str, Verb]:
+def check_verbs(node: NodeId, annexes: Path, disk: Disk) -> dict[str, Verb]:
     """Return the verb that looks a volume over."""
 
     async def check(words: dict[str, Any]) -> dict[str, Any]:
-        return await disk.settle(begin_to_look_over(Path(words["path"]), node))
+        return await disk.settle(begin_to_look_over(Path(words["path"]), node, annexes))
 
     return {"volume-check": check}

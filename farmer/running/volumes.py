@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,9 @@ SMALL_SHARE_OF_FREE: Final = 10
 
 KEEP_FREE: Final = Space(percent=1.0)
 
+WAKE_S: Final = 10.0
+"""An owner who names a disk waits for it to spin up."""
+
 NOTHING_FREE_BYTES: Final = 1 << 62
 """Kept free of a disk whose size is not known: so nothing is promised of it."""
 
@@ -46,19 +50,34 @@ class VolumePlan:
     new: bool
     """Never made before: make it."""
     is_guess: bool = False
-    """Its disk did not answer: the quota is that of before, and nothing is stored for now."""
+    """Its disk did not answer: the quota is a guess, and nothing is stored for now."""
 
 
-def plan_volumes(home: Home, settings: Settings) -> list[VolumePlan]:
-    """Return the volumes of a farmer; reads filesystem sizes, changes nothing."""
+def volume_paths(home: Home, settings: Settings) -> list[Path]:
+    """Return where the volumes of a farmer are; asks no disk."""
+    named = [Path(volume.path).expanduser() for volume in settings.volumes]
+    return named or [home.volume]
+
+
+def answers(path: Path) -> bool:
+    """Say whether the disk there answers; waits for one that sleeps."""
+    return answer_of(partial(filesystem_bytes, path), WAKE_S) is not None
+
+
+def plan_volumes(
+    home: Home, settings: Settings, silent: Collection[Path] = ()
+) -> list[VolumePlan]:
+    """
+    Return the volumes of a farmer; reads filesystem sizes, changes nothing.
+
+    The disks of the *silent* ones are known not to answer, and are not asked.
+    """
     known = register.quotas(home)
     if settings.volumes:
         names = _names([Path(volume.path) for volume in settings.volumes])
-        return [_plan(*row, known) for row in zip(settings.volumes, names, strict=True)]
-    quota = known.get(str(home.volume)) or small_quota_bytes(free_bytes(home.volume))
-    keep_free = KEEP_FREE.of(filesystem_bytes(home.volume))
-    new = str(home.volume) not in known
-    return [VolumePlan(home.volume, home.volume.name, quota, keep_free, new)]
+        rows = zip(settings.volumes, names, strict=True)
+        return [_plan(volume, name, known, silent) for volume, name in rows]
+    return [_plan_in_home(home, known.get(str(home.volume)))]
 
 
 def in_force(home: Home, settings: Settings) -> Settings:
@@ -84,14 +103,18 @@ def doubts(plans: Sequence[VolumePlan]) -> list[str]:
     found = []
     for plan in plans:
         room_bytes = usable_bytes(plan)
-        if plan.quota_bytes > room_bytes:
+        if room_bytes is None:
+            found.append(f"the disk of {plan.path} does not answer: nothing is known of it now")
+        elif plan.quota_bytes > room_bytes:
             found.append(
                 f"the quota of {plan.path} is {format_size(plan.quota_bytes)}, but its filesystem "
                 f"has room for {format_size(room_bytes)} now: stores beyond that are refused"
             )
     together: dict[int, list[str]] = {}
     for plan in plans:
-        together.setdefault(_existing(plan.path).stat().st_dev, []).append(str(plan.path))
+        device = None if plan.is_guess else answer_of(partial(_device, plan.path))
+        if device is not None:
+            together.setdefault(device, []).append(str(plan.path))
     found += [
         f"{' and '.join(paths)} lie on one filesystem: they share its free space, and one "
         "failing disk takes them all"
@@ -101,8 +124,12 @@ def doubts(plans: Sequence[VolumePlan]) -> list[str]:
     return found
 
 
-def usable_bytes(plan: VolumePlan) -> int:
-    """Return what the filesystem lets this volume hold, as far as seen from outside."""
+def usable_bytes(plan: VolumePlan) -> int | None:
+    """Return what the filesystem lets this volume hold, seen from outside; None for silence."""
+    return None if plan.is_guess else answer_of(partial(_usable_bytes, plan))
+
+
+def _usable_bytes(plan: VolumePlan) -> int:
     held = None if plan.new else holdings(plan.path)
     there = held.used_bytes + held.trash_bytes if held is not None else 0
     return max(0, there + free_bytes(plan.path) - plan.keep_free_bytes)
@@ -115,33 +142,54 @@ def small_quota_bytes(free: int) -> int:
 
 
 def filesystem_bytes(path: Path) -> int:
-    """Return the size of the filesystem that *path* lies, or would lie, on."""
+    """Return the size of the filesystem that *path* lies, or would lie, on; may never return."""
     found = os.statvfs(_existing(path))
     return found.f_blocks * found.f_frsize
 
 
 def free_bytes(path: Path) -> int:
-    """Return what the filesystem under *path* has free for us."""
+    """Return what the filesystem under *path* has free for us; may never return."""
     found = os.statvfs(_existing(path))
     return found.f_bavail * found.f_frsize
 
 
-def _plan(volume: VolumeSettings, name: str, known: dict[str, int]) -> VolumePlan:
+def _plan_in_home(home: Home, quota_before: int | None) -> VolumePlan:
+    """Plan the volume of a farmer that was told nothing; its quota is chosen once."""
+    path, new = home.volume, quota_before is None
+    sizes = answer_of(lambda: (filesystem_bytes(path), free_bytes(path)))
+    if sizes is None:
+        return _guess(path, path.name, quota_before, VOLUME_BYTES_MIN)
+    quota = quota_before or small_quota_bytes(sizes[1])
+    return VolumePlan(path, path.name, quota, KEEP_FREE.of(sizes[0]), new)
+
+
+def _plan(
+    volume: VolumeSettings, name: str, known: dict[str, int], silent: Collection[Path]
+) -> VolumePlan:
     path = Path(volume.path).expanduser()
     quota_before = known.get(str(path))
-    size: int | None
-    if quota_before is None:
-        size = filesystem_bytes(path)
-    elif (size := answer_of(lambda: filesystem_bytes(path))) is None:
-        return VolumePlan(path, name, quota_before, NOTHING_FREE_BYTES, new=False, is_guess=True)
+    size = None if path in silent else answer_of(lambda: filesystem_bytes(path))
+    if size is None:
+        return _guess(path, name, quota_before, volume.quota.size_bytes or VOLUME_BYTES_MIN)
     quota, keep_free = volume.quota.of(size), volume.keep_free.of(size)
     return VolumePlan(path, name, quota, keep_free, new=quota_before is None)
+
+
+def _guess(path: Path, name: str, quota_before: int | None, quota_bytes: int) -> VolumePlan:
+    """Plan a volume whose disk does not answer: with the quota that it had, if it had one."""
+    new = quota_before is None
+    quota = quota_before or quota_bytes
+    return VolumePlan(path, name, quota, NOTHING_FREE_BYTES, new, is_guess=True)
 
 
 def _names(paths: list[Path]) -> list[str]:
     """Return the directories' names, or the whole paths of those that share one."""
     names = Counter(path.name for path in paths)
     return [path.name if names[path.name] == 1 and path.name else str(path) for path in paths]
+
+
+def _device(path: Path) -> int:
+    return _existing(path).stat().st_dev
 
 
 def _existing(path: Path) -> Path:

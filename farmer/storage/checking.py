@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from farmer.model.ids import NodeId
+from farmer.storage.annex import annex_of, beside
 from farmer.storage.directory import Paths, VolumeSetupError, read_marker
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.files import Access, Files
-from farmer.storage.outside import index_to_read
+from farmer.storage.outside import index_to_read, is_untouched
 from farmer.storage.places import Row
 from farmer.storage.records import (
     SEGMENT_HEADER_BYTES,
@@ -50,22 +51,30 @@ class Checked:
     """One sentence each, for a person."""
 
 
-def check_volume(root: Path, node: NodeId, files: Files) -> Checked:
-    """Look a volume over; reads only, may take long on a large one.  Never raises for damage."""
+def check_volume(root: Path, node: NodeId, files: Files, annexes: Path | None = None) -> Checked:
+    """
+    Look a volume over, with its annex; reads only, may take long on a large one.
+
+    Never raises for damage.
+    """
     seen: set[str] | None = None
     checked = Checked(0, 0, ())
     for _ in range(LOOKS):
-        checked = _look(root, node, files)
+        checked = _look(root, node, files, annexes)
         seen = set(checked.findings) if seen is None else seen & set(checked.findings)
         if not seen:
             break
     return Checked(checked.segments, checked.shards, tuple(sorted(seen or ())))
 
 
-def _look(root: Path, node: NodeId, files: Files) -> Checked:
+def _look(root: Path, node: NodeId, files: Files, annexes: Path | None) -> Checked:
     paths = Paths(root)
     try:
         marker = read_marker(root, node, files)
+        if annexes is not None and (annex := annex_of(annexes, marker.volume)).exists():
+            paths, files = Paths(root, annex), beside(files, root, annex)
+        if is_untouched(root):
+            return Checked(0, 0, ())
         with closing(index_to_read(paths.index, _PATIENCE_S)) as index:
             index.execute("BEGIN")
             look = _Look(paths, marker.volume, files, index)

@@ -23,7 +23,6 @@ class Presence(Enum):
     HERE = "here"
     GONE = "gone"
     HUNG = "hung"
-    RETIRED = "retired"
 
 
 class Writing(Enum):
@@ -49,7 +48,6 @@ class Seen(Enum):
     PRESENT = "it was opened (again), or its marker is right"
     HUNG = "a call has not returned for too long"
     RETURNED = "that call has returned"
-    RETIRED = "the owner has retired it"
     NO_SPACE = "ENOSPC or EDQUOT"
     ROOM = "the filesystem has room again"
     READ_ONLY = "EROFS"
@@ -66,11 +64,9 @@ class Seen(Enum):
 _PRESENCE: Final[dict[tuple[Presence, Seen], Presence]] = {
     (Presence.HERE, Seen.VANISHED): Presence.GONE,
     (Presence.HERE, Seen.HUNG): Presence.HUNG,
-    (Presence.HERE, Seen.RETIRED): Presence.RETIRED,
     (Presence.GONE, Seen.PRESENT): Presence.HERE,
     (Presence.GONE, Seen.REOPENED): Presence.HERE,
     (Presence.GONE, Seen.HUNG): Presence.HUNG,
-    (Presence.GONE, Seen.RETIRED): Presence.RETIRED,
     (Presence.HUNG, Seen.RETURNED): Presence.HERE,
     (Presence.HUNG, Seen.VANISHED): Presence.GONE,
 }
@@ -139,7 +135,7 @@ class Condition:
     def state(self) -> VolumeState:
         """The worst of what is true."""
         if self.presence is not Presence.HERE:
-            return VolumeState.RETIRED if self.presence is Presence.RETIRED else VolumeState.GONE
+            return VolumeState.GONE
         match self.writing:
             case Writing.FAILING:
                 return VolumeState.FAILING
@@ -152,11 +148,11 @@ class Condition:
 
     @property
     def wants_probe(self) -> bool:
-        """Whether only a successful write can tell that it is well again."""
-        return self.presence is Presence.HERE and self.writing in {
-            Writing.READ_ONLY,
-            Writing.FAILING,
-        }
+        """Whether only a write can tell that it is well again; a slow one gets few others."""
+        if self.presence is not Presence.HERE:
+            return False
+        is_slow = self.pace is Pace.SLOW and self.writing is Writing.WELL
+        return is_slow or self.writing in {Writing.READ_ONLY, Writing.FAILING}
 
     @property
     def is_proven(self) -> bool:

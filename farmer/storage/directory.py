@@ -74,9 +74,10 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where everything is, below one directory."""
+    """Where everything is, below one directory; the index of a read-only one in its annex."""
 
     root: Path
+    annex: Path | None = None
 
     @property
     def marker(self) -> Path:
@@ -96,7 +97,7 @@ class Paths:
     @property
     def index(self) -> Path:
         """The index."""
-        return self.root / INDEX_NAME
+        return (self.annex or self.root) / INDEX_NAME
 
     @property
     def reserve(self) -> Path:
@@ -195,9 +196,9 @@ def retire_marker(root: Path, files: Files, why: str) -> None:
     _replace_marker(paths, json.dumps(fields | {"retired": why}, indent=2), files)
 
 
-def lock_volume(root: Path, files: Files) -> int:
+def lock_volume(root: Path, files: Files, access: Access = Access.ENSURE) -> int:
     """Return the descriptor of the held lock; raises `VolumeSetupError` if it is taken."""
-    fd = files.open(Paths(root).lock, Access.ENSURE)
+    fd = files.open(Paths(root).lock, access)
     if not files.lock(fd):
         files.close(fd)
         raise VolumeSetupError(f"{root} is in use by another process; stop that one first")

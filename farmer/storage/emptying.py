@@ -153,7 +153,8 @@ class Emptying:
         others = self._others()
         if not others:
             raise VolumeUnavailableError("no other volume can take shards now")
-        best = max(others, key=lambda volume: volume.ground.account.free_bytes)
-        if best.ground.account.free_bytes < size_bytes:
-            raise NoSpaceError(size_bytes, best.ground.account.free_bytes)
-        return best
+        free_bytes = {volume: volume.ground.account.free_bytes for volume in others}
+        roomy = [volume for volume in others if free_bytes[volume] >= size_bytes]
+        if not roomy:
+            raise NoSpaceError(size_bytes, max(free_bytes.values()))
+        return max(roomy, key=lambda one: (not one.ground.health.is_slow, free_bytes[one]))

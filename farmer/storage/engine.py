@@ -33,6 +33,7 @@ from farmer.storage.errors import (
     ShardNotFoundError,
     ShardTooLargeError,
     StorageError,
+    VolumeClosedError,
     VolumeUnavailableError,
     WrongHashError,
 )
@@ -91,6 +92,7 @@ class Engine:
         progress: Progress = lambda _segment, _last: None,
         monotonic_s: Callable[[], float] = time.monotonic,
         spawn: Spawn = at_once,
+        annexes: Path | None = None,
     ) -> None:
         """
         Open all volumes.
@@ -98,6 +100,7 @@ class Engine:
         *clock_ms* is wall time in Unix ms, *observed_ms* the running time that was really
         observed; both are asked from several threads.  *spawn* lends the threads in which
         volumes are opened and looked after; without it nothing that hangs can be survived.
+        *annexes* is a directory on another disk that keeps what left volumes which are only read.
 
         Raises:
             FormatTooNewError: a volume was written by a newer release; nothing was touched.
@@ -108,7 +111,9 @@ class Engine:
         self._limits = limits
         self._observed_ms = observed_ms
         self._ledger = Ledger(limits.uploads_per_renter_max, limits.shards_per_contract_max)
-        around = Surroundings(node, files, self._ledger, clock_ms, progress, monotonic_s, spawn)
+        around = Surroundings(
+            *(node, files, self._ledger, clock_ms, progress, monotonic_s, spawn), annexes=annexes
+        )
         self._slots = Slots(volumes, around)
         self._claims = Claims()
         self._crossing = Crossing()
@@ -278,7 +283,7 @@ class Engine:
         self._bring_together()
 
     def watch_disks(self) -> None:
-        """Notice calls that do not return, and that they have; never waits."""
+        """Notice calls that do not return, that they have, and slow ones; never waits."""
         self._slots.watch()
 
     def stalled_threads(self) -> dict[int, bool]:
@@ -317,6 +322,23 @@ class Engine:
         """Return the open volume in this directory."""
         slot = self._slots.find(path)
         return slot.volume if slot is not None else None
+
+    def part(self, path: Path) -> None:
+        """
+        Let a volume that cannot be written be emptied all the same, noting elsewhere what left.
+
+        Raises:
+            VolumeUnavailableError, OSError: it cannot be read either, or there is no elsewhere.
+
+        """
+        slot = self._slots.find(path)
+        volume = None if slot is None else self._slots.part(slot)
+        if volume is None or (volume.ground.health.is_read_only and not volume.ground.is_apart):
+            raise VolumeUnavailableError(f"{path} cannot be read")
+
+    def silent(self) -> frozenset[Path]:
+        """Return the volumes whose disks are known not to answer; never waits."""
+        return frozenset(slot.settings.path for slot in self._slots if slot.is_hung)
 
     def add_volume(self, settings: VolumeSettings) -> None:
         """Use one more volume, unless it is in use; raises `FormatTooNewError`."""
@@ -365,6 +387,9 @@ class Engine:
             except ShardNotFoundError:
                 if self._crossing.crossed == before:
                     raise
+            except VolumeClosedError:
+                # It was closed between the look-up and this, and is looked for anew.
+                continue
 
     def _open_entry(self, renter: NodeId, entry: AuditEntry) -> VolumeReader:
         return self._open(renter, entry.shard, entry.size_bytes)

@@ -86,6 +86,10 @@ class VolumeUnavailableError(StorageError):
     """The volume is gone, failing or shutting down; later it may be back."""
 
 
+class VolumeClosedError(VolumeUnavailableError):
+    """It was closed since it was found; it may have been opened anew."""
+
+
 class FormatTooNewError(StorageError):
     """Written by a newer release: use that one; nothing was touched."""
 

@@ -42,6 +42,15 @@ class Ground:
     reserve: Reserve
     watch: Watch
     doubts: Doubts = field(default_factory=Doubts)
+    is_apart: bool = False
+    """Whether the volume is only read, and what becomes of its shards noted in its annex."""
+
+    def check_writable(self) -> None:
+        """Raise `VolumeUnavailableError` if no mark can be written."""
+        if self.is_apart:
+            self.health.check_readable()
+        else:
+            self.health.check_writable()
 
     def understand(
         self, error: OSError, wanted_bytes: int, *, at_sync: bool = True

@@ -61,6 +61,16 @@ class Health:
         """Whether it can be asked."""
         return self._condition.presence is Presence.HERE
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it is only read, for want of a disk that takes writes."""
+        return self._condition.writing in {Writing.READ_ONLY, Writing.FAILING}
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether its disk takes far longer than usual."""
+        return self._condition.pace is Pace.SLOW
+
     def check_readable(self) -> None:
         """Raise `VolumeUnavailableError` if nothing can be read."""
         if not self.is_here:
@@ -69,7 +79,7 @@ class Health:
     def check_writable(self) -> None:
         """Raise `VolumeUnavailableError` if nothing may be written; a full one may be."""
         self.check_readable()
-        if self._condition.writing in {Writing.READ_ONLY, Writing.FAILING}:
+        if self.is_read_only:
             raise VolumeUnavailableError(self.reason)
 
     # Failures, counted.
@@ -180,10 +190,18 @@ class Health:
     def slowed(self, reason: str) -> None:
         """Note that it has become slow: new shards go elsewhere."""
         self._see(Seen.SLOWED, Pace.SLOW, reason)
+
+    def stays_slow(self, reason: str) -> None:
+        """Tell the owner of it, once: this is no moment that passes."""
+        if "VolumeSlow" in self._alerts:
+            return
+        self._see(Seen.SLOWED, Pace.SLOW, reason)
         self._tell(
             Pace.SLOW,
             "VolumeSlow",
-            f"{self.label}: {reason}. New shards go to other volumes first.",
+            f"{self.label} is slow: {reason}. New shards go to other volumes first. If nothing"
+            " else keeps this disk busy it may be failing: see what the kernel says of it, and"
+            " empty it in time with farmer volume drain.",
             _KERNEL,
         )
 

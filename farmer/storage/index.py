@@ -339,9 +339,11 @@ class Index:
         self.has_tombstones = bool(self._writer.execute(EXIST).fetchone()[0])
 
     def _close_all(self) -> None:
-        """Close every connection; nobody reads any more."""
-        while not self._readers.empty():
-            self._readers.get().close()
+        """Close every connection; who comes too late gets an error, and waits for none."""
+        for _ in range(self._readers.qsize()):
+            reader = self._readers.get()
+            reader.close()
+            self._readers.put(reader)
         self._writer.close()
 
     def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
@@ -372,7 +374,6 @@ class Index:
 
 def create_index(path: Path, volume: bytes, connect: Connect = connect) -> Index:
     """Make an empty index; it counts as damaged until `Index.finish` was called."""
-    path.touch(mode=0o600)  # SQLite gives the files beside it the same mode
     writer = _building(connect(path), _WRITER_CACHE_KIB)
     try:
         writer.executescript(f"BEGIN; {_SCHEMA} COMMIT;")

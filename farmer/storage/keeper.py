@@ -10,7 +10,6 @@ and has proved itself; opening checks the log and the index.
 from __future__ import annotations
 
 import errno
-import secrets
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -20,16 +19,21 @@ from threading import Lock
 from typing import Final
 
 from farmer.model.status import Alert, VolumeState, VolumeStatus
-from farmer.storage.condition import Presence
+from farmer.storage.annex import make_annex
+from farmer.storage.condition import Presence, Writing
 from farmer.storage.directory import VolumeSettings, VolumeSetupError, read_marker
 from farmer.storage.errors import FormatTooNewError, StorageError
-from farmer.storage.files import Access, Files
+from farmer.storage.files import Files
 from farmer.storage.health import Health
 from farmer.storage.opening import Surroundings, open_volume
+from farmer.storage.pace import Tempo
+from farmer.storage.probing import probe
 from farmer.storage.volume import Volume
 from farmer.storage.watch import HUNG_S, Watch
+from farmer.storage.watched import WatchedFiles
 
-PROBE_BYTES: Final = 4096
+PART_EVERY_S: Final = 60.0
+"""A copy of an index is made for it, which is not to be done again and again."""
 
 EXCHANGED: Final = "another directory stands in its place"
 MARKER_GONE: Final = "its marker is gone: the disk may not be mounted"
@@ -43,14 +47,19 @@ class Slot:
         self.volume: Volume | None = None
         self.health = Health(settings.label, around.clock_ms)
         self.watch = Watch(around.monotonic_s)
+        self.tempo = Tempo(self.watch.meters, self.health)
         self.too_new: FormatTooNewError | None = None
         self.job: Future[None] = Future()
         """The look, or the closing, that was begun last."""
         self.job.set_result(None)
+        self.reopenings = 0
+        """How often it began to be opened anew, and how often that was over: see below."""
         self._around = around
+        self._files = WatchedFiles(around.files, self.watch)
         self._lock = Lock()
         self._closing = False
         self._next_probe_s = 0.0
+        self._next_part_s = 0.0
 
     @property
     def alert(self) -> Alert | None:
@@ -61,6 +70,11 @@ class Slot:
     def is_hung(self) -> bool:
         """Whether a call into it does not return."""
         return self.health.condition.presence is Presence.HUNG
+
+    @property
+    def is_reopening(self) -> bool:
+        """Whether it is closed for the moment that an opening takes."""
+        return self.reopenings % 2 == 1
 
     @property
     def can_be_asked(self) -> bool:
@@ -77,11 +91,10 @@ class Slot:
         if (volume := self.volume) is not None:
             return volume.status()
         left_shut = self.settings.left_shut
-        state = self.health.state
         return VolumeStatus(
             name=self.settings.label,
             path=str(self.settings.path),
-            state=state if state is VolumeState.RETIRED else VolumeState.GONE,
+            state=VolumeState.GONE,
             reason=left_shut.message if left_shut else self.health.reason or "closed",
             quota_bytes=0 if left_shut else self.settings.quota_bytes,
             errors=self.health.errors(),
@@ -96,6 +109,10 @@ class Slot:
     def look_soon(self) -> Future[None]:
         """Begin to look after it, unless that is being done; return the look."""
         return self._begin("look", self._look)
+
+    def part_soon(self) -> Future[None]:
+        """Begin to open it apart from its annex's disk, if it is open and cannot be written."""
+        return self._begin("annex", self._part)
 
     def close_soon(self) -> Future[None]:
         """Begin to close it: what its writer has is finished, and a clean mark left."""
@@ -192,6 +209,11 @@ class Slot:
                 self.health.room()
             volume.settle_doubts()
         now_s = self._around.monotonic_s()
+        if volume.duty is not None and now_s >= self._next_part_s:
+            self._next_part_s = now_s + PART_EVERY_S
+            self._part_for_duty()
+            if self.volume is not volume:
+                return
         if not self.health.condition.wants_probe:
             self._next_probe_s = 0.0
             return
@@ -199,23 +221,56 @@ class Slot:
             self._next_probe_s = now_s + self.health.condition.probe_every_s
         if now_s < self._next_probe_s:
             return
-        if probe(volume):
+        if probe(self._files, volume.ground.paths.probe):
             self.health.probe_worked()
         else:
             self.health.probe_failed()
         self._next_probe_s = now_s + self.health.condition.probe_every_s
-        if self.health.condition.is_proven:
+        condition = self.health.condition
+        if condition.is_proven or (volume.ground.is_apart and condition.writing is Writing.WELL):
+            self._open_anew(volume)
+
+    def _part_for_duty(self) -> None:
+        """Let a volume that is being emptied, and cannot be written any more, be emptied still."""
+        try:
+            self._part()
+        except OSError as error:
+            self.health.raise_alert(
+                "VolumeAnnexFailed",
+                f"{self.health.label} cannot be written, and what leaves it cannot be noted in the"
+                f" farmer's home either ({error}): it is not emptied now.",
+                "farmer volume list",
+            )
+        else:
+            self.health.clear_alert("VolumeAnnexFailed")
+
+    def _part(self) -> None:
+        """
+        From now on note elsewhere what is given up here, if nothing can be written here.
+
+        Raises `OSError`, and leaves all as it was.
+        """
+        volume = self.volume
+        if volume is None or volume.ground.is_apart or not self.health.is_read_only:
+            return
+        annex = self._around.annex(volume.ground.volume)
+        if annex is not None:
+            make_annex(self._files, self.settings.path, annex)
             self._open_anew(volume)
 
     def _open_anew(self, volume: Volume) -> None:
-        self.volume = None
-        volume.forsake()
-        self._open()
+        self.reopenings += 1
+        try:
+            self.volume = None
+            volume.forsake()
+            self._open()
+        finally:
+            self.reopenings += 1
 
     def _is_ours(self) -> bool:
         """Say whether the directory that stands there now is one of this farmer's."""
         try:
-            read_marker(self.settings.path, self._around.node, self._around.files)
+            read_marker(self.settings.path, self._around.node, self._files)
         except (VolumeSetupError, StorageError, OSError):
             return False
         return True
@@ -231,6 +286,8 @@ class Slot:
         else:
             self.volume = volume
             self.health.reopened()
+            if volume.ground.is_apart and not self.health.is_read_only:
+                self.health.read_only("it takes no writes")
 
     def _close(self) -> None:
         self.watch.catch_up()
@@ -265,21 +322,3 @@ def _are_in_place(files: Files, held: list[tuple[Path, int]]) -> bool:
         if error.errno in {errno.ENOENT, errno.EBADF}:
             return False
         raise
-
-
-def probe(volume: Volume) -> bool:
-    """Say whether a small file can be written, synced and read back."""
-    files, path = volume.ground.files, volume.ground.paths.probe
-    written = secrets.token_bytes(PROBE_BYTES)
-    try:
-        fd = files.open(path, Access.ENSURE)
-        try:
-            files.pwritev(fd, [written], 0)
-            files.sync_data(fd)
-            found = files.pread(fd, PROBE_BYTES, 0)
-        finally:
-            files.close(fd)
-        files.unlink(path)
-    except OSError:
-        return False
-    return found == written

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from farmer.storage.files import Files
 from farmer.storage.volume import Volume
 
 
@@ -15,24 +14,27 @@ def measure(volume: Volume) -> tuple[int, int]:
     The drift is what segments and large shards take, minus what the ledger says they take.
     Records that are written meanwhile show as a passing drift.  Walks over every file.
     """
-    files, paths, account = volume.ground.files, volume.ground.paths, volume.ground.account
+    paths, account = volume.ground.paths, volume.ground.account
     records = sum(
-        _below(files, directory, with_directories=False)
+        _below(volume, directory, with_directories=False)
         for directory in (paths.log, paths.shards, paths.staging)
     )
-    everything = _below(files, paths.root, with_directories=True)
+    everything = _below(volume, paths.root, with_directories=True)
     staged = account.reserved_bytes - account.unallocated_bytes
     rented = account.total.live_bytes + account.total.trash_bytes
     return everything, records - rented - staged - account.log_bytes
 
 
-def _below(files: Files, directory: Path, *, with_directories: bool) -> int:
+def _below(volume: Volume, directory: Path, *, with_directories: bool) -> int:
+    files = volume.ground.files
     total = files.allocated(directory) if with_directories else 0
     for name in files.list(directory):
         path = directory / name
         try:
-            if path.is_dir():
-                total += _below(files, path, with_directories=with_directories)
+            with volume.ground.watch.call("stat"):
+                is_directory = path.is_dir()
+            if is_directory:
+                total += _below(volume, path, with_directories=with_directories)
             else:
                 total += files.allocated(path)
         except FileNotFoundError:

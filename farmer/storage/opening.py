@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from farmer.model.ids import NodeId
+from farmer.storage.annex import annex_of, with_annex
 from farmer.storage.directory import (
     Marker,
     Paths,
@@ -18,7 +21,7 @@ from farmer.storage.files import Access, Files
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.health import Health
-from farmer.storage.index import connect
+from farmer.storage.index import Connect, connect
 from farmer.storage.log import Facts, Sequencer, Tail
 from farmer.storage.quota import Ledger, VolumeAccount
 from farmer.storage.readying import Ready, Readying
@@ -47,6 +50,12 @@ class Surroundings:
     monotonic_s: Callable[[], float]
     spawn: Spawn
     uuids: Uuids = field(default_factory=Uuids)
+    annexes: Path | None = None
+    """Where the annexes of volumes lie that can only be read; without, those are not opened."""
+
+    def annex(self, volume: bytes) -> Path | None:
+        """Return where the annex of a volume is, or would be."""
+        return None if self.annexes is None else annex_of(self.annexes, volume)
 
 
 Spawn = Callable[[str, Callable[[], None]], None]
@@ -68,9 +77,26 @@ def in_a_thread(_name: str, work: Callable[[], None]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a volume is read and written."""
+
+    files: Files
+    paths: Paths
+    is_apart: bool = False
+    """Read here, and written in its annex."""
+
+    def readying(
+        self, marker: Marker, reserve: Reserve, progress: Progress, connect: Connect
+    ) -> Readying:
+        """Return what makes the index ready."""
+        return Readying(self.paths, marker, self.files, reserve, progress, connect)
+
+
+@dataclass(frozen=True, slots=True)
 class _Held:
     """What a volume has before its index is ready."""
 
+    place: _Place
     reserve: Reserve
     lock: int
     health: Health
@@ -89,21 +115,23 @@ def open_volume(
         VolumeUnavailableError, OSError, sqlite3.Error: the disk failed, or is full.
 
     """
-    files, paths = WatchedFiles(around.files, watch), Paths(settings.path)
-    around = replace(around, files=files)
+    files = WatchedFiles(around.files, watch)
     marker = read_marker(settings.path, around.node, files)
     around.uuids.claim(marker.volume, settings.path, files)
-    lock = lock_volume(settings.path, files)
-    reserve = Reserve(files, paths.reserve)
-    connect = watched_connect(watch)
+    lock, place = _locked(settings.path, files, around.annex(marker.volume))
     try:
+        # It may have been retired where only its annex could say so.
+        read_marker(settings.path, around.node, place.files)
+        reserve = Reserve(place.files, place.paths.reserve)
         reserve.take()
-        ready = Readying(paths, marker, files, reserve, around.progress, connect).open()
+        connect = watched_connect(watch)
+        ready = place.readying(marker, reserve, around.progress, connect).open()
     except BaseException:
         files.close(lock)
         raise
     try:
-        return _assemble(settings, around, marker, ready, _Held(reserve, lock, health, watch))
+        held = _Held(place, reserve, lock, health, watch)
+        return _assemble(settings, around, marker, ready, held)
     except BaseException:
         ready.index.close(clean=False)
         files.close(lock)
@@ -111,19 +139,42 @@ def open_volume(
 
 
 def rebuild_index(
-    settings: VolumeSettings, node: NodeId, files: Files, progress: Progress
+    settings: VolumeSettings,
+    node: NodeId,
+    files: Files,
+    progress: Progress,
+    annexes: Path | None = None,
 ) -> Recovered:
     """Make a closed volume's index again from its records; raises as `open_volume`."""
     marker = read_marker(settings.path, node, files)
-    lock = lock_volume(settings.path, files)
+    annex = None if annexes is None else annex_of(annexes, marker.volume)
+    lock, place = _locked(settings.path, files, annex)
     try:
-        paths = Paths(settings.path)
-        reserve = Reserve(files, paths.reserve)
-        made = Readying(paths, marker, files, reserve, progress, connect).rebuild()
+        reserve = Reserve(place.files, place.paths.reserve)
+        made = place.readying(marker, reserve, progress, connect).rebuild()
         made.index.close(clean=True)
         return made.recovered
     finally:
         files.close(lock)
+
+
+def _locked(root: Path, files: Files, annex: Path | None) -> tuple[int, _Place]:
+    """Lock a volume, and say where it is read and written; raises as `open_volume`."""
+    is_read_only = False
+    try:
+        lock = lock_volume(root, files)
+    except OSError as error:
+        if annex is None or error.errno != errno.EROFS:
+            raise
+        lock, is_read_only = lock_volume(root, files, Access.READ), True
+    try:
+        both = with_annex(files, root, annex, is_read_only=is_read_only)
+    except BaseException:
+        files.close(lock)
+        raise
+    if both is None:
+        return lock, _Place(files, Paths(root))
+    return lock, _Place(both, Paths(root, annex), is_apart=True)
 
 
 def _assemble(
@@ -133,7 +184,7 @@ def _assemble(
     ready: Ready,
     held: _Held,
 ) -> Volume:
-    files, paths = around.files, Paths(settings.path)
+    files, paths = held.place.files, held.place.paths
     account = VolumeAccount(settings.quota_bytes, settings.keep_free_bytes)
     totals = ready.index.totals()
     sequencer = Sequencer(ready.index.position().next_sequence)
@@ -148,9 +199,11 @@ def _assemble(
         facts=Facts(sequencer, around.clock_ms),
         reserve=held.reserve,
         watch=held.watch,
+        is_apart=held.place.is_apart,
     )
     held.reserve.take()
-    tail = _tail(files, paths, ready.recovered)
+    # Where nothing may be appended, the annex goes on with a segment of its own.
+    tail = None if ground.is_apart else _tail(files, paths, ready.recovered)
     try:
         account.index_bytes = ready.index.size_bytes()
         writer = Writer(ground, tail, ready.recovered.end)
@@ -166,7 +219,8 @@ def _assemble(
     # From here on nothing can fail: what is entered in the ledger is never taken out again.
     around.ledger.settle(account, totals)
     for part in ready.parts:
-        if part.header.kind is Kind.STAGING:
+        # An upload cannot go on where nothing can be written: it begins anew elsewhere.
+        if part.header.kind is Kind.STAGING and not ground.is_apart:
             header = part.header
             space = around.ledger.restore(account, header.renter, header.payload_bytes)
             volume.leases.keep(Lease(header, space))

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import quote
 
 from farmer.model.shard import ShardState
+from farmer.storage.annex import annex_of
 from farmer.storage.directory import MARKER_NAME, Paths
 from farmer.storage.index import INDEX_NAME
 
@@ -46,27 +47,40 @@ def volume_id(root: Path) -> str:
         return ""
 
 
-def holdings(root: Path) -> Holdings | None:
-    """Return what a volume holds; None if that cannot be told without opening it."""
-    if _is_untouched(root):
+def holdings(root: Path, annexes: Path | None = None) -> Holdings | None:
+    """
+    Return what a volume holds; None if that cannot be told without opening it.
+
+    Of one that can only be read, what it holds still is noted in its annex.
+    """
+    if is_untouched(root):
         return Holdings(0, 0, 0, 0, 0)
-    row = _ask(root, _USAGE)
+    row = _ask(index_of(root, annexes), _USAGE)
     return None if row is None else Holdings(*row)
 
 
-def live_shards(root: Path) -> tuple[int, int] | None:
+def live_shards(root: Path, annexes: Path | None = None) -> tuple[int, int] | None:
     """Return how many shards a volume serves and their bytes, as `holdings`; reads every row."""
-    row = _ask(root, _LIVE, ShardState.LIVE)
+    row = _ask(index_of(root, annexes), _LIVE, ShardState.LIVE)
     return None if row is None else (row[0], row[1])
 
 
-def _is_untouched(root: Path) -> bool:
+def is_untouched(root: Path) -> bool:
     """Tell whether a volume was made and never opened."""
     paths = Paths(root)
     try:
         return not any((paths.index.exists(), *paths.log.iterdir(), *paths.shards.iterdir()))
     except OSError:
         return False
+
+
+def index_of(root: Path, annexes: Path | None) -> Path:
+    """Return where the index of a volume is that counts."""
+    if annexes is not None:
+        annex = annex_of(annexes, bytes.fromhex(volume_id(root)))
+        if (annex / INDEX_NAME).exists():
+            return annex / INDEX_NAME
+    return root / INDEX_NAME
 
 
 def index_to_read(path: Path, patience_s: float) -> sqlite3.Connection:
@@ -77,14 +91,14 @@ def index_to_read(path: Path, patience_s: float) -> sqlite3.Connection:
     """
     log = path.with_name(f"{path.name}-wal")
     # One that was closed in order needs no files beside it, and SQLite would make them.
-    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+    how = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
     uri = f"file:{quote(str(path))}?{how}"
     return sqlite3.connect(uri, uri=True, timeout=patience_s, isolation_level=None)
 
 
-def _ask(root: Path, query: str, *values: int) -> tuple[int, ...] | None:
+def _ask(index: Path, query: str, *values: int) -> tuple[int, ...] | None:
     try:
-        connection = index_to_read(root / INDEX_NAME, _PATIENCE_S)
+        connection = index_to_read(index, _PATIENCE_S)
         try:
             (complete,) = connection.execute("SELECT complete FROM state").fetchone()
             row: tuple[int, ...] = connection.execute(query, values).fetchone()

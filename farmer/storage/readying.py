@@ -83,7 +83,7 @@ class Readying:
     def rebuild(self) -> Ready:
         """Throw away what is left of it, a cache after all, and make it; raises as `open`."""
         for name in INDEX_FILES:
-            self._files.unlink(self._paths.root / name)
+            self._files.unlink(self._paths.index.with_name(name))
         try:
             return self._made_again()
         except IndexDamagedError as error:
@@ -144,6 +144,8 @@ class Readying:
         return Ready(index, recovery.replay(), parts)
 
     def _made_again(self) -> Ready:
+        # Its owner's alone; SQLite gives the files beside it the same mode.
+        self._files.close(self._files.open(self._paths.index, Access.ENSURE))
         index = create_index(self._paths.index, self._volume, self._connect)
         try:
             parts = self._staging_parts()
@@ -151,7 +153,7 @@ class Readying:
             recovery.adopt(_stored(parts), staged=True)
             recovered = recovery.rebuild(self._progress)
             index.finish()
-            self._files.sync_directory(self._paths.root)
+            self._files.sync_directory(self._paths.index.parent)
         except BaseException:
             index.close(clean=False)
             raise

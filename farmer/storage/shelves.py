@@ -24,8 +24,12 @@ class Shelves:
         try:
             if forced or self.staged >= STAGED_MAX:
                 self._ground.index.checkpoint()
-            elif not self._ground.index.checkpoint_if_long():
-                return False
+            else:
+                # Noted, because it looks at a file without the volume's port to files.
+                with self._ground.watch.call("index"):
+                    is_done = self._ground.index.checkpoint_if_long()
+                if not is_done:
+                    return False
         except sqlite3.Error as error:
             self._ground.index_failed(error, 0)
             return False
@@ -36,7 +40,7 @@ class Shelves:
         """Move what is staged."""
         files, paths, index = self._ground.files, self._ground.paths, self._ground.index
         staged = index.staged()
-        if not staged:
+        if not staged or self._ground.is_apart:
             return
         try:
             shelves = sorted({paths.shard(file).parent for file in staged})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import VolumeUnavailableError
@@ -14,7 +14,15 @@ from farmer.storage.opening import Surroundings
 from farmer.storage.volume import Volume
 from farmer.storage.watch import HUNG_S
 
+R = TypeVar("R")
+
 _STEP_S: Final = 0.05
+REOPENED_S: Final = 5.0
+"""To look through a log's end; whoever waits longer is told that a volume is missing."""
+
+REOPENED_LOOKS: Final = 16
+"""Volumes that were opened anew, one after the other, while somebody looked."""
+
 LOOK_WAIT_S: Final = 1.0
 """Whoever asks for a look gets an answer that is this old at most, of disks that answer."""
 
@@ -75,10 +83,46 @@ class Slots:
             look.result()
         return [volume for volume in self.opened() if volume.takes_stores]
 
+    def part(self, slot: Slot) -> Volume | None:
+        """Have one opened with an annex if it cannot be written; raises `OSError` and others."""
+        slot.part_soon()
+        self._until_done_or_hung(slot)
+        return slot.volume if slot.can_be_asked else None
+
+    def steadily(self, look: Callable[[], R], is_enough: Callable[[R], bool]) -> R:
+        """
+        Return what *look* sees, or let it raise.
+
+        What is not enough, or unavailable, is looked at again if that may only be so because a
+        volume was closed to be opened anew.
+        """
+        for _ in range(REOPENED_LOOKS):
+            before = self._reopenings()
+            try:
+                seen = look()
+            except VolumeUnavailableError:
+                if before == self._reopenings() and not self._reopening():
+                    raise
+            else:
+                if is_enough(seen) or (before == self._reopenings() and not self._reopening()):
+                    return seen
+            wait(self._reopening(), REOPENED_S)
+        return look()
+
+    def _reopenings(self) -> int:
+        return sum(slot.reopenings for slot in self._slots)
+
+    def _reopening(self) -> list[Future[None]]:
+        return [slot.job for slot in self._slots if slot.is_reopening]
+
     def watch(self) -> None:
-        """Notice calls that do not return, and that they have; never waits."""
+        """Notice calls that do not return, that they have, and slow ones; never waits."""
         for slot in self._slots:
             slot.watch_calls()
+        now_s = self._around.monotonic_s()
+        for slot in self._slots:
+            others = [one.watch.meters for one in self._slots if one is not slot]
+            slot.tempo.judge(others, now_s)
 
     def stalled_threads(self) -> dict[int, bool]:
         """Return the threads that wait for a disk, and whether that is in vain."""

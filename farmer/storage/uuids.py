@@ -24,11 +24,21 @@ class Uuids:
             VolumeSetupError: a copy of it is in use; writing to both would make two pasts.
 
         """
-        with self._lock:
-            other = self._paths.get(volume, path)
-            if other != path and files.exists(Paths(other).marker):
+        while (other := self._first(volume, path)) != path:
+            # Not with the lock held: that disk may not answer, and others would wait for it.
+            if files.exists(Paths(other).marker):
                 raise VolumeSetupError(
                     f"{path} is a copy of {other}, with the same uuid: only that one is used;"
                     " take one of them out of the settings"
                 )
-            self._paths[volume] = path
+            self._forget(volume, other)
+
+    def _first(self, volume: bytes, path: Path) -> Path:
+        """Return where the volume is known to be, which is *path* if it was nowhere."""
+        with self._lock:
+            return self._paths.setdefault(volume, path)
+
+    def _forget(self, volume: bytes, path: Path) -> None:
+        with self._lock:
+            if self._paths.get(volume) == path:
+                del self._paths[volume]

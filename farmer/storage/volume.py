@@ -21,6 +21,7 @@ from farmer.storage.duty import read_duty
 from farmer.storage.errors import (
     ShardNotFoundError,
     StorageError,
+    VolumeClosedError,
     VolumeUnavailableError,
 )
 from farmer.storage.generation import Witness
@@ -88,6 +89,7 @@ class Volume:
         self.duty = read_duty(ground.files, ground.paths.root)
         """What its owner wants done with it besides serving; None for nothing."""
         self._allocated = (0, 0)
+        self._is_closed = False
 
     @property
     def draining(self) -> bool:
@@ -260,6 +262,8 @@ class Volume:
 
     def reclaim(self) -> int:
         """Give back what can be; return the bytes that came free."""
+        if self.ground.is_apart:
+            return 0
         with self._index_errors():
             try:
                 return self.reclaimer.run()
@@ -331,6 +335,7 @@ class Volume:
             filesystem_size_bytes=account.filesystem_size_bytes,
             filesystem_free_bytes=account.filesystem_free_bytes,
             errors=health.errors(),
+            waits_s=self.ground.watch.waits_s(),
             scrub=self.scrub_status(),
         )
 
@@ -347,6 +352,7 @@ class Volume:
         No name below it is used.  What was promised to unfinished stores is given back; what
         is stored leaves the ledger, and comes back with the next opening.
         """
+        self._is_closed = True
         for let_go in self.before_close:
             let_go(False)
         self.writer.close(in_order=False)
@@ -364,6 +370,7 @@ class Volume:
 
     def close(self) -> None:
         """Finish what is under way, leave a clean mark, unlock."""
+        self._is_closed = True
         for let_go in self.before_close:
             let_go(True)
         clean = self.writer.close()
@@ -436,6 +443,8 @@ class Volume:
         try:
             yield
         except sqlite3.Error as error:
+            if self._is_closed:
+                raise VolumeClosedError("the volume was closed") from error
             self.ground.health.count("index")
             if not (is_for_room(error) or is_for_memory(error)):
                 self.ground.health.fail(f"the index cannot be read ({error})")

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import count
 from threading import Condition, get_ident
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.pace import Meter, Meters
 
 R = TypeVar("R")
 
@@ -36,30 +36,28 @@ WAITING_MAX: Final = 32
 """Who must ask a stalled volume takes a thread while waiting: no more than so many at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    thread: int
-    since_s: float
-    what: str
-    holds_up: bool
-
-
 class Watch:
     """One volume's calls; safe from any thread, and cheap enough for each of them."""
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
-        self._monotonic_s = monotonic_s
-        self._numbers = count()
-        self._calls: dict[int, _Call] = {}
-        self._waiting: set[int] = set()
+        self.monotonic_s = monotonic_s
+        self.calls: dict[int, Noted] = {}
+        """Those under way."""
+        self.meters = Meters()
+        self.waiting: set[int] = set()
+        """The threads that wait for one of them."""
         self._changed = Condition()
         self._later: deque[Callable[[], object]] = deque()
         self.hung_reason = ""
         """Why the volume counts as hung; empty if it does not."""
 
-    def call(self, what: str, *, holds_up: bool = False) -> Noted:
-        """Return a context in which one call is made; *holds_up*: others would wait behind it."""
-        return Noted(self, what, holds_up=holds_up)
+    def call(self, what: str, *, holds_up: bool = False, meter: Meter | None = None) -> Noted:
+        """
+        Return a context in which one call is made.
+
+        *holds_up*: others would wait behind it; *meter* learns how long it took.
+        """
+        return Noted(self, what, holds_up, meter)
 
     def visit(self, what: str) -> Noted:
         """
@@ -69,47 +67,43 @@ class Watch:
             VolumeUnavailableError: it hangs, or too many wait already.
 
         """
-        if self._calls or self.hung_reason:
+        if self.calls or self.hung_reason:
             self._enter()
-        return Noted(self, what, holds_up=True)
+        return Noted(self, what, True, None)
 
-    def begin(self, what: str, *, holds_up: bool) -> int:
-        """Note a call; return its number."""
-        number = next(self._numbers)
-        self._calls[number] = _Call(get_ident(), self._monotonic_s(), what, holds_up)
-        return number
+    def returned(self) -> None:
+        """Wake those who wait for a call that has returned."""
+        with self._changed:
+            self._changed.notify_all()
 
-    def end(self, number: int) -> None:
-        """Note that it returned."""
-        del self._calls[number]
-        if self._waiting:
-            with self._changed:
-                self._changed.notify_all()
+    def waits_s(self) -> tuple[tuple[str, float], ...]:
+        """Return how long calls that wait for the disk take, on the average of late."""
+        now_s = self.monotonic_s()
+        meters = self.meters.by_name().items()
+        return tuple((name, meter.average_s(now_s)) for name, meter in meters)
 
     def longest(self) -> tuple[float, str]:
         """Return for how long the oldest call has been under way, and what it is."""
-        calls = list(self._calls.values())
+        calls = list(self.calls.values())
         if not calls:
             return 0.0, ""
         oldest = min(calls, key=lambda call: call.since_s)
-        return self._monotonic_s() - oldest.since_s, oldest.what
+        return self.monotonic_s() - oldest.since_s, oldest.what
 
     @property
     def is_stalled(self) -> bool:
         """Whether a call that holds others up has not returned for a moment."""
-        if not self._calls:
+        if not self.calls:
             return False
-        before_s = self._monotonic_s() - STALLED_S
-        return any(
-            call.holds_up and call.since_s < before_s for call in list(self._calls.values())
-        )
+        before_s = self.monotonic_s() - STALLED_S
+        return any(call.holds_up and call.since_s < before_s for call in list(self.calls.values()))
 
     def stalled_threads(self) -> dict[int, bool]:
         """Return the threads that wait for this volume, and whether that is in vain."""
-        before_s = self._monotonic_s() - STALLED_S
-        calls = list(self._calls.values())
+        before_s = self.monotonic_s() - STALLED_S
+        calls = list(self.calls.values())
         stalled = {call.thread for call in calls if call.since_s < before_s}
-        return dict.fromkeys(stalled | set(self._waiting), bool(self.hung_reason))
+        return dict.fromkeys(stalled | set(self.waiting), bool(self.hung_reason))
 
     def declare(self, hung_reason: str) -> None:
         """Say that the volume hangs, or with an empty reason that it does not any more."""
@@ -130,14 +124,14 @@ class Watch:
         if not (self.hung_reason or self.is_stalled):
             return
         with self._changed:
-            if len(self._waiting) >= WAITING_MAX and not self.hung_reason:
+            if len(self.waiting) >= WAITING_MAX and not self.hung_reason:
                 raise VolumeUnavailableError("the disk does not answer at the moment")
             me = get_ident()
-            self._waiting.add(me)
+            self.waiting.add(me)
             try:
                 self._changed.wait_for(lambda: self.hung_reason or not self.is_stalled, HUNG_S)
             finally:
-                self._waiting.discard(me)
+                self.waiting.discard(me)
             if self.hung_reason or self.is_stalled:
                 raise VolumeUnavailableError(self.hung_reason or "the disk does not answer")
 
@@ -145,13 +139,19 @@ class Watch:
 class Noted:
     """One call, from `with` to its end."""
 
-    __slots__ = ("_holds_up", "_number", "_watch", "_what")
+    __slots__ = ("_meter", "_watch", "holds_up", "since_s", "thread", "what")
 
-    def __init__(self, watch: Watch, what: str, *, holds_up: bool) -> None:
-        self._watch, self._what, self._holds_up = watch, what, holds_up
+    def __init__(self, watch: Watch, what: str, holds_up: bool, meter: Meter | None) -> None:
+        self._watch = watch
+        self._meter = meter
+        self.what = what
+        self.holds_up = holds_up
 
     def __enter__(self) -> None:
-        self._number = self._watch.begin(self._what, holds_up=self._holds_up)
+        watch = self._watch
+        self.thread = get_ident()
+        self.since_s = watch.monotonic_s()
+        watch.calls[id(self)] = self
 
     def __exit__(
         self,
@@ -159,7 +159,12 @@ class Noted:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        self._watch.end(self._number)
+        watch = self._watch
+        del watch.calls[id(self)]
+        if self._meter is not None:
+            self._meter.note(self.since_s, watch.monotonic_s())
+        if watch.waiting:
+            watch.returned()
 
 
 class Promises:

@@ -14,6 +14,7 @@ from typing import Any
 from farmer.storage.alone import open_alone
 from farmer.storage.files import Access, Buffer, Files, Filesystem
 from farmer.storage.index import LOCK_TIMEOUT_S
+from farmer.storage.pace import Meter
 from farmer.storage.watch import Noted, Watch
 
 
@@ -56,9 +57,10 @@ class WatchedFiles:
     def __init__(self, files: Files, watch: Watch) -> None:
         self._files = files
         self._watch = watch
+        self._meters = watch.meters
 
-    def _asked(self, what: str, *, holds_up: bool = False) -> _Asked:
-        return _Asked(self._watch, what, holds_up=holds_up)
+    def _asked(self, what: str, *, holds_up: bool = False, meter: Meter | None = None) -> _Asked:
+        return _Asked(self._watch, what, holds_up, meter)
 
     def open(self, path: Path, access: Access) -> int:
         """See `Files.open`."""
@@ -72,22 +74,22 @@ class WatchedFiles:
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """See `Files.pread`."""
-        with self._asked("read", holds_up=True):
+        with self._asked("read", holds_up=True, meter=self._meters.reads):
             return self._files.pread(fd, length, offset)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """See `Files.pwritev`."""
-        with self._asked("write"):
+        with self._asked("write", meter=self._meters.writes):
             self._files.pwritev(fd, buffers, offset)
 
     def sync_data(self, fd: int) -> None:
         """See `Files.sync_data`."""
-        with self._asked("sync"):
+        with self._asked("sync", meter=self._meters.syncs):
             self._files.sync_data(fd)
 
     def sync_directory(self, path: Path) -> None:
         """See `Files.sync_directory`."""
-        with self._asked("sync of a directory"):
+        with self._asked("sync of a directory", meter=self._meters.syncs):
             self._files.sync_directory(path)
 
     def uncache(self, fd: int, offset: int, length: int) -> None:
@@ -107,7 +109,7 @@ class WatchedFiles:
 
     def is_hole(self, fd: int, offset: int, length: int) -> bool:
         """See `Files.is_hole`."""
-        with self._watch.call("seek"):
+        with self._asked("seek"):
             return self._files.is_hole(fd, offset, length)
 
     def truncate(self, fd: int, length: int) -> None:
@@ -168,7 +170,7 @@ class WatchedFiles:
 
 def watched_connect(watch: Watch) -> Callable[[Path], sqlite3.Connection]:
     """Return what opens a database (see `farmer.storage.index.Connect`) and notes its calls."""
-    asked = partial(_Queried, watch, "index", holds_up=False)
+    asked = partial(_Queried, watch, "index", False, None)
 
     class Cursor(sqlite3.Cursor):
         def execute(self, sql: str, parameters: Any = (), /) -> Cursor:  # noqa: ANN401

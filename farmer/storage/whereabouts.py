@@ -86,10 +86,10 @@ class Whereabouts:
         A store does not wait for a volume that stalls; for it that one counts as not asked.
         Raises `VolumeUnavailableError` if a volume fails.
         """
-        found = self._look(key, for_store=for_store)
-        if found.best is not None:
-            return found
-        return self._crossing.steadily(lambda: self._look(key, for_store=for_store))
+        return self._slots.steadily(
+            lambda: self._look_up_once(key, for_store=for_store),
+            lambda copies: copies.best is not None,
+        )
 
     def copies(self, key: Key, *, stalled: bool = True) -> Copies:
         """
@@ -122,10 +122,23 @@ class Whereabouts:
 
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
         """Return a renter's shards above an id, ascending; raises `VolumeUnavailableError`."""
+        return self._slots.steadily(
+            lambda: self._whole_page(renter, after, limit),
+            # However many there are: others may have been on a volume that was closed.
+            lambda _: False,
+        )
+
+    def _whole_page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
         self._slots.check_complete()
         return self._crossing.steadily(
             lambda: list(islice(self._rows(renter, after, limit), limit))
         )
+
+    def _look_up_once(self, key: Key, *, for_store: bool) -> Copies:
+        found = self._look(key, for_store=for_store)
+        if found.best is not None:
+            return found
+        return self._crossing.steadily(lambda: self._look(key, for_store=for_store))
 
     def _look(self, key: Key, *, for_store: bool) -> Copies:
         """

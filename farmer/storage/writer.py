@@ -142,7 +142,7 @@ class Writer:
 
     def _commit(self, operations: list[Operation[Any]]) -> None:
         try:
-            self._ground.health.check_writable()
+            self._ground.check_writable()
             tail = self._tail_for(operations)
             done, refused, batch = self._write(operations, tail)
         except CommitInDoubtError:

@@ -246,6 +246,9 @@ ALERT = {"name": "VolumeGone", "message": "it is gone", "command": "mount it"}
     [
         ({}, 0),
         ({"volumes": [VOLUME | {"state": "full"}]}, 0),
+        ({"volumes": [VOLUME, VOLUME | {"state": "retired"}]}, 0),
+        ({"volumes": [VOLUME | {"state": "gone"}, VOLUME | {"state": "retired"}]}, 5),
+        ({"volumes": [VOLUME | {"state": "slow"}]}, 4),
         ({"volumes": [VOLUME, VOLUME | {"state": "gone"}]}, 4),
         ({"volumes": [VOLUME | {"state": "read-only"}]}, 4),
         ({"volumes": [VOLUME | {"state": "gone"}]}, 5),

@@ -28,6 +28,8 @@ def main() -> int:
     power.add_argument("--cuts", type=int, default=20, help="half of them on each")
     moving = verbs.add_parser("moving", help="kill -9 while a volume is emptied under load")
     moving.add_argument("--kills", type=int, default=5)
+    repairing = verbs.add_parser("repairing", help="kill -9 while renters repair shards")
+    repairing.add_argument("--kills", type=int, default=30)
     strace = verbs.add_parser("strace", help="the Nth system call fails, or is the last")
     strace.add_argument("--every", type=int, default=1, help="only every Nth call of a kind")
     chosen = parser.parse_args()
@@ -55,6 +57,10 @@ def _run(chosen: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
         from tests.crash.moving import campaign as moving_campaign
 
         return moving_campaign(folder, chosen.kills, chosen.seed)
+    if chosen.verb == "repairing":
+        from tests.crash.repairing import campaign as repairing_campaign
+
+        return repairing_campaign(folder, chosen.kills, chosen.seed)
     if chosen.verb == "strace":
         from tests.crash import tracing
 

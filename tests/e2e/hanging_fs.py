@@ -1,23 +1,41 @@
 """
-A real filesystem that can stop answering: a plain directory, served again by FUSE.
+A real filesystem that can stop answering, or be slow: a plain directory, served again by FUSE.
 
 Run by the system's Python, which has python3-fuse: `hanging_fs.py MOUNTPOINT DIRECTORY`.
 Stopped by SIGSTOP it is a network share whose server has gone: every call hangs, and goes on
-with SIGCONT.
+with SIGCONT.  While there is a file DIRECTORY.delay, reads and syncs take the seconds that it
+says: a disk that tries again and again.  While there is a file DIRECTORY.dead, every call that
+has come here waits: unlike one that nobody has read yet, the kernel cannot take it back.
 """
 
 # mypy: ignore-errors
 # The system's Python runs it: python3-fuse has no types, and speaks in plain paths.
-# ruff: noqa: PTH100, PTH101, PTH102, PTH104, PTH106, PTH108, PTH208
+# ruff: noqa: PTH100, PTH101, PTH102, PTH104, PTH106, PTH108, PTH110, PTH123, PTH208
 from __future__ import annotations
 
 import os
 import sys
+import time
 
 import fuse
 
 fuse.fuse_python_api = (0, 2)
 ROOT = os.path.abspath(sys.argv[2])
+
+
+def await_life():
+    while os.path.exists(ROOT + ".dead"):
+        time.sleep(0.1)
+
+
+def tire():
+    await_life()
+    try:
+        with open(ROOT + ".delay") as delay:
+            seconds = float(delay.read())
+    except (OSError, ValueError):
+        return
+    time.sleep(seconds)
 
 
 class Handle:
@@ -31,6 +49,7 @@ class Mirror(fuse.Fuse):
     """Passes every call on to the directory."""
 
     def getattr(self, path):
+        await_life()
         return os.lstat(ROOT + path)
 
     def readdir(self, path, _offset):
@@ -58,6 +77,7 @@ class Mirror(fuse.Fuse):
         os.chmod(ROOT + path, mode)
 
     def statfs(self):
+        await_life()
         return os.statvfs(ROOT)
 
     def open(self, path, flags):
@@ -67,12 +87,15 @@ class Mirror(fuse.Fuse):
         return Handle(os.open(ROOT + path, flags | os.O_CREAT, mode))
 
     def read(self, _path, length, offset, handle):
+        tire()
         return os.pread(handle.fd, length, offset)
 
     def write(self, _path, data, offset, handle):
+        await_life()
         return os.pwrite(handle.fd, data, offset)
 
     def fsync(self, _path, _data_only, handle):
+        tire()
         os.fsync(handle.fd)
 
     def ftruncate(self, _path, size, handle):

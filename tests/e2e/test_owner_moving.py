@@ -11,7 +11,15 @@ from tests.e2e.test_owner import ask, eventually
 
 
 def rows(daemon: Daemon) -> dict[str, dict[str, Any]]:
-    return {Path(row["path"]).name: row for row in daemon.status()["volumes"]}
+    """Return the volumes by name, without those that were given up."""
+    volumes = daemon.status()["volumes"]
+    return {Path(row["path"]).name: row for row in volumes if row["state"] != "retired"}
+
+
+def retired(daemon: Daemon) -> dict[str, str]:
+    """Return where those were, and what the owner is told of them."""
+    listed = ask(daemon, "volume", "list")["volumes"]
+    return {row["path"]: row["reason"] for row in listed if row["state"] == "retired"}
 
 
 def fill(renter: Renter, folder: Path) -> list[Path]:
@@ -46,10 +54,16 @@ def test_a_volume_moves_to_another_directory_while_it_serves(
     assert (checked["findings"], checked["shards"]) == ([], 4)
     again = daemon.call("volume", "add", f"{daemon.volume}=1GB")
     assert "no volume any more: moved to" in again.stderr
+    told = retired(daemon)
+    assert list(told) == [str(daemon.volume)]
+    assert told[str(daemon.volume)].startswith(f"moved to {tmp_path / 'new'}; no shard is on it")
     daemon.kill()
+    assert retired(daemon) == told, "also of a stopped farmer"
     daemon.start()
     assert list(rows(daemon)) == ["new"]
+    assert retired(daemon) == told
     assert renter.ask("audit", "--all")["passed"] == 4
+    assert daemon.call("status").returncode == 0
     assert not daemon.status()["alerts"]
     daemon.stop()
     next((tmp_path / "new" / "shards").rglob("*.seg")).unlink()
@@ -79,14 +93,23 @@ def test_a_volume_is_drained_and_retired_with_its_files(
     cancelled = ask(daemon, "volume", "drain", str(daemon.volume), "--cancel")
     assert cancelled["shards"] == 0
     assert rows(daemon)["volume"]["work"] is None
-    retired = daemon.call("volume", "retire", str(daemon.volume), "--remove")
-    assert retired.returncode == 0, retired.stderr
+    begun = daemon.call("volume", "retire", str(daemon.volume), "--remove")
+    assert begun.returncode == 0, begun.stderr
     eventually(lambda: not daemon.volume.exists())
     assert list(rows(daemon)) == ["other"]
+    assert list(retired(daemon)) == [str(daemon.volume)]
+    daemon.call("volume", "add", f"{daemon.volume}=500MB")
+    assert list(rows(daemon)) == ["other", "volume"]
+    assert not retired(daemon), "it is one again"
+    daemon.call("volume", "retire", str(daemon.volume))
+    eventually(lambda: list(rows(daemon)) == ["other"])
     assert renter.ask("audit", "--all")["passed"] == 4
     only = daemon.call("volume", "retire", str(tmp_path / "other"))
     assert only.returncode == 1
     daemon.stop()
+    forgotten = daemon.call("volume", "forget", str(daemon.volume))
+    assert "its shards are elsewhere" in forgotten.stdout
+    assert not retired(daemon)
     assert daemon.call("volume", "drain", str(tmp_path / "other")).returncode == 3
 
 

@@ -26,6 +26,7 @@ ATTIC = VolumeStatus(
     filesystem_size_bytes=4_000_000_000_000,
     filesystem_free_bytes=1_900_000_000_000,
     errors=(("read", 2),),
+    waits_s=(("sync", 0.031), ("read", 0.012), ("write", 0.0)),
 )
 USB = replace(
     ATTIC,

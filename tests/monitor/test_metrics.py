@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from farmer.model.status import NodeStatus
+from farmer.model.status import NodeStatus, VolumeState
 from farmer.monitor.metrics import Metrics
 from farmer.node.ports import Meter, Result, Verb
 from tests.monitor import docs
@@ -132,6 +132,17 @@ def test_gauges_are_the_status_at_the_scrape() -> None:
     assert value(counted, "farmer_volume_used_bytes", volume="attic") == 7
     assert value(counted, "farmer_volume_up", volume="usb") is None
     assert value(counted, "farmer_alerts", alert="VolumeGone") is None
+
+
+def test_a_retired_volume_is_nothing_but_retired() -> None:
+    """An alert on volumes that are not up must not ring for it."""
+    old = replace(ATTIC, name="old", state=VolumeState.RETIRED)
+    status = replace(STATUS, volumes=(ATTIC, old))
+    counted = metrics(status)
+    assert value(counted, "farmer_volume_state", volume="old", state="retired") == 1
+    assert value(counted, "farmer_volume_up", volume="old") is None
+    assert value(counted, "farmer_volume_quota_bytes", volume="old") is None
+    assert value(counted, "farmer_volume_up", volume="attic") == 1
 
 
 def test_registration_asks_for_no_status() -> None:

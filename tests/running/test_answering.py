@@ -82,8 +82,34 @@ def test_a_known_volume_of_a_silent_disk_is_planned_with_nothing_free(
     assert first.keep_free_bytes == volumes.NOTHING_FREE_BYTES
     assert (second.quota_bytes, second.is_guess) == (400 * MIB, False)
 
+    first, second = volumes.plan_volumes(home, Settings(version=1, volumes=asked), {sick})
+    assert (first.is_guess, second.is_guess, gate.asked) == (True, False, 1), "not asked again"
+
     volumes.remember(home, [first, second])
     assert register.quotas(home) == {str(sick): 300 * MIB, str(well): 400 * MIB}
+
+
+@pytest.mark.parametrize(
+    ("quota", "planned_bytes"), [(Space(400 * MIB), 400 * MIB), (Space(percent=80.0), 64 * MIB)]
+)
+def test_a_new_volume_of_a_silent_disk_is_planned_too(
+    tmp_path: Path,
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+    quota: Space,
+    planned_bytes: int,
+) -> None:
+    monkeypatch.setattr(volumes, "filesystem_bytes", lambda _path: gate.wait())
+    home, asked = Home.at(tmp_path), VolumeSettings(path=str(tmp_path / "sick"), quota=quota)
+    [plan] = volumes.plan_volumes(home, Settings(version=1, volumes=(asked,)))
+    assert (plan.is_guess, plan.new, plan.quota_bytes) == (True, True, planned_bytes)
+    assert plan.keep_free_bytes == volumes.NOTHING_FREE_BYTES
+    [plan] = volumes.plan_volumes(home, Settings(version=1))
+    assert (plan.is_guess, plan.new, plan.quota_bytes) == (True, True, 64 * MIB)
+    [doubt] = volumes.doubts([plan])
+    assert "does not answer" in doubt
+    volumes.remember(home, [plan])
+    assert not register.quotas(home)
 
 
 def test_the_register_does_not_wait_for_what_is_silent(

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from farmer.model.ids import NodeId, ShardId
+from farmer.model.status import VolumeState
 from farmer.running import register
 from farmer.running.home import Home
+from farmer.running.register import RetiredVolume
+from farmer.running.retired import SHOWN_MS, Retired
 from farmer.running.stores import Stores, open_stores, rebuild
 from farmer.running.volumes import VolumePlan, doubts, free_bytes, plan_volumes
 from farmer.settings.loader import load_text
@@ -118,6 +121,29 @@ def test_a_volume_that_was_given_up_is_not_missed(home: Home, tmp_path: Path) ->
     with pytest.raises(ShardNotFoundError):
         stores.engine.open(RENTER, shard)
     stores.close()
+
+
+def test_a_retired_volume_is_shown_for_a_month_or_until_its_place_is_used_again(
+    home: Home, tmp_path: Path
+) -> None:
+    use(home, tmp_path / "a")
+    given_up = Retired(home)
+    assert given_up.shown(NOW_MS) == ()
+    given_up.add(tmp_path / "a", "moved to b", NOW_MS)
+    register.retire(home, RetiredVolume(tmp_path / "c", "retired", NOW_MS + 1))
+    given_up.look_again()
+    first, second = given_up.shown(NOW_MS + 2)
+    assert (first.path, first.state, first.reason) == (
+        str(tmp_path / "a"),
+        VolumeState.RETIRED,
+        "moved to b",
+    )
+    assert first.quota_bytes == first.shards == 0
+    assert str(tmp_path / "a") not in register.quotas(home)
+    assert Retired(home).shown(NOW_MS + SHOWN_MS) == (second,)
+    register.remember(home, [(tmp_path / "a", 7)])
+    register.forget(home, tmp_path / "c")
+    assert Retired(home).shown(NOW_MS) == ()
 
 
 def test_a_volume_that_was_never_used_is_not_missed(home: Home, tmp_path: Path) -> None:

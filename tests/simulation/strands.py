@@ -360,6 +360,9 @@ class _Queue:
     def empty(self) -> bool:
         return not self._items
 
+    def qsize(self) -> int:
+        return len(self._items)
+
 
 class _Thread:
     def __init__(

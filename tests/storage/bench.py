@@ -69,8 +69,10 @@ class Farm:
         volumes: int = 1,
         files: Files | None = None,
         limits: EngineLimits = LIMITS,
+        annexes: Path | None = None,
     ) -> None:
         self.files = files or OsFiles()
+        self.annexes = annexes
         self.clocks = Clocks()
         self.limits = limits
         self.settings = [
@@ -89,6 +91,7 @@ class Farm:
             clock_ms=lambda: self.clocks.now_ms,
             observed_ms=lambda: self.clocks.observed_ms,
             limits=self.limits,
+            annexes=self.annexes,
         )
         return self.engine
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import Counter
@@ -166,3 +167,52 @@ class RecordingFiles:
 
     def lock(self, fd: int) -> bool:
         return self._os.lock(fd)
+
+
+class ReadOnlyFiles(RecordingFiles):
+    """What lies below a directory of some name takes no writes, while that is said."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.read_only = ""
+        self._places: dict[int, Path] = {}
+
+    def _check(self, *paths: Path) -> None:
+        for path in paths:
+            if self.read_only and self.read_only in path.parts:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def open(self, path: Path, access: Access) -> int:
+        if access is not Access.READ:
+            self._check(path)
+        fd = super().open(path, access)
+        self._places[fd] = path
+        return fd
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
+        self._check(self._places[fd])
+        super().pwritev(fd, buffers, offset)
+
+    def preallocate(self, fd: int, length: int) -> None:
+        self._check(self._places[fd])
+        super().preallocate(fd, length)
+
+    def punch(self, fd: int, offset: int, length: int) -> bool:
+        self._check(self._places[fd])
+        return super().punch(fd, offset, length)
+
+    def truncate(self, fd: int, length: int) -> None:
+        self._check(self._places[fd])
+        super().truncate(fd, length)
+
+    def make_directory(self, path: Path) -> None:
+        self._check(path)
+        super().make_directory(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._check(source, target)
+        super().rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        self._check(path)
+        super().unlink(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from farmer.storage.checking import check_volume
+from farmer.storage.directory import create_volume
 from farmer.storage.files import OsFiles
 from tests.storage.bench import ALICE, MIB, NODE, Farm, noise
 from tests.storage.test_moving import DRAIN, Street
@@ -35,6 +36,13 @@ def test_what_is_in_order_is_called_so_in_use_and_closed(tmp_path: Path) -> None
         assert check(settings.path) == ()
         assert sorted(path.name for path in settings.path.iterdir()) == before
     assert DRAIN.since_ms
+
+
+def test_what_was_made_and_never_opened_is_in_order_and_left_as_it_is(tmp_path: Path) -> None:
+    create_volume(tmp_path / "new", NODE, OsFiles(), 0)
+    before = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert check(tmp_path / "new") == ()
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == before
 
 
 def overwrite(path: Path, offset: int, data: bytes) -> None:

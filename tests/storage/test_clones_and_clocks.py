@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState
 from farmer.model.status import VolumeState
-from farmer.storage.directory import VolumeSettings
+from farmer.storage.directory import MARKER_NAME, VolumeSettings, VolumeSetupError
 from farmer.storage.errors import ShardNotFoundError, StorageError, VolumeUnavailableError
 from farmer.storage.files import Access, OsFiles
+from farmer.storage.uuids import Uuids
 from farmer.storage.writer import Writer
 from tests.storage.bench import ALICE, DAY_MS, MIB, Farm, crash_copy, noise, shard_of
 
@@ -43,6 +45,36 @@ def test_a_copied_volume_is_refused_beside_the_first_and_used_without_it(tmp_pat
     farm.open()
     assert farm.read(shard) == noise(100)
     farm.engine.close()
+
+
+class Waiting(OsFiles):
+    """A disk that does not answer whether something is there."""
+
+    def __init__(self) -> None:
+        self.is_asked, self.let_go = threading.Event(), threading.Event()
+
+    def exists(self, path: Path) -> bool:
+        self.is_asked.set()
+        assert self.let_go.wait(60)
+        return super().exists(path)
+
+
+def test_where_a_copy_was_may_hang_and_only_the_copy_waits(tmp_path: Path) -> None:
+    uuids, silent = Uuids(), Waiting()
+    uuids.claim(b"one", tmp_path / "dead", OsFiles())
+    moved = threading.Thread(target=uuids.claim, args=(b"one", tmp_path / "here", silent))
+    moved.start()
+    assert silent.is_asked.wait(20)
+    other = threading.Thread(target=uuids.claim, args=(b"two", tmp_path / "b", OsFiles()))
+    other.start()
+    other.join(20)
+    assert not other.is_alive()
+    silent.let_go.set()
+    moved.join(20)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / MARKER_NAME).touch()
+    with pytest.raises(VolumeSetupError, match="is a copy of"):
+        uuids.claim(b"one", tmp_path / "third", OsFiles())
 
 
 def test_a_lease_from_the_future_lasts_a_day_from_when_it_is_seen(farm: Farm) -> None:

@@ -67,9 +67,6 @@ def after(*seen: Seen) -> Condition:
         ([Seen.SLOWED], S.SLOW),
         ([Seen.SLOWED, Seen.NO_SPACE], S.FULL),
         ([Seen.SLOWED, Seen.QUICKENED], S.HEALTHY),
-        ([Seen.RETIRED], S.RETIRED),
-        ([Seen.RETIRED, *Seen], S.RETIRED),
-        ([Seen.VANISHED, Seen.RETIRED], S.RETIRED),
     ],
     ids=lambda value: value.name if isinstance(value, S) else "+".join(one.name for one in value),
 )
@@ -84,6 +81,12 @@ def test_what_only_a_write_can_tell_is_probed_while_the_volume_is_there(bad: See
     assert not after(bad, Seen.HUNG).wants_probe
     assert not after(Seen.NO_SPACE).wants_probe
     assert not after().wants_probe
+
+
+def test_a_slow_volume_is_probed_for_it_gets_few_calls_from_others() -> None:
+    assert after(Seen.SLOWED).wants_probe
+    assert not after(Seen.SLOWED, Seen.NO_SPACE).wants_probe
+    assert not after(Seen.SLOWED, Seen.QUICKENED).wants_probe
 
 
 def test_a_probe_that_fails_again_and_again_comes_more_and_more_seldom() -> None:
@@ -110,7 +113,9 @@ class Clock:
 def test_reasons_and_alerts_come_and_go_with_their_condition() -> None:
     """The worst reason is shown, the others are not forgotten."""
     health = Health("attic", Clock())
-    health.slowed("a sync takes 3 s")
+    health.slowed("a sync takes 1 s")
+    assert (health.state, health.alerts()) == (S.SLOW, ())
+    health.stays_slow("a sync takes 3 s")
     health.read_only("Read-only file system")
     health.go("its marker is gone")
     assert (health.state, health.reason) == (S.GONE, "its marker is gone")

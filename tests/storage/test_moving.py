@@ -229,6 +229,23 @@ def test_without_room_it_says_so_and_goes_on_later(tmp_path: Path) -> None:
         street.check_bytes()
 
 
+def test_shards_go_to_a_slow_volume_only_where_no_other_has_room(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, volumes=3, quota_bytes=256 * MIB)
+    with closing(farm.engine):
+        first, slow, quick = farm.engine._slots.opened()
+        slow.duty = quick.duty = DRAIN
+        for number in range(3):
+            farm.store(noise(1000, number))
+        farm.store(noise(60 * MIB))
+        slow.duty = quick.duty = None
+        quick.change_quota(64 * MIB, 0)
+        slow.ground.health.slowed("tired")
+        farm.engine.mover.begin(first, DRAIN)
+        while farm.engine.mover.step() is not None:
+            pass
+        assert [one.shards for one in farm.engine.volumes()] == [0, 1, 3]
+
+
 def test_a_cancelled_one_stays_where_it_is(street: Street) -> None:
     """What has left stays away; what is there is served, and new shards may come."""
     street.begin()

@@ -15,7 +15,7 @@ from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.files import Filesystem, OsFiles
 from farmer.storage.fill import Fill
 from farmer.storage.opening import in_a_thread
-from farmer.storage.watch import HUNG_S, WAITING_MAX, Promises, Watch
+from farmer.storage.watch import HUNG_S, WAITING_MAX, Noted, Promises, Watch
 from farmer.storage.watched import watched_connect
 from tests.storage.bench import MIB, Farm, noise
 from tests.storage.recording import RecordingFiles
@@ -99,13 +99,16 @@ def test_a_broken_promise_stays_broken_and_the_truth_is_still_told() -> None:
 def test_database_calls_are_noted(tmp_path: Path) -> None:
     noted: list[str] = []
 
-    class Noting(Watch):
-        def begin(self, what: str, *, holds_up: bool) -> int:
-            noted.append(what)
-            return super().begin(what, holds_up=holds_up)
+    class Noting(dict[int, Noted]):
+        def __setitem__(self, number: int, call: Noted) -> None:
+            noted.append(call.what)
+            super().__setitem__(number, call)
 
-    connection = watched_connect(Noting(time.monotonic))(tmp_path / "a")
-    connection.execute("CREATE TABLE t (a)")
+    watch = Watch(time.monotonic)
+    watch.calls = Noting()
+    connection = watched_connect(watch)(tmp_path / "a")
+    connection.executescript("CREATE TABLE t (a)")
+    assert noted == ["index"] * 2
     connection.executemany("INSERT INTO t VALUES (?)", [(1,), (2,)])
     noted.clear()
     assert connection.execute("SELECT a FROM t").fetchall() == [(1,), (2,)]

@@ -1,0 +1,66 @@
+"""
+A command's work in a child process, so that the command itself ends whatever becomes of it.
+
+Whoever asks a disk that does not answer may wait in the kernel where no signal reaches him, for
+as long as the disk is dead; a shell would wait with him.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Final, NoReturn
+
+from farmer.cli.exits import FAILED, INTERRUPTED
+
+_PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
+"""An interrupt from the keyboard reaches the child by itself."""
+
+BY_SIGNAL: Final = 128
+"""As shells have it: to this the signal's number is added."""
+
+
+def in_a_child(work: Callable[[], int]) -> int:
+    """Return the exit code of *work*, as soon as it is known."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        _work(work, writing)
+    os.close(writing)
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        os.kill(child, number)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    for number in _PASSED_ON:
+        signal.signal(number, pass_on)
+    try:
+        told = os.read(reading, 1)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if told:
+        return told[0]
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return ended if ended >= 0 else BY_SIGNAL - ended
+
+
+def _work(work: Callable[[], int], writing: int) -> NoReturn:
+    code = FAILED
+    try:
+        code = work()
+    except BaseException:  # it must not return into what the parent does
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        # A thread of ours may never end, and keep open what others read to its end.
+        os.closerange(1, 3)
+        os.write(writing, bytes((code,)))
+        os._exit(code)

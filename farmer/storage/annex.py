@@ -1,0 +1,330 @@
+"""
+What is noted of a volume that can only be read, in a directory on another disk: its annex.
+
+    <uuid of the volume>/           made as <uuid>.new, removed as <uuid>.old
+        index.sqlite, index.sqlite-wal     instead of the volume's own, begun as a copy of them
+        log/00000007.seg ...               goes on where the log of the volume ends: marks
+        leaving.json, moving, book ...     what stands in the volume's directory otherwise
+
+A disk that takes no writes can be emptied all the same: where a shard was given up, the mark
+that says so stands in the annex.  Both together are one volume with one log, so that nothing
+else has to know.  When the disk can be written again, the annex is brought home and goes.  An
+empty file in the annex says that what has its name on the disk is gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from farmer.storage.directory import Paths
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.files import Access, Buffer, Files, Filesystem
+from farmer.storage.index import INDEX_FILES, INDEX_NAME
+from farmer.storage.probing import probe
+from farmer.storage.records import SEGMENT_HEADER_BYTES
+
+_COPIED: Final = (INDEX_NAME, f"{INDEX_NAME}-wal")
+_STEP_BYTES: Final = 1024 * 1024
+_COPIED_UP_BYTES_MAX: Final = 4 * 1024 * 1024
+"""What is changed in place on a volume is no larger; segments and shards never are."""
+
+
+class AnnexFiles:
+    """The files of a volume and its annex as those of one directory; see `Files`."""
+
+    def __init__(self, files: Files, root: Path, annex: Path) -> None:
+        self.real = files
+        self._root = root
+        self._annex = annex
+        self._only_read: set[int] = set()
+        """Descriptors of the volume's own files that somebody meant to write."""
+
+    def open(self, path: Path, access: Access) -> int:
+        """See `Files.open`; what lies on the volume itself is opened to be read only."""
+        if not path.is_relative_to(self._root):
+            return self.real.open(path, access)
+        there = self._there(path)
+        if self._is_noted(there):
+            return self.real.open(there, access)
+        is_gone = self._is_mask(there)
+        if access in {Access.CREATE, Access.ENSURE}:
+            is_on_disk = not is_gone and self.real.exists(path)
+            if is_on_disk and access is Access.CREATE:
+                raise _error(errno.EEXIST, path)
+            self._make_way(there)
+            if is_on_disk:
+                _copy(self.real, path, there, bytes_max=_COPIED_UP_BYTES_MAX)
+            return self.real.open(there, access)
+        if is_gone:
+            raise _error(errno.ENOENT, path)
+        fd = self.real.open(path, Access.READ)
+        if access is Access.WRITE:
+            self._only_read.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        """See `Files.close`."""
+        self._only_read.discard(fd)
+        self.real.close(fd)
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        """See `Files.pread`."""
+        return self.real.pread(fd, length, offset)
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
+        """See `Files.pwritev`; on the volume itself an error of the system."""
+        self.real.pwritev(fd, buffers, offset)
+
+    def sync_data(self, fd: int) -> None:
+        """See `Files.sync_data`; on the volume nothing of ours waits for that."""
+        if fd not in self._only_read:
+            self.real.sync_data(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        """See `Files.sync_directory`."""
+        there = self._there(path) if path.is_relative_to(self._root) else path
+        if self.real.exists(there):
+            self.real.sync_directory(there)
+
+    def uncache(self, fd: int, offset: int, length: int) -> None:
+        """See `Files.uncache`."""
+        self.real.uncache(fd, offset, length)
+
+    def preallocate(self, fd: int, length: int) -> None:
+        """See `Files.preallocate`."""
+        self.real.preallocate(fd, length)
+
+    def punch(self, fd: int, offset: int, length: int) -> bool:
+        """See `Files.punch`; of the volume itself nothing can be given back."""
+        return fd not in self._only_read and self.real.punch(fd, offset, length)
+
+    def is_hole(self, fd: int, offset: int, length: int) -> bool:
+        """See `Files.is_hole`."""
+        return self.real.is_hole(fd, offset, length)
+
+    def truncate(self, fd: int, length: int) -> None:
+        """See `Files.truncate`; a segment of the volume is cut off by the header of the next."""
+        if fd not in self._only_read:
+            self.real.truncate(fd, length)
+
+    def size(self, fd: int) -> int:
+        """See `Files.size`."""
+        return self.real.size(fd)
+
+    def allocated(self, path: Path) -> int:
+        """See `Files.allocated`."""
+        return self.real.allocated(self._now(path))
+
+    def exists(self, path: Path) -> bool:
+        """See `Files.exists`."""
+        if not path.is_relative_to(self._root):
+            return self.real.exists(path)
+        there = self._there(path)
+        return self._is_noted(there) or (not self._is_mask(there) and self.real.exists(path))
+
+    def inode(self, place: Path | int) -> tuple[int, int]:
+        """See `Files.inode`."""
+        return self.real.inode(place if isinstance(place, int) else self._now(place))
+
+    def list(self, path: Path) -> list[str]:
+        """See `Files.list`."""
+        there = self._there(path)
+        noted = self.real.list(there) if self.real.exists(there) else []
+        gone = {name for name in noted if self._is_mask(there / name)}
+        return sorted({*self.real.list(path), *noted} - gone)
+
+    def make_directory(self, path: Path) -> None:
+        """See `Files.make_directory`."""
+        self._make_way(self._there(path) / "x")
+
+    def rename(self, source: Path, target: Path) -> None:
+        """See `Files.rename`; what lies on the volume itself stays there."""
+        if not self._is_noted(self._there(source)):
+            raise _error(errno.EROFS, source)
+        self._make_way(self._there(target))
+        self.real.rename(self._there(source), self._there(target))
+
+    def unlink(self, path: Path) -> None:
+        """See `Files.unlink`; what lies on the volume itself is noted as gone."""
+        if not path.is_relative_to(self._root):
+            self.real.unlink(path)
+            return
+        there = self._there(path)
+        self.real.unlink(there)
+        if self.real.exists(path):
+            self._make_way(there)
+            self.real.close(self.real.open(there, Access.CREATE))
+
+    def filesystem(self, path: Path) -> Filesystem:
+        """See `Files.filesystem`."""
+        return self.real.filesystem(path)
+
+    def lock(self, fd: int) -> bool:
+        """See `Files.lock`."""
+        return self.real.lock(fd)
+
+    def _there(self, path: Path) -> Path:
+        return self._annex / path.relative_to(self._root)
+
+    def _now(self, path: Path) -> Path:
+        """Return where it is to be found."""
+        there = self._there(path)
+        return there if self._is_noted(there) else path
+
+    def _is_noted(self, there: Path) -> bool:
+        return self.real.exists(there) and not self._is_mask(there)
+
+    def _is_mask(self, there: Path) -> bool:
+        with suppress(OSError):
+            return there.is_file() and not there.stat().st_size
+        return False
+
+    def _make_way(self, there: Path) -> None:
+        """Make the directory that it is to lie in, and remove the note that it is gone."""
+        above = [one for one in there.parents if one.is_relative_to(self._annex)]
+        for directory in reversed(above):
+            self.real.make_directory(directory)
+        if self._is_mask(there):
+            self.real.unlink(there)
+
+
+def annex_of(annexes: Path, volume: bytes) -> Path:
+    """Return where, among all annexes, a volume's is or would be."""
+    return annexes / volume.hex()
+
+
+def beside(files: Files, root: Path, annex: Path) -> Files:
+    """Return the files of a volume together with its annex, if it has one."""
+    return AnnexFiles(files, root, annex) if annex.exists() else files
+
+
+def make_annex(files: Files, root: Path, annex: Path) -> None:
+    """
+    Make the annex of a volume, durably, with a copy of its index; fine if there is one.
+
+    The index may be a cache, but to make it again all of a dying disk would have to be read.
+    Raises `OSError`.
+    """
+    if files.exists(annex):
+        return
+    draft = annex.with_suffix(".new")
+    shutil.rmtree(draft, ignore_errors=True)
+    for directory in (annex.parent, draft, draft / "log"):
+        files.make_directory(directory)
+    for name in _COPIED:
+        if files.exists(root / name):
+            _copy(files, root / name, draft / name)
+    files.sync_directory(draft)
+    files.rename(draft, annex)
+    files.sync_directory(annex.parent)
+
+
+def with_annex(
+    files: Files, root: Path, annex: Path | None, *, is_read_only: bool
+) -> AnnexFiles | None:
+    """
+    Return the files of a volume with its annex; None if it needs none, or not any more.
+
+    A volume with an annex that can be written again has it brought home.  Raises as
+    `bring_home` and `make_annex`.
+    """
+    if annex is None or not (is_read_only or files.exists(annex)):
+        return None
+    if is_read_only:
+        make_annex(files, root, annex)
+    elif probe(files, Paths(root).probe):
+        with suppress(OSError):
+            bring_home(files, root, annex)
+            return None
+    return AnnexFiles(files, root, annex)
+
+
+def bring_home(files: Files, root: Path, annex: Path) -> None:
+    """
+    Put into a volume, durably, what its annex notes, and remove that; safe to be repeated.
+
+    The volume's own index is behind then, and follows the log when it is opened.
+
+    Raises:
+        OSError: the volume cannot be written.
+        VolumeUnavailableError: it was written meanwhile by somebody who did not know the annex.
+
+    """
+    touched = set()
+    for noted in sorted(annex.rglob("*")):
+        path = root / noted.relative_to(annex)
+        if noted.is_dir() or noted.name in INDEX_FILES:
+            continue
+        if not noted.stat().st_size:
+            files.unlink(path)
+        elif path.suffix != ".seg" or not files.exists(path):
+            _replace(files, noted, path)
+        elif not _begin_alike(files, noted, path):
+            raise VolumeUnavailableError(
+                f"{path} is not what {annex} notes: the volume was used without it"
+            )
+        touched.add(path.parent)
+    for directory in sorted(touched):
+        files.sync_directory(directory)
+    remove_annex(annex)
+
+
+def forget_index(annex: Path) -> None:
+    """Keep of an annex what cannot be made again: of a disk that is put away, for good."""
+    for name in INDEX_FILES:
+        (annex / name).unlink(missing_ok=True)
+
+
+def remove_annex(annex: Path) -> None:
+    """Remove it in one step; raises `OSError`."""
+    old = annex.with_suffix(".old")
+    shutil.rmtree(old, ignore_errors=True)
+    annex.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace(files: Files, source: Path, target: Path) -> None:
+    draft = target.with_suffix(".new")
+    files.unlink(draft)
+    _copy(files, source, draft)
+    files.rename(draft, target)
+
+
+def _copy(files: Files, source: Path, target: Path, bytes_max: int | None = None) -> None:
+    """Copy a file, durably; raises `OSError`, of one that is larger than it may be, too."""
+    reading = files.open(source, Access.READ)
+    try:
+        size = files.size(reading)
+        if bytes_max is not None and size > bytes_max:
+            raise _error(errno.EROFS, source)
+        writing = files.open(target, Access.CREATE)
+        try:
+            for offset in range(0, size, _STEP_BYTES):
+                files.pwritev(writing, [files.pread(reading, _STEP_BYTES, offset)], offset)
+            files.sync_data(writing)
+        finally:
+            files.close(writing)
+    finally:
+        files.close(reading)
+
+
+def _begin_alike(files: Files, one: Path, other: Path) -> bool:
+    """Compare the headers of two segments."""
+    heads = []
+    for path in (one, other):
+        fd = files.open(path, Access.READ)
+        try:
+            heads.append(files.pread(fd, SEGMENT_HEADER_BYTES, 0))
+        finally:
+            files.close(fd)
+    return heads[0] == heads[1]
+
+
+def _error(number: int, path: Path) -> OSError:
+    return OSError(number, os.strerror(number), str(path))

@@ -1,0 +1,67 @@
+"""A command's work in a child: the same words and codes, and an end whatever becomes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from farmer.cli.apart import in_a_child
+
+
+def script(body: str) -> list[str]:
+    head = "import os, signal, sys, time\nfrom farmer.cli.apart import in_a_child\n"
+    return [sys.executable, "-c", head + textwrap.dedent(body)]
+
+
+def test_its_exit_code_is_passed_on() -> None:
+    assert in_a_child(lambda: 4) == 4
+    assert in_a_child(lambda: os.kill(os.getpid(), signal.SIGKILL) or 0) == 137
+
+
+def test_what_it_prints_is_printed_and_its_pipes_are_closed() -> None:
+    done = subprocess.run(
+        script(
+            """
+            def work():
+                print("words")
+                print("more", file=sys.stderr)
+                return 3
+            sys.exit(in_a_child(work))
+            """
+        ),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "words\n", "more\n")
+
+
+def test_a_bug_in_it_is_shown_and_is_a_failure() -> None:
+    body = "sys.exit(in_a_child(lambda: 1 // 0))"
+    done = subprocess.run(script(body), check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_who_ends_the_command_ends_its_work(number: signal.Signals) -> None:
+    body = """
+        def work():
+            print(os.getpid(), flush=True)
+            time.sleep(60)
+        sys.exit(in_a_child(work))
+        """
+    with subprocess.Popen(script(body), stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        command.stdout.readline()
+        command.send_signal(number)
+        assert command.wait(30) == -number
+        # The child held the other end of it.
+        assert command.stdout.read() == ""

@@ -1,0 +1,58 @@
+"""A real farmer with a healthy and a slow disk."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.sick_disks import (
+    NOTICED_S,
+    SharedDisk,
+    address_of,
+    alerts_of,
+    figures,
+    p99,
+    renters,
+    two_disks,
+    volume_at,
+    wait_until,
+)
+
+pytestmark = [pytest.mark.apart, pytest.mark.slow]
+
+
+def test_a_slow_disk_gets_no_new_shards_and_its_owner_is_told(tmp_path: Path) -> None:
+    """It is served from all the while, and takes shards again by itself when it is quick."""
+    disk = SharedDisk(tmp_path)
+    try:
+        with two_disks(tmp_path, disk.mount / "volume") as (daemon, path):
+            with renters(daemon, tmp_path, lambda: disk.tire(0)) as workers:
+                time.sleep(4)
+                disk.tire(2)
+                began = time.monotonic()
+                noticed_s = wait_until(lambda: volume_at(daemon, path)["state"] == "slow", 30)
+                time.sleep(5)
+                before, gone_on = volume_at(daemon, path)["shards"], time.monotonic()
+                told_s = noticed_s + wait_until(lambda: "VolumeSlow" in alerts_of(daemon), 60)
+                while_slow = figures(workers, gone_on, time.monotonic())
+                reason = volume_at(daemon, path)["reason"]
+                assert volume_at(daemon, path)["shards"] == before
+                disk.tire(0)
+                back_s = wait_until(lambda: volume_at(daemon, path)["state"] == "healthy", 180)
+                wait_until(lambda: volume_at(daemon, path)["shards"] > before, 20)
+            print(
+                f"noticed {noticed_s:.1f} s, told {told_s:.1f} s ({reason}), back {back_s:.1f} s;"
+                f" before {len(figures(workers, 0, began))} requests, while slow"
+                f" {len(while_slow)}, p99 {p99(while_slow):.3f} s"
+            )
+            assert noticed_s <= NOTICED_S + 2, "two seconds for asking"
+            assert re.match(r"a (sync|read) takes [12]\.\d s", reason)
+            assert "VolumeSlow" not in alerts_of(daemon)
+            assert len(while_slow) > 20
+            for worker in workers:
+                worker.check_all(address_of(daemon, worker))
+    finally:
+        disk.end()
