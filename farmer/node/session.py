@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, cast
 from typing import Protocol as Shape
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IHandshakeListener, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IHandshakeListener, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -42,13 +42,45 @@ class RenterLeftError(Exception):
     """There is nobody to talk to any more; whoever serves cleans up and ends."""
 
 
+class Guest(Shape):
+    """A connection that takes a place: a session, or one that is none yet."""
+
+    @property
+    def address(self) -> str:
+        """Admission's key for where it comes from."""
+
+    @property
+    def known(self) -> bool:
+        """Whether a contract was seen; others are shed first."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can be said."""
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the renter has already sent something more."""
+
+    def check(self) -> None:
+        """Hang up if it is late; called every second or so."""
+
+    def hang_up(self, refused: Refused, reason: CloseReason) -> None:
+        """Say why, if that is possible, then close in order."""
+
+    def close(self, reason: CloseReason) -> None:
+        """Close in order."""
+
+    def abort(self, reason: CloseReason) -> None:
+        """Close at once; its place is free from now on."""
+
+
 class Visitors(Shape):
-    """Who keeps the list of sessions."""
+    """Who keeps the list of guests."""
 
-    def enter(self, session: Session) -> None:
-        """Note a session that has begun."""
+    def enter(self, guest: Guest) -> None:
+        """Note one that has come."""
 
-    def leave(self, session: Session) -> None:
+    def leave(self, guest: Guest) -> None:
         """Note that it is over; safe twice."""
 
 
@@ -88,15 +120,17 @@ class Session(Protocol):
 
     log = Logger()
 
-    def __init__(self, around: Surroundings, address: str) -> None:
+    def __init__(
+        self, around: Surroundings, address: str, patience: Patience | None = None
+    ) -> None:
+        """*patience* began at the accept, if the connection has been counted since then."""
         self.address = address
-        """Admission's key for where it comes from."""
         self.known = False
-        """Whether a contract was seen; others are shed first."""
         self._around = around
+        self._is_counted = patience is not None
         self._connection = FarmerConnection()
         self._inbox, self._outbox = Inbox(self._connection), Outbox()
-        self._patience = Patience(around.clock.seconds())
+        self._patience = patience or Patience(around.clock.seconds())
         self._renter: NodeId | None = None
         self._waiting: Deferred[Any] | None = None
         self._over = False
@@ -110,12 +144,10 @@ class Session(Protocol):
 
     def connectionMade(self) -> None:
         """Begin to serve."""
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
         self._inbox.attach(self._wire)
         self._wire.registerProducer(self._outbox, True)
-        self._around.meter.connection_opened()
+        if not self._is_counted:
+            self._around.meter.connection_opened()
         self._around.visitors.enter(self)
         self._around.tasks.start("session", self._around.serve(self))
 
@@ -157,6 +189,11 @@ class Session(Protocol):
             self.close(late.reason)
 
     # What the serving coroutine calls.
+
+    @property
+    def is_shaken(self) -> bool:
+        """Whether the handshake is done, so that it is known whose it is."""
+        return self._renter is not None
 
     @property
     def state(self) -> State:
