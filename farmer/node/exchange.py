@@ -61,9 +61,24 @@ class Exchange:
         self._farm.meter.received(self.verb, len(step.data))
         return step
 
+    @property
+    def step_bytes(self) -> int:
+        """How much to read at once of what is to be sent; ask each time anew."""
+        return self._session.step_bytes
+
     async def room(self) -> None:
         """Wait until the wire takes more: before reading what is to be sent."""
         await self._session.room()
+
+    async def send_raw(self, raw: bytes) -> None:
+        """Send bytes that lie in memory, at the wire's pace."""
+        with self._session.keeping(len(raw)):
+            at = 0
+            while at < len(raw):
+                await self.room()
+                step = raw[at : at + self.step_bytes]
+                self.send(step)
+                at += len(step)
 
     def send(self, data: bytes) -> None:
         """Send at most 256 KiB."""

@@ -6,6 +6,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
+from farmer.node.held import Account
 from farmer.node.wire import Wire
 from farmer.protocol.connection import Event, FarmerConnection
 from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_SENT, FRAME_HEADER_BYTES
@@ -23,8 +24,11 @@ _BULK: Final = frozenset({State.RECEIVING, State.DISCARDING})
 class Inbox:
     """The receiving half of a connection, and the pace at which its wire is read."""
 
-    def __init__(self, connection: FarmerConnection) -> None:
+    def __init__(self, connection: FarmerConnection, account: Account) -> None:
         self._connection = connection
+        self._account = account
+        self._counted_bytes = 0
+        """What stands in the account."""
         self._wire: Wire | None = None
         self._arrived: Deferred[None] | None = None
         self._reading = True
@@ -64,11 +68,18 @@ class Inbox:
     def drop(self) -> None:
         """Let go of what nobody will take: the work of a lost session may hang for long."""
         self._connection.forget()
+        self._count(0)
 
     def _adjust_reading(self) -> None:
+        waiting_bytes = self._connection.waiting_bytes
+        self._count(waiting_bytes)
         bulk = self._connection.state in _BULK
-        limit = READ_AHEAD_BYTES if bulk else STRANGER_AHEAD_BYTES
-        self._read(wanted=self._connection.waiting_bytes < limit)
+        self._read(wanted=waiting_bytes < (READ_AHEAD_BYTES if bulk else STRANGER_AHEAD_BYTES))
+
+    def _count(self, waiting_bytes: int) -> None:
+        if waiting_bytes != self._counted_bytes:
+            self._account.add(waiting_bytes - self._counted_bytes)
+            self._counted_bytes = waiting_bytes
 
     def _read(self, *, wanted: bool) -> None:
         if wanted is self._reading or self._wire is None:

@@ -8,7 +8,6 @@ from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
 from farmer.node.lending import Lent
 from farmer.node.ports import ShardReader
-from farmer.node.session import STEP_BYTES
 from farmer.protocol.opening import End
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
 from farmer.storage.errors import BadRangeError
@@ -62,6 +61,7 @@ async def _send(
     while at < end:
         await exchange.room()
         # Steps end at multiples of their size, so that no block is read and checked twice.
-        step_end = min(end, (at // STEP_BYTES + 1) * STEP_BYTES)
+        step_bytes = exchange.step_bytes
+        step_end = min(end, (at // step_bytes + 1) * step_bytes)
         exchange.send(await farm.disk.run(reader.read, at, step_end - at))
         at = step_end

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 from typing import Protocol as Shape
 
@@ -17,22 +18,19 @@ from zope.interface import implementer
 from farmer.identity.tls import PeerCertificateError, is_tls_failure
 from farmer.model.ids import NodeId
 from farmer.node.deadlines import Patience, WaitingFor
+from farmer.node.held import STEP_BYTES, Account, Held
 from farmer.node.inbox import Inbox
 from farmer.node.outbox import Outbox
 from farmer.node.ports import CloseReason, Meter
-from farmer.node.tasks import Tasks
+from farmer.node.tasks import Tasks, next_turn
 from farmer.node.wire import Wire
 from farmer.protocol.connection import DataReceived, Event, FarmerConnection
-from farmer.protocol.limits import DATA_BYTES_SENT
 from farmer.protocol.messages import Message
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.refusals import Refused
 from farmer.protocol.state import State
 
 R = TypeVar("R")
-
-STEP_BYTES: Final = DATA_BYTES_SENT
-"""Shard bytes that one stream holds per step, in either direction."""
 
 EVENTS_PER_TURN: Final = 128
 """Frames of one session after which the others get their turn: tiny ones cost time, too."""
@@ -97,6 +95,7 @@ class Surroundings:
     `PeerCertificateError`."""
     serve: Callable[[Session], Coroutine[Deferred[Any], Any, None]]
     """Talks with one renter until one of the two hangs up."""
+    held: Held = field(default_factory=Held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,9 @@ class Session(Protocol):
         self._around = around
         self._is_counted = patience is not None
         self._connection = FarmerConnection()
-        self._inbox, self._outbox = Inbox(self._connection), Outbox()
+        self._account = Account(around.held)
+        self._inbox = Inbox(self._connection, self._account)
+        self._outbox = Outbox(self._account)
         self._patience = patience or Patience(around.clock.seconds())
         self._renter: NodeId | None = None
         self._waiting: Deferred[Any] | None = None
@@ -174,14 +175,16 @@ class Session(Protocol):
         self._around.meter.connection_closed(self._why.value)
         self._finish(self._why)
         self._inbox.drop()
+        self._outbox.stopProducing()
 
     def check(self) -> None:
         """Hang up on a renter that is late; called every second or so."""
-        hurried = self._wanted is not None and self._wanted()
+        hurried = self._account.is_missed or (self._wanted is not None and self._wanted())
         late = self._patience.late(self._around.clock.seconds(), hurried=hurried)
         if late is None:
             return
-        if self._over or not self._greeted:
+        if self._over or not self._greeted or self._outbox.full:
+            # Whoever takes nothing hears no last words either: they would lie there, too.
             self.abort(late.reason)
         elif late.refused is not None:
             self.hang_up(late.refused, late.reason)
@@ -231,17 +234,17 @@ class Session(Protocol):
     def answer(self, message: Message) -> None:
         """Send a message."""
         self._check_over()
-        self._wire.write(self._connection.send(message))
+        self._write(self._connection.send(message))
 
     def refuse(self, refused: Refused) -> None:
         """Turn the open exchange down."""
         self.answer(Refuse(refused))
 
     def send(self, data: bytes) -> None:
-        """Send at most 256 KiB of data; wait for `room` first."""
+        """Send at most 256 KiB of data, better no more than `step_bytes`; wait for `room` first."""
         self._check_over()
         self._patience.moved(len(data))
-        self._wire.write(self._connection.send_data(data))
+        self._write(self._connection.send_data(data))
 
     async def room(self) -> None:
         """Wait until the wire takes more."""
@@ -272,22 +275,40 @@ class Session(Protocol):
         comes first.  Raises as `next_event`.
         """
         gathered = bytearray()
-        while len(gathered) < STEP_BYTES:
-            if len(gathered) < least_bytes:
-                event: Event | None = await self.next_event()
-            else:
-                event = self._next()
-            match event:
-                case None:
-                    break
-                case DataReceived(data):
-                    if len(data) >= least_bytes and not gathered:
-                        return Step(data, last=False)
-                    gathered += data
-                case _:
-                    assert isinstance(event, End), event
-                    return Step(bytes(gathered), last=True)
-        return Step(bytes(gathered), last=False)
+        try:
+            while len(gathered) < STEP_BYTES:
+                if len(gathered) < least_bytes:
+                    event: Event | None = await self.next_event()
+                else:
+                    event = self._next()
+                match event:
+                    case None:
+                        break
+                    case DataReceived(data):
+                        if len(data) >= least_bytes and not gathered:
+                            return Step(data, last=False)
+                        gathered += data
+                        self._account.add(len(data))
+                    case _:
+                        assert isinstance(event, End), event
+                        return Step(bytes(gathered), last=True)
+            return Step(bytes(gathered), last=False)
+        finally:
+            self._account.add(-len(gathered))
+
+    @property
+    def step_bytes(self) -> int:
+        """How much to take into memory at once; less when much is held for everybody."""
+        return self._around.held.step_bytes
+
+    @contextmanager
+    def keeping(self, size_bytes: int) -> Iterator[None]:
+        """Count bytes that lie here until the renter has taken them."""
+        self._account.add(size_bytes)
+        try:
+            yield
+        finally:
+            self._account.add(-size_bytes)
 
     def discarded(self) -> None:
         """Note that the rest of a refused store has been thrown away."""
@@ -336,6 +357,10 @@ class Session(Protocol):
         assert self.transport is not None, "no wire before connectionMade"
         return cast(Wire, self.transport)
 
+    def _write(self, frame: bytes) -> None:
+        self._outbox.writes(len(frame))
+        self._wire.write(frame)
+
     def _finish(self, reason: CloseReason) -> None:
         self._over = True
         if self._why is None:
@@ -373,9 +398,7 @@ class Session(Protocol):
     async def _let_others(self) -> None:
         self._taken += 1
         if self._taken % EVENTS_PER_TURN == 0:
-            turn: Deferred[None] = Deferred()
-            self._around.clock.callLater(0, turn.callback, None)
-            await self.wait(turn)
+            await self.wait(next_turn(self._around.clock))
 
 
 _WAITING: Final = {
