@@ -4,22 +4,22 @@ Before TLS: a connection costs little until its first words are here, and waits 
 OpenSSL takes 47 KiB for a connection that has said nothing, and a handshake takes our one
 thread as long as several requests.  So TLS begins with a whole first record, not before (a
 farmer has nothing to say until then), and handshakes pass a turnstile: those who are being
-served wait for one of them, not for a storm.
+served wait for a few of them, not for a storm.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Final, cast
 
-from twisted.internet.interfaces import IProtocol, ITCPTransport
+from twisted.internet.interfaces import IProtocol, ISystemHandle, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from farmer.node.deadlines import Patience
 from farmer.node.ports import CloseReason
 from farmer.node.session import Session, Surroundings
-from farmer.node.turnstile import Turnstile
 from farmer.node.wire import Wire
 from farmer.protocol.refusals import Refused
 
@@ -28,6 +28,9 @@ FIRST_BYTES_MAX: Final = 4096
 
 SLICE_BYTES: Final = 16 * 1024
 """What TLS is given at once: OpenSSL keeps the room for the largest piece as long as it lives."""
+
+UNSENT_BYTES: Final = 256 * 1024
+"""What the kernel takes ahead of a peer's reading; without that it is megabytes each."""
 
 _HANDSHAKE: Final = b"\x16"
 _HEADER_BYTES: Final = 5
@@ -47,14 +50,12 @@ class Arrival(Protocol):
     def __init__(
         self,
         around: Surroundings,
-        turnstile: Turnstile,
         address: str,
         behind_tls: Callable[[Session], IProtocol],
     ) -> None:
         """*behind_tls* wraps a session in the farmer's side of TLS."""
         self.address = address
         self._around = around
-        self._turnstile = turnstile
         self._behind_tls = behind_tls
         self._patience = Patience(around.clock.seconds())
         self._early = bytearray()
@@ -72,6 +73,7 @@ class Arrival(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
+            limit_unsent(cast(ISystemHandle, self.transport))
         self._around.meter.connection_opened()
         self._around.visitors.enter(self)
 
@@ -84,7 +86,7 @@ class Arrival(Protocol):
         if self._is_waiting or not (self._tls or is_whole(self._early)):
             return
         self._is_waiting = True
-        self._turnstile.ask(self.address, self._go_on)
+        self._around.turnstile.ask(self.address, self._go_on)
         if self._is_waiting:
             self._is_paused = True
             self._wire.pauseProducing()
@@ -108,11 +110,12 @@ class Arrival(Protocol):
         """Whether it was hung up on."""
         return self._why is not None
 
-    def check(self) -> None:
+    def check(self) -> bool:
         """Hang up on who says nothing; called every second or so."""
         late = self._patience.late(self._around.clock.seconds())
         if late is not None:
             self.abort(late.reason)
+        return late is not None
 
     def hang_up(self, _refused: Refused, reason: CloseReason) -> None:
         """Close at once: there is no way to say why."""
@@ -163,6 +166,13 @@ class Arrival(Protocol):
             return
         for at in range(0, len(data), SLICE_BYTES):
             self._tls.dataReceived(data[at : at + SLICE_BYTES])
+
+
+def limit_unsent(transport: ISystemHandle) -> None:
+    """Let the kernel keep little that it cannot send yet, where it can be told so."""
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connection = cast(socket.socket, transport.getHandle())
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def is_whole(early: bytes | bytearray) -> bool:

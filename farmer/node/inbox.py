@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.defer import Deferred
 
+from farmer.model.shard import BLOCK_BYTES
 from farmer.node.held import Account
+from farmer.node.turnstile import Step
 from farmer.node.wire import Wire
 from farmer.protocol.connection import Event, FarmerConnection
 from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_SENT, FRAME_HEADER_BYTES
@@ -18,15 +21,25 @@ READ_AHEAD_BYTES: Final = DATA_BYTES_SENT
 STRANGER_AHEAD_BYTES: Final = FRAME_HEADER_BYTES + CONTROL_BYTES_MAX
 """The same between transfers: one control frame always fits, a pile of them does not."""
 
+TURN_BYTES: Final = BLOCK_BYTES
+"""What a transfer brings before it waits for its turn, so that a shard of one step never does."""
+
 _BULK: Final = frozenset({State.RECEIVING, State.DISCARDING})
 
 
 class Inbox:
     """The receiving half of a connection, and the pace at which its wire is read."""
 
-    def __init__(self, connection: FarmerConnection, account: Account) -> None:
+    def __init__(
+        self, connection: FarmerConnection, account: Account, in_turn: Callable[[Step], None]
+    ) -> None:
+        """*in_turn* does something costly when it is our turn."""
         self._connection = connection
         self._account = account
+        self._in_turn = in_turn
+        self._unturned_bytes = 0
+        """Of a transfer, since its last turn."""
+        self._awaits_turn = False
         self._counted_bytes = 0
         """What stands in the account."""
         self._wire: Wire | None = None
@@ -45,6 +58,7 @@ class Inbox:
     def receive(self, data: bytes) -> None:
         """Take bytes from the wire, and wake who waits for them."""
         self._connection.receive(data)
+        self._count_transfer(len(data))
         self._adjust_reading()
         arrived, self._arrived = self._arrived, None
         if arrived is not None:
@@ -74,7 +88,23 @@ class Inbox:
         waiting_bytes = self._connection.waiting_bytes
         self._count(waiting_bytes)
         bulk = self._connection.state in _BULK
-        self._read(wanted=waiting_bytes < (READ_AHEAD_BYTES if bulk else STRANGER_AHEAD_BYTES))
+        limit_bytes = READ_AHEAD_BYTES if bulk else STRANGER_AHEAD_BYTES
+        self._read(wanted=waiting_bytes < limit_bytes and not self._awaits_turn)
+
+    def _count_transfer(self, size_bytes: int) -> None:
+        """Read a block of a transfer, then wait for our turn: the others have theirs."""
+        if self._connection.state not in _BULK:
+            self._unturned_bytes = 0
+            return
+        self._unturned_bytes += size_bytes
+        if self._unturned_bytes > TURN_BYTES and not self._awaits_turn:
+            self._unturned_bytes = 0
+            self._awaits_turn = True
+            self._in_turn(self._go_on)
+
+    def _go_on(self) -> None:
+        self._awaits_turn = False
+        self._adjust_reading()
 
     def _count(self, waiting_bytes: int) -> None:
         if waiting_bytes != self._counted_bytes:

@@ -19,9 +19,9 @@ from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES, LEAF_BYTES
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
+from farmer.node.held import STEP_BYTES
 from farmer.node.lending import Lent
 from farmer.node.ports import ShardReader
-from farmer.node.held import STEP_BYTES
 from farmer.protocol.proofs import encode_sample_head
 from farmer.storage.errors import ShardNotFoundError
 
@@ -50,6 +50,7 @@ async def send_in_steps(farm: Farm, exchange: Exchange, nonce: bytes, entry: Aud
         exchange.send(encode_sample_head(len(leaves), last_bytes, len(nodes)))
         for some in steps(leaves, lambda: exchange.step_bytes // LEAF_BYTES):
             await exchange.room()
+            await exchange.turn()
             exchange.send(await farm.disk.run(_read, reader, entry.size_bytes, some))
         await exchange.send_raw(b"".join(nodes))
     finally:

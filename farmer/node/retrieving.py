@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from farmer.audit.ranges import whole_leaves
 from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import BLOCK_BYTES
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
 from farmer.node.lending import Lent
@@ -60,6 +61,8 @@ async def _send(
     at = offset
     while at < end:
         await exchange.room()
+        if end - offset > BLOCK_BYTES:
+            await exchange.turn()
         # Steps end at multiples of their size, so that no block is read and checked twice.
         step_bytes = exchange.step_bytes
         step_end = min(end, (at // step_bytes + 1) * step_bytes)

@@ -29,14 +29,13 @@ from farmer.node.handlers import Conversation
 from farmer.node.ports import CloseReason, Meter
 from farmer.node.session import Session, Surroundings
 from farmer.node.tasks import Tasks, next_turn
-from farmer.node.turnstile import Turnstile
 from farmer.protocol.refusals import Refusal
 
 CHECK_S: Final = 1.0
 """How often deadlines are looked at: one timer for all sessions."""
 
 CHECKED_PER_TURN: Final = 256
-"""Sessions whose deadlines are looked at before the others get their turn: half a millisecond."""
+"""Sessions whose deadlines are looked at in one turn; to hang up takes as long as all those."""
 
 BACKLOG: Final = 128
 """Connections that the kernel holds until we accept them."""
@@ -56,9 +55,7 @@ class Doorkeeper(ServerFactory):
     noisy = False
     log = Logger()
 
-    def __init__(
-        self, sessions: Sessions, meter: Meter, inner: Callable[[str], Protocol]
-    ) -> None:
+    def __init__(self, sessions: Sessions, meter: Meter, inner: Callable[[str], Protocol]) -> None:
         """*inner* makes the protocol of a connection from an `origin`."""
         self._sessions = sessions
         self._meter = meter
@@ -103,7 +100,6 @@ class FarmerService:
         self._listen = tuple(listen)
         self._ports: list[IListeningPort] = []
         self._around = self.surroundings(peer_id)
-        self._turnstile = Turnstile(farm.clock)
         self._tls = TLSMemoryBIOFactory(side, False, ServerFactory(), farm.clock)
         self._door = Doorkeeper(self.sessions, farm.meter, self._arrival)
         self._checks = Chore("deadlines", CHECK_S, self._check, farm.clock, self.tasks)
@@ -177,15 +173,17 @@ class FarmerService:
             await maybeDeferred(port.stopListening)
 
     def _arrival(self, address: str) -> Arrival:
-        return Arrival(self._around, self._turnstile, address, self._behind_tls)
+        return Arrival(self._around, address, self._behind_tls)
 
     def _behind_tls(self, session: Session) -> IProtocol:
         return self._tls.protocol(self._tls, session)
 
     async def _check(self) -> None:
-        for number, guest in enumerate(self.sessions, 1):
-            guest.check()
-            if not number % CHECKED_PER_TURN:
+        checked = 0
+        for guest in self.sessions:
+            checked += CHECKED_PER_TURN if guest.check() else 1
+            if checked >= CHECKED_PER_TURN:
+                checked = 0
                 await next_turn(self._farm.clock)
 
 

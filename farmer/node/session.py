@@ -23,6 +23,8 @@ from farmer.node.inbox import Inbox
 from farmer.node.outbox import Outbox
 from farmer.node.ports import CloseReason, Meter
 from farmer.node.tasks import Tasks, next_turn
+from farmer.node.turnstile import Step as CostlyStep
+from farmer.node.turnstile import Turnstile
 from farmer.node.wire import Wire
 from farmer.protocol.connection import DataReceived, Event, FarmerConnection
 from farmer.protocol.messages import Message
@@ -59,8 +61,8 @@ class Guest(Shape):
     def has_unread(self) -> bool:
         """Whether the renter has already sent something more."""
 
-    def check(self) -> None:
-        """Hang up if it is late; called every second or so."""
+    def check(self) -> bool:
+        """Hang up if it is late, and say so; called every second or so."""
 
     def hang_up(self, refused: Refused, reason: CloseReason) -> None:
         """Say why, if that is possible, then close in order."""
@@ -96,6 +98,10 @@ class Surroundings:
     serve: Callable[[Session], Coroutine[Deferred[Any], Any, None]]
     """Talks with one renter until one of the two hangs up."""
     held: Held = field(default_factory=Held)
+    turnstile: Turnstile = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "turnstile", Turnstile(self.clock))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,7 @@ class Session(Protocol):
         self._is_counted = patience is not None
         self._connection = FarmerConnection()
         self._account = Account(around.held)
-        self._inbox = Inbox(self._connection, self._account)
+        self._inbox = Inbox(self._connection, self._account, self._in_turn)
         self._outbox = Outbox(self._account)
         self._patience = patience or Patience(around.clock.seconds())
         self._renter: NodeId | None = None
@@ -177,12 +183,12 @@ class Session(Protocol):
         self._inbox.drop()
         self._outbox.stopProducing()
 
-    def check(self) -> None:
-        """Hang up on a renter that is late; called every second or so."""
+    def check(self) -> bool:
+        """Hang up on a renter that is late, and say so; called every second or so."""
         hurried = self._account.is_missed or (self._wanted is not None and self._wanted())
         late = self._patience.late(self._around.clock.seconds(), hurried=hurried)
         if late is None:
-            return
+            return False
         if self._over or not self._greeted or self._outbox.full:
             # Whoever takes nothing hears no last words either: they would lie there, too.
             self.abort(late.reason)
@@ -190,6 +196,7 @@ class Session(Protocol):
             self.hang_up(late.refused, late.reason)
         else:
             self.close(late.reason)
+        return True
 
     # What the serving coroutine calls.
 
@@ -241,7 +248,7 @@ class Session(Protocol):
         self.answer(Refuse(refused))
 
     def send(self, data: bytes) -> None:
-        """Send at most 256 KiB of data, better no more than `step_bytes`; wait for `room` first."""
+        """Send at most 256 KiB, better no more than `step_bytes`; wait for `room` first."""
         self._check_over()
         self._patience.moved(len(data))
         self._write(self._connection.send_data(data))
@@ -251,6 +258,14 @@ class Session(Protocol):
         self._check_over()
         if self._outbox.full:
             await self._patiently(WaitingFor.TRANSFER, self.wait(self._outbox.room()))
+
+    async def turn(self) -> None:
+        """Wait for our turn to do something costly: a step of a transfer that has many."""
+        self._check_over()
+        turn: Deferred[None] = Deferred()
+        self._in_turn(lambda: turn.callback(None))
+        if not turn.called:
+            await self.wait(turn)
 
     async def next_event(self) -> Event:
         """
@@ -360,6 +375,9 @@ class Session(Protocol):
     def _write(self, frame: bytes) -> None:
         self._outbox.writes(len(frame))
         self._wire.write(frame)
+
+    def _in_turn(self, step: CostlyStep) -> None:
+        self._around.turnstile.ask(self._renter, step)
 
     def _finish(self, reason: CloseReason) -> None:
         self._over = True

@@ -1,47 +1,63 @@
-"""Handshakes one at a time: between two of them everybody who is being served has a turn."""
+"""Costly steps a few at a time: between them everybody else who is being served has a turn."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
+
+STEPS_PER_TURN: Final = 2
+"""Costly steps before all others get their turn: a handshake's, or a block of a transfer."""
 
 Step = Callable[[], None]
 
 
 class Turnstile:
     """
-    Does one costly step in each turn of the reactor, whoever asks for how many.
+    Does a few costly steps in each turn of the reactor, however many are asked for.
 
-    Addresses take turns, and within one it goes by arrival: a household that calls again and
-    again delays its own calls.  Nothing is kept of an address without a step to be done.
+    Those who ask take turns, and of one it is the first that he asked for: who wants much
+    delays himself.  Nothing is kept of anybody without a step to be done.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, per_turn: int = STEPS_PER_TURN) -> None:
         self._clock = clock
-        self._waiting: OrderedDict[str, deque[Step]] = OrderedDict()
-        self._is_turning = False
+        self._per_turn = per_turn
+        self._waiting: OrderedDict[Hashable, deque[Step]] = OrderedDict()
+        self._left = per_turn
+        """Steps that may be done before the next turn."""
+        self._turn_comes = False
 
     @property
     def waiting(self) -> int:
         """How many steps are to be done."""
         return sum(map(len, self._waiting.values()))
 
-    def ask(self, address: str, step: Step) -> None:
-        """Do a step: at once, if none was done in this turn."""
-        self._waiting.setdefault(address, deque()).append(step)
-        if not self._is_turning:
-            self._turn()
+    def ask(self, who: Hashable, step: Step) -> None:
+        """Do a step: at once, if few were done in this turn."""
+        if self._left and not self._waiting:
+            self._do(step)
+        else:
+            self._waiting.setdefault(who, deque()).append(step)
+
+    def _do(self, step: Step) -> None:
+        self._left -= 1
+        if not self._turn_comes:
+            self._turn_comes = True
+            self._clock.callLater(0, self._turn)
+        step()
 
     def _turn(self) -> None:
-        self._is_turning = bool(self._waiting)
-        if not self._waiting:
-            return
-        # Before the step, which may ask for more, and may fail.
-        self._clock.callLater(0, self._turn)
-        address, steps = self._waiting.popitem(last=False)
+        self._turn_comes = False
+        self._left = self._per_turn
+        while self._left and self._waiting:
+            self._do(self._next())
+
+    def _next(self) -> Step:
+        who, steps = self._waiting.popitem(last=False)
         step = steps.popleft()
         if steps:
-            self._waiting[address] = steps
-        step()
+            self._waiting[who] = steps
+        return step

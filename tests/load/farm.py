@@ -78,6 +78,10 @@ class Farm:
         """Return how many files and sockets it has open."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
+    def complaints(self) -> str:
+        """Return the last lines that the farmer logged."""
+        return self.daemon.logs.read_text()[-3000:]
+
     def cpu_s(self) -> float:
         """Return the processor time that it has used."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()

@@ -219,6 +219,8 @@ def _measure(
         memory.append((time.monotonic() - began, farm.memory_bytes()))
     among, wrong = honest.recv()
     busy = (farm.cpu_s() - cpu) / (time.monotonic() - began)
+    if wrong:
+        print(farm.complaints(), flush=True)
     return _verdict(alone, among, wrong - wrong_alone, before, memory, (there, came_back, busy))
 
 
