@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final, TypeVar
 
@@ -56,6 +57,7 @@ class Places:
         return self.most - self.most // STRANGERS_PART - 1
 
 
+@lru_cache(maxsize=1024)
 def origin(host: str) -> str:
     """
     Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one.

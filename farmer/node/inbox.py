@@ -21,8 +21,8 @@ READ_AHEAD_BYTES: Final = DATA_BYTES_SENT
 STRANGER_AHEAD_BYTES: Final = FRAME_HEADER_BYTES + CONTROL_BYTES_MAX
 """The same between transfers: one control frame always fits, a pile of them does not."""
 
-TURN_BYTES: Final = BLOCK_BYTES
-"""What a transfer brings before it waits for its turn, so that a shard of one step never does."""
+TURN_BYTES: Final = BLOCK_BYTES + 1024
+"""What a transfer brings before it waits for its turn: a block, with its frames' headers."""
 
 _BULK: Final = frozenset({State.RECEIVING, State.DISCARDING})
 

@@ -35,7 +35,10 @@ CHECK_S: Final = 1.0
 """How often deadlines are looked at: one timer for all sessions."""
 
 CHECKED_PER_TURN: Final = 256
-"""Sessions whose deadlines are looked at in one turn; to hang up takes as long as all those."""
+"""Sessions whose deadlines are looked at before the others get their turn."""
+
+HANG_UP_CHECKS: Final = 32
+"""As many looks take as long as hanging up: of those who are late together, eight go at once."""
 
 BACKLOG: Final = 128
 """Connections that the kernel holds until we accept them."""
@@ -181,7 +184,7 @@ class FarmerService:
     async def _check(self) -> None:
         checked = 0
         for guest in self.sessions:
-            checked += CHECKED_PER_TURN if guest.check() else 1
+            checked += HANG_UP_CHECKS if guest.check() else 1
             if checked >= CHECKED_PER_TURN:
                 checked = 0
                 await next_turn(self._farm.clock)
