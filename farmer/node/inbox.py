@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Hashable
 from typing import Final
 
 from twisted.internet.defer import Deferred
 
 from farmer.model.shard import BLOCK_BYTES
 from farmer.node.held import Account
-from farmer.node.turnstile import Step
+from farmer.node.turnstile import Turnstile
 from farmer.node.wire import Wire
 from farmer.protocol.connection import Event, FarmerConnection
 from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_SENT, FRAME_HEADER_BYTES
@@ -31,12 +31,13 @@ class Inbox:
     """The receiving half of a connection, and the pace at which its wire is read."""
 
     def __init__(
-        self, connection: FarmerConnection, account: Account, in_turn: Callable[[Step], None]
+        self, connection: FarmerConnection, account: Account, turnstile: Turnstile
     ) -> None:
-        """*in_turn* does something costly when it is our turn."""
+        self.whose: Hashable = None
+        """Who waits when this waits for its turn."""
         self._connection = connection
         self._account = account
-        self._in_turn = in_turn
+        self._turnstile = turnstile
         self._unturned_bytes = 0
         """Of a transfer, since its last turn."""
         self._awaits_turn = False
@@ -100,7 +101,7 @@ class Inbox:
         if self._unturned_bytes > TURN_BYTES and not self._awaits_turn:
             self._unturned_bytes = 0
             self._awaits_turn = True
-            self._in_turn(self._go_on)
+            self._turnstile.ask(self.whose, self._go_on)
 
     def _go_on(self) -> None:
         self._awaits_turn = False

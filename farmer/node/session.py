@@ -23,7 +23,6 @@ from farmer.node.inbox import Inbox
 from farmer.node.outbox import Outbox
 from farmer.node.ports import CloseReason, Meter
 from farmer.node.tasks import Tasks, next_turn
-from farmer.node.turnstile import Step as CostlyStep
 from farmer.node.turnstile import Turnstile
 from farmer.node.wire import Wire
 from farmer.protocol.connection import DataReceived, Event, FarmerConnection
@@ -135,7 +134,7 @@ class Session(Protocol):
         self._is_counted = patience is not None
         self._connection = FarmerConnection()
         self._account = Account(around.held)
-        self._inbox = Inbox(self._connection, self._account, self._in_turn)
+        self._inbox = Inbox(self._connection, self._account, around.turnstile)
         self._outbox = Outbox(self._account)
         self._patience = patience or Patience(around.clock.seconds())
         self._renter: NodeId | None = None
@@ -161,7 +160,7 @@ class Session(Protocol):
     def handshakeCompleted(self) -> None:
         """Drop at once who shows a certificate that names nobody, before it says a word."""
         try:
-            self._renter = self._around.identify(self.transport)
+            self._renter = self._inbox.whose = self._around.identify(self.transport)
         except PeerCertificateError as error:
             self.log.debug("no usable certificate: {error!r}", error=str(error))
             self.abort(CloseReason.CERTIFICATE)
@@ -263,7 +262,7 @@ class Session(Protocol):
         """Wait for our turn to do something costly: a step of a transfer that has many."""
         self._check_over()
         turn: Deferred[None] = Deferred()
-        self._in_turn(lambda: turn.callback(None))
+        self._around.turnstile.ask(self._renter, lambda: turn.callback(None))
         if not turn.called:
             await self.wait(turn)
 
@@ -375,9 +374,6 @@ class Session(Protocol):
     def _write(self, frame: bytes) -> None:
         self._outbox.writes(len(frame))
         self._wire.write(frame)
-
-    def _in_turn(self, step: CostlyStep) -> None:
-        self._around.turnstile.ask(self._renter, step)
 
     def _finish(self, reason: CloseReason) -> None:
         self._over = True

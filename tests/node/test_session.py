@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 from hypothesis import given
@@ -438,6 +440,25 @@ class PacingTests(NodeCase):
             peer.leave()
 
         check()
+
+    def test_nothing_is_left_of_a_session_that_ended(self) -> None:
+        """Not even for the collector: full collections are rare, and sessions are many."""
+        self.hold(DATA)
+        self.addCleanup(gc.enable)
+        gc.collect()
+        gc.disable()
+        peer = self.greet()
+        peer.send(Retrieve(shard_of(DATA), 0, TO_THE_END, False), Ping(1))
+        peer.events.clear()
+        self.begin_store(peer, bytes(4 << 20))
+        peer.send_data(bytes(TURN_BYTES + 1))
+        ended = weakref.ref(peer.session)
+
+        peer.leave()
+        self.peers.clear()
+        del peer
+
+        self.assertIsNone(ended())
 
     def test_every_session_is_counted_in_and_out(self) -> None:
         peers = [self.greet(RENTER) for _ in range(3)]
