@@ -42,6 +42,7 @@ from farmer.running.files import sync_directory, write_json
 from farmer.running.greeting import greeting, places
 from farmer.running.home import Home
 from farmer.running.listening import Doors, page_hosts
+from farmer.running.memory import collect_seldom, share_heaps
 from farmer.running.moving import TURN_S, Household, Movings
 from farmer.running.notify import ServiceNotifier
 from farmer.running.overview import Overview
@@ -115,8 +116,10 @@ def serve(
     writer = LogWriter(stderr_writer, _style(settings, environ))
     writer.level = settings.log.level
     begin_logging(writer)
+    share_heaps()
     farmer = RunningFarmer(home, settings, environ, writer)
     farmer.start()
+    collect_seldom()
     signals = Signals(reactor, farmer.stop_soon, farmer.reload_soon)
     signals.catch()
     reactor.callWhenRunning(farmer.say_ready)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final, TypeVar
 
@@ -13,7 +14,7 @@ from twisted.internet.defer import Deferred
 from farmer.model.ids import NodeId
 from farmer.node.ports import CloseReason
 from farmer.node.refusals import DRAINING_RETRY_MS
-from farmer.node.session import Session
+from farmer.node.session import Guest, Session
 from farmer.protocol.limits import (
     SESSIONS_MAX,
     SESSIONS_PER_ADDRESS_MAX,
@@ -31,7 +32,7 @@ _STOPPING: Final = Refused(Refusal.DRAINING, DRAINING_RETRY_MS)
 class Welcomed:
     """There is room; *instead* is whom to hang up on first, if anybody."""
 
-    instead: Session | None = None
+    instead: Guest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Places:
         return self.most - self.most // STRANGERS_PART - 1
 
 
+@lru_cache(maxsize=1024)
 def origin(host: str) -> str:
     """
     Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one.
@@ -86,14 +88,14 @@ class Sessions:
 
     def __init__(self, places: Places = Places()) -> None:
         self._places = places
-        self._open: dict[Session, None] = {}
+        self._open: dict[Guest, None] = {}
         """The one that was served longest ago first."""
         self._from: Counter[str] = Counter()
-        self._whose: dict[Session, NodeId] = {}
+        self._whose: dict[Guest, NodeId] = {}
         """Of those that said HELLO, also of those that have left and are busy still."""
         self._of: Counter[NodeId] = Counter()
-        self._busy: set[Session] = set()
-        self._asking: set[Session] = set()
+        self._busy: set[Guest] = set()
+        self._asking: set[Guest] = set()
         """When draining: those that had sent more before their last answer."""
         self._draining = False
         self._watching: list[tuple[Deferred[None], bool]] = []
@@ -101,7 +103,7 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def __iter__(self) -> Iterator[Session]:
+    def __iter__(self) -> Iterator[Guest]:
         return iter(tuple(self._open))
 
     @property
@@ -157,24 +159,24 @@ class Sessions:
         self._of[renter] += 1
         return Welcomed(instead)
 
-    def _idlest(self, sessions: Iterable[Session]) -> Session | None:
+    def _idlest(self, sessions: Iterable[Guest]) -> Guest | None:
         """Return the session of whoever has most that was served longest ago and is not now."""
         idle = (one for one in sessions if one in self._whose and one not in self._busy)
         return max(idle, key=lambda session: self._of[self._whose[session]], default=None)
 
-    def enter(self, session: Session) -> None:
-        """Note a session that has begun."""
-        self._open[session] = None
-        self._from[session.address] += 1
+    def enter(self, guest: Guest) -> None:
+        """Note one that has come."""
+        self._open[guest] = None
+        self._from[guest.address] += 1
 
-    def leave(self, session: Session) -> None:
+    def leave(self, guest: Guest) -> None:
         """Note that it is over; safe twice."""
-        if session not in self._open:
+        if guest not in self._open:
             return
-        del self._open[session]
-        self._asking.discard(session)
-        _less(self._from, session.address)
-        self._forget(session)
+        del self._open[guest]
+        self._asking.discard(guest)
+        _less(self._from, guest.address)
+        self._forget(guest)
         self._tell()
 
     def began(self, session: Session) -> None:
@@ -195,7 +197,7 @@ class Sessions:
                 session.close(CloseReason.DRAINED)
         self._tell()
 
-    def _forget(self, session: Session) -> None:
+    def _forget(self, session: Guest) -> None:
         """Give the renter its place back when nothing of the session is left."""
         if session not in self._open and session not in self._busy and session in self._whose:
             _less(self._of, self._whose.pop(session))

@@ -19,7 +19,7 @@ from farmer.model.shard import (
 )
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
-from farmer.node.proving import LEAVES_AT_ONCE, send_in_steps, send_raw
+from farmer.node.proving import LEAVES_AT_ONCE, send_in_steps
 from farmer.node.refusals import TurnedDownError, refused_for
 from farmer.protocol.opening import End
 from farmer.protocol.proofs import FullProof, ProofItem, encode_item
@@ -121,7 +121,7 @@ async def _prove(farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditE
     else:
         async with exchange.inside(farm.proofs, entry.samples * LEAF_BYTES):
             item = await farm.disk.run(_sample, farm, exchange.renter, asked.nonce, entry)
-    await send_raw(exchange, encode_item(item))
+    await exchange.send_raw(encode_item(item))
 
 
 def _sample(farm: Farm, renter: NodeId, nonce: bytes, entry: AuditEntry) -> ProofItem:

@@ -10,6 +10,7 @@ from farmer.protocol.limits import (
     CLOSE_S,
     DISCARD_S,
     HANDSHAKE_S,
+    HURRIED_BYTES_PER_S_MIN,
     HURRIED_S,
     IDLE_S,
     RATE_BYTES_PER_S_MIN,
@@ -42,8 +43,9 @@ class Patience:
     The deadlines of one session, on monotonic seconds.
 
     Only time in which we wait for the renter counts: a slow disk of ours is not its fault.
-    A transfer may be slow for `RATE_GRACE_S` of such time, then its average counts.  One whose
-    place another renter waits for is over in `HURRIED_S` of such time.
+    A transfer may be slow for `RATE_GRACE_S` of such time, then its average counts.  Whoever
+    holds what is wanted is hurried: after `HURRIED_S` a higher average counts, and nobody may
+    keep us waiting for so long at once.
     """
 
     def __init__(self, now_s: float) -> None:
@@ -54,8 +56,9 @@ class Patience:
         self._greeted = False
         self._closing = False
         self._since_s: float | None = None
-        """Since when we wait for bytes of a transfer or for the END of a refused one."""
+        """Since when we wait for the renter."""
         self._rated = False
+        """Whether that is for bytes of a transfer."""
         self._waited_s = 0.0
         self._moved_bytes = 0
 
@@ -82,15 +85,14 @@ class Patience:
         """Begin to wait for the renter."""
         if not self._greeted:
             return
+        self._since_s, self._rated = now_s, waiting is WaitingFor.TRANSFER
         match waiting:
             case WaitingFor.REQUEST:
                 allowed_s = IDLE_S if self._known else HANDSHAKE_S
                 self._deadline_s, self._late = now_s + allowed_s, CloseReason.IDLE
             case WaitingFor.TRANSFER:
-                self._since_s, self._rated = now_s, True
                 self._deadline_s, self._late = now_s + IDLE_S, CloseReason.SLOW
             case WaitingFor.END:
-                self._since_s, self._rated = now_s, False
                 # Absolute: set once, however much is sent meanwhile.
                 if self._deadline_s is None:
                     self._deadline_s, self._late = now_s + DISCARD_S, CloseReason.SLOW
@@ -115,21 +117,32 @@ class Patience:
         self._deadline_s = now_s + CLOSE_S
 
     def late(self, now_s: float, *, hurried: bool = False) -> Late | None:
-        """Return what the renter is late with, if it is; *hurried*: somebody wants its place."""
-        waited_s = self._waited_s
+        """Return what the renter is late with, if it is; *hurried*: what it holds is wanted."""
         if not self._known and not self._closing and now_s > self._stranger_until_s:
             return Late(CloseReason.STRANGER)
-        if self._since_s is not None:
-            waited_s += now_s - self._since_s
-            too_little = self._moved_bytes < RATE_BYTES_PER_S_MIN * waited_s
-            slow = (waited_s > RATE_GRACE_S and too_little) or (hurried and waited_s > HURRIED_S)
-            if self._rated and slow:
-                return self._too_slow(waited_s)
-        if self._deadline_s is None or now_s <= self._deadline_s:
+        this_s = 0.0 if self._since_s is None else now_s - self._since_s
+        waited_s = self._waited_s + this_s
+        is_over = self._deadline_s is not None and now_s > self._deadline_s
+        if not is_over and not self._is_slow(this_s, waited_s, hurried=hurried):
             return None
         if self._late is CloseReason.SLOW:
             return self._too_slow(waited_s)
         return Late(self._late)
+
+    def _is_slow(self, this_s: float, waited_s: float, *, hurried: bool) -> bool:
+        """Judge a wait of *this_s*, which makes *waited_s* with all before it."""
+        if self._since_s is None:
+            return False
+        if hurried and this_s > HURRIED_S:
+            return True
+        if not self._rated:
+            return False
+        if hurried and waited_s > HURRIED_S and self._is_below(HURRIED_BYTES_PER_S_MIN, waited_s):
+            return True
+        return waited_s > RATE_GRACE_S and self._is_below(RATE_BYTES_PER_S_MIN, waited_s)
+
+    def _is_below(self, bytes_per_s: int, waited_s: float) -> bool:
+        return self._moved_bytes < bytes_per_s * waited_s
 
     def _too_slow(self, waited_s: float) -> Late:
         refused = Refused(Refusal.TOO_SLOW, self._moved_bytes, int(waited_s))

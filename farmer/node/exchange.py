@@ -9,6 +9,7 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred
 
 from farmer.model.ids import NodeId
+from farmer.model.shard import BLOCK_BYTES
 from farmer.node.farm import Farm
 from farmer.node.gate import Gate
 from farmer.node.ports import Verb
@@ -61,9 +62,30 @@ class Exchange:
         self._farm.meter.received(self.verb, len(step.data))
         return step
 
+    @property
+    def step_bytes(self) -> int:
+        """How much to read at once of what is to be sent; ask each time anew."""
+        return self._session.step_bytes
+
     async def room(self) -> None:
         """Wait until the wire takes more: before reading what is to be sent."""
         await self._session.room()
+
+    async def turn(self) -> None:
+        """Wait for our turn with a step of a transfer; one of a single block needs none."""
+        await self._session.turn()
+
+    async def send_raw(self, raw: bytes) -> None:
+        """Send bytes that lie in memory, at the wire's pace."""
+        with self._session.keeping(len(raw)):
+            at = 0
+            while at < len(raw):
+                await self.room()
+                if len(raw) > BLOCK_BYTES:
+                    await self.turn()
+                step = raw[at : at + self.step_bytes]
+                self.send(step)
+                at += len(step)
 
     def send(self, data: bytes) -> None:
         """Send at most 256 KiB."""

@@ -24,6 +24,9 @@ SOFTWARE: Final = f"farmer/{VERSION}"
 PROOF_BYTES_IN_FLIGHT_MAX: Final = 8 * 1024 * 1024
 """Sample proofs being made, over all sessions: one of 1024 leaves has 4 MiB."""
 
+WHOLE_BYTES_IN_FLIGHT_MAX: Final = 8 * 1024 * 1024
+"""Shards of at most 64 KiB being made durable, over all sessions: some hundred in one sync."""
+
 FULL_AUDITS_MAX: Final = 2
 """Full audits read whole shards: more at once would keep all threads from the others."""
 
@@ -58,6 +61,9 @@ class Farm:
     resuming: AuditBudget = field(default_factory=AuditBudget)
     """What unfinished stores may have read again; as much, but apart from it."""
     small_stores: Gate = field(default_factory=lambda: Gate(SMALL_BYTES_IN_FLIGHT_MAX))
+    """Small shards of more than one step: from the promise of space on, at their whole size."""
+    whole_stores: Gate = field(default_factory=lambda: Gate(WHOLE_BYTES_IN_FLIGHT_MAX))
+    """Shards of one step, once all of it is here: their renters cannot hold it up."""
     proofs: Gate = field(default_factory=lambda: Gate(PROOF_BYTES_IN_FLIGHT_MAX))
     resumes: Gate = field(default_factory=lambda: Gate(RESUMES_MAX))
     full_audits: Gate = field(default_factory=lambda: Gate(FULL_AUDITS_MAX))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Final
 
 from twisted.internet.defer import Deferred
 
+from farmer.model.shard import BLOCK_BYTES
+from farmer.node.held import Account
+from farmer.node.turnstile import Turnstile
 from farmer.node.wire import Wire
 from farmer.protocol.connection import Event, FarmerConnection
 from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_SENT, FRAME_HEADER_BYTES
@@ -17,14 +21,28 @@ READ_AHEAD_BYTES: Final = DATA_BYTES_SENT
 STRANGER_AHEAD_BYTES: Final = FRAME_HEADER_BYTES + CONTROL_BYTES_MAX
 """The same between transfers: one control frame always fits, a pile of them does not."""
 
+TURN_BYTES: Final = BLOCK_BYTES + 1024
+"""What a transfer brings before it waits for its turn: a block, with its frames' headers."""
+
 _BULK: Final = frozenset({State.RECEIVING, State.DISCARDING})
 
 
 class Inbox:
     """The receiving half of a connection, and the pace at which its wire is read."""
 
-    def __init__(self, connection: FarmerConnection) -> None:
+    def __init__(
+        self, connection: FarmerConnection, account: Account, turnstile: Turnstile
+    ) -> None:
+        self.whose: Hashable = None
+        """Who waits when this waits for its turn."""
         self._connection = connection
+        self._account = account
+        self._turnstile = turnstile
+        self._unturned_bytes = 0
+        """Of a transfer, since its last turn."""
+        self._awaits_turn = False
+        self._counted_bytes = 0
+        """What stands in the account."""
         self._wire: Wire | None = None
         self._arrived: Deferred[None] | None = None
         self._reading = True
@@ -41,6 +59,7 @@ class Inbox:
     def receive(self, data: bytes) -> None:
         """Take bytes from the wire, and wake who waits for them."""
         self._connection.receive(data)
+        self._count_transfer(len(data))
         self._adjust_reading()
         arrived, self._arrived = self._arrived, None
         if arrived is not None:
@@ -64,11 +83,34 @@ class Inbox:
     def drop(self) -> None:
         """Let go of what nobody will take: the work of a lost session may hang for long."""
         self._connection.forget()
+        self._count(0)
 
     def _adjust_reading(self) -> None:
+        waiting_bytes = self._connection.waiting_bytes
+        self._count(waiting_bytes)
         bulk = self._connection.state in _BULK
-        limit = READ_AHEAD_BYTES if bulk else STRANGER_AHEAD_BYTES
-        self._read(wanted=self._connection.waiting_bytes < limit)
+        limit_bytes = READ_AHEAD_BYTES if bulk else STRANGER_AHEAD_BYTES
+        self._read(wanted=waiting_bytes < limit_bytes and not self._awaits_turn)
+
+    def _count_transfer(self, size_bytes: int) -> None:
+        """Read a block of a transfer, then wait for our turn: the others have theirs."""
+        if self._connection.state not in _BULK:
+            self._unturned_bytes = 0
+            return
+        self._unturned_bytes += size_bytes
+        if self._unturned_bytes > TURN_BYTES and not self._awaits_turn:
+            self._unturned_bytes = 0
+            self._awaits_turn = True
+            self._turnstile.ask(self.whose, self._go_on)
+
+    def _go_on(self) -> None:
+        self._awaits_turn = False
+        self._adjust_reading()
+
+    def _count(self, waiting_bytes: int) -> None:
+        if waiting_bytes != self._counted_bytes:
+            self._account.add(waiting_bytes - self._counted_bytes)
+            self._counted_bytes = waiting_bytes
 
     def _read(self, *, wanted: bool) -> None:
         if wanted is self._reading or self._wire is None:

@@ -9,7 +9,7 @@ and one being sent holds a step, like a retrieve.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -19,9 +19,9 @@ from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES, LEAF_BYTES
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
+from farmer.node.held import STEP_BYTES
 from farmer.node.lending import Lent
 from farmer.node.ports import ShardReader
-from farmer.node.session import STEP_BYTES
 from farmer.protocol.proofs import encode_sample_head
 from farmer.storage.errors import ShardNotFoundError
 
@@ -48,27 +48,25 @@ async def send_in_steps(farm: Farm, exchange: Exchange, nonce: bytes, entry: Aud
         leaves = sample_leaves(nonce, entry.shard, entry.size_bytes, entry.samples)
         last_bytes = min(LEAF_BYTES, entry.size_bytes - leaves[-1] * LEAF_BYTES)
         exchange.send(encode_sample_head(len(leaves), last_bytes, len(nodes)))
-        for some in steps(leaves):
+        for some in steps(leaves, lambda: exchange.step_bytes // LEAF_BYTES):
             await exchange.room()
+            await exchange.turn()
             exchange.send(await farm.disk.run(_read, reader, entry.size_bytes, some))
-        await send_raw(exchange, b"".join(nodes))
+        await exchange.send_raw(b"".join(nodes))
     finally:
         # A thread may still be in it, where the disk hangs; what that reads is dropped.
         await farm.disk.run(reader.close)
 
 
-async def send_raw(exchange: Exchange, raw: bytes) -> None:
-    """Send bytes that lie in memory, at the wire's pace."""
-    for at in range(0, len(raw), STEP_BYTES):
-        await exchange.room()
-        exchange.send(raw[at : at + STEP_BYTES])
+def steps(leaves: Sequence[int], at_once: Callable[[], int]) -> Iterator[list[int]]:
+    """
+    Return the leaves in groups to be sent at once; those of one block stay together.
 
-
-def steps(leaves: Sequence[int]) -> Iterator[list[int]]:
-    """Return the leaves in groups to be sent at once; those of one block stay together."""
+    A group has *at_once* leaves, or those of one block if that is more; asked before each.
+    """
     group: list[int] = []
     for _, block in groupby(leaves, lambda leaf: leaf // _BLOCK_LEAVES):
-        if len(group) > LEAVES_AT_ONCE - _BLOCK_LEAVES:
+        if group and len(group) > at_once() - _BLOCK_LEAVES:
             yield group
             group = []
         group += block

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from farmer.audit.ranges import whole_leaves
 from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import BLOCK_BYTES
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
 from farmer.node.lending import Lent
 from farmer.node.ports import ShardReader
-from farmer.node.session import STEP_BYTES
 from farmer.protocol.opening import End
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
 from farmer.storage.errors import BadRangeError
@@ -61,7 +61,10 @@ async def _send(
     at = offset
     while at < end:
         await exchange.room()
+        if end - offset > BLOCK_BYTES:
+            await exchange.turn()
         # Steps end at multiples of their size, so that no block is read and checked twice.
-        step_end = min(end, (at // STEP_BYTES + 1) * STEP_BYTES)
+        step_bytes = exchange.step_bytes
+        step_end = min(end, (at // step_bytes + 1) * step_bytes)
         exchange.send(await farm.disk.run(reader.read, at, step_end - at))
         at = step_end

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
     IOpenSSLServerConnectionCreator,
+    IProtocol,
     IReactorTCP,
 )
 from twisted.internet.protocol import Protocol, ServerFactory
@@ -21,16 +22,23 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from farmer.identity.tls import peer_id
 from farmer.model.ids import NodeId
 from farmer.node.admission import Sessions, TurnedAway, Welcomed, origin
+from farmer.node.arrival import Arrival
 from farmer.node.chores import Chore
 from farmer.node.farm import Farm
 from farmer.node.handlers import Conversation
 from farmer.node.ports import CloseReason, Meter
 from farmer.node.session import Session, Surroundings
-from farmer.node.tasks import Tasks
+from farmer.node.tasks import Tasks, next_turn
 from farmer.protocol.refusals import Refusal
 
 CHECK_S: Final = 1.0
 """How often deadlines are looked at: one timer for all sessions."""
+
+CHECKED_PER_TURN: Final = 256
+"""Sessions whose deadlines are looked at before the others get their turn."""
+
+HANG_UP_CHECKS: Final = 32
+"""As many looks take as long as hanging up: of those who are late together, eight go at once."""
 
 BACKLOG: Final = 128
 """Connections that the kernel holds until we accept them."""
@@ -38,19 +46,6 @@ BACKLOG: Final = 128
 
 class ListenError(Exception):
     """An address cannot be listened on: which, why, and what to do."""
-
-
-class Sitting(ServerFactory):
-    """Makes the sessions behind TLS."""
-
-    noisy = False
-
-    def __init__(self, around: Surroundings) -> None:
-        self._around = around
-
-    def buildProtocol(self, addr: IAddress | None) -> Session:
-        """Return a session for a connection that was let in."""
-        return Session(self._around, origin(getattr(addr, "host", "local")))
 
 
 class Doorkeeper(ServerFactory):
@@ -63,16 +58,16 @@ class Doorkeeper(ServerFactory):
     noisy = False
     log = Logger()
 
-    def __init__(
-        self, sessions: Sessions, meter: Meter, inner: Callable[[IAddress | None], Protocol | None]
-    ) -> None:
+    def __init__(self, sessions: Sessions, meter: Meter, inner: Callable[[str], Protocol]) -> None:
+        """*inner* makes the protocol of a connection from an `origin`."""
         self._sessions = sessions
         self._meter = meter
         self._inner = inner
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """Let a connection in, maybe instead of a stranger's, or have it closed at once."""
-        match self._sessions.decide(origin(getattr(addr, "host", "local"))):
+        address = origin(getattr(addr, "host", "local"))
+        match self._sessions.decide(address):
             case TurnedAway(have, allowed):
                 self._meter.refused(Refusal.TOO_MANY_SESSIONS.name)
                 self.log.debug("turned away: {have} of {allowed}", have=have, allowed=allowed)
@@ -80,7 +75,7 @@ class Doorkeeper(ServerFactory):
             case Welcomed(instead):
                 if instead is not None:
                     instead.abort(CloseReason.SHED)
-                return self._inner(addr)
+                return self._inner(address)
 
 
 class FarmerService:
@@ -107,9 +102,9 @@ class FarmerService:
         self._farm = farm
         self._listen = tuple(listen)
         self._ports: list[IListeningPort] = []
-        sitting = Sitting(self.surroundings(peer_id))
-        tls = TLSMemoryBIOFactory(side, False, sitting, farm.clock)
-        self._door = Doorkeeper(self.sessions, farm.meter, tls.buildProtocol)
+        self._around = self.surroundings(peer_id)
+        self._tls = TLSMemoryBIOFactory(side, False, ServerFactory(), farm.clock)
+        self._door = Doorkeeper(self.sessions, farm.meter, self._arrival)
         self._checks = Chore("deadlines", CHECK_S, self._check, farm.clock, self.tasks)
 
     def surroundings(self, identify: Callable[[Any], NodeId]) -> Surroundings:
@@ -180,8 +175,19 @@ class FarmerService:
         for port in ports:
             await maybeDeferred(port.stopListening)
 
+    def _arrival(self, address: str) -> Arrival:
+        return Arrival(self._around, address, self._behind_tls)
+
+    def _behind_tls(self, session: Session) -> IProtocol:
+        return self._tls.protocol(self._tls, session)
+
     async def _check(self) -> None:
-        self.sessions.check()
+        checked = 0
+        for guest in self.sessions:
+            checked += HANG_UP_CHECKS if guest.check() else 1
+            if checked >= CHECKED_PER_TURN:
+                checked = 0
+                await next_turn(self._farm.clock)
 
 
 def show_address(host: str, port: int) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 from typing import Protocol as Shape
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IHandshakeListener, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IHandshakeListener, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,22 +18,20 @@ from zope.interface import implementer
 from farmer.identity.tls import PeerCertificateError, is_tls_failure
 from farmer.model.ids import NodeId
 from farmer.node.deadlines import Patience, WaitingFor
+from farmer.node.held import STEP_BYTES, Account, Held
 from farmer.node.inbox import Inbox
 from farmer.node.outbox import Outbox
 from farmer.node.ports import CloseReason, Meter
-from farmer.node.tasks import Tasks
+from farmer.node.tasks import Tasks, next_turn
+from farmer.node.turnstile import Turnstile
 from farmer.node.wire import Wire
 from farmer.protocol.connection import DataReceived, Event, FarmerConnection
-from farmer.protocol.limits import DATA_BYTES_SENT
 from farmer.protocol.messages import Message
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.refusals import Refused
 from farmer.protocol.state import State
 
 R = TypeVar("R")
-
-STEP_BYTES: Final = DATA_BYTES_SENT
-"""Shard bytes that one stream holds per step, in either direction."""
 
 EVENTS_PER_TURN: Final = 128
 """Frames of one session after which the others get their turn: tiny ones cost time, too."""
@@ -42,13 +41,45 @@ class RenterLeftError(Exception):
     """There is nobody to talk to any more; whoever serves cleans up and ends."""
 
 
+class Guest(Shape):
+    """A connection that takes a place: a session, or one that is none yet."""
+
+    @property
+    def address(self) -> str:
+        """Admission's key for where it comes from."""
+
+    @property
+    def known(self) -> bool:
+        """Whether a contract was seen; others are shed first."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can be said."""
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the renter has already sent something more."""
+
+    def check(self) -> bool:
+        """Hang up if it is late, and say so; called every second or so."""
+
+    def hang_up(self, refused: Refused, reason: CloseReason) -> None:
+        """Say why, if that is possible, then close in order."""
+
+    def close(self, reason: CloseReason) -> None:
+        """Close in order."""
+
+    def abort(self, reason: CloseReason) -> None:
+        """Close at once; its place is free from now on."""
+
+
 class Visitors(Shape):
-    """Who keeps the list of sessions."""
+    """Who keeps the list of guests."""
 
-    def enter(self, session: Session) -> None:
-        """Note a session that has begun."""
+    def enter(self, guest: Guest) -> None:
+        """Note one that has come."""
 
-    def leave(self, session: Session) -> None:
+    def leave(self, guest: Guest) -> None:
         """Note that it is over; safe twice."""
 
 
@@ -65,6 +96,11 @@ class Surroundings:
     `PeerCertificateError`."""
     serve: Callable[[Session], Coroutine[Deferred[Any], Any, None]]
     """Talks with one renter until one of the two hangs up."""
+    held: Held = field(default_factory=Held)
+    turnstile: Turnstile = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "turnstile", Turnstile(self.clock))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +124,19 @@ class Session(Protocol):
 
     log = Logger()
 
-    def __init__(self, around: Surroundings, address: str) -> None:
+    def __init__(
+        self, around: Surroundings, address: str, patience: Patience | None = None
+    ) -> None:
+        """*patience* began at the accept, if the connection has been counted since then."""
         self.address = address
-        """Admission's key for where it comes from."""
         self.known = False
-        """Whether a contract was seen; others are shed first."""
         self._around = around
+        self._is_counted = patience is not None
         self._connection = FarmerConnection()
-        self._inbox, self._outbox = Inbox(self._connection), Outbox()
-        self._patience = Patience(around.clock.seconds())
+        self._account = Account(around.held)
+        self._inbox = Inbox(self._connection, self._account, around.turnstile)
+        self._outbox = Outbox(self._account)
+        self._patience = patience or Patience(around.clock.seconds())
         self._renter: NodeId | None = None
         self._waiting: Deferred[Any] | None = None
         self._over = False
@@ -110,19 +150,17 @@ class Session(Protocol):
 
     def connectionMade(self) -> None:
         """Begin to serve."""
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
         self._inbox.attach(self._wire)
         self._wire.registerProducer(self._outbox, True)
-        self._around.meter.connection_opened()
+        if not self._is_counted:
+            self._around.meter.connection_opened()
         self._around.visitors.enter(self)
         self._around.tasks.start("session", self._around.serve(self))
 
     def handshakeCompleted(self) -> None:
         """Drop at once who shows a certificate that names nobody, before it says a word."""
         try:
-            self._renter = self._around.identify(self.transport)
+            self._renter = self._inbox.whose = self._around.identify(self.transport)
         except PeerCertificateError as error:
             self.log.debug("no usable certificate: {error!r}", error=str(error))
             self.abort(CloseReason.CERTIFICATE)
@@ -142,21 +180,29 @@ class Session(Protocol):
         self._around.meter.connection_closed(self._why.value)
         self._finish(self._why)
         self._inbox.drop()
+        self._outbox.stopProducing()
 
-    def check(self) -> None:
-        """Hang up on a renter that is late; called every second or so."""
-        hurried = self._wanted is not None and self._wanted()
+    def check(self) -> bool:
+        """Hang up on a renter that is late, and say so; called every second or so."""
+        hurried = self._account.is_missed or (self._wanted is not None and self._wanted())
         late = self._patience.late(self._around.clock.seconds(), hurried=hurried)
         if late is None:
-            return
-        if self._over or not self._greeted:
+            return False
+        if self._over or not self._greeted or self._outbox.full:
+            # Whoever takes nothing hears no last words either: they would lie there, too.
             self.abort(late.reason)
         elif late.refused is not None:
             self.hang_up(late.refused, late.reason)
         else:
             self.close(late.reason)
+        return True
 
     # What the serving coroutine calls.
+
+    @property
+    def is_shaken(self) -> bool:
+        """Whether the handshake is done, so that it is known whose it is."""
+        return self._renter is not None
 
     @property
     def state(self) -> State:
@@ -194,23 +240,31 @@ class Session(Protocol):
     def answer(self, message: Message) -> None:
         """Send a message."""
         self._check_over()
-        self._wire.write(self._connection.send(message))
+        self._write(self._connection.send(message))
 
     def refuse(self, refused: Refused) -> None:
         """Turn the open exchange down."""
         self.answer(Refuse(refused))
 
     def send(self, data: bytes) -> None:
-        """Send at most 256 KiB of data; wait for `room` first."""
+        """Send at most 256 KiB, better no more than `step_bytes`; wait for `room` first."""
         self._check_over()
         self._patience.moved(len(data))
-        self._wire.write(self._connection.send_data(data))
+        self._write(self._connection.send_data(data))
 
     async def room(self) -> None:
         """Wait until the wire takes more."""
         self._check_over()
         if self._outbox.full:
             await self._patiently(WaitingFor.TRANSFER, self.wait(self._outbox.room()))
+
+    async def turn(self) -> None:
+        """Wait for our turn to do something costly: a step of a transfer that has many."""
+        self._check_over()
+        turn: Deferred[None] = Deferred()
+        self._around.turnstile.ask(self._renter, lambda: turn.callback(None))
+        if not turn.called:
+            await self.wait(turn)
 
     async def next_event(self) -> Event:
         """
@@ -235,22 +289,40 @@ class Session(Protocol):
         comes first.  Raises as `next_event`.
         """
         gathered = bytearray()
-        while len(gathered) < STEP_BYTES:
-            if len(gathered) < least_bytes:
-                event: Event | None = await self.next_event()
-            else:
-                event = self._next()
-            match event:
-                case None:
-                    break
-                case DataReceived(data):
-                    if len(data) >= least_bytes and not gathered:
-                        return Step(data, last=False)
-                    gathered += data
-                case _:
-                    assert isinstance(event, End), event
-                    return Step(bytes(gathered), last=True)
-        return Step(bytes(gathered), last=False)
+        try:
+            while len(gathered) < STEP_BYTES:
+                if len(gathered) < least_bytes:
+                    event: Event | None = await self.next_event()
+                else:
+                    event = self._next()
+                match event:
+                    case None:
+                        break
+                    case DataReceived(data):
+                        if len(data) >= least_bytes and not gathered:
+                            return Step(data, last=False)
+                        gathered += data
+                        self._account.add(len(data))
+                    case _:
+                        assert isinstance(event, End), event
+                        return Step(bytes(gathered), last=True)
+            return Step(bytes(gathered), last=False)
+        finally:
+            self._account.add(-len(gathered))
+
+    @property
+    def step_bytes(self) -> int:
+        """How much to take into memory at once; less when much is held for everybody."""
+        return self._around.held.step_bytes
+
+    @contextmanager
+    def keeping(self, size_bytes: int) -> Iterator[None]:
+        """Count bytes that lie here until the renter has taken them."""
+        self._account.add(size_bytes)
+        try:
+            yield
+        finally:
+            self._account.add(-size_bytes)
 
     def discarded(self) -> None:
         """Note that the rest of a refused store has been thrown away."""
@@ -299,6 +371,10 @@ class Session(Protocol):
         assert self.transport is not None, "no wire before connectionMade"
         return cast(Wire, self.transport)
 
+    def _write(self, frame: bytes) -> None:
+        self._outbox.writes(len(frame))
+        self._wire.write(frame)
+
     def _finish(self, reason: CloseReason) -> None:
         self._over = True
         if self._why is None:
@@ -336,9 +412,7 @@ class Session(Protocol):
     async def _let_others(self) -> None:
         self._taken += 1
         if self._taken % EVENTS_PER_TURN == 0:
-            turn: Deferred[None] = Deferred()
-            self._around.clock.callLater(0, turn.callback, None)
-            await self.wait(turn)
+            await self.wait(next_turn(self._around.clock))
 
 
 _WAITING: Final = {

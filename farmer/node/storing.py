@@ -21,14 +21,14 @@ SMALL_BYTES_MAX: Final = 1024 * 1024
 """Up to here a shard is held whole in memory until it is committed."""
 
 LEAST_STEP_BYTES: Final = 64 * 1024
-"""A thread is woken for this much, not for every packet."""
+"""A thread is woken for this much, not for every packet; no more is a shard of one step."""
 
 
 async def store(farm: Farm, exchange: Exchange, asked: Store) -> None:
     """Take a shard; STORED goes out after the sync, never before."""
     if farm.draining:
         raise TurnedDownError(Refusal.DRAINING, DRAINING_RETRY_MS)
-    if asked.size_bytes > SMALL_BYTES_MAX:
+    if not LEAST_STEP_BYTES < asked.size_bytes <= SMALL_BYTES_MAX:
         await _store(farm, exchange, asked)
         return
     if not exchange.is_known:
@@ -77,11 +77,14 @@ def _begin(farm: Farm, renter: NodeId, asked: Store) -> tuple[Contract, Upload |
 async def _receive(farm: Farm, exchange: Exchange, upload: Upload, size_bytes: int) -> StoredShard:
     """Return the shard once it is durable; whatever else happens, the upload is given up."""
     try:
-        offset = upload.offset
-        exchange.answer(Accept(offset))
+        exchange.answer(Accept(upload.offset))
         rest = await _all_but_the_last(farm, exchange, upload, size_bytes)
-        future = await farm.disk.run(finish, upload, rest)
-        stored = await farm.disk.settle(future)
+        if size_bytes > LEAST_STEP_BYTES:
+            stored = await _committed(farm, upload, rest)
+        else:
+            # Only now: whoever sends nothing holds no place, and what is inside waits for us.
+            async with exchange.inside(farm.whole_stores, size_bytes):
+                stored = await _committed(farm, upload, rest)
     except BaseException:
         # A thread may still be in it, where the disk hangs: then that one ends it.
         await farm.disk.run(upload.abandon)
@@ -90,14 +93,22 @@ async def _receive(farm: Farm, exchange: Exchange, upload: Upload, size_bytes: i
     return stored
 
 
+async def _committed(farm: Farm, upload: Upload, rest: bytes) -> StoredShard:
+    return await farm.disk.settle(await farm.disk.run(finish, upload, rest))
+
+
 async def _all_but_the_last(
     farm: Farm, exchange: Exchange, upload: Upload, size_bytes: int
 ) -> bytes:
-    """Write what comes, step by step, and no byte too many; return what came with END."""
+    """
+    Write what comes, step by step, and no byte too many; return what came with END.
+
+    A last step that is no larger than any other waits for END: one thread is woken, not two.
+    """
     at = upload.offset
     while True:
-        wanted = min(LEAST_STEP_BYTES, size_bytes - at)
-        step = await exchange.next_step(max(1, wanted))
+        left = size_bytes - at
+        step = await exchange.next_step(LEAST_STEP_BYTES if left > LEAST_STEP_BYTES else left + 1)
         at += len(step.data)
         if step.last:
             return step.data

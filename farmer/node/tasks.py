@@ -67,6 +67,13 @@ async def within(
     return await first
 
 
+def next_turn(clock: IReactorTime) -> Deferred[None]:
+    """Return a Deferred that fires when all others who are ready have had their turn."""
+    turn: Deferred[None] = Deferred()
+    clock.callLater(0, turn.callback, None)
+    return turn
+
+
 def _end_of(task: Deferred[None]) -> Deferred[None]:
     """Return a Deferred of its own that fires when *task* does."""
     ended: Deferred[None] = Deferred()

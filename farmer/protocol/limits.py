@@ -65,8 +65,11 @@ RATE_GRACE_S: Final = 30.0
 TURN_S: Final = 20.0
 """For memory or a place of the farmer's to become free; then the answer is BUSY."""
 
-HURRIED_S: Final = 10.0
-"""What a small store may keep us waiting in all while another renter waits for its memory."""
+HURRIED_S: Final = 2.0
+"""How long anybody may keep us waiting at once while memory that it holds is wanted."""
+
+HURRIED_BYTES_PER_S_MIN: Final = 32 * 1024
+"""The least average of such a one, after as long: a store of 1 MiB holds its part for 32 s."""
 
 SESSIONS_MAX: Final = 512
 """Connections in all: bounds memory (about 40 KiB each) and descriptors."""
@@ -80,8 +83,8 @@ SESSIONS_PER_RENTER_MAX: Final = 32
 STRANGERS_PART: Final = 16
 """Renters with a contract leave this part of all places to those who have yet to show theirs."""
 
-SMALL_BYTES_IN_FLIGHT_MAX: Final = 16 * 1024 * 1024
-"""Small shards being received, over all sessions: they are buffered whole."""
+SMALL_BYTES_IN_FLIGHT_MAX: Final = 12 * 1024 * 1024
+"""Shards of 64 KiB to 1 MiB being received, over all sessions: they are buffered whole."""
 
 UPLOADS_PER_RENTER_MAX: Final = 64
 """Stores under way, leases included, of one renter: each holds a reservation."""

@@ -9,9 +9,9 @@ from tests.load import idle, soak
 
 @pytest.mark.slow
 def test_quiet_sessions_are_held_and_some_then_work(capsys: pytest.CaptureFixture[str]) -> None:
-    """All connect, get answers to pings, and one in a hundred stores and audits."""
+    """All redeem an invite, get answers to pings, and one in a hundred stores and audits."""
     assert idle.run(40, 1.0) == 0
-    assert "sessions 40 lost 0" in capsys.readouterr().out
+    assert "sessions 40 redeemed 40 lost 0" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -82,6 +82,11 @@ class LiveFarm:
             serve=talk.serve,
         )
 
+    @property
+    def held_bytes(self) -> int:
+        """Return what is counted as unread and unsent, over all sessions."""
+        return self._around.held.total_bytes
+
     def now_ms(self) -> int:
         """Return the wall clock: it goes with the other one."""
         return 1_000_000 + int(self.clock.seconds() * 1000)

@@ -90,6 +90,7 @@ class LiveSession(RuleBasedStateMachine):
             assert not len(self.live.sessions) and not len(self.live.tasks)
             assert self.live.farm.small_stores.inside_bytes == 0
             assert self.live.farm.proofs.inside_bytes == 0
+            assert self.live.held_bytes == 0
         finally:
             self.live.close()
 
@@ -313,9 +314,10 @@ class LiveSession(RuleBasedStateMachine):
         storing = sum(
             SIZES[one.storing]
             for one in self.callers
-            if one.storing is not None and SIZES[one.storing] <= SMALL_BYTES_MAX
+            if one.storing is not None and LEAST_STEP_BYTES < SIZES[one.storing] <= SMALL_BYTES_MAX
         )
         assert self.live.farm.small_stores.inside_bytes == storing
+        assert self.live.farm.whole_stores.inside_bytes == 0
         assert self.live.farm.proofs.inside_bytes == 0
         assert self.live.farm.small_stores.waiting == self.live.farm.proofs.waiting == 0
 

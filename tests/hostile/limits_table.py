@@ -18,7 +18,9 @@ PAGE = ROOT / "docs" / "limits.md"
 BEGIN, END = "<!-- limits: begin -->\n", "<!-- limits: end -->\n"
 
 WIRE, NODE, CLIENT = "farmer.protocol.limits", "farmer.node.", "farmer.client.limits"
-TALK = "tests/node/test_session.py::"
+TALK, TURNS = "tests/node/test_session.py::", "tests/node/test_turnstile.py::"
+HELD, ARRIVAL = "tests/node/test_held.py::", "tests/node/test_arrival.py::"
+CHECKS, MEMORY = "tests/node/test_checks.py::", "tests/running/test_memory.py::"
 HOSTILE, LIES = "tests/hostile/", "tests/client/"
 
 GROUPS: dict[str, list[tuple[str, str, str]]] = {
@@ -36,17 +38,33 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (WIRE, "CLOSE_S", "tests/node/test_deadlines.py::test_a_close_has_its_own_moment"),
         (NODE + "service", "CHECK_S", "tests/node/test_session.py::test_silence_is_cut_off"),
     ],
+    "What keeps one turn of the reactor short": [
+        (NODE + "turnstile", "STEPS_PER_TURN", TURNS + "test_no_turn_has_more_than_a_few"),
+        (NODE + "inbox", "TURN_BYTES", TALK + "test_a_transfer_waits_for_its_turn"),
+        (NODE + "service", "CHECKED_PER_TURN", CHECKS + "test_deadlines_of_many_are_looked_at"),
+        (NODE + "service", "HANG_UP_CHECKS", CHECKS + "test_of_many_who_are_late"),
+        (NODE + "session", "EVENTS_PER_TURN", TALK + "test_one_session_leaves"),
+        ("farmer.running.memory", "FULL_AFTER", MEMORY + "test_a_growing_farmer"),
+    ],
+    "What lies in memory": [
+        (NODE + "arrival", "FIRST_BYTES_MAX", ARRIVAL + "test_no_more_is_kept"),
+        (NODE + "arrival", "SLICE_BYTES", ARRIVAL + "test_large_reads_reach_tls_in_pieces"),
+        (NODE + "arrival", "UNSENT_BYTES", HOSTILE + "test_slow.py::test_the_kernel_keeps_little"),
+        (NODE + "held", "HELD_BYTES_MAX", HELD + "test_who_is_slow_and_holds_some_goes"),
+        (NODE + "held", "NOTICED_BYTES", HELD + "test_who_is_slow_and_holds_some_goes"),
+        (NODE + "held", "STEP_BYTES", HOSTILE + "test_slow.py::test_who_never_reads"),
+        (NODE + "held", "CROWDED_PART", HELD + "test_steps_are_smaller_when_much_is_held"),
+        (NODE + "held", "STEP_BYTES_MIN", HELD + "test_steps_are_smaller_when_much_is_held"),
+        (WIRE, "SMALL_BYTES_IN_FLIGHT_MAX", "tests/node/test_storing.py::test_small_stores_queue"),
+        (NODE + "farm", "WHOLE_BYTES_IN_FLIGHT_MAX", HELD + "test_whole_stores_queue"),
+        (NODE + "farm", "PROOF_BYTES_IN_FLIGHT_MAX", HOSTILE + "test_slow.py::test_proofs_that"),
+        ("farmer.running.memory", "HEAPS", MEMORY + "test_threads_share_two_heaps"),
+    ],
     "Frames and requests": [
         (WIRE, "CONTROL_BYTES_MAX", "tests/protocol/test_frames.py::test_a_frame_may_be"),
         (WIRE, "DATA_BYTES_MAX", "tests/protocol/test_frames.py::test_a_frame_may_be"),
         (NODE + "inbox", "STRANGER_AHEAD_BYTES", HOSTILE + "test_slow.py::test_endless_requests"),
         (NODE + "inbox", "READ_AHEAD_BYTES", HOSTILE + "test_slow.py::test_who_never_reads"),
-        (NODE + "session", "STEP_BYTES", HOSTILE + "test_slow.py::test_who_never_reads"),
-        (
-            NODE + "session",
-            "EVENTS_PER_TURN",
-            TALK + "test_one_session_leaves",
-        ),
         (WIRE, "TEXT_BYTES_MAX", "tests/protocol/test_messages.py::test_forbidden_values"),
         (WIRE, "LIST_ENTRIES_MAX", HOSTILE + "test_space.py::test_a_list_is_never_longer"),
         (WIRE, "AUDIT_ENTRIES_MAX", "tests/protocol/test_messages.py::test_the_largest_messages"),
@@ -55,11 +73,10 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (WIRE, "RATE_BYTES_PER_S_MIN", HOSTILE + "test_slow.py::test_a_store_byte_by_byte"),
         (WIRE, "RATE_GRACE_S", HOSTILE + "test_slow.py::test_a_store_byte_by_byte"),
         (WIRE, "DISCARD_S", HOSTILE + "test_slow.py::test_what_follows_a_refusal"),
-        (WIRE, "SMALL_BYTES_IN_FLIGHT_MAX", "tests/node/test_storing.py::test_small_stores_queue"),
         (NODE + "gate", "SHARES", "tests/node/test_limits.py::test_who_holds_a_share_waits"),
         (WIRE, "HURRIED_S", "tests/node/test_storing.py::test_who_holds_memory_that"),
+        (WIRE, "HURRIED_BYTES_PER_S_MIN", "tests/node/test_deadlines.py::test_nor_dribble"),
         (WIRE, "TURN_S", "tests/node/test_storing.py::test_a_turn_that_does_not_come"),
-        (NODE + "farm", "PROOF_BYTES_IN_FLIGHT_MAX", HOSTILE + "test_slow.py::test_proofs_that"),
         (NODE + "proving", "LEAVES_AT_ONCE", "tests/node/test_auditing.py::test_a_proof_larger"),
         (NODE + "farm", "FULL_AUDITS_MAX", "tests/node/test_auditing.py::test_only_two_full"),
         (NODE + "farm", "RESUMES_MAX", "tests/node/test_storing.py::test_only_two_stores_are"),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import termios
 import time
+from array import array
+from typing import Any
 
 from farmer.identity.keys import Identity
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import ShardId
 from farmer.node import deadlines
+from farmer.node.arrival import UNSENT_BYTES
+from farmer.node.held import STEP_BYTES
 from farmer.node.inbox import STRANGER_AHEAD_BYTES
 from farmer.node.ports import CloseReason
-from farmer.node.session import STEP_BYTES
 from farmer.protocol.connection import DataReceived
 from farmer.protocol.messages import encode
 from farmer.protocol.opening import Hello, Refuse
@@ -145,6 +150,21 @@ class SlowTests(HostileCase):
         await self.until(lambda: self.meter.closed.count(CloseReason.SLOW.value) == 8, 40)
         for renter in renters:
             renter.socket.close()
+
+    async def test_the_kernel_keeps_little_for_who_never_reads(self) -> None:
+        """Limit: UNSENT_BYTES, beside what the peer's own kernel takes."""
+        await self.in_thread(lambda: self.honest_answer_s(LARGE))
+        renter = await self.in_thread(lambda: self.call().__enter__())
+        renter.tell(Retrieve(shard_of(LARGE), 0, TO_THE_END, False))
+        await self.until(lambda: sum(s._outbox.full for s in self.service.sessions) == 1)
+
+        (session,) = self.service.sessions
+        wire: Any = session.transport
+        queued = array("i", [0])
+        fcntl.ioctl(wire.transport.getHandle(), termios.TIOCOUTQ, queued)
+
+        self.assertLess(queued[0], 2 * UNSENT_BYTES)
+        renter.socket.close()
 
     async def test_endless_requests_without_reading_are_not_served_into_memory(self) -> None:
         """Limit: STRANGER_AHEAD_BYTES unread, the wire's 64 KiB unsent."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from farmer.identity.keys import Identity
-from farmer.identity.signing import contract_digest
+from farmer.identity.signing import contract_digest, make_invite
 from farmer.model.contract import ContractStage, Offer
+from farmer.model.ids import InviteSerial
+from farmer.protocol.documents import invite_bytes
+from farmer.storage import book_rows
 from farmer.storage.contracts import ContractDatabase
 from tests.e2e.daemon import Daemon
 from tests.load.lines import identity_of
@@ -32,27 +38,33 @@ class Farm:
 
     def admit(self, renters: range, space_bytes: int) -> None:
         """Make a contract for each of these, before the start, as a redeemed invite does."""
-        key = Identity.load(self._home / "identity").public_key
-        now_ms = time.time_ns() // 1_000_000
+        offer = _offer(space_bytes)
+        # In one transaction: one by one, each asks again what all the others were promised.
+        with self._book() as book, book._book.writing() as rows:
+            for number in renters:
+                renter = identity_of(number).node_id
+                contract = book._contract_for(rows, renter, None, offer)
+                book._put(rows, contract, ContractStage.ACTIVE)
+
+    def mint(self, invites: int, space_bytes: int) -> list[bytes]:
+        """Make open invites, before the start; return each as it goes over the wire."""
+        identity, offer = Identity.load(self._home / "identity"), _offer(space_bytes)
+        serials = [InviteSerial(secrets.token_bytes(16)) for _ in range(invites)]
+        with self._book() as book, book._changing() as rows:
+            for serial in serials:
+                book_rows.add_invite(rows, serial, offer)
+        return [invite_bytes(make_invite(identity, serial, offer)) for serial in serials]
+
+    @contextmanager
+    def _book(self) -> Iterator[ContractDatabase]:
         book = ContractDatabase(
             self._home / "contracts.sqlite",
-            farmer_key=key,
-            now_ms=lambda: now_ms,
+            farmer_key=Identity.load(self._home / "identity").public_key,
+            now_ms=_now_ms,
             digest=contract_digest,
         )
-        offer = Offer(
-            space_bytes=space_bytes,
-            duration_ms=90 * DAY_MS,
-            created_at_ms=now_ms,
-            expires_at_ms=now_ms + DAY_MS,
-        )
         try:
-            # In one transaction: one by one, each asks again what all the others were promised.
-            with book._book.writing() as rows:
-                for number in renters:
-                    renter = identity_of(number).node_id
-                    contract = book._contract_for(rows, renter, None, offer)
-                    book._put(rows, contract, ContractStage.ACTIVE)
+            yield book
         finally:
             book.close()
 
@@ -78,6 +90,10 @@ class Farm:
         """Return how many files and sockets it has open."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
+    def complaints(self) -> str:
+        """Return the last lines that the farmer logged."""
+        return self.daemon.logs.read_text()[-3000:]
+
     def cpu_s(self) -> float:
         """Return the processor time that it has used."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
@@ -93,3 +109,17 @@ class Farm:
         traceback: TracebackType | None,
     ) -> None:
         self.daemon.__exit__(kind, error, traceback)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _offer(space_bytes: int) -> Offer:
+    now_ms = _now_ms()
+    return Offer(
+        space_bytes=space_bytes,
+        duration_ms=90 * DAY_MS,
+        created_at_ms=now_ms,
+        expires_at_ms=now_ms + DAY_MS,
+    )

@@ -30,6 +30,8 @@ ADDRESSES: Final = 500
 RATE: Final = 20.0
 BACK_S: Final = 0.5
 FIRST_S: Final = 60.0
+LARGE_BYTES: Final = 1 << 20
+LARGE_SHARD: Final = shard_of(bytes(LARGE_BYTES))
 
 
 class Mob:
@@ -123,25 +125,24 @@ def _dribbles_a_store(line: Line) -> Script:
 
 def _never_reads(line: Line) -> Script:
     yield from greeting(line)
-    data = bytes(1 << 20)
-    line.say(Store(shard_of(data), len(data)))
+    line.say(Store(LARGE_SHARD, LARGE_BYTES))
     event = yield EVENT
     if isinstance(event, Accept):
         for _ in range(4):
-            line.data(data[: 1 << 18])
+            line.data(bytes(LARGE_BYTES // 4))
         line.say(End())
         event = yield EVENT
     if isinstance(event, Stored):
-        line.reads = False
+        line.read_no_more()
         for _ in range(30):
-            line.say(Retrieve(shard_of(data), 0, len(data), proved=False))
+            line.say(Retrieve(LARGE_SHARD, 0, LARGE_BYTES, proved=False))
     while True:
         yield 1000.0
 
 
 def _asks_and_never_reads(line: Line) -> Script:
     yield from greeting(line)
-    line.reads = False
+    line.read_no_more()
     for number in range(60):
         line.say(List(ShardId(bytes(32)), 1000) if number % 2 else Ping(number))
     while True:
@@ -218,6 +219,8 @@ def _measure(
         memory.append((time.monotonic() - began, farm.memory_bytes()))
     among, wrong = honest.recv()
     busy = (farm.cpu_s() - cpu) / (time.monotonic() - began)
+    if wrong:
+        print(farm.complaints(), flush=True)
     return _verdict(alone, among, wrong - wrong_alone, before, memory, (there, came_back, busy))
 
 

@@ -1,4 +1,6 @@
-"""Ten thousand renters who are there, ping, and say nothing else; then one in a hundred works."""
+"""
+Ten thousand renters who come with an invite each, redeem it and stay; one in a hundred works.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from typing import Final
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.protocol.connection import DataReceived
 from farmer.protocol.opening import End
-from farmer.protocol.questions import Ping, Pong
+from farmer.protocol.questions import ContractShown, Ping, Pong, Redeem
 from farmer.protocol.transfers import Accept, Audit, Store, Stored
 from tests.fakes import shard_of
 from tests.load.farm import Farm
@@ -31,13 +33,13 @@ def run(sessions: int, hold_s: float) -> int:
     """Hold so many sessions; print the figures; return the exit code."""
     with tempfile.TemporaryDirectory() as folder, Farm(Path(folder), sessions + 100) as farm:
         began = time.monotonic()
-        farm.admit(range(sessions), space_bytes=1 << 20)
-        print(f"{sessions} contracts made in {time.monotonic() - began:.0f} s", flush=True)
+        invites = farm.mint(sessions, space_bytes=1 << 20)
+        print(f"{sessions} invites made in {time.monotonic() - began:.0f} s", flush=True)
         address = farm.start()
         before = farm.memory_bytes()
         parent, child = multiprocessing.get_context("spawn").Pipe()
         process = multiprocessing.get_context("spawn").Process(
-            target=crowd_process, args=(child, address, sessions)
+            target=crowd_process, args=(child, address, invites)
         )
         process.start()
         try:
@@ -50,10 +52,12 @@ def run(sessions: int, hold_s: float) -> int:
 
 def _watch(farm: Farm, told: Connection, sessions: int, hold_s: float, before: int) -> int:
     began, cpu = time.monotonic(), farm.cpu_s()
-    held, lost = told.recv()
+    held, redeemed, lost = told.recv()
     took, spent = time.monotonic() - began, farm.cpu_s() - cpu
     print(
-        f"{held} sessions in {took:.0f} s, {spent / max(1, held) * 1e3:.2f} ms of the daemon each"
+        f"{held} sessions, {redeemed} invites redeemed, in {took:.0f} s,"
+        f" {spent / max(1, held) * 1e3:.2f} ms of the daemon each",
+        flush=True,
     )
     told.send(("hold", hold_s))
     pings, lost = told.recv()
@@ -68,14 +72,14 @@ def _watch(farm: Farm, told: Connection, sessions: int, hold_s: float, before: i
     working = farm.memory_bytes()
     print(f"{stored} stored and {audited} audited; {pings} pings; memory then {_mib(working)}")
     good = (
-        held == sessions
+        held == redeemed == sessions
         and lost == 0
         and (each <= SESSION_BYTES_MAX or sessions < ENOUGH)
         and max(idle, working) <= MEMORY_BYTES_MAX
         and stored == audited == max(1, sessions // 100)
     )
     print(
-        f"idle: sessions {held} lost {lost} KiB each {each / 1024:.1f} in all"
+        f"idle: sessions {held} redeemed {redeemed} lost {lost} KiB each {each / 1024:.1f} in all"
         f" {_mib(max(idle, working))} descriptors {farm.descriptors()}"
         f" {'kept' if good else 'NOT KEPT'}"
     )
@@ -87,19 +91,21 @@ def _mib(size: int) -> str:
 
 
 class Pingers:
-    """The sessions of one process."""
+    """The sessions of one process, one for each invite."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], invites: list[bytes]) -> None:
         self.crowd = Crowd(address)
         self.lines: list[Line] = []
-        self.greeted = self.pings = self.stored = self.audited = 0
+        self.redeemed = self.greeted = self.pings = self.stored = self.audited = 0
+        self._invites = invites
 
-    def connect(self, sessions: int, first: int = 0) -> None:
+    def connect(self) -> None:
         """Connect all, a few at a time; ends when all have had an answer to a ping."""
+        sessions = len(self._invites)
         deadline = time.monotonic() + 60 + sessions / 20
         while self.greeted < sessions and time.monotonic() < deadline:
             while len(self.lines) < sessions and len(self.lines) - self.greeted < AT_ONCE:
-                line = self.crowd.call(identity_of(first + len(self.lines)))
+                line = self.crowd.call(identity_of(len(self.lines)))
                 line.script = self._idle(line, len(self.lines))
                 self.lines.append(line)
             self.crowd.run(0.005)
@@ -109,6 +115,10 @@ class Pingers:
 
     def _idle(self, line: Line, number: int) -> Script:
         yield from greeting(line)
+        line.say(Redeem(self._invites[number]))
+        event = yield EVENT
+        assert isinstance(event, ContractShown), event
+        self.redeemed += 1
         line.say(Ping(number))
         yield EVENT
         self.greeted += 1
@@ -154,11 +164,11 @@ class Pingers:
         self.audited += 1
 
 
-def crowd_process(told: Connection, address: tuple[str, int], sessions: int) -> None:
+def crowd_process(told: Connection, address: tuple[str, int], invites: list[bytes]) -> None:
     """Hold the renters' ends; do what the parent says."""
-    pingers = Pingers(address)
-    pingers.connect(sessions)
-    told.send((pingers.greeted, len(pingers.crowd.losses)))
+    pingers = Pingers(address, invites)
+    pingers.connect()
+    told.send((pingers.greeted, pingers.redeemed, len(pingers.crowd.losses)))
     while True:
         while not told.poll():
             pingers.crowd.run(0.2)

@@ -8,6 +8,7 @@ import select
 import socket
 import time
 from collections.abc import Generator
+from functools import lru_cache
 from hashlib import sha256
 from itertools import count
 from typing import Any, Final
@@ -28,6 +29,7 @@ EVENT: Final = -1.0
 Script = Generator[float, Event | None, None]
 
 
+@lru_cache(maxsize=4096)
 def identity_of(number: int) -> Identity:
     """Return the identity of a renter of this load; every process makes the same."""
     return Identity.of_key(_key_of(number))
@@ -45,6 +47,8 @@ class Line:
         self._crowd = crowd
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.socket.setblocking(False)
+        # As every client of ours: else a small frame behind another waits 40 ms for an answer.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if source:
             self.socket.setsockopt(socket.SOL_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
             self.socket.bind((source, 0))
@@ -58,9 +62,11 @@ class Line:
         self.script: Script | None = None
         self._unsent = bytearray()
         self._shaken = False
+        self._awaits = select.EPOLLOUT
+        """What the handshake waits for; the connection itself, at first."""
         self.over = False
         self.reads = True
-        """Whether it takes what the farmer sends."""
+        """Whether it takes what the farmer sends; see `read_no_more`."""
         self.socket.connect_ex(crowd.farmer)
         crowd.watch(self)
 
@@ -78,6 +84,18 @@ class Line:
         """Send whatever."""
         self._unsent += data
         self._flush()
+
+    def read_no_more(self) -> None:
+        """Take nothing of what the farmer sends from now on."""
+        self.reads = False
+        self._crowd.adjust(self)
+
+    @property
+    def wants(self) -> int:
+        """What to wait for, as epoll's flags."""
+        if not self._shaken:
+            return self._awaits
+        return (select.EPOLLIN if self.reads else 0) | (select.EPOLLOUT if self._unsent else 0)
 
     @property
     def drained(self) -> bool:
@@ -106,13 +124,22 @@ class Line:
         if self.tls is not None:
             try:
                 self.tls.do_handshake()
-            except (SSL.WantReadError, SSL.WantWriteError):
+            except SSL.WantReadError:
+                self._await(select.EPOLLIN)
+                return False
+            except SSL.WantWriteError:
+                self._await(select.EPOLLOUT)
                 return False
         elif self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError("refused")
         self._shaken = True
         self._crowd.shaken(self)
         return True
+
+    def _await(self, flags: int) -> None:
+        if flags != self._awaits:
+            self._awaits = flags
+            self._crowd.adjust(self)
 
     def _flush(self) -> None:
         if not self._shaken or self.over:
@@ -122,7 +149,7 @@ class Line:
             try:
                 sent = wire.send(bytes(self._unsent[:READ_BYTES]))
             except (SSL.WantReadError, SSL.WantWriteError, BlockingIOError):
-                self._crowd.write_later(self)
+                self._crowd.adjust(self)
                 return
             except (SSL.Error, OSError):
                 # The next read says the same, at a moment when no script is running.
@@ -169,17 +196,17 @@ class Crowd:
 
     def watch(self, line: Line) -> None:
         self.lines[line.socket.fileno()] = line
-        self._epoll.register(line.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        self._epoll.register(line.socket.fileno(), line.wants)
 
     def forget(self, line: Line) -> None:
         self._epoll.unregister(line.socket.fileno())
         del self.lines[line.socket.fileno()]
 
-    def write_later(self, line: Line) -> None:
-        self._epoll.modify(line.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
+    def adjust(self, line: Line) -> None:
+        self._epoll.modify(line.socket.fileno(), line.wants)
 
     def shaken(self, line: Line) -> None:
-        self._epoll.modify(line.socket.fileno(), select.EPOLLIN if line.reads else 0)
+        self.adjust(line)
         self.connected += 1
         self._go(line, None)
 
@@ -223,9 +250,12 @@ class Crowd:
                 line = self.lines.get(descriptor)
                 if line is None:
                     continue
-                if mask & select.EPOLLOUT and line._shaken:
-                    self._epoll.modify(descriptor, select.EPOLLIN if line.reads else 0)
+                if mask & (select.EPOLLHUP | select.EPOLLERR) and not line.reads:
+                    self.lost(line, OSError(errno.ECONNRESET, "closed"))
+                    continue
                 line.turn()
+                if mask & select.EPOLLOUT and not line.over:
+                    self.adjust(line)
             if time.monotonic() >= end:
                 return
 

@@ -10,6 +10,7 @@ from farmer.protocol.limits import (
     CLOSE_S,
     DISCARD_S,
     HANDSHAKE_S,
+    HURRIED_BYTES_PER_S_MIN,
     HURRIED_S,
     IDLE_S,
     RATE_BYTES_PER_S_MIN,
@@ -98,13 +99,37 @@ def test_a_transfer_may_be_slow_for_the_grace_then_its_average_counts(patience: 
         patience.go_on(WaitingFor.TRANSFER, START_S + RATE_GRACE_S + 10)
 
 
-def test_a_transfer_whose_place_is_wanted_is_over_sooner(patience: Patience) -> None:
-    """However fast it was, and only while somebody wants it."""
+def test_whoever_holds_what_is_wanted_may_not_stop(patience: Patience) -> None:
+    """However much it moved before, and only while it is wanted."""
     patience.moved(1 << 40)
     patience.wait(WaitingFor.TRANSFER, START_S)
     assert patience.late(START_S + HURRIED_S, hurried=True) is None
     late = patience.late(START_S + HURRIED_S + 1, hurried=True)
     assert late is not None and late.reason is CloseReason.SLOW
+    assert patience.late(START_S + HURRIED_S + 1) is None
+
+
+def test_nor_dribble(patience: Patience) -> None:
+    """After the same time its average counts; the least that is allowed is enough."""
+    enough = int(HURRIED_BYTES_PER_S_MIN * (HURRIED_S + 1))
+    for moved, is_late in ((enough, False), (enough - 1, True)):
+        patience.begin()
+        patience.moved(moved)
+        for n in range(10):
+            patience.wait(WaitingFor.TRANSFER, START_S + n)
+            assert patience.late(START_S + n + 0.1, hurried=True) is None or is_late
+            patience.go_on(WaitingFor.TRANSFER, START_S + n + (HURRIED_S + 1) / 10)
+        patience.wait(WaitingFor.TRANSFER, START_S + 10)
+        assert (patience.late(START_S + 10, hurried=True) is not None) is is_late
+        assert patience.late(START_S + 10) is None
+        patience.go_on(WaitingFor.TRANSFER, START_S + 10)
+
+
+def test_half_a_request_is_hurried_too(patience: Patience) -> None:
+    """It is closed as idle: there is nothing to refuse."""
+    patience.wait(WaitingFor.REQUEST, START_S)
+    assert patience.late(START_S + HURRIED_S, hurried=True) is None
+    assert patience.late(START_S + HURRIED_S + 1, hurried=True) == Late(CloseReason.IDLE)
     assert patience.late(START_S + HURRIED_S + 1) is None
 
 

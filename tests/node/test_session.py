@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 from hypothesis import given
@@ -9,15 +11,18 @@ from hypothesis import strategies as st
 
 from farmer.identity.tls import PeerCertificateError
 from farmer.model.ids import NodeId
+from farmer.model.shard import BLOCK_BYTES
+from farmer.node.inbox import TURN_BYTES
 from farmer.node.ports import CloseReason
 from farmer.node.session import Session
+from farmer.node.turnstile import STEPS_PER_TURN
 from farmer.protocol.limits import CONTROL_BYTES_MAX, IDLE_S, SESSIONS_PER_RENTER_MAX
 from farmer.protocol.messages import encode
 from farmer.protocol.opening import End, Hello, Refuse, Welcome
 from farmer.protocol.questions import Ping, Pong, Stat
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.state import State
-from farmer.protocol.transfers import TO_THE_END, Retrieve, Store
+from farmer.protocol.transfers import TO_THE_END, Retrieve, Store, Stored
 from farmer.protocol.types import Type
 from farmer.storage.errors import StorageError
 from tests.fakes import SteppingDisk, shard_of
@@ -341,6 +346,62 @@ class PacingTests(NodeCase):
         other.send(Ping(2))
         self.assertIsInstance(other.answer(), Pong)
 
+    def occupy_this_turn(self) -> None:
+        for _ in range(STEPS_PER_TURN):
+            self.around.turnstile.ask("another", lambda: None)
+
+    def test_a_transfer_waits_for_its_turn_after_each_block(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, bytes(4 << 20))
+        self.occupy_this_turn()
+
+        peer.outgoing += peer.connection.send_data(bytes(TURN_BYTES + 1))
+        peer._deliver()
+        self.assertFalse(peer.wire.reading)
+        self.clock.advance(0)
+
+        self.assertTrue(peer.wire.reading)
+
+    def test_a_shard_of_one_step_waits_for_no_turn(self) -> None:
+        peer = self.greet()
+        data = bytes(BLOCK_BYTES)
+        shard = shard_of(data)
+        self.begin_store(peer, data)
+        self.occupy_this_turn()
+
+        peer.outgoing += peer.connection.send_data(data) + peer.connection.send(End())
+        peer._deliver()
+        peer.outgoing += peer.connection.send(Retrieve(shard, 0, TO_THE_END, False))
+        peer._deliver()
+        peer._take()
+
+        self.assertIsInstance(peer.events[0], Stored)
+        self.assertIsInstance(peer.events[-1], End)
+
+    def test_a_shard_of_many_steps_waits_before_each(self) -> None:
+        shard = self.hold(bytes(4 << 20))
+        peer = self.greet()
+        self.occupy_this_turn()
+
+        peer.outgoing += peer.connection.send(Retrieve(shard, 0, TO_THE_END, False))
+        peer._deliver()
+        self.assertEqual(0, self.store.bytes_read)
+        self.clock.advance(0)
+
+        self.assertGreater(self.store.bytes_read, 0)
+
+    def test_who_leaves_while_waiting_for_its_turn_is_served_no_more(self) -> None:
+        shard = self.hold(bytes(4 << 20))
+        peer = self.greet()
+        self.occupy_this_turn()
+        peer.outgoing += peer.connection.send(Retrieve(shard, 0, TO_THE_END, False))
+        peer._deliver()
+
+        peer.leave()
+        self.clock.advance(0)
+
+        self.assertEqual((0, 0), (self.store.bytes_read, self.store.readers_open))
+
     def test_a_session_that_closes_reads_on_to_hear_the_peers_close(self) -> None:
         peer = self.greet()
         peer.takes = False
@@ -379,6 +440,25 @@ class PacingTests(NodeCase):
             peer.leave()
 
         check()
+
+    def test_nothing_is_left_of_a_session_that_ended(self) -> None:
+        """Not even for the collector: full collections are rare, and sessions are many."""
+        self.hold(DATA)
+        self.addCleanup(gc.enable)
+        gc.collect()
+        gc.disable()
+        peer = self.greet()
+        peer.send(Retrieve(shard_of(DATA), 0, TO_THE_END, False), Ping(1))
+        peer.events.clear()
+        self.begin_store(peer, bytes(4 << 20))
+        peer.send_data(bytes(TURN_BYTES + 1))
+        ended = weakref.ref(peer.session)
+
+        peer.leave()
+        self.peers.clear()
+        del peer
+
+        self.assertIsNone(ended())
 
     def test_every_session_is_counted_in_and_out(self) -> None:
         peers = [self.greet(RENTER) for _ in range(3)]

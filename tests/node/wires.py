@@ -220,7 +220,9 @@ class NodeCase(SynchronousTestCase):
             peer.leave()
         self.assertEqual(0, len(self.sessions))
         self.assertEqual(0, self.store.readers_open)
+        self.assertEqual(0, self.around.held.total_bytes)
         self.assertEqual(0, self.farm.small_stores.waiting)
+        self.assertEqual(0, self.farm.whole_stores.waiting)
         self.assertEqual(0, self.farm.proofs.waiting)
 
     def make_disk(self) -> Any:

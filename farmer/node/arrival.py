@@ -1,0 +1,201 @@
+"""
+Before TLS: a connection costs little until its first words are here, and waits its turn.
+
+OpenSSL takes 47 KiB for a connection that has said nothing, and a handshake takes our one
+thread as long as several requests.  So TLS begins with a whole first record, not before (a
+farmer has nothing to say until then), and handshakes pass a turnstile: those who are being
+served wait for a few of them, not for a storm.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Final, cast
+
+from twisted.internet.interfaces import IProtocol, ISystemHandle, ITCPTransport, ITransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from farmer.node.deadlines import Patience
+from farmer.node.ports import CloseReason
+from farmer.node.session import Session, Surroundings
+from farmer.node.wire import Wire
+from farmer.protocol.refusals import Refused
+
+FIRST_BYTES_MAX: Final = 4096
+"""Of a first record: a ClientHello of ours has 1.5 KiB.  What is larger, OpenSSL may judge."""
+
+SLICE_BYTES: Final = 16 * 1024
+"""What TLS is given at once: OpenSSL keeps the room for the largest piece as long as it lives."""
+
+UNSENT_BYTES: Final = 256 * 1024
+"""What the kernel takes ahead of a peer's reading; without that it is megabytes each."""
+
+_HANDSHAKE: Final = b"\x16"
+_HEADER_BYTES: Final = 5
+"""Type, version and length of a TLS record (RFC 8446, 5.1)."""
+
+
+class Arrival(Protocol):
+    """
+    One TCP connection from its accept on; as a guest it counts until a session does.
+
+    What comes is kept until the first record is whole, then goes through TLS to the session.
+    """
+
+    known = False
+    has_unread = False
+
+    def __init__(
+        self,
+        around: Surroundings,
+        address: str,
+        behind_tls: Callable[[Session], IProtocol],
+    ) -> None:
+        """*behind_tls* wraps a session in the farmer's side of TLS."""
+        self.address = address
+        self._around = around
+        self._behind_tls = behind_tls
+        self._patience = Patience(around.clock.seconds())
+        self._early = bytearray()
+        self._session: Session | None = None
+        self._tls: IProtocol | None = None
+        self._is_waiting = False
+        self._is_paused = False
+        self._is_lost = False
+        self._why: CloseReason | None = None
+
+    # What Twisted tells us.
+
+    def connectionMade(self) -> None:
+        """Count it."""
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+            limit_unsent(cast(ISystemHandle, self.transport))
+        self._around.meter.connection_opened()
+        self._around.visitors.enter(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass bytes on; those of a handshake in their turn."""
+        if self._session is not None and self._session.is_shaken:
+            self._pass_on(data)
+            return
+        self._early += data
+        if self._is_waiting or not (self._tls or is_whole(self._early)):
+            return
+        self._is_waiting = True
+        self._around.turnstile.ask(self.address, self._go_on)
+        if self._is_waiting:
+            self._is_paused = True
+            self._wire.pauseProducing()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Let go."""
+        self._is_lost = True
+        self._early.clear()
+        if self._tls is not None:
+            self._tls.connectionLost(reason)
+            return
+        why = self._why or CloseReason.LEFT
+        self._around.visitors.leave(self)
+        self._around.meter.handshake_failed(why.value)
+        self._around.meter.connection_closed(why.value)
+
+    # What admission asks of a guest.
+
+    @property
+    def over(self) -> bool:
+        """Whether it was hung up on."""
+        return self._why is not None
+
+    def check(self) -> bool:
+        """Hang up on who says nothing; called every second or so."""
+        late = self._patience.late(self._around.clock.seconds())
+        if late is not None:
+            self.abort(late.reason)
+        return late is not None
+
+    def hang_up(self, _refused: Refused, reason: CloseReason) -> None:
+        """Close at once: there is no way to say why."""
+        self.abort(reason)
+
+    def close(self, reason: CloseReason) -> None:
+        """Close at once."""
+        self.abort(reason)
+
+    def abort(self, reason: CloseReason) -> None:
+        """Close at once; its place is free from now on."""
+        self._why = self._why or reason
+        self._around.visitors.leave(self)
+        self._wire.abortConnection()
+
+    # How it works.
+
+    @property
+    def _wire(self) -> Wire:
+        assert self.transport is not None, "no wire before connectionMade"
+        return cast(Wire, self.transport)
+
+    def _go_on(self) -> None:
+        """Do a step of the handshake; it is our turn."""
+        self._is_waiting = False
+        if self._is_lost or self.over:
+            return
+        if self._is_paused:
+            self._is_paused = False
+            self._wire.resumeProducing()
+        if self._tls is None:
+            self._begin_tls()
+        early, self._early = bytes(self._early), bytearray()
+        self._pass_on(early)
+
+    def _begin_tls(self) -> None:
+        self._session = Session(self._around, self.address, self._patience)
+        self._tls = self._behind_tls(self._session)
+        self._tls.makeConnection(cast(ITransport, _Bare(self.transport)))
+        # Only now: in between it would count as nobody.
+        self._around.visitors.leave(self)
+
+    def _pass_on(self, data: bytes) -> None:
+        assert self._tls is not None
+        if len(data) <= SLICE_BYTES:
+            self._tls.dataReceived(data)
+            return
+        for at in range(0, len(data), SLICE_BYTES):
+            self._tls.dataReceived(data[at : at + SLICE_BYTES])
+
+
+class _Bare:
+    """
+    A transport that declares nothing of what it can.
+
+    Twisted's TLS takes over each interface that is declared, which nobody here asks for, and
+    which is a ninth of all that a connection costs.
+    """
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: object) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
+
+
+def limit_unsent(transport: ISystemHandle) -> None:
+    """Let the kernel keep little that it cannot send yet, where it can be told so."""
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connection = cast(socket.socket, transport.getHandle())
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
+def is_whole(early: bytes | bytearray) -> bool:
+    """Tell whether OpenSSL can judge what came first: a whole record, or what is none."""
+    if early[:1] != _HANDSHAKE:
+        return True
+    if len(early) < _HEADER_BYTES:
+        return False
+    length = int.from_bytes(early[_HEADER_BYTES - 2 : _HEADER_BYTES], "big")
+    return len(early) >= min(_HEADER_BYTES + length, FIRST_BYTES_MAX)

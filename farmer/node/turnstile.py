@@ -1,0 +1,63 @@
+"""Costly steps a few at a time: between them everybody else who is being served has a turn."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+
+STEPS_PER_TURN: Final = 4
+"""Costly steps before all others get their turn: a handshake's, or a block of a transfer."""
+
+Step = Callable[[], None]
+
+
+class Turnstile:
+    """
+    Does a few costly steps in each turn of the reactor, however many are asked for.
+
+    Those who ask take turns, and of one it is the first that he asked for: who wants much
+    delays himself.  Nothing is kept of anybody without a step to be done.
+    """
+
+    def __init__(self, clock: IReactorTime, per_turn: int = STEPS_PER_TURN) -> None:
+        self._clock = clock
+        self._per_turn = per_turn
+        self._waiting: OrderedDict[Hashable, deque[Step]] = OrderedDict()
+        self._left = per_turn
+        """Steps that may be done before the next turn."""
+        self._turn_comes = False
+
+    @property
+    def waiting(self) -> int:
+        """How many steps are to be done."""
+        return sum(map(len, self._waiting.values()))
+
+    def ask(self, who: Hashable, step: Step) -> None:
+        """Do a step: at once, if few were done in this turn."""
+        if self._left and not self._waiting:
+            self._do(step)
+        else:
+            self._waiting.setdefault(who, deque()).append(step)
+
+    def _do(self, step: Step) -> None:
+        self._left -= 1
+        if not self._turn_comes:
+            self._turn_comes = True
+            self._clock.callLater(0, self._turn)
+        step()
+
+    def _turn(self) -> None:
+        self._turn_comes = False
+        self._left = self._per_turn
+        while self._left and self._waiting:
+            self._do(self._next())
+
+    def _next(self) -> Step:
+        who, steps = self._waiting.popitem(last=False)
+        step = steps.popleft()
+        if steps:
+            self._waiting[who] = steps
+        return step

@@ -1,0 +1,207 @@
+"""A connection before TLS: what it costs, when it gets on, and how it ends."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.error import ConnectionLost
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from farmer.node.arrival import FIRST_BYTES_MAX, SLICE_BYTES, Arrival, is_whole
+from farmer.node.ports import CloseReason
+from farmer.node.session import Session
+from farmer.node.turnstile import STEPS_PER_TURN
+from farmer.protocol.limits import HANDSHAKE_S
+from farmer.protocol.refusals import Refusal, Refused
+from tests.node.wires import MemoryWire, NodeCase
+
+HELLO = b"\x16\x03\x01\x00\x10" + bytes(range(16))
+"""A first record: the header of a handshake, and as many bytes as it says."""
+
+
+class FakeTls(Protocol):
+    """Stands where TLS goes: the session behind it is shaken after so many pieces."""
+
+    def __init__(self, session: Session, shaken_after: int) -> None:
+        self.session = session
+        self.pieces: list[bytes] = []
+        self._shaken_after = shaken_after
+
+    def connectionMade(self) -> None:
+        self.session.makeConnection(cast(Any, self.transport))
+
+    def dataReceived(self, data: bytes) -> None:
+        self.pieces.append(data)
+        if len(self.pieces) == self._shaken_after:
+            self.session.handshakeCompleted()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.session.connectionLost(reason)
+
+
+class ArrivalCase(NodeCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.tls: list[FakeTls] = []
+        self.arrivals: list[Arrival] = []
+        self.shaken_after = 2
+
+    def tearDown(self) -> None:
+        for arrival in self.arrivals:
+            self.lose(arrival)
+        super().tearDown()
+
+    def arrive(self, address: str = "192.0.2.1") -> Arrival:
+        arrival = Arrival(self.around, address, self.behind_tls)
+        self.arrivals.append(arrival)
+        arrival.makeConnection(cast(Any, MemoryWire()))
+        return arrival
+
+    def behind_tls(self, session: Session) -> FakeTls:
+        self.tls.append(FakeTls(session, self.shaken_after))
+        return self.tls[-1]
+
+    def lose(self, arrival: Arrival) -> None:
+        self.arrivals.remove(arrival)
+        arrival.connectionLost(Failure(ConnectionLost()))
+
+    def wire(self, arrival: Arrival) -> MemoryWire:
+        return cast(MemoryWire, arrival.transport)
+
+    def occupy_this_turn(self) -> None:
+        for _ in range(STEPS_PER_TURN):
+            self.around.turnstile.ask("another", lambda: None)
+
+
+class BeforeTlsTests(ArrivalCase):
+    def test_tls_costs_nothing_until_a_first_record_is_whole(self) -> None:
+        arrival = self.arrive()
+        for byte in HELLO[:-1]:
+            arrival.dataReceived(bytes([byte]))
+        self.assertEqual([], self.tls)
+
+        arrival.dataReceived(HELLO[-1:] + b"more")
+
+        self.assertEqual([HELLO + b"more"], self.tls[0].pieces)
+
+    def test_what_is_no_record_is_for_tls_to_judge(self) -> None:
+        self.arrive().dataReceived(b"G")
+
+        self.assertEqual([b"G"], self.tls[0].pieces)
+
+    def test_no_more_is_kept_than_a_first_record_may_have(self) -> None:
+        arrival = self.arrive()
+        arrival.dataReceived(b"\x16\x03\x01\xff\xff" + bytes(FIRST_BYTES_MAX - 6))
+        self.assertEqual([], self.tls)
+
+        arrival.dataReceived(b"x")
+
+        self.assertEqual(FIRST_BYTES_MAX, len(self.tls[0].pieces[0]))
+
+    def test_a_record_is_whole_when_its_length_is_there(self) -> None:
+        self.assertEqual(
+            [False, False, True, True, True],
+            [is_whole(early) for early in (HELLO[:4], HELLO[:-1], HELLO, HELLO + b"x", b"\x17")],
+        )
+
+    def test_large_reads_reach_tls_in_pieces(self) -> None:
+        arrival = self.arrive()
+        self.shaken_after = 1
+        arrival.dataReceived(HELLO)
+        data = bytes(range(256)) * (4 * SLICE_BYTES // 256) + b"tail"
+
+        arrival.dataReceived(data)
+
+        pieces = self.tls[0].pieces[1:]
+        self.assertEqual(data, b"".join(pieces))
+        self.assertEqual(SLICE_BYTES, max(map(len, pieces)))
+
+
+class TurnTests(ArrivalCase):
+    def test_a_handshake_waits_for_its_turn_and_is_not_read_meanwhile(self) -> None:
+        arrival = self.arrive()
+        self.occupy_this_turn()
+
+        arrival.dataReceived(HELLO)
+        self.assertEqual(([], False), (self.tls, self.wire(arrival).reading))
+        self.clock.advance(0)
+
+        self.assertEqual([HELLO], self.tls[0].pieces)
+        self.assertTrue(self.wire(arrival).reading)
+
+    def test_so_does_its_second_part_and_nothing_after_it(self) -> None:
+        arrival = self.arrive()
+        arrival.dataReceived(HELLO)
+        self.occupy_this_turn()
+
+        arrival.dataReceived(b"finished")
+        self.assertEqual([HELLO], self.tls[0].pieces)
+        self.clock.advance(0)
+        self.occupy_this_turn()
+        arrival.dataReceived(b"requests")
+
+        self.assertEqual([HELLO, b"finished", b"requests"], self.tls[0].pieces)
+
+    def test_who_leaves_before_its_turn_gets_none(self) -> None:
+        arrival, hung_up_on = self.arrive(), self.arrive()
+        self.occupy_this_turn()
+        arrival.dataReceived(HELLO)
+        hung_up_on.dataReceived(HELLO)
+
+        self.lose(arrival)
+        hung_up_on.abort(CloseReason.SHED)
+        self.clock.advance(0)
+
+        self.assertEqual([], self.tls)
+
+
+class GuestTests(ArrivalCase):
+    def test_it_is_counted_once_from_the_accept_to_the_close(self) -> None:
+        arrival = self.arrive()
+        self.assertEqual((1, 1), (self.meter.opened, len(self.sessions)))
+
+        arrival.dataReceived(HELLO)
+        arrival.dataReceived(b"finished")
+        self.assertEqual([self.tls[0].session], list(self.sessions))
+        self.lose(arrival)
+
+        self.assertEqual((1, 0), (self.meter.opened, len(self.sessions)))
+        self.assertEqual([CloseReason.LEFT.value], self.meter.closed)
+
+    def test_silence_is_cut_off_and_counted_as_a_failed_handshake(self) -> None:
+        arrival = self.arrive()
+        self.pass_s(HANDSHAKE_S)
+        self.assertFalse(arrival.over)
+
+        self.pass_s(1)
+
+        self.assertTrue(arrival.over)
+        self.assertIsNotNone(self.wire(arrival).lost)
+        self.assertEqual(0, len(self.sessions))
+        self.lose(arrival)
+        self.assertEqual([CloseReason.HANDSHAKE.value], self.meter.closed)
+        self.assertEqual([CloseReason.HANDSHAKE.value], self.meter.handshakes)
+
+    def test_time_before_tls_counts_for_the_session(self) -> None:
+        arrival = self.arrive()
+        self.pass_s(HANDSHAKE_S - 1)
+        arrival.dataReceived(HELLO)
+
+        self.pass_s(2)
+
+        self.assertTrue(self.tls[0].session.over)
+        self.lose(arrival)
+        self.assertEqual([CloseReason.HANDSHAKE.value], self.meter.closed)
+
+    def test_it_makes_room_as_any_stranger(self) -> None:
+        arrival = self.arrive("192.0.2.7")
+        self.assertEqual("192.0.2.7", arrival.address)
+        self.assertFalse(arrival.known or arrival.has_unread or arrival.over)
+
+        arrival.hang_up(Refused(Refusal.DRAINING), CloseReason.DRAINED)
+        arrival.close(CloseReason.SHED)
+
+        self.assertEqual(0, len(self.sessions))
+        self.lose(arrival)
+        self.assertEqual([CloseReason.DRAINED.value], self.meter.closed)

@@ -1,0 +1,233 @@
+"""What slow renters hold in memory, what it costs the others, and who goes when it is too much."""
+
+from __future__ import annotations
+
+from farmer.model.audit import AuditEntry, AuditKind, Challenge
+from farmer.model.ids import NodeId
+from farmer.model.shard import BLOCK_BYTES
+from farmer.node.farm import WHOLE_BYTES_IN_FLIGHT_MAX
+from farmer.node.gate import SHARES
+from farmer.node.held import HELD_BYTES_MAX, NOTICED_BYTES, STEP_BYTES, STEP_BYTES_MIN
+from farmer.node.ports import CloseReason
+from farmer.node.storing import LEAST_STEP_BYTES
+from farmer.protocol.limits import HURRIED_BYTES_PER_S_MIN, HURRIED_S
+from farmer.protocol.opening import End
+from farmer.protocol.questions import Ping, Pong
+from farmer.protocol.refusals import Refusal
+from farmer.protocol.transfers import TO_THE_END, Audit, Retrieve
+from tests.fakes import shard_of
+from tests.node.wires import OTHER, RENTER, NodeCase, Peer, stored
+
+SMALL = bytes(range(256)) * (LEAST_STEP_BYTES // 256)
+LARGE = bytes(range(256)) * 8192
+HALF_A_FRAME = b"\x40\x00\xff\xff" + bytes(40_000)
+
+
+class HeldCase(NodeCase):
+    besides_bytes = 0
+
+    def tearDown(self) -> None:
+        # What the test let others hold is theirs.
+        self.around.held.total_bytes -= self.besides_bytes
+        super().tearDown()
+
+    @property
+    def held_bytes(self) -> int:
+        return self.around.held.total_bytes
+
+    def others_hold(self, size_bytes: int) -> None:
+        """Let others hold so much more until the end of the test."""
+        self.besides_bytes += size_bytes
+        self.around.held.total_bytes += size_bytes
+
+    def inside(self) -> tuple[int, int]:
+        """Return what the two gates for small shards have let in."""
+        return self.farm.small_stores.inside_bytes, self.farm.whole_stores.inside_bytes
+
+    def send_whole(self, renter: NodeId, data: bytes) -> Peer:
+        """Store something, up to what the farmer answers."""
+        peer = self.greet(renter)
+        self.begin_store(peer, data)
+        peer.send_data(data)
+        peer.send(End())
+        return peer
+
+
+class CountingTests(HeldCase):
+    def test_what_nobody_has_asked_for_yet_is_counted(self) -> None:
+        peer = self.greet()
+
+        peer.send_raw(HALF_A_FRAME)
+        self.assertEqual(len(HALF_A_FRAME), self.held_bytes)
+        peer.leave()
+
+        self.assertEqual(0, self.held_bytes)
+
+    def test_what_gathers_for_a_step_is_counted(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, SMALL)
+
+        peer.send_data(SMALL[:50_000])
+        self.assertEqual(50_000, self.held_bytes)
+        peer.send_data(SMALL[50_000:])
+        peer.send(End())
+
+        stored(peer.answer())
+        self.assertEqual(0, self.held_bytes)
+
+    def test_what_the_renter_does_not_take_is_counted(self) -> None:
+        shard = self.hold(LARGE)
+        peer = self.greet()
+        peer.takes = False
+
+        peer.send(Retrieve(shard, 0, TO_THE_END, False))
+        self.assertEqual(STEP_BYTES, self.held_bytes // 1024 * 1024)
+        peer.takes = True
+        peer.pump()
+
+        self.assertEqual(0, self.held_bytes)
+
+    def test_a_proof_that_is_not_taken_is_counted(self) -> None:
+        shard = self.hold(LARGE)
+        peer = self.greet()
+        peer.takes = False
+        entry = AuditEntry(shard, len(LARGE), 64)
+
+        peer.send(Audit(Challenge(bytes(32), AuditKind.SAMPLE, (entry,))))
+
+        self.assertGreater(self.held_bytes, 2 * 64 * 4096)
+
+
+class SmallStepsTests(HeldCase):
+    def retrieve_a_step(self) -> int:
+        """Return how much is read for a renter who takes nothing."""
+        before = self.store.bytes_read
+        peer = self.greet()
+        peer.takes = False
+        peer.send(Retrieve(shard_of(LARGE), 0, TO_THE_END, False))
+        return self.store.bytes_read - before
+
+    def test_steps_are_smaller_when_much_is_held(self) -> None:
+        self.hold(LARGE)
+        self.assertEqual(STEP_BYTES, self.retrieve_a_step())
+
+        self.others_hold(HELD_BYTES_MAX // 4)
+        self.assertEqual(BLOCK_BYTES, self.retrieve_a_step())
+
+        # The wire takes four of the least before it is full.
+        self.others_hold(HELD_BYTES_MAX)
+        self.assertEqual(4 * STEP_BYTES_MIN, self.retrieve_a_step())
+
+    def test_small_steps_bring_the_same_bytes(self) -> None:
+        shard = self.hold(LARGE)
+        self.others_hold(2 * HELD_BYTES_MAX)
+        peer = self.greet()
+
+        peer.send(Retrieve(shard, 1000, len(LARGE) - 2000, False))
+        peer.answer()
+
+        self.assertEqual(LARGE[1000:-1000], peer.received())
+
+    def test_large_proofs_come_whole_in_small_steps(self) -> None:
+        shard = self.hold(LARGE)
+        entry = AuditEntry(shard, len(LARGE), 200)
+        asked = Audit(Challenge(bytes(32), AuditKind.SAMPLE, (entry,)))
+        proofs = []
+        for besides in (0, 2 * HELD_BYTES_MAX):
+            self.others_hold(besides)
+            peer = self.greet()
+            peer.send(asked)
+            peer.pump()
+            proofs.append(peer.received())
+
+        self.assertEqual(proofs[0], proofs[1])
+
+
+class WhoGoesTests(HeldCase):
+    def test_who_is_slow_and_holds_some_goes_when_memory_is_short(self) -> None:
+        half, reader, quiet = self.greet(), self.greet(), self.greet()
+        self.hold(LARGE)
+        half.send_raw(HALF_A_FRAME)
+        reader.takes = False
+        reader.send(Retrieve(shard_of(LARGE), 0, TO_THE_END, False))
+        quiet.send_raw(HALF_A_FRAME[: NOTICED_BYTES - 1])
+        self.pass_s(2 * HURRIED_S, half, reader, quiet)
+        self.assertFalse(half.closed or reader.closed)
+
+        self.others_hold(HELD_BYTES_MAX)
+        self.pass_s(1, half, reader, quiet)
+
+        self.assertTrue(half.closed and reader.closed)
+        self.assertFalse(quiet.closed)
+        self.assertEqual([CloseReason.IDLE.value, CloseReason.SLOW.value], self.meter.closed)
+
+    def test_who_keeps_the_pace_stays(self) -> None:
+        self.others_hold(HELD_BYTES_MAX)
+        peer = self.greet()
+        self.begin_store(peer, bytes(8 << 20))
+        for _ in range(20):
+            peer.send_data(bytes(HURRIED_BYTES_PER_S_MIN))
+            self.pass_s(1, peer)
+
+        self.assertFalse(peer.closed)
+
+
+class SmallStoresTests(HeldCase):
+    def test_stores_that_dribble_hold_nothing_that_others_need(self) -> None:
+        """Four hundred renters promise 64 KiB each, 25 MiB, and send a byte."""
+        for n in range(400):
+            renter = NodeId((n + 1).to_bytes(32, "little"))
+            self.give_contract(renter)
+            slow = self.greet(renter)
+            self.begin_store(slow, SMALL)
+            slow.send_data(b"x")
+        self.assertEqual(((0, 0), 400), (self.inside(), self.held_bytes))
+
+        honest = self.send_whole(OTHER, SMALL)
+
+        stored(honest.answer())
+
+    def test_a_whole_store_has_a_place_until_it_is_durable(self) -> None:
+        self.store.commits = []
+        peer = self.greet()
+        self.begin_store(peer, SMALL)
+        peer.send_data(SMALL)
+        self.assertEqual((0, 0), self.inside())
+
+        peer.send(End())
+        self.assertEqual((0, len(SMALL)), self.inside())
+        self.store.sync()
+
+        stored(peer.answer())
+        self.assertEqual((0, 0), self.inside())
+
+    def test_whole_stores_queue_for_memory(self) -> None:
+        self.store.commits = []
+        for n in range(SHARES):
+            renter = NodeId(bytes([n + 1]) * 32)
+            self.give_contract(renter)
+            for m in range(WHOLE_BYTES_IN_FLIGHT_MAX // len(SMALL) // SHARES):
+                self.send_whole(renter, bytes([n, m]) * (len(SMALL) // 2))
+        late = self.send_whole(RENTER, SMALL)
+        self.assertEqual((0, WHOLE_BYTES_IN_FLIGHT_MAX), self.inside())
+        self.assertEqual(WHOLE_BYTES_IN_FLIGHT_MAX // len(SMALL), len(self.store.commits))
+
+        self.store.sync()
+        self.assertEqual((0, len(SMALL)), self.inside())
+        self.store.sync()
+
+        stored(late.answer())
+
+    def test_more_than_was_declared_is_refused_however_it_comes(self) -> None:
+        for last in (b"", b"x" * 1000):
+            peer = self.greet()
+            self.begin_store(peer, SMALL)
+            peer.outgoing += peer.connection.send_data(SMALL + b"x") + b"".join(
+                peer.connection.send_data(one) for one in (last,) if one
+            )
+            peer.send(End())
+
+            refused = peer.refusal()
+            self.assertEqual((Refusal.WRONG_SIZE, len(SMALL)), (refused.refusal, refused.first))
+            peer.send(Ping(1))
+            self.assertIsInstance(peer.answer(), Pong)
