@@ -1,6 +1,6 @@
 # run: a farmer, with nothing to set.  test: every test.  check: what every commit should pass, in
 # less than five minutes.  lint, types: what the style asks.  bench: our figures.
-# simulate, crash, sweep, fuzz, rot, load: the long proofs, docs/durability.md; root for crash.
+# simulate, crash, sweep, fuzz, rot, load, mutate: the long proofs, docs/durability.md; root for crash.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ OPS ?= 400
 SIMULATED = --seeds $(SEEDS) --ops $(OPS) $(if $(SEED),--seed $(SEED))
 EXECUTIONS ?= 2000000
 
-.PHONY: run test check lint types bench simulate crash sweep fuzz rot load clean
+.PHONY: run test check lint types bench simulate crash sweep fuzz rot load mutate clean
 
 run: $(VENV)/.installed
 	@exec $(BIN)/farmer run $(ARGS)
@@ -52,6 +52,9 @@ rot: $(VENV)/.developed
 load: $(VENV)/.developed
 	$(BIN)/python -m tests.load idle
 	$(BIN)/python -m tests.load hostile
+
+mutate: $(VENV)/.developed
+	$(BIN)/python -m tests.mutation $(ARGS)
 
 bench: $(VENV)/.developed
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -14,6 +14,9 @@ CHANGED_SHARE = 0.40
 BUSY_CRASH_SHARE = 0.30
 """Of the crashes, those that met unsynced state, recovery, compaction or a move."""
 
+PHASE_CRASH_SHARE = 0.01
+"""Of the crashes, those that met any one phase."""
+
 PHASES = (
     *("unsynced state", "recovery", "compaction or sweep", "move", "scrub"),
     *("look at the disks", "rest"),
@@ -29,6 +32,12 @@ FAULTS = (
     *("half-open connection", "delay", "partition", "clock jump", "COMMIT failed"),
 )
 """Kinds that every campaign must have met."""
+
+OPERATIONS = (
+    *("store", "retrieve", "audit", "full audit", "delete", "erase", "undelete", "list", "stat"),
+    *("redeem", "contract", "examine", "repair", "move", "scrub", "sweep", "compare", "probe"),
+)
+"""Under way when a fault or a crash came, in every campaign."""
 
 
 @dataclass
@@ -108,8 +117,16 @@ class Report:
             found.append(f"only {self.changed_share:.0%} of the operations changed something")
         if self.busy_crash_share < BUSY_CRASH_SHARE:
             found.append(f"only {self.busy_crash_share:.0%} of the crashes met anything")
+        all_crashes = sum(self.crashes.values())
+        found += [
+            f"only {self.crashes[phase]} of {all_crashes} crashes met: {phase}"
+            for phase in PHASES
+            if self.crashes[phase] < PHASE_CRASH_SHARE * all_crashes
+        ]
         met = {fault for _, fault, _ in self.struck}
         found += [f"no {fault} was met" for fault in FAULTS if fault not in met]
+        met = {operation for operation, _, _ in self.struck}
+        found += [f"nothing befell: {name}" for name in OPERATIONS if name not in met]
         return found
 
     def last_line(self) -> str:
