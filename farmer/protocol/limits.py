@@ -72,7 +72,7 @@ HURRIED_BYTES_PER_S_MIN: Final = 32 * 1024
 """The least average of such a one, after as long: a store of 1 MiB holds its part for 32 s."""
 
 SESSIONS_MAX: Final = 512
-"""Connections in all: bounds memory (about 40 KiB each) and descriptors."""
+"""Connections in all: bounds memory (about 44 KiB each) and descriptors."""
 
 SESSIONS_PER_ADDRESS_MAX: Final = 64
 """Connections from one IPv4 address or IPv6 /64: one household cannot take them all."""

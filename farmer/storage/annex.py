@@ -226,19 +226,24 @@ def make_annex(files: Files, root: Path, annex: Path) -> None:
 
 
 def with_annex(
-    files: Files, root: Path, annex: Path | None, *, is_read_only: bool
+    files: Files,
+    root: Path,
+    annex: Path | None,
+    *,
+    is_read_only: bool,
+    may_come_home: bool = True,
 ) -> AnnexFiles | None:
     """
     Return the files of a volume with its annex; None if it needs none, or not any more.
 
-    A volume with an annex that can be written again has it brought home.  Raises as
-    `bring_home` and `make_annex`.
+    A volume with an annex that can be written again has it brought home, if it is trusted so
+    far (*may_come_home*).  Raises as `bring_home` and `make_annex`.
     """
     if annex is None or not (is_read_only or files.exists(annex)):
         return None
     if is_read_only:
         make_annex(files, root, annex)
-    elif probe(files, Paths(root).probe):
+    elif may_come_home and probe(files, Paths(root).probe):
         with suppress(OSError):
             bring_home(files, root, annex)
             return None

@@ -193,7 +193,22 @@ def retire_marker(root: Path, files: Files, why: str) -> None:
     """Let a volume's marker say, durably, that it is never to be opened again.  `OSError`."""
     paths = Paths(root)
     fields = json.loads(_read_small(paths.marker, files))
-    _replace_marker(paths, json.dumps(fields | {"retired": why}, indent=2), files)
+    text = json.dumps(fields | {"retired": why}, indent=2)
+    replace_small(files, paths.marker, text.encode() + b"\n")
+
+
+def replace_small(files: Files, path: Path, raw: bytes) -> None:
+    """Write a small file, durably: the old content or the new one.  Raises `OSError`."""
+    draft = path.with_name(f"{path.stem}.new")
+    files.unlink(draft)
+    fd = files.open(draft, Access.CREATE)
+    try:
+        files.pwritev(fd, [raw], 0)
+        files.sync_data(fd)
+    finally:
+        files.close(fd)
+    files.rename(draft, path)
+    files.sync_directory(path.parent)
 
 
 def lock_volume(root: Path, files: Files, access: Access = Access.ENSURE) -> int:
@@ -215,20 +230,7 @@ def _write_marker(paths: Paths, marker: Marker, files: Files) -> None:
         },
         indent=2,
     )
-    _replace_marker(paths, text, files)
-
-
-def _replace_marker(paths: Paths, text: str, files: Files) -> None:
-    fresh = paths.marker.with_suffix(".new")
-    files.unlink(fresh)
-    fd = files.open(fresh, Access.CREATE)
-    try:
-        files.pwritev(fd, [text.encode() + b"\n"], 0)
-        files.sync_data(fd)
-    finally:
-        files.close(fd)
-    files.rename(fresh, paths.marker)
-    files.sync_directory(paths.root)
+    replace_small(files, paths.marker, text.encode() + b"\n")
 
 
 def _read_small(path: Path, files: Files) -> bytes:

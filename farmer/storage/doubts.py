@@ -59,6 +59,7 @@ class Doubts:
         """Each is taken out by whoever has cut it off."""
         self.keys: frozenset[Key] = frozenset()
         """The shards in question; replaced as a whole."""
+        self._is_over = False
 
     @property
     def concerns_log(self) -> bool:
@@ -90,25 +91,33 @@ class Doubts:
     def leave(self, leftover: Leftover) -> None:
         """Note a file that could not be removed."""
         with self._lock:
-            self._leftovers.append(leftover)
-            self._update()
+            if not self._is_over:
+                self._leftovers.append(leftover)
+                self._update()
+                return
+        # The volume was opened anew meanwhile, and has found the file itself.
+        leftover.held.release()
 
     def remove_leftovers(self, files: Files) -> None:
         """Try again; the space of what goes is given back.  Raises `OSError`."""
         for leftover in list(self._leftovers):
             files.unlink(leftover.path)
             files.sync_directory(leftover.path.parent)
-            leftover.held.release()
             with self._lock:
+                if leftover not in self._leftovers:
+                    # The volume was given up meanwhile.
+                    return
                 self._leftovers.remove(leftover)
                 self._update()
+            leftover.held.release()
 
     def let_go(self) -> None:
         """Give back what is held: the volume is given up, and its next opening looks itself."""
         with self._lock:
-            for leftover in self._leftovers:
-                leftover.held.release()
-            self._leftovers.clear()
+            self._is_over = True
+            leftovers, self._leftovers = self._leftovers, []
+        for leftover in leftovers:
+            leftover.held.release()
 
     def _update(self) -> None:
         in_files = {one.key for one in self._leftovers if one.key is not None}

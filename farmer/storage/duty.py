@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+from farmer.storage.directory import replace_small
 from farmer.storage.files import Access, Files
 
 DUTY_NAME: Final = "leaving.json"
@@ -73,16 +74,7 @@ def read_duty(files: Files, root: Path) -> Duty | None:
 def write_duty(files: Files, root: Path, duty: Duty) -> None:
     """Write it, durably: the old content or the new one.  Raises `OSError`."""
     text = json.dumps({"format": DUTY_VERSION} | asdict(duty) | {"verb": duty.verb.value})
-    path, draft = root / DUTY_NAME, root / f"{DUTY_NAME}.new"
-    files.unlink(draft)
-    fd = files.open(draft, Access.CREATE)
-    try:
-        files.pwritev(fd, [text.encode() + b"\n"], 0)
-        files.sync_data(fd)
-    finally:
-        files.close(fd)
-    files.rename(draft, path)
-    files.sync_directory(root)
+    replace_small(files, root / DUTY_NAME, text.encode() + b"\n")
 
 
 def clear_duty(files: Files, root: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,7 +42,7 @@ from farmer.storage.files import Files
 from farmer.storage.fill import Choice, Fill, order
 from farmer.storage.keeper import Slot
 from farmer.storage.measure import measure
-from farmer.storage.mending import Mending, begin_mending
+from farmer.storage.mending import Mending, begin_mending, roomier
 from farmer.storage.moving import Mover
 from farmer.storage.opening import Spawn, Surroundings, at_once
 from farmer.storage.places import Key
@@ -137,13 +138,16 @@ class Engine:
         self._claims.take(key)
         try:
             there = self._where.look_up(key, for_store=True)
-            if there.best is not None and not there.best.row.is_damaged:
-                answer = self._stored_already(there.best, size_bytes)
+            best = there.best
+            if best is not None and not best.row.is_damaged:
+                # What a volume that cannot be asked would say may count more than this copy.
+                answer = self._stored_already(best, size_bytes) if there.is_certain else None
                 if answer is not None:
                     self._claims.give_back(key)
                     return answer
                 there = self._where.look_up(key, for_store=True)
-            wanted = Wanted(contract, shard, size_bytes, there.alone_ms(self._observed_ms()))
+            room = contract if there.best is None else roomier(contract, there.best.row)
+            wanted = Wanted(room, shard, size_bytes, there.alone_ms(self._observed_ms()))
             watch, upload = self._begin_on(self._candidates(key, there.best), wanted)
         except BaseException:
             self._claims.give_back(key)
@@ -172,8 +176,9 @@ class Engine:
 
     def examine(self, renter: NodeId, shard: ShardId) -> BadBlocks:
         """See `farmer.node.ports.ShardStore`."""
-        there = self._where.find(renter, shard)
-        reader = there.volume.open(there.row, salvage=False)
+        reader = self._wherever(
+            renter, shard, lambda there: there.volume.open(there.row, salvage=False)
+        )
         try:
             return reader.examine().named
         finally:
@@ -184,18 +189,15 @@ class Engine:
         key = (contract.renter, shard)
         self._claims.take(key)
         try:
-            there = self._where.find(*key)
-            mending = begin_mending(
-                there.volume, there.row, contract, lambda: self._claims.give_back(key)
-            )
+            found = self._wherever(*key, lambda there: self._mend(there, contract))
         except BaseException:
             self._claims.give_back(key)
             raise
-        if mending is None:
+        if isinstance(found, StoredShard):
             self._claims.give_back(key)
-            return there.row.stored()
-        mending.start()
-        return mending
+        else:
+            found.start()
+        return found
 
     def stat(self, renter: NodeId, shard: ShardId) -> StoredShard:
         """See `farmer.node.ports.ShardStore`."""
@@ -211,18 +213,24 @@ class Engine:
         dropped = [volume.leases.erase(key) for volume in self._slots.readable()]
         with self._crossing.passing(key):
             copies = self._where.look_up(key)
-            if copies.best is None and any(dropped):
+            if copies.best is None and copies.is_certain and any(dropped):
                 return _settled(Deletion(DeletionOutcome.ERASED, 0))
             there = copies.best or self._where.find(renter, shard)
             for other in copies.every:
                 if other != there:
                     other.volume.remove([other.row])
-            return there.volume.delete(renter, shard, self._observed_ms(), erase=erase)
+            observed_ms = max(1, self._observed_ms())
+            return there.volume.delete(
+                renter, shard, observed_ms, erase=erase, is_alone=not copies.is_certain
+            )
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
         """See `farmer.node.ports.ShardStore`."""
         with self._crossing.passing((renter, shard)):
-            return self._where.find(renter, shard).volume.undelete(renter, shard)
+            there = self._where.find(renter, shard)
+            if not self._where.copies((renter, shard)).is_certain:
+                raise VolumeUnavailableError("it may have been erased on a volume that is missing")
+            return there.volume.undelete(renter, shard)
 
     def usage(self, renter: NodeId) -> Usage:
         """See `farmer.node.ports.ShardStore`."""
@@ -258,8 +266,11 @@ class Engine:
 
         """
         with self._crossing.none():
-            removed = sum(volume.purge(renter, contract) for volume in self._slots.readable())
+            volumes = self._slots.readable()
+            removed = sum(volume.purge(renter, contract) for volume in volumes)
         self._slots.check_complete()
+        if set(self._slots.opened()) - set(volumes):
+            raise VolumeUnavailableError("a volume came back meanwhile")
         return removed
 
     def sweep(self, now_ms: int, observed_ms: int) -> int:
@@ -376,14 +387,32 @@ class Engine:
             self._reunion.hold()
 
     def _open(self, renter: NodeId, shard: ShardId, size_bytes: int | None) -> VolumeReader:
-        """Open a shard wherever it goes meanwhile; an audit says the size, and wants it sound."""
+        """Open a shard; an audit says the size, and wants it sound."""
+
+        def opened(there: Copy) -> VolumeReader:
+            if size_bytes is not None:
+                _check_sound(there)
+            return there.volume.open(there.row)
+
+        return self._wherever(renter, shard, opened, size_bytes)
+
+    def _mend(self, there: Copy, contract: Contract) -> Mending | StoredShard:
+        key = (there.row.renter, there.row.shard)
+        ended = partial(self._claims.give_back, key)
+        return begin_mending(there.volume, there.row, contract, ended) or there.row.stored()
+
+    def _wherever(
+        self,
+        renter: NodeId,
+        shard: ShardId,
+        begin: Callable[[Copy], R],
+        size_bytes: int | None = None,
+    ) -> R:
+        """Begin something with a shard wherever it goes meanwhile; raises as `find`."""
         while True:
             before = self._crossing.crossed
             try:
-                there = self._where.find(renter, shard, size_bytes)
-                if size_bytes is not None:
-                    _check_sound(there)
-                return there.volume.open(there.row)
+                return begin(self._where.find(renter, shard, size_bytes))
             except ShardNotFoundError:
                 if self._crossing.crossed == before:
                     raise
@@ -408,13 +437,13 @@ class Engine:
             return None
         return stored if stored.state is ShardState.LIVE else None
 
-    def _candidates(self, key: Key, damaged: Copy | None) -> list[Volume]:
-        """Return the volumes to try, in order; a damaged shard's bytes go where it lies."""
+    def _candidates(self, key: Key, there: Copy | None) -> list[Volume]:
+        """Return the volumes to try, in order; what is stored again goes where it lies."""
         volumes = self._slots.opened()
-        if damaged is not None:
-            return [
-                volume for volume in volumes if volume is damaged.volume and volume.takes_stores
-            ]
+        if there is not None:
+            here = [volume for volume in volumes if volume is there.volume and volume.takes_stores]
+            if here or there.row.is_damaged:
+                return here
         choices = [
             Choice(
                 volume=volume.ground.volume,

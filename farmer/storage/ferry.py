@@ -45,7 +45,13 @@ def cross(
     with crossing.crossing(keys):
         now = source.writer.submit(Ask(keys)).result()
         there = target.writer.submit(Ask(keys)).result()
-        going = [one for one in copies if one.key in now and not now[one.key].is_damaged]
+        going = [
+            one
+            for one in copies
+            if one.key in now
+            and not now[one.key].is_damaged
+            and not _is_outlived(now[one.key], target)
+        ]
         if not going:
             return []
         volumes = (source.ground.volume, target.ground.volume)
@@ -80,6 +86,12 @@ def settle(source: Volume, target: Volume, keys: frozenset[Key], crossing: Cross
     for future in futures:
         future.result()
     return gone
+
+
+def _is_outlived(row: Row, target: Volume) -> bool:
+    """Say whether the target knows that the shard was given up later: a meeting removes it."""
+    stone = target.tombstone(row.renter, row.shard)
+    return stone is not None and stone.observed_ms > row.alone_ms
 
 
 def _announce(source: Volume, target: Volume, crossers: Crossers) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ class Handles:
         self._lock = Lock()
         self._open: OrderedDict[tuple[int, bytes], _Handle] = OrderedDict()
         self._pins: Counter[Place] = Counter()
+        self._is_closed = False
 
     def pin(self, place: Place) -> None:
         """Keep a record where it is."""
@@ -82,14 +83,16 @@ class Handles:
         """Close a file that is about to go."""
         with self._lock:
             handle = self._open.pop((place.segment, place.file), None)
-            if handle is not None:
-                self._retire(handle)
+            unused = [] if handle is None else self._retired([handle])
+        self._close_all(unused)
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files, each when nobody reads it any more; from now on keep none open."""
         with self._lock:
-            while self._open:
-                self._retire(self._open.popitem()[1])
+            self._is_closed = True
+            unused = self._retired(self._open.values())
+            self._open.clear()
+        self._close_all(unused)
 
     def path_of(self, place: Place) -> Path:
         """Return where a record's file is; a large shard's may still be in staging."""
@@ -99,15 +102,33 @@ class Handles:
         return part if self._files.exists(part) else self._paths.shard(place.file)
 
     def _take(self, key: tuple[int, bytes], place: Place) -> _Handle:
+        # No call into the disk is made with the lock held: one that hangs would hold up all.
+        handle, _ = self._lend(key, None)
+        if handle is not None:
+            return handle
+        fd = self._open_file(place)
+        handle, unused = self._lend(key, fd)
+        assert handle is not None
+        self._close_all(unused)
+        return handle
+
+    def _lend(self, key: tuple[int, bytes], fd: int | None) -> tuple[_Handle | None, list[int]]:
+        """Lend the open file, or the one just opened; return what is to be closed, too."""
         with self._lock:
             handle = self._open.get(key)
+            unused = [] if handle is None or fd is None else [fd]
             if handle is None:
-                handle = self._open[key] = _Handle(self._open_file(place))
+                if fd is None:
+                    return None, []
+                if self._is_closed:
+                    # Lent this once to whoever reads on.
+                    return _Handle(fd, users=1, is_stale=True), []
+                handle = self._open[key] = _Handle(fd)
             self._open.move_to_end(key)
             handle.users += 1
-            while len(self._open) > OPEN_FILES_MAX:
-                self._retire(self._open.popitem(last=False)[1])
-            return handle
+            more = len(self._open) - OPEN_FILES_MAX
+            oldest = [self._open.popitem(last=False)[1] for _ in range(more)]
+            return handle, unused + self._retired(oldest)
 
     def _open_file(self, place: Place) -> int:
         try:
@@ -119,10 +140,19 @@ class Handles:
     def _return(self, handle: _Handle) -> None:
         with self._lock:
             handle.users -= 1
-            if handle.is_stale and not handle.users:
-                self._files.close(handle.fd)
-
-    def _retire(self, handle: _Handle) -> None:
-        handle.is_stale = True
-        if not handle.users:
+            is_last = handle.is_stale and not handle.users
+        if is_last:
             self._files.close(handle.fd)
+
+    def _retired(self, handles: Iterable[_Handle]) -> list[int]:
+        """Lend these no more; return the descriptors that nobody uses."""
+        unused = []
+        for handle in handles:
+            handle.is_stale = True
+            if not handle.users:
+                unused.append(handle.fd)
+        return unused
+
+    def _close_all(self, unused: list[int]) -> None:
+        for fd in unused:
+            self._files.close(fd)

@@ -126,6 +126,8 @@ class Index:
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         self.has_tombstones = False
         """Whether there is any; known without a query."""
+        self.stones_changed = 0
+        """How many commits have set or lifted one."""
         try:
             self.was_clean = self._check(volume, unfinished=unfinished)
             for _ in range(_READERS):
@@ -185,6 +187,7 @@ class Index:
                 self._writer.execute("ROLLBACK")
             raise
         if transaction.tombstones.changed:
+            self.stones_changed += 1
             self._look_for_tombstones()
 
     def _commit(self) -> None:
@@ -198,11 +201,17 @@ class Index:
     def checkpoint(self) -> None:
         """Make everything committed durable, and cut the write-ahead log off."""
         # A reader in the middle of a look-up would keep the log from being cut off.
-        held = [self._readers.get() for _ in range(_READERS)]
-        try:
+        with self.unmoved():
             is_busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             if is_busy:
                 raise sqlite3.OperationalError("the write-ahead log is in use elsewhere")
+
+    @contextmanager
+    def unmoved(self) -> Iterator[None]:
+        """Let nobody look anything up, nor write the log back to the database, meanwhile."""
+        held = [self._readers.get() for _ in range(_READERS)]
+        try:
+            yield
         finally:
             for reader in held:
                 self._readers.put(reader)

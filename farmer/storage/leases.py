@@ -24,6 +24,8 @@ class Leases:
         self._doubts = doubts
         self._lock = Lock()
         self._kept: dict[Key, Lease] = {}
+        self.are_over = False
+        """Whether the volume was given up."""
 
     def __contains__(self, key: Key) -> bool:
         with self._lock:
@@ -38,7 +40,20 @@ class Leases:
     def keep(self, lease: Lease) -> None:
         """Let it wait for whoever begins the same store again."""
         with self._lock:
-            self._kept[lease.header.renter, lease.header.shard] = lease
+            if not self.are_over:
+                self._kept[lease.header.renter, lease.header.shard] = lease
+                return
+        # The volume was opened anew meanwhile, and has found the file itself.
+        lease.reservation.release()
+
+    def let_go(self) -> None:
+        """Give back what is promised to them: the volume's next opening finds their files."""
+        with self._lock:
+            self.are_over = True
+            kept = list(self._kept.values())
+            self._kept.clear()
+        for lease in kept:
+            lease.reservation.release()
 
     def take(self, key: Key) -> Lease | None:
         """Hand it over, if there is one."""

@@ -3,7 +3,8 @@ Marks: the records that say what became of earlier records.
 
 The payload of a marks record is a row of entries of 96 bytes:
 
-      0   1  action: 1 trash, 2 undelete, 3 gone, 4 quarantine, 5 tombstone
+      0   1  action: 1 trash, 2 undelete, 3 gone, 4 quarantine, 5 tombstone,
+         6 trash alone
       1   7  zeros
       8   8  when, Unix ms; for trash, when it was given up
      16   8  observed running time then, ms
@@ -12,7 +13,8 @@ The payload of a marks record is a row of entries of 96 bytes:
      88   8  sequence of the record that is meant; older copies of the shard are meant too
 
 A tombstone says gone, and that an older copy may lie on a volume that could not be asked: until
-it can, that copy does not count.  *Gone* ends it.
+it can, that copy does not count.  *Gone* ends it.  Trash alone says the same of a shard that goes
+into the trash.
 
 All marks of one group commit share one record.  A mark may go only when the record that it
 speaks of, and every older copy, is durably gone: else a rebuild would resurrect it.
@@ -42,6 +44,7 @@ class Action(IntEnum):
     GONE = 3
     QUARANTINE = 4
     TOMBSTONE = 5
+    TRASH_ALONE = 6
 
 
 _ACTIONS: Final = frozenset(map(int, Action))

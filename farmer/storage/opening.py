@@ -118,7 +118,9 @@ def open_volume(
     files = WatchedFiles(around.files, watch)
     marker = read_marker(settings.path, around.node, files)
     around.uuids.claim(marker.volume, settings.path, files)
-    lock, place = _locked(settings.path, files, around.annex(marker.volume))
+    is_trusted = not health.is_read_only or health.condition.is_proven
+    annex = around.annex(marker.volume)
+    lock, place = _locked(settings.path, files, annex, may_come_home=is_trusted)
     try:
         # It may have been retired where only its annex could say so.
         read_marker(settings.path, around.node, place.files)
@@ -158,7 +160,9 @@ def rebuild_index(
         files.close(lock)
 
 
-def _locked(root: Path, files: Files, annex: Path | None) -> tuple[int, _Place]:
+def _locked(
+    root: Path, files: Files, annex: Path | None, *, may_come_home: bool = True
+) -> tuple[int, _Place]:
     """Lock a volume, and say where it is read and written; raises as `open_volume`."""
     is_read_only = False
     try:
@@ -168,7 +172,9 @@ def _locked(root: Path, files: Files, annex: Path | None) -> tuple[int, _Place]:
             raise
         lock, is_read_only = lock_volume(root, files, Access.READ), True
     try:
-        both = with_annex(files, root, annex, is_read_only=is_read_only)
+        both = with_annex(
+            files, root, annex, is_read_only=is_read_only, may_come_home=may_come_home
+        )
     except BaseException:
         files.close(lock)
         raise
@@ -209,6 +215,7 @@ def _assemble(
         writer = Writer(ground, tail, ready.recovered.end)
         volume = Volume(settings, ground, Handles(files, paths), writer, held.lock)
         volume.refresh_filesystem()
+        writer.start()
     except BaseException:
         if tail is not None:
             files.close(tail.fd)
@@ -225,7 +232,6 @@ def _assemble(
             space = around.ledger.restore(account, header.renter, header.payload_bytes)
             volume.leases.keep(Lease(header, space))
     _tell(ground.health, ready)
-    volume.writer.start()
     return volume
 
 

@@ -121,11 +121,13 @@ class Adopt(Operation[StoredShard]):
 class Delete(Operation[Deletion]):
     """Give a shard up: into the trash, or for good."""
 
-    def __init__(self, mark: Mark, *, erase: bool) -> None:
+    def __init__(self, mark: Mark, *, erase: bool, is_alone: bool = False) -> None:
+        """*is_alone*: a volume that may have an older copy could not be asked."""
         super().__init__(marks_bytes(1))
         self.keys = ((mark.renter, mark.shard),)
         self.gives_back = erase
         self._mark = mark
+        self._is_alone = is_alone
         self._row: Row | None = None
 
     def apply(self, batch: Batch) -> None:
@@ -133,11 +135,20 @@ class Delete(Operation[Deletion]):
         row = batch.transaction.find(self._mark.renter, self._mark.shard)
         if row is None:
             raise ShardNotFoundError
-        if self.gives_back or row.state is not ShardState.TRASH:
-            mark = replace(self._mark, sequence=row.sequence)
-            batch.mark(_for_good(row, mark) if self.gives_back else mark)
+        if self.gives_back or self._is_alone or row.state is not ShardState.TRASH:
+            batch.mark(self._mark_for(row))
             row = batch.transaction.find(row.renter, row.shard) or row
         self._row = row
+
+    def _mark_for(self, row: Row) -> Mark:
+        mark = replace(self._mark, sequence=row.sequence)
+        if self.gives_back:
+            return _for_good(row, mark, is_alone=self._is_alone)
+        if not self._is_alone:
+            return mark
+        is_there = row.state is ShardState.TRASH
+        at_ms = row.gone_at_ms - TRASH_MS if is_there else mark.at_ms
+        return replace(mark, action=Action.TRASH_ALONE, at_ms=at_ms)
 
     def result(self, released: frozenset[int]) -> Deletion:
         """Return how far it got."""
@@ -321,7 +332,8 @@ def state_marks(row: Row) -> list[Mark]:
     """Return the marks that together say what this row is, whatever earlier ones said."""
     marks = [mark_of(row, Action.QUARANTINE, 0, 0)] if row.is_damaged else []
     if row.state is ShardState.TRASH:
-        marks.append(mark_of(row, Action.TRASH, row.gone_at_ms - TRASH_MS, row.observed_ms))
+        action = Action.TRASH_ALONE if row.alone_ms else Action.TRASH
+        marks.append(mark_of(row, action, row.gone_at_ms - TRASH_MS, row.observed_ms))
     elif not marks:
         marks.append(mark_of(row, Action.UNDELETE, 0, 0))
     return marks
@@ -346,9 +358,9 @@ def new_mark(
     )
 
 
-def _for_good(row: Row, mark: Mark) -> Mark:
+def _for_good(row: Row, mark: Mark, *, is_alone: bool = False) -> Mark:
     """Return what gives a shard up: a tombstone where an older copy may come back."""
-    if not row.alone_ms:
+    if not (row.alone_ms or is_alone):
         return mark
     observed_ms = max(mark.observed_ms, row.alone_ms)
     return replace(mark, action=Action.TOMBSTONE, observed_ms=observed_ms)

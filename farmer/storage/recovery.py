@@ -9,7 +9,7 @@ removed is not resurrected, because marks are applied in the order of the log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files, sync_what_a_kill_left
 from farmer.storage.index import Index, IndexDamagedError
 from farmer.storage.marks import MARK_BYTES, Action, decode_marks
+from farmer.storage.met import read_met
 from farmer.storage.operations import row_of
 from farmer.storage.places import Place, Position, Row
 from farmer.storage.plain import Plain, walk
@@ -88,6 +89,8 @@ class Recovery:
         """Shards and marks in the pending records."""
         self._holes = 0
         """Bytes given back between the pending records."""
+        self._met = read_met(files, paths.root)
+        """Below this sequence no tombstone means anything."""
         self._unsound: dict[int, Row] = {}
         """By sequence: records whose headers are sound but whose shards are not."""
 
@@ -305,7 +308,8 @@ class Recovery:
             if mark.action is Action.QUARANTINE and mark.sequence in self._unsound:
                 # Known to be damaged, and still the renter's: no loss that is news.
                 transaction.put(self._unsound.pop(mark.sequence))
-            transaction.apply(mark)
+            is_over = mark.action is Action.TOMBSTONE and found.header.sequence < self._met
+            transaction.apply(replace(mark, action=Action.GONE) if is_over else mark)
 
     def _cut(self, number: int, end: int) -> None:
         fd = self._files.open(self._paths.segment(number), Access.WRITE)

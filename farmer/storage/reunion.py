@@ -44,16 +44,25 @@ class Reunion:
 
     def hold(self) -> None:
         """Do what there is to do, if all volumes are there; raises `StorageError`."""
-        for volume in self._volumes():
+        volumes = self._volumes()
+        if len(volumes) < 2:
+            return
+        for volume in volumes:
             done: frozenset[Key] = frozenset()
+            sequence = volume.ground.facts.sequencer.peek()
             while self._is_certain() and (keys := _known_alone(volume) - done):
                 with self._crossing.crossing(keys):
                     self._meet(keys)
                 done = keys
+            if self._is_certain() and not _known_alone(volume):
+                volume.note_met(sequence)
 
     def _meet(self, keys: frozenset[Key]) -> None:
         volumes = self._volumes()
         rows = {volume: volume.writer.submit(Ask(keys)).result() for volume in volumes}
+        if not self._is_certain() or volumes != self._volumes():
+            # One was closed, or came, while we waited for our turn.
+            return
         stones = {
             volume: {key: stone for key in sorted(keys) if (stone := volume.tombstone(*key))}
             for volume in volumes

@@ -40,6 +40,9 @@ class Slots:
     def __getitem__(self, number: int) -> Slot:
         return self._slots[number]
 
+    def __len__(self) -> int:
+        return len(self._slots)
+
     def open_all(self) -> None:
         """
         Open what can be; one that hangs is left to itself, and opened when it answers.
@@ -96,6 +99,7 @@ class Slots:
         What is not enough, or unavailable, is looked at again if that may only be so because a
         volume was closed to be opened anew.
         """
+        until_s = self._around.monotonic_s() + REOPENED_S
         for _ in range(REOPENED_LOOKS):
             before = self._reopenings()
             try:
@@ -106,14 +110,17 @@ class Slots:
             else:
                 if is_enough(seen) or (before == self._reopenings() and not self._reopening()):
                     return seen
-            wait(self._reopening(), REOPENED_S)
+            left_s = until_s - self._around.monotonic_s()
+            if left_s <= 0:
+                break
+            wait(self._reopening(), left_s)
         return look()
 
     def _reopenings(self) -> int:
         return sum(slot.reopenings for slot in self._slots)
 
     def _reopening(self) -> list[Future[None]]:
-        return [slot.job for slot in self._slots if slot.is_reopening]
+        return [slot.job for slot in self._slots if slot.is_reopening and not slot.is_hung]
 
     def watch(self) -> None:
         """Notice calls that do not return, that they have, and slow ones; never waits."""

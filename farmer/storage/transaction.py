@@ -32,6 +32,7 @@ _INSERT: Final = "INSERT OR IGNORE INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?
 
 
 _ENDS: Final = frozenset({Action.GONE, Action.TOMBSTONE})
+_TRASHES: Final = frozenset({Action.TRASH, Action.TRASH_ALONE})
 
 _REFS: Final = {
     "renter": (
@@ -132,13 +133,14 @@ class Transaction:
         self._count(row, -1)
         after = _consequence(row, mark)
         self._sql.execute(
-            "UPDATE shards SET state = ?, gone = ?, observed = ?, damaged = ?"
+            "UPDATE shards SET state = ?, gone = ?, observed = ?, damaged = ?, alone = ?"
             " WHERE renter = (SELECT id FROM renters WHERE renter = ?) AND shard = ?",
             (
                 after.state,
                 after.gone_at_ms,
                 after.observed_ms,
                 after.is_damaged,
+                after.alone_ms,
                 row.renter.raw,
                 row.shard.raw,
             ),
@@ -363,10 +365,14 @@ class Transaction:
 
 def _consequence(row: Row, mark: Mark) -> Row:
     """Return the row after a mark; nothing but other bytes mends a damaged record."""
-    if mark.action is Action.TRASH:
-        gone_at_ms = mark.at_ms + TRASH_MS
+    if mark.action in _TRASHES:
+        is_alone = mark.action is Action.TRASH_ALONE
         return replace(
-            row, state=ShardState.TRASH, gone_at_ms=gone_at_ms, observed_ms=mark.observed_ms
+            row,
+            state=ShardState.TRASH,
+            gone_at_ms=mark.at_ms + TRASH_MS,
+            observed_ms=mark.observed_ms,
+            alone_ms=max(row.alone_ms, mark.observed_ms) if is_alone else row.alone_ms,
         )
     is_damaged = row.is_damaged or mark.action is Action.QUARANTINE
     state = ShardState.QUARANTINED if is_damaged else ShardState.LIVE

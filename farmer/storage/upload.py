@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
@@ -21,6 +20,7 @@ from farmer.storage.errors import (
     WrongSizeError,
 )
 from farmer.storage.ground import Ground
+from farmer.storage.leases import Leases
 from farmer.storage.operations import Adopt, Operation, StoreRecord, row_of
 from farmer.storage.places import Place
 from farmer.storage.quota import Reservation
@@ -148,13 +148,13 @@ class LargeUpload:
         staged: Staged,
         reservation: Reservation,
         submit: Submit,
-        keep_lease: Callable[[Lease], None],
+        leases: Leases,
     ) -> None:
         self._ground = ground
         self._staged = staged
         self._reservation = reservation
         self._submit = submit
-        self._keep_lease = keep_lease
+        self._leases = leases
         self._lock = Lock()
         self._is_open = True
 
@@ -187,6 +187,10 @@ class LargeUpload:
         if self._staged.shard_id() != header.shard:
             self._drop()
             raise WrongHashError
+        if self._leases.are_over:
+            # Nobody would enter what is stored now; the next opening goes on from what is here.
+            self.abandon()
+            raise VolumeUnavailableError(_ENDED)
         facts = self._ground.facts
         try:
             stored = self._staged.finish(facts.sequencer.take(), facts.clock_ms())
@@ -214,7 +218,7 @@ class LargeUpload:
             self._discard()
             return
         self._staged.close()
-        self._keep_lease(Lease(self._staged.header, self._reservation))
+        self._leases.keep(Lease(self._staged.header, self._reservation))
 
     def drop(self) -> None:
         """Forget it, and leave no lease; not after commit or failure."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ from farmer.storage.index import is_for_memory, is_for_room
 from farmer.storage.journal import Journal
 from farmer.storage.leases import Leases
 from farmer.storage.marks import Action
+from farmer.storage.met import note_met
 from farmer.storage.operations import (
     Delete,
     Quarantine,
@@ -90,6 +92,8 @@ class Volume:
         """What its owner wants done with it besides serving; None for nothing."""
         self._allocated = (0, 0)
         self._is_closed = False
+        self._met_after = -1
+        """How often tombstones had changed when it was noted that all are met; see `note_met`."""
 
     @property
     def draining(self) -> bool:
@@ -203,15 +207,15 @@ class Volume:
         return self.handles.pinned
 
     def delete(
-        self, renter: NodeId, shard: ShardId, observed_ms: int, *, erase: bool
+        self, renter: NodeId, shard: ShardId, observed_ms: int, *, erase: bool, is_alone: bool
     ) -> Future[Deletion]:
-        """Give a shard up."""
+        """Give a shard up; *is_alone*: others that may have older copies could not be asked."""
         self._check_single((renter, shard))
         self._relieve()
         action = Action.GONE if erase else Action.TRASH
         now_ms = self.ground.facts.clock_ms()
         mark = new_mark(renter, shard, action, now_ms, observed_ms)
-        return self.writer.submit(Delete(mark, erase=erase))
+        return self.writer.submit(Delete(mark, erase=erase, is_alone=is_alone))
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
         """Take a shard out of the trash."""
@@ -270,6 +274,18 @@ class Volume:
             except OSError as error:
                 self.ground.health.count("reclaim")
                 raise VolumeUnavailableError(f"the disk failed: {error}") from error
+
+    def note_met(self, sequence: int) -> None:
+        """Note, durably, that no tombstone below a sequence means anything; raises as `find`."""
+        ground = self.ground
+        changes = ground.index.stones_changed
+        if changes == self._met_after:
+            return
+        try:
+            note_met(ground.files, ground.paths.root, sequence)
+        except OSError as error:
+            raise VolumeUnavailableError(f"the disk failed: {error}") from error
+        self._met_after = changes
 
     def settle_doubts(self) -> None:
         """Try once more to undo on the disk what was refused; raises `StorageError`."""
@@ -353,20 +369,22 @@ class Volume:
         is stored leaves the ledger, and comes back with the next opening.
         """
         self._is_closed = True
-        for let_go in self.before_close:
-            let_go(False)
-        self.writer.close(in_order=False)
-        self.handles.close()
-        self.witness.close()
-        with suppress(sqlite3.Error):
-            self.ground.index.close(clean=False)
-        for lease in self.leases.of():
-            if self.leases.take((lease.header.renter, lease.header.shard)) is lease:
-                lease.reservation.release()
-        self.ground.doubts.let_go()
-        self.ground.ledger.forget(self.ground.account)
-        with suppress(OSError):
-            self.ground.files.close(self._lock_fd)
+        ground = self.ground
+        # A dead disk fails in any of these; what concerns the ledger is done all the same.
+        steps: list[Callable[[], object]] = [
+            *(partial(let_go, False) for let_go in self.before_close),
+            partial(self.writer.close, in_order=False),
+            self.handles.close,
+            self.witness.close,
+            partial(ground.index.close, clean=False),
+            partial(ground.files.close, self._lock_fd),
+        ]
+        for step in steps:
+            with suppress(OSError, sqlite3.Error, StorageError):
+                step()
+        self.leases.let_go()
+        ground.doubts.let_go()
+        ground.ledger.forget(ground.account)
 
     def close(self) -> None:
         """Finish what is under way, leave a clean mark, unlock."""
@@ -398,7 +416,7 @@ class Volume:
         except OSError as error:
             raise ground.understand(error, reservation.charge_bytes) from error
         reservation.allocated()
-        return LargeUpload(ground, staged, reservation, submit, self.leases.keep)
+        return LargeUpload(ground, staged, reservation, submit, self.leases)
 
     def _resume(self, lease: Lease, alone_ms: int) -> LargeUpload:
         ground = self.ground
@@ -409,7 +427,7 @@ class Volume:
             self.leases.drop(lease)
             ground.health.count("read")
             raise VolumeUnavailableError(f"the disk could not be read: {error}") from error
-        return LargeUpload(ground, staged, lease.reservation, self.writer.submit, self.leases.keep)
+        return LargeUpload(ground, staged, lease.reservation, self.writer.submit, self.leases)
 
     def quarantine(self, row: Row) -> None:
         """Note, for good, that a record is damaged; a volume that cannot be written forgets it."""

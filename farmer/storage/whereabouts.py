@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from heapq import merge
 from itertools import groupby, islice
 
@@ -14,6 +15,7 @@ from farmer.storage.doubts import InDoubtError
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.places import Key, Row
 from farmer.storage.slots import Slots
+from farmer.storage.tombstones import Tombstone
 from farmer.storage.volume import Volume
 
 
@@ -48,8 +50,45 @@ class Copies:
         """Return `Row.alone_ms` of a store that begins now: 0 if nothing can outlive it."""
         if self.is_certain and not self.buried_ms and len(self.every) == len(self.counting):
             return 0
+        # Never 0, which would say that nothing can outlive it.
         return max(
-            observed_ms, self.buried_ms + 1, *(copy.row.alone_ms + 1 for copy in self.every)
+            1, observed_ms, self.buried_ms + 1, *(copy.row.alone_ms + 1 for copy in self.every)
+        )
+
+
+@dataclass(slots=True)
+class _Look:
+    """A look for one shard at several volumes, under way."""
+
+    is_certain: bool
+    in_doubt: bool = False
+    found: list[Copy] = field(default_factory=list)
+    stones: dict[Volume, Tombstone | None] = field(default_factory=dict)
+
+    @contextmanager
+    def at(self, volume: Volume) -> Iterator[None]:
+        """Note it if a volume cannot say; raises `VolumeUnavailableError` if it fails."""
+        try:
+            yield
+        except InDoubtError:
+            self.is_certain, self.in_doubt = False, True
+        except VolumeUnavailableError:
+            if volume.ground.health.is_here:
+                raise
+            self.is_certain = False
+
+    def seen(self) -> Copies:
+        """Return what it came to."""
+        has = {copy.volume for copy in self.found}
+        buried = [
+            stone.observed_ms
+            for volume, stone in self.stones.items()
+            if stone is not None and volume not in has
+        ]
+        buried_ms = max(buried, default=0)
+        counting = that_count(self.found, lambda copy: copy.row, buried_ms)
+        return Copies(
+            tuple(self.found), tuple(counting), buried_ms, self.is_certain, self.in_doubt
         )
 
 
@@ -97,28 +136,23 @@ class Whereabouts:
 
         Volumes that do not answer right now are left out unless *stalled*.  Raises as `look_up`.
         """
-        found: list[Copy] = []
-        buried_ms, is_certain, in_doubt = 0, self._slots.is_complete(), False
-        for volume in self._slots.opened():
-            if not volume.ground.health.is_here or (
-                volume.ground.watch.is_stalled and not stalled
-            ):
-                is_certain = False
-                continue
-            try:
-                row = volume.find(*key)
-                if row is not None:
-                    found.append(Copy(volume, row))
-                elif (stone := volume.tombstone(*key)) is not None:
-                    buried_ms = max(buried_ms, stone.observed_ms)
-            except InDoubtError:
-                is_certain, in_doubt = False, True
-            except VolumeUnavailableError:
-                if volume.ground.health.is_here:
-                    raise
-                is_certain = False
-        counting = that_count(found, lambda copy: copy.row, buried_ms)
-        return Copies(tuple(found), tuple(counting), buried_ms, is_certain, in_doubt)
+        every = self._slots.opened()
+        asked = [
+            volume
+            for volume in every
+            if volume.ground.health.is_here and (stalled or not volume.ground.watch.is_stalled)
+        ]
+        look = _Look(is_certain=self._slots.is_complete() and len(asked) == len(every))
+        # In this order: a meeting removes older copies before it lifts the tombstones.
+        for volume in asked:
+            if volume.ground.index.has_tombstones:
+                with look.at(volume):
+                    look.stones[volume] = volume.tombstone(*key)
+        for volume in asked:
+            with look.at(volume):
+                if (row := volume.find(*key)) is not None:
+                    look.found.append(Copy(volume, row))
+        return look.seen()
 
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
         """Return a renter's shards above an id, ascending; raises `VolumeUnavailableError`."""
@@ -129,9 +163,12 @@ class Whereabouts:
         )
 
     def _whole_page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
+        volumes = self._slots.readable()
         self._slots.check_complete()
+        if len(volumes) != len(self._slots):
+            raise VolumeUnavailableError("a volume is missing")
         return self._crossing.steadily(
-            lambda: list(islice(self._rows(renter, after, limit), limit))
+            lambda: list(islice(_rows(volumes, renter, after, limit), limit))
         )
 
     def _look_up_once(self, key: Key, *, for_store: bool) -> Copies:
@@ -152,32 +189,32 @@ class Whereabouts:
             return quick
         return self.copies(key)
 
-    def _rows(self, renter: NodeId, after: ShardId, limit: int) -> Iterator[Row]:
-        """Yield rows that count, in order, as long as each volume's page reaches."""
-        while True:
-            pages = [
-                [Copy(volume, row) for row in volume.page(renter, after, limit)]
-                for volume in self._slots.readable()
-            ]
-            full = [page[-1].row.shard for page in pages if len(page) == limit]
-            ordered = merge(*pages, key=lambda copy: copy.row.shard)
-            for shard, group in groupby(ordered, key=lambda copy: copy.row.shard):
-                if full and shard > min(full):
-                    break
-                yield from self._counting((renter, shard), list(group))
-            if not full:
-                return
-            after = min(full)
 
-    def _counting(self, key: Key, copies: list[Copy]) -> list[Row]:
-        """Return the row that counts, if one does."""
-        has = {copy.volume.ground.volume for copy in copies}
-        stones = [
-            stone.observed_ms
-            for volume in self._slots.readable()
-            if volume.ground.volume not in has and (stone := volume.tombstone(*key)) is not None
+def _rows(volumes: Sequence[Volume], renter: NodeId, after: ShardId, limit: int) -> Iterator[Row]:
+    """Yield rows that count, in order, as long as each volume's page reaches."""
+    while True:
+        pages = [
+            [Copy(volume, row) for row in volume.page(renter, after, limit)] for volume in volumes
         ]
-        return [
-            copy.row
-            for copy in that_count(copies, lambda copy: copy.row, max(stones, default=0))[:1]
-        ]
+        full = [page[-1].row.shard for page in pages if len(page) == limit]
+        ordered = merge(*pages, key=lambda copy: copy.row.shard)
+        for shard, group in groupby(ordered, key=lambda copy: copy.row.shard):
+            if full and shard > min(full):
+                break
+            yield from _counting(volumes, (renter, shard), list(group))
+        if not full:
+            return
+        after = min(full)
+
+
+def _counting(volumes: Sequence[Volume], key: Key, copies: list[Copy]) -> list[Row]:
+    """Return the row that counts, if one does."""
+    has = {copy.volume.ground.volume for copy in copies}
+    stones = [
+        stone.observed_ms
+        for volume in volumes
+        if volume.ground.volume not in has and (stone := volume.tombstone(*key)) is not None
+    ]
+    return [
+        copy.row for copy in that_count(copies, lambda copy: copy.row, max(stones, default=0))[:1]
+    ]

@@ -117,7 +117,7 @@ def test_it_is_retired_over_a_restart_and_its_shards_are_there_once(
     assert sum(volume["shards"] for volume in daemon.status()["volumes"]) == total
     wait_until(lambda: state_of(daemon, path) == "retired", 60)
     assert passed(renter) == total
-    assert "the home remembers it" in daemon.logs.read_text()
+    wait_until(lambda: "the home remembers it" in daemon.logs.read_text(), 10)
 
     check_that_it_stays_retired(daemon, disk)
     assert volume_at(daemon, other)["shards"] == total

@@ -50,8 +50,8 @@ def test_a_disk_that_hangs_hurts_no_other_and_comes_back(tmp_path: Path) -> None
             while_gone = figures(workers, gone, until - P99_S)
             print(
                 f"noticed {noticed_s:.1f} s, back {back_s:.1f} s; before {len(before)} in "
-                f"p99 {p99(before):.3f} s; onset {len(onset)} worst {max(onset):.1f} s; gone "
-                f"{len(while_gone)} p99 {p99(while_gone):.3f} s; refused "
+                f"p99 {p99(before):.3f} s; onset {len(onset)} {max(onset, default=0):.1f} s; "
+                f"gone {len(while_gone)} p99 {p99(while_gone):.3f} s; refused "
                 f"{[worker.refused for worker in workers]}"
             )
             assert noticed_s <= NOTICED_S + 2, "two seconds for asking"

@@ -161,9 +161,11 @@ class Disk:
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._root))
 
-    def open(self, path: Path, _access: Access) -> int:
+    def open(self, path: Path, access: Access) -> int:
         name = self._name(path)
-        if name not in self.files:
+        if name in INDEX_FILES and access is Access.ENSURE:
+            path.touch()
+        elif name not in self.files:
             raise FileNotFoundError(name)
         number = next(self._numbers)
         self.open_files[number] = name

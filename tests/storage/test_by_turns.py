@@ -1,0 +1,233 @@
+"""Volumes that are away by turns: what is confirmed while one cannot be asked stays so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from farmer.model.shard import ShardState
+from farmer.storage.directory import MARKER_NAME
+from farmer.storage.duty import Duty, Leaving
+from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
+from farmer.storage.fill import Fill
+from farmer.storage.met import MET_NAME
+from farmer.storage.volume import Volume
+from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
+from tests.storage.test_stored_twice import ALL, come_back, go_away, lose_indexes
+
+DATA = noise(5000)
+SHARD = shard_of(DATA)
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[Farm]:
+    """Two volumes, of which the first gets what both could have."""
+    farm = Farm(tmp_path, volumes=2)
+    farm.engine.fill = Fill.FIRST
+    yield farm
+    farm.engine.close()
+
+
+def places(farm: Farm) -> list[Path]:
+    return [settings.path for settings in farm.settings]
+
+
+def volume_at(farm: Farm, place: Path) -> Volume:
+    return next(one for one in farm.engine.opened() if one.settings.path == place)
+
+
+def stored_on_both(farm: Farm) -> None:
+    """Store it on the first; while that is away, on the second, which then goes away instead."""
+    first, second = places(farm)
+    farm.store(DATA)
+    go_away(farm, first)
+    farm.store(DATA)
+    # In one step, so that both are never there together.
+    (second / MARKER_NAME).rename(second / "aside")
+    farm.engine.look_after_disks()
+    come_back(farm, first)
+    farm.clocks.pass_days(0.01)
+
+
+@pytest.mark.parametrize("how", ["erased", "trashed"])
+def test_a_store_that_is_confirmed_while_the_other_is_away_is_there_afterwards(
+    farm: Farm, how: str
+) -> None:
+    """The old copy that answers may have been given up on the volume that does not."""
+    first, second = places(farm)
+    farm.store(DATA)
+    go_away(farm, first)
+    farm.store(DATA)
+    farm.delete(SHARD, erase=how == "erased")
+    (second / MARKER_NAME).rename(second / "aside")
+    farm.engine.look_after_disks()
+    come_back(farm, first)
+    farm.store(DATA)
+    come_back(farm, second)
+    assert farm.engine.stat(ALICE, SHARD).state is ShardState.LIVE
+    assert farm.read(SHARD) == DATA
+    assert farm.engine.usage(ALICE).shards == 1
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+@pytest.mark.parametrize("erase", [False, True])
+def test_a_delete_that_is_confirmed_while_the_other_is_away_reaches_it(
+    farm: Farm, erase: bool, rebuilt: bool
+) -> None:
+    _first, second = places(farm)
+    stored_on_both(farm)
+    farm.delete(SHARD, erase=erase)
+    if rebuilt:
+        (second / "aside").rename(second / MARKER_NAME)
+        farm.engine.close()
+        lose_indexes(farm)
+        farm.open()
+    else:
+        come_back(farm, second)
+    if erase:
+        with pytest.raises(ShardNotFoundError):
+            farm.engine.stat(ALICE, SHARD)
+    else:
+        assert farm.engine.stat(ALICE, SHARD).state is ShardState.TRASH
+    assert farm.engine.usage(ALICE).shards == (not erase)
+
+
+def test_a_shard_in_the_trash_is_put_there_anew_while_the_other_is_away(farm: Farm) -> None:
+    """It keeps its first date; a copy that was stored since counts no more."""
+    first, second = places(farm)
+    farm.store(DATA)
+    first_date = farm.delete(SHARD).gone_at_ms
+    go_away(farm, first)
+    farm.store(DATA)
+    (second / MARKER_NAME).rename(second / "aside")
+    farm.engine.look_after_disks()
+    come_back(farm, first)
+    farm.clocks.pass_days(1)
+    assert farm.delete(SHARD).gone_at_ms == first_date
+    come_back(farm, second)
+    assert farm.engine.stat(ALICE, SHARD).state is ShardState.TRASH
+
+
+def test_what_waits_in_the_trash_for_a_volume_that_is_away_leaves_a_tombstone(farm: Farm) -> None:
+    _first, second = places(farm)
+    stored_on_both(farm)
+    farm.delete(SHARD)
+    for _ in range(3):
+        farm.sweep()
+    farm.clocks.pass_days(8)
+    assert farm.sweep() == 1
+    come_back(farm, second)
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.stat(ALICE, SHARD)
+
+
+def test_nothing_is_taken_out_of_the_trash_while_another_may_have_erased_it(farm: Farm) -> None:
+    first, second = places(farm)
+    farm.store(DATA)
+    farm.delete(SHARD)
+    go_away(farm, second)
+    with pytest.raises(VolumeUnavailableError):
+        farm.engine.undelete(ALICE, SHARD)
+    come_back(farm, second)
+    assert farm.engine.undelete(ALICE, SHARD).result(20).state is ShardState.LIVE
+    assert volume_at(farm, first).status().shards == 1
+
+
+def test_an_unfinished_store_says_nothing_of_a_shard_on_a_volume_that_is_away(farm: Farm) -> None:
+    first, _second = places(farm)
+    data = noise(10 * MIB)
+    farm.store(data)
+    go_away(farm, first)
+    upload = farm.begin(data)
+    upload.write(data[: 9 * MIB])
+    upload.abandon()
+    with pytest.raises(VolumeUnavailableError):
+        farm.delete(shard_of(data), erase=True)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_tombstone_whose_end_left_the_log_is_over_all_the_same(farm: Farm, noted: bool) -> None:
+    """What lifts it may be condensed away before its own mark: it is noted beside the log."""
+    first, second = places(farm)
+    farm.store(DATA)
+    go_away(farm, first)
+    farm.store(DATA)
+    farm.delete(SHARD, erase=True)
+    come_back(farm, first)
+    assert not volume_at(farm, second).ground.index.has_tombstones
+    farm.store(DATA)
+    farm.engine.close()
+    log = second / "log" / "00000001.seg"
+    os.truncate(log, log.stat().st_size - 4096)
+    if not noted:
+        (second / MET_NAME).unlink()
+    lose_indexes(farm)
+    farm.open()
+    held = {row.shard for row in farm.engine.page(ALICE, ALL, 10)}
+    assert held == ({SHARD} if noted else set())
+
+
+def test_what_the_target_knows_to_be_deleted_is_not_carried_there(tmp_path: Path) -> None:
+    """Three volumes: one that is away keeps the others from meeting."""
+    farm = Farm(tmp_path, volumes=3)
+    farm.engine.fill = Fill.FIRST
+    first, second, third = places(farm)
+    farm.store(DATA)
+    go_away(farm, first)
+    farm.store(DATA)
+    farm.delete(SHARD, erase=True)
+    go_away(farm, third)
+    come_back(farm, first)
+    duty = Duty(verb=Leaving.DRAIN, since_ms=1, to=volume_at(farm, second).ground.volume.hex())
+    farm.engine.mover.begin(volume_at(farm, first), duty)
+    for _ in range(10):
+        farm.engine.mover.step()
+    assert volume_at(farm, second).status().shards == 0
+    come_back(farm, third)
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.stat(ALICE, SHARD)
+    farm.engine.close()
+
+
+def test_volumes_do_not_meet_without_one_that_went_meanwhile(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = places(farm)
+    farm.store(DATA)
+    go_away(farm, first)
+    farm.store(DATA)
+    farm.delete(SHARD, erase=True)
+    reunion = farm.engine._reunion
+    with monkeypatch.context() as patch:
+        patch.setattr(reunion, "hold", lambda: None)
+        come_back(farm, first)
+    with monkeypatch.context() as patch:
+        patch.setattr(reunion, "_is_certain", lambda: False)
+        reunion._meet(frozenset({(ALICE, SHARD)}))
+        assert volume_at(farm, second).ground.index.has_tombstones
+    reunion.hold()
+    assert not volume_at(farm, second).ground.index.has_tombstones
+
+
+def test_a_purge_that_missed_a_volume_is_not_called_done(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = places(farm)
+    farm.store(DATA)
+    go_away(farm, first)
+    purge = Volume.purge
+
+    def purge_and_come_back(volume: Volume, *what: object) -> int:
+        removed = purge(volume, *what)  # type: ignore[arg-type]
+        if volume.settings.path == second:
+            come_back(farm, first)
+        return removed
+
+    monkeypatch.setattr(Volume, "purge", purge_and_come_back)
+    with pytest.raises(VolumeUnavailableError):
+        farm.engine.purge(ALICE)
+    monkeypatch.undo()
+    assert farm.engine.purge(ALICE) == 1

@@ -1,0 +1,146 @@
+"""Volumes that are closed while somebody still uses them: nothing is lost, held or waited for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from farmer.storage import slots
+from farmer.storage.directory import Paths
+from farmer.storage.errors import ShardNotFoundError, StorageError
+from farmer.storage.files import Access, OsFiles
+from farmer.storage.handles import Handles
+from farmer.storage.places import Place
+from farmer.storage.volume import Volume
+from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[Farm]:
+    farm = Farm(tmp_path)
+    yield farm
+    farm.engine.close()
+
+
+def opened_anew(farm: Farm) -> Volume:
+    """Give the volume up and open it, as after a disk that proved itself."""
+    (slot,) = farm.engine._slots
+    assert slot.volume is not None
+    slot._open_anew(slot.volume)
+    assert slot.volume is not None
+    return slot.volume
+
+
+def open_files(place: Path) -> list[str]:
+    links = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            links.append(str(fd.readlink()))
+    return [link for link in links if link.startswith(f"{place}/log")]
+
+
+def test_who_reads_on_from_a_volume_that_was_closed_leaves_no_descriptor(farm: Farm) -> None:
+    shard = farm.store(noise(MIB)).shard
+    reader = farm.engine.open(ALICE, shard)
+    assert reader.read(0, 10) == noise(MIB)[:10]
+    opened_anew(farm)
+    assert reader.read(MIB - 10, 10) == noise(MIB)[-10:]
+    reader.close()
+    # The writer's own.
+    assert len(open_files(farm.path)) == 1
+
+
+def test_a_file_that_does_not_open_holds_up_no_other_reader(tmp_path: Path) -> None:
+    class Hanging(OsFiles):
+        let_go = threading.Event()
+
+        def open(self, path: Path, access: Access) -> int:
+            if path.name == "00000002.seg":
+                self.let_go.wait(20)
+            return super().open(path, access)
+
+    paths, files = Paths(tmp_path), Hanging()
+    paths.log.mkdir()
+    for number in (1, 2):
+        paths.segment(number).touch()
+    handles = Handles(files, paths)
+
+    def read(number: int) -> None:
+        with handles.borrow(Place(number, 0)):
+            pass
+
+    waits = threading.Thread(target=read, args=(2,))
+    waits.start()
+    others = threading.Thread(target=read, args=(1,))
+    others.start()
+    others.join(10)
+    is_held_up = others.is_alive()
+    files.let_go.set()
+    waits.join(10)
+    others.join(10)
+    handles.close()
+    assert not is_held_up
+
+
+def test_an_upload_that_outlives_its_volume_holds_no_space(farm: Farm) -> None:
+    """Its file is the new opening's lease, with space of its own."""
+    data = noise(12 * MIB)
+    upload = farm.begin(data)
+    upload.write(data[: 9 * MIB])
+    volume = opened_anew(farm)
+    upload.abandon()
+    assert farm.engine.usage(ALICE).reserved_bytes == volume.ground.account.reserved_bytes
+    (lease,) = volume.leases.of()
+    volume.leases.end(lease)
+    assert farm.engine.usage(ALICE).reserved_bytes == 0
+
+
+def test_an_upload_that_outlives_its_volume_is_not_entered_and_goes_on(farm: Farm) -> None:
+    data = noise(12 * MIB)
+    upload = farm.begin(data)
+    upload.write(data)
+    opened_anew(farm)
+    with pytest.raises(StorageError):
+        upload.commit().result(20)
+    upload.abandon()
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.stat(ALICE, shard_of(data))
+    farm.store(data)
+    assert farm.engine.usage(ALICE).shards == 1
+    assert farm.engine.usage(ALICE).reserved_bytes == 0
+
+
+def test_a_volume_whose_files_do_not_close_is_counted_once(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm.store(noise(100))
+    before = farm.engine.usage(ALICE)
+
+    def fail(_handles: Handles) -> None:
+        raise OSError("not connected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Handles, "close", fail)
+        opened_anew(farm)
+    assert farm.engine.usage(ALICE) == before
+
+
+def test_nobody_waits_long_for_a_volume_that_is_being_opened(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "REOPENED_S", 0.3)
+    (slot,) = farm.engine._slots
+    slot.reopenings += 1
+    job, slot.job = slot.job, Future()
+    began = time.monotonic()
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.stat(ALICE, shard_of(b"x"))
+    assert time.monotonic() - began < 3
+    slot.job = job
+    slot.reopenings += 1
