@@ -61,6 +61,8 @@ class Patience:
         """Whether that is for bytes of a transfer."""
         self._waited_s = 0.0
         self._moved_bytes = 0
+        self._still_s: float | None = None
+        """Since when we do not even read."""
 
     def greeted(self, *, known: bool) -> None:
         """
@@ -102,10 +104,25 @@ class Patience:
         if not self._greeted:
             return
         if self._since_s is not None:
-            self._waited_s += now_s - self._since_s
+            self._waited_s += self._this_s(now_s)
             self._since_s = None
         if waiting is not WaitingFor.END:
             self._deadline_s = None
+
+    def stand_still(self, now_s: float) -> None:
+        """Stop reading what the renter sends: from now on it waits for us."""
+        if self._still_s is None:
+            self._still_s = now_s
+
+    def run_on(self, now_s: float) -> None:
+        """Read again."""
+        if self._still_s is None:
+            return
+        if self._since_s is not None:
+            self._since_s = now_s - self._this_s(now_s)
+        if self._deadline_s is not None:
+            self._deadline_s += now_s - self._still_s
+        self._still_s = None
 
     def discarded(self) -> None:
         """Note that the END that was owed has come."""
@@ -120,14 +137,22 @@ class Patience:
         """Return what the renter is late with, if it is; *hurried*: what it holds is wanted."""
         if not self._known and not self._closing and now_s > self._stranger_until_s:
             return Late(CloseReason.STRANGER)
-        this_s = 0.0 if self._since_s is None else now_s - self._since_s
+        this_s = self._this_s(now_s)
         waited_s = self._waited_s + this_s
-        is_over = self._deadline_s is not None and now_s > self._deadline_s
+        is_over = self._deadline_s is not None and self._running_s(now_s) > self._deadline_s
         if not is_over and not self._is_slow(this_s, waited_s, hurried=hurried):
             return None
         if self._late is CloseReason.SLOW:
             return self._too_slow(waited_s)
         return Late(self._late)
+
+    def _running_s(self, now_s: float) -> float:
+        """Return the time as it counts for the renter."""
+        return now_s if self._still_s is None else self._still_s
+
+    def _this_s(self, now_s: float) -> float:
+        """Return for how long we wait for the renter now."""
+        return 0.0 if self._since_s is None else max(0.0, self._running_s(now_s) - self._since_s)
 
     def _is_slow(self, this_s: float, waited_s: float, *, hurried: bool) -> bool:
         """Judge a wait of *this_s*, which makes *waited_s* with all before it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -31,13 +31,19 @@ class Inbox:
     """The receiving half of a connection, and the pace at which its wire is read."""
 
     def __init__(
-        self, connection: FarmerConnection, account: Account, turnstile: Turnstile
+        self,
+        connection: FarmerConnection,
+        account: Account,
+        turnstile: Turnstile,
+        holds_up: Callable[[bool], None] = lambda _: None,
     ) -> None:
+        """*holds_up* hears when we keep the renter waiting for our turn, and when no more."""
         self.whose: Hashable = None
         """Who waits when this waits for its turn."""
         self._connection = connection
         self._account = account
         self._turnstile = turnstile
+        self._holds_up = holds_up
         self._unturned_bytes = 0
         """Of a transfer, since its last turn."""
         self._awaits_turn = False
@@ -101,10 +107,12 @@ class Inbox:
         if self._unturned_bytes > TURN_BYTES and not self._awaits_turn:
             self._unturned_bytes = 0
             self._awaits_turn = True
+            self._holds_up(True)
             self._turnstile.ask(self.whose, self._go_on)
 
     def _go_on(self) -> None:
         self._awaits_turn = False
+        self._holds_up(False)
         self._adjust_reading()
 
     def _count(self, waiting_bytes: int) -> None:

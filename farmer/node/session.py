@@ -134,9 +134,14 @@ class Session(Protocol):
         self._is_counted = patience is not None
         self._connection = FarmerConnection()
         self._account = Account(around.held)
-        self._inbox = Inbox(self._connection, self._account, around.turnstile)
         self._outbox = Outbox(self._account)
         self._patience = patience or Patience(around.clock.seconds())
+        self._inbox = Inbox(
+            self._connection,
+            self._account,
+            around.turnstile,
+            _time_of(self._patience, around.clock),
+        )
         self._renter: NodeId | None = None
         self._waiting: Deferred[Any] | None = None
         self._over = False
@@ -413,6 +418,18 @@ class Session(Protocol):
         self._taken += 1
         if self._taken % EVENTS_PER_TURN == 0:
             await self.wait(next_turn(self._around.clock))
+
+
+def _time_of(patience: Patience, clock: IReactorTime) -> Callable[[bool], None]:
+    """Return what lets the renter's time stand still, and run on."""
+
+    def hold_up(is_ours: bool) -> None:
+        if is_ours:
+            patience.stand_still(clock.seconds())
+        else:
+            patience.run_on(clock.seconds())
+
+    return hold_up
 
 
 _WAITING: Final = {

@@ -209,3 +209,24 @@ def test_a_close_has_its_own_moment(patience: Patience) -> None:
 
     assert patience.late(START_S + 100 + CLOSE_S) is None
     assert patience.late(START_S + 100 + CLOSE_S + 0.001) is not None
+
+
+def test_the_time_in_which_it_waits_for_our_turn_is_not_the_renters(patience: Patience) -> None:
+    """While we read nothing it cannot be quick, and the deadline is as far away afterwards."""
+    patience.wait(WaitingFor.TRANSFER, START_S)
+    patience.stand_still(START_S + 1)
+    assert patience.late(START_S + 1e6, hurried=True) is None
+    patience.run_on(START_S + 1000)
+    assert patience.late(START_S + 999 + HURRIED_S, hurried=True) is None
+    assert patience.late(START_S + 1000 + HURRIED_S, hurried=True) is not None
+    assert patience.late(START_S + 998 + RATE_GRACE_S) is None
+
+
+def test_a_wait_that_begins_while_we_do_not_read_counts_from_when_we_do(
+    patience: Patience,
+) -> None:
+    patience.stand_still(START_S)
+    patience.wait(WaitingFor.TRANSFER, START_S + 5)
+    patience.run_on(START_S + 10)
+    assert patience.late(START_S + 10 + HURRIED_S, hurried=True) is None
+    assert patience.late(START_S + 10.1 + HURRIED_S, hurried=True) is not None

@@ -362,6 +362,17 @@ class PacingTests(NodeCase):
 
         self.assertTrue(peer.wire.reading)
 
+    def test_who_waits_for_its_turn_is_not_late_meanwhile(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, bytes(4 << 20))
+        self.occupy_this_turn()
+        peer.outgoing += peer.connection.send_data(bytes(TURN_BYTES + 1))
+        peer._deliver()
+        # A turn of the reactor that takes very long.
+        self.clock.rightNow += 10 * IDLE_S
+
+        self.assertFalse(peer.session.check())
+
     def test_a_shard_of_one_step_waits_for_no_turn(self) -> None:
         peer = self.greet()
         data = bytes(BLOCK_BYTES)
