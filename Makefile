@@ -17,11 +17,12 @@ EXECUTIONS ?= 2000000
 run: $(VENV)/.installed
 	@exec $(BIN)/farmer run $(ARGS)
 
+# A file's tests run in one process, several files at once: many of them wait more than they work.
 test: $(VENV)/.developed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder $(ARGS)
 
 check: lint types
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder -m "not slow" $(ARGS)
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check farmer tests benchmarks

@@ -41,6 +41,7 @@ from farmer.storage.engine import Engine
 from farmer.storage.errors import StorageError
 from farmer.storage.files import OsFiles
 from farmer.storage.journal import JOURNAL_NAME
+from farmer.storage.met import MET_NAME
 from farmer.storage.scrub_notes import NOTES_NAME
 from farmer.storage.volume import Volume
 from farmer.units import format_size
@@ -70,7 +71,7 @@ SCHEMA: Final = 1
 
 _OURS: Final = (
     *("log", "shards", "staging", "book", "reserve", "lock", "probe"),
-    *(JOURNAL_NAME, DUTY_NAME, NOTES_NAME, MARKER_NAME),
+    *(JOURNAL_NAME, MET_NAME, DUTY_NAME, NOTES_NAME, MARKER_NAME),
 )
 """What a volume consists of, besides its index; the marker goes last."""
 
