@@ -194,11 +194,14 @@ class Reclaimer:
         return done
 
     def _unlink(self, records: Iterable[Doomed]) -> list[Doomed]:
-        files, done = self._ground.files, []
+        files, paths, done = self._ground.files, self._ground.paths, []
         touched = set()
         for one in records:
             path = self._handles.path_of(one.place)
             self._handles.forget(one.place)
+            if not files.exists(path):
+                # An earlier try removed it, here or in staging, and could not make that durable.
+                touched.add(paths.staging)
             files.unlink(path)
             if files.exists(path.parent):
                 touched.add(path.parent)

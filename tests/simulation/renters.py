@@ -454,7 +454,7 @@ class Renter:
             excused = self.may_be_gone or self.contract is None or self.ended_s is not None
             excused = excused or self.world.clock_was_wrong
         elif why is Refusal.UNAVAILABLE:
-            excused = self.world.has_trouble
+            excused = self.world.has_trouble or (verb == "store" and self.world.takes_nothing)
         elif why in {Refusal.NO_SPACE, Refusal.CONTRACT_FULL, Refusal.TOO_MANY}:
             # What a crash or a fault leaves half done may need room for a while, too.
             excused = room or why is Refusal.NO_SPACE

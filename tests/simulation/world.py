@@ -156,6 +156,13 @@ class World:
         """Say whether a fault, or what is left of one, excuses a refusal."""
         return self._trouble_s >= 0 or self.chaos.is_armed
 
+    @property
+    def takes_nothing(self) -> bool:
+        """Say whether every volume is being emptied: no new shard has a place."""
+        return self.house is not None and not any(
+            volume.takes_new for volume in self.house.engine.opened()
+        )
+
     def _hang(self, seconds: float) -> None:
         calms = self.calms
         self.strands.block(lambda: self.calms != calms, seconds)

@@ -229,3 +229,18 @@ def test_what_could_not_be_cut_off_counts_until_it_is(farm: Farm) -> None:
     farm.engine.compare_with_disk()
     assert farm.engine.volumes()[0].drift_bytes == 0
     assert volume.ground.account.log_bytes < 20_000
+
+
+def test_a_file_whose_removal_was_not_synced_is_removed_durably_later(farm: Farm) -> None:
+    """From where it lay then: its name in staging would come back with a power cut."""
+    shard = farm.store(noise(2 * MIB)).shard
+    fail(farm, sync_directory="staging")
+    farm.delete(shard, erase=True)
+    fail(farm)
+    assert isinstance(farm.files, RecordingFiles)
+    farm.files.forget()
+    farm.sweep()
+    synced = {call.path for call in farm.files.calls if call.name == "sync_directory"}
+    assert "staging" in synced
+    (volume,) = farm.engine.opened()
+    assert not volume.ground.index.doomed()
