@@ -135,6 +135,14 @@ def _add_running(verbs: Verbs) -> None:
     _add(verbs, "status", "how the farmer is", "owner_status:status", json=True)
     _add(verbs, "metrics", "what Prometheus would scrape", "owner_status:metrics")
     _add(verbs, "version", "the release", "owner_status:version", json=True)
+    bench = _add(verbs, "bench", "what disk and farmer can do", "owner_bench:bench", json=True)
+    bench.add_argument("--dir", metavar="DIR", help="on this disk; default: the first volume's")
+    bench.add_argument(
+        "--space", type=_size, metavar="SIZE", default="1GB", help="to use meanwhile; default: 1GB"
+    )
+    bench.add_argument(
+        "--seconds", type=float, metavar="N", default=3.0, help="for each figure; default: 3"
+    )
 
 
 def _add_renting(verbs: Verbs) -> None:

@@ -1,0 +1,143 @@
+"""`farmer bench`: what the disk, the processor and a farmer on both can do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from farmer.benching.disk import PIECE_BYTES, measure_disk
+from farmer.benching.load import Cell, Plan, measure_load
+from farmer.benching.process import BenchError, OwnFarmer
+from farmer.benching.processor import measure_processor
+from farmer.cli.exits import OK, CommandError
+from farmer.cli.owner_bench_words import disk_words, load_words, processor_words, verdicts
+from farmer.client.errors import ClientError
+from farmer.running.caller import FarmerRefusedError, NotRunningError, call
+from farmer.running.home import Home
+from farmer.units import format_size
+
+KIB: Final = 1024
+SIZES: Final = (64 * KIB, 2 * KIB * KIB, 64 * KIB * KIB)
+AT_ONCE: Final = (1, 16)
+SPACE_BYTES_MIN: Final = 256 * KIB * KIB
+SCHEMA: Final = 1
+
+
+def bench(home: Home, options: argparse.Namespace) -> int:
+    """Measure, say what came out, and leave nothing behind."""
+    if options.space < SPACE_BYTES_MIN:
+        raise CommandError(f"--space: at least {format_size(SPACE_BYTES_MIN)} are needed")
+    where = Path(options.dir).expanduser().absolute() if options.dir else _disk_of(home)
+    _check_room(where, options.space)
+    told = _quiet if options.json else _say
+    if _is_running(home):
+        told("Your farmer is running and does its work meanwhile: these figures are low.")
+    try:
+        with TemporaryDirectory(prefix=".farmer-bench-", dir=where) as folder:
+            document = _measured(Path(folder), options)
+    except (BenchError, ClientError) as error:
+        raise CommandError(f"the measuring failed: {error}") from error
+    if options.json:
+        print(json.dumps({"schema": SCHEMA, "directory": str(where)} | document, indent=2))
+    return OK
+
+
+def _measured(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    told = _quiet if options.json else _say
+    file_bytes = options.space // 4 // PIECE_BYTES * PIECE_BYTES
+    disk = measure_disk(folder, file_bytes, options.seconds)
+    _each(told, disk_words(disk))
+    processor = measure_processor(options.seconds)
+    _each(told, processor_words(processor))
+    plan = Plan(SIZES, AT_ONCE, options.seconds, options.space // 4)
+    with OwnFarmer(folder, options.space // 2) as owned:
+        cells = _load(owned, folder, plan)
+    _each(told, ["", *load_words(cells), "", *verdicts(disk, cells)])
+    return {
+        "disk": asdict(disk),
+        "processor": asdict(processor),
+        "cells": [asdict(cell) for cell in cells],
+    }
+
+
+def _load(owned: OwnFarmer, folder: Path, plan: Plan) -> list[Cell]:
+    """Run the renters' reactor until they are done."""
+    outcome: list[list[Cell] | Failure] = []
+
+    def begin() -> None:
+        work = measure_load(owned, folder, plan, reactor, _progress)
+        _ = Deferred.fromCoroutine(work).addBoth(end)
+
+    def end(result: list[Cell] | Failure) -> None:
+        outcome.append(result)
+        reactor.stop()
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    if not outcome:
+        raise KeyboardInterrupt
+    [found] = outcome
+    if isinstance(found, Failure):
+        found.raiseException()
+    assert isinstance(found, list)
+    return found
+
+
+def _disk_of(home: Home) -> Path:
+    """Return a directory on the disk of the first volume: beside it, if that is the same disk."""
+    from farmer.cli.owner_settings import load_settings
+    from farmer.running.volumes import volume_paths
+
+    volume = volume_paths(home, load_settings(home).settings)[0]
+    there = next(place for place in (volume, *volume.parents) if place.exists())
+    beside = volume.parent
+    is_beside = beside.exists() and beside.stat().st_dev == there.stat().st_dev
+    return beside if is_beside else there
+
+
+def _check_room(where: Path, space_bytes: int) -> None:
+    if not where.is_dir():
+        raise CommandError(f"{where} is no directory; name one on the disk in question: --dir")
+    free_bytes = shutil.disk_usage(where).free
+    if free_bytes < 2 * space_bytes:
+        raise CommandError(
+            f"{where} has {format_size(free_bytes)} free; this takes {format_size(space_bytes)}"
+            " for a minute or two, and as much again must be left: --space less, --dir elsewhere"
+        )
+
+
+def _is_running(home: Home) -> bool:
+    try:
+        call(home, "status")
+    except (NotRunningError, FarmerRefusedError):
+        return False
+    return True
+
+
+def _each(told: Callable[[str], None], words: Iterable[str]) -> None:
+    for line in words:
+        told(line)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _quiet(_line: str) -> None:
+    """Say nothing: the document says all."""
+
+
+def _progress(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{what} ...\r", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,57 @@
+"""`farmer bench`: figures of a real farmer, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import call
+
+SPACE = "256MiB"
+
+
+@pytest.mark.slow
+def test_it_measures_and_leaves_nothing(tmp_path: Path) -> None:
+    home, disk = tmp_path / "home", tmp_path / "disk"
+    disk.mkdir()
+    words = ("--dir", str(disk), "--space", SPACE, "--seconds", "0.2")
+    told = call("farmer", home, "bench", *words, "--json", timeout_s=200)
+    assert told.returncode == 0, told.stderr
+    document = json.loads(told.stdout)
+    assert document["schema"] == 1
+    assert all(figure > 0 for figure in document["disk"].values())
+    assert all(figure > 0 for figure in document["processor"].values())
+    done = {(cell["what"], cell["size_bytes"], cell["at_once"]) for cell in document["cells"]}
+    assert {what for what, _, _ in done} == {"store", "retrieve", "audit"}
+    assert {(65536, 1), (65536, 16), (2 << 20, 16), (64 << 20, 1)} <= {one[1:] for one in done}
+    assert all(cell["per_s"] > 0 and cell["processor_us"] >= 0 for cell in document["cells"])
+    assert list(disk.iterdir()) == []
+    assert not home.exists(), "no farmer was made by that"
+
+
+@pytest.mark.slow
+def test_it_says_in_plain_words_what_the_disk_allows(tmp_path: Path) -> None:
+    words = ("--dir", str(tmp_path), "--space", SPACE, "--seconds", "0.1")
+    told = call("farmer", tmp_path / "home", "bench", *words, timeout_s=200)
+    assert told.returncode == 0, told.stderr
+    assert "Your disk allows " in told.stdout
+    assert "durable writes of 64 KiB a second" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--space", "1MB"), "at least 256MiB are needed"),
+        (("--space", "1000TB"), "as much again must be left"),
+        (("--dir", "/nowhere/at/all"), "is no directory"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    dir_words = () if "--dir" in words else ("--dir", str(tmp_path))
+    told = call("farmer", tmp_path / "home", "bench", *words, *dir_words)
+    assert told.returncode != 0
+    assert said in told.stderr
