@@ -194,7 +194,7 @@ def two_disks(folder: Path, second: Path) -> Iterator[tuple[Daemon, Path]]:
 
 @contextmanager
 def renters(daemon: Daemon, folder: Path, at_last: Callable[[], None]) -> Iterator[list[Worker]]:
-    invites = [daemon.invite(space="100MB") for _ in range(RENTERS)]
+    invites = [daemon.invite(space="300MB") for _ in range(RENTERS)]
     workers = [Worker(n, folder / f"renter{n}", invite) for n, invite in enumerate(invites)]
     try:
         yield workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import sqlite3
@@ -166,7 +167,7 @@ class Disk:
         if name in INDEX_FILES and access is Access.ENSURE:
             path.touch()
         elif name not in self.files:
-            raise FileNotFoundError(name)
+            raise FileNotFoundError(errno.ENOENT, "no such file", name)
         number = next(self._numbers)
         self.open_files[number] = name
         return number
