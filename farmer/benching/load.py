@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from farmer.benching.process import OwnFarmer
 from farmer.client.farmer import Farmer, connect
@@ -54,7 +54,9 @@ class Plan:
     seconds: float
     """For each cell; the last operations may end later."""
     bytes_max: int
-    """Stored for each size and number, and erased again; the volume has twice as much."""
+    """Stored for each size and number, and erased again."""
+    quota_bytes: int
+    """Of the volume."""
 
     @property
     def renters(self) -> int:
@@ -64,7 +66,7 @@ class Plan:
     @property
     def contract_bytes(self) -> int:
         """What each of them may store: together not quite what the volume has."""
-        return 9 * 2 * self.bytes_max // (10 * self.renters)
+        return 9 * self.quota_bytes // (10 * self.renters)
 
 
 async def measure_load(
@@ -175,4 +177,7 @@ async def _cell(
 
 
 async def _together(works: Sequence[Coroutine[Deferred[Any], Any, None]]) -> None:
-    await gatherResults([Deferred.fromCoroutine(work) for work in works], consumeErrors=True)
+    try:
+        await gatherResults([Deferred.fromCoroutine(work) for work in works], consumeErrors=True)
+    except FirstError as first:
+        first.subFailure.raiseException()

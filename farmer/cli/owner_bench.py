@@ -60,8 +60,10 @@ def _measured(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     _each(told, disk_words(disk))
     processor = measure_processor(options.seconds)
     _each(told, processor_words(processor))
-    plan = Plan(SIZES, AT_ONCE, options.seconds, options.space // 4)
-    with OwnFarmer(folder, options.space // 2) as owned:
+    # The quota is no more than a number; what is really stored is bounded by the plan.
+    quota_bytes = 2 * options.space
+    plan = Plan(SIZES, AT_ONCE, options.seconds, options.space // 4, quota_bytes)
+    with OwnFarmer(folder, quota_bytes) as owned:
         cells = _load(owned, folder, plan)
     _each(told, ["", *load_words(cells), "", *verdicts(disk, cells)])
     return {

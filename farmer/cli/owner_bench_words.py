@@ -10,9 +10,9 @@ from farmer.benching.load import Cell
 from farmer.benching.processor import ProcessorFigures
 from farmer.cli.tables import table
 from farmer.model.shard import BLOCK_BYTES
-from farmer.units import format_size
 
 HEAD: Final = ("WORK", "SHARD", "AT ONCE", "PER S", "MB/S", "MEDIAN", "P99", "FARMER'S CPU")
+KIB: Final = 1024
 SLOW_FLUSH_MS: Final = 4.0
 """A solid-state disk answers sooner, a spinning one later."""
 
@@ -70,7 +70,7 @@ def verdicts(disk: DiskFigures, cells: Sequence[Cell]) -> Iterator[str]:
 def _row(cell: Cell) -> tuple[str, ...]:
     return (
         cell.what,
-        format_size(cell.size_bytes),
+        _size(cell.size_bytes),
         str(cell.at_once),
         f"{cell.per_s:,.0f}" if cell.per_s >= 10 else f"{cell.per_s:.2g}",
         f"{cell.mb_per_s:,.0f}" if cell.mb_per_s else "",
@@ -78,3 +78,8 @@ def _row(cell: Cell) -> tuple[str, ...]:
         f"{cell.p99_ms:.3g} ms",
         f"{cell.processor_us:,.0f} us",
     )
+
+
+def _size(size_bytes: int) -> str:
+    kib = size_bytes >> 10
+    return f"{kib} KiB" if kib < KIB else f"{kib >> 10} MiB"
