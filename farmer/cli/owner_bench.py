@@ -30,7 +30,7 @@ from farmer.units import format_size
 KIB: Final = 1024
 SIZES: Final = (64 * KIB, 2 * KIB * KIB, 64 * KIB * KIB)
 AT_ONCE: Final = (1, 16)
-SPACE_BYTES_MIN: Final = 256 * KIB * KIB
+SPACE_BYTES_MIN: Final = 300_000_000
 SCHEMA: Final = 1
 
 

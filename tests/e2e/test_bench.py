@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.daemon import call
 
-SPACE = "256MiB"
+SPACE = "300MB"
 
 
 @pytest.mark.slow
@@ -43,7 +43,7 @@ def test_it_says_in_plain_words_what_the_disk_allows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--space", "1MB"), "at least 256MiB are needed"),
+        (("--space", "1MB"), "at least 300 MB are needed"),
         (("--space", "1000TB"), "as much again must be left"),
         (("--dir", "/nowhere/at/all"), "is no directory"),
     ],
