@@ -172,8 +172,9 @@ class Whereabouts:
         )
 
     def _look_up_once(self, key: Key, *, for_store: bool) -> Copies:
+        before = self._crossing.crossed
         found = self._look(key, for_store=for_store)
-        if found.best is not None:
+        if found.best is not None or self._crossing.crossed == before:
             return found
         return self._crossing.steadily(lambda: self._look(key, for_store=for_store))
 

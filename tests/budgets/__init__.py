@@ -1,0 +1,1 @@
+"""What one operation may cost, counted and not timed."""
