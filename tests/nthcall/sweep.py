@@ -314,6 +314,7 @@ def check_living(farm: Farm, job: Job, *, goes_on: bool) -> None:
         check_reserved(farm)
         if goes_on:
             farm.engine.look_after_disks()
+            check_reserved(farm)
             check_usable(farm)
             if not job.makes_index:
                 check_kept(farm)
@@ -335,14 +336,15 @@ def is_in_doubt(farm: Farm, struck: str) -> bool:
 
 
 def check_reserved(farm: Farm) -> None:
-    """What is promised is what leases hold: nothing else is under way, and nobody reads."""
+    """What is promised is what leases hold, and files that could not be removed; nobody reads."""
     for volume in farm.engine.opened():
         if volume.readers:
             raise ViolationError(f"{volume.readers} records are held by nobody")
         leases = sum(lease.reservation.charge_bytes for lease in volume.leases.of())
+        leftovers = sum(one.held.charge_bytes for one in volume.ground.doubts._leftovers)
         reserved = volume.ground.account.reserved_bytes
-        if reserved != leases:
-            raise ViolationError(f"{reserved} bytes reserved, {leases} in leases")
+        if reserved != leases + leftovers:
+            raise ViolationError(f"{reserved} bytes reserved, {leases + leftovers} held")
 
 
 def check(farm: Farm, belief: Belief) -> None:
