@@ -412,9 +412,16 @@ class Engine:
         while True:
             before = self._crossing.crossed
             try:
-                return begin(self._where.find(renter, shard, size_bytes))
+                there = self._where.find(renter, shard, size_bytes)
             except ShardNotFoundError:
                 if self._crossing.crossed == before:
+                    raise
+                continue
+            try:
+                return begin(there)
+            except ShardNotFoundError:
+                # It was there a moment ago: if it did not go for good, another volume has it.
+                if there.row.state is ShardState.TRASH:
                     raise
             except VolumeClosedError:
                 # It was closed between the look-up and this, and is looked for anew.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from farmer.model.audit import NONCE_BYTES, AuditEntry
 from farmer.model.shard import ShardState
 from farmer.storage.directory import MARKER_NAME
 from farmer.storage.duty import Duty, Leaving
@@ -15,6 +17,7 @@ from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.fill import Fill
 from farmer.storage.met import MET_NAME
 from farmer.storage.volume import Volume
+from farmer.storage.whereabouts import Copy
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
 from tests.storage.test_stored_twice import ALL, come_back, go_away, lose_indexes
 
@@ -231,3 +234,39 @@ def test_a_purge_that_missed_a_volume_is_not_called_done(
         farm.engine.purge(ALICE)
     monkeypatch.undo()
     assert farm.engine.purge(ALICE) == 1
+
+
+@pytest.mark.parametrize("how", ["open", "examine", "prove_sample"])
+def test_a_shard_that_crosses_between_the_look_and_the_opening_is_found(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Also where the look came after the moment from which it was to be looked for anew."""
+    first, _second = places(farm)
+    farm.store(DATA)
+    engine, find = farm.engine, farm.engine._where.find
+
+    def find_and_move(*key: Any) -> Copy:
+        there = find(*key)
+        monkeypatch.setattr(engine._where, "find", find)
+        engine.mover.begin(volume_at(farm, first), Duty(verb=Leaving.DRAIN, since_ms=1))
+        while engine.mover.step() is not None:
+            pass
+        engine._crossing.crossed = crossed
+        return there
+
+    crossed = engine._crossing.crossed
+    monkeypatch.setattr(engine._where, "find", find_and_move)
+    if how == "open":
+        engine.open(ALICE, SHARD).close()
+    elif how == "examine":
+        assert not engine.examine(ALICE, SHARD).blocks
+    else:
+        engine.prove_sample(ALICE, bytes(NONCE_BYTES), AuditEntry(SHARD, len(DATA), 1))
+    assert volume_at(farm, first).status().shards == 0
+
+
+def test_a_shard_in_the_trash_is_not_looked_for_again_and_again(farm: Farm) -> None:
+    farm.store(DATA)
+    farm.delete(SHARD)
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.open(ALICE, SHARD)
