@@ -161,7 +161,7 @@ class Renter:
 
     def call(self, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
         """Run a verb of `renter`."""
-        return call("renter", self.home, *words, timeout_s=120, **extra)
+        return call("renter", self.home, *words, timeout_s=240, **extra)
 
     def ask(self, *words: str) -> Any:
         """Run a verb with --json and return its answer, whatever the exit code."""
