@@ -82,12 +82,18 @@ class Crossing:
                 self._holders -= 1
                 self._changed.notify_all()
 
-    def steadily(self, look: Callable[[], R]) -> R:
-        """Return what *look* sees at all volumes while nothing goes from one to another."""
+    def steadily(
+        self, look: Callable[[], R], is_enough: Callable[[R], bool] = lambda _: False
+    ) -> R:
+        """
+        Return what *look* sees at all volumes while nothing goes from one to another.
+
+        What *is_enough* need not have been seen so.
+        """
         for _ in range(LOOKS):
             before = self.crossed
             seen = look()
-            if self.crossed == before:
+            if is_enough(seen) or self.crossed == before:
                 return seen
         with self.none():
             return look()

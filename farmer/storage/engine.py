@@ -139,9 +139,9 @@ class Engine:
         try:
             there = self._where.look_up(key, for_store=True)
             best = there.best
-            if best is not None and not best.row.is_damaged:
-                # What a volume that cannot be asked would say may count more than this copy.
-                answer = self._stored_already(best, size_bytes) if there.is_certain else None
+            # What a volume that cannot be asked would say may count more than this copy.
+            if best is not None and there.is_certain and not best.row.is_damaged:
+                answer = self._stored_already(best, size_bytes)
                 if answer is not None:
                     self._claims.give_back(key)
                     return answer
@@ -219,6 +219,7 @@ class Engine:
             for other in copies.every:
                 if other != there:
                     other.volume.remove([other.row])
+            # Never 0: a tombstone, or a shard in the trash, would speak since never.
             observed_ms = max(1, self._observed_ms())
             return there.volume.delete(
                 renter, shard, observed_ms, erase=erase, is_alone=not copies.is_certain

@@ -220,13 +220,6 @@ class Recovery:
             self._open_segment(header)
             for one in walk(source, offset, min(size, limit or size), verify=verify):
                 match one:
-                    case Plain(rows, plain_end):
-                        recovered.damaged += doubtful
-                        recovered.records += len(rows)
-                        self._holes += holes
-                        doubtful, holes, end = [], 0, plain_end
-                        self._plain += rows
-                        self._entries += len(rows)
                     case Damaged(at, damaged):
                         doubtful.append(f"{path.name} at {at}")
                         if damaged is not None and damaged.kind is Kind.SHARD:
@@ -234,13 +227,12 @@ class Recovery:
                             self._unsound[row.sequence] = row
                     case Hole():
                         holes += self._given_back(path, fd, one)
-                    case Found():
+                    case _:
+                        # What stands before something sound was sound once, too.
                         recovered.damaged += doubtful
-                        recovered.records += 1
+                        recovered.records += self._gather(one)
                         self._holes += holes
                         doubtful, holes, end = [], 0, one.end
-                        self._pending.append(one)
-                        self._entries += 1 + len(one.payload) // MARK_BYTES
                 if self._entries >= self._entries_max:
                     self._settle(header, end)
         finally:
@@ -251,6 +243,16 @@ class Recovery:
             self._holes += holes
             end = max(end, min(size, limit))
         return end
+
+    def _gather(self, sound: Plain | Found) -> int:
+        """Keep sound records until they are committed; return how many they are."""
+        if isinstance(sound, Plain):
+            self._plain += sound.rows
+            self._entries += len(sound.rows)
+            return len(sound.rows)
+        self._pending.append(sound)
+        self._entries += 1 + len(sound.payload) // MARK_BYTES
+        return 1
 
     def _given_back(self, path: Path, fd: int, hole: Hole) -> int:
         """

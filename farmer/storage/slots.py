@@ -92,7 +92,9 @@ class Slots:
         self._until_done_or_hung(slot)
         return slot.volume if slot.can_be_asked else None
 
-    def steadily(self, look: Callable[[], R], is_enough: Callable[[R], bool]) -> R:
+    def steadily(
+        self, look: Callable[[], R], is_enough: Callable[[R], bool] = lambda _: False
+    ) -> R:
         """
         Return what *look* sees, or let it raise.
 

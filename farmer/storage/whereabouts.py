@@ -126,8 +126,10 @@ class Whereabouts:
         Raises `VolumeUnavailableError` if a volume fails.
         """
         return self._slots.steadily(
-            lambda: self._look_up_once(key, for_store=for_store),
-            lambda copies: copies.best is not None,
+            lambda: self._crossing.steadily(
+                lambda: self._look(key, for_store=for_store), _is_there
+            ),
+            _is_there,
         )
 
     def copies(self, key: Key, *, stalled: bool = True) -> Copies:
@@ -156,11 +158,8 @@ class Whereabouts:
 
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
         """Return a renter's shards above an id, ascending; raises `VolumeUnavailableError`."""
-        return self._slots.steadily(
-            lambda: self._whole_page(renter, after, limit),
-            # However many there are: others may have been on a volume that was closed.
-            lambda _: False,
-        )
+        # However many there are: others may have been on a volume that was closed.
+        return self._slots.steadily(lambda: self._whole_page(renter, after, limit))
 
     def _whole_page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
         volumes = self._slots.readable()
@@ -170,13 +169,6 @@ class Whereabouts:
         return self._crossing.steadily(
             lambda: list(islice(_rows(volumes, renter, after, limit), limit))
         )
-
-    def _look_up_once(self, key: Key, *, for_store: bool) -> Copies:
-        before = self._crossing.crossed
-        found = self._look(key, for_store=for_store)
-        if found.best is not None or self._crossing.crossed == before:
-            return found
-        return self._crossing.steadily(lambda: self._look(key, for_store=for_store))
 
     def _look(self, key: Key, *, for_store: bool) -> Copies:
         """
@@ -189,6 +181,10 @@ class Whereabouts:
         if for_store or quick.is_certain or (quick.best and not quick.best.row.is_damaged):
             return quick
         return self.copies(key)
+
+
+def _is_there(copies: Copies) -> bool:
+    return copies.best is not None
 
 
 def _rows(volumes: Sequence[Volume], renter: NodeId, after: ShardId, limit: int) -> Iterator[Row]:
