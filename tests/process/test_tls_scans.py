@@ -58,8 +58,27 @@ def test_sslscan_sees_tls_1_3_and_a_certificate_that_is_pinned(address: str) -> 
 @pytest.mark.slow
 @pytest.mark.tool("testssl")
 def test_testssl_finds_nothing_worse_than_is_allowed(address: str, tmp_path: Path) -> None:
-    """Every finding is OK or INFO, but for what stands in the list with its reason."""
-    report = tmp_path / "report.json"
+    """Every finding is OK or INFO, but for what stands in the list with its reason.
+
+    What testssl calls WARN is no finding: it could not make one of its own tests.  Such a scan
+    says nothing of the port and is made again.
+    """
+    for attempt in range(3):
+        findings = scan(address, tmp_path / f"report-{attempt}.json")
+        if not any(one["severity"] == "WARN" for one in worse_than_allowed(findings)):
+            break
+    assert len(findings) > 35, findings
+    bad = [
+        f"{one['severity']} {one['id']}: {one['finding']}" for one in worse_than_allowed(findings)
+    ]
+    assert not bad, "\n".join(bad)
+    assert {"id": "TLS1_3", "severity": "OK"}.items() <= next(
+        one for one in findings if one["id"] == "TLS1_3"
+    ).items()
+
+
+def scan(address: str, report: Path) -> list[dict[str, str]]:
+    """Return testssl's findings of the port at ``address``."""
     subprocess.run(
         [
             *("testssl", "--quiet", "--color", "0", "--warnings", "off"),
@@ -72,18 +91,18 @@ def test_testssl_finds_nothing_worse_than_is_allowed(address: str, tmp_path: Pat
         # It looks for an engine with Russian ciphers in the machine's openssl, and else warns.
         env={**os.environ, "NO_ENGINE": "true"},
     )
-    findings = json.loads(report.read_text())
-    assert len(findings) > 35, findings
-    bad = [
+    findings: list[dict[str, str]] = json.loads(report.read_text())
+    return findings
+
+
+def worse_than_allowed(findings: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the findings that are neither harmless nor in the list of `ALLOWED`."""
+    return [
         one
         for one in findings
         if one["severity"] not in {"OK", "INFO", "DEBUG"}
         and not one["finding"].startswith(ALLOWED.get(one["id"], "\0"))
     ]
-    assert not bad
-    assert {"id": "TLS1_3", "severity": "OK"}.items() <= next(
-        one for one in findings if one["id"] == "TLS1_3"
-    ).items()
 
 
 def test_our_two_ends_agree_on_a_post_quantum_key_exchange(tmp_path: Path) -> None:
