@@ -15,9 +15,11 @@ from threading import Condition, get_ident
 from typing import Any, Final, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 
+from farmer.node.crew import LOOK_S, Crew
+from farmer.node.posts import Posts
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.threads import begin_thread
 
@@ -35,6 +37,10 @@ STOP_S: Final = 5.0
 
 Stalled = Callable[[], Mapping[int, bool]]
 """Returns the threads that wait for a disk, and whether that is in vain."""
+
+
+class ReactorWithThreads(IReactorFromThreads, IReactorTime):
+    """What is asked of the reactor."""
 
 
 class _Work:
@@ -60,18 +66,24 @@ class ThreadedDisk:
     Deferreds of this door must not be cancelled: the thread would go on regardless.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, threads: int = THREADS) -> None:
+    def __init__(self, reactor: ReactorWithThreads, threads: int = THREADS) -> None:
         self.stalled: Stalled = dict
         """Asked by `check`."""
         self._reactor = reactor
+        self._posts = Posts(reactor)
+        self._crew = Crew(threads)
         self._threads_max = threads
         self._waiting: deque[_Work] = deque()
         self._running: dict[int, _Work] = {}
         self._threads = 0
-        self._idle = 0
+        self._awake = 0
+        """Those of them that work, or are about to look for some."""
+        self._called = 0
+        """Those of the awake that have yet to hear of it."""
         self._lost = 0
         self._is_barren = False
         """Whether no thread could be begun just now: to try takes a moment."""
+        self._next_look: IDelayedCall | None = None
         self._changed = Condition()
         self._open = False
 
@@ -81,6 +93,9 @@ class ThreadedDisk:
 
     def stop(self, within_s: float = STOP_S) -> bool:
         """Close the door; say whether all work was done before this returned."""
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
         with self._changed:
             self._open = False
             self._changed.notify_all()
@@ -96,18 +111,16 @@ class ThreadedDisk:
         answer: Deferred[R] = Deferred()
         with self._changed:
             self._waiting.append(_Work(lambda: work(*args, **kwargs), answer))
-            self._changed.notify()
-            self._lend()
+            self._wake()
+            if self._is_behind and self._next_look is None:
+                self._crew.begin()
+                self._next_look = self._reactor.callLater(LOOK_S, self._look)
         return answer
 
     def settle(self, future: Future[R]) -> Deferred[R]:
         """See `ports.Disk.settle`."""
         settled: Deferred[R] = Deferred()
-
-        def pass_on(done: Future[R]) -> None:
-            self._reactor.callFromThread(fire, done, settled)
-
-        future.add_done_callback(pass_on)
+        future.add_done_callback(lambda done: self._posts.put(fire, done, settled))
         return settled
 
     def check(self) -> None:
@@ -121,26 +134,57 @@ class ThreadedDisk:
                     in_vain.append(work)
             self._lost = sum(work.is_stalled for work in self._running.values())
             self._is_barren = False
-            self._lend()
+            self._wake()
         for work in in_vain:
             error = VolumeUnavailableError("the disk does not answer")
             work.settle(Failure(error))  # type: ignore[no-untyped-call]  # untyped there
 
-    def _lend(self) -> None:
-        """Begin another thread if there is work for one; with the lock held."""
-        allowed = self._threads_max + min(self._lost, STALLED_MAX)
-        while self._threads < allowed and len(self._waiting) > self._idle:
-            if self._is_barren:
+    @property
+    def _is_behind(self) -> bool:
+        """Whether more work waits than threads that are about to take some."""
+        return len(self._waiting) > self._awake - len(self._running)
+
+    @property
+    def _spare(self) -> int:
+        """How many threads work in the place of those that wait in vain."""
+        return min(self._lost, STALLED_MAX)
+
+    @property
+    def _allowed(self) -> int:
+        """How many threads may be awake."""
+        return self._crew.size + self._spare
+
+    def _look(self) -> None:
+        """See whether more threads would help with what waits; on the reactor."""
+        self._next_look = None
+        with self._changed:
+            if self._is_behind:
+                self._crew.look()
+                self._wake()
+                self._next_look = self._reactor.callLater(LOOK_S, self._look)
+
+    def _wake(self) -> None:
+        """Let as many threads work as what waits needs and the crew has; with the lock held."""
+        while self._is_behind and self._awake < self._allowed:
+            if self._awake < self._threads:
+                self._called += 1
+                self._changed.notify()
+            elif not self._begin_thread():
                 return
-            try:
-                # Not to be waited for at the end of the process: some never return.
-                begin_thread(self._serve)
-            except OSError:
-                # Whoever is there does the work, or who can be begun at the next look.
-                self._is_barren = True
-                return
-            self._threads += 1
-            self._idle += 1
+            self._awake += 1
+
+    def _begin_thread(self) -> bool:
+        if self._is_barren:
+            return False
+        try:
+            # Not to be waited for at the end of the process: some never return.
+            begin_thread(self._serve)
+        except OSError:
+            # Whoever is there does the work, or who can be begun at the next look.
+            self._is_barren = True
+            return False
+        self._threads += 1
+        return True
 
     def _serve(self) -> None:
         while (work := self._next()) is not None:
@@ -150,25 +194,33 @@ class ThreadedDisk:
                 outcome = Failure()  # type: ignore[no-untyped-call]  # untyped there
             with self._changed:
                 del self._running[get_ident()]
-                self._idle += 1
-            self._reactor.callFromThread(work.settle, outcome)
+            self._posts.put(work.settle, outcome)
             del work, outcome
 
     def _next(self) -> _Work | None:
         """Wait for work; None if this thread is not needed any more."""
         with self._changed:
             while True:
-                surplus = self._threads > self._threads_max + min(self._lost, STALLED_MAX)
-                if self._waiting and not surplus:
-                    work = self._running[get_ident()] = self._waiting.popleft()
-                    self._idle -= 1
-                    return work
-                if surplus or not self._open:
+                surplus = self._threads > self._threads_max + self._spare
+                if surplus or not (self._open or self._waiting):
                     self._threads -= 1
-                    self._idle -= 1
+                    self._awake -= 1
                     self._changed.notify_all()
                     return None
-                self._changed.wait()
+                if self._waiting and (self._awake <= self._allowed or not self._open):
+                    work = self._running[get_ident()] = self._waiting.popleft()
+                    return work
+                self._sleep()
+
+    def _sleep(self) -> None:
+        """Wait until called, or until the door is closed; with the lock held."""
+        self._awake -= 1
+        while self._open and not self._called:
+            self._changed.wait()
+        if self._called:
+            self._called -= 1
+        else:
+            self._awake += 1
 
 
 def fire(done: Future[R], settled: Deferred[R]) -> None:

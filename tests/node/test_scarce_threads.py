@@ -14,10 +14,13 @@ from farmer.storage.threads import begin_thread
 
 
 class AtOnce:
-    """A reactor that does in whatever thread what it is given."""
+    """A reactor that does in whatever thread what it is given, and nothing later."""
 
     def callFromThread(self, work: Callable[..., Any], *words: Any) -> None:
         work(*words)
+
+    def callLater(self, after_s: float, work: Callable[..., Any]) -> None:
+        pass
 
 
 def test_work_waits_for_a_thread_and_nobody_waits_with_it(

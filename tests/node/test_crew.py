@@ -1,0 +1,142 @@
+"""How many threads work at once, and how the reactor hears of what they did."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import TestCase
+
+from farmer.node.crew import FULL_ABOVE, IDLE_BELOW, LOOK_S, Crew
+from farmer.node.disk import ThreadedDisk
+from farmer.node.posts import Posts
+
+
+class Used:
+    """Clocks of a process that uses a part of one core."""
+
+    def __init__(self, part: float) -> None:
+        self.part = part
+        self.now_s = self.used_s = 0.0
+
+    def crew(self, most: int = 8) -> Crew:
+        return Crew(most, lambda: self.used_s, lambda: self.now_s)
+
+    def look(self, crew: Crew) -> int:
+        self.now_s += LOOK_S
+        self.used_s += LOOK_S * self.part
+        crew.look()
+        return crew.size
+
+
+def test_more_threads_are_woken_while_the_processor_is_idle_and_no_more_than_there_are() -> None:
+    used = Used(IDLE_BELOW - 0.05)
+    crew = used.crew(4)
+    crew.begin()
+    assert [used.look(crew) for _ in range(5)] == [2, 3, 4, 4, 4]
+
+
+def test_fewer_are_woken_where_the_processor_is_busy_but_never_none() -> None:
+    used = Used(0.1)
+    crew = used.crew()
+    crew.begin()
+    used.look(crew), used.look(crew)
+    used.part = (IDLE_BELOW + FULL_ABOVE) / 2
+    assert used.look(crew) == 3
+    used.part = 1.2
+    assert [used.look(crew) for _ in range(4)] == [2, 1, 1, 1]
+
+
+def test_time_in_which_nothing_waited_is_not_judged() -> None:
+    used = Used(1.0)
+    crew = used.crew()
+    crew.begin()
+    used.now_s += 3600
+    crew.begin()
+    assert used.look(crew) == 1
+
+
+class DoorTests(TestCase):
+    def setUp(self) -> None:
+        self.disk = ThreadedDisk(reactor, threads=4)  # type: ignore[arg-type]
+        self.disk.start()
+        self.addCleanup(self.disk.stop)
+
+    async def test_quick_work_is_done_by_one_thread(self) -> None:
+        idents = await gatherResults([self.disk.run(threading.get_ident) for _ in range(50)])
+
+        self.assertEqual(1, len(set(idents)))
+
+    async def test_work_that_waits_gets_all_threads(self) -> None:
+        began = time.monotonic()
+        idents = await gatherResults([self.disk.run(self.at_work, 0.1) for _ in range(16)])
+
+        self.assertEqual(4, len(set(idents)))
+        self.assertLess(time.monotonic() - began, 1.2, "one after the other takes 1.6 s")
+
+    async def test_all_that_was_given_is_done_before_the_door_is_shut(self) -> None:
+        done: list[int] = []
+        for number in range(20):
+            self.disk.run(lambda number: [self.at_work(0.01), done.append(number)], number)
+
+        self.assertTrue(self.disk.stop(20))
+        self.assertEqual(list(range(20)), sorted(done))
+
+    def at_work(self, seconds: float) -> int:
+        time.sleep(seconds)
+        return threading.get_ident()
+
+
+class Counting:
+    """A reactor that is woken, and gets round to it later."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], Any]] = []
+
+    def callFromThread(self, work: Callable[[], Any]) -> None:
+        self.calls.append(work)
+
+    def turn(self) -> None:
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+
+class PostsTests(TestCase):
+    def setUp(self) -> None:
+        self.reactor = Counting()
+        self.posts = Posts(self.reactor)  # type: ignore[arg-type]  # all it asks
+        self.heard: list[int] = []
+
+    def test_the_reactor_is_woken_once_for_all_and_hears_them_in_order(self) -> None:
+        for number in range(3):
+            self.posts.put(self.heard.append, number)
+        self.assertEqual(1, len(self.reactor.calls))
+        self.reactor.turn()
+        self.assertEqual([0, 1, 2], self.heard)
+        self.posts.put(self.heard.append, 3)
+        self.reactor.turn()
+        self.assertEqual([0, 1, 2, 3], self.heard)
+
+    def test_what_is_put_meanwhile_wakes_it_again(self) -> None:
+        self.posts.put(lambda: self.posts.put(self.heard.append, 1))
+        self.reactor.turn()
+        self.assertEqual([], self.heard)
+        self.reactor.turn()
+        self.assertEqual([1], self.heard)
+
+    def test_one_that_fails_is_logged_and_stops_none(self) -> None:
+        said: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(said.append)
+        self.addCleanup(globalLogPublisher.removeObserver, said.append)
+        self.posts.put(divmod, 1, 0)
+        self.posts.put(self.heard.append, 1)
+        self.reactor.turn()
+        self.assertEqual([1], self.heard)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertTrue(any("what a thread had to tell" in str(one) for one in said))
