@@ -95,6 +95,11 @@ class InlineDisk:
     def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         return execute(work, *args, **kwargs)
 
+    def follow(
+        self, work: Callable[P, Future[R]], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[R]:
+        return self.run(work, *args, **kwargs).addCallback(self.settle)
+
     def settle(self, future: Future[R]) -> Deferred[R]:
         settled: Deferred[R] = Deferred()
         future.add_done_callback(lambda ended: fire(ended, settled))
@@ -246,6 +251,8 @@ class MemoryStore:
     def prove_sample(self, renter: NodeId, nonce: bytes, entry: AuditEntry) -> SampleProof:
         self.trip("prove_sample")
         held = self._live(renter, entry.shard)
+        if held.stored.size_bytes != entry.size_bytes:
+            raise ShardNotFoundError
         leaves = sample_leaves(nonce, entry.shard, held.stored.size_bytes, entry.samples)
         return prove_sample(held.tree, leaves, lambda block: self._block(held, block))
 

@@ -59,15 +59,13 @@ async def list_shards(farm: Farm, exchange: Exchange, asked: List) -> None:
 
 async def delete(farm: Farm, exchange: Exchange, asked: Delete) -> None:
     """Give a shard up: durable before the answer."""
-    future = await farm.disk.run(_delete, farm, exchange.renter, asked)
-    deletion = await farm.disk.settle(future)
+    deletion = await farm.disk.follow(_delete, farm, exchange.renter, asked)
     exchange.answer(Deleted(deletion.outcome, deletion.gone_at_ms))
 
 
 async def undelete(farm: Farm, exchange: Exchange, asked: Undelete) -> None:
     """Take a shard out of the trash: durable before the answer."""
-    future = await farm.disk.run(_undelete, farm, exchange.renter, asked.shard)
-    stored = await farm.disk.settle(future)
+    stored = await farm.disk.follow(_undelete, farm, exchange.renter, asked.shard)
     exchange.answer(_stated(stored))
 
 

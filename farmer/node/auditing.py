@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from twisted.logger import Logger
@@ -25,7 +24,7 @@ from farmer.protocol.opening import End
 from farmer.protocol.proofs import FullProof, ProofItem, encode_item
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import Audit
-from farmer.storage.errors import ShardNotFoundError, StorageError
+from farmer.storage.errors import NoContractError, ShardNotFoundError, StorageError
 
 _log = Logger()
 
@@ -39,13 +38,10 @@ _COUNTED_AS: Final = {
 async def audit(farm: Farm, exchange: Exchange, asked: Audit) -> None:
     """Answer each entry by a proof or a refusal of its own; one does not stop the others."""
     challenge = asked.challenge
-    # Whether a shard is there comes before everything else about it: whatever the budget and
-    # the load, one that is absent and one that is somebody else's get the same answer.
-    refusals = await farm.disk.run(_look_up, farm, exchange.renter, challenge.entries)
-    for entry, absent in zip(challenge.entries, refusals, strict=True):
+    for entry in challenge.entries:
         await exchange.room()
         began_s = farm.clock.seconds()
-        refused = absent or await _answered(farm, exchange, challenge, entry)
+        refused = await _answered(farm, exchange, challenge, entry)
         counted_as = "ok" if refused is None else _COUNTED_AS.get(refused.refusal, "error")
         farm.meter.audited(counted_as, farm.clock.seconds() - began_s)
         if refused is not None:
@@ -71,15 +67,9 @@ def _is_large(entry: AuditEntry) -> bool:
     return min(entry.samples, leaf_count(entry.size_bytes)) > LEAVES_AT_ONCE
 
 
-def _look_up(
-    farm: Farm, renter: NodeId, entries: Sequence[AuditEntry]
-) -> tuple[Refused | None, ...]:
-    """Return for each entry why it cannot be proved, or None.  Blocking."""
+def _absence(farm: Farm, renter: NodeId, entry: AuditEntry) -> Refused | None:
+    """Return why an entry cannot be proved by anybody, or None.  Blocking."""
     farm.reading_contract(renter)
-    return tuple(_refusal(farm, renter, entry) for entry in entries)
-
-
-def _refusal(farm: Farm, renter: NodeId, entry: AuditEntry) -> Refused | None:
     try:
         stored = farm.store.stat(renter, entry.shard)
     except StorageError as error:
@@ -91,15 +81,28 @@ def _refusal(farm: Farm, renter: NodeId, entry: AuditEntry) -> Refused | None:
 async def _answered(
     farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditEntry
 ) -> Refused | None:
-    """Send the proof of a shard that is there, or return why not."""
+    """
+    Send the proof of a shard that is there, or return why not.
+
+    Whether it is there comes before everything else about it: whatever the budget and the
+    load, one that is absent and one that is somebody else's get the same answer.
+    """
     renter, cost_bytes = exchange.renter, read_bytes(asked.kind, entry)
+    # One small proof is made in the thread that looks for the shard.
+    is_quick = exchange.is_known and asked.kind is AuditKind.SAMPLE and not _is_large(entry)
+    if not is_quick and (absent := await farm.disk.run(_absence, farm, renter, entry)):
+        return absent
     stored_bytes = farm.store.usage(renter).live_bytes
     spent = farm.budget.take(renter, cost_bytes, stored_bytes, farm.clock.seconds())
     if spent is not None:
-        return Refused(Refusal.AUDIT_BUDGET, spent.retry_after_ms, spent.left_bytes)
+        absent = await farm.disk.run(_absence, farm, renter, entry) if is_quick else None
+        return absent or Refused(Refusal.AUDIT_BUDGET, spent.retry_after_ms, spent.left_bytes)
     sent = exchange.sent_bytes
     try:
         await _prove(farm, exchange, asked, entry)
+    except NoContractError:
+        farm.budget.give_back(renter, cost_bytes)
+        raise
     except (ShardNotFoundError, TurnedDownError) as error:
         farm.budget.give_back(renter, cost_bytes)
         return error.refused if isinstance(error, TurnedDownError) else _refused(farm, error)
@@ -125,6 +128,7 @@ async def _prove(farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditE
 
 
 def _sample(farm: Farm, renter: NodeId, nonce: bytes, entry: AuditEntry) -> ProofItem:
+    farm.reading_contract(renter)
     return farm.store.prove_sample(renter, nonce, entry)
 
 

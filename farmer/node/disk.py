@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from threading import Condition, get_ident
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -46,9 +47,11 @@ class ReactorWithThreads(IReactorFromThreads, IReactorTime):
 class _Work:
     """One piece of work, from the asking to the answer."""
 
-    def __init__(self, do: Callable[[], Any], answer: Deferred[Any]) -> None:
+    def __init__(self, do: Callable[[], Any], *, is_followed: bool = False) -> None:
         self.do = do
-        self.answer = answer
+        self.answer: Deferred[Any] = Deferred()
+        self.is_followed = is_followed
+        """Whether what it returns is a future, whose outcome is the answer."""
         self.is_stalled = False
         self.is_answered = False
 
@@ -108,14 +111,13 @@ class ThreadedDisk:
 
     def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         """See `ports.Disk.run`."""
-        answer: Deferred[R] = Deferred()
-        with self._changed:
-            self._waiting.append(_Work(lambda: work(*args, **kwargs), answer))
-            self._wake()
-            if self._is_behind and self._next_look is None:
-                self._crew.begin()
-                self._next_look = self._reactor.callLater(LOOK_S, self._look)
-        return answer
+        return self._give(_Work(lambda: work(*args, **kwargs)))
+
+    def follow(
+        self, work: Callable[P, Future[R]], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[R]:
+        """See `ports.Disk.follow`."""
+        return self._give(_Work(lambda: work(*args, **kwargs), is_followed=True))
 
     def settle(self, future: Future[R]) -> Deferred[R]:
         """See `ports.Disk.settle`."""
@@ -138,6 +140,15 @@ class ThreadedDisk:
         for work in in_vain:
             error = VolumeUnavailableError("the disk does not answer")
             work.settle(Failure(error))  # type: ignore[no-untyped-call]  # untyped there
+
+    def _give(self, work: _Work) -> Deferred[Any]:
+        with self._changed:
+            self._waiting.append(work)
+            self._wake()
+            if self._is_behind and self._next_look is None:
+                self._crew.begin()
+                self._next_look = self._reactor.callLater(LOOK_S, self._look)
+        return work.answer
 
     @property
     def _is_behind(self) -> bool:
@@ -194,8 +205,16 @@ class ThreadedDisk:
                 outcome = Failure()  # type: ignore[no-untyped-call]  # untyped there
             with self._changed:
                 del self._running[get_ident()]
-            self._posts.put(work.settle, outcome)
+            if work.is_followed and isinstance(outcome, Future):
+                outcome.add_done_callback(partial(self._pass_on, work))
+            else:
+                self._posts.put(work.settle, outcome)
             del work, outcome
+
+    def _pass_on(self, work: _Work, done: Future[Any]) -> None:
+        """Tell who asked what a future brought; in whatever thread settled it."""
+        error = done.exception()
+        self._posts.put(work.settle, done.result() if error is None else Failure(error))  # type: ignore[no-untyped-call]  # untyped there
 
     def _next(self) -> _Work | None:
         """Wait for work; None if this thread is not needed any more."""

@@ -29,8 +29,13 @@ class Disk(Protocol):
         `VolumeUnavailableError`; the work may still be done some day, its result is dropped.
         """
 
+    def follow(
+        self, work: Callable[P, Future[R]], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[R]:
+        """Run work that gives something to a writer thread; return a Deferred of its outcome."""
+
     def settle(self, future: Future[R]) -> Deferred[R]:
-        """Return a Deferred, fired on the reactor, of what a writer thread will settle."""
+        """Return a Deferred, fired on the reactor, of what another thread will settle."""
 
 
 class Upload(Protocol):

@@ -68,8 +68,7 @@ async def _receive(farm: Farm, exchange: Exchange, mending: Mending) -> StoredSh
     try:
         left = mending.wanted_bytes
         if not left:
-            future = await farm.disk.run(finish, mending, b"")
-            return await farm.disk.settle(future)
+            return await farm.disk.follow(finish, mending, b"")
         exchange.answer(BadBlocksNamed(mending.bad))
         while True:
             step = await exchange.next_step(max(1, min(LEAST_STEP_BYTES, left)))
@@ -77,8 +76,7 @@ async def _receive(farm: Farm, exchange: Exchange, mending: Mending) -> StoredSh
             if step.last:
                 break
             await farm.disk.run(mending.write, step.data)
-        future = await farm.disk.run(finish, mending, step.data)
-        return await farm.disk.settle(future)
+        return await farm.disk.follow(finish, mending, step.data)
     except BaseException:
         # A thread may still be in it, where the disk hangs: then that one finds it ended.
         await farm.disk.run(mending.abandon)

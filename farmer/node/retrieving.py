@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from farmer.audit.ranges import whole_leaves
-from farmer.model.ids import NodeId, ShardId
+from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
@@ -14,22 +16,36 @@ from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
 from farmer.storage.errors import BadRangeError
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A shard, open, and the range of it that is wanted."""
+
+    reader: ShardReader
+    offset: int
+    length: int
+    nodes: tuple[bytes, ...]
+    whole: bytes | None
+    """The range, if it was so short that it was read at once; the reader is closed then."""
+
+
 async def retrieve(farm: Farm, exchange: Exchange, asked: Retrieve) -> None:
     """Send the range; a refusal may come at any byte, wrong bytes never."""
-    lent: Lent[ShardReader] = Lent(lambda late: late.close())
-    reader = await lent.fetch(farm.disk, _open, farm, exchange.renter, asked.shard)
+    lent: Lent[_Found] = Lent(lambda late: late.reader.close())
+    found = await lent.fetch(farm.disk, _find, farm, exchange.renter, asked)
+    send = Send(found.reader.stored.size_bytes, found.offset, found.length, found.nodes)
+    if found.whole is not None:
+        exchange.answer(send)
+        if found.whole:
+            exchange.send(found.whole)
+        exchange.answer(End())
+        return
     try:
-        size = reader.stored.size_bytes
-        offset, length = span(asked, size)
-        nodes: tuple[bytes, ...] = ()
-        if asked.proved:
-            nodes = await farm.disk.run(reader.prove_range, offset, length)
-        exchange.answer(Send(size, offset, length, nodes))
-        await _send(farm, exchange, reader, offset, offset + length)
+        exchange.answer(send)
+        await _send(farm, exchange, found)
         exchange.answer(End())
     finally:
         # A thread may still be in it, where the disk hangs; what that reads is dropped.
-        await farm.disk.run(reader.close)
+        await farm.disk.run(found.reader.close)
 
 
 def span(asked: Retrieve, size_bytes: int) -> tuple[int, int]:
@@ -49,22 +65,30 @@ def span(asked: Retrieve, size_bytes: int) -> tuple[int, int]:
     return asked.offset, end - asked.offset
 
 
-def _open(farm: Farm, renter: NodeId, shard: ShardId) -> ShardReader:
+def _find(farm: Farm, renter: NodeId, asked: Retrieve) -> _Found:
+    """Open a shard, and read what is wanted of it if that is little.  Blocking."""
     farm.reading_contract(renter)
-    return farm.store.open(renter, shard)
+    reader = farm.store.open(renter, asked.shard)
+    is_done = True
+    try:
+        offset, length = span(asked, reader.stored.size_bytes)
+        nodes = reader.prove_range(offset, length) if asked.proved else ()
+        whole = reader.read(offset, length) if length <= BLOCK_BYTES else None
+        is_done = whole is not None
+    finally:
+        if is_done:
+            reader.close()
+    return _Found(reader, offset, length, nodes, whole)
 
 
-async def _send(
-    farm: Farm, exchange: Exchange, reader: ShardReader, offset: int, end: int
-) -> None:
+async def _send(farm: Farm, exchange: Exchange, found: _Found) -> None:
     """Read a step when the wire wants one; one step is in memory, whatever the size."""
-    at = offset
+    at, end = found.offset, found.offset + found.length
     while at < end:
         await exchange.room()
-        if end - offset > BLOCK_BYTES:
-            await exchange.turn()
+        await exchange.turn()
         # Steps end at multiples of their size, so that no block is read and checked twice.
         step_bytes = exchange.step_bytes
         step_end = min(end, (at // step_bytes + 1) * step_bytes)
-        exchange.send(await farm.disk.run(reader.read, at, step_end - at))
+        exchange.send(await farm.disk.run(found.reader.read, at, step_end - at))
         at = step_end

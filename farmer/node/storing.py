@@ -80,21 +80,17 @@ async def _receive(farm: Farm, exchange: Exchange, upload: Upload, size_bytes: i
         exchange.answer(Accept(upload.offset))
         rest = await _all_but_the_last(farm, exchange, upload, size_bytes)
         if size_bytes > LEAST_STEP_BYTES:
-            stored = await _committed(farm, upload, rest)
+            stored = await farm.disk.follow(finish, upload, rest)
         else:
             # Only now: whoever sends nothing holds no place, and what is inside waits for us.
             async with exchange.inside(farm.whole_stores, size_bytes):
-                stored = await _committed(farm, upload, rest)
+                stored = await farm.disk.follow(finish, upload, rest)
     except BaseException:
         # A thread may still be in it, where the disk hangs: then that one ends it.
         await farm.disk.run(upload.abandon)
         raise
     farm.meter.shard_stored(stored.size_bytes)
     return stored
-
-
-async def _committed(farm: Farm, upload: Upload, rest: bytes) -> StoredShard:
-    return await farm.disk.settle(await farm.disk.run(finish, upload, rest))
 
 
 async def _all_but_the_last(

@@ -45,6 +45,11 @@ class CountingDoor:
         self.count += 1
         return execute(work, *args, **kwargs)
 
+    def follow(
+        self, work: Callable[P, Future[R]], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[R]:
+        return self.run(lambda: work(*args, **kwargs).result(20))
+
     def settle(self, future: Future[R]) -> Deferred[R]:
         self.count += 1
         return succeed(future.result(20))

@@ -27,6 +27,10 @@ LARGE = bytes(8 << 20)
 ABSENT = ShardId(b"a" * 32)
 
 
+def of_one_leaf(entry: AuditEntry) -> AuditEntry:
+    return AuditEntry(entry.shard, entry.size_bytes, 1)
+
+
 class AuditCase(NodeCase):
     def items(self, peer: Peer, challenge: Challenge) -> list[ProofItem]:
         peer.send(Audit(challenge))
@@ -225,10 +229,17 @@ class AuditingTests(AuditCase):
             AuditEntry(mine, len(LARGE), 0),
         )
 
-        items = self.items(self.greet(), self.full(*entries))
+        for challenge in (self.full(*entries), self.sample(*map(of_one_leaf, entries))):
+            items = self.items(self.greet(), challenge)
 
-        kinds = [item.refusal for item in items if isinstance(item, Refused)]
-        self.assertEqual([Refusal.NOT_FOUND] * 3 + [Refusal.AUDIT_BUDGET], kinds)
+            kinds = [item.refusal for item in items if isinstance(item, Refused)]
+            self.assertEqual([Refusal.NOT_FOUND] * 3 + [Refusal.AUDIT_BUDGET], kinds)
+
+    def test_a_full_audit_of_another_size_finds_nothing(self) -> None:
+        shard = self.hold(DATA)
+        challenge = self.full(AuditEntry(shard, len(DATA) + 1, 0))
+
+        self.assertEqual([Refused(Refusal.NOT_FOUND)], self.items(self.greet(), challenge))
 
     def test_an_impossible_size_is_an_absent_shard(self) -> None:
         entry = AuditEntry(ABSENT, (1 << 63) - 1, 1)
@@ -274,7 +285,7 @@ class ManyFullAuditsTests(AuditCase):
         for peer in peers:
             peer.send(Audit(self.full(AuditEntry(shard, len(DATA), 0))))
         for _ in peers:
-            self.assertEqual("_look_up", self.disk.step())
+            self.assertEqual("_absence", self.disk.step())
 
         self.assertEqual(["_full"] * 2, self.disk.names)
 

@@ -131,7 +131,7 @@ class GreetingTests(NodeCase):
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_a_bug_after_the_answer_ends_it_rather_than_refusing_the_next(self) -> None:
-        shard = self.hold(DATA)
+        shard = self.hold(bytes(BLOCK_BYTES + 1))
         peer = self.greet()
         self.store.fail_next["close"] = ZeroDivisionError()
 

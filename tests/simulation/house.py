@@ -64,6 +64,10 @@ class Door:
         self._work.append((result, name, lambda: work(*args, **kwargs)))
         return result
 
+    def follow(self, work: Callable[..., Future[Any]], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """See `farmer.node.ports.Disk`."""
+        return self.run(work, *args, **kwargs).addCallback(self.settle)
+
     def settle(self, future: Future[Any]) -> Deferred[Any]:
         """See `farmer.node.ports.Disk`."""
         result: Deferred[Any] = Deferred()
