@@ -243,6 +243,9 @@ class ContractBook(Protocol):
 class Verb(Enum):
     """What a request was about: the closed label set of the request metrics."""
 
+    __hash__ = object.__hash__
+    """There is one of each; Enum's own hash runs in Python, several times in each request."""
+
     REDEEM = "redeem"
     CONTRACT = "contract"
     STORE = "store"
@@ -259,6 +262,9 @@ class Verb(Enum):
 
 class Result(Enum):
     """How a request ended: `refused` is our no, `error` our fault, `left` the renter's."""
+
+    __hash__ = object.__hash__
+    """There is one of each; Enum's own hash runs in Python, several times in each request."""
 
     OK = "ok"
     REFUSED = "refused"

@@ -20,12 +20,18 @@ from farmer.protocol.types import Type
 class Side(Enum):
     """Who sends a message."""
 
+    __hash__ = object.__hash__
+    """There is one of each; Enum's own hash runs in Python, at every look-up in the table."""
+
     RENTER = auto()
     FARMER = auto()
 
 
 class State(Enum):
     """Where a connection stands."""
+
+    __hash__ = object.__hash__
+    """There is one of each; Enum's own hash runs in Python, at every look-up in the table."""
 
     OPENED = auto()
     GREETING = auto()
@@ -146,9 +152,14 @@ def sender_of(state: State, kind: Type) -> Side:
     return Side.RENTER if kind in RENTER_SENDS else Side.FARMER
 
 
+_NEXT: Final = {
+    (state, kind, sender_of(state, kind)): after for (state, kind), after in TRANSITIONS.items()
+}
+
+
 def may(state: State, kind: Type, side: Side) -> bool:
     """Tell whether *side* may send *kind* in *state*."""
-    return (state, kind) in TRANSITIONS and sender_of(state, kind) is side
+    return (state, kind, side) in _NEXT
 
 
 def advance(state: State, kind: Type, side: Side) -> State:
@@ -159,6 +170,7 @@ def advance(state: State, kind: Type, side: Side) -> State:
         LocalProtocolError: the table has no such row, or it is the other side's.
 
     """
-    if not may(state, kind, side):
+    after = _NEXT.get((state, kind, side))
+    if after is None:
         raise LocalProtocolError(f"{side.name} may not send {kind.name} in {state.name}")
-    return TRANSITIONS[state, kind]
+    return after

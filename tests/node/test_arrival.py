@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import Any, cast
 
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import ISystemHandle
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
-from farmer.node.arrival import FIRST_BYTES_MAX, SLICE_BYTES, Arrival, is_whole
+from farmer.node.arrival import (
+    FIRST_BYTES_MAX,
+    SHORT_BYTES,
+    SLICE_BYTES,
+    Arrival,
+    _Bare,
+    is_whole,
+)
 from farmer.node.ports import CloseReason
 from farmer.node.session import Session
 from farmer.node.turnstile import STEPS_PER_TURN
@@ -205,3 +217,58 @@ class GuestTests(ArrivalCase):
         self.assertEqual(0, len(self.sessions))
         self.lose(arrival)
         self.assertEqual([CloseReason.DRAINED.value], self.meter.closed)
+
+
+@implementer(ISystemHandle)
+class HalfSent:
+    """A transport with a real socket, whose own writes stay where they are."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self.connected, self.disconnecting = True, False
+        self.dataBuffer, self._tempDataBuffer = b"", list[bytes]()
+        self._ours = ours
+
+    def getHandle(self) -> socket.socket:  # noqa: N802  # as Twisted has it
+        return self._ours
+
+    def write(self, data: bytes) -> None:
+        self._tempDataBuffer.append(data)
+
+
+class SendingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        ours, self.theirs = socket.socketpair()
+        for end in (ours, self.theirs):
+            end.setblocking(False)
+            self.addCleanup(end.close)
+        self.transport = HalfSent(ours)
+        self.bare = _Bare(self.transport)
+
+    def test_what_is_short_is_sent_at_once(self) -> None:
+        self.bare.write(b"answer")
+
+        self.assertEqual(b"answer", self.theirs.recv(100))
+        self.assertEqual([], self.transport._tempDataBuffer)
+
+    def test_nothing_overtakes_what_waits(self) -> None:
+        self.bare.write(b"x" * (SHORT_BYTES + 1))
+        self.bare.write(b"the end")
+        self.assertEqual(b"the end", self.transport._tempDataBuffer[1])
+
+        self.transport.dataBuffer, self.transport._tempDataBuffer = b"unsent", []
+        self.bare.write(b"the end")
+        self.assertEqual([b"the end"], self.transport._tempDataBuffer)
+
+    def test_what_the_kernel_does_not_take_is_left_to_the_transport(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self.transport.getHandle().send(b"x" * 65536):
+                pass
+        self.bare.write(b"late")
+
+        self.assertEqual([b"late"], self.transport._tempDataBuffer)
+
+    def test_a_lost_peer_is_for_the_transport_to_find(self) -> None:
+        self.theirs.close()
+        self.bare.write(b"answer")
+
+        self.assertEqual([b"answer"], self.transport._tempDataBuffer)
