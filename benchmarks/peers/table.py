@@ -15,6 +15,10 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "performance.md"
 BEGIN: Final = "<!-- peers: begin -->"
 END: Final = "<!-- peers: end -->"
 
+ROUNDS_MIN: Final = 5
+LOAD_MAX: Final = 0.5
+"""Beyond this the machine did other work."""
+
 Show = Callable[[Sequence[Cell], str, Work], str]
 
 
@@ -52,12 +56,14 @@ def tables(document: Mapping[str, Any]) -> str:
 
 
 def _how(document: Mapping[str, Any]) -> str:
-    machine, plan = document["machine"], document["plan"]
+    machine, plan, load = document["machine"], document["plan"], document["load"]
+    is_trial = plan["rounds"] < ROUNDS_MIN or load > LOAD_MAX
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB,"
-        f" Linux {machine['kernel']}, Python {machine['python']}. {document['date']};"
-        f" rounds: {plan['rounds']}, of {plan['seconds']:g} s for each kind of work;"
-        f" load of the machine before the first: {document['load']:.1f}."
+        f" Linux {machine['kernel'].partition('-')[0]}, Python {machine['python']}."
+        f" {document['date']}; rounds: {plan['rounds']}, {plan['seconds']:g} s for each kind of"
+        f" work; load of the machine before the first: {load:.1f}."
+        + (" **A trial: too few rounds, or too busy a machine, to be quoted.**" * is_trial)
     )
 
 
@@ -78,7 +84,7 @@ def _who(peers: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> str:
         if one["left_out"]
     ]
     head = ["server", "TLS", "synced before it acknowledges", "what it does beside"]
-    return "\n\n".join([_markdown(head, rows, 1), *left_out])
+    return "\n\n".join([_markdown(head, rows, len(head)), *left_out])
 
 
 def _grid(title: str, columns: Sequence[str], cells: Sequence[Cell], show: Show) -> str:
@@ -120,7 +126,7 @@ def _cost_ratios(cells: Sequence[Cell], peer: str, work: Work) -> str:
 def _costs(cells: Sequence[Cell], peer: str, work: Work) -> str:
     found = figures.spread(cells, peer, work, figures.server_us)
     each = figures.spread(cells, peer, work, figures.server_s_per_gb)
-    return f"{_shown(found)} us, {_number(each.median)} s/GB" if each else "-"
+    return f"{_shown(found)} µs, {_number(each.median)} s/GB" if each else "-"
 
 
 def _memory(cells: Sequence[Cell], peer: str, work: Work) -> str:
