@@ -62,7 +62,10 @@ def _plan(options: argparse.Namespace) -> Plan:
         space_bytes = parse_size(options.space)
     except ValueError as error:
         sys.exit(str(error))
-    return Plan(sizes, AT_ONCE, options.rounds, options.seconds, space_bytes)
+    plan = Plan(sizes, AT_ONCE, options.rounds, options.seconds, space_bytes)
+    if space_bytes < plan.space_bytes_min:
+        sys.exit(f"--space: at least {format_size(plan.space_bytes_min)} for such shards")
+    return plan
 
 
 def _options() -> argparse.Namespace:

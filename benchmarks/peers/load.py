@@ -23,7 +23,8 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.task import react
 
 from benchmarks.peers.accounting import processor_s, pss_bytes
-from benchmarks.peers.clients import Client, Held, clients
+from benchmarks.peers.clients import Client, Held
+from benchmarks.peers.connecting import connected
 from benchmarks.peers.job import Job, Outcome
 
 WARM_S: Final = 0.3
@@ -118,8 +119,8 @@ class Load:
 async def run(reactor: Any, job: Job) -> None:
     """Measure, and print the outcomes as JSON."""
     noise = os.urandom(job.size_bytes)
-    async with clients(job.target, Path(job.folder), job.at_once, reactor) as connected:
-        load = Load(job, [Line(client, noise) for client in connected])
+    async with connected(job.target, Path(job.folder), job.at_once, reactor) as clients:
+        load = Load(job, [Line(client, noise) for client in clients])
         await load.warm_up()
         outcomes = [await load.measured(what, job.seconds) for what in ("store", "retrieve")]
     sys.stdout.write(json.dumps([asdict(outcome) for outcome in outcomes]) + "\n")

@@ -47,6 +47,11 @@ class Plan:
     bytes_max: int
     """Stored in a cell."""
 
+    @property
+    def space_bytes_min(self) -> int:
+        """So much is stored to warm up each line, and once more to measure it."""
+        return 2 * max(size * number for size, number in self.works())
+
     def works(self) -> list[tuple[int, int]]:
         """Return size and number at once of each cell."""
         return [

@@ -19,6 +19,8 @@ ROUNDS_MIN: Final = 5
 LOAD_MAX: Final = 0.5
 """Beyond this the machine did other work."""
 
+_TRIAL: Final = " **A trial: too few rounds, or too busy a machine, to be quoted.**"
+
 Show = Callable[[Sequence[Cell], str, Work], str]
 
 
@@ -58,13 +60,13 @@ def tables(document: Mapping[str, Any]) -> str:
 def _how(document: Mapping[str, Any]) -> str:
     machine, plan, load = document["machine"], document["plan"], document["load"]
     is_trial = plan["rounds"] < ROUNDS_MIN or load > LOAD_MAX
-    return (
+    found = (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB,"
         f" Linux {machine['kernel'].partition('-')[0]}, Python {machine['python']}."
         f" {document['date']}; rounds: {plan['rounds']}, {plan['seconds']:g} s for each kind of"
         f" work; load of the machine before the first: {load:.1f}."
-        + (" **A trial: too few rounds, or too busy a machine, to be quoted.**" * is_trial)
     )
+    return found + (_TRIAL if is_trial else "")
 
 
 def _who(peers: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> str:

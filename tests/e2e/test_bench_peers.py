@@ -88,6 +88,8 @@ def test_our_own_cells_are_measured(tmp_path: Path, monkeypatch) -> None:
     [
         (("--only", "farmer,apache"), "no such peer: apache"),
         (("--space", "1000TB"), "are free"),
+        (("--space", "100MB"), "at least 134 MB"),
+        (("--sizes", "64"), "has no unit"),
         (("--rounds", "0"), "at least 1"),
     ],
 )
