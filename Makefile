@@ -1,5 +1,6 @@
 # run: a farmer, with nothing to set.  test: every test.  check: what every commit should pass, in
-# less than five minutes.  lint, types: what the style asks.  bench: our figures.
+# less than five minutes.  lint, types: what the style asks.  bench: our figures.  bench-peers: ours
+# beside nginx, Tahoe-LAFS, Swift and rclone, which it fetches (docs/performance.md).
 # simulate, crash, sweep, fuzz, rot, load, mutate: the long proofs, docs/durability.md; root for crash.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -12,7 +13,7 @@ OPS ?= 400
 SIMULATED = --seeds $(SEEDS) --ops $(OPS) $(if $(SEED),--seed $(SEED))
 EXECUTIONS ?= 2000000
 
-.PHONY: run test check lint types bench simulate crash sweep fuzz rot load mutate clean
+.PHONY: run test check lint types bench bench-peers simulate crash sweep fuzz rot load mutate clean
 
 run: $(VENV)/.installed
 	@exec $(BIN)/farmer run $(ARGS)
@@ -59,6 +60,9 @@ mutate: $(VENV)/.developed
 
 bench: $(VENV)/.developed
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(VENV)/.developed
+	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
