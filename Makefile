@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 SORRY := printf 'Installing failed. Is there a network? The reason is shown by:\n  %s\n'
 ARGS ?=
+TOGETHER = $(BIN)/python -m pytest -n 3 --no-loadscope-reorder
+ALONE = $(BIN)/python -m pytest -n 0 $(if $(findstring --cov,$(ARGS)),--cov-append)
 SEEDS ?= 1000
 OPS ?= 400
 SIMULATED = --seeds $(SEEDS) --ops $(OPS) $(if $(SEED),--seed $(SEED))
@@ -19,11 +21,14 @@ run: $(VENV)/.installed
 	@exec $(BIN)/farmer run $(ARGS)
 
 # A file's tests run in one process, several files at once: many of them wait more than they work.
+# Those that judge by time run after them, alone.  5: none of the tests asked for are here.
 test: $(VENV)/.developed
-	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder $(ARGS)
+	$(TOGETHER) -m "not alone" $(ARGS) || [ $$? -eq 5 ]
+	$(ALONE) -m alone $(ARGS) || [ $$? -eq 5 ]
 
 check: lint types
-	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder -m "not slow" $(ARGS)
+	$(TOGETHER) -m "not slow and not alone" $(ARGS) || [ $$? -eq 5 ]
+	$(ALONE) -m "alone and not slow" $(ARGS) || [ $$? -eq 5 ]
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check farmer tests benchmarks

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+import pytest
 from twisted.internet.task import LoopingCall
 
 from farmer.audit.tree import HASH_BYTES, ShardTree
@@ -21,6 +22,8 @@ from farmer.protocol.transfers import Audit
 from farmer.storage.reader import VolumeReader
 from tests.fakes import shard_of
 from tests.hostile.base import HostileCase, reactor
+
+pytestmark = pytest.mark.alone
 
 MIB = 1 << 20
 DATA = bytes(range(256)) * (8 * MIB // 256)

@@ -7,6 +7,7 @@ import socket
 import time
 from ipaddress import ip_address
 
+import pytest
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -15,6 +16,8 @@ from farmer.monitor.page import BODY_BYTES_MAX, CONNECTIONS_MAX, StatusPage, pag
 from farmer.settings.schema import Settings
 from tests.hostile.base import reactor
 from tests.monitor.sample import NOW_S, STATUS, metrics
+
+pytestmark = pytest.mark.alone
 
 
 class PageUnderAttackTests(TestCase):

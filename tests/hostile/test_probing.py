@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from tempfile import mkdtemp
 
+import pytest
+
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import NodeId, ShardId
 from farmer.node.farm import Farm
@@ -19,6 +21,8 @@ from farmer.protocol.transfers import TO_THE_END, Accept, Audit, Retrieve, Store
 from tests.hostile.stats import auc
 from tests.node.wires import OTHER, RENTER, NodeCase, Peer
 from tests.storage import bench
+
+pytestmark = pytest.mark.alone
 
 FOREIGN = 150
 """Shards of somebody else, in the same index and of the same size as those asked for."""

@@ -9,6 +9,8 @@ import time
 from array import array
 from typing import Any
 
+import pytest
+
 from farmer.identity.keys import Identity
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import ShardId
@@ -25,6 +27,8 @@ from farmer.protocol.refusals import Refusal
 from farmer.protocol.transfers import TO_THE_END, Audit, Retrieve
 from tests.fakes import shard_of
 from tests.hostile.base import HANDSHAKE_S, HostileCase, Renter
+
+pytestmark = pytest.mark.alone
 
 MIB = 1 << 20
 LARGE = bytes(range(256)) * (40 * MIB // 256)

@@ -23,6 +23,8 @@ from tests.e2e.test_node_tls import pem_of, wide_pem
 from tests.hostile.base import HostileCase
 from tests.identity.test_tls import certificate_for
 
+pytestmark = pytest.mark.alone
+
 KEY_UPDATE_REQUESTED = 1
 
 

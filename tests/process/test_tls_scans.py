@@ -17,6 +17,8 @@ from farmer.identity.keys import Identity
 from farmer.identity.tls import farmer_side, renter_side
 from tests.e2e.daemon import Daemon
 
+pytestmark = pytest.mark.alone
+
 CIPHERS = {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}
 
 ALLOWED = {
