@@ -77,6 +77,8 @@ CREATE TABLE staged (file BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
 
+_FIND: Final = f"{ROW} WHERE r.renter = ? AND s.shard = ?"
+
 _BEHIND: Final = (
     "(s.renter, s.shard) > (coalesce((SELECT id FROM renters WHERE renter = ?), 0), ?)"
 )
@@ -128,6 +130,9 @@ class Index:
         """Whether there is any; known without a query."""
         self.stones_changed = 0
         """How many commits have set or lifted one."""
+        self.rows_changed = 0
+        """How many commits have changed or removed a row that was there: while it stays the
+        same, so does what was found.  Raised before anything is done that rests on the commit."""
         try:
             self.was_clean = self._check(volume, unfinished=unfinished)
             for _ in range(_READERS):
@@ -177,8 +182,8 @@ class Index:
 
         """
         self._writer.execute("BEGIN IMMEDIATE")
+        transaction = Transaction(self._writer)
         try:
-            transaction = Transaction(self._writer)
             yield transaction
             transaction.flush()
             self._commit()
@@ -186,6 +191,9 @@ class Index:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
+        finally:
+            # After a failure too: of a commit nobody may know whether it was one.
+            self.rows_changed += transaction.changes_rows
         if transaction.tombstones.changed:
             self.stones_changed += 1
             self._look_for_tombstones()
@@ -233,8 +241,8 @@ class Index:
 
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return one shard."""
-        rows = self._read(f"{ROW} WHERE r.renter = ? AND s.shard = ?", renter.raw, shard.raw)
-        return Row.of(rows[0]) if rows else None
+        rows = self._read(_FIND, renter.raw, shard.raw)
+        return Row.of_key(renter, shard, rows[0][2:]) if rows else None
 
     def tombstone(self, renter: NodeId, shard: ShardId) -> Tombstone | None:
         """Return a shard's tombstone; without a query where there is none at all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +50,17 @@ class Row:
     @classmethod
     def of(cls, columns: tuple[Any, ...]) -> Row:
         """Make a row of the index's columns, in the order of `farmer.storage.transaction.ROW`."""
-        renter, shard, segment, offset, file, size, contract, stored, *rest = columns
+        renter, shard, *rest = columns
+        return cls.of_key(NodeId(renter), ShardId(shard), rest)
+
+    @classmethod
+    def of_key(cls, renter: NodeId, shard: ShardId, columns: Sequence[Any]) -> Row:
+        """Make a row of what is behind renter and shard in those columns."""
+        segment, offset, file, size, contract, stored, *rest = columns
         sequence, state, gone, observed, damaged, alone = rest
         return cls(
-            renter=NodeId(renter),
-            shard=ShardId(shard),
+            renter=renter,
+            shard=shard,
             place=Place(segment, offset, file or b""),
             size_bytes=size,
             contract=ContractId(contract),

@@ -53,6 +53,8 @@ class Transaction:
         self._sql = connection
         self._segments: dict[int, Segment] = {}
         self._refs: dict[tuple[str, bytes], int] = {}
+        self.changes_rows = False
+        """Whether a row that was there is changed or removed."""
         self.tombstones = Tombstones(connection)
         self.changes = Changes()
         """What changes for the ledger; complete after the block."""
@@ -130,6 +132,7 @@ class Transaction:
             return
         if row is None:
             return
+        self.changes_rows = True
         self._count(row, -1)
         after = _consequence(row, mark)
         self._sql.execute(
@@ -149,6 +152,7 @@ class Transaction:
 
     def met_all(self, row: Row) -> None:
         """Note that no older copy of a shard is left anywhere."""
+        self.changes_rows = True
         self._sql.execute(
             "UPDATE shards SET alone = 0 WHERE shard = ? AND sequence = ?"
             " AND renter = (SELECT id FROM renters WHERE renter = ?)",
@@ -297,6 +301,7 @@ class Transaction:
         self._delete(row)
 
     def _delete(self, row: Row) -> None:
+        self.changes_rows = True
         self._sql.execute(
             "DELETE FROM shards WHERE shard = ?"
             " AND renter = (SELECT id FROM renters WHERE renter = ?)",

@@ -74,7 +74,7 @@ class WatchedFiles:
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """See `Files.pread`."""
-        with self._asked("read", holds_up=True, meter=self._meters.reads):
+        with _Asked(self._watch, "read", True, self._meters.reads):
             return self._files.pread(fd, length, offset)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
