@@ -21,8 +21,9 @@ from farmer.storage.alone import open_alone
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.places import Doomed, Key, Place, Position, Row, Segment
 from farmer.storage.quota import Changes, Tally
+from farmer.storage.remembered import Remembered
 from farmer.storage.tombstones import EXIST, FIND, SOME, Tombstone
-from farmer.storage.transaction import ROW, Transaction
+from farmer.storage.transaction import FIND_ROW, ROW, Transaction
 
 INDEX_VERSION: Final = 2
 INDEX_NAME: Final = "index.sqlite"
@@ -77,8 +78,6 @@ CREATE TABLE staged (file BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
 
-_FIND: Final = f"{ROW} WHERE r.renter = ? AND s.shard = ?"
-
 _BEHIND: Final = (
     "(s.renter, s.shard) > (coalesce((SELECT id FROM renters WHERE renter = ?), 0), ?)"
 )
@@ -123,11 +122,13 @@ class Index:
 
         """
         self._path = path
+        self._log_path = path.with_name(f"{path.name}-wal")
         prepared = _building if unfinished else _prepared
         self._writer = prepared(connect(path), _WRITER_CACHE_KIB)
+        self._known = Remembered()
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         self.has_tombstones = False
-        """Whether there is any; known without a query."""
+        """Whether there may be any; known without a query."""
         self.stones_changed = 0
         """How many commits have set or lifted one."""
         self.rows_changed = 0
@@ -182,18 +183,21 @@ class Index:
 
         """
         self._writer.execute("BEGIN IMMEDIATE")
-        transaction = Transaction(self._writer)
+        self._known.limit()
+        transaction = Transaction(self._writer, self._known, has_tombstones=self.has_tombstones)
         try:
             yield transaction
             transaction.flush()
             self._commit()
         except BaseException:
+            self._known.forget()
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
         finally:
             # After a failure too: of a commit nobody may know whether it was one.
             self.rows_changed += transaction.changes_rows
+            self.has_tombstones |= transaction.tombstones.changed
         if transaction.tombstones.changed:
             self.stones_changed += 1
             self._look_for_tombstones()
@@ -227,7 +231,7 @@ class Index:
     def checkpoint_if_long(self) -> bool:
         """Do that if the write-ahead log has become long; say whether."""
         try:
-            long = self._path.with_name(f"{self._path.name}-wal").stat().st_size > WAL_BYTES_MAX
+            long = self._log_path.stat().st_size > WAL_BYTES_MAX
         except FileNotFoundError:
             return False
         if long:
@@ -241,7 +245,7 @@ class Index:
 
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return one shard."""
-        rows = self._read(_FIND, renter.raw, shard.raw)
+        rows = self._read(FIND_ROW, renter.raw, shard.raw)
         return Row.of_key(renter, shard, rows[0][2:]) if rows else None
 
     def tombstone(self, renter: NodeId, shard: ShardId) -> Tombstone | None:

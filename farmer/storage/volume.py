@@ -168,9 +168,7 @@ class Volume:
             reservation.hold()
         return upload
 
-    def open(
-        self, row: Row, *, salvage: bool = True, as_of: int | None = None
-    ) -> VolumeReader:
+    def open(self, row: Row, *, salvage: bool = True, as_of: int | None = None) -> VolumeReader:
         """
         Open a shard that is not in the trash; raises as `ShardStore.open` of the ports.
 
