@@ -156,7 +156,7 @@ class Noted:
     def __exit__(
         self,
         _kind: type[BaseException] | None,
-        _error: BaseException | None,
+        error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
         watch = self._watch
@@ -165,6 +165,11 @@ class Noted:
             self._meter.note(self.since_s, watch.monotonic_s())
         if watch.waiting:
             watch.returned()
+        if error is not None:
+            self.failed(error)
+
+    def failed(self, error: BaseException) -> None:
+        """Raise something else, if need be, than what the call has raised."""
 
 
 class Promises:
