@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,19 +39,22 @@ class Handles:
         self._paths = paths
         self._lock = Lock()
         self._open: OrderedDict[tuple[int, bytes], Handle] = OrderedDict()
-        self._pins: Counter[Place] = Counter()
+        self._pins: dict[Place, int] = {}
+        """How many readers each record has that has any."""
         self._is_closed = False
 
     def pin(self, place: Place) -> None:
         """Keep a record where it is."""
         with self._lock:
-            self._pins[place] += 1
+            self._pins[place] = self._pins.get(place, 0) + 1
 
     def unpin(self, place: Place) -> None:
         """Let it go."""
         with self._lock:
-            self._pins[place] -= 1
-            if not self._pins[place]:
+            left = self._pins[place] - 1
+            if left:
+                self._pins[place] = left
+            else:
                 del self._pins[place]
 
     def is_pinned(self, place: Place) -> bool:

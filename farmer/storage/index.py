@@ -246,7 +246,7 @@ class Index:
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return one shard."""
         rows = self._read(FIND_ROW, renter.raw, shard.raw)
-        return Row.of_key(renter, shard, rows[0][2:]) if rows else None
+        return Row.of_key(renter, shard, rows[0]) if rows else None
 
     def tombstone(self, renter: NodeId, shard: ShardId) -> Tombstone | None:
         """Return a shard's tombstone; without a query where there is none at all."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,13 +49,12 @@ class Row:
     @classmethod
     def of(cls, columns: tuple[Any, ...]) -> Row:
         """Make a row of the index's columns, in the order of `farmer.storage.transaction.ROW`."""
-        renter, shard, *rest = columns
-        return cls.of_key(NodeId(renter), ShardId(shard), rest)
+        return cls.of_key(NodeId(columns[0]), ShardId(columns[1]), columns)
 
     @classmethod
-    def of_key(cls, renter: NodeId, shard: ShardId, columns: Sequence[Any]) -> Row:
-        """Make a row of what is behind renter and shard in those columns."""
-        segment, offset, file, size, contract, stored, *rest = columns
+    def of_key(cls, renter: NodeId, shard: ShardId, columns: tuple[Any, ...]) -> Row:
+        """Make a row of such columns, of which renter and shard are known already."""
+        _, _, segment, offset, file, size, contract, stored, *rest = columns
         sequence, state, gone, observed, damaged, alone = rest
         return cls(
             renter=renter,

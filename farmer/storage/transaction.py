@@ -77,7 +77,7 @@ class Transaction:
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return a shard as it is with the changes so far."""
         columns = self._sql.execute(FIND_ROW, (renter.raw, shard.raw)).fetchone()
-        return Row.of_key(renter, shard, columns[2:]) if columns else None
+        return Row.of_key(renter, shard, columns) if columns else None
 
     def rows_between(self, segment: int, start: int, end: int) -> list[Row]:
         """Return what lies in a stretch of the log; looks at every row."""

@@ -83,16 +83,21 @@ class _Look:
 
     def seen(self) -> Copies:
         """Return what it came to."""
-        has = {copy.volume for copy in self.found}
-        buried = [
-            stone.observed_ms
-            for volume, stone in self.stones.items()
-            if stone is not None and volume not in has
-        ]
-        buried_ms = max(buried, default=0)
+        buried_ms = self._buried_ms() if self.stones else 0
         counting = that_count(self.found, lambda copy: copy.row, buried_ms)
         return Copies(
             tuple(self.found), tuple(counting), buried_ms, self.is_certain, self.in_doubt
+        )
+
+    def _buried_ms(self) -> int:
+        has = {copy.volume for copy in self.found}
+        return max(
+            (
+                stone.observed_ms
+                for volume, stone in self.stones.items()
+                if stone is not None and volume not in has
+            ),
+            default=0,
         )
 
 
