@@ -72,14 +72,10 @@ class EngineUpload:
     def commit(self) -> Future[StoredShard]:
         """See `farmer.node.ports.Upload`."""
         try:
-            durable = self._inside(self._commit)
+            return self._inside(self._commit)
         except BaseException:
             self._end()
             raise
-        answer: Future[StoredShard] = Future()
-        answer.set_running_or_notify_cancel()
-        durable.add_done_callback(lambda future: self._answer(future, answer))
-        return answer
 
     def abandon(self) -> None:
         """See `farmer.node.ports.Upload`."""
@@ -90,7 +86,7 @@ class EngineUpload:
         self._give_up()
 
     def _commit(self) -> Future[StoredShard]:
-        durable = self._upload.commit()
+        durable = self._upload.commit(self._end)
         self._is_committed = True
         return durable
 
@@ -119,14 +115,6 @@ class EngineUpload:
             self._watch.when_it_answers(self._upload.abandon)
         else:
             self._upload.abandon()
-
-    def _answer(self, durable: Future[StoredShard], answer: Future[StoredShard]) -> None:
-        self._end()
-        error = durable.exception()
-        if error is None:
-            answer.set_result(durable.result())
-        else:
-            answer.set_exception(error)
 
     def _end(self) -> None:
         """Let others store this shard; once, since afterwards it may be somebody else's turn."""
