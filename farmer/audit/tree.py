@@ -43,6 +43,7 @@ Where a leaf is cut, so that hashlib keeps Python's lock: for 2048 bytes and mor
 
 It is free for 2 us then, and may be had back only after 5 ms.  Beside a thread that computes, a
 block took 8.7 ms and not 0.1; four threads that hash do 1.6 times as much without letting go.
+Others wait for 60 us a block; who hashes much at once has to let them run in between.
 With the prefix these are whole blocks of SHA-256.
 """
 
