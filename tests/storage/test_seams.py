@@ -87,6 +87,18 @@ def test_a_shard_that_is_deleted_since_the_look_up_is_not_opened(farm: Farm, era
     assert not volume.handles.is_pinned(row.place)
 
 
+def test_a_look_up_that_fails_after_the_pin_leaves_none(farm: Farm) -> None:
+    volume, row = volume_of(farm), row_of(farm, farm.store(noise(5000)).shard)
+
+    def fails(*_key: object) -> Row:
+        raise VolumeUnavailableError("the index cannot be read")
+
+    volume.find = fails  # type: ignore[method-assign]
+    with pytest.raises(VolumeUnavailableError):
+        volume.open(row)
+    assert not volume.handles.is_pinned(row.place)
+
+
 def test_a_shard_that_never_keeps_still_is_given_up_after_some_looks(farm: Farm) -> None:
     row = row_of(farm, farm.store(noise(5000)).shard)
     volume = volume_of(farm)
