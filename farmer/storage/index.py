@@ -132,8 +132,8 @@ class Index:
         self.stones_changed = 0
         """How many commits have set or lifted one."""
         self.rows_changed = 0
-        """How many commits have changed or removed a row that was there: while it stays the
-        same, so does what was found.  Raised before anything is done that rests on the commit."""
+        """Raised before and after a commit that changes or removes a row that was there: odd
+        while nobody can tell whether others see it already."""
         try:
             self.was_clean = self._check(volume, unfinished=unfinished)
             for _ in range(_READERS):
@@ -188,7 +188,7 @@ class Index:
         try:
             yield transaction
             transaction.flush()
-            self._commit()
+            self._commit(changes_rows=transaction.changes_rows)
         except BaseException:
             self._known.forget()
             if self._writer.in_transaction:
@@ -196,19 +196,21 @@ class Index:
             raise
         finally:
             # After a failure too: of a commit nobody may know whether it was one.
-            self.rows_changed += transaction.changes_rows
             self.has_tombstones |= transaction.tombstones.changed
         if transaction.tombstones.changed:
             self.stones_changed += 1
             self._look_for_tombstones()
 
-    def _commit(self) -> None:
+    def _commit(self, *, changes_rows: bool) -> None:
+        self.rows_changed += changes_rows
         try:
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             if is_for_memory(error):
                 raise CommitInDoubtError("memory ran out in a commit of the index") from error
             raise
+        finally:
+            self.rows_changed += changes_rows
 
     def checkpoint(self) -> None:
         """Make everything committed durable, and cut the write-ahead log off."""

@@ -118,9 +118,14 @@ class Volume:
             return self.ground.index.find(renter, shard)
 
     @property
-    def changes(self) -> int:
-        """How often rows have changed or gone: what was looked up since is as it was."""
-        return self.ground.index.rows_changed
+    def changes(self) -> int | None:
+        """
+        How often rows have changed or gone; None while some do.
+
+        If it is the same before a look-up and after it, what was found is so still.
+        """
+        count = self.ground.index.rows_changed
+        return None if count % 2 else count
 
     def tombstone(self, renter: NodeId, shard: ShardId) -> Tombstone | None:
         """Return a shard's tombstone; free of cost where there is none."""
@@ -192,9 +197,9 @@ class Volume:
         """Open a shard in whatever state; without a reader the row is what became of it."""
         self.handles.pin(row.place)
         try:
-            # Only what is still there after the pin cannot be given back any more: what gives
-            # it back changes the index first, then asks for pins.
-            is_same = as_of == self.changes and not self._is_closed
+            # Only what is still there after the pin cannot be given back any more: whoever gives
+            # it back sees it gone from the index first, and asks for pins then.
+            is_same = as_of is not None and as_of == self.changes and not self._is_closed
             again = row if is_same else self.find(row.renter, row.shard)
             if again == row:
                 reader = VolumeReader(

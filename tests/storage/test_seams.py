@@ -77,6 +77,21 @@ def test_what_others_store_meanwhile_is_no_reason_to_look_again(farm: Farm) -> N
     assert volume_of(farm).changes == before
 
 
+def test_while_a_row_goes_nobody_believes_what_was_looked_up(farm: Farm) -> None:
+    shard, volume = farm.store(noise(5000)).shard, volume_of(farm)
+    seen: list[int | None] = [volume.changes]
+
+    def traced(statement: str) -> None:
+        if statement == "COMMIT":
+            seen.append(volume.changes)
+
+    volume.ground.index._writer.set_trace_callback(traced)
+    farm.delete(shard)
+    volume.ground.index._writer.set_trace_callback(None)
+    assert seen[:2] == [seen[0], None]
+    assert volume.changes not in seen
+
+
 @pytest.mark.parametrize("erase", [False, True])
 def test_a_shard_that_is_deleted_since_the_look_up_is_not_opened(farm: Farm, erase: bool) -> None:
     shard, volume = farm.store(noise(5000)).shard, volume_of(farm)
