@@ -134,12 +134,9 @@ class _Blocks:
         self._leaves = leaf_count(tree.size_bytes)
         self._block = -1
         self._view = memoryview(b"")
-        self._hashes: list[bytes] = []
 
     def leaf(self, leaf: int) -> bytes:
-        self._turn_to(leaf // BLOCK_LEAVES)
-        start = leaf % BLOCK_LEAVES * LEAF_BYTES
-        return bytes(self._view[start : start + LEAF_BYTES])
+        return bytes(self._bytes_of(leaf, leaf + 1))
 
     def node(self, subtree: Subtree) -> bytes:
         first, end = subtree.first, subtree.end
@@ -147,16 +144,19 @@ class _Blocks:
         if whole:
             return self._tree.fold_blocks(first // BLOCK_LEAVES, -(-end // BLOCK_LEAVES))
         # Narrower than a block, so a wanted leaf or the edge of a range lies in the same one.
+        return fold(hash_leaves(self._bytes_of(first, end)))
+
+    def _bytes_of(self, first: int, end: int) -> memoryview:
+        """Return the bytes of some leaves of one block."""
         block = first // BLOCK_LEAVES
-        self._turn_to(block)
-        base = block * BLOCK_LEAVES
-        return fold(self._hashes[first - base : end - base])
+        if block != self._block:
+            self._turn_to(block)
+        start = block * BLOCK_BYTES
+        return self._view[first * LEAF_BYTES - start : end * LEAF_BYTES - start]
 
     def _turn_to(self, block: int) -> None:
-        if block == self._block:
-            return
         assert block > self._block, (block, self._block)
         size = min(BLOCK_BYTES, self._tree.size_bytes - block * BLOCK_BYTES)
         view = memoryview(self._read_block(block))
         assert len(view) == size and block < block_count(self._tree.size_bytes), (block, len(view))
-        self._block, self._view, self._hashes = block, view, hash_leaves(view)
+        self._block, self._view = block, view

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
+from functools import partial
 from threading import Lock
+from typing import TypeVar
 
 from farmer.model.shard import StoredShard
 from farmer.storage.errors import BusyError, StorageError, VolumeUnavailableError
 from farmer.storage.places import Key
 from farmer.storage.volume import AnyUpload
 from farmer.storage.watch import Watch
+
+R = TypeVar("R")
 
 
 class Claims:
@@ -60,8 +63,7 @@ class EngineUpload:
     def write(self, data: bytes) -> None:
         """See `farmer.node.ports.Upload`."""
         try:
-            with self._step():
-                self._upload.write(data)
+            self._inside(partial(self._upload.write, data))
         except StorageError:
             # It has ended itself: the same shard may be begun anew at once.
             self._end()
@@ -70,16 +72,10 @@ class EngineUpload:
     def commit(self) -> Future[StoredShard]:
         """See `farmer.node.ports.Upload`."""
         try:
-            with self._step():
-                durable = self._upload.commit()
-                self._is_committed = True
+            return self._inside(self._commit)
         except BaseException:
             self._end()
             raise
-        answer: Future[StoredShard] = Future()
-        answer.set_running_or_notify_cancel()
-        durable.add_done_callback(lambda future: self._answer(future, answer))
-        return answer
 
     def abandon(self) -> None:
         """See `farmer.node.ports.Upload`."""
@@ -89,8 +85,13 @@ class EngineUpload:
                 return
         self._give_up()
 
-    @contextmanager
-    def _step(self) -> Iterator[None]:
+    def _commit(self) -> Future[StoredShard]:
+        durable = self._upload.commit(self._end)
+        self._is_committed = True
+        return durable
+
+    def _inside(self, work: Callable[[], R]) -> R:
+        """Do one step of the upload; raises `VolumeUnavailableError` if it was given up."""
         visit = self._watch.visit("store")
         with self._lock:
             if self._is_abandoned:
@@ -98,7 +99,7 @@ class EngineUpload:
             self._is_inside = True
         try:
             with visit:
-                yield
+                return work()
         finally:
             with self._lock:
                 self._is_inside = False
@@ -114,14 +115,6 @@ class EngineUpload:
             self._watch.when_it_answers(self._upload.abandon)
         else:
             self._upload.abandon()
-
-    def _answer(self, durable: Future[StoredShard], answer: Future[StoredShard]) -> None:
-        self._end()
-        error = durable.exception()
-        if error is None:
-            answer.set_result(durable.result())
-        else:
-            answer.set_exception(error)
 
     def _end(self) -> None:
         """Let others store this shard; once, since afterwards it may be somebody else's turn."""

@@ -26,6 +26,9 @@ def that_count(copies: Iterable[C], row_of: Callable[[C], Row], buried_ms: int) 
     not speak against a sound older one: their bytes are the same.
     """
     found = list(copies)
+    if len(found) < 2 and not buried_ms:
+        # Nothing speaks against a lone one.
+        return found
     since_ms = max((_speaks_since_ms(row_of(one)) for one in found), default=0)
     since_ms = max(since_ms, buried_ms)
     counting = [one for one in found if row_of(one).alone_ms >= since_ms]

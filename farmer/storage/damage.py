@@ -23,10 +23,10 @@ from farmer.storage.places import Row
 from farmer.storage.records import (
     DamagedError,
     Kind,
-    RecordHeader,
+    RecordFields,
     checksum_at,
     checksums_offset,
-    decode_record,
+    record_fields,
     trailer_length,
     tree_offset,
 )
@@ -120,13 +120,13 @@ def span_of(block: int, size_bytes: int) -> tuple[int, int]:
     return offset, min(BLOCK_BYTES, size_bytes - offset)
 
 
-def read_header(raw: bytes, row: Row) -> RecordHeader | None:
+def read_header(raw: bytes, row: Row) -> RecordFields | None:
     """Return the header of a row's record, or None if it is damaged or somebody else's."""
     try:
-        header = decode_record(raw, row.place.file or raw[16:32], str(row.place))
+        header = record_fields(raw, row.place.file or raw[16:32], row.place)
     except DamagedError:
         return None
-    expected = (Kind.SHARD, row.sequence, row.renter, row.shard, row.size_bytes)
+    expected = (Kind.SHARD, row.sequence, row.renter.raw, row.shard.raw, row.size_bytes)
     found = (header.kind, header.sequence, header.renter, header.shard, header.payload_bytes)
     return header if found == expected else None
 
@@ -138,7 +138,7 @@ def split_trailer(trailer: bytes, size_bytes: int) -> tuple[bytes, bytes]:
     return whole[:cut], whole[cut:]
 
 
-def trust(header: RecordHeader | None, trailer: bytes, row: Row) -> Trust | None:
+def trust(header: RecordFields | None, trailer: bytes, row: Row) -> Trust | None:
     """Return what to compare blocks with, if header or trailer allow it without the blocks."""
     hashes, checksums = split_trailer(trailer, row.size_bytes)
     tree = ShardTree(row.size_bytes, hashes)

@@ -177,7 +177,9 @@ class Engine:
     def examine(self, renter: NodeId, shard: ShardId) -> BadBlocks:
         """See `farmer.node.ports.ShardStore`."""
         reader = self._wherever(
-            renter, shard, lambda there: there.volume.open(there.row, salvage=False)
+            renter,
+            shard,
+            lambda there: there.volume.open(there.row, salvage=False, as_of=there.as_of),
         )
         try:
             return reader.examine().named
@@ -393,7 +395,7 @@ class Engine:
         def opened(there: Copy) -> VolumeReader:
             if size_bytes is not None:
                 _check_sound(there)
-            return there.volume.open(there.row)
+            return there.volume.open(there.row, as_of=there.as_of)
 
         return self._wherever(renter, shard, opened, size_bytes)
 

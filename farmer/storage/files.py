@@ -130,7 +130,7 @@ class OsFiles:
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """See `Files.pread`."""
         data = os.pread(fd, length, offset)
-        if len(data) in {length, 0}:
+        if len(data) == length or not data:
             return data
         parts = [data]
         have = len(data)

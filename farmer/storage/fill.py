@@ -60,6 +60,8 @@ def order(choices: Sequence[Choice], shard: ShardId, fill: Fill) -> list[int]:
         for number, one in enumerate(choices)
         if one.state in _RANKS and (one.has_lease or not one.draining)
     ]
+    if len(fit) < 2:
+        return fit
     return sorted(fit, key=lambda number: _rank(choices[number], number, shard, fill))
 
 

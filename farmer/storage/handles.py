@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -19,7 +18,9 @@ OPEN_FILES_MAX: Final = 64
 
 
 @dataclass(slots=True)
-class _Handle:
+class Handle:
+    """One open file."""
+
     fd: int
     users: int = 0
     is_stale: bool = False
@@ -37,20 +38,23 @@ class Handles:
         self._files = files
         self._paths = paths
         self._lock = Lock()
-        self._open: OrderedDict[tuple[int, bytes], _Handle] = OrderedDict()
-        self._pins: Counter[Place] = Counter()
+        self._open: OrderedDict[tuple[int, bytes], Handle] = OrderedDict()
+        self._pins: dict[Place, int] = {}
+        """How many readers each record has that has any."""
         self._is_closed = False
 
     def pin(self, place: Place) -> None:
         """Keep a record where it is."""
         with self._lock:
-            self._pins[place] += 1
+            self._pins[place] = self._pins.get(place, 0) + 1
 
     def unpin(self, place: Place) -> None:
         """Let it go."""
         with self._lock:
-            self._pins[place] -= 1
-            if not self._pins[place]:
+            left = self._pins[place] - 1
+            if left:
+                self._pins[place] = left
+            else:
                 del self._pins[place]
 
     def is_pinned(self, place: Place) -> bool:
@@ -69,15 +73,9 @@ class Handles:
         with self._lock:
             return any(place.segment == number for place in self._pins)
 
-    @contextmanager
-    def borrow(self, place: Place) -> Iterator[int]:
-        """Lend the descriptor of a record's file; raises `OSError`."""
-        key = (place.segment, place.file)
-        handle = self._take(key, place)
-        try:
-            yield handle.fd
-        finally:
-            self._return(handle)
+    def borrow(self, place: Place) -> Loan:
+        """Return a context with the descriptor of a record's file; entering raises `OSError`."""
+        return Loan(self, place)
 
     def forget(self, place: Place) -> None:
         """Close a file that is about to go."""
@@ -101,29 +99,31 @@ class Handles:
         part = self._paths.part(place.file)
         return part if self._files.exists(part) else self._paths.shard(place.file)
 
-    def _take(self, key: tuple[int, bytes], place: Place) -> _Handle:
+    def take(self, place: Place) -> Handle:
+        """Lend an open file; raises `OSError`."""
+        key = (place.segment, place.file)
         # No call into the disk is made with the lock held: one that hangs would hold up all.
-        handle, _ = self._lend(key, None)
-        if handle is not None:
-            return handle
+        with self._lock:
+            handle = self._open.get(key)
+            if handle is not None:
+                self._open.move_to_end(key)
+                handle.users += 1
+                return handle
         fd = self._open_file(place)
         handle, unused = self._lend(key, fd)
-        assert handle is not None
         self._close_all(unused)
         return handle
 
-    def _lend(self, key: tuple[int, bytes], fd: int | None) -> tuple[_Handle | None, list[int]]:
-        """Lend the open file, or the one just opened; return what is to be closed, too."""
+    def _lend(self, key: tuple[int, bytes], fd: int) -> tuple[Handle, list[int]]:
+        """Lend the file just opened, or the one that was; return what is to be closed, too."""
         with self._lock:
             handle = self._open.get(key)
-            unused = [] if handle is None or fd is None else [fd]
+            unused = [] if handle is None else [fd]
             if handle is None:
-                if fd is None:
-                    return None, []
                 if self._is_closed:
                     # Lent this once to whoever reads on.
-                    return _Handle(fd, users=1, is_stale=True), []
-                handle = self._open[key] = _Handle(fd)
+                    return Handle(fd, users=1, is_stale=True), []
+                handle = self._open[key] = Handle(fd)
             self._open.move_to_end(key)
             handle.users += 1
             more = len(self._open) - OPEN_FILES_MAX
@@ -137,14 +137,15 @@ class Handles:
             # Between looking and opening, a large shard may have moved out of staging.
             return self._files.open(self.path_of(place), Access.READ)
 
-    def _return(self, handle: _Handle) -> None:
+    def give_back(self, handle: Handle) -> None:
+        """End a loan."""
         with self._lock:
             handle.users -= 1
             is_last = handle.is_stale and not handle.users
         if is_last:
             self._files.close(handle.fd)
 
-    def _retired(self, handles: Iterable[_Handle]) -> list[int]:
+    def _retired(self, handles: Iterable[Handle]) -> list[int]:
         """Lend these no more; return the descriptors that nobody uses."""
         unused = []
         for handle in handles:
@@ -156,3 +157,22 @@ class Handles:
     def _close_all(self, unused: list[int]) -> None:
         for fd in unused:
             self._files.close(fd)
+
+
+class Loan:
+    """A file of one volume, lent for the length of a block."""
+
+    # Not by contextlib: each read goes through here, and a generator takes three times as long.
+
+    __slots__ = ("_handle", "_handles", "_place")
+
+    def __init__(self, handles: Handles, place: Place) -> None:
+        self._handles = handles
+        self._place = place
+
+    def __enter__(self) -> int:
+        self._handle = self._handles.take(self._place)
+        return self._handle.fd
+
+    def __exit__(self, *_exc: object) -> None:
+        self._handles.give_back(self._handle)

@@ -64,7 +64,8 @@ class Health:
     @property
     def is_read_only(self) -> bool:
         """Whether it is only read, for want of a disk that takes writes."""
-        return self._condition.writing in {Writing.READ_ONLY, Writing.FAILING}
+        writing = self._condition.writing
+        return writing is Writing.READ_ONLY or writing is Writing.FAILING
 
     @property
     def is_slow(self) -> bool:

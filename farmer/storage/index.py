@@ -21,8 +21,9 @@ from farmer.storage.alone import open_alone
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.places import Doomed, Key, Place, Position, Row, Segment
 from farmer.storage.quota import Changes, Tally
+from farmer.storage.remembered import Remembered
 from farmer.storage.tombstones import EXIST, FIND, SOME, Tombstone
-from farmer.storage.transaction import ROW, Transaction
+from farmer.storage.transaction import FIND_ROW, ROW, Transaction
 
 INDEX_VERSION: Final = 2
 INDEX_NAME: Final = "index.sqlite"
@@ -121,13 +122,18 @@ class Index:
 
         """
         self._path = path
+        self._log_path = path.with_name(f"{path.name}-wal")
         prepared = _building if unfinished else _prepared
         self._writer = prepared(connect(path), _WRITER_CACHE_KIB)
+        self._known = Remembered()
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         self.has_tombstones = False
-        """Whether there is any; known without a query."""
+        """Whether there may be any; known without a query."""
         self.stones_changed = 0
         """How many commits have set or lifted one."""
+        self.rows_changed = 0
+        """Raised before and after a commit that changes or removes a row that was there: odd
+        while nobody can tell whether others see it already."""
         try:
             self.was_clean = self._check(volume, unfinished=unfinished)
             for _ in range(_READERS):
@@ -177,26 +183,34 @@ class Index:
 
         """
         self._writer.execute("BEGIN IMMEDIATE")
+        self._known.limit()
+        transaction = Transaction(self._writer, self._known, has_tombstones=self.has_tombstones)
         try:
-            transaction = Transaction(self._writer)
             yield transaction
             transaction.flush()
-            self._commit()
+            self._commit(changes_rows=transaction.changes_rows)
         except BaseException:
+            self._known.forget()
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
+        finally:
+            # After a failure too: of a commit nobody may know whether it was one.
+            self.has_tombstones |= transaction.tombstones.changed
         if transaction.tombstones.changed:
             self.stones_changed += 1
             self._look_for_tombstones()
 
-    def _commit(self) -> None:
+    def _commit(self, *, changes_rows: bool) -> None:
+        self.rows_changed += changes_rows
         try:
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             if is_for_memory(error):
                 raise CommitInDoubtError("memory ran out in a commit of the index") from error
             raise
+        finally:
+            self.rows_changed += changes_rows
 
     def checkpoint(self) -> None:
         """Make everything committed durable, and cut the write-ahead log off."""
@@ -219,7 +233,7 @@ class Index:
     def checkpoint_if_long(self) -> bool:
         """Do that if the write-ahead log has become long; say whether."""
         try:
-            long = self._path.with_name(f"{self._path.name}-wal").stat().st_size > WAL_BYTES_MAX
+            long = self._log_path.stat().st_size > WAL_BYTES_MAX
         except FileNotFoundError:
             return False
         if long:
@@ -233,8 +247,8 @@ class Index:
 
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return one shard."""
-        rows = self._read(f"{ROW} WHERE r.renter = ? AND s.shard = ?", renter.raw, shard.raw)
-        return Row.of(rows[0]) if rows else None
+        rows = self._read(FIND_ROW, renter.raw, shard.raw)
+        return Row.of_key(renter, shard, rows[0]) if rows else None
 
     def tombstone(self, renter: NodeId, shard: ShardId) -> Tombstone | None:
         """Return a shard's tombstone; without a query where there is none at all."""

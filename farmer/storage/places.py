@@ -49,11 +49,16 @@ class Row:
     @classmethod
     def of(cls, columns: tuple[Any, ...]) -> Row:
         """Make a row of the index's columns, in the order of `farmer.storage.transaction.ROW`."""
-        renter, shard, segment, offset, file, size, contract, stored, *rest = columns
+        return cls.of_key(NodeId(columns[0]), ShardId(columns[1]), columns)
+
+    @classmethod
+    def of_key(cls, renter: NodeId, shard: ShardId, columns: tuple[Any, ...]) -> Row:
+        """Make a row of such columns, of which renter and shard are known already."""
+        _, _, segment, offset, file, size, contract, stored, *rest = columns
         sequence, state, gone, observed, damaged, alone = rest
         return cls(
-            renter=NodeId(renter),
-            shard=ShardId(shard),
+            renter=renter,
+            shard=shard,
             place=Place(segment, offset, file or b""),
             size_bytes=size,
             contract=ContractId(contract),

@@ -262,7 +262,8 @@ class Reclaimer:
         self._copy_live(number)
         self._condense(self._ground.index.marks(number), punch=False)
         self._writer.submit(Restate(lambda _tx: [], 1)).result()
-        if self._handles.is_segment_pinned(number) or self._live_bytes(number):
+        # In this order: a reader pins what was alive, and looks whether it is so still.
+        if self._live_bytes(number) or self._handles.is_segment_pinned(number):
             return
         self._handles.forget(Place(number, 0))
         self._ground.files.unlink(path)

@@ -58,7 +58,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 from zlib import crc32
 
 from farmer.model.ids import ContractId, NodeId, ShardId
@@ -170,7 +170,32 @@ class RecordHeader:
         return _with_crc(front)
 
 
-def decode_record(raw: bytes, segment: bytes, where: str) -> RecordHeader:
+class RecordFields(NamedTuple):
+    """What stands in a header, in the order of the disk: enough for who compares it."""
+
+    magic: bytes
+    version: int
+    kind: int
+    state: int
+    flags: int
+    segment: bytes
+    sequence: int
+    payload_bytes: int
+    trailer_bytes: int
+    trailer_crc: int
+    shard: bytes
+    renter: bytes
+    contract: bytes
+    stored_at_ms: int
+    gone_at_ms: int
+    observed_ms: int
+    synced_bytes: int
+    active_at_ms: int
+    until_ms: int
+    alone_ms: int
+
+
+def record_fields(raw: bytes, segment: bytes, where: object) -> RecordFields:
     """
     Read the 256 bytes of a header that must belong to *segment*.
 
@@ -180,38 +205,41 @@ def decode_record(raw: bytes, segment: bytes, where: str) -> RecordHeader:
 
     """
     _check(raw, RECORD_MAGIC, RECORD_VERSION, where)
-    (
-        _magic, _version, kind, state, flags, uuid, sequence, payload, trailer, trailer_crc,
-        shard, renter, contract, stored_at, gone_at, observed, synced, active_at, until, alone,
-    ) = _RECORD.unpack_from(raw)  # fmt: skip
-    if uuid != segment:
+    found = RecordFields._make(_RECORD.unpack_from(raw))
+    if found.segment != segment:
         raise DamagedError("a record of another segment")
-    times = stored_at | gone_at | observed | active_at | until | alone
-    if (sequence | payload | synced | times) >> NUMBER_BITS:
+    times = found.stored_at_ms | found.gone_at_ms | found.observed_ms | found.active_at_ms
+    times |= found.until_ms | found.alone_ms
+    if (found.sequence | found.payload_bytes | found.synced_bytes | times) >> NUMBER_BITS:
         raise DamagedError("a number that no release has written")
-    try:
-        return RecordHeader(
-            kind=_KINDS[kind],
-            segment=uuid,
-            sequence=sequence,
-            payload_bytes=payload,
-            trailer_bytes=trailer,
-            trailer_crc=trailer_crc,
-            renter=NodeId(renter),
-            shard=ShardId(shard),
-            contract=ContractId(contract),
-            state=_STATES[state],
-            flags=flags,
-            stored_at_ms=stored_at,
-            gone_at_ms=gone_at,
-            observed_ms=observed,
-            synced_bytes=synced,
-            active_at_ms=active_at,
-            until_ms=until,
-            alone_ms=alone,
-        )
-    except KeyError as error:
-        raise DamagedError(f"no such kind or state: {error}") from error
+    if found.kind not in _KINDS or found.state not in _STATES:
+        raise DamagedError(f"no such kind or state: {found.kind}, {found.state}")
+    return found
+
+
+def decode_record(raw: bytes, segment: bytes, where: object) -> RecordHeader:
+    """Return what `record_fields` finds, as it was written."""
+    found = record_fields(raw, segment, where)
+    return RecordHeader(
+        kind=_KINDS[found.kind],
+        segment=found.segment,
+        sequence=found.sequence,
+        payload_bytes=found.payload_bytes,
+        trailer_bytes=found.trailer_bytes,
+        trailer_crc=found.trailer_crc,
+        renter=NodeId(found.renter),
+        shard=ShardId(found.shard),
+        contract=ContractId(found.contract),
+        state=_STATES[found.state],
+        flags=found.flags,
+        stored_at_ms=found.stored_at_ms,
+        gone_at_ms=found.gone_at_ms,
+        observed_ms=found.observed_ms,
+        synced_bytes=found.synced_bytes,
+        active_at_ms=found.active_at_ms,
+        until_ms=found.until_ms,
+        alone_ms=found.alone_ms,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,7 +369,7 @@ def _with_crc(front: bytes) -> bytes:
     return front + _CRC.pack(crc32(front))
 
 
-def _check(raw: bytes, magic: bytes, version: int, where: str) -> None:
+def _check(raw: bytes, magic: bytes, version: int, where: object) -> None:
     if len(raw) < RECORD_HEADER_BYTES or raw[: len(magic)] != magic:
         raise DamagedError("no header")
     if crc32(raw[:_CRC_OFFSET]) != _CRC.unpack_from(raw, _CRC_OFFSET)[0]:

@@ -63,20 +63,15 @@ class Tombstone:
 class Tombstones:
     """Those of one volume, within one transaction of its index."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, exist: bool) -> None:
         self._sql = connection
-        self._exist: bool | None = None
+        self.exist = exist
+        """False only if there is none."""
         self.changed = False
-
-    def exist(self) -> bool:
-        """Say whether there is any; asked of SQLite once."""
-        if self._exist is None:
-            self._exist = bool(self._sql.execute(EXIST).fetchone()[0])
-        return self._exist
 
     def find(self, renter: NodeId, shard: ShardId) -> Tombstone | None:
         """Return a shard's."""
-        if not self.exist():
+        if not self.exist:
             return None
         columns = self._sql.execute(FIND, (renter.raw, shard.raw)).fetchone()
         return Tombstone.of(columns) if columns else None
@@ -87,11 +82,11 @@ class Tombstones:
             "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?)",
             (renter_ref, stone.shard.raw, stone.sequence, stone.observed_ms),
         )
-        self._exist = self.changed = True
+        self.exist = self.changed = True
 
     def lift(self, renter: NodeId, shard: ShardId) -> None:
         """Remove a shard's, if there is one."""
-        if self.exist():
+        if self.exist:
             self._sql.execute(
                 "DELETE FROM tombstones WHERE shard = ?"
                 " AND renter = (SELECT id FROM renters WHERE renter = ?)",

@@ -19,6 +19,7 @@ from farmer.storage.bulk import PlainRow, enter, row_of_plain
 from farmer.storage.marks import Action, Mark
 from farmer.storage.places import Doomed, Place, Position, Row, Segment
 from farmer.storage.quota import SMALL_BYTES_MAX, Changes, Tally
+from farmer.storage.remembered import Remembered
 from farmer.storage.tombstones import Tombstone, Tombstones
 
 ROW: Final = (
@@ -28,8 +29,16 @@ ROW: Final = (
 )
 """The columns of `Row.of`."""
 
+FIND_ROW: Final = f"{ROW} WHERE r.renter = ? AND s.shard = ?"
+
 _INSERT: Final = "INSERT OR IGNORE INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
+_ADD_USAGE: Final = (
+    "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (renter) DO UPDATE SET"
+    " live = live + excluded.live, trash = trash + excluded.trash,"
+    " shards = shards + excluded.shards, files = files + excluded.files,"
+    " quarantined = quarantined + excluded.quarantined"
+)
 
 _ENDS: Final = frozenset({Action.GONE, Action.TOMBSTONE})
 _TRASHES: Final = frozenset({Action.TRASH, Action.TRASH_ALONE})
@@ -49,11 +58,17 @@ _REFS: Final = {
 class Transaction:
     """Made by `farmer.storage.index.Index.transaction`; used inside its block only."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, known: Remembered, *, has_tombstones: bool
+    ) -> None:
+        """Begin; *has_tombstones* is False only if there is none."""
         self._sql = connection
-        self._segments: dict[int, Segment] = {}
-        self._refs: dict[tuple[str, bytes], int] = {}
-        self.tombstones = Tombstones(connection)
+        self._known = known
+        self._idle_before: dict[int, int] = {}
+        """Idle bytes, before this transaction, of the segments that it may change."""
+        self.changes_rows = False
+        """Whether a row that was there is changed or removed."""
+        self.tombstones = Tombstones(connection, exist=has_tombstones)
         self.changes = Changes()
         """What changes for the ledger; complete after the block."""
         self.doomed: list[Doomed] = []
@@ -61,10 +76,8 @@ class Transaction:
 
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return a shard as it is with the changes so far."""
-        columns = self._sql.execute(
-            f"{ROW} WHERE r.renter = ? AND s.shard = ?", (renter.raw, shard.raw)
-        ).fetchone()
-        return Row.of(columns) if columns else None
+        columns = self._sql.execute(FIND_ROW, (renter.raw, shard.raw)).fetchone()
+        return Row.of_key(renter, shard, columns) if columns else None
 
     def rows_between(self, segment: int, start: int, end: int) -> list[Row]:
         """Return what lies in a stretch of the log; looks at every row."""
@@ -101,7 +114,7 @@ class Transaction:
 
     def put_plain(self, segment: int, rows: Iterable[PlainRow]) -> None:
         """Enter many live small shards of one segment as `put` does, in the order of the pages."""
-        if self.tombstones.exist():
+        if self.tombstones.exist:
             for plain in rows:
                 self.put(row_of_plain(segment, plain))
             return
@@ -130,6 +143,7 @@ class Transaction:
             return
         if row is None:
             return
+        self.changes_rows = True
         self._count(row, -1)
         after = _consequence(row, mark)
         self._sql.execute(
@@ -149,6 +163,7 @@ class Transaction:
 
     def met_all(self, row: Row) -> None:
         """Note that no older copy of a shard is left anywhere."""
+        self.changes_rows = True
         self._sql.execute(
             "UPDATE shards SET alone = 0 WHERE shard = ? AND sequence = ?"
             " AND renter = (SELECT id FROM renters WHERE renter = ?)",
@@ -168,8 +183,8 @@ class Transaction:
         """Forget a segment whose file is gone; nothing in it may be alive."""
         segment = self._segment(number)
         assert segment.live_bytes == 0, segment
-        self.changes.log_bytes -= self._idle_before(number)
-        del self._segments[number]
+        self.changes.log_bytes -= self._idle_before.pop(number)
+        del self._known.segments[number]
         self._sql.execute("DELETE FROM marks WHERE segment = ?", (number,))
         self._sql.execute("DELETE FROM doomed WHERE segment = ?", (number,))
         self._sql.execute("DELETE FROM segments WHERE number = ?", (number,))
@@ -230,8 +245,9 @@ class Transaction:
 
     def flush(self) -> None:
         """Write the totals; the last step."""
-        for number, segment in self._segments.items():
-            self.changes.log_bytes += segment.idle_bytes - self._idle_before(number)
+        for number, idle_before in self._idle_before.items():
+            segment = self._known.segments[number]
+            self.changes.log_bytes += segment.idle_bytes - idle_before
             self._sql.execute(
                 "UPDATE segments SET size = ?, live = ?, punched = ? WHERE number = ?",
                 (segment.size_bytes, segment.live_bytes, segment.punched_bytes, number),
@@ -241,20 +257,19 @@ class Transaction:
 
     def _add_usage(self, renter: NodeId, tally: Tally) -> None:
         ref = self._ref("renter", renter.raw)
-        self._sql.execute("INSERT OR IGNORE INTO usage VALUES (?, 0, 0, 0, 0, 0)", (ref,))
         self._sql.execute(
-            "UPDATE usage SET live = live + ?, trash = trash + ?, shards = shards + ?,"
-            " files = files + ?, quarantined = quarantined + ? WHERE renter = ?",
+            _ADD_USAGE,
             (
+                ref,
                 tally.live_bytes,
                 tally.trash_bytes,
                 tally.shards,
                 tally.files,
                 tally.quarantined,
-                ref,
             ),
         )
-        self._sql.execute("DELETE FROM usage WHERE renter = ? AND shards = 0", (ref,))
+        if tally.shards <= 0:
+            self._sql.execute("DELETE FROM usage WHERE renter = ? AND shards = 0", (ref,))
 
     def _insert(self, row: Row) -> bool:
         """Enter a row if its shard has none; say whether that was so."""
@@ -297,6 +312,7 @@ class Transaction:
         self._delete(row)
 
     def _delete(self, row: Row) -> None:
+        self.changes_rows = True
         self._sql.execute(
             "DELETE FROM shards WHERE shard = ?"
             " AND renter = (SELECT id FROM renters WHERE renter = ?)",
@@ -338,28 +354,27 @@ class Transaction:
             self._segment(row.place.segment).live_bytes += charge
 
     def _segment(self, number: int) -> Segment:
-        if number not in self._segments:
-            self._segments[number] = self._stored_segment(number)
-        return self._segments[number]
-
-    def _stored_segment(self, number: int) -> Segment:
-        columns = self._sql.execute(
-            "SELECT number, uuid, size, live, punched FROM segments WHERE number = ?", (number,)
-        ).fetchone()
-        return Segment(*columns)
-
-    def _idle_before(self, number: int) -> int:
-        return self._stored_segment(number).idle_bytes
+        """Return a segment that is about to be changed."""
+        segments = self._known.segments
+        if number not in segments:
+            columns = self._sql.execute(
+                "SELECT number, uuid, size, live, punched FROM segments WHERE number = ?",
+                (number,),
+            ).fetchone()
+            segments[number] = Segment(*columns)
+        segment = segments[number]
+        self._idle_before.setdefault(number, segment.idle_bytes)
+        return segment
 
     def _ref(self, noun: Literal["renter", "contract"], raw: bytes) -> int:
         """Return the small number that stands for a renter or a contract."""
-        ref = self._refs.get((noun, raw))
+        ref = self._known.refs.get((noun, raw))
         if ref is None:
             insert, select = _REFS[noun]
             found = self._sql.execute(select, (raw,)).fetchone()
             ref = int(found[0]) if found else self._sql.execute(insert, (raw,)).lastrowid
             assert ref is not None
-            self._refs[noun, raw] = ref
+            self._known.refs[noun, raw] = ref
         return ref
 
 

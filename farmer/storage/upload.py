@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
@@ -11,7 +12,7 @@ from zlib import crc32
 from farmer.audit.tree import TreeHasher
 from farmer.model.contract import Contract
 from farmer.model.ids import ShardId
-from farmer.model.shard import StoredShard
+from farmer.model.shard import BLOCK_BYTES, StoredShard
 from farmer.storage.doubts import Leftover
 from farmer.storage.errors import (
     StorageError,
@@ -51,8 +52,8 @@ class Wanted:
 class Submit(Protocol):
     """Hands an operation to the volume's writer."""
 
-    def __call__(self, operation: Operation[R], /) -> Future[R]:
-        """Return the operation's future."""
+    def __call__(self, operation: Operation[R], ending: Callable[[], None], /) -> Future[R]:
+        """Return the operation's future; *ending* is called, once, before it is settled."""
 
 
 class SmallUpload:
@@ -86,8 +87,8 @@ class SmallUpload:
             raise WrongSizeError(size_bytes, self.offset + len(data))
         self._buffer += data
 
-    def commit(self) -> Future[StoredShard]:
-        """Check, then append; see the port."""
+    def commit(self, ending: Callable[[], None] = lambda: None) -> Future[StoredShard]:
+        """Check, then append; see the port, and `Submit` for *ending*."""
         if not self._is_open:
             raise VolumeUnavailableError(_ENDED)
         try:
@@ -97,7 +98,7 @@ class SmallUpload:
             raise
         with self._lock:
             self._is_open = False
-        return self._submit(operation)
+        return self._submit(operation, ending)
 
     def abandon(self) -> None:
         """Forget it, unless it was committed."""
@@ -116,8 +117,11 @@ class SmallUpload:
         if self.offset != wanted.size_bytes:
             raise WrongSizeError(wanted.size_bytes, self.offset)
         tree, checksums = TreeHasher(), BlockChecksums()
-        tree.update(self._buffer)
-        checksums.update(self._buffer)
+        # Block by block: for a checksum zlib lets others run, which hashing does not.
+        view = memoryview(self._buffer)
+        for start in range(0, len(view), BLOCK_BYTES):
+            tree.update(view[start : start + BLOCK_BYTES])
+            checksums.update(view[start : start + BLOCK_BYTES])
         finished = tree.finish()
         if finished.shard_id() != wanted.shard:
             raise WrongHashError
@@ -176,8 +180,8 @@ class LargeUpload:
         except OSError as error:
             raise self._failed(error) from error
 
-    def commit(self) -> Future[StoredShard]:
-        """Check, make durable, then enter; see the port."""
+    def commit(self, ending: Callable[[], None] = lambda: None) -> Future[StoredShard]:
+        """Check, make durable, then enter; see the port, and `Submit` for *ending*."""
         if not self._is_open:
             raise VolumeUnavailableError(_ENDED)
         header = self._staged.header
@@ -200,7 +204,7 @@ class LargeUpload:
             self._is_open = False
         self._staged.close()
         row = row_of(stored, Place(0, 0, stored.segment))
-        return self._submit(Adopt(row, self._reservation, self._discard))
+        return self._submit(Adopt(row, self._reservation, self._discard), ending)
 
     def abandon(self) -> None:
         """Leave a lease behind if there is a byte to go on from; not after commit or failure."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -117,6 +117,16 @@ class Volume:
         with self.ground.watch.visit("look-up"), self._index_errors():
             return self.ground.index.find(renter, shard)
 
+    @property
+    def changes(self) -> int | None:
+        """
+        How often rows have changed or gone; None while some do.
+
+        If it is the same before a look-up and after it, what was found is so still.
+        """
+        count = self.ground.index.rows_changed
+        return None if count % 2 else count
+
     def tombstone(self, renter: NodeId, shard: ShardId) -> Tombstone | None:
         """Return a shard's tombstone; free of cost where there is none."""
         if not self.ground.index.has_tombstones:
@@ -163,31 +173,34 @@ class Volume:
             reservation.hold()
         return upload
 
-    def open(self, row: Row, *, salvage: bool = True) -> VolumeReader:
+    def open(self, row: Row, *, salvage: bool = True, as_of: int | None = None) -> VolumeReader:
         """
         Open a shard that is not in the trash; raises as `ShardStore.open` of the ports.
 
-        Without *salvage* also one of which nothing can be told right from wrong.
+        Without *salvage* also one of which nothing can be told right from wrong.  *as_of* is
+        what `changes` was before the row was looked up: it is not looked up again in vain.
         """
         for _ in range(_OPEN_TRIES):
             if row.state is ShardState.TRASH:
                 break
-            reader, again = self.open_as_is(row, salvage=salvage)
+            reader, again = self.open_as_is(row, salvage=salvage, as_of=as_of)
             if reader is not None:
                 return reader
             if again is None:
                 break
-            row = again
+            row, as_of = again, None
         raise ShardNotFoundError
 
     def open_as_is(
-        self, row: Row, *, salvage: bool = True
+        self, row: Row, *, salvage: bool = True, as_of: int | None = None
     ) -> tuple[VolumeReader | None, Row | None]:
         """Open a shard in whatever state; without a reader the row is what became of it."""
         self.handles.pin(row.place)
         try:
-            # Only what is still there after the pin cannot be given back any more.
-            again = self.find(row.renter, row.shard)
+            # Only what is still there after the pin cannot be given back any more: whoever gives
+            # it back sees it gone from the index first, and asks for pins then.
+            is_same = as_of is not None and as_of == self.changes and not self._is_closed
+            again = row if is_same else self.find(row.renter, row.shard)
             if again == row:
                 reader = VolumeReader(
                     self.ground, self.handles, row, self.quarantine, self.examined
@@ -456,15 +469,32 @@ class Volume:
             trashed_before_ms = observed_ms - TRASH_MS
             return self.ground.index.expired(now_ms, trashed_before_ms, REMOVE_AT_ONCE)
 
-    @contextmanager
-    def _index_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            if self._is_closed:
-                raise VolumeClosedError("the volume was closed") from error
-            self.ground.health.count("index")
-            if not (is_for_room(error) or is_for_memory(error)):
-                self.ground.health.fail(f"the index cannot be read ({error})")
-                self.ground.index.condemn()
-            raise VolumeUnavailableError(f"the index cannot be read: {error}") from error
+    def _index_errors(self) -> _IndexErrors:
+        return _IndexErrors(self._index_failed)
+
+    def _index_failed(self, error: sqlite3.Error) -> VolumeUnavailableError:
+        if self._is_closed:
+            return VolumeClosedError("the volume was closed")
+        self.ground.health.count("index")
+        if not (is_for_room(error) or is_for_memory(error)):
+            self.ground.health.fail(f"the index cannot be read ({error})")
+            self.ground.index.condemn()
+        return VolumeUnavailableError(f"the index cannot be read: {error}")
+
+
+class _IndexErrors:
+    """A context in which what SQLite raises becomes what the volume makes of it."""
+
+    # Not by contextlib: each look-up goes through here, and a generator takes four times as long.
+
+    __slots__ = ("_understand",)
+
+    def __init__(self, understand: Callable[[sqlite3.Error], Exception]) -> None:
+        self._understand = understand
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise self._understand(error) from error

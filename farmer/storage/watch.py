@@ -156,7 +156,7 @@ class Noted:
     def __exit__(
         self,
         _kind: type[BaseException] | None,
-        _error: BaseException | None,
+        error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
         watch = self._watch
@@ -165,6 +165,11 @@ class Noted:
             self._meter.note(self.since_s, watch.monotonic_s())
         if watch.waiting:
             watch.returned()
+        if error is not None:
+            self.failed(error)
+
+    def failed(self, error: BaseException) -> None:
+        """Raise something else, if need be, than what the call has raised."""
 
 
 class Promises:
@@ -177,30 +182,40 @@ class Promises:
 
     def __init__(self) -> None:
         self._numbers = count()
-        self._open: dict[int, Future[Any]] = {}
+        self._open: dict[int, tuple[Future[Any], Callable[[], None]]] = {}
 
-    def of(self, truth: Future[R]) -> Future[R]:
-        """Return a future of the same outcome, which can be broken before."""
+    def of(self, truth: Future[R], ending: Callable[[], None] = lambda: None) -> Future[R]:
+        """
+        Return a future of the same outcome, which can be broken before.
+
+        *ending* is called, once, before anybody can know of its outcome.
+        """
         if truth.done():
+            ending()
             return truth
         promise: Future[R] = Future()
         promise.set_running_or_notify_cancel()
         number = next(self._numbers)
-        self._open[number] = promise
+        self._open[number] = promise, ending
         truth.add_done_callback(lambda done: self._keep(number, done))
         return promise
 
     def break_all(self, reason: str) -> None:
         """Let nobody wait any longer."""
         for number in list(self._open):
-            promise = self._open.pop(number, None)
-            if promise is not None:
+            # Whoever takes it out settles it: nobody else can.
+            taken = self._open.pop(number, None)
+            if taken is not None:
+                promise, ending = taken
+                ending()
                 promise.set_exception(VolumeUnavailableError(reason))
 
     def _keep(self, number: int, done: Future[Any]) -> None:
-        promise = self._open.pop(number, None)
-        if promise is None:
+        taken = self._open.pop(number, None)
+        if taken is None:
             return
+        promise, ending = taken
+        ending()
         error = done.exception()
         if error is None:
             promise.set_result(done.result())

@@ -8,7 +8,6 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from farmer.storage.alone import open_alone
@@ -27,13 +26,8 @@ class _Asked(Noted):
         """Return what is raised then."""
         return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, traceback)
+    def failed(self, error: BaseException) -> None:
+        """See `Noted.failed`."""
         if isinstance(error, MemoryError):
             raise self.without_memory() from error
 
@@ -74,7 +68,7 @@ class WatchedFiles:
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """See `Files.pread`."""
-        with self._asked("read", holds_up=True, meter=self._meters.reads):
+        with _Asked(self._watch, "read", True, self._meters.reads):
             return self._files.pread(fd, length, offset)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:

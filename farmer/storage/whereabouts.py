@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import groupby, islice
+from typing import TypeVar
 
 from farmer.model.ids import NodeId, ShardId
 from farmer.storage.copies import that_count
@@ -18,6 +18,8 @@ from farmer.storage.slots import Slots
 from farmer.storage.tombstones import Tombstone
 from farmer.storage.volume import Volume
 
+R = TypeVar("R")
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:
@@ -25,6 +27,8 @@ class Copy:
 
     volume: Volume
     row: Row
+    as_of: int | None = field(default=None, compare=False)
+    """`Volume.changes` before it was looked up there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +69,35 @@ class _Look:
     found: list[Copy] = field(default_factory=list)
     stones: dict[Volume, Tombstone | None] = field(default_factory=dict)
 
-    @contextmanager
-    def at(self, volume: Volume) -> Iterator[None]:
+    def ask(self, volume: Volume, question: Callable[[NodeId, ShardId], R], key: Key) -> R | None:
         """Note it if a volume cannot say; raises `VolumeUnavailableError` if it fails."""
         try:
-            yield
+            return question(*key)
         except InDoubtError:
             self.is_certain, self.in_doubt = False, True
         except VolumeUnavailableError:
             if volume.ground.health.is_here:
                 raise
             self.is_certain = False
+        return None
 
     def seen(self) -> Copies:
         """Return what it came to."""
-        has = {copy.volume for copy in self.found}
-        buried = [
-            stone.observed_ms
-            for volume, stone in self.stones.items()
-            if stone is not None and volume not in has
-        ]
-        buried_ms = max(buried, default=0)
+        buried_ms = self._buried_ms() if self.stones else 0
         counting = that_count(self.found, lambda copy: copy.row, buried_ms)
         return Copies(
             tuple(self.found), tuple(counting), buried_ms, self.is_certain, self.in_doubt
+        )
+
+    def _buried_ms(self) -> int:
+        has = {copy.volume for copy in self.found}
+        return max(
+            (
+                stone.observed_ms
+                for volume, stone in self.stones.items()
+                if stone is not None and volume not in has
+            ),
+            default=0,
         )
 
 
@@ -144,16 +153,15 @@ class Whereabouts:
             for volume in every
             if volume.ground.health.is_here and (stalled or not volume.ground.watch.is_stalled)
         ]
-        look = _Look(is_certain=self._slots.is_complete() and len(asked) == len(every))
+        look = _Look(is_certain=len(asked) == len(every) == len(self._slots))
         # In this order: a meeting removes older copies before it lifts the tombstones.
         for volume in asked:
             if volume.ground.index.has_tombstones:
-                with look.at(volume):
-                    look.stones[volume] = volume.tombstone(*key)
+                look.stones[volume] = look.ask(volume, volume.tombstone, key)
         for volume in asked:
-            with look.at(volume):
-                if (row := volume.find(*key)) is not None:
-                    look.found.append(Copy(volume, row))
+            as_of = volume.changes
+            if (row := look.ask(volume, volume.find, key)) is not None:
+                look.found.append(Copy(volume, row, as_of))
         return look.seen()
 
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:

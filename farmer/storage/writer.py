@@ -73,14 +73,20 @@ class Writer:
         """Begin to work."""
         self._thread.start()
 
-    def submit(self, operation: Operation[R]) -> Future[R]:
-        """Queue an operation; its future is settled once it is durable, or has failed."""
+    def submit(
+        self, operation: Operation[R], ending: Callable[[], None] = lambda: None
+    ) -> Future[R]:
+        """
+        Queue an operation; its future is settled once it is durable, or has failed.
+
+        *ending* is called, once, before anybody can know of that.
+        """
         reason = self._ground.watch.hung_reason
         with self._arrived:
             if self._closing or reason:
                 _fail([operation], VolumeUnavailableError(reason or "shutting down"))
-                return operation.future
-            promise = self.promises.of(operation.future)
+                return self.promises.of(operation.future, ending)
+            promise = self.promises.of(operation.future, ending)
             self._waiting.append(operation)
             self._arrived.notify()
         return promise

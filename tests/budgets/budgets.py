@@ -32,16 +32,16 @@ class Cost:
     """Turns of the reactor that were asked for."""
 
 
-STORE_64_KIB = Cost(writes=1, syncs=1, written_bytes=69_632, statements=15, hand_offs=2)
+STORE_64_KIB = Cost(writes=1, syncs=1, written_bytes=69_632, statements=8, hand_offs=2)
 STORE_2_MIB = Cost(
     writes=11,
     syncs=4,
     others=2,
     written_bytes=2_098_816,
-    statements=13,
+    statements=8,
     hand_offs=10,
     turns=8,
 )
-RETRIEVE_64_KIB = Cost(reads=3, read_bytes=65_828, statements=2, hand_offs=1)
-RETRIEVE_2_MIB = Cost(reads=10, read_bytes=2_098_560, statements=2, hand_offs=10, turns=3)
-AUDIT = Cost(reads=3, read_bytes=66_944, statements=3, hand_offs=1)
+RETRIEVE_64_KIB = Cost(reads=3, read_bytes=65_828, statements=1, hand_offs=1)
+RETRIEVE_2_MIB = Cost(reads=10, read_bytes=2_098_560, statements=1, hand_offs=10, turns=3)
+AUDIT = Cost(reads=3, read_bytes=66_944, statements=1, hand_offs=1)

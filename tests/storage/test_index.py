@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farmer.model.ids import ContractId, NodeId, ShardId
-from farmer.storage.index import create_index
+from farmer.storage.index import Index, create_index
 from farmer.storage.places import Doomed, Place, Row
 from farmer.storage.quota import Tally
 from farmer.storage.transaction import Transaction
@@ -51,17 +52,48 @@ def entered(
         for group in groups:
             with index.transaction() as transaction:
                 how(transaction, group)
-        first = ShardId(bytes(32))
-        rows = {*index.page(ALICE, first, 99), *index.page(BOB, first, 99)}
-        totals = index.totals()
-        answer = (rows, set(index.doomed()), totals.renters, totals.log_bytes)
+        answer = contents(index)
         index.close(clean=False)
         return answer
+
+
+def contents(index: Index) -> Entered:
+    """Return rows, doomed records and totals."""
+    first = ShardId(bytes(32))
+    rows = {*index.page(ALICE, first, 99), *index.page(BOB, first, 99)}
+    totals = index.totals()
+    return rows, set(index.doomed()), totals.renters, totals.log_bytes
 
 
 def one_by_one(transaction: Transaction, rows: Sequence[Row]) -> None:
     for one in rows:
         transaction.put(one)
+
+
+@given(groups=st.lists(ROWS, max_size=4), lost=ROWS)
+@settings(max_examples=30)
+def test_a_transaction_that_was_rolled_back_is_as_if_it_had_not_been(
+    groups: list[list[Row]], lost: list[Row]
+) -> None:
+    """Nothing of it is remembered either: neither numbers of renters nor segments."""
+
+    with tempfile.TemporaryDirectory() as folder:
+        index = create_index(Path(folder) / "index.sqlite", bytes(16))
+        fresh = create_index(Path(folder) / "fresh.sqlite", bytes(16))
+        for one in (index, fresh):
+            with one.transaction() as transaction:
+                transaction.open_segment(1, bytes(16))
+        for group in groups:
+            with suppress(NotImplementedError), index.transaction() as transaction:
+                one_by_one(transaction, lost)
+                transaction.grow_segment(1, 1 << 30)
+                raise NotImplementedError
+            for one in (index, fresh):
+                with one.transaction() as transaction:
+                    one_by_one(transaction, group)
+        assert contents(index) == contents(fresh)
+        index.close(clean=False)
+        fresh.close(clean=False)
 
 
 def at_once(transaction: Transaction, rows: Sequence[Row]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from farmer.model.ids import ShardId
+from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import ShardState, Usage
 from farmer.model.status import Alert, VolumeState
 from farmer.storage.errors import (
@@ -52,6 +53,65 @@ def test_a_shard_that_is_deleted_before_it_is_opened_is_not_there(farm: Farm, er
     with pytest.raises(ShardNotFoundError):
         volume_of(farm).open(row)
     assert not volume_of(farm).handles.is_pinned(row.place)
+
+
+def test_a_shard_is_looked_up_once_to_be_opened(farm: Farm) -> None:
+    shard, volume = farm.store(noise(5000)).shard, volume_of(farm)
+    find, looks = volume.find, 0
+
+    def counted(renter: NodeId, shard: ShardId) -> Row | None:
+        nonlocal looks
+        looks += 1
+        return find(renter, shard)
+
+    volume.find = counted  # type: ignore[method-assign]
+    with closing(farm.engine.open(ALICE, shard)) as reader:
+        assert reader.read(0, 5000) == noise(5000)
+    assert looks == 1
+
+
+def test_what_others_store_meanwhile_is_no_reason_to_look_again(farm: Farm) -> None:
+    farm.store(noise(5000))
+    before = volume_of(farm).changes
+    farm.store(noise(5000, "another"))
+    assert volume_of(farm).changes == before
+
+
+def test_while_a_row_goes_nobody_believes_what_was_looked_up(farm: Farm) -> None:
+    shard, volume = farm.store(noise(5000)).shard, volume_of(farm)
+    seen: list[int | None] = [volume.changes]
+
+    def traced(statement: str) -> None:
+        if statement == "COMMIT":
+            seen.append(volume.changes)
+
+    volume.ground.index._writer.set_trace_callback(traced)
+    farm.delete(shard)
+    volume.ground.index._writer.set_trace_callback(None)
+    assert seen[:2] == [seen[0], None]
+    assert volume.changes not in seen
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_a_shard_that_is_deleted_since_the_look_up_is_not_opened(farm: Farm, erase: bool) -> None:
+    shard, volume = farm.store(noise(5000)).shard, volume_of(farm)
+    as_of, row = volume.changes, row_of(farm, shard)
+    farm.delete(shard, erase=erase)
+    with pytest.raises(ShardNotFoundError):
+        volume.open(row, as_of=as_of)
+    assert not volume.handles.is_pinned(row.place)
+
+
+def test_a_look_up_that_fails_after_the_pin_leaves_none(farm: Farm) -> None:
+    volume, row = volume_of(farm), row_of(farm, farm.store(noise(5000)).shard)
+
+    def fails(*_key: object) -> Row:
+        raise VolumeUnavailableError("the index cannot be read")
+
+    volume.find = fails  # type: ignore[method-assign]
+    with pytest.raises(VolumeUnavailableError):
+        volume.open(row)
+    assert not volume.handles.is_pinned(row.place)
 
 
 def test_a_shard_that_never_keeps_still_is_given_up_after_some_looks(farm: Farm) -> None:

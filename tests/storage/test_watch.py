@@ -96,6 +96,26 @@ def test_a_broken_promise_stays_broken_and_the_truth_is_still_told() -> None:
         promise.result(0)
 
 
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_what_a_promise_holds_ends_once_and_before_anybody_knows_of_it(is_broken: bool) -> None:
+    promises, truth = Promises(), Future[int]()
+    known: list[bool] = []
+    promise = promises.of(truth, lambda: known.append(promise.done()))
+    if is_broken:
+        promises.break_all("hung")
+    truth.set_result(1)
+    promises.break_all("hung")
+    assert promise.done()
+    assert known == [False]
+
+
+def test_what_a_promise_holds_ends_where_the_truth_is_known_already() -> None:
+    truth, ended = Future[int](), []
+    truth.set_result(1)
+    assert Promises().of(truth, lambda: ended.append(1)).result(0) == 1
+    assert ended == [1]
+
+
 def test_database_calls_are_noted(tmp_path: Path) -> None:
     noted: list[str] = []
 
