@@ -20,6 +20,7 @@ from farmer.client.patience import Patience
 from farmer.client.session import Session
 from farmer.client.wire import Wire
 from farmer.identity.keys import Identity
+from farmer.identity.records import RecordTLS
 from farmer.identity.signing import SCHEME, parse_link
 from farmer.identity.tls import PeerCertificateError, TlsTransport, peer_id, renter_side
 from farmer.model.contract import InviteLink
@@ -100,6 +101,7 @@ class TlsDialer:
         wires = Factory.forProtocol(lambda: Wire(reactor))
         wires.noisy = False
         self._factory = TLSMemoryBIOFactory(renter_side(identity), True, wires, reactor)
+        self._factory.protocol = RecordTLS
 
     async def dial(self) -> Session:
         """Try the addresses in order; raises what the last one raised."""

@@ -27,7 +27,7 @@ from farmer.protocol.refusals import Refused
 FIRST_BYTES_MAX: Final = 4096
 """Of a first record: a ClientHello of ours has 1.5 KiB.  What is larger, OpenSSL may judge."""
 
-SLICE_BYTES: Final = 16 * 1024
+SLICE_BYTES: Final = 32 * 1024
 """What TLS is given at once: OpenSSL keeps the room for the largest piece as long as it lives."""
 
 SHORT_BYTES: Final = 12 * 1024

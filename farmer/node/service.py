@@ -19,6 +19,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from farmer.identity.records import RecordTLS
 from farmer.identity.tls import peer_id
 from farmer.model.ids import NodeId
 from farmer.node.admission import Sessions, TurnedAway, Welcomed, origin
@@ -104,6 +105,7 @@ class FarmerService:
         self._ports: list[IListeningPort] = []
         self._around = self.surroundings(peer_id)
         self._tls = TLSMemoryBIOFactory(side, False, ServerFactory(), farm.clock)
+        self._tls.protocol = RecordTLS
         self._door = Doorkeeper(self.sessions, farm.meter, self._arrival)
         self._checks = Chore("deadlines", CHECK_S, self._check, farm.clock, self.tasks)
 

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from farmer.identity.keys import Identity
+from farmer.identity.records import RecordTLS
 from farmer.identity.tls import PeerCertificateError, farmer_side, peer_id, renter_side
 
 
@@ -117,6 +118,7 @@ class HandshakeTests(SynchronousTestCase):
             end = End()
             factory = Factory.forProtocol(lambda end=end: end)
             tls = TLSMemoryBIOFactory(creator, is_client, factory, self.clock)
+            tls.protocol = RecordTLS
             wires.append(tls.buildProtocol(None))
             ends.append(end)
         pump = connect(

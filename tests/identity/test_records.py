@@ -1,0 +1,131 @@
+"""TLS with fewer calls: every byte comes through, however the wire cuts the stream."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from farmer.identity.keys import Identity
+from farmer.identity.records import HEADER_BYTES, RecordTLS, WholeRecords
+from farmer.identity.tls import farmer_side, renter_side
+from tests.identity.test_tls import End
+
+SEED = 20
+
+
+def record(size_bytes: int) -> bytes:
+    return b"\x17\x03\x03" + size_bytes.to_bytes(2, "big") + b"x" * size_bytes
+
+
+def cut(data: bytes, chance: random.Random, most: int) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        step = chance.randint(1, most)
+        yield data[at : at + step]
+        at += step
+
+
+@given(st.lists(st.integers(0, 300), max_size=8), st.integers(), st.integers(1, 400))
+def test_records_are_counted_when_they_are_whole_however_they_are_cut(
+    sizes: list[int], seed: int, most: int
+) -> None:
+    stream, ends, whole = b"".join(map(record, sizes)), [], 0
+    for size in sizes:
+        ends.append((ends[-1] if ends else 0) + HEADER_BYTES + size)
+    counter, at = WholeRecords(), 0
+    for piece in cut(stream, random.Random(seed), most):
+        whole += counter.take(piece)
+        at += len(piece)
+        assert whole == sum(end <= at for end in ends)
+
+
+class Wire(StringTransport):
+    """A transport whose bytes are carried by the test, and which can be lost."""
+
+    def loseConnection(self) -> None:
+        self.disconnecting = True
+
+
+class RecordTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock, self.chance = Clock(), random.Random(SEED)
+        self.ends, self.wires = [], []
+        sides = (
+            (farmer_side(Identity.of_key(Ed25519PrivateKey.generate())), False),
+            (renter_side(Identity.of_key(Ed25519PrivateKey.generate())), True),
+        )
+        for creator, is_client in sides:
+            end = End()
+            factory = Factory.forProtocol(lambda end=end: end)
+            tls = TLSMemoryBIOFactory(creator, is_client, factory, self.clock)
+            tls.protocol = RecordTLS
+            wire = tls.buildProtocol(None)
+            self.ends.append(end)
+            self.wires.append(wire)
+        for wire in self.wires:
+            wire.makeConnection(Wire())
+        self.carry()
+
+    def carry(self, most: int = 5000) -> None:
+        """Take what each has written to the other, in pieces of any size."""
+        for _ in range(12):
+            self.clock.advance(0)
+            for ours, theirs in (self.wires, self.wires[::-1]):
+                sent = ours.transport.value()
+                ours.transport.clear()
+                for piece in cut(sent, self.chance, most):
+                    theirs.dataReceived(piece)
+
+    def test_all_bytes_come_through_in_both_directions(self) -> None:
+        farmer, renter = self.ends
+        up, down = self.chance.randbytes(300_000), self.chance.randbytes(200_000)
+        for most in (7, 16_500, 100_000):
+            farmer.received = renter.received = b""
+            renter.transport.write(up)
+            farmer.transport.write(down)
+            self.carry(most)
+            self.assertEqual((up, down), (farmer.received, renter.received))
+
+    def test_openssl_is_asked_once_for_each_record(self) -> None:
+        asked = []
+        tls = self.wires[0]._tlsConnection
+        recv = tls.recv
+
+        def counted(size_bytes: int) -> bytes:
+            asked.append(size_bytes)
+            return recv(size_bytes)
+
+        tls.recv = counted
+        self.ends[1].transport.write(bytes(64_000))
+        self.carry(10_000)
+
+        self.assertEqual(4, len(asked))
+
+    def test_a_close_is_in_order(self) -> None:
+        self.ends[1].transport.loseConnection()
+        self.carry()
+
+        self.assertTrue(self.wires[0].transport.disconnecting)
+        self.wires[0].connectionLost(Failure(ConnectionDone()))
+        self.ends[0].lost.trap(ConnectionDone)
+
+    def test_a_stream_that_ends_without_a_word_was_lost(self) -> None:
+        self.wires[0].connectionLost(Failure(ConnectionDone()))
+
+        self.ends[0].lost.trap(ConnectionLost)
+
+    def test_what_is_no_tls_ends_it(self) -> None:
+        self.wires[0].dataReceived(record(40))
+
+        self.assertTrue(self.wires[0].transport.disconnecting)
