@@ -1,0 +1,108 @@
+"""
+This tree against another commit, by turns, in one run.
+
+    python -m benchmarks.paired COMMIT [--rounds 5] [--size 65536] [--at-once 16] [--seconds 2]
+
+What two runs an hour apart say of a change is mostly the hour.  Here each round measures both,
+in turned order, each with its own client and its own farmer; what counts is the ratio of a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import report
+from benchmarks.paired.ratios import rows
+
+HERE = Path(__file__).parent.parent.parent
+CELLS = Path(__file__).with_name("cells.py")
+TURN_S = 600.0
+
+
+def main() -> int:
+    """Measure by turns; print and keep the figures."""
+    asked = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            commit = unpack(asked.commit, Path(folder))
+            turns = [
+                {"here": turn(HERE, asked), "there": turn(Path(folder), asked)}
+                if number % 2
+                else {"there": turn(Path(folder), asked), "here": turn(HERE, asked)}
+                for number in range(asked.rounds)
+            ]
+        except PairedError as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    report("paired", {"against": commit, **rows(turns)})
+    return 0
+
+
+class PairedError(Exception):
+    """One of the two could not be measured; the message says why."""
+
+
+def arguments() -> argparse.Namespace:
+    """Return what was asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.paired", description="this tree against another commit"
+    )
+    parser.add_argument("commit", help="which; it must have `farmer bench`")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", type=int, default=65536, help="bytes of a shard")
+    parser.add_argument("--at-once", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each kind of work")
+    parser.add_argument("--space", type=int, default=500_000_000, help="bytes stored at most")
+    return parser.parse_args()
+
+
+def unpack(commit: str, folder: Path) -> str:
+    """Put the package of a commit into a folder; return the commit's full name."""
+    name = git("rev-parse", "--verify", f"{commit}^{{commit}}").decode().strip()
+    with tarfile.open(fileobj=io.BytesIO(git("archive", name, "farmer"))) as archive:
+        archive.extractall(folder, filter="data")
+    return name
+
+
+def git(*words: str) -> bytes:
+    """Return what git says; raises `PairedError`."""
+    told = subprocess.run(("git", "-C", str(HERE), *words), check=False, capture_output=True)
+    if told.returncode:
+        raise PairedError(told.stderr.decode(errors="replace").strip())
+    return told.stdout
+
+
+def turn(tree: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure one tree once; raises `PairedError`."""
+    words = [f"--{name}={getattr(asked, name.replace('-', '_'))}" for name in WORDS]
+    told = subprocess.run(
+        # Not from the script's own folder, whose names are no packages.
+        [sys.executable, "-P", str(CELLS), *words],
+        check=False,
+        capture_output=True,
+        timeout=TURN_S,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+    )
+    if told.returncode:
+        raise PairedError(f"{tree}: {told.stderr.decode(errors='replace')[-1000:].strip()}")
+    found = json.loads(told.stdout)
+    if Path(found["tree"]).resolve() != tree.resolve():
+        raise PairedError(f"{found['tree']} was measured instead of {tree}")
+    cells: list[dict[str, Any]] = found["cells"]
+    return cells
+
+
+WORDS = ("size", "at-once", "seconds", "space")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

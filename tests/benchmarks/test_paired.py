@@ -1,0 +1,69 @@
+"""This tree against another commit: the ratios, and one short real run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.paired.ratios import rows
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def cell(per_s: float) -> dict[str, object]:
+    figures = {"per_s": per_s, "processor_us": 1e6 / per_s, "median_ms": 1.0, "p99_ms": 2.0}
+    return {"what": "store", "size_bytes": 65536, "at_once": 16, **figures}
+
+
+def test_what_counts_is_the_ratio_of_a_round() -> None:
+    """A machine that is half as fast for a while changes both, and no ratio."""
+    turns = [
+        {"there": [cell(100)], "here": [cell(150)]},
+        {"there": [cell(50)], "here": [cell(75)]},
+        {"there": [cell(100)], "here": [cell(200)]},
+    ]
+    found = rows(turns)
+    assert found["store 64 KiB x16, a second"] == (
+        "100 [50..100] to 150 [75..200]; ratio 1.5 [1.5..2]"
+    )
+    assert found["store 64 KiB x16, median, ms"].endswith("ratio 1 [1..1]")
+
+
+needs_history = pytest.mark.skipif(
+    not (ROOT / ".git").exists(), reason="there is no other commit without git's folder"
+)
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.paired", *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+    )
+
+
+@needs_history
+@pytest.mark.slow
+def test_a_short_run_measures_both() -> None:
+    """Against the commit that is checked out: every work has its figures."""
+    words = ("--rounds", "1", "--seconds", "0.2", "--space", "20000000", "--at-once", "2")
+    told = run("HEAD", *words)
+    assert not told.returncode, told.stderr
+    kept = json.loads((ROOT / "benchmarks" / "out" / "paired.json").read_text())
+    whats = {name.split()[0] for name in kept["figures"]}
+    assert whats == {"against", "store", "retrieve", "audit"}
+
+
+@needs_history
+def test_a_commit_that_is_none_is_named() -> None:
+    """With what git says of it."""
+    told = run("no-such-commit")
+    assert told.returncode == 1
+    assert "Needed a single revision" in told.stderr or "unknown revision" in told.stderr
