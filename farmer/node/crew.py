@@ -22,7 +22,8 @@ class Crew:
 
     Where they wait for disks, another one brings more done; where they share one processor,
     each only takes it from the others (and from the reactor) many times for each piece of
-    work.  Which it is, is seen by how much processor the process used since the last look.
+    work.  Which it is, is seen by how much processor the process used since the last look; and
+    where nothing moves meanwhile, all who are at work wait for disks, however busy we are.
     """
 
     def __init__(
@@ -41,10 +42,10 @@ class Crew:
         """Note that from now on work waits."""
         self._since_s, self._used_then_s = self._now_s(), self._used_s()
 
-    def look(self) -> None:
-        """Judge the time since the last look, in which work was waiting."""
+    def look(self, *, moved: bool) -> None:
+        """Judge the time since the last look, in which work was waiting; *moved*: some began."""
         lasted_s, used_s = self._now_s() - self._since_s, self._used_s() - self._used_then_s
-        if used_s < IDLE_BELOW * lasted_s:
+        if used_s < IDLE_BELOW * lasted_s or not moved:
             self.size = min(self._most, self.size + 1)
         elif used_s > FULL_ABOVE * lasted_s:
             self.size = max(1, self.size - 1)

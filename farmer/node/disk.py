@@ -86,6 +86,8 @@ class ThreadedDisk:
         self._lost = 0
         self._is_barren = False
         """Whether no thread could be begun just now: to try takes a moment."""
+        self._taken = 0
+        """How much work was begun since the last look."""
         self._next_look: IDelayedCall | None = None
         self._changed = Condition()
         self._open = False
@@ -146,6 +148,7 @@ class ThreadedDisk:
             self._waiting.append(work)
             self._wake()
             if self._is_behind and self._next_look is None:
+                self._taken = 0
                 self._crew.begin()
                 self._next_look = self._reactor.callLater(LOOK_S, self._look)
         return work.answer
@@ -170,7 +173,8 @@ class ThreadedDisk:
         self._next_look = None
         with self._changed:
             if self._is_behind:
-                self._crew.look()
+                self._crew.look(moved=bool(self._taken))
+                self._taken = 0
                 self._wake()
                 self._next_look = self._reactor.callLater(LOOK_S, self._look)
 
@@ -228,6 +232,7 @@ class ThreadedDisk:
                     return None
                 if self._waiting and (self._awake <= self._allowed or not self._open):
                     work = self._running[get_ident()] = self._waiting.popleft()
+                    self._taken += 1
                     return work
                 self._sleep()
 

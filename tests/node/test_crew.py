@@ -27,10 +27,10 @@ class Used:
     def crew(self, most: int = 8) -> Crew:
         return Crew(most, lambda: self.used_s, lambda: self.now_s)
 
-    def look(self, crew: Crew) -> int:
+    def look(self, crew: Crew, *, moved: bool = True) -> int:
         self.now_s += LOOK_S
         self.used_s += LOOK_S * self.part
-        crew.look()
+        crew.look(moved=moved)
         return crew.size
 
 
@@ -45,11 +45,20 @@ def test_fewer_are_woken_where_the_processor_is_busy_but_never_none() -> None:
     used = Used(0.1)
     crew = used.crew()
     crew.begin()
-    used.look(crew), used.look(crew)
+    used.look(crew)
+    used.look(crew)
     used.part = (IDLE_BELOW + FULL_ABOVE) / 2
     assert used.look(crew) == 3
     used.part = 1.2
     assert [used.look(crew) for _ in range(4)] == [2, 1, 1, 1]
+
+
+def test_where_nothing_moves_another_is_woken_however_busy_the_processor_is() -> None:
+    used = Used(1.2)
+    crew = used.crew()
+    crew.begin()
+    assert [used.look(crew, moved=False) for _ in range(2)] == [2, 3]
+    assert used.look(crew) == 2
 
 
 def test_time_in_which_nothing_waited_is_not_judged() -> None:
