@@ -303,6 +303,8 @@ class SimDisk:
     def exists(self, path: Path) -> bool:
         drive, where = self._enter("exists", path)
         if drive.is_away:
+            # What the farmer learns by this is trouble as much as a call that fails.
+            self._watcher.struck("disk gone")
             return False
         return path.exists() if INDEX in where else self._find(drive, where) is not None
 

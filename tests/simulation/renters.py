@@ -170,7 +170,7 @@ class Renter:
         old = list(held.harms) if isinstance(answer, Accept) else []
         if isinstance(answer, Accept):
             self.expect(
-                before != {Is.LIVE} or held.harms or was_away,
+                before != {Is.LIVE} or held.harms or was_away or self.world.is_a_volume_away,
                 f"{held} is wanted again, though acknowledged",
             )
             if how == "silent":

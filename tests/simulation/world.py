@@ -174,7 +174,7 @@ class World:
             return False
         away = any(drive.is_away or drive.armed for drive in self.disk.drives.values())
         states = {volume.state for volume in self.house.engine.volumes()}
-        return away or VolumeState.GONE in states
+        return away or VolumeState.GONE in states or bool(self.house.engine.stalled_threads())
 
     def chore_failed(self, name: str, error: Exception) -> None:
         """Note a chore that failed: only a disk's fault excuses that."""
