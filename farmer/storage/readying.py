@@ -15,6 +15,7 @@ from farmer.storage.ground import lacks_room
 from farmer.storage.index import (
     INDEX_DESCRIPTORS,
     INDEX_FILES,
+    CommitInDoubtError,
     Connect,
     Index,
     IndexDamagedError,
@@ -120,6 +121,9 @@ class Readying:
     def _damage(self, error: IndexDamagedError | sqlite3.Error) -> str:
         """Return why the index must be made again; raises what says nothing against it."""
         cause = error if isinstance(error, sqlite3.Error) else error.__cause__
+        if isinstance(cause, CommitInDoubtError):
+            # Memory ran out; whether it was committed, the next opening sees.
+            cause = cause.__cause__
         if isinstance(cause, sqlite3.Error):
             if is_for_memory(cause) or is_for_room(cause) or lacks_room(self._reserve):
                 raise cause

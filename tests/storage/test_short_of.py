@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,9 +35,9 @@ def test_a_commit_in_which_memory_ran_out_is_looked_up_in_the_file(
     slot._around = replace(slot._around, monotonic_s=lambda: now[0])
     real = Index._commit
 
-    def commit(self: Index) -> None:
+    def commit(self: Index, *, changes_rows: bool) -> None:
         if committed:
-            real(self)
+            real(self, changes_rows=changes_rows)
         raise CommitInDoubtError
 
     with monkeypatch.context() as patch:
@@ -53,6 +54,33 @@ def test_a_commit_in_which_memory_ran_out_is_looked_up_in_the_file(
     assert farm.read(farm.store(noise(size)).shard) == noise(size)
     assert farm.read(kept) == noise(100)
     assert farm.engine.usage(ALICE).shards == 2
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_an_index_whose_commit_is_in_doubt_while_it_is_opened_is_kept(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """The next opening sees what there is; to make it again would read the whole volume."""
+    kept = [farm.store(noise(size)).shard for size in (100, 2 * MIB)]
+    real, left = Index._commit, [1]
+
+    def commit(self: Index, *, changes_rows: bool) -> None:
+        if not left:
+            return real(self, changes_rows=changes_rows)
+        left.pop()
+        if committed:
+            real(self, changes_rows=changes_rows)
+        cause = sqlite3.OperationalError("out of memory")
+        cause.sqlite_errorcode = sqlite3.SQLITE_NOMEM
+        raise CommitInDoubtError("in a commit") from cause
+
+    farm.engine.close()
+    monkeypatch.setattr(Index, "_commit", commit)
+    farm.open()
+    assert not left, "nothing was committed while it was opened"
+    farm.engine.look_after_disks()
+    assert [one.name for one in farm.engine.trouble()] == []
+    assert [farm.read(shard) for shard in kept] == [noise(100), noise(2 * MIB)]
 
 
 def test_memory_that_runs_out_in_a_batch_is_no_fault_of_the_volume(
