@@ -37,6 +37,8 @@ _SENT_BYTES_MAX: Final = PIECE_BYTES + 1024
 class WholeRecords:
     """How many records of a stream are whole; keeps a header at most."""
 
+    __slots__ = ("_header", "_left")
+
     def __init__(self) -> None:
         self._header = b""
         self._left = 0
