@@ -5,8 +5,7 @@ TLS over Twisted, with fewer calls into OpenSSL.
 Each call gives Python's lock away, and while threads hash and read the reactor waits until it
 has it back.  Twisted asks OpenSSL for more until there is none, record by record; here it is
 known how many records are whole.  Of what is written, two records are made by one call.  A
-small request took a sixth less of the processor, a store of 2 MiB a fifth: see
-docs/decisions/speed.md.
+store of 2 MiB took a fifth less of the processor: see docs/decisions/speed.md.
 """
 
 from __future__ import annotations
