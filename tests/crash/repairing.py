@@ -36,6 +36,9 @@ ROTTEN_MAX = 8
 
 NEEDLE_BYTES = 64
 
+AMID_S = 0.05
+"""A kill comes at most so much after it was seen that a repair is going on."""
+
 
 class Mender:
     """One renter at work in a thread of its own."""
@@ -178,14 +181,25 @@ def campaign(folder: Path, kills: int, seed: int) -> tuple[str, list[str]]:
 def _strike(daemon: Daemon, menders: list[Mender], field: Field, kills: int, seed: int) -> None:
     rng = random.Random(seed)
     for number in range(kills):
-        _wait(lambda: any(mender.is_sending for mender in menders), field, "repair anything")
-        time.sleep(rng.uniform(0.0, 0.05))
-        field.counts["amid repairs"] += any(mender.is_sending for mender in menders)
+        _wait(lambda: _is_the_moment(menders, rng), field, "repair anything")
+        field.counts["amid repairs"] += _are_sending(menders)
         daemon.kill()
         field.crash = number + 1
         daemon.start()
         if number % 3 == 2:
             _wait(lambda: all(m.seen_crash == field.crash for m in menders), field, "get on")
+
+
+def _are_sending(menders: list[Mender]) -> bool:
+    return any(mender.is_sending for mender in menders)
+
+
+def _is_the_moment(menders: list[Mender], rng: random.Random) -> bool:
+    """Whether to kill now, amid a repair: early or late in it, however fast the machine is."""
+    if not _are_sending(menders):
+        return False
+    time.sleep(rng.uniform(0.0, AMID_S))
+    return _are_sending(menders)
 
 
 def _wait(is_so, field: Field, what: str) -> None:  # type: ignore[no-untyped-def]  # a lambda
