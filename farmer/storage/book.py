@@ -45,6 +45,9 @@ class Book:
         self._path = path
         self._farmer_key = farmer_key
         self._lock = threading.Lock()
+        self.changes = 0
+        """Another number whenever a query may find something else than before: compare it with
+        what it was in `reading`."""
         self._rows = connected(path)
         self._is_sound = True
         try:
@@ -68,6 +71,7 @@ class Book:
                 yield rows
                 rows.execute("COMMIT")
             finally:
+                self.changes += 1
                 # SQLite may have rolled back by itself, say on a full disk.
                 if rows.in_transaction:
                     rows.execute("ROLLBACK")
@@ -99,7 +103,7 @@ class Book:
         """Close the file; safe twice."""
         with self._lock:
             self._open = False
-            self._rows.close()
+            self._close_rows()
 
     @property
     def is_open(self) -> bool:
@@ -126,7 +130,11 @@ class Book:
             return
         self._is_sound = False
         with suppress(sqlite3.Error):
-            self._rows.close()
+            self._close_rows()
+
+    def _close_rows(self) -> None:
+        self.changes += 1
+        self._rows.close()
 
     def _open_again(self) -> None:
         """Open the file anew, look at all of it, and make what it holds durable by other means."""
@@ -158,7 +166,7 @@ class Book:
         if _identity_of(self._path) != self._file:
             self._is_sound = False
             with suppress(sqlite3.Error):
-                self._rows.close()
+                self._close_rows()
             raise VolumeUnavailableError(
                 f"{self._path} was removed or replaced while the farmer ran: restart it"
             )

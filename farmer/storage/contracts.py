@@ -31,6 +31,7 @@ from farmer.storage.errors import (
 from farmer.storage.generation import Generation
 from farmer.storage.history import BookHistory
 from farmer.storage.lifetime import HeldContract, plan_transitions, stage_at
+from farmer.storage.remembered import RememberedContracts
 
 DURATION_MS_MAX: Final = 100 * 366 * 86_400_000
 """A hundred years: no sum of a few of them with a time leaves 63 bits."""
@@ -85,6 +86,7 @@ class ContractDatabase:
         """Asks all who keep generations whether this database is older, before it is changed;
         raises a `StorageError` if nobody could bear witness to the change."""
         self.farmer_key: Final = farmer_key
+        self._remembered = RememberedContracts()
         self._now_ms = now_ms
         self._digest = digest
         self._random_bytes = random_bytes
@@ -126,10 +128,14 @@ class ContractDatabase:
 
     def find(self, renter: NodeId) -> tuple[Contract, ContractStage]:
         """Return the renter's contract and its stage now; raises `NoContractError`."""
-        with self._book.reading() as rows:
-            held = book_rows.find_contract_of(rows, self.farmer_key, renter)
+        held = self._remembered.find(renter, self._book.changes)
         if held is None:
-            raise NoContractError
+            with self._book.reading() as rows:
+                as_of = self._book.changes
+                held = book_rows.find_contract_of(rows, self.farmer_key, renter)
+            if held is None:
+                raise NoContractError
+            self._remembered.keep(renter, held, as_of)
         return held.contract, self._stage(held)
 
     # What the owner does.
