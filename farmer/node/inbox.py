@@ -77,6 +77,13 @@ class Inbox:
         self._adjust_reading()
         return event
 
+    def take_data(self, limit_bytes: int) -> bytes:
+        """Return bytes of a store that have arrived; raises `RemoteProtocolError`."""
+        data = self._connection.take_data(limit_bytes)
+        if data:
+            self._adjust_reading()
+        return data
+
     def arrival(self) -> Deferred[None]:
         """Return a Deferred that fires when more has arrived; one at a time."""
         self._arrived = Deferred()
@@ -84,7 +91,8 @@ class Inbox:
 
     def read_on(self) -> None:
         """Read whatever comes: the only thing of interest now is the peer's close."""
-        self._read(wanted=True)
+        if not self._reading:
+            self._read(wanted=True)
 
     def drop(self) -> None:
         """Let go of what nobody will take: the work of a lost session may hang for long."""
@@ -93,10 +101,13 @@ class Inbox:
 
     def _adjust_reading(self) -> None:
         waiting_bytes = self._connection.waiting_bytes
-        self._count(waiting_bytes)
+        if waiting_bytes != self._counted_bytes:
+            self._count(waiting_bytes)
         bulk = self._connection.state in _BULK
         limit_bytes = READ_AHEAD_BYTES if bulk else STRANGER_AHEAD_BYTES
-        self._read(wanted=waiting_bytes < limit_bytes and not self._awaits_turn)
+        wanted = waiting_bytes < limit_bytes and not self._awaits_turn
+        if wanted is not self._reading:
+            self._read(wanted=wanted)
 
     def _count_transfer(self, size_bytes: int) -> None:
         """Read a block of a transfer, then wait for our turn: the others have theirs."""
@@ -116,12 +127,11 @@ class Inbox:
         self._adjust_reading()
 
     def _count(self, waiting_bytes: int) -> None:
-        if waiting_bytes != self._counted_bytes:
-            self._account.add(waiting_bytes - self._counted_bytes)
-            self._counted_bytes = waiting_bytes
+        self._account.add(waiting_bytes - self._counted_bytes)
+        self._counted_bytes = waiting_bytes
 
     def _read(self, *, wanted: bool) -> None:
-        if wanted is self._reading or self._wire is None:
+        if self._wire is None:
             return
         self._reading = wanted
         if wanted:

@@ -296,21 +296,20 @@ class Session(Protocol):
         gathered = bytearray()
         try:
             while len(gathered) < STEP_BYTES:
-                if len(gathered) < least_bytes:
-                    event: Event | None = await self.next_event()
-                else:
-                    event = self._next()
-                match event:
-                    case None:
+                data = await self._data(STEP_BYTES - len(gathered))
+                if not data:
+                    is_enough = len(gathered) >= least_bytes
+                    event = self._next() if is_enough else await self.next_event()
+                    if event is None:
                         break
-                    case DataReceived(data):
-                        if len(data) >= least_bytes and not gathered:
-                            return Step(data, last=False)
-                        gathered += data
-                        self._account.add(len(data))
-                    case _:
+                    if not isinstance(event, DataReceived):
                         assert isinstance(event, End), event
                         return Step(bytes(gathered), last=True)
+                    data = event.data
+                if len(data) >= least_bytes and not gathered:
+                    return Step(data, last=False)
+                gathered += data
+                self._account.add(len(data))
             return Step(bytes(gathered), last=False)
         finally:
             self._account.add(-len(gathered))
@@ -397,6 +396,15 @@ class Session(Protocol):
         if isinstance(event, DataReceived):
             self._patience.moved(len(event.data))
         return event
+
+    async def _data(self, limit_bytes: int) -> bytes:
+        """Return bytes of a store that have arrived, if any have."""
+        self._check_over()
+        data = self._inbox.take_data(limit_bytes)
+        if data:
+            self._patience.moved(len(data))
+            await self._let_others()
+        return data
 
     async def _arrival(self) -> Event:
         """Return the next event, however many packets it takes."""

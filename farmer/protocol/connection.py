@@ -132,6 +132,18 @@ class FarmerConnection(_Connection):
             return None
         return self._next()
 
+    def take_data(self, limit_bytes: int) -> bytes:
+        """
+        Return bytes of the store being received: a short way for `DataReceived`.
+
+        None if none have arrived, or if it is `next_event` that says what came.
+
+        Raises:
+            RemoteProtocolError: as `next_event`.
+
+        """
+        return self._frames.take_data(limit_bytes) if self.state is State.RECEIVING else b""
+
     def send(self, message: Message) -> bytes:
         """Return the frame of an answer and follow it in the table."""
         self.state = advance(self.state, message.TYPE, self._side)

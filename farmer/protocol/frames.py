@@ -64,10 +64,29 @@ class FrameReader:
             if not isinstance(frame, int):
                 return frame
             self._data_left = frame
-        part = bytes(self._inbound[: self._data_left])
+        part = self._take_part(self._data_left)
+        return DataPart(part) if part else None
+
+    def take_data(self, limit_bytes: int) -> bytes:
+        """
+        Return bytes of one DATA frame, at most *limit_bytes*; none if something else comes next.
+
+        Raises as `take`.
+        """
+        if not self._data_left:
+            if self.peek() != Type.DATA:
+                return b""
+            length = self._take_header()
+            assert isinstance(length, int), length
+            self._data_left = length
+        return self._take_part(min(self._data_left, limit_bytes))
+
+    def _take_part(self, size_bytes: int) -> bytes:
+        with memoryview(self._inbound) as inbound:
+            part = bytes(inbound[:size_bytes])
         del self._inbound[: len(part)]
         self._data_left -= len(part)
-        return DataPart(part) if part else None
+        return part
 
     def _take_header(self) -> ControlFrame | int | None:
         """Return a control frame, or the length of a DATA frame whose header was removed."""

@@ -358,6 +358,7 @@ def test_no_settings_at_all(tmp_path: Path) -> None:
     assert invites[0].split("/")[-1] == invites[1].split("/")[-1]
 
 
+@pytest.mark.alone
 def test_status_is_fast_and_needs_no_reactor(daemon: Daemon) -> None:
     """Watching costs little: the status verb never imports Twisted."""
     probe = (

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, data_header
@@ -36,12 +38,34 @@ def test_data_is_given_out_as_it_comes() -> None:
     assert reader.waiting_bytes == 1
 
 
-def test_an_empty_data_frame_is_a_fault() -> None:
+def test_data_alone_is_taken_frame_by_frame_and_no_more_than_wanted() -> None:
+    reader = FrameReader()
+    reader.feed(header(Type.DATA, 5) + b"abcde" + header(Type.DATA, 3) + b"fg")
+    assert [reader.take_data(4) for _ in range(4)] == [b"abcd", b"e", b"fg", b""]
+    assert reader.peek() == Type.DATA
+    reader.feed(b"h" + header(Type.END, 0) + header(Type.DATA, 1) + b"i")
+    assert [reader.take_data(4) for _ in range(2)] == [b"h", b""]
+    assert reader.take() == ControlFrame(Type.END, b"")
+    assert reader.take_data(4) == b"i"
+
+
+def test_data_alone_waits_for_a_whole_header() -> None:
+    reader = FrameReader()
+    for byte in header(Type.DATA, 1):
+        assert reader.take_data(4) == b""
+        reader.feed(bytes((byte,)))
+    assert reader.take_data(4) == b""
+    reader.feed(b"a")
+    assert reader.take_data(4) == b"a"
+
+
+@pytest.mark.parametrize("take", [FrameReader.take, lambda reader: reader.take_data(4)])
+def test_an_empty_data_frame_is_a_fault(take: Callable[[FrameReader], object]) -> None:
     """Else a flood of them would never be too slow."""
     reader = FrameReader()
     reader.feed(header(Type.DATA, 0) + header(Type.END, 0))
     with pytest.raises(RemoteProtocolError) as caught:
-        reader.take()
+        take(reader)
     assert caught.value.refused == Refused(Refusal.MALFORMED, Type.DATA)
 
 
