@@ -27,8 +27,11 @@ PIECE_BYTES: Final = 2 * 16 * 1024
 Written at once: two full records.  OpenSSL keeps the room for it as long as the connection.
 """
 
-RECORD_BYTES_MAX: Final = 16 * 1024
+RECORD_BYTES: Final = 16 * 1024
 """Plain bytes in one record."""
+
+SLICE_BYTES: Final = 32 * 1024
+"""What OpenSSL is given at once: it keeps the room for the largest piece as long as it lives."""
 
 _SENT_BYTES_MAX: Final = PIECE_BYTES + 1024
 
@@ -74,9 +77,21 @@ class RecordTLS(BufferingTLSTransport):
         super().__init__(*words, **named)
         self._records = WholeRecords()
         self._whole = 0
+        self._plain: list[bytes] = []
+        """What has come out of OpenSSL and is still to be passed on, all of it at once."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Count what is whole, then pass on as usual."""
+        """Count what is whole, ask OpenSSL for as much, and pass it on."""
+        if len(data) <= SLICE_BYTES:
+            self._receive(data)
+        else:
+            for at in range(0, len(data), SLICE_BYTES):
+                # A slice before it may have ended all of it.
+                if not self._lostTLSConnection:
+                    self._receive(data[at : at + SLICE_BYTES])
+        self._deliver()
+
+    def _receive(self, data: bytes) -> None:
         self._whole += self._records.take(data)
         super().dataReceived(data)
 
@@ -88,23 +103,29 @@ class RecordTLS(BufferingTLSTransport):
     def _flushReceiveBIO(self) -> None:  # noqa: N802  # as Twisted has it
         """Ask for no more records than are whole; fewer of them may hold anything for us."""
         while self._whole and not self._lostTLSConnection:
-            pieces, error = self._pieces()
-            if pieces and not self._aborted:
-                ProtocolWrapper.dataReceived(self, b"".join(pieces))
-            if error is not None and not self._lostTLSConnection:
-                self._no_data(error)
+            error = self._gather()
+            if error is not None:
+                self._deliver()
+                if not self._lostTLSConnection:
+                    self._no_data(error)
 
-    def _pieces(self) -> tuple[list[bytes], Error | None]:
-        """Return what whole records hold, and what came instead of the last."""
-        pieces = []
+    def _gather(self) -> Error | None:
+        """Take what whole records hold; return what came instead of the last."""
         while self._whole:
             self._whole -= 1
             try:
-                pieces.append(self._tlsConnection.recv(RECORD_BYTES_MAX))
+                self._plain.append(self._tlsConnection.recv(RECORD_BYTES))
             except Error as error:
                 self._whole = 0
-                return pieces, error
-        return pieces, None
+                return error
+        return None
+
+    def _deliver(self) -> None:
+        plain = self._plain
+        if plain:
+            self._plain = []
+            if not self._aborted:
+                ProtocolWrapper.dataReceived(self, b"".join(plain))
 
     def _no_data(self, why: Error) -> None:
         """Hear that TLS spoke for itself, or that it is over."""

@@ -27,9 +27,6 @@ from farmer.protocol.refusals import Refused
 FIRST_BYTES_MAX: Final = 4096
 """Of a first record: a ClientHello of ours has 1.5 KiB.  What is larger, OpenSSL may judge."""
 
-SLICE_BYTES: Final = 32 * 1024
-"""What TLS is given at once: OpenSSL keeps the room for the largest piece as long as it lives."""
-
 SHORT_BYTES: Final = 12 * 1024
 """Less than a full TLS record: the end of what there is to say."""
 
@@ -164,11 +161,7 @@ class Arrival(Protocol):
 
     def _pass_on(self, data: bytes) -> None:
         assert self._tls is not None
-        if len(data) <= SLICE_BYTES:
-            self._tls.dataReceived(data)
-            return
-        for at in range(0, len(data), SLICE_BYTES):
-            self._tls.dataReceived(data[at : at + SLICE_BYTES])
+        self._tls.dataReceived(data)
 
 
 class _Bare:

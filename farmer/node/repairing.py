@@ -10,10 +10,11 @@ from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import BadBlocks, ShardState, StoredShard
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
+from farmer.node.held import STEP_BYTES
 from farmer.node.lending import Lent
 from farmer.node.ports import Mending
 from farmer.node.refusals import DRAINING_RETRY_MS, TurnedDownError
-from farmer.node.storing import LEAST_STEP_BYTES, SMALL_BYTES_MAX, finish, receipt_of
+from farmer.node.storing import SMALL_BYTES_MAX, finish, receipt_of
 from farmer.protocol.refusals import Refusal
 from farmer.protocol.repairs import BadBlocksNamed, Examine, Repair
 from farmer.protocol.transfers import Stored
@@ -71,7 +72,7 @@ async def _receive(farm: Farm, exchange: Exchange, mending: Mending) -> StoredSh
             return await farm.disk.follow(finish, mending, b"")
         exchange.answer(BadBlocksNamed(mending.bad))
         while True:
-            step = await exchange.next_step(max(1, min(LEAST_STEP_BYTES, left)))
+            step = await exchange.next_step(max(1, min(left + 1, STEP_BYTES)))
             left -= len(step.data)
             if step.last:
                 break

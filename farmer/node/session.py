@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from farmer.identity.tls import PeerCertificateError, is_tls_failure
 from farmer.model.ids import NodeId
+from farmer.model.shard import BLOCK_BYTES
 from farmer.node.deadlines import Patience, WaitingFor
 from farmer.node.held import STEP_BYTES, Account, Held
 from farmer.node.inbox import Inbox
@@ -288,28 +289,27 @@ class Session(Protocol):
 
     async def next_step(self, least_bytes: int) -> Step:
         """
-        Return the next bytes of a store: what has arrived, up to about 256 KiB.
+        Return the next bytes of a store: what has arrived, up to 256 KiB.
 
         Waits for *least_bytes* (so that a thread is not woken for every packet), unless END
-        comes first.  Raises as `next_event`.
+        comes first, or there is a block and much is held for everybody.  Raises as `next_event`.
         """
         gathered = bytearray()
         try:
             while len(gathered) < STEP_BYTES:
                 data = await self._data(STEP_BYTES - len(gathered))
-                if not data:
-                    is_enough = len(gathered) >= least_bytes
-                    event = self._next() if is_enough else await self.next_event()
-                    if event is None:
-                        break
-                    if not isinstance(event, DataReceived):
-                        assert isinstance(event, End), event
-                        return Step(bytes(gathered), last=True)
-                    data = event.data
-                if len(data) >= least_bytes and not gathered:
-                    return Step(data, last=False)
-                gathered += data
-                self._account.add(len(data))
+                if data:
+                    if len(data) >= least_bytes and not gathered:
+                        return Step(data, last=False)
+                    gathered += data
+                    self._account.add(len(data))
+                elif (event := self._next()) is not None:
+                    assert isinstance(event, End), event
+                    return Step(bytes(gathered), last=True)
+                elif len(gathered) >= min(least_bytes, max(self.step_bytes, BLOCK_BYTES + 1)):
+                    break
+                else:
+                    await self._patiently(WaitingFor.TRANSFER, self.wait(self._inbox.arrival()))
             return Step(bytes(gathered), last=False)
         finally:
             self._account.add(-len(gathered))

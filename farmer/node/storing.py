@@ -11,6 +11,7 @@ from farmer.model.ids import NodeId
 from farmer.model.shard import StoredShard
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
+from farmer.node.held import STEP_BYTES
 from farmer.node.lending import Lent
 from farmer.node.ports import Mending, Upload
 from farmer.node.refusals import DRAINING_RETRY_MS, TurnedDownError
@@ -20,15 +21,15 @@ from farmer.protocol.transfers import Accept, Store, Stored
 SMALL_BYTES_MAX: Final = 1024 * 1024
 """Up to here a shard is held whole in memory until it is committed."""
 
-LEAST_STEP_BYTES: Final = 64 * 1024
-"""A thread is woken for this much, not for every packet; no more is a shard of one step."""
+ONE_STEP_BYTES: Final = 64 * 1024
+"""A shard up to here is one step: it takes its place in memory when it is whole, not before."""
 
 
 async def store(farm: Farm, exchange: Exchange, asked: Store) -> None:
     """Take a shard; STORED goes out after the sync, never before."""
     if farm.draining:
         raise TurnedDownError(Refusal.DRAINING, DRAINING_RETRY_MS)
-    if not LEAST_STEP_BYTES < asked.size_bytes <= SMALL_BYTES_MAX:
+    if not ONE_STEP_BYTES < asked.size_bytes <= SMALL_BYTES_MAX:
         await _store(farm, exchange, asked)
         return
     if not exchange.is_known:
@@ -79,7 +80,7 @@ async def _receive(farm: Farm, exchange: Exchange, upload: Upload, size_bytes: i
     try:
         exchange.answer(Accept(upload.offset))
         rest = await _all_but_the_last(farm, exchange, upload, size_bytes)
-        if size_bytes > LEAST_STEP_BYTES:
+        if size_bytes > ONE_STEP_BYTES:
             stored = await farm.disk.follow(finish, upload, rest)
         else:
             # Only now: whoever sends nothing holds no place, and what is inside waits for us.
@@ -104,7 +105,7 @@ async def _all_but_the_last(
     at = upload.offset
     while True:
         left = size_bytes - at
-        step = await exchange.next_step(LEAST_STEP_BYTES if left > LEAST_STEP_BYTES else left + 1)
+        step = await exchange.next_step(min(left + 1, STEP_BYTES))
         at += len(step.data)
         if step.last:
             return step.data

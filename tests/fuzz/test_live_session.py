@@ -13,7 +13,8 @@ from farmer.audit.proof import verify_sample
 from farmer.model.audit import AuditEntry, AuditKind, Challenge, SampleProof
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import DeletionOutcome, ShardState, charge_bytes
-from farmer.node.storing import LEAST_STEP_BYTES
+from farmer.node.held import STEP_BYTES
+from farmer.node.storing import ONE_STEP_BYTES
 from farmer.protocol.limits import RATE_GRACE_S
 from farmer.protocol.messages import Message
 from farmer.protocol.opening import End, Refuse
@@ -314,7 +315,7 @@ class LiveSession(RuleBasedStateMachine):
         storing = sum(
             SIZES[one.storing]
             for one in self.callers
-            if one.storing is not None and LEAST_STEP_BYTES < SIZES[one.storing] <= SMALL_BYTES_MAX
+            if one.storing is not None and ONE_STEP_BYTES < SIZES[one.storing] <= SMALL_BYTES_MAX
         )
         assert self.live.farm.small_stores.inside_bytes == storing
         assert self.live.farm.whole_stores.inside_bytes == 0
@@ -372,7 +373,7 @@ class LiveSession(RuleBasedStateMachine):
             # Whether it had taken a byte yet, only the farmer knows.
             (volume,) = self.live.engine._slots.opened()
             kept = (caller.who, SHARDS[which]) in volume.leases
-            assert kept or caller.sent < 2 * LEAST_STEP_BYTES, "a lease was lost"
+            assert kept or caller.sent < 2 * STEP_BYTES, "a lease was lost"
             if kept:
                 self.renters[caller.who].leased.add(which)
 

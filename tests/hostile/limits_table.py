@@ -20,6 +20,7 @@ BEGIN, END = "<!-- limits: begin -->\n", "<!-- limits: end -->\n"
 WIRE, NODE, CLIENT = "farmer.protocol.limits", "farmer.node.", "farmer.client.limits"
 TALK, TURNS = "tests/node/test_session.py::", "tests/node/test_turnstile.py::"
 HELD, ARRIVAL = "tests/node/test_held.py::", "tests/node/test_arrival.py::"
+RECORDS = "tests/identity/test_records.py::"
 CHECKS, MEMORY = "tests/node/test_checks.py::", "tests/running/test_memory.py::"
 HOSTILE, LIES = "tests/hostile/", "tests/client/"
 
@@ -48,7 +49,7 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "What lies in memory": [
         (NODE + "arrival", "FIRST_BYTES_MAX", ARRIVAL + "test_no_more_is_kept"),
-        (NODE + "arrival", "SLICE_BYTES", ARRIVAL + "test_large_reads_reach_tls_in_pieces"),
+        ("farmer.identity.records", "SLICE_BYTES", RECORDS + "test_large_reads_reach_openssl"),
         (NODE + "arrival", "UNSENT_BYTES", HOSTILE + "test_slow.py::test_the_kernel_keeps_little"),
         (NODE + "held", "HELD_BYTES_MAX", HELD + "test_who_is_slow_and_holds_some_goes"),
         (NODE + "held", "NOTICED_BYTES", HELD + "test_who_is_slow_and_holds_some_goes"),

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from farmer.identity.keys import Identity
-from farmer.identity.records import HEADER_BYTES, RecordTLS, WholeRecords
+from farmer.identity.records import HEADER_BYTES, SLICE_BYTES, RecordTLS, WholeRecords
 from farmer.identity.tls import farmer_side, renter_side
 from tests.identity.test_tls import End
 
@@ -111,6 +111,29 @@ class RecordTests(SynchronousTestCase):
         self.carry(10_000)
 
         self.assertEqual(4, len(asked))
+
+    def test_large_reads_reach_openssl_in_pieces_and_are_passed_on_whole(self) -> None:
+        pieces, passed_on = [], []
+        tls, end = self.wires[0]._tlsConnection, self.ends[0]
+        given, received = tls.bio_write, end.dataReceived
+        tls.bio_write = lambda data: pieces.append(len(data)) or given(data)
+        end.dataReceived = lambda data: passed_on.append(len(data)) or received(data)
+        sent = self.chance.randbytes(100_000)
+        self.ends[1].transport.write(sent)
+        self.carry(10**9)
+
+        self.assertEqual(sent, end.received)
+        self.assertEqual(SLICE_BYTES, max(pieces))
+        self.assertEqual([len(sent)], passed_on)
+
+    def test_what_comes_before_a_close_in_one_read_is_passed_on(self) -> None:
+        sent = self.chance.randbytes(90_000)
+        self.ends[1].transport.write(sent)
+        self.ends[1].transport.loseConnection()
+        self.carry(10**9)
+
+        self.assertEqual(sent, self.ends[0].received)
+        self.assertTrue(self.wires[0].transport.disconnecting)
 
     def test_a_close_is_in_order(self) -> None:
         self.ends[1].transport.loseConnection()

@@ -16,7 +16,6 @@ from zope.interface import implementer
 from farmer.node.arrival import (
     FIRST_BYTES_MAX,
     SHORT_BYTES,
-    SLICE_BYTES,
     Arrival,
     _Bare,
     is_whole,
@@ -116,18 +115,6 @@ class BeforeTlsTests(ArrivalCase):
             [False, False, True, True, True],
             [is_whole(early) for early in (HELLO[:4], HELLO[:-1], HELLO, HELLO + b"x", b"\x17")],
         )
-
-    def test_large_reads_reach_tls_in_pieces(self) -> None:
-        arrival = self.arrive()
-        self.shaken_after = 1
-        arrival.dataReceived(HELLO)
-        data = bytes(range(256)) * (4 * SLICE_BYTES // 256) + b"tail"
-
-        arrival.dataReceived(data)
-
-        pieces = self.tls[0].pieces[1:]
-        self.assertEqual(data, b"".join(pieces))
-        self.assertEqual(SLICE_BYTES, max(map(len, pieces)))
 
 
 class TurnTests(ArrivalCase):

@@ -9,7 +9,7 @@ from farmer.node.farm import WHOLE_BYTES_IN_FLIGHT_MAX
 from farmer.node.gate import SHARES
 from farmer.node.held import HELD_BYTES_MAX, NOTICED_BYTES, STEP_BYTES, STEP_BYTES_MIN
 from farmer.node.ports import CloseReason
-from farmer.node.storing import LEAST_STEP_BYTES
+from farmer.node.storing import ONE_STEP_BYTES
 from farmer.protocol.limits import HURRIED_BYTES_PER_S_MIN, HURRIED_S
 from farmer.protocol.opening import End
 from farmer.protocol.questions import Ping, Pong
@@ -18,7 +18,7 @@ from farmer.protocol.transfers import TO_THE_END, Audit, Retrieve
 from tests.fakes import shard_of
 from tests.node.wires import OTHER, RENTER, NodeCase, Peer, stored
 
-SMALL = bytes(range(256)) * (LEAST_STEP_BYTES // 256)
+SMALL = bytes(range(256)) * (ONE_STEP_BYTES // 256)
 LARGE = bytes(range(256)) * 8192
 HALF_A_FRAME = b"\x40\x00\xff\xff" + bytes(40_000)
 

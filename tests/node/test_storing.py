@@ -466,7 +466,7 @@ class LostAtEveryStepTests(NodeCase):
         peer.pump()
 
         self.assertFalse(peer.wire.reading)
-        self.assertGreater(len(peer.outgoing), len(LARGE) - 512 * 1024)
+        self.assertGreater(len(peer.outgoing), len(LARGE) - 576 * 1024)
 
         peer.send(End())
         while self.disk.waiting:
