@@ -295,8 +295,8 @@ class _Condition:
         try:
             return _strands().block(told.__len__, timeout)
         finally:
-            if told in self._waiting:
-                self._waiting.remove(told)
+            # By identity: all that were not told yet are equal.
+            self._waiting = [one for one in self._waiting if one is not told]
             self._lock.acquire()
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
