@@ -104,14 +104,15 @@ class World:
 
     def called(self, name: str, where: str, what: object = "") -> None:
         """See `disk.Watcher`."""
-        if self.strands.is_dead:
+        strands = self.strands
+        if strands.is_dead:
             raise CrashedError
-        self.trace(self.strands.current.name, name, where, what)
+        self._hash.update(repr((strands.current.name, name, where, what)).encode())
         if self._crash_in >= 0 and name in STEPS:
             self._crash_in -= 1
             if self._crash_in < 0:
                 self._crash(name)
-        self.strands.point()
+        strands.point()
 
     def struck(self, kind: str) -> None:
         """Note that a fault has really happened."""
