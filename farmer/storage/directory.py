@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,14 +73,14 @@ class Marker:
     """Why it is never to be opened again, and where its shards went; usually empty."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Paths:
     """Where everything is, below one directory; the index of a read-only one in its annex."""
 
     root: Path
     annex: Path | None = None
 
-    @property
+    @cached_property
     def marker(self) -> Path:
         """The marker file."""
         return self.root / MARKER_NAME
@@ -109,7 +110,7 @@ class Paths:
         """What this volume remembers of the contract database."""
         return self.root / "book"
 
-    @property
+    @cached_property
     def log(self) -> Path:
         """The directory of the log's segments."""
         return self.root / "log"

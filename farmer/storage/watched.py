@@ -162,45 +162,58 @@ class WatchedFiles:
             return self._files.lock(fd)
 
 
+class _Cursor(sqlite3.Cursor):
+    """Notes what is asked of the database, for its connection."""
+
+    connection: _Connection
+
+    def execute(self, sql: str, parameters: Any = (), /) -> _Cursor:  # noqa: ANN401
+        with self.connection.asked():
+            return super().execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> _Cursor:
+        with self.connection.asked():
+            return super().executemany(sql, parameters)
+
+    def fetchone(self) -> Any:  # noqa: ANN401  # as sqlite3 has it
+        with self.connection.asked():
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with self.connection.asked():
+            return super().fetchall()
+
+
+class _Connection(sqlite3.Connection):
+    """Made once, not for each database: a class is dear to make, and a volume opens five."""
+
+    asked: Callable[[], _Queried]
+
+    def execute(self, sql: str, parameters: Any = (), /) -> _Cursor:  # noqa: ANN401
+        # The base class's own would not come by our cursor.
+        return _Cursor(self).execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> _Cursor:
+        return _Cursor(self).executemany(sql, parameters)
+
+    def executescript(self, sql: str, /) -> sqlite3.Cursor:
+        with self.asked():
+            return super().executescript(sql)
+
+    def close(self) -> None:
+        with self.asked():
+            super().close()
+
+
 def watched_connect(watch: Watch) -> Callable[[Path], sqlite3.Connection]:
     """Return what opens a database (see `farmer.storage.index.Connect`) and notes its calls."""
     asked = partial(_Queried, watch, "index", False, None)
 
-    class Cursor(sqlite3.Cursor):
-        def execute(self, sql: str, parameters: Any = (), /) -> Cursor:  # noqa: ANN401
-            with asked():
-                return super().execute(sql, parameters)
-
-        def executemany(self, sql: str, parameters: Iterable[Any], /) -> Cursor:
-            with asked():
-                return super().executemany(sql, parameters)
-
-        def fetchone(self) -> Any:  # noqa: ANN401  # as sqlite3 has it
-            with asked():
-                return super().fetchone()
-
-        def fetchall(self) -> list[Any]:
-            with asked():
-                return super().fetchall()
-
-    class Connection(sqlite3.Connection):
-        def execute(self, sql: str, parameters: Any = (), /) -> Cursor:  # noqa: ANN401
-            # The base class's own would not come by our cursor.
-            return Cursor(self).execute(sql, parameters)
-
-        def executemany(self, sql: str, parameters: Iterable[Any], /) -> Cursor:
-            return Cursor(self).executemany(sql, parameters)
-
-        def executescript(self, sql: str, /) -> sqlite3.Cursor:
-            with asked():
-                return super().executescript(sql)
-
-        def close(self) -> None:
-            with asked():
-                super().close()
-
     def connect(path: Path) -> sqlite3.Connection:
         with asked():
-            return open_alone(path, LOCK_TIMEOUT_S, Connection)
+            connection = open_alone(path, LOCK_TIMEOUT_S, _Connection)
+        assert isinstance(connection, _Connection)
+        connection.asked = asked
+        return connection
 
     return connect

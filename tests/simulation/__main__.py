@@ -15,7 +15,7 @@ from functools import partial
 from multiprocessing import get_context
 
 from tests.simulation.report import Report
-from tests.simulation.run import Outcome, run
+from tests.simulation.run import Outcome, run, settle_in
 
 SEEDS_PER_PROCESS = 40
 """What a process has taken for its disks it does not give back."""
@@ -49,10 +49,14 @@ def main() -> int:
 
 def _outcomes(seeds: range, ops: int, jobs: int) -> Iterator[Outcome]:
     if jobs == 1:
+        settle_in()
         yield from (run(seed, ops) for seed in seeds)
         return
+    # What all of them need is imported once, where they are forked off.
+    context = get_context("forkserver")
+    context.set_forkserver_preload([run.__module__])
     # Not an executor: that one may hang for ever where its processes have a number of tasks.
-    with get_context("spawn").Pool(jobs, maxtasksperchild=SEEDS_PER_PROCESS) as pool:
+    with context.Pool(jobs, settle_in, maxtasksperchild=SEEDS_PER_PROCESS) as pool:
         yield from pool.imap(partial(run, operations=ops), seeds)
 
 

@@ -11,7 +11,9 @@ on a real kernel is what the block-log campaign looks at (docs/decisions/simulat
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from functools import cache
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -31,6 +33,9 @@ class Watcher(Protocol):
     @property
     def is_dead(self) -> bool:
         """Whether the machine has stopped."""
+
+
+_STEPS = ("COMMIT", "PRAGMA wal_checkpoint")
 
 
 class Databases:
@@ -69,6 +74,10 @@ class Databases:
             for path in sorted(self._root.rglob("*.sqlite*"))
             if not path.name.endswith("-shm")
         }
+        for path in images:
+            if path.name.endswith("-wal"):
+                # Whoever closes last would write all of it back, only for us to undo that.
+                os.truncate(path, 0)
         for connection in self._open:
             connection.close_really()
         self._open.clear()
@@ -96,8 +105,7 @@ class Databases:
         return int(self._rng.random() * (length + 1))
 
     def _connect(self, path: Any, **settings: Any) -> sqlite3.Connection:
-        factory = settings.pop("factory", None)
-        kind = _Connection if factory is None else type("Both", (_Connection, factory), {})
+        kind = _watched(settings.pop("factory", None))
         connection = sqlite3.connect(path, factory=kind, **settings)
         named = unquote(str(path).removeprefix("file://").partition("?")[0])
         connection.watch(self, named[len(str(self._root)) + 1 :])
@@ -122,7 +130,7 @@ class _Connection(sqlite3.Connection):
 
     def execute(self, sql: str, *more: Any) -> sqlite3.Cursor:
         databases = self._databases
-        if databases is None:
+        if databases is None or not sql.startswith(_STEPS):
             return super().execute(sql, *more)
         if sql == "COMMIT":
             databases.step("COMMIT", self)
@@ -144,3 +152,9 @@ class _Connection(sqlite3.Connection):
 
     def close_really(self) -> None:
         super().close()
+
+
+@cache
+def _watched(factory: type[sqlite3.Connection] | None) -> type[_Connection]:
+    """Return a kind of connection that is watched; made once, for a class is dear to make."""
+    return _Connection if factory is None else type("Both", (_Connection, factory), {})

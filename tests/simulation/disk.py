@@ -587,17 +587,11 @@ class _Crash:
         for op in kept:
             apply(node.platter, op)
         node.pending.clear()
-        node.cached = bytearray(node.platter)
+        if node.cached != node.platter:
+            node.cached = bytearray(node.platter)
         node.opened, node.links, node.lock, node.is_freed = 0, 1, None, False
-        node.blocks = {block for block in node.blocks if self._is_there(node, block)}
+        node.blocks = _taken(node)
         self._drive.used_bytes += len(node.blocks) * BLOCK
-
-    def _is_there(self, node: Node, block: int) -> bool:
-        """Say whether a block is still taken: not where the only write to it was lost."""
-        start = block * BLOCK
-        if start >= len(node.platter):
-            return False
-        return node.is_laid_out or any(node.platter[start : start + BLOCK])
 
     def _undone(
         self, node: Node, op: tuple[str, int, bytes | int]
@@ -622,6 +616,21 @@ class _Crash:
         else:
             pieces = [one for one in pieces if self._rng.random() < 0.5]
         return [("write", start, raw[start - offset : stop - offset]) for start, stop in pieces]
+
+
+def _taken(node: Node) -> set[int]:
+    """Return the blocks that are still taken: not those to which the only write was lost."""
+    platter = node.platter
+    end = -(-len(platter) // BLOCK)
+    inside = {block for block in node.blocks if block < end}
+    if node.is_laid_out:
+        return inside
+    # Most blocks begin with something: look at all of one only if need be.
+    return {
+        block
+        for block in inside
+        if platter[block * BLOCK] or any(platter[block * BLOCK : (block + 1) * BLOCK])
+    }
 
 
 def _touches(op: tuple[str, int, bytes | int], start: int, end: int) -> bool:

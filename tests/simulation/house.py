@@ -94,6 +94,8 @@ class Door:
         """Nothing comes back any more."""
         self.is_dead = True
         self._work.clear()
+        # The strands look for work only, since they are asked so often; they will see the end.
+        self._work.append((Deferred(), "end", _nothing))
         self._done.clear()
         while self._open:
             waiting = next(iter(self._open))
@@ -106,7 +108,7 @@ class Door:
 
     def _serve(self) -> None:
         while True:
-            self._strands.block(lambda: bool(self._work) or self.is_dead)
+            self._strands.block(self._work.__len__)
             if self.is_dead:
                 return
             result, name, work = self._work.popleft()
@@ -117,6 +119,10 @@ class Door:
                 value = Failure(error)
             self.names.pop(self._strands.current, None)
             self._done.append((result, value))
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Tasks(Tasks):
@@ -136,6 +142,7 @@ class House:
 
     def __init__(self, world: World) -> None:
         """Open everything; raises `CrashedError`, and whatever opening raises."""
+        strands = world.strands
         self._world = world
         self.book = ContractDatabase(
             world.root / "contracts.sqlite",
@@ -152,7 +159,7 @@ class House:
             clock_ms=world.now_ms,
             observed_ms=lambda: self.book.clock.observed_ms,
             limits=EngineLimits(uploads_per_renter_max=6, shard_bytes_max=16 * MIB),
-            monotonic_s=lambda: world.strands.now_s,
+            monotonic_s=lambda: strands.now_s,
             spawn=world.strands.spawn,
         )
         self.clock = Clock()

@@ -41,6 +41,8 @@ class Line:
         self._producer: Any = None
         self._closing = False
         self._aborted = False
+        self.is_ending = False
+        """One of the two."""
 
     # The transport, as the session sees it.
 
@@ -65,10 +67,10 @@ class Line:
         self._producer = None
 
     def loseConnection(self) -> None:
-        self._closing = True
+        self._closing = self.is_ending = True
 
     def abortConnection(self) -> None:
-        self._aborted = True
+        self._aborted = self.is_ending = True
 
     # The renter's end.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from farmer.storage import index
 from tests.simulation import after_media, oracle
 from tests.simulation.held import ViolationError
 from tests.simulation.strands import installed
@@ -35,13 +37,19 @@ class Outcome:
     struck: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
 
+def settle_in() -> None:
+    """Let no collection of garbage look at what stays for ever: modules, classes, code."""
+    gc.collect()
+    gc.freeze()
+
+
 def run(seed: int, operations: int) -> Outcome:
     """Run one seed; a broken promise is in the outcome."""
     with _folder() as root:
         world = World(seed, root)
         outcome = Outcome(seed)
         try:
-            with installed(world.strands, world.replacements()):
+            with installed(world.strands, world.replacements()), _few_readers():
                 try:
                     _live(world, operations)
                 except ViolationError as broken:
@@ -126,6 +134,21 @@ def _end(world: World) -> None:
         world.house.die()
     for connection in list(world.databases._open):
         connection.close_really()
+
+
+@contextmanager
+def _few_readers() -> Iterator[None]:
+    """
+    Let an index have two connections to read with, instead of four.
+
+    A strand never hands the baton on while it has one, so that any number gives the same run;
+    but each costs its opening, and prepares every query for itself.
+    """
+    was, index._READERS = index._READERS, 2  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        index._READERS = was  # type: ignore[misc]
 
 
 @contextmanager

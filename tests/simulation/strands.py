@@ -91,7 +91,7 @@ class Strand:
         self.name = name
         self.number = number
         self.stack: Any = None
-        self.ready: Callable[[], bool] | None = None
+        self.ready: Callable[[], object] | None = None
         self.wake_s: float | None = None
         self.is_done = False
 
@@ -132,8 +132,12 @@ class Strands:
         """Let whoever can run, maybe ourselves."""
         self.block(None)
 
-    def block(self, ready: Callable[[], bool] | None, timeout_s: float | None = None) -> bool:
-        """Wait until *ready* says so; False if the time was over before."""
+    def block(self, ready: Callable[[], object] | None, timeout_s: float | None = None) -> bool:
+        """
+        Wait until *ready* says so; False if the time was over before.
+
+        It is asked at every switch: the cheaper, the better.
+        """
         if self.is_dead:
             raise CrashedError
         me = self.current
@@ -145,7 +149,7 @@ class Strands:
         me.ready = me.wake_s = None
         if self.is_dead:
             raise CrashedError
-        return ready is None or ready()
+        return ready is None or bool(ready())
 
     def sleep(self, seconds: float) -> None:
         """Wait in simulated time."""
@@ -153,7 +157,8 @@ class Strands:
 
     def can_others_run(self) -> bool:
         """Say whether a strand other than the current one could go on now."""
-        return any(one is not self.current and self._can_run(one) for one in self.alive)
+        able = self._able()
+        return len(able) > 1 or (bool(able) and able[0] is not self.current)
 
     def next_wake_s(self) -> float | None:
         """Return when the first sleeper wakes up."""
@@ -190,14 +195,20 @@ class Strands:
         self.switches += 1
         strand.stack.go_on(me.stack)
 
-    def _can_run(self, one: Strand) -> bool:
-        if one.ready is None or (one.wake_s is not None and one.wake_s <= self.now_s):
-            return True
-        return one.ready()
+    def _able(self) -> list[Strand]:
+        """Return who could go on now."""
+        now_s = self.now_s
+        return [
+            one
+            for one in self.alive
+            if (ready := one.ready) is None
+            or ((wake_s := one.wake_s) is not None and wake_s <= now_s)
+            or ready()
+        ]
 
     def _pick(self) -> Strand:
         while True:
-            able = [one for one in self.alive if self._can_run(one)]
+            able = self._able()
             if able:
                 return able[int(self._rng.random() * len(able))]
             wake_s = self.next_wake_s()
@@ -278,14 +289,14 @@ class _Condition:
         self.acquire, self.release = self._lock.acquire, self._lock.release
 
     def wait(self, timeout: float | None = None) -> bool:
-        told = [False]
+        told: list[bool] = []
         self._waiting.append(told)
         self._lock.release()
         try:
-            return _strands().block(lambda: told[0], timeout)
+            return _strands().block(told.__len__, timeout)
         finally:
-            if told in self._waiting:
-                self._waiting.remove(told)
+            # By identity: all that were not told yet are equal.
+            self._waiting = [one for one in self._waiting if one is not told]
             self._lock.acquire()
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
@@ -296,7 +307,7 @@ class _Condition:
 
     def notify(self, n: int = 1) -> None:
         for told in self._waiting[:n]:
-            told[0] = True
+            told.append(True)
         del self._waiting[:n]
 
     def notify_all(self) -> None:
@@ -357,7 +368,7 @@ class _Queue:
 
     def get(self) -> Any:
         if not self._items:
-            _strands().block(lambda: bool(self._items))
+            _strands().block(self._items.__len__)
         return self._items.popleft()
 
     def empty(self) -> bool:
@@ -394,7 +405,8 @@ class _Thread:
 
 
 def _ident() -> int:
-    return _strands().current.number
+    assert _active is not None, "outside of a simulation"
+    return _active.current.number
 
 
 def _wait(futures: Any, timeout: float | None = None, return_when: str = "ALL_COMPLETED") -> Any:

@@ -104,14 +104,15 @@ class World:
 
     def called(self, name: str, where: str, what: object = "") -> None:
         """See `disk.Watcher`."""
-        if self.strands.is_dead:
+        strands = self.strands
+        if strands.is_dead:
             raise CrashedError
-        self.trace(self.strands.current.name, name, where, what)
-        if name in STEPS and self._crash_in >= 0:
+        self._hash.update(repr((strands.current.name, name, where, what)).encode())
+        if self._crash_in >= 0 and name in STEPS:
             self._crash_in -= 1
             if self._crash_in < 0:
                 self._crash(name)
-        self.strands.point()
+        strands.point()
 
     def struck(self, kind: str) -> None:
         """Note that a fault has really happened."""
@@ -195,14 +196,15 @@ class World:
         import secrets
         import time
 
+        strands = self.strands
         return {
             id(sqlite3): self.databases.module(),
             id(secrets): SimpleNamespace(token_bytes=self.rng.randbytes),
             id(time): SimpleNamespace(
-                monotonic=lambda: self.strands.now_s,
+                monotonic=lambda: strands.now_s,
                 time=lambda: self.now_ms() / 1000,
                 sleep=self.strands.sleep,
-                perf_counter=lambda: self.strands.now_s,
+                perf_counter=lambda: strands.now_s,
             ),
         }
 
@@ -275,7 +277,11 @@ class World:
             choices.append(self.strands.others)
             choices.append(self.strands.others)
         now_s = self.strands.now_s
-        choices += [line for line in self.lines if line.can_move(now_s)]
+        choices += [
+            line
+            for line in self.lines
+            if (line.unsent or line.to_farmer or line.is_ending) and line.can_move(now_s)
+        ]
         if not choices:
             calls = house.clock.calls
             if calls and calls[0].getTime() <= house.clock.seconds():
@@ -401,9 +407,10 @@ class World:
 
     def _tidy(self) -> None:
         """Forget lines that are over and that nobody serves any more."""
-        for line in self.chaos.to_cut:
-            line.cut(ConnectionLost())
-        self.chaos.to_cut.clear()
+        if self.chaos.to_cut:
+            for line in self.chaos.to_cut:
+                line.cut(ConnectionLost())
+            self.chaos.to_cut.clear()
         for line in [one for one in self.lines if one.is_lost]:
             if line in self.talks:
                 self._ended(line, "left")
