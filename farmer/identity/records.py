@@ -33,6 +33,9 @@ RECORD_BYTES: Final = 16 * 1024
 SLICE_BYTES: Final = 32 * 1024
 """What OpenSSL is given at once: it keeps the room for the largest piece as long as it lives."""
 
+TAIL_BYTES: Final = 64
+"""What may be left over at the end of what is written, say for a frame's header, goes with it."""
+
 _SENT_BYTES_MAX: Final = PIECE_BYTES + 1024
 
 
@@ -137,18 +140,30 @@ class RecordTLS(BufferingTLSTransport):
         self._flushSendBIO()
 
     def _write(self, data: bytes) -> None:
-        """Write several records by one call."""
+        """Write several records by one call, and pass them all on by another."""
         view, at = memoryview(data), 0
+        sealed: list[bytes] = []
         while at < len(view) and not self._lostTLSConnection:
+            left = len(view) - at
+            size = left if left <= PIECE_BYTES + TAIL_BYTES else PIECE_BYTES
             try:
-                at += self._tlsConnection.send(view[at : at + PIECE_BYTES])
+                at += self._tlsConnection.send(view[at : at + size])
             except WantReadError:
                 self._bufferedWrite(bytes(view[at:]))
-                return
+                break
             except Error:
+                self._pass_on(sealed)
                 self._tlsShutdownFinished(Failure())
                 return
-            self._flushSendBIO()
+            sealed.append(self._tlsConnection.bio_read(_SENT_BYTES_MAX))
+        self._pass_on(sealed)
+
+    def _pass_on(self, sealed: list[bytes]) -> None:
+        assert self.transport is not None
+        if len(sealed) > 1:
+            self.transport.writeSequence(sealed)
+        elif sealed:
+            self.transport.write(sealed[0])
 
     def _flushSendBIO(self) -> None:  # noqa: N802  # as Twisted has it
         """Pass on what OpenSSL has to send."""

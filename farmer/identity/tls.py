@@ -34,6 +34,9 @@ from farmer.protocol.limits import CERTIFICATE_BYTES_MAX
 # sending them at all is out of pyOpenSSL's reach, so clients read on until the close.
 _OPTIONS: Final = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET
 
+_PARTIAL_WRITE: Final = 0x1
+"""OpenSSL's `SSL_MODE_ENABLE_PARTIAL_WRITE`, which pyOpenSSL sets and has no name for."""
+
 
 class PeerCertificateError(Exception):
     """The peer shows no certificate that can stand for a node id; says why."""
@@ -132,6 +135,8 @@ def _context(identity: Identity) -> SSL.Context:
     context.set_options(_OPTIONS)
     # A quiet connection gives its two buffers of 16 KiB back; most are quiet most of the time.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # Else each call writes one record, however many are given; memory takes them all.
+    context.clear_mode(_PARTIAL_WRITE)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.use_certificate(identity.certificate)
     context.use_privatekey(identity.private_key)

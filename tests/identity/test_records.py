@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from farmer.identity.keys import Identity
-from farmer.identity.records import HEADER_BYTES, SLICE_BYTES, RecordTLS, WholeRecords
+from farmer.identity.records import HEADER_BYTES, PIECE_BYTES, SLICE_BYTES, RecordTLS, WholeRecords
 from farmer.identity.tls import farmer_side, renter_side
 from tests.identity.test_tls import End
 
@@ -111,6 +111,20 @@ class RecordTests(SynchronousTestCase):
         self.carry(10_000)
 
         self.assertEqual(4, len(asked))
+
+    def test_two_records_are_written_by_one_call_and_a_short_end_goes_with_them(self) -> None:
+        tls, wire = self.wires[1]._tlsConnection, self.wires[1].transport
+        given, sent, passed_on = [], tls.send, []
+        tls.send = lambda data: given.append(sent(data)) or given[-1]
+        on = wire.writeSequence
+        wire.writeSequence = lambda pieces: passed_on.append(len(pieces)) or on(pieces)
+        data = self.chance.randbytes(3 * PIECE_BYTES + 4)
+        self.ends[1].transport.write(data)
+        self.carry()
+
+        self.assertEqual([PIECE_BYTES, PIECE_BYTES, PIECE_BYTES + 4], given)
+        self.assertEqual([3], passed_on)
+        self.assertEqual(data, self.ends[0].received)
 
     def test_large_reads_reach_openssl_in_pieces_and_are_passed_on_whole(self) -> None:
         pieces, passed_on = [], []
