@@ -15,6 +15,7 @@ from benchmarks.growth.population import Population, shard_id
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import ShardId
 from farmer.protocol.connection import DataReceived, Event
+from farmer.protocol.limits import DATA_BYTES_SENT
 from farmer.protocol.messages import Message
 from farmer.protocol.opening import End
 from farmer.protocol.questions import Delete, Deleted, Ping, Pong
@@ -30,9 +31,6 @@ CONNECTS_PER_S: Final = 20
 
 PROOF_BYTES_MIN: Final = 256
 """A refusal has less, a proof of any shard that is measured more."""
-
-PIECE_BYTES: Final = 1024 * 1024
-"""Of a frame of data: the most that there may be."""
 
 Asked = Generator[float, Event | None, Any]
 """A part of a script: yields what it waits for, returns what came of it."""
@@ -113,7 +111,7 @@ class Asker:
         yield from greeting(line)
         line.say(Ping(1))
         event = yield EVENT
-        _expect(event, Pong)
+        expect(event, Pong)
         self._greeted += 1
 
     def _touring(self, operation: str, until: float, count_max: int) -> Script:
@@ -137,11 +135,11 @@ class Asker:
         number = next(_NEW)
         data = self._new.data(number)
         self._say_on(line, Store(shard_id(data), len(data)))
-        _expect((yield EVENT), Accept)
-        for start in range(0, len(data), PIECE_BYTES):
-            line.data(data[start : start + PIECE_BYTES])
+        expect((yield EVENT), Accept)
+        for start in range(0, len(data), DATA_BYTES_SENT):
+            line.data(data[start : start + DATA_BYTES_SENT])
         line.say(End())
-        _expect((yield EVENT), Stored)
+        expect((yield EVENT), Stored)
         self._stored.append((line, number))
         return True
 
@@ -150,13 +148,13 @@ class Asker:
             return False
         line, number = self._stored.pop()
         self._say_on(line, Delete(shard_id(self._new.data(number)), erase=True))
-        _expect((yield EVENT), Deleted)
+        expect((yield EVENT), Deleted)
         return True
 
     def _retrieve(self, _turn: int) -> Asked:
         line, shard, size_bytes = self._any()
         self._say_on(line, Retrieve(shard, 0, size_bytes, proved=False))
-        _expect((yield EVENT), Send)
+        expect((yield EVENT), Send)
         got = yield from _data()
         if got != size_bytes:
             raise GrowthError(f"a retrieve gave {got} bytes instead of {size_bytes}")
@@ -187,10 +185,11 @@ def _data() -> Asked:
     while isinstance(event, DataReceived):
         got += len(event.data)
         event = yield EVENT
-    _expect(event, End)
+    expect(event, End)
     return got
 
 
-def _expect(event: object, wanted: type) -> None:
+def expect(event: object, wanted: type) -> None:
+    """Raise `GrowthError` unless this is the answer that was wanted."""
     if not isinstance(event, wanted):
         raise GrowthError(f"{wanted.__name__} was expected, but it was {event}")

@@ -110,9 +110,7 @@ def _line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
     mean_u = sum(w * u for w, (u, _) in zip(weights, pairs, strict=True)) / total
     mean_y = sum(w * y for w, (_, y) in zip(weights, pairs, strict=True)) / total
     spread = sum(w * (u - mean_u) ** 2 for w, (u, _) in zip(weights, pairs, strict=True))
-    shared = sum(
-        w * (u - mean_u) * (y - mean_y) for w, (u, y) in zip(weights, pairs, strict=True)
-    )
+    shared = sum(w * (u - mean_u) * (y - mean_y) for w, (u, y) in zip(weights, pairs, strict=True))
     slope = shared / spread if spread else 0.0
     return mean_y - slope * mean_u, slope
 

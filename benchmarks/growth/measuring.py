@@ -45,9 +45,10 @@ def measure(
         }
         asker.connect(renters)
         standing["memory_connected_mib"] = farmer.memory_mib()
-        standing["idle_ms_per_s"] = farmer.idle_ms_per_s()
         asker.use(active)
         rounds = _rounds(asker, scale, STORED_BYTES_MAX // new_bytes)
+        # At the end: a farmer that has just started has this and that to do.
+        standing["idle_ms_per_s"] = farmer.idle_ms_per_s()
     return Point(x, rounds, standing)
 
 

@@ -30,6 +30,8 @@ class Scale:
     """How many times everything was stored anew, ascending."""
     held: int
     """Shards that are there while something else grows."""
+    background: int
+    """Shards that something is done with in the background."""
 
 
 QUICK: Final = Scale(
@@ -47,6 +49,7 @@ QUICK: Final = Scale(
     volumes=(1, 2, 4, 8),
     turnovers=(0, 1, 2, 4),
     held=2000,
+    background=10_000,
 )
 
 USUAL: Final = Scale(
@@ -64,6 +67,7 @@ USUAL: Final = Scale(
     volumes=(1, 2, 4, 8, 16, 32),
     turnovers=(0, 1, 2, 5, 10),
     held=20_000,
+    background=200_000,
 )
 
 LARGE: Final = Scale(
@@ -81,4 +85,5 @@ LARGE: Final = Scale(
     volumes=USUAL.volumes,
     turnovers=USUAL.turnovers,
     held=100_000,
+    background=1_000_000,
 )
