@@ -27,13 +27,13 @@ text { fill: #52514e; } .title { fill: #0b0b0b; font-weight: 600; font-size: 13p
 .thin { stroke-width: 1.5; stroke-dasharray: 2 4; }
 .c0 { stroke: #2a78d6; fill: #2a78d6; } .c1 { stroke: #d9541e; fill: #d9541e; }
 .c2 { stroke: #00803a; fill: #00803a; } .c3 { stroke: #6a4bc4; fill: #6a4bc4; }
-.dot { stroke: none; fill-opacity: 0.55; } .line { fill: none; }
+.dot { stroke: none; fill-opacity: 0.55; } .line { fill: none; } .p99 { stroke: #8a8880; }
 @media (prefers-color-scheme: dark) {
 svg { background: #1a1a19; } text { fill: #c3c2b7; } .title { fill: #ffffff; }
 .grid { stroke: #32312f; } .axis { stroke: #5e5c57; }
 .c0 { stroke: #4f9bf0; fill: #4f9bf0; } .c1 { stroke: #f08152; fill: #f08152; }
 .c2 { stroke: #37b46c; fill: #37b46c; } .c3 { stroke: #a48bf0; fill: #a48bf0; }
-.line { fill: none; } }
+.dot { stroke: none; } .line { fill: none; } }
 """
 
 
@@ -143,7 +143,7 @@ def _legend(panel: Panel) -> Iterator[str]:
         yield f'<text x="{x + 19}" y="41">{escape(line.name)}</text>'
         x += 34 + 7 * len(line.name)
     if any(line.thin for line in panel.lines):
-        yield f'<line class="line thin axis" x1="{x}" x2="{x + 18}" y1="37" y2="37"/>'
+        yield f'<line class="line thin p99" x1="{x}" x2="{x + 18}" y1="37" y2="37"/>'
         yield f'<text x="{x + 23}" y="41">p99</text>'
 
 
