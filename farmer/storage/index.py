@@ -307,11 +307,12 @@ class Index:
         rows = self._read("SELECT coalesce(max(observed), 0) FROM shards WHERE state = 1")
         return int(rows[0][0])
 
-    def doomed(self, limit: int = -1) -> list[Doomed]:
-        """Return records whose space waits to be given back, those of one file together."""
+    def doomed(self, after: int = 0, limit: int = -1) -> list[Doomed]:
+        """Return records whose space waits to be given back, behind a sequence, ascending."""
         rows = self._read(
             "SELECT sequence, segment, offset, length, file FROM doomed"
-            " ORDER BY segment, offset LIMIT ?",
+            " WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            after,
             limit,
         )
         return [Doomed(row[0], Place(row[1], row[2], row[4] or b""), row[3]) for row in rows]
