@@ -317,10 +317,20 @@ class Index:
         )
         return [Doomed(row[0], Place(row[1], row[2], row[4] or b""), row[3]) for row in rows]
 
-    def segments(self) -> list[Segment]:
-        """Return all segments of the log in order."""
-        rows = self._read("SELECT number, uuid, size, live, punched FROM segments ORDER BY number")
+    def segments(self, since: int = 0, limit: int = -1) -> list[Segment]:
+        """Return the segments of the log in order, from this number on."""
+        rows = self._read(
+            "SELECT number, uuid, size, live, punched FROM segments"
+            " WHERE number >= ? ORDER BY number LIMIT ?",
+            since,
+            limit,
+        )
         return [Segment(*row) for row in rows]
+
+    def segment(self, number: int) -> Segment | None:
+        """Return one segment of the log; None if there is none of that number."""
+        found = self.segments(number, 1)
+        return found[0] if found and found[0].number == number else None
 
     def marks(self, segment: int | None = None) -> list[Doomed]:
         """Return the marks records, of the whole log or of one segment, as places."""

@@ -282,12 +282,13 @@ class Reclaimer:
         self._enter(lambda transaction: transaction.drop_segment(number))
 
     def _live_bytes(self, number: int) -> int:
-        return sum(one.live_bytes for one in self._ground.index.segments() if one.number == number)
+        segment = self._ground.index.segment(number)
+        return segment.live_bytes if segment is not None else 0
 
     def _copy_live(self, number: int) -> None:
-        if not self._live_bytes(number):
+        segment = self._ground.index.segment(number)
+        if segment is None or not segment.live_bytes:
             return
-        segment = next(one for one in self._ground.index.segments() if one.number == number)
         moving: deque[tuple[Future[bool], int]] = deque()
         with self._handles.borrow(Place(number, 0)) as fd:
             source = Source(
