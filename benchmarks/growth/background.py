@@ -11,16 +11,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.growth.errors import GrowthError
 from benchmarks.growth.foreground import RENTER, Foreground
-from benchmarks.growth.ground import Ground, Running
+from benchmarks.growth.ground import MIB, Ground, Running
 from benchmarks.growth.population import Population
+from benchmarks.harness import memory_bytes, reset_peak
 from tests.e2e.daemon import environment
 
 QUOTA_BYTES: Final = 8_000_000_000
@@ -38,7 +39,16 @@ STORED_BYTES: Final = 64 * 1024
 STORING_S: Final = 40.0
 DELETING_RENTERS: Final = 4
 STABLE_LOOKS: Final = 2
-"""So many looks at a log that does not shrink any more, and the sweep is over."""
+"""So many looks at segments that do not shrink any more, and the sweep is over."""
+
+SHRUNK: Final = 0.7
+"""The share of its space that a segment with every second record has afterwards, at most."""
+
+SEGMENTS: Final = 16
+"""Of what is compacted, at least; the last one, which is appended to, never is."""
+
+SEGMENT_BYTES: Final = (1 << 20, 1 << 28)
+"""Of a segment, least and most."""
 
 Over = Callable[[], bool]
 
@@ -72,16 +82,20 @@ def measure(name: str, folder: Path, count: int, seconds: float) -> dict[str, An
         else:
             ground.admit(range(work.renters))
         if work.fill:
-            ground.fill(*((step, shards) for step in work.fill), holeless=work.holeless)
+            size_bytes = min(max(4096 * count // SEGMENTS, SEGMENT_BYTES[0]), SEGMENT_BYTES[1])
+            steps = [(step, shards) for step in work.fill]
+            ground.fill(*steps, segment_bytes=size_bytes, holeless=work.holeless)
         with ground.running(*work.prefix) as farmer:
             began = time.monotonic()
             foreground = Foreground(farmer)
             alone = foreground.watch(BASELINE_S)
+            reset_peak(farmer.pid)
             if work.by_sweep:
                 time.sleep(max(0.0, began + FIRST_SWEEP_S - 1 - time.monotonic()))
             with work.begin(ground, farmer, shards, seconds) as is_over:
                 meanwhile = foreground.watch(seconds, is_over)
                 finished = is_over()
+            meanwhile["peak_mib"] = memory_bytes(farmer.pid, "VmHWM") / MIB
     return {
         "about": work.about,
         "shards": count,
@@ -150,17 +164,25 @@ def _scrubbing(
 def _tidying(
     ground: Ground, _farmer: Running, _shards: Population, _seconds: float
 ) -> Iterator[Over]:
-    """The sweep gives back space; the log says so, for nothing else does."""
-    first = ground.log_bytes()
-    sizes = [first]
+    """The sweep gives space back; the sealed segments say so, for nothing else does."""
+    segments = ground.sealed()
+    sizes = [allocated_bytes(segments)]
 
     def is_over() -> bool:
-        sizes.append(ground.log_bytes())
-        # The renter in the foreground makes the log grow a little all the time.
-        last = sizes[-1 - STABLE_LOOKS :]
-        return last[-1] < 0.9 * first and len(sizes) > STABLE_LOOKS and last[0] <= last[-1]
+        sizes.append(allocated_bytes(segments))
+        is_still = len(sizes) > STABLE_LOOKS and len(set(sizes[-1 - STABLE_LOOKS :])) == 1
+        return is_still and sizes[-1] < SHRUNK * sizes[0]
 
     yield is_over
+
+
+def allocated_bytes(paths: Iterable[Path]) -> int:
+    """Return what files take on the disk; those that are gone take nothing."""
+    taken = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            taken += path.stat().st_blocks * 512
+    return taken
 
 
 def _metric(farmer: Running, name: str) -> float:

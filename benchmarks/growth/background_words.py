@@ -52,14 +52,15 @@ def _rows(name: str, work: Mapping[str, Any]) -> list[str]:
 
 def _loads(works: Mapping[str, Any]) -> str:
     rows = [
-        "| what | reactor's delay alone, p99, ms | meanwhile, ms | farmer's processor, cores |",
-        "|---|---:|---:|---:|",
+        "| what | reactor's delay alone, p99, ms | meanwhile, ms | farmer's processor, cores "
+        "| its memory at most, MiB |",
+        "|---|---:|---:|---:|---:|",
     ]
     for name, work in works.items():
         alone, meanwhile = work["alone"], work["meanwhile"]
         rows.append(
             f"| {name} | {_at_most(alone['lag_p99_s'])} | {_at_most(meanwhile['lag_p99_s'])} |"
-            f" {meanwhile['cpu_share']:.2f} |"
+            f" {meanwhile['cpu_share']:.2f} | {meanwhile['peak_mib']:.0f} |"
         )
     return "\n".join(rows)
 

@@ -15,7 +15,7 @@ from typing import Final
 
 WIDTH: Final = 460
 HEIGHT: Final = 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 62, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 62, 46
 _TICKS_MAX: Final = 9
 """Decades with a label each; of more, every second one."""
 

@@ -26,7 +26,7 @@ Values = Sequence[tuple[float, Sequence[float]]]
 POWERS: Final = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 GROWS: Final = 1.25
-"""From the first x to the last by less than this factor counts as not growing: noise does more."""
+"""By so much every round of the last x is above every one of the first; else it is flat."""
 
 BETTER: Final = 0.5
 """How much of the logarithm's squared error the power may leave, to be believed."""
@@ -75,10 +75,10 @@ def _exponent(medians: Sequence[tuple[float, float]]) -> float:
 
 
 def _growth(values: Values, medians: Sequence[tuple[float, float]]) -> Growth:
-    first, last = medians[0][1], medians[-1][1]
-    if last / first < 1 / GROWS:
+    first, last = values[0][1], values[-1][1]
+    if max(last) / min(first) < 1 / GROWS:
         return Growth.FALLS
-    if last / first < GROWS:
+    if min(last) / max(first) < GROWS:
         return Growth.FLAT
     if len(medians) < ENOUGH:
         return Growth.UNKNOWN

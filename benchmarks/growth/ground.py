@@ -157,13 +157,10 @@ class Ground:
             path.stat().st_size for root in self.volumes for path in root.glob("index.sqlite*")
         )
 
-    def log_bytes(self) -> int:
-        """Return what all logs take on the disk."""
-        return sum(
-            path.stat().st_blocks * 512
-            for root in self.volumes
-            for path in (root / "log").iterdir()
-        )
+    def sealed(self) -> list[Path]:
+        """Return the segments of all logs that are not appended to."""
+        logs = [sorted((root / "log").iterdir()) for root in self.volumes]
+        return [path for log in logs for path in log[:-1]]
 
     def _add(self, path: Path) -> None:
         self.call("volume", "add", f"{path}={self._quota_bytes}B")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import statistics
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Final
 
 from benchmarks.growth.asking import Asker
@@ -17,6 +20,8 @@ COUNT_MAX: Final = 4000
 
 STORED_BYTES_MAX: Final = 256 * MIB
 """Of a round: what is stored is erased again, but it has to be written."""
+
+REFERENCES: Final = 5
 
 SHARED_LINES: Final = 48
 """Connections that are asked over in turn where there are many."""
@@ -49,16 +54,29 @@ def measure(
         rounds = _rounds(asker, scale, STORED_BYTES_MAX // new_bytes)
         # At the end: a farmer that has just started has this and that to do.
         standing["idle_ms_per_s"] = farmer.idle_ms_per_s()
+        standing["reference_ms"] = _reference_ms()
     return Point(x, rounds, standing)
 
 
 @contextmanager
-def _asker(farmer: Running, held: Population, new_bytes: int) -> Iterable[Asker]:
+def _asker(farmer: Running, held: Population, new_bytes: int) -> Iterator[Asker]:
     asker = Asker(farmer, held, new_bytes)
     try:
         yield asker
     finally:
         asker.close()
+
+
+def _reference_ms() -> float:
+    """Return the processor time of some work that is always the same: how slow the machine is."""
+    took_s = []
+    for _ in range(REFERENCES):
+        began_s = time.thread_time()
+        for number in range(50):
+            sha256(number.to_bytes(1 << 14, "big")).digest()
+            sorted(range(1000), key=lambda one: -one)
+        took_s.append(time.thread_time() - began_s)
+    return statistics.median(took_s) * 1000
 
 
 def _rounds(asker: Asker, scale: Scale, stores_max: int) -> dict[str, list[Round]]:

@@ -30,6 +30,7 @@ _STANDING: Final = (
     ("memory_connected_mib", "memory when all are connected, MiB"),
     ("index_bytes", "index, bytes"),
     ("idle_ms_per_s", "processor of a second in which nobody asks, ms"),
+    ("reference_ms", "a piece of work that is always the same, ms"),
 )
 
 _INTRODUCTION: Final = """\
@@ -43,9 +44,10 @@ written by hand.
 *Per decade* is the factor by which a figure grows for ten times as much: the slope of the straight
 line through the medians, both axes logarithmic. *Worse than logarithmic* is computed from all
 rounds: "no" and "yes" say which explains them better, `a + b log x` or `a + b x^p`; "does not
-grow" that the last median is less than a quarter above the first; "falls" that it is as much
-below. Processor time is the farmer's, of all its threads. Dots are rounds, lines go through
-medians."""
+grow" that not every round of the last x is a quarter above every one of the first; "falls" that
+each is as much below. Processor time is the farmer's, of all its threads; where
+the piece of work that is always the same took longer, so did everything. Dots are rounds,
+lines go through medians."""
 
 
 def write() -> None:
@@ -69,15 +71,23 @@ def page(document: Mapping[str, Any]) -> str:
 
 def panels(series: Series) -> list[Panel]:
     """Return the two charts of an axis: time, and processor time."""
-    per = " per byte" if series.per_x else ""
-    time_lines = [
-        Line(name, series.values(name, _FIGURES[1][2]), series.values(name, _FIGURES[2][2]))
+    # The cost of a byte is best told in nanoseconds.
+    of_ms, of_us = (1e6, 1e3) if series.per_x else (1.0, 1.0)
+    lines = [
+        Line(
+            name,
+            series.values(name, lambda one: one.median_ms * of_ms),
+            series.values(name, lambda one: one.p99_ms * of_ms),
+        )
         for name in OPERATIONS
     ]
-    cpu_lines = [Line(name, series.values(name, _FIGURES[0][2])) for name in OPERATIONS]
+    cpu_lines = [
+        Line(name, series.values(name, lambda one: one.cpu_us * of_us)) for name in OPERATIONS
+    ]
+    words = ("ns per byte", "ns per byte") if series.per_x else ("ms", "µs")
     return [
-        Panel("Time of one operation", series.label, f"ms{per}", time_lines),
-        Panel("Processor time of the farmer", series.label, f"µs{per}", cpu_lines),
+        Panel("Time of one operation", series.label, words[0], lines),
+        Panel("Processor time of the farmer", series.label, words[1], cpu_lines),
     ]
 
 
