@@ -21,7 +21,7 @@ from benchmarks.growth.axes import AXES, Axis
 from benchmarks.growth.background import WORKS
 from benchmarks.growth.errors import GrowthError
 from benchmarks.growth.keeping import keep_background, keep_series
-from benchmarks.growth.place import end_in_order, place
+from benchmarks.growth.place import allow_many_connections, end_in_order, place
 from benchmarks.growth.points import Point, Series
 from benchmarks.growth.scales import Scale
 
@@ -32,6 +32,7 @@ def main(words: Sequence[str] = ()) -> int:
     """Measure what was asked for, or write the page."""
     asked = arguments(words)
     end_in_order()
+    allow_many_connections()
     if asked.page:
         page.write()
         return 0
