@@ -39,7 +39,7 @@ def shards(folder: Path, scale: Scale) -> Iterator[Point]:
     """More and more shards of one renter."""
     quota = QUOTA_BYTES + SHARDS_QUOTA_BYTES * max(scale.shards)
     with Ground(folder, quota) as ground:
-        ground.admit([0])
+        ground.admit(range(1))
         before = 0
         for count in scale.shards:
             ground.fill(("store", Population(count - before, first=before)))
@@ -85,7 +85,7 @@ def sizes(folder: Path, scale: Scale) -> Iterator[Point]:
     """Larger and larger shards."""
     for size_bytes in scale.sizes:
         with Ground(folder / str(size_bytes), QUOTA_BYTES) as ground:
-            ground.admit([0])
+            ground.admit(range(1))
             count = max(4, min(scale.held, 200_000_000 // size_bytes))
             held = Population(count, size_bytes=size_bytes)
             ground.fill(("store", held))
@@ -95,7 +95,7 @@ def sizes(folder: Path, scale: Scale) -> Iterator[Point]:
 def tombstones(folder: Path, scale: Scale) -> Iterator[Point]:
     """More and more deletions of which a second volume, which is away, has not heard."""
     with Ground(folder, QUOTA_BYTES, volumes=2) as ground:
-        ground.admit([0])
+        ground.admit(range(1))
         held = Population(scale.held)
         ground.volumes[1].rename(folder / "away")
         ground.fill(("store", held), volumes=ground.volumes)
@@ -110,7 +110,7 @@ def tombstones(folder: Path, scale: Scale) -> Iterator[Point]:
 def trash(folder: Path, scale: Scale) -> Iterator[Point]:
     """More and more shards in the trash."""
     with Ground(folder, QUOTA_BYTES) as ground:
-        ground.admit([0])
+        ground.admit(range(1))
         held = Population(scale.held)
         ground.fill(("store", held))
         before = 0
@@ -125,7 +125,7 @@ def segments(folder: Path, scale: Scale) -> Iterator[Point]:
     """The same shards in more and more segments of the log, which are smaller for that."""
     for count in scale.segments:
         with Ground(folder / str(count), QUOTA_BYTES) as ground:
-            ground.admit([0])
+            ground.admit(range(1))
             held = Population(max(scale.held, count))
             each = -(-held.count // count)
             ground.fill(("store", held), segment_bytes=SEGMENT_HEADER_BYTES + each * RECORD_BYTES)
@@ -136,7 +136,7 @@ def volumes(folder: Path, scale: Scale) -> Iterator[Point]:
     """The same shards on more and more volumes."""
     for count in scale.volumes:
         with Ground(folder / str(count), SMALL_QUOTA_BYTES, volumes=count) as ground:
-            ground.admit([0])
+            ground.admit(range(1))
             held = Population(scale.held)
             ground.fill(("store", held))
             yield measure(ground, scale, count, held)
@@ -145,7 +145,7 @@ def volumes(folder: Path, scale: Scale) -> Iterator[Point]:
 def age(folder: Path, scale: Scale) -> Iterator[Point]:
     """The same shards of mixed sizes, stored anew again and again in random order."""
     with Ground(folder, QUOTA_BYTES) as ground:
-        ground.admit([0])
+        ground.admit(range(1))
         held = Population(scale.held, size_bytes=MIXED)
         ground.fill(("store", held))
         done = 0

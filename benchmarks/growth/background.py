@@ -76,7 +76,7 @@ def measure(name: str, folder: Path, count: int, seconds: float) -> dict[str, An
     work = WORKS[name]
     shards = Population(count, renters=work.renters)
     with Ground(folder, QUOTA_BYTES + SHARDS_QUOTA_BYTES * count) as ground:
-        ground.admit([RENTER])
+        ground.admit(range(RENTER, RENTER + 1))
         if name == "expire":
             ground.expire(0)
         else:

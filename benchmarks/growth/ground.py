@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,10 +84,9 @@ class Ground:
         for number in range(1, volumes):
             self._add(folder / f"volume{number}")
 
-    def admit(self, renters: Iterable[int]) -> None:
+    def admit(self, renters: range) -> None:
         """Make a contract for each of these renters; while it does not run."""
-        numbers = list(renters)
-        self._farm.admit(range(min(numbers), max(numbers) + 1), SPACE_BYTES)
+        self._farm.admit(renters, SPACE_BYTES)
 
     def expire(self, renter: int) -> None:
         """Enter a contract that is gone, whose shards are still there."""
