@@ -26,6 +26,7 @@ from farmer.storage.claims import EngineUpload
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.engine import Engine, EngineLimits
 from farmer.storage.files import OsFiles
+from farmer.storage.reclaim import Reclaimer
 from tests.load.lines import identity_of
 
 AT_ONCE: Final = 512
@@ -127,6 +128,9 @@ def main() -> None:
     if job["segment_bytes"]:
         # As on a volume of many terabytes, whose log has many segments.
         writer.segment_bytes = lambda _quota_bytes: job["segment_bytes"]
+    if job["holeless"]:
+        # Nothing is tidied up while it is filled: the farmer's sweep is to find all of it.
+        Reclaimer.run = lambda _reclaimer: 0  # type: ignore[method-assign]
     engine = Engine(
         [VolumeSettings(Path(path), quota_bytes) for path, quota_bytes in job["volumes"]],
         Identity.load(Path(job["home"]) / "identity").node_id,
