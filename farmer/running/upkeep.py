@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +9,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from farmer.model.contract import Contract, ContractStage
+from farmer.model.contract import Contract
 from farmer.model.status import Alert, VolumeStatus
 from farmer.node.chores import Chore
 from farmer.node.ports import Disk
@@ -140,9 +139,8 @@ class Upkeep:
 
 def count_book(book: ContractDatabase) -> BookCounts:
     """Return what the contract database holds.  Blocking."""
-    stages = Counter(stage for _, stage in book.contracts())
-    counts = tuple((stage, stages[stage]) for stage in ContractStage)
-    return BookCounts(counts, len(book.open_invites()), book.promised_bytes())
+    census = book.census()
+    return BookCounts(census.contracts, census.open_invites, census.promised_bytes)
 
 
 def damage(volumes: Iterable[VolumeStatus]) -> list[Alert]:

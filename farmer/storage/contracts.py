@@ -19,6 +19,7 @@ from farmer.model.ids import ContractId, InviteSerial, NodeId
 from farmer.storage import book_rows
 from farmer.storage.book import Book
 from farmer.storage.book_rows import InviteState, KnownInvite
+from farmer.storage.census import Census, Counting
 from farmer.storage.clock import DurableClock
 from farmer.storage.errors import (
     BusyError,
@@ -77,6 +78,7 @@ class ContractDatabase:
 
         """
         self._book = Book(path, farmer_key)
+        self._counting = Counting(self._book)
         self.clock: Final = DurableClock(self._book)
         self.history: Final = BookHistory(self._book, now_ms)
         self.witness: Callable[[Generation], None] = lambda _generation: None
@@ -189,6 +191,10 @@ class ContractDatabase:
         with self._book.reading() as rows:
             held = list(book_rows.live_contracts(rows, self.farmer_key))
         return [(one.contract, self._stage(one)) for one in held]
+
+    def census(self) -> Census:
+        """Return how many contracts and open invites there are now; cheap if nothing happened."""
+        return self._counting.census(self._now_ms(), trusted=self.clock.trusted)
 
     def extend(
         self,

@@ -30,6 +30,9 @@ class BookHistory:
             (self._doubted_ms,) = rows.execute("SELECT doubted_ms FROM generation").fetchone()
             known = rows.execute("SELECT book, counter, stamp FROM met")
             self._met = {Generation(*columns) for columns in known}
+        self._asked: tuple[Generation, tuple[NodeId, ...]] | None = None
+        self._strangers: list[NodeId] = []
+        """Of the renters that were asked for last."""
 
     @property
     def generation(self) -> Generation:
@@ -80,9 +83,15 @@ class BookHistory:
 
     def strangers(self, renters: Iterable[NodeId]) -> list[NodeId]:
         """Return those who have no contract here, and none whose shards are being removed."""
-        with self._book.reading() as rows:
-            known = book_rows.known_renters(rows)
-        return [renter for renter in renters if renter.raw not in known]
+        # Every few seconds the same is asked, and to read all contracts takes the longer the
+        # more there are.  The generation comes first: a change in between is seen the next time.
+        asked = self._book.generation, tuple(renters)
+        if asked != self._asked:
+            with self._book.reading() as rows:
+                known = book_rows.known_renters(rows)
+            self._strangers = [renter for renter in asked[1] if renter.raw not in known]
+            self._asked = asked
+        return list(self._strangers)
 
     def settle(self) -> None:
         """End the doubt, durably: what can be made again was."""

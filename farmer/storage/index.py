@@ -307,19 +307,30 @@ class Index:
         rows = self._read("SELECT coalesce(max(observed), 0) FROM shards WHERE state = 1")
         return int(rows[0][0])
 
-    def doomed(self, limit: int = -1) -> list[Doomed]:
-        """Return records whose space waits to be given back, those of one file together."""
+    def doomed(self, after: int = 0, limit: int = -1) -> list[Doomed]:
+        """Return records whose space waits to be given back, behind a sequence, ascending."""
         rows = self._read(
             "SELECT sequence, segment, offset, length, file FROM doomed"
-            " ORDER BY segment, offset LIMIT ?",
+            " WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            after,
             limit,
         )
         return [Doomed(row[0], Place(row[1], row[2], row[4] or b""), row[3]) for row in rows]
 
-    def segments(self) -> list[Segment]:
-        """Return all segments of the log in order."""
-        rows = self._read("SELECT number, uuid, size, live, punched FROM segments ORDER BY number")
+    def segments(self, since: int = 0, limit: int = -1) -> list[Segment]:
+        """Return the segments of the log in order, from this number on."""
+        rows = self._read(
+            "SELECT number, uuid, size, live, punched FROM segments"
+            " WHERE number >= ? ORDER BY number LIMIT ?",
+            since,
+            limit,
+        )
         return [Segment(*row) for row in rows]
+
+    def segment(self, number: int) -> Segment | None:
+        """Return one segment of the log; None if there is none of that number."""
+        found = self.segments(number, 1)
+        return found[0] if found and found[0].number == number else None
 
     def marks(self, segment: int | None = None) -> list[Doomed]:
         """Return the marks records, of the whole log or of one segment, as places."""

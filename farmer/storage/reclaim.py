@@ -45,6 +45,9 @@ MARKS_SLACK_BYTES: Final = 1024 * 1024
 SPARSE_SHARE: Final = 4
 """A segment of which a quarter is idle is worth writing again."""
 
+RELEASED_AT_ONCE: Final = 4096
+"""Records whose space is given back with one sync for each segment: bounds memory, 2 MiB."""
+
 _MARKS_PER_STEP: Final = 512
 _MOVING_BYTES_MAX: Final = 8 * 1024 * 1024
 """Copies under way: bounds memory, and how long a store behind them waits."""
@@ -177,10 +180,14 @@ class Reclaimer:
                 self._enter(partial(_drop_segment, segment.number))
 
     def _release_all(self) -> None:
-        released = self.release(self._ground.index.doomed())
-        for start in range(0, len(released), _MARKS_PER_STEP):
-            some = released[start : start + _MARKS_PER_STEP]
-            self._enter(partial(_release, some))
+        # Step by step: after an expired contract there may be as many as there were shards.
+        after = 0
+        while doomed := self._ground.index.doomed(after, RELEASED_AT_ONCE):
+            after = doomed[-1].sequence
+            released = self.release(doomed)
+            for start in range(0, len(released), _MARKS_PER_STEP):
+                some = released[start : start + _MARKS_PER_STEP]
+                self._enter(partial(_release, some))
 
     def _punch(self, number: int, records: Iterable[Doomed]) -> list[Doomed]:
         files = self._ground.files
@@ -275,12 +282,13 @@ class Reclaimer:
         self._enter(lambda transaction: transaction.drop_segment(number))
 
     def _live_bytes(self, number: int) -> int:
-        return sum(one.live_bytes for one in self._ground.index.segments() if one.number == number)
+        segment = self._ground.index.segment(number)
+        return segment.live_bytes if segment is not None else 0
 
     def _copy_live(self, number: int) -> None:
-        if not self._live_bytes(number):
+        segment = self._ground.index.segment(number)
+        if segment is None or not segment.live_bytes:
             return
-        segment = next(one for one in self._ground.index.segments() if one.number == number)
         moving: deque[tuple[Future[bool], int]] = deque()
         with self._handles.borrow(Place(number, 0)) as fd:
             source = Source(

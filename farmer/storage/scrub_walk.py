@@ -111,7 +111,7 @@ class Walk:
             self.notes.segment, self.notes.offset = segment.number + 1, SEGMENT_HEADER_BYTES
 
     def _segment_from(self, number: int) -> Segment | None:
-        return next((one for one in self.ground.index.segments() if one.number >= number), None)
+        return next(iter(self.ground.index.segments(number, 1)), None)
 
     def _segment(self, segment: Segment) -> Steps:
         index, number = self.ground.index, segment.number
@@ -149,7 +149,7 @@ class Walk:
         return found == (self.ground.volume, segment.uuid, segment.number)
 
     def _is_listed(self, number: int) -> bool:
-        return any(one.number == number for one in self.ground.index.segments())
+        return self.ground.index.segment(number) is not None
 
     def _read_marks(self, source: Source, offset: int) -> list[Mark]:
         fresh = Source(source.files, source.fd, source.uuid, source.where)

@@ -144,3 +144,18 @@ def test_a_shard_that_was_erased_and_stored_again_is_there_once_after_a_rebuild(
     assert (farm.engine.usage(ALICE), farm.engine.volumes()[0].allowance_bytes) == before
     assert farm.read(stored.shard) == noise(5000, 2)
     farm.engine.close()
+
+
+def test_one_segment_is_found_among_many(tmp_path: Path) -> None:
+    """By its number, or as the next one from a number on; one that is not there is none."""
+    index = create_index(tmp_path / "index.sqlite", b"v" * 16)
+    with index.transaction() as transaction:
+        for number in (2, 3, 7):
+            transaction.open_segment(number, bytes([number]) * 16)
+    assert [one.number for one in index.segments()] == [2, 3, 7]
+    assert [one.number for one in index.segments(4, 1)] == [7]
+    assert index.segments(8) == []
+    assert [index.segment(number) is not None for number in (2, 4, 7, 8)] == [
+        *(True, False, True, False)
+    ]
+    index.close(clean=False)

@@ -11,9 +11,10 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import StoredShard, charge_bytes
 from farmer.model.status import VolumeState
+from farmer.storage import reclaim
 from farmer.storage.engine import EngineLimits
 from farmer.storage.errors import NoSpaceError, StorageError
-from farmer.storage.places import Segment
+from farmer.storage.places import Doomed, Segment
 from farmer.storage.reclaim import Plan, plan
 from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, noise, shard_of
 from tests.storage.recording import RecordingFiles
@@ -112,6 +113,32 @@ def test_single_deletes_and_undeletes_for_ever_stay_within_bounds(tmp_path: Path
         path.unlink()
     farm.open()
     assert farm.read(shard) == noise(10)
+    farm.engine.close()
+
+
+def test_the_space_of_many_shards_is_given_back_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many went: memory is bounded, and nothing is left over."""
+    monkeypatch.setattr(reclaim, "RELEASED_AT_ONCE", 10)
+    farm = Farm(tmp_path, limits=MANY)
+    shards = [farm.store(noise(size, n)).shard for n, size in enumerate([60_000] * 33 + [2 * MIB])]
+    for shard in shards:
+        farm.delete(shard)
+    index = farm.engine.opened()[0].ground.index
+    ask, counts = index.doomed, []
+
+    def counted(*bounds: int) -> list[Doomed]:
+        found = ask(*bounds)
+        counts.append(len(found))
+        return found
+
+    monkeypatch.setattr(index, "doomed", counted)
+    farm.clocks.pass_days(8)
+    assert farm.sweep() == 34
+    assert counts == [10, 10, 10, 4, 0]
+    assert ask() == []
+    assert allocated(farm.path / "log") < MIB
     farm.engine.close()
 
 

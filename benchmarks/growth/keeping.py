@@ -1,0 +1,38 @@
+"""The file in which all that was measured is kept, axis by axis."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from benchmarks.growth.points import Series
+from benchmarks.harness import OUT, machine
+
+RESULT: Final = OUT / "growth.json"
+
+
+def load() -> dict[str, Any]:
+    """Return what is kept; without any measurement, nothing."""
+    if not RESULT.exists():
+        return {"machine": machine(), "series": {}, "background": {}}
+    document: dict[str, Any] = json.loads(RESULT.read_text())
+    return document
+
+
+def keep_series(series: Series) -> None:
+    """Keep one axis, in place of what was measured of it before."""
+    _keep("series", series.axis, series.to_fields())
+
+
+def keep_background(name: str, fields: dict[str, Any]) -> None:
+    """Keep one work in the background, in place of what was measured of it before."""
+    _keep("background", name, fields)
+
+
+def _keep(part: str, name: str, fields: dict[str, Any]) -> None:
+    document = load() | {"machine": machine()}
+    document[part][name] = fields
+    OUT.mkdir(exist_ok=True)
+    unfinished = RESULT.with_suffix(".part")
+    unfinished.write_text(json.dumps(document, indent=1) + "\n")
+    unfinished.replace(RESULT)
