@@ -190,11 +190,11 @@ class _Connection(sqlite3.Connection):
     asked: Callable[[], _Queried]
 
     def execute(self, sql: str, parameters: Any = (), /) -> _Cursor:  # noqa: ANN401
-        # The base class's own would not come by our cursor.
-        return _Cursor(self).execute(sql, parameters)
+        # Not `_Cursor(self)`: only here the module gives up its weak references to old ones.
+        return self.cursor(_Cursor).execute(sql, parameters)
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> _Cursor:
-        return _Cursor(self).executemany(sql, parameters)
+        return self.cursor(_Cursor).executemany(sql, parameters)
 
     def executescript(self, sql: str, /) -> sqlite3.Cursor:
         with self.asked():

@@ -29,7 +29,8 @@ class Honest:
         self._crowd = Crowd(address)
         self._who = identity_of(number)
         self._rate = rate
-        self._free: list[Line] = []
+        self._free: deque[Line] = deque()
+        """Those that rest, the longest first: one that is never used is hung up on."""
         self._due: deque[tuple[float, str]] = deque()
         self._held: list[tuple[ShardId, int]] = []
         self._noise = random.Random(number)
@@ -54,7 +55,7 @@ class Honest:
     def _lost(self, _line: Line) -> None:
         self.wrong += 1
         self.answers["a connection was lost"] += 1
-        self._free = [line for line in self._free if not line.over]
+        self._free = deque(line for line in self._free if not line.over)
         self._connect()
 
     def run(self, seconds: float) -> None:
@@ -75,7 +76,7 @@ class Honest:
 
     def _dispatch(self) -> None:
         while self._due and self._free:
-            line = self._free.pop()
+            line = self._free.popleft()
             due, name = self._due.popleft()
             line.script = self._timed(line, due, name)
             line.script.send(None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -331,3 +333,24 @@ def test_a_segment_that_is_finished_during_a_look_is_no_exchange(tmp_path: Path)
     assert not farm.engine.trouble()
     assert farm.read(kept) == noise(100)
     farm.engine.close()
+
+
+def test_statements_leave_nothing_behind(tmp_path: Path) -> None:
+    """SQLite's module keeps a weak reference to each cursor, and lets go of them only sometimes."""
+    rows = watched_connect(Watch(Time()))(tmp_path / "some.sqlite")
+    rows.execute("CREATE TABLE some (thing)")
+
+    def held_bytes() -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = held_bytes()
+        for number in range(5000):
+            rows.execute("INSERT INTO some VALUES (?)", (number,))
+            rows.executemany("INSERT INTO some VALUES (?)", [(number,)])
+        assert held_bytes() - before < 100_000
+    finally:
+        tracemalloc.stop()
+        rows.close()
