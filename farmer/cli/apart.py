@@ -35,7 +35,9 @@ def in_a_child(work: Callable[[], int]) -> int:
     os.close(writing)
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        os.kill(child, number)
+        # The child may have ended just now.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

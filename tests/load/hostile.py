@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 import time
 from collections import Counter
@@ -26,6 +27,8 @@ FLAT_BYTES_MAX: Final = 6 << 20
 SLOWER_MAX: Final = 2.0
 NOISE_MS: Final = 15.0
 """A p99 below this says more about the machine's scheduler than about the farmer."""
+STANDS_BACK: Final = 19
+"""How nice their process is: real ones have processors of their own, and take none of ours."""
 ADDRESSES: Final = 500
 RATE: Final = 20.0
 BACK_S: Final = 0.5
@@ -195,6 +198,7 @@ def mob_process(told: Connection, address: tuple[str, int], peers: int) -> None:
     """Be hostile from the first word on until told to end."""
     if not told.recv():
         return
+    os.nice(STANDS_BACK)
     mob = Mob(address, peers)
     while not told.poll():
         mob.run(0.5)
