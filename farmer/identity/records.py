@@ -16,7 +16,7 @@ from typing import Any, Final
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper
-from twisted.protocols.tls import BufferingTLSTransport
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 HEADER_BYTES: Final = 5
@@ -97,6 +97,14 @@ class RecordTLS(BufferingTLSTransport):
     def _receive(self, data: bytes) -> None:
         self._whole += self._records.take(data)
         super().dataReceived(data)
+
+    def write_now(self, data: bytes) -> None:
+        """Write, with what waits for company, in this turn: nothing follows for now."""
+        if getattr(self._aggregator, "_buffer", None):
+            self._aggregator.write(data)
+            self._aggregator.flush()
+        else:
+            TLSMemoryBIOProtocol.write(self, data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let OpenSSL say whether its stream had ended."""

@@ -30,7 +30,7 @@ from farmer.protocol.connection import DataReceived, Event, FarmerConnection
 from farmer.protocol.messages import Message
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.refusals import Refused
-from farmer.protocol.state import State
+from farmer.protocol.state import RENTERS_TURN, State
 
 R = TypeVar("R")
 
@@ -246,7 +246,12 @@ class Session(Protocol):
     def answer(self, message: Message) -> None:
         """Send a message."""
         self._check_over()
-        self._write(self._connection.send(message))
+        frame = self._connection.send(message)
+        self._outbox.writes(len(frame))
+        if self._connection.state in RENTERS_TURN and self._inbox.is_empty:
+            self._wire.write_now(frame)
+        else:
+            self._wire.write(frame)
 
     def refuse(self, refused: Refused) -> None:
         """Turn the open exchange down."""
@@ -256,7 +261,9 @@ class Session(Protocol):
         """Send at most 256 KiB, better no more than `step_bytes`; wait for `room` first."""
         self._check_over()
         self._patience.moved(len(data))
-        self._write(self._connection.send_data(data))
+        frame = self._connection.send_data(data)
+        self._outbox.writes(len(frame))
+        self._wire.write(frame)
 
     async def room(self) -> None:
         """Wait until the wire takes more."""
@@ -374,10 +381,6 @@ class Session(Protocol):
     def _wire(self) -> Wire:
         assert self.transport is not None, "no wire before connectionMade"
         return cast(Wire, self.transport)
-
-    def _write(self, frame: bytes) -> None:
-        self._outbox.writes(len(frame))
-        self._wire.write(frame)
 
     def _finish(self, reason: CloseReason) -> None:
         self._over = True

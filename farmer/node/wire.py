@@ -9,7 +9,10 @@ class Wire(Protocol):
     """TCP, TLS and fakes have it."""
 
     def write(self, data: bytes) -> None:
-        """Send bytes."""
+        """Send bytes; what is short may wait a turn for more."""
+
+    def write_now(self, data: bytes) -> None:
+        """Send bytes that nothing follows for now."""
 
     def pauseProducing(self) -> None:
         """Read no more for now: the peer feels our pace."""

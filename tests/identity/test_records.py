@@ -126,6 +126,19 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual([3], passed_on)
         self.assertEqual(data, self.ends[0].received)
 
+    def test_what_nothing_follows_is_written_in_this_turn_with_what_was_waiting(self) -> None:
+        wire = self.wires[1]
+        wire.write(b"some")
+        self.assertEqual(b"", wire.transport.value())
+
+        wire.write_now(b" more")
+        self.carry()
+        wire.write_now(b", and again")
+        self.assertNotEqual(b"", wire.transport.value())
+        self.carry()
+
+        self.assertEqual(b"some more, and again", self.ends[0].received)
+
     def test_large_reads_reach_openssl_in_pieces_and_are_passed_on_whole(self) -> None:
         pieces, passed_on = [], []
         tls, end = self.wires[0]._tlsConnection, self.ends[0]

@@ -152,6 +152,18 @@ class GreetingTests(NodeCase):
         self.assertTrue(peer.closed)
 
 
+class AnswerTests(NodeCase):
+    def test_an_answer_does_not_wait_for_the_next_turn_unless_another_is_to_come(self) -> None:
+        peer = self.greet()
+        before = peer.wire.hurried
+        peer.send(Ping(1))
+        self.assertEqual(before + 1, peer.wire.hurried)
+
+        peer.send(Ping(2), Ping(3), Ping(4))
+        self.assertEqual(before + 2, peer.wire.hurried)
+        self.assertEqual(4, sum(isinstance(event, Pong) for event in peer.events))
+
+
 class RudeTests(NodeCase):
     def test_an_unknown_message_is_refused_and_the_talk_goes_on(self) -> None:
         peer = self.greet()

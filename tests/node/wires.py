@@ -46,6 +46,8 @@ class MemoryWire:
         self.disconnecting = False
         self.lost: Failure | None = None
         self.most_unsent = 0
+        self.hurried = 0
+        """How many answers were not to wait for company."""
 
     def write(self, data: bytes) -> None:
         assert self.lost is None, "write after the end"
@@ -53,6 +55,10 @@ class MemoryWire:
         self.most_unsent = max(self.most_unsent, len(self.unsent))
         if len(self.unsent) > WIRE_BYTES and self.producer is not None:
             self.producer.pauseProducing()
+
+    def write_now(self, data: bytes) -> None:
+        self.hurried += 1
+        self.write(data)
 
     def take(self, size: int = 1 << 30) -> bytes:
         part = bytes(self.unsent[:size])

@@ -53,6 +53,8 @@ class Line:
         if len(self.unsent) > WIRE_BYTES and self._producer is not None:
             self._producer.pauseProducing()
 
+    write_now = write
+
     def pauseProducing(self) -> None:
         self._reading = False
 
