@@ -161,7 +161,7 @@ _ALL: Final = (
         "size",
         "bytes of a shard",
         "Stores, retrieves and sample audits of shards of one size; what counts is the cost of "
-        "a byte. The times contain the renter's own hashing and TLS.",
+        "a byte. The times contain the renter's own TLS, not its hashing.",
         sizes,
         per_x=True,
     ),
