@@ -136,7 +136,7 @@ class FarmerConnection(_Connection):
         """
         Return bytes of the store being received: a short way for `DataReceived`.
 
-        None if none have arrived, or if it is `next_event` that says what came.
+        Empty if none have arrived, or if it is `next_event` that says what came.
 
         Raises:
             RemoteProtocolError: as `next_event`.
