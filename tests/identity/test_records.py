@@ -132,6 +132,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(b"", wire.transport.value())
 
         wire.write_now(b" more")
+        self.assertNotEqual(b"", wire.transport.value())
         self.carry()
         wire.write_now(b", and again")
         self.assertNotEqual(b"", wire.transport.value())
