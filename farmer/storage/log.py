@@ -119,7 +119,7 @@ def open_segment(
         files.pwritev(fd, [header.encode()], 0)
         files.sync_data(fd)
         files.sync_directory(paths.log)
-    except OSError:
+    except BaseException:
         files.close(fd)
         files.unlink(path)
         raise

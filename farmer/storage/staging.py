@@ -188,7 +188,7 @@ def stage(files: Files, paths: Paths, header: RecordHeader) -> Staged:
         files.pwritev(fd, [header.encode()], 0)
         files.sync_data(fd)
         files.sync_directory(paths.staging)
-    except OSError:
+    except BaseException:
         files.close(fd)
         files.unlink(path)
         raise
@@ -200,7 +200,7 @@ def reopen(files: Files, paths: Paths, header: RecordHeader) -> Staged:
     staged = Staged(files, paths, header, files.open(paths.part(header.segment), Access.WRITE))
     try:
         staged.resume()
-    except OSError:
+    except BaseException:
         staged.close()
         raise
     return staged

@@ -440,6 +440,9 @@ class Volume:
             self.leases.drop(lease)
             ground.health.count("read")
             raise VolumeUnavailableError(f"the disk could not be read: {error}") from error
+        except BaseException:
+            self.leases.keep(lease)
+            raise
         return LargeUpload(ground, staged, lease.reservation, self.writer.submit, self.leases)
 
     def quarantine(self, row: Row) -> None:

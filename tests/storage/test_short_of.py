@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,6 +17,7 @@ from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.index import CommitInDoubtError, Index
 from farmer.storage.log import Batch
 from farmer.storage.records import RecordHeader
+from farmer.storage.staging import Staged
 from tests.storage.bench import ALICE, MIB, Farm, noise
 from tests.storage.recording import RecordingFiles
 
@@ -54,6 +56,36 @@ def test_a_commit_in_which_memory_ran_out_is_looked_up_in_the_file(
     assert farm.read(farm.store(noise(size)).shard) == noise(size)
     assert farm.read(kept) == noise(100)
     assert farm.engine.usage(ALICE).shards == 2
+
+
+def test_memory_that_runs_out_where_a_large_store_begins_leaves_nothing(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordHeader, "encode", Mock(side_effect=MemoryError))
+        with pytest.raises(MemoryError):
+            farm.begin(noise(2 * MIB))
+    assert not reserved(farm)
+    assert not list((farm.path / "staging").iterdir())
+    farm.store(noise(2 * MIB))
+
+
+def test_memory_that_runs_out_where_a_store_goes_on_costs_no_lease(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = noise(2 * MIB)
+    upload = farm.begin(data)
+    upload.write(data[:MIB])
+    upload.abandon()
+    with monkeypatch.context() as patch:
+        patch.setattr(Staged, "resume", Mock(side_effect=MemoryError))
+        with pytest.raises(MemoryError):
+            farm.begin(data)
+    upload = farm.begin(data)
+    assert upload.offset == MIB
+    upload.write(data[MIB:])
+    upload.commit().result(10)
+    assert not reserved(farm)
 
 
 @pytest.mark.parametrize("committed", [False, True])
