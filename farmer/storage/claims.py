@@ -11,7 +11,7 @@ from typing import TypeVar
 from farmer.model.shard import StoredShard
 from farmer.storage.errors import BusyError, StorageError, VolumeUnavailableError
 from farmer.storage.places import Key
-from farmer.storage.volume import AnyUpload
+from farmer.storage.uploads import AnyUpload
 from farmer.storage.watch import Watch
 
 R = TypeVar("R")

@@ -53,7 +53,8 @@ from farmer.storage.reunion import Reunion
 from farmer.storage.scrubs import Scrubs
 from farmer.storage.slots import LOOK_WAIT_S, Slots
 from farmer.storage.upload import Wanted
-from farmer.storage.volume import AnyUpload, Volume
+from farmer.storage.uploads import AnyUpload
+from farmer.storage.volume import Volume
 from farmer.storage.watch import Watch
 from farmer.storage.whereabouts import Copy, Whereabouts
 
@@ -471,7 +472,7 @@ class Engine:
         best: NoSpaceError | None = None
         for volume in volumes:
             try:
-                return volume.ground.watch, volume.begin(wanted)
+                return volume.ground.watch, volume.uploads.begin(wanted)
             except NoSpaceError as error:
                 if best is None or error.available_bytes > best.available_bytes:
                     best = error

@@ -16,7 +16,7 @@ from farmer.storage.health import Health
 from farmer.storage.index import Index, is_for_memory, is_for_room
 from farmer.storage.log import Facts
 from farmer.storage.quota import Ledger, VolumeAccount
-from farmer.storage.reserve import Reserve
+from farmer.storage.reserve import SPEND_BYTES, Reserve
 from farmer.storage.watch import Watch
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -51,6 +51,21 @@ class Ground:
             self.health.check_readable()
         else:
             self.health.check_writable()
+
+    def refresh_filesystem(self) -> None:
+        """Ask the filesystem how much room there is."""
+        try:
+            answer = self.files.filesystem(self.paths.root)
+        except OSError as error:
+            raise VolumeUnavailableError(f"the disk does not answer: {error}") from error
+        account = self.account
+        account.filesystem_size_bytes = answer.size_bytes
+        account.filesystem_free_bytes = answer.free_bytes
+        if missing_bytes := self.reserve.missing_bytes:
+            # First of all what comes free goes there; until it does, nothing is promised of it.
+            account.filesystem_free_bytes = max(0, answer.free_bytes - missing_bytes)
+            if answer.free_bytes >= SPEND_BYTES:
+                self.reserve.take()
 
     def understand(
         self, error: OSError, wanted_bytes: int, *, at_sync: bool = True

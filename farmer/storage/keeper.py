@@ -204,7 +204,7 @@ class Slot:
 
     def _look_at_writing(self, volume: Volume) -> None:
         with suppress(StorageError):
-            volume.refresh_filesystem()
+            volume.ground.refresh_filesystem()
             if volume.ground.account.free_bytes:
                 self.health.room()
             volume.settle_doubts()

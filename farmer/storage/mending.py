@@ -184,7 +184,7 @@ def begin_mending(
             reader.close()
             return None
         wanted = Wanted(roomier(contract, row), row.shard, row.size_bytes, row.alone_ms)
-        upload = volume.begin_anew(wanted)
+        upload = volume.uploads.begin_anew(wanted)
     except BaseException:
         reader.close()
         raise

@@ -214,7 +214,7 @@ def _assemble(
         account.index_bytes = ready.index.size_bytes()
         writer = Writer(ground, tail, ready.recovered.end)
         volume = Volume(settings, ground, Handles(files, paths), writer, held.lock)
-        volume.refresh_filesystem()
+        volume.ground.refresh_filesystem()
         writer.start()
     except BaseException:
         if tail is not None:

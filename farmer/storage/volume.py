@@ -43,13 +43,10 @@ from farmer.storage.operations import (
     new_mark,
 )
 from farmer.storage.places import Key, Row
-from farmer.storage.quota import SMALL_BYTES_MAX, Reservation
 from farmer.storage.reader import VolumeReader
 from farmer.storage.reclaim import Reclaimer
-from farmer.storage.reserve import SPEND_BYTES
-from farmer.storage.staging import Lease, reopen, stage, staging_header
 from farmer.storage.tombstones import Tombstone
-from farmer.storage.upload import LargeUpload, SmallUpload, Wanted
+from farmer.storage.uploads import Uploads
 from farmer.storage.writer import Writer
 
 REMOVE_AT_ONCE: Final = 256
@@ -59,8 +56,6 @@ _OPEN_TRIES: Final = 8
 """A record may move between look-up and pin; compaction moves it once, not eight times."""
 
 _STORING: Final = frozenset({VolumeState.HEALTHY, VolumeState.SLOW, VolumeState.FULL})
-
-AnyUpload = SmallUpload | LargeUpload
 
 
 class Volume:
@@ -82,6 +77,7 @@ class Volume:
         writer.release = self.reclaimer.release
         self.witness = Witness(ground.files, ground.paths)
         self.leases = Leases(ground.files, ground.paths, ground.health, ground.doubts)
+        self.uploads = Uploads(ground, self.leases, writer.submit)
         self.examined = Examined()
         self.scrub_status: Callable[[], ScrubStatus] = ScrubStatus
         self.before_close: list[Callable[[bool], None]] = []
@@ -140,38 +136,6 @@ class Volume:
         self.ground.doubts.check_all(renter)
         with self.ground.watch.visit("list"), self._index_errors():
             return self.ground.index.page(renter, after, limit)
-
-    def begin(self, wanted: Wanted) -> AnyUpload:
-        """Reserve and begin, or go on; raises as `farmer.node.ports.ShardStore.begin`."""
-        self.ground.health.check_writable()
-        with self.ground.watch.visit("store"):
-            return self._begin(wanted)
-
-    def _begin(self, wanted: Wanted) -> AnyUpload:
-        lease = self.leases.take((wanted.contract.renter, wanted.shard))
-        if lease is not None and lease.header.payload_bytes == wanted.size_bytes:
-            return self._resume(lease, wanted.alone_ms)
-        if lease is not None:
-            self.leases.drop(lease)
-        return self._begin_first(wanted)
-
-    def begin_anew(self, wanted: Wanted) -> AnyUpload:
-        """Do what `begin` does, at the first byte: a lease is given up."""
-        self.ground.health.check_writable()
-        lease = self.leases.take((wanted.contract.renter, wanted.shard))
-        if lease is not None:
-            self.leases.drop(lease)
-        return self._begin_first(wanted)
-
-    def _begin_first(self, wanted: Wanted) -> AnyUpload:
-        self.refresh_filesystem()
-        ground = self.ground
-        with ground.ledger.reserve(
-            ground.account, wanted.contract, wanted.size_bytes
-        ) as reservation:
-            upload = self._upload(wanted, reservation)
-            reservation.hold()
-        return upload
 
     def open(self, row: Row, *, salvage: bool = True, as_of: int | None = None) -> VolumeReader:
         """
@@ -274,7 +238,7 @@ class Volume:
             if not count:
                 break
         self.reclaim()
-        self.refresh_filesystem()
+        self.ground.refresh_filesystem()
         return removed
 
     def reclaim(self) -> int:
@@ -312,21 +276,6 @@ class Volume:
             ground.doubts.remove_leftovers(ground.files)
         except OSError as error:
             raise VolumeUnavailableError(f"the disk failed: {error}") from error
-
-    def refresh_filesystem(self) -> None:
-        """Ask the filesystem how much room there is."""
-        try:
-            answer = self.ground.files.filesystem(self.ground.paths.root)
-        except OSError as error:
-            raise VolumeUnavailableError(f"the disk does not answer: {error}") from error
-        account = self.ground.account
-        account.filesystem_size_bytes = answer.size_bytes
-        account.filesystem_free_bytes = answer.free_bytes
-        if missing_bytes := self.ground.reserve.missing_bytes:
-            # First of all what comes free goes there; until it does, nothing is promised of it.
-            account.filesystem_free_bytes = max(0, answer.free_bytes - missing_bytes)
-            if answer.free_bytes >= SPEND_BYTES:
-                self.ground.reserve.take()
 
     def change_quota(self, quota_bytes: int, keep_free_bytes: int) -> None:
         """Apply new numbers; a quota below what is used only stops new stores."""
@@ -412,38 +361,6 @@ class Volume:
         except sqlite3.Error:
             self.ground.health.count("index")
         self.ground.files.close(self._lock_fd)
-
-    def _upload(self, wanted: Wanted, reservation: Reservation) -> AnyUpload:
-        ground, submit = self.ground, self.writer.submit
-        if wanted.size_bytes <= SMALL_BYTES_MAX:
-            return SmallUpload(ground, wanted, reservation, submit)
-        header = staging_header(
-            wanted.contract,
-            wanted.shard,
-            wanted.size_bytes,
-            ground.facts.clock_ms(),
-            wanted.alone_ms,
-        )
-        try:
-            staged = stage(ground.files, ground.paths, header)
-        except OSError as error:
-            raise ground.understand(error, reservation.charge_bytes) from error
-        reservation.allocated()
-        return LargeUpload(ground, staged, reservation, submit, self.leases)
-
-    def _resume(self, lease: Lease, alone_ms: int) -> LargeUpload:
-        ground = self.ground
-        header = replace(lease.header, alone_ms=max(alone_ms, lease.header.alone_ms))
-        try:
-            staged = reopen(ground.files, ground.paths, header)
-        except OSError as error:
-            self.leases.drop(lease)
-            ground.health.count("read")
-            raise VolumeUnavailableError(f"the disk could not be read: {error}") from error
-        except BaseException:
-            self.leases.keep(lease)
-            raise
-        return LargeUpload(ground, staged, lease.reservation, self.writer.submit, self.leases)
 
     def quarantine(self, row: Row) -> None:
         """Note, for good, that a record is damaged; a volume that cannot be written forgets it."""

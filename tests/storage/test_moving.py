@@ -223,7 +223,7 @@ def test_without_room_it_says_so_and_goes_on_later(tmp_path: Path) -> None:
         with pytest.raises(NoSpaceError):
             street.farm.store(noise(100, "new"))
         target.change_quota(64 * MIB, 0)
-        target.refresh_filesystem()
+        target.ground.refresh_filesystem()
         street.steps()
         assert street.source.status().shards == 0
         street.check_bytes()
