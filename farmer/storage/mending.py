@@ -110,14 +110,13 @@ class Mending:
         """
         try:
             self._check_left(is_over=self._left != 0)
-            future = self._upload.commit()
+            # The claim ends with the commit: a store of the same shard meanwhile is busy.
+            future = self._upload.commit(self._ended)
         except BaseException:
             self.abandon()
             raise
         self._end()
         self._reader.close()
-        # The claim ends with the commit: a store of the same shard meanwhile is busy.
-        future.add_done_callback(lambda _future: self._ended())
         return future
 
     def abandon(self) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import random
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -148,6 +150,27 @@ def test_one_session_repairs_at_a_time_and_nobody_stores_meanwhile(farm: Farm) -
         farm.engine.begin(contract_of(ALICE), shard, len(data))
     mending.abandon()
     begun(farm.engine, shard).abandon()
+
+
+def test_a_repaired_shard_is_nobodys_before_anybody_hears_that_it_is_whole(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, shard = damaged(farm, 400_000, 1)
+    returned = Event()
+    futures: list[Future[StoredShard]] = []
+    was_known = []
+
+    def give_back(_key: object) -> None:
+        returned.wait(20)
+        was_known.extend(future.done() for future in futures)
+
+    monkeypatch.setattr(farm.engine._claims, "give_back", give_back)
+    mending = begun(farm.engine, shard)
+    mending.write(wanted(data, mending))
+    futures.append(mending.commit())
+    returned.set()
+    futures[0].result(20)
+    assert was_known == [False]
 
 
 def test_a_full_contract_can_be_repaired_a_full_disk_not(farm: Farm) -> None:
