@@ -29,6 +29,14 @@ def joined(tmp_path):
         yield served
 
 
+@pytest.fixture(autouse=True)
+def heard_interrupts():
+    """A shell has what it runs in the background ignore them, and all its children too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def start(served, *words, stdin=subprocess.DEVNULL):
     return subprocess.Popen(
         [sys.executable, "-m", "farmer.cli.renter", "--home", str(served.home), *words],

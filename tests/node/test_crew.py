@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.logger import globalLogPublisher
@@ -76,11 +77,13 @@ class DoorTests(TestCase):
         self.disk.start()
         self.addCleanup(self.disk.stop)
 
+    @pytest.mark.alone
     async def test_quick_work_is_done_by_one_thread(self) -> None:
         idents = await gatherResults([self.disk.run(threading.get_ident) for _ in range(50)])
 
         self.assertEqual(1, len(set(idents)))
 
+    @pytest.mark.alone
     async def test_work_that_waits_gets_all_threads(self) -> None:
         began = time.monotonic()
         idents = await gatherResults([self.disk.run(self.at_work, 0.1) for _ in range(16)])
