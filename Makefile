@@ -18,6 +18,9 @@ OPS ?= 400
 SIMULATED = --seeds $(SEEDS) --ops $(OPS) $(if $(SEED),--seed $(SEED))
 EXECUTIONS ?= 2000000
 
+# Hundreds of processes are begun here: each would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test check lint types bench bench-peers simulate crash sweep fuzz rot load mutate clean
 
 run: $(VENV)/.installed

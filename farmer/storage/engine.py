@@ -30,7 +30,6 @@ from farmer.storage.crossing import Crossing
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import (
     CorruptShardError,
-    NoSpaceError,
     ShardNotFoundError,
     ShardTooLargeError,
     StorageError,
@@ -39,13 +38,13 @@ from farmer.storage.errors import (
     WrongHashError,
 )
 from farmer.storage.files import Files
-from farmer.storage.fill import Choice, Fill, order
+from farmer.storage.fill import Fill
 from farmer.storage.keeper import Slot
 from farmer.storage.measure import measure
 from farmer.storage.mending import Mending, begin_mending, roomier
 from farmer.storage.moving import Mover
 from farmer.storage.opening import Spawn, Surroundings, at_once
-from farmer.storage.places import Key
+from farmer.storage.placing import begin_on, candidates
 from farmer.storage.quota import Ledger
 from farmer.storage.reader import VolumeReader
 from farmer.storage.recovery import Progress
@@ -53,9 +52,7 @@ from farmer.storage.reunion import Reunion
 from farmer.storage.scrubs import Scrubs
 from farmer.storage.slots import LOOK_WAIT_S, Slots
 from farmer.storage.upload import Wanted
-from farmer.storage.uploads import AnyUpload
 from farmer.storage.volume import Volume
-from farmer.storage.watch import Watch
 from farmer.storage.whereabouts import Copy, Whereabouts
 
 R = TypeVar("R")
@@ -149,7 +146,8 @@ class Engine:
                 there = self._where.look_up(key, for_store=True)
             room = contract if there.best is None else roomier(contract, there.best.row)
             wanted = Wanted(room, shard, size_bytes, there.alone_ms(self._observed_ms()))
-            watch, upload = self._begin_on(self._candidates(key, there.best), wanted)
+            volumes = candidates(self._slots.opened(), key, there.best, self.fill)
+            watch, upload = begin_on(volumes, wanted)
         except BaseException:
             self._claims.give_back(key)
             raise
@@ -447,38 +445,6 @@ class Engine:
         except ShardNotFoundError:
             return None
         return stored if stored.state is ShardState.LIVE else None
-
-    def _candidates(self, key: Key, there: Copy | None) -> list[Volume]:
-        """Return the volumes to try, in order; what is stored again goes where it lies."""
-        volumes = self._slots.opened()
-        if there is not None:
-            here = [volume for volume in volumes if volume is there.volume and volume.takes_stores]
-            if here or there.row.is_damaged:
-                return here
-        choices = [
-            Choice(
-                volume=volume.ground.volume,
-                state=volume.ground.health.state,
-                free_bytes=volume.ground.account.free_bytes,
-                draining=volume.draining,
-                has_lease=key in volume.leases,
-                is_stalled=volume.ground.watch.is_stalled,
-            )
-            for volume in volumes
-        ]
-        return [volumes[number] for number in order(choices, key[1], self.fill)]
-
-    def _begin_on(self, volumes: list[Volume], wanted: Wanted) -> tuple[Watch, AnyUpload]:
-        best: NoSpaceError | None = None
-        for volume in volumes:
-            try:
-                return volume.ground.watch, volume.uploads.begin(wanted)
-            except NoSpaceError as error:
-                if best is None or error.available_bytes > best.available_bytes:
-                    best = error
-        if best is not None:
-            raise best
-        raise VolumeUnavailableError("no volume can be written")
 
 
 def _check_sound(there: Copy) -> None:

@@ -1,0 +1,58 @@
+"""On which volume a new shard is laid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
+from farmer.storage.fill import Choice, Fill, order
+from farmer.storage.places import Key
+from farmer.storage.upload import Wanted
+from farmer.storage.uploads import AnyUpload
+from farmer.storage.volume import Volume
+from farmer.storage.watch import Watch
+from farmer.storage.whereabouts import Copy
+
+
+def candidates(
+    volumes: Sequence[Volume], key: Key, there: Copy | None, fill: Fill
+) -> list[Volume]:
+    """Return the volumes to try, in order; what is stored again goes where it lies."""
+    if there is not None:
+        here = [volume for volume in volumes if volume is there.volume and volume.takes_stores]
+        if here or there.row.is_damaged:
+            return here
+    choices = [
+        Choice(
+            volume=volume.ground.volume,
+            state=volume.ground.health.state,
+            free_bytes=volume.ground.account.free_bytes,
+            draining=volume.draining,
+            has_lease=key in volume.leases,
+            is_stalled=volume.ground.watch.is_stalled,
+        )
+        for volume in volumes
+    ]
+    return [volumes[number] for number in order(choices, key[1], fill)]
+
+
+def begin_on(volumes: Iterable[Volume], wanted: Wanted) -> tuple[Watch, AnyUpload]:
+    """
+    Begin a store on the first that has room.
+
+    Raises:
+        NoSpaceError: none has; what the roomiest has is told.
+        VolumeUnavailableError: none can be written, or one fails.
+        ContractFullError, TooManyError: the contract allows no such shard.
+
+    """
+    best: NoSpaceError | None = None
+    for volume in volumes:
+        try:
+            return volume.ground.watch, volume.uploads.begin(wanted)
+        except NoSpaceError as error:
+            if best is None or error.available_bytes > best.available_bytes:
+                best = error
+    if best is not None:
+        raise best
+    raise VolumeUnavailableError("no volume can be written")
