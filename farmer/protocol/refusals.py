@@ -37,7 +37,7 @@ class Refusal(IntEnum):
     AUDIT_BUDGET = 33  # retry after (ms), bytes left
     DRAINING = 40  # retry after (ms), -
     UNAVAILABLE = 41  # retry after (ms), -
-    TOO_MANY_SESSIONS = 42  # have, allowed, of one renter
+    TOO_MANY_SESSIONS = 42  # have, allowed, of one renter or of all
     INTERNAL = 50  # -, -
 
 

@@ -195,6 +195,7 @@ class ContractSettings:
         " renters can find the disk full although their contract is not.",
         RATIO,
         1.0,
+        live=True,
     )
 
 
@@ -253,7 +254,10 @@ class DrainSettings:
     """How the farmer stops."""
 
     grace: int = setting(
-        "How long running transfers may go on after a request to stop.", SHORT_DURATION, 30_000
+        "How long running transfers may go on after a request to stop.",
+        SHORT_DURATION,
+        30_000,
+        live=True,
     )
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,9 @@ from farmer.monitor.metrics import Metrics
 from farmer.node.ports import Meter, Result, Verb
 from tests.monitor import docs
 from tests.monitor.sample import ATTIC, LABELS, NOW_S, STATUS, metrics
+
+ALERT = re.compile(r'"((?:[A-Z][a-z]+){2,})"')
+PACKAGE = Path(__file__).parents[2] / "farmer"
 
 
 def busy() -> Metrics:
@@ -167,3 +171,11 @@ def test_process_and_python_families_are_there() -> None:
 def test_the_page_of_metrics_has_the_table_of_the_registry() -> None:
     page = docs.PAGE.read_text()
     assert page == docs.with_table(page), "run python -m tests.monitor.docs"
+
+
+def test_every_alert_stands_on_the_page() -> None:
+    """No other text of the farmer's has the form of an alert's name."""
+    sources = [path.read_text() for path in PACKAGE.rglob("*.py")]
+    names = {name for text in sources for name in ALERT.findall(text)}
+    section = docs.PAGE.read_text().partition("## Alerts")[2]
+    assert sorted(names) == re.findall(r"^\| `(\w+)`", section, re.MULTILINE)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
@@ -20,6 +19,10 @@ from farmer.storage.records import RecordHeader
 from farmer.storage.staging import Staged
 from tests.storage.bench import ALICE, MIB, Farm, noise
 from tests.storage.recording import RecordingFiles
+
+
+def out_of_memory(*_given: object) -> None:
+    raise MemoryError
 
 
 def reserved(farm: Farm) -> int:
@@ -62,7 +65,7 @@ def test_memory_that_runs_out_where_a_large_store_begins_leaves_nothing(
     farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(RecordHeader, "encode", Mock(side_effect=MemoryError))
+        patch.setattr(RecordHeader, "encode", out_of_memory)
         with pytest.raises(MemoryError):
             farm.begin(noise(2 * MIB))
     assert not reserved(farm)
@@ -78,7 +81,7 @@ def test_memory_that_runs_out_where_a_store_goes_on_costs_no_lease(
     upload.write(data[:MIB])
     upload.abandon()
     with monkeypatch.context() as patch:
-        patch.setattr(Staged, "resume", Mock(side_effect=MemoryError))
+        patch.setattr(Staged, "resume", out_of_memory)
         with pytest.raises(MemoryError):
             farm.begin(data)
     upload = farm.begin(data)
