@@ -42,6 +42,7 @@ def test_a_reload_applies_what_it_can(daemon: Daemon) -> None:
     changed = text.replace('"test"', '"attic"').replace("1GB", "2GB")
     changed = changed.replace("listen:", "announce: farmer.example:4646\nlisten:")
     changed = changed.replace('page: "127.0.0.1:0"', 'page: "127.0.0.1:1"')
+    changed += "contracts: {overcommit: 2}\n"
     (daemon.home / "farmer.yaml").write_text(changed)
 
     hang_up(daemon)
@@ -50,8 +51,8 @@ def test_a_reload_applies_what_it_can(daemon: Daemon) -> None:
     status = daemon.status()
     assert status["volumes"][0]["quota_bytes"] == 2 * 10**9
     assert status["announce"] == ["farmer.example:4646"]
-    assert "@farmer.example:4646/" in daemon.invite()
-    eventually(lambda: "wait for a restart: listen.page" in daemon.logs.read_text())
+    assert "@farmer.example:4646/" in daemon.invite("3GB"), "twice what there is may be promised"
+    eventually(lambda: "wait for a restart: listen.page\"" in daemon.logs.read_text())
 
 
 def test_a_bad_reload_changes_nothing_and_is_shown(daemon: Daemon) -> None:
