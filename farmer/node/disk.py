@@ -8,6 +8,7 @@ vain; what the lost thread brings at last is dropped.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -32,6 +33,9 @@ THREADS: Final = 8
 
 STALLED_MAX: Final = 64
 """Threads that may wait for disks besides those: more would be memory for dead disks."""
+
+NO_MEMORY_S: Final = 0.05
+"""Until a thread tries again to say what it has done."""
 
 STOP_S: Final = 5.0
 """How long a stop waits for threads; those that still wait for a disk die with the process."""
@@ -91,6 +95,7 @@ class ThreadedDisk:
         self._next_look: IDelayedCall | None = None
         self._changed = Condition()
         self._open = False
+        self._no_memory = Failure(MemoryError())  # type: ignore[no-untyped-call]  # untyped there
 
     def start(self) -> None:
         """Open the door."""
@@ -129,6 +134,7 @@ class ThreadedDisk:
 
     def check(self) -> None:
         """Lend threads in the place of those that wait for a disk; on the reactor."""
+        self._posts.look()
         stalled = self.stalled()
         in_vain = []
         with self._changed:
@@ -203,17 +209,32 @@ class ThreadedDisk:
 
     def _serve(self) -> None:
         while (work := self._next()) is not None:
-            try:
-                outcome = work.do()
-            except BaseException:  # whatever it is, it belongs to who asked
-                outcome = Failure()  # type: ignore[no-untyped-call]  # untyped there
+            outcome = self._outcome(work)
             with self._changed:
                 del self._running[get_ident()]
+            while not self._told(work, outcome):
+                time.sleep(NO_MEMORY_S)
+            del work, outcome
+
+    def _outcome(self, work: _Work) -> Any:  # noqa: ANN401  # whatever the work returned
+        try:
+            return work.do()
+        except BaseException:  # whatever it is, it belongs to who asked
+            try:
+                return Failure()  # type: ignore[no-untyped-call]  # untyped there
+            except MemoryError:
+                return self._no_memory
+
+    def _told(self, work: _Work, outcome: Any) -> bool:  # noqa: ANN401
+        """Have who asked told; False if there is no memory for that, and nothing was done."""
+        try:
             if work.is_followed and isinstance(outcome, Future):
                 outcome.add_done_callback(partial(self._pass_on, work))
             else:
                 self._posts.put(work.settle, outcome)
-            del work, outcome
+        except MemoryError:
+            return False
+        return True
 
     def _pass_on(self, work: _Work, done: Future[Any]) -> None:
         """Tell who asked what a future brought; in whatever thread settled it."""

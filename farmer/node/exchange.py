@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -35,6 +35,8 @@ class Exchange:
         self._farm = farm
         self._session = session
         self._began_s = farm.clock.seconds()
+        self._is_wanted: Callable[[], bool] | None = None
+        """Of what is held of a gate, whether others wait for it."""
         self.sent_bytes = 0
         """Payload that went out so far."""
 
@@ -107,12 +109,23 @@ class Exchange:
         if self._session.over:
             raise RenterLeftError
         await self._turn(gate.enter(self.renter, size))
-        self._session.holds(lambda: gate.is_wanted(self.renter))
+        outer = self._is_wanted
+        self._hold(lambda: gate.is_wanted(self.renter) or (outer is not None and outer()))
         try:
             yield
         finally:
-            self._session.holds(None)
+            self._hold(outer)
             gate.leave(self.renter, size)
+
+    def _hold(self, is_wanted: Callable[[], bool] | None) -> None:
+        self._is_wanted = is_wanted
+        self._session.holds(is_wanted)
+
+    @contextmanager
+    def keeping(self, size_bytes: int) -> Iterator[None]:
+        """Count bytes that lie in memory until the disk has them, or the renter."""
+        with self._session.keeping(size_bytes):
+            yield
 
     async def _turn(self, turn: Deferred[None]) -> None:
         """Wait for a turn; it is given up if the renter leaves, or after `TURN_S`."""

@@ -57,6 +57,11 @@ class Account:
         assert self.total_bytes >= 0, self.total_bytes
 
     @property
+    def step_bytes(self) -> int:
+        """How much it should take into memory at once, by what all hold."""
+        return self._held.step_bytes
+
+    @property
     def is_missed(self) -> bool:
         """Whether memory is short and there is some here to be had."""
         return self._held.is_short and self.total_bytes >= NOTICED_BYTES

@@ -104,7 +104,8 @@ class Inbox:
         if waiting_bytes != self._counted_bytes:
             self._count(waiting_bytes)
         bulk = self._connection.state in _BULK
-        limit_bytes = READ_AHEAD_BYTES if bulk else STRANGER_AHEAD_BYTES
+        ahead_bytes = min(READ_AHEAD_BYTES, self._account.step_bytes)
+        limit_bytes = ahead_bytes if bulk else STRANGER_AHEAD_BYTES
         wanted = waiting_bytes < limit_bytes and not self._awaits_turn
         if wanted is not self._reading:
             self._read(wanted=wanted)

@@ -32,7 +32,16 @@ class Posts:
         # Whoever reads True here was before `_deliver` looked, which therefore finds the post.
         if not self._is_woken:
             self._is_woken = True
-            self._reactor.callFromThread(self._deliver)
+            try:
+                self._reactor.callFromThread(self._deliver)
+            except MemoryError:
+                # It lies there: whoever comes next wakes the reactor, or it looks by itself.
+                self._is_woken = False
+
+    def look(self) -> None:
+        """Deliver what nobody could wake the reactor for; on the reactor, now and then."""
+        if self._posts and not self._is_woken:
+            self._deliver()
 
     def _deliver(self) -> None:
         self._is_woken = False

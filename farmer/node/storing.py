@@ -109,7 +109,8 @@ async def _all_but_the_last(
         at += len(step.data)
         if step.last:
             return step.data
-        await farm.disk.run(upload.write, step.data)
+        with exchange.keeping(len(step.data)):
+            await farm.disk.run(upload.write, step.data)
 
 
 def _let_go(begun: tuple[Contract, Upload | StoredShard]) -> None:

@@ -37,23 +37,26 @@ class Turnstile:
 
     def ask(self, who: Hashable, step: Step) -> None:
         """Do a step: at once, if few were done in this turn."""
+        # First of all, and noted when it is so: whatever fails, there will be a next turn.
+        self._plan()
         if self._left and not self._waiting:
-            self._do(step)
+            self._left -= 1
+            step()
         else:
             self._waiting.setdefault(who, deque()).append(step)
 
-    def _do(self, step: Step) -> None:
-        self._left -= 1
+    def _plan(self) -> None:
         if not self._turn_comes:
-            self._turn_comes = True
             self._clock.callLater(0, self._turn)
-        step()
+            self._turn_comes = True
 
     def _turn(self) -> None:
         self._turn_comes = False
         self._left = self._per_turn
         while self._left and self._waiting:
-            self._do(self._next())
+            self._plan()
+            self._left -= 1
+            self._next()()
 
     def _next(self) -> Step:
         who, steps = self._waiting.popitem(last=False)

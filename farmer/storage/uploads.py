@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.ground import Ground
+from farmer.storage.ground import NOT_THE_DISK, Ground
 from farmer.storage.leases import Leases
 from farmer.storage.quota import SMALL_BYTES_MAX, Reservation
 from farmer.storage.staging import Lease, reopen, stage, staging_header
@@ -78,6 +78,9 @@ class Uploads:
         try:
             staged = reopen(ground.files, ground.paths, header)
         except OSError as error:
+            if error.errno in NOT_THE_DISK:
+                self._leases.keep(lease)
+                raise ground.understand(error, 0) from error
             self._leases.drop(lease)
             ground.health.count("read")
             raise VolumeUnavailableError(f"the disk could not be read: {error}") from error

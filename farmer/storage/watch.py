@@ -44,6 +44,8 @@ class Watch:
         self.calls: dict[int, Noted] = {}
         """Those under way."""
         self.meters = Meters()
+        self.visiting: dict[int, Visit] = {}
+        """By thread, those that are inside."""
         self.waiting: set[int] = set()
         """The threads that wait for one of them."""
         self._changed = Condition()
@@ -59,9 +61,11 @@ class Watch:
         """
         return Noted(self, what, holds_up, meter)
 
-    def visit(self, what: str) -> Noted:
+    def visit(self, what: str) -> Visit:
         """
         Return such a context for whoever comes from outside; waits while the volume stalls.
+
+        As long as the calls that are made inside return, it hangs no more than they do.
 
         Raises:
             VolumeUnavailableError: it hangs, or too many wait already.
@@ -69,7 +73,7 @@ class Watch:
         """
         if self.calls or self.hung_reason:
             self._enter()
-        return Noted(self, what, True, None)
+        return Visit(self, what, True, None)
 
     def returned(self) -> None:
         """Wake those who wait for a call that has returned."""
@@ -161,8 +165,13 @@ class Noted:
     ) -> None:
         watch = self._watch
         del watch.calls[id(self)]
-        if self._meter is not None:
-            self._meter.note(self.since_s, watch.monotonic_s())
+        if self._meter is not None or watch.visiting:
+            now_s = watch.monotonic_s()
+            if self._meter is not None:
+                self._meter.note(self.since_s, now_s)
+            around = watch.visiting.get(self.thread)
+            if around is not None:
+                around.since_s = now_s
         if watch.waiting:
             watch.returned()
         if error is not None:
@@ -170,6 +179,30 @@ class Noted:
 
     def failed(self, error: BaseException) -> None:
         """Raise something else, if need be, than what the call has raised."""
+
+
+class Visit(Noted):
+    """A call from outside, and what it calls itself, one after the other."""
+
+    __slots__ = ("_around",)
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        visiting = self._watch.visiting
+        self._around = visiting.get(self.thread)
+        visiting[self.thread] = self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._around is None:
+            del self._watch.visiting[self.thread]
+        else:
+            self._watch.visiting[self.thread] = self._around
+        super().__exit__(kind, error, traceback)
 
 
 class Promises:

@@ -52,7 +52,7 @@ def test_a_reload_applies_what_it_can(daemon: Daemon) -> None:
     assert status["volumes"][0]["quota_bytes"] == 2 * 10**9
     assert status["announce"] == ["farmer.example:4646"]
     assert "@farmer.example:4646/" in daemon.invite("3GB"), "twice what there is may be promised"
-    eventually(lambda: "wait for a restart: listen.page\"" in daemon.logs.read_text())
+    eventually(lambda: 'wait for a restart: listen.page"' in daemon.logs.read_text())
 
 
 def test_a_bad_reload_changes_nothing_and_is_shown(daemon: Daemon) -> None:

@@ -13,6 +13,7 @@ from twisted.internet.defer import gatherResults
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from farmer.node import disk as disk_module
 from farmer.node.crew import FULL_ABOVE, IDLE_BELOW, LOOK_S, Crew
 from farmer.node.disk import ThreadedDisk
 from farmer.node.posts import Posts
@@ -99,6 +100,32 @@ class DoorTests(TestCase):
         self.assertTrue(self.disk.stop(20))
         self.assertEqual(list(range(20)), sorted(done))
 
+    async def test_work_is_answered_also_without_memory_to_say_why_it_failed(
+        self,
+    ) -> None:
+        def fails() -> None:
+            raise OSError("the disk failed")
+
+        def out_of_memory() -> None:
+            raise MemoryError
+
+        self.patch(disk_module, "Failure", out_of_memory)
+        with self.assertRaises(MemoryError):
+            await self.disk.run(fails)
+        self.assertEqual(1, await self.disk.run(lambda: 1), "and its thread goes on")
+
+    async def test_an_answer_for_which_there_is_no_memory_is_given_later(self) -> None:
+        left, put = [1, 1], self.disk._posts.put
+
+        def put_at_last(*words: Any) -> None:
+            if left:
+                left.pop()
+                raise MemoryError
+            put(*words)
+
+        self.patch(self.disk._posts, "put", put_at_last)
+        self.assertEqual(1, await self.disk.run(lambda: 1))
+
     def at_work(self, seconds: float) -> int:
         time.sleep(seconds)
         return threading.get_ident()
@@ -109,8 +136,11 @@ class Counting:
 
     def __init__(self) -> None:
         self.calls: list[Callable[[], Any]] = []
+        self.has_memory = True
 
     def callFromThread(self, work: Callable[[], Any]) -> None:
+        if not self.has_memory:
+            raise MemoryError
         self.calls.append(work)
 
     def turn(self) -> None:
@@ -141,6 +171,19 @@ class PostsTests(TestCase):
         self.assertEqual([], self.heard)
         self.reactor.turn()
         self.assertEqual([1], self.heard)
+
+    def test_what_could_not_wake_the_reactor_is_heard_with_the_next_or_at_a_look(
+        self,
+    ) -> None:
+        for heard_of in (lambda: self.posts.put(self.heard.append, 2), lambda: None):
+            self.heard.clear()
+            self.reactor.has_memory = False
+            self.posts.put(self.heard.append, 1)
+            self.reactor.has_memory = True
+            heard_of()
+            self.reactor.turn()
+            self.posts.look()
+            self.assertEqual(1, self.heard[0])
 
     def test_one_that_fails_is_logged_and_stops_none(self) -> None:
         said: list[dict[str, Any]] = []

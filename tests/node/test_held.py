@@ -15,7 +15,7 @@ from farmer.protocol.opening import End
 from farmer.protocol.questions import Ping, Pong
 from farmer.protocol.refusals import Refusal
 from farmer.protocol.transfers import TO_THE_END, Audit, Retrieve
-from tests.fakes import shard_of
+from tests.fakes import SteppingDisk, shard_of
 from tests.node.wires import OTHER, RENTER, NodeCase, Peer, stored
 
 SMALL = bytes(range(256)) * (ONE_STEP_BYTES // 256)
@@ -74,6 +74,33 @@ class CountingTests(HeldCase):
 
         stored(peer.answer())
         self.assertEqual(0, self.held_bytes)
+
+    def test_what_the_disk_has_not_taken_yet_is_counted(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, LARGE)
+        disk = self.farm.disk = SteppingDisk()
+
+        peer.send_data(LARGE[:STEP_BYTES])
+        peer.send_data(LARGE[STEP_BYTES : 2 * STEP_BYTES])
+        self.assertEqual(2 * STEP_BYTES, self.held_bytes // 1024 * 1024)
+        peer.leave()
+        disk.run_all()
+
+        self.assertEqual(0, self.held_bytes)
+
+    def test_less_is_read_ahead_when_much_is_held(self) -> None:
+        self.others_hold(2 * HELD_BYTES_MAX)
+        before = self.held_bytes
+        peer = self.greet()
+        self.begin_store(peer, LARGE)
+        disk = self.farm.disk = SteppingDisk()
+
+        peer.slice_bytes = STEP_BYTES_MIN
+        peer.send_data(LARGE[:STEP_BYTES])
+        self.assertLess(self.held_bytes - before, STEP_BYTES // 2)
+
+        peer.leave()
+        disk.run_all()
 
     def test_what_the_renter_does_not_take_is_counted(self) -> None:
         shard = self.hold(LARGE)

@@ -12,8 +12,9 @@ from farmer.model.ids import NodeId
 from farmer.node import budget
 from farmer.node.admission import Places, Sessions, TurnedAway, Welcomed, origin
 from farmer.node.budget import DAY_S, AuditBudget, Spent
+from farmer.node.exchange import Exchange
 from farmer.node.gate import Gate
-from farmer.node.ports import CloseReason
+from farmer.node.ports import CloseReason, Verb
 from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase
 
 GIB = 1 << 30
@@ -56,6 +57,30 @@ class GateTests(NodeCase):
 
         gate.leave("b", 99)
         self.assertEqual(1, gate.inside_bytes)
+
+    def test_who_is_inside_two_is_hurried_for_either(self) -> None:
+        """After the inner one is left, others still wait for the outer one."""
+        outer, inner = Gate(10), Gate(10)
+        peer = self.greet()
+        exchange = Exchange(self.farm, peer.session, RENTER, Verb.REPAIR)
+        seen = []
+
+        def look() -> None:
+            held = peer.session._wanted
+            seen.append(held is not None and held())
+
+        async def go() -> None:
+            async with exchange.inside(outer, 5):
+                look()
+                waits = [outer.enter(OTHER, 10)]
+                async with exchange.inside(inner, 5):
+                    look()
+                look()
+            self.result(waits[0])
+            look()
+
+        self.result(Deferred.fromCoroutine(go()))
+        self.assertEqual([False, True, True, False], seen)
 
     def test_who_holds_a_share_waits_for_himself_and_is_overtaken(self) -> None:
         gate = Gate(16)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from farmer.node.turnstile import STEPS_PER_TURN, Turnstile
+
+
+class ForgetfulClock(Clock):
+    """One that has no memory for the first few calls."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+
+    def callLater(self, when, what, *words, **named):  # type: ignore[no-untyped-def]
+        if self.failures:
+            self.failures -= 1
+            raise MemoryError
+        return super().callLater(when, what, *words, **named)
 
 
 class Steps:
@@ -82,3 +97,27 @@ def test_every_step_is_done_once(asked: list[tuple[str, int]]) -> None:
 
     assert sorted(steps.done) == sorted(who for who, _ in asked)
     assert not steps.turnstile._waiting and not steps.clock.calls
+
+
+def test_a_turn_that_could_not_be_planned_is_planned_by_whoever_asks_next() -> None:
+    steps = Steps()
+    steps.clock = ForgetfulClock(failures=1)
+    steps.turnstile = Turnstile(steps.clock, 1)
+    with pytest.raises(MemoryError):
+        steps.ask("a")
+    assert not steps.done
+    steps.ask("b", 2)
+    assert steps.done == ["b"]
+    assert steps.turn() == ["b"]
+
+
+def test_a_turn_that_has_no_memory_for_the_next_loses_no_step() -> None:
+    steps = Steps()
+    steps.clock = ForgetfulClock(failures=0)
+    steps.turnstile = Turnstile(steps.clock, 1)
+    steps.ask("a", 3)
+    steps.clock.failures = 1
+    with pytest.raises(MemoryError):
+        steps.turn()
+    steps.ask("b")
+    assert sorted(steps.turn() + steps.turn() + steps.turn()) == ["a", "a", "b"]

@@ -383,6 +383,33 @@ def test_a_lease_that_cannot_be_read_again_is_given_up(tmp_path: Path) -> None:
     farm.engine.close()
 
 
+@pytest.mark.parametrize(
+    ("error", "name"), [(errno.EMFILE, "open"), (errno.ENOMEM, "pread"), (errno.EACCES, "open")]
+)
+def test_a_lease_stays_where_the_system_refuses_to_read_it_again(
+    tmp_path: Path, error: int, name: str
+) -> None:
+    """Nothing is known of the disk then, and what was sent is not sent again."""
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    data = noise(3 * MIB)
+    upload = farm.begin(data)
+    upload.write(data[:MIB])
+    upload.abandon()
+    reserved = farm.engine.volumes()[0].reserved_bytes
+    files.fault = Fault(0, error, lambda call: call.name == name and call.path.endswith(".part"))
+    with pytest.raises(VolumeUnavailableError):
+        farm.begin(data)
+    assert files.fault.struck
+    files.fault = None
+    assert farm.engine.volumes()[0].reserved_bytes == reserved
+    upload = farm.begin(data)
+    assert upload.offset == MIB
+    upload.write(data[MIB:])
+    upload.commit().result(10)
+    farm.engine.close()
+
+
 def test_an_upload_that_cannot_be_parked_gives_its_space_back(tmp_path: Path) -> None:
     files = RecordingFiles()
     farm = Farm(tmp_path, files=files)

@@ -44,6 +44,23 @@ def test_the_oldest_call_is_known_until_it_returns() -> None:
     assert watch.longest() == (0.0, "")
 
 
+def test_a_visit_that_gets_on_is_no_call_that_hangs() -> None:
+    """Reading four gigabytes again takes long, and each of its calls a moment."""
+    clock = Time()
+    watch = Watch(clock)
+    with watch.visit("store"):
+        for _ in range(20):
+            with watch.call("read"):
+                clock.now_s += 0.9
+            with watch.visit("look-up"):
+                assert watch.longest() == (0.0, "store")
+        assert not watch.is_stalled
+        clock.now_s += 5
+        assert watch.longest() == (5.0, "store")
+        assert watch.is_stalled, "it waits for something else"
+    assert not watch.visiting
+
+
 def test_a_hung_volume_turns_visitors_away_at_once() -> None:
     watch = Watch(Time())
     watch.declare("it sleeps")
