@@ -147,6 +147,15 @@ class RecordTLS(BufferingTLSTransport):
             self._tlsShutdownFinished(Failure(why))
         self._flushSendBIO()
 
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:  # noqa: N802  # as Twisted has it
+        """Let the connection close once all is sent, and nobody work for it until then."""
+        if self._producer is not None:
+            # What it writes goes nowhere.  A transport that had paused it would, when all is
+            # sent, ask it for more instead of closing, and hear of nothing any more.
+            self._producer.pauseProducing()
+            self.unregisterProducer()
+        super()._tlsShutdownFinished(reason)
+
     def _write(self, data: bytes) -> None:
         """Write several records by one call, and pass them all on by another."""
         view, at = memoryview(data), 0
