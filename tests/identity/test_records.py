@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import product
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory
@@ -62,6 +63,9 @@ class Wire(StringTransport):
 
     def loseConnection(self) -> None:
         self.disconnecting = True
+
+    def abortConnection(self) -> None:
+        self.disconnected = True
 
 
 class Buffered(FileDescriptor):
@@ -215,6 +219,47 @@ class RecordTests(SynchronousTestCase):
         self.wires[0].dataReceived(record(40))
 
         self.assertTrue(self.wires[0].transport.disconnecting)
+
+    def write_without_memory(self, piece: int, *, is_lost: bool) -> bytes:
+        """Have memory run out at a piece that OpenSSL keeps, or is rid of; return the write."""
+        tls = self.wires[0]._tlsConnection
+        left, bio_read = iter(range(piece)), tls.bio_read
+
+        def short_of_memory(size_bytes: int) -> bytes:
+            if next(left, None) is not None:
+                return bio_read(size_bytes)
+            if is_lost:
+                bio_read(size_bytes)
+            raise MemoryError
+
+        tls.bio_read = short_of_memory
+        data = self.chance.randbytes(3 * PIECE_BYTES)
+        with self.assertRaises(MemoryError):
+            self.ends[0].transport.write(data)
+        tls.bio_read = bio_read
+        return data
+
+    def test_a_write_that_breaks_off_ends_the_connection_and_nothing_follows_it(self) -> None:
+        for piece, is_lost in product(range(3), (False, True)):
+            self.setUp()
+            data = self.write_without_memory(piece, is_lost=is_lost)
+            self.assertTrue(self.wires[0].transport.disconnected)
+
+            self.ends[0].transport.write(b"more")
+            self.carry()
+            self.ends[0].transport.loseConnection()
+            self.carry()
+
+            self.assertTrue(data.startswith(self.ends[1].received), "sent twice")
+            self.assertFalse(self.wires[1].transport.disconnecting, "sent behind a gap")
+
+    def test_who_wrote_hears_of_the_end_after_a_write_that_broke_off(self) -> None:
+        self.write_without_memory(1, is_lost=True)
+
+        self.wires[0].connectionLost(Failure(ConnectionAborted()))
+
+        self.assertEqual(b"", self.wires[0].transport.value())
+        self.ends[0].lost.trap(ConnectionAborted)
 
     def leave_unsent(self, size_bytes: int) -> Worker:
         """Have the farmer write something that the wire does not take yet."""
