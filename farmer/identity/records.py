@@ -11,9 +11,10 @@ store of 2 MiB took a fifth less of the processor: see docs/decisions/speed.md.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
@@ -147,24 +148,44 @@ class RecordTLS(BufferingTLSTransport):
             self._tlsShutdownFinished(Failure(why))
         self._flushSendBIO()
 
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:  # noqa: N802  # as Twisted has it
+        """Let the connection close once all is sent, and nobody work for it until then."""
+        if self._producer is not None:
+            # What it writes goes nowhere.  A transport that had paused it would, when all is
+            # sent, ask it for more instead of closing, and hear of nothing any more.
+            self._producer.pauseProducing()
+            self.unregisterProducer()
+        super()._tlsShutdownFinished(reason)
+
     def _write(self, data: bytes) -> None:
         """Write several records by one call, and pass them all on by another."""
         view, at = memoryview(data), 0
         sealed: list[bytes] = []
-        while at < len(view) and not self._lostTLSConnection:
-            left = len(view) - at
-            size = left if left <= PIECE_BYTES + TAIL_BYTES else PIECE_BYTES
-            try:
-                at += self._tlsConnection.send(view[at : at + size])
-            except WantReadError:
-                self._bufferedWrite(bytes(view[at:]))
-                break
-            except Error:
-                self._pass_on(sealed)
-                self._tlsShutdownFinished(Failure())
-                return
-            sealed.append(self._tlsConnection.bio_read(_SENT_BYTES_MAX))
-        self._pass_on(sealed)
+        try:
+            while at < len(view) and not self._lostTLSConnection:
+                left = len(view) - at
+                size = left if left <= PIECE_BYTES + TAIL_BYTES else PIECE_BYTES
+                try:
+                    at += self._tlsConnection.send(view[at : at + size])
+                except WantReadError:
+                    self._bufferedWrite(bytes(view[at:]))
+                    break
+                except Error:
+                    self._pass_on(sealed)
+                    self._tlsShutdownFinished(Failure())
+                    return
+                sealed.append(self._tlsConnection.bio_read(_SENT_BYTES_MAX))
+            self._pass_on(sealed)
+        except BaseException:
+            # Say, no memory.  A record may be lost between OpenSSL and the wire, and Twisted
+            # writes the same bytes again: whatever followed, the peer would be told wrong.
+            self._break_off()
+            raise
+
+    def _break_off(self) -> None:
+        """Hang up without a word, and write nothing more."""
+        self._lostTLSConnection = self._aborted = self.disconnecting = True
+        cast(ITCPTransport, self.transport).abortConnection()
 
     def _pass_on(self, sealed: list[bytes]) -> None:
         assert self.transport is not None

@@ -104,7 +104,8 @@ class Sessions:
         return len(self._open)
 
     def __iter__(self) -> Iterator[Guest]:
-        return iter(tuple(self._open))
+        """Go through those that are here now; who leaves before it is reached is passed over."""
+        return (guest for guest in tuple(self._open) if guest in self._open)
 
     @property
     def busy(self) -> int:

@@ -90,7 +90,13 @@ class Inbox:
         return self._arrived
 
     def read_on(self) -> None:
-        """Read whatever comes: the only thing of interest now is the peer's close."""
+        """
+        Read whatever comes: the only thing of interest now is the peer's close.
+
+        Nothing may be received or taken any more.
+        """
+        # With nothing unread a turn that comes later has no reason to pause again.
+        self.drop()
         if not self._reading:
             self._read(wanted=True)
 

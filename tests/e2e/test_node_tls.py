@@ -167,6 +167,13 @@ class NodeOverTlsTests(TestCase):
         while not true():
             await deferLater(reactor, 0.005, lambda: None)  # type: ignore[arg-type]
 
+    async def until_nothing_is_read(self) -> None:
+        """Wait until reading has begun and stands still: the renter takes no more."""
+        before = 0
+        while not before or before != self.store.bytes_read:
+            before = self.store.bytes_read
+            await deferLater(reactor, 0.2, lambda: None)  # type: ignore[arg-type]
+
     async def test_what_is_stored_comes_back(self) -> None:
         def talk() -> tuple[Event, bytes]:
             with self.call() as caller:
@@ -317,6 +324,32 @@ class NodeOverTlsTests(TestCase):
         self.assertEqual(0, await deferToThread(talk))
         await self.until(lambda: not len(self.service.sessions))
         self.assertEqual(["TOO_MANY_SESSIONS"], self.meter.refusals)
+
+    async def test_for_a_renter_whose_tls_ends_no_more_is_read_and_its_place_is_free(self) -> None:
+        huge, is_full = bytes(32 << 20), threading.Event()
+
+        def talk() -> int:
+            with self.call() as caller:
+                caller.tell(Retrieve(shard, 0, TO_THE_END, False))
+                assert is_full.wait(20)
+                # Past TLS: a record that nobody has sealed.
+                socket.socket.sendall(caller.socket, b"\x17\x03\x03\x00\x28" + bytes(40))
+                taken = 0
+                while data := socket.socket.recv(caller.socket, FRAME):
+                    taken += len(data)
+                return taken
+
+        shard = shard_of(huge)
+        begun = self.store.begin(self.book.contracts[self.renter.node_id], shard, len(huge))
+        begun.write(huge)  # type: ignore[union-attr]
+        begun.commit()  # type: ignore[union-attr]
+        talking = deferToThread(talk)
+        await self.until_nothing_is_read()
+        is_full.set()
+
+        self.assertLess(await talking, len(huge))
+        await self.until(lambda: not len(self.service.sessions))
+        self.assertLess(self.store.bytes_read, len(huge))
 
     async def test_last_words_arrive_before_the_close(self) -> None:
         def talk() -> tuple[Event, bytes]:

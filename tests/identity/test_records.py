@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import product
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from farmer.identity.keys import Identity
 from farmer.identity.records import HEADER_BYTES, PIECE_BYTES, SLICE_BYTES, RecordTLS, WholeRecords
@@ -22,6 +27,9 @@ from farmer.identity.tls import farmer_side, renter_side
 from tests.identity.test_tls import End
 
 SEED = 20
+
+MUCH_BYTES = 2 * FileDescriptor.bufferSize
+"""More than a transport keeps before it has its producer pause."""
 
 
 def record(size_bytes: int) -> bytes:
@@ -55,6 +63,37 @@ class Wire(StringTransport):
 
     def loseConnection(self) -> None:
         self.disconnecting = True
+
+    def abortConnection(self) -> None:
+        self.disconnected = True
+
+
+class Buffered(FileDescriptor):
+    """Twisted's own buffer before a wire that takes something only when the test says so."""
+
+    connected = 1
+
+    def __init__(self) -> None:
+        super().__init__(MemoryReactor())
+
+    def writeSomeData(self, data: bytes) -> int:  # noqa: N802  # as Twisted has it
+        return len(data)
+
+
+@implementer(IPushProducer)
+class Worker:
+    """Would write more; says whether it may."""
+
+    may_write = True
+
+    def pauseProducing(self) -> None:
+        self.may_write = False
+
+    def resumeProducing(self) -> None:
+        self.may_write = True
+
+    def stopProducing(self) -> None:
+        self.may_write = False
 
 
 class RecordTests(SynchronousTestCase):
@@ -180,3 +219,83 @@ class RecordTests(SynchronousTestCase):
         self.wires[0].dataReceived(record(40))
 
         self.assertTrue(self.wires[0].transport.disconnecting)
+
+    def write_without_memory(self, piece: int, *, is_lost: bool) -> bytes:
+        """Have memory run out at a piece that OpenSSL keeps, or is rid of; return the write."""
+        tls = self.wires[0]._tlsConnection
+        left, bio_read = iter(range(piece)), tls.bio_read
+
+        def short_of_memory(size_bytes: int) -> bytes:
+            if next(left, None) is not None:
+                return bio_read(size_bytes)
+            if is_lost:
+                bio_read(size_bytes)
+            raise MemoryError
+
+        tls.bio_read = short_of_memory
+        data = self.chance.randbytes(3 * PIECE_BYTES)
+        with self.assertRaises(MemoryError):
+            self.ends[0].transport.write(data)
+        tls.bio_read = bio_read
+        return data
+
+    def test_a_write_that_breaks_off_ends_the_connection_and_nothing_follows_it(self) -> None:
+        for piece, is_lost in product(range(3), (False, True)):
+            self.setUp()
+            data = self.write_without_memory(piece, is_lost=is_lost)
+            self.assertTrue(self.wires[0].transport.disconnected)
+
+            self.ends[0].transport.write(b"more")
+            self.carry()
+            self.ends[0].transport.loseConnection()
+            self.carry()
+
+            self.assertTrue(data.startswith(self.ends[1].received), "sent twice")
+            self.assertFalse(self.wires[1].transport.disconnecting, "sent behind a gap")
+
+    def test_who_wrote_hears_of_the_end_after_a_write_that_broke_off(self) -> None:
+        self.write_without_memory(1, is_lost=True)
+
+        self.wires[0].connectionLost(Failure(ConnectionAborted()))
+
+        self.assertEqual(b"", self.wires[0].transport.value())
+        self.ends[0].lost.trap(ConnectionAborted)
+
+    def leave_unsent(self, size_bytes: int) -> Worker:
+        """Have the farmer write something that the wire does not take yet."""
+        worker, wire = Worker(), self.wires[0]
+        wire.transport = Buffered()
+        wire.registerProducer(worker, True)
+        wire.write_now(bytes(size_bytes))
+        return worker
+
+    def last_of_renter(self) -> bytes:
+        """Return what the renter sends when it closes."""
+        self.ends[1].transport.loseConnection()
+        return self.wires[1].transport.value()
+
+    def test_a_close_while_the_wire_is_full_is_ours_too_once_all_is_sent(self) -> None:
+        worker = self.leave_unsent(MUCH_BYTES)
+        self.assertFalse(worker.may_write)
+
+        self.wires[0].dataReceived(self.last_of_renter())
+
+        self.assertIs(CONNECTION_DONE, self.wires[0].transport.doWrite())
+        self.assertFalse(worker.may_write)
+
+    def test_what_is_no_tls_while_the_wire_is_full_ends_it_once_all_is_sent(self) -> None:
+        worker = self.leave_unsent(MUCH_BYTES)
+
+        self.wires[0].dataReceived(record(40))
+
+        self.assertIs(CONNECTION_DONE, self.wires[0].transport.doWrite())
+        self.assertFalse(worker.may_write)
+
+    def test_nobody_works_for_tls_that_has_ended_however_little_is_unsent(self) -> None:
+        worker = self.leave_unsent(1000)
+        self.assertTrue(worker.may_write)
+
+        self.wires[0].dataReceived(self.last_of_renter())
+
+        self.assertFalse(worker.may_write)
+        self.assertIs(CONNECTION_DONE, self.wires[0].transport.doWrite())

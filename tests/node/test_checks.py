@@ -56,6 +56,23 @@ class CheckTests(DrainCase):
         for one in guests:
             self.sessions.leave(one)  # type: ignore[arg-type]
 
+    def test_who_leaves_between_two_parts_is_not_looked_at_and_the_others_are(self) -> None:
+        guests = [Looked() for _ in range(CHECKED_PER_TURN + 2)]
+        for one in guests:
+            self.sessions.enter(one)  # type: ignore[arg-type]
+        done: list[bool] = []
+        self.clock.calls.clear()
+        self.tasks.start("check", self._check(done))
+
+        gone = guests[CHECKED_PER_TURN]
+        self.sessions.leave(gone)  # type: ignore[arg-type]
+        self.turn()
+
+        self.assertTrue(done)
+        self.assertEqual([gone], [one for one in guests if not one.looks])
+        for one in guests:
+            self.sessions.leave(one)  # type: ignore[arg-type]
+
     def test_of_many_who_are_late_together_some_go_in_each_turn(self) -> None:
         at_once = CHECKED_PER_TURN // HANG_UP_CHECKS
         peers = [self.call() for _ in range(3 * at_once)]

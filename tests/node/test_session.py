@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from farmer.identity.tls import PeerCertificateError
 from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES
-from farmer.node.inbox import TURN_BYTES
+from farmer.node.inbox import READ_AHEAD_BYTES, TURN_BYTES
 from farmer.node.ports import CloseReason
 from farmer.node.session import Session
 from farmer.node.turnstile import STEPS_PER_TURN
@@ -435,6 +435,25 @@ class PacingTests(NodeCase):
 
         self.assertTrue(peer.wire.reading)
         self.assertIsNone(peer.wire.producer)
+
+    def test_it_reads_on_too_when_its_turn_comes_with_much_unread(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, bytes(4 << 20))
+        disk = self.farm.disk = SteppingDisk()
+        peer.send_data(bytes(READ_AHEAD_BYTES))
+        self.assertEqual(1, len(disk.waiting))
+        self.occupy_this_turn()
+        peer.outgoing += peer.connection.send_data(bytes(READ_AHEAD_BYTES))
+        peer._deliver()
+        self.assertFalse(peer.wire.reading)
+
+        peer.session.hang_up(Refused(Refusal.DRAINING), CloseReason.DRAINED)
+        self.assertTrue(peer.wire.reading)
+        self.assertEqual(0, self.around.held.total_bytes)
+        self.clock.advance(0)
+
+        self.assertTrue(peer.wire.reading)
+        disk.run_all()
 
     def test_reading_stops_at_one_control_frame_between_transfers(self) -> None:
         self.store.commits = []
