@@ -50,7 +50,8 @@ RELEASED_AT_ONCE: Final = 4096
 
 _MARKS_PER_STEP: Final = 512
 _MOVING_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Copies under way: bounds memory, and how long a store behind them waits."""
+MOVING_MAX: Final = 32
+"""Copies under way: bounds memory, and how long a store behind them waits (10 ms for these)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +301,7 @@ class Reclaimer:
                 row = self._ground.index.find(found.header.renter, found.header.shard)
                 if row is not None and row.place == Place(number, found.offset):
                     moving.append(self._move(source, found, row))
-                while moving and sum(size for _, size in moving) > _MOVING_BYTES_MAX:
+                while len(moving) > MOVING_MAX or _bytes_of(moving) > _MOVING_BYTES_MAX:
                     moving.popleft()[0].result()
         for future, _size in moving:
             future.result()
@@ -315,6 +316,10 @@ class Reclaimer:
 
     def _enter(self, work: Callable[[Transaction], None]) -> None:
         self._writer.submit(Upkeep(work)).result()
+
+
+def _bytes_of(moving: Iterable[tuple[Future[bool], int]]) -> int:
+    return sum(size for _, size in moving)
 
 
 def _release(records: Sequence[Doomed], transaction: Transaction) -> None:

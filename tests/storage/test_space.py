@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from farmer.model.status import VolumeState
 from farmer.storage import reclaim
 from farmer.storage.engine import EngineLimits
 from farmer.storage.errors import NoSpaceError, StorageError
+from farmer.storage.operations import Move, Operation
 from farmer.storage.places import Doomed, Segment
 from farmer.storage.reclaim import Plan, plan
 from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, noise, shard_of
@@ -165,6 +167,32 @@ def test_compaction_keeps_states_and_bytes(tmp_path: Path) -> None:
             for path in farm.path.glob("index.sqlite*"):
                 path.unlink()
         farm.open()
+    farm.engine.close()
+
+
+def test_a_store_waits_for_few_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small what is written again: what the writer has to do first is bounded."""
+    farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
+    shards = [farm.store(noise(100, number)).shard for number in range(12 * reclaim.MOVING_MAX)]
+    writer, under_way = farm.engine.opened()[0].writer, []
+    while writer.active_number == 1:
+        shards += [farm.store(noise(MIB, f"large {len(shards)}")).shard] * 2
+    submit, most = writer.submit, 0
+
+    def counted(operation: Operation[Any], *words: Any) -> Future[Any]:
+        nonlocal most
+        future = submit(operation, *words)
+        if isinstance(operation, Move):
+            under_way.append(future)
+            most = max(most, sum(not one.done() for one in under_way))
+        return future
+
+    monkeypatch.setattr(writer, "submit", counted)
+    for shard in {shard for number, shard in enumerate(shards) if number % 3}:
+        farm.delete(shard, erase=True)
+    farm.sweep()
+    assert len(under_way) >= 2 * reclaim.MOVING_MAX
+    assert most <= reclaim.MOVING_MAX + 1
     farm.engine.close()
 
 
