@@ -52,6 +52,7 @@ class EngineUpload:
         self._lock = Lock()
         self._is_inside = False
         self._is_abandoned = False
+        self._is_left = False
         self._is_over = False
         self._is_committed = False
 
@@ -65,8 +66,8 @@ class EngineUpload:
         try:
             self._inside(partial(self._upload.write, data))
         except StorageError:
-            # It has ended itself: the same shard may be begun anew at once.
-            self._end()
+            # Most have ended the upload; where it was only turned away, a lease is left.
+            self.abandon()
             raise
 
     def commit(self) -> Future[StoredShard]:
@@ -74,15 +75,16 @@ class EngineUpload:
         try:
             return self._inside(self._commit)
         except BaseException:
-            self._end()
+            self.abandon()
             raise
 
     def abandon(self) -> None:
         """See `farmer.node.ports.Upload`."""
         with self._lock:
             self._is_abandoned = True
-            if self._is_inside:
+            if self._is_inside or self._is_left:
                 return
+            self._is_left = True
         self._give_up()
 
     def _commit(self) -> Future[StoredShard]:
@@ -91,11 +93,11 @@ class EngineUpload:
         return durable
 
     def _inside(self, work: Callable[[], R]) -> R:
-        """Do one step of the upload; raises `VolumeUnavailableError` if it was given up."""
+        """Do one step of the upload; raises `VolumeUnavailableError` if it has ended."""
         visit = self._watch.visit("store")
         with self._lock:
             if self._is_abandoned:
-                raise VolumeUnavailableError("this upload was given up")
+                raise VolumeUnavailableError("this upload has ended")
             self._is_inside = True
         try:
             with visit:
@@ -105,16 +107,21 @@ class EngineUpload:
                 self._is_inside = False
                 is_abandoned = self._is_abandoned
             if is_abandoned:
-                self._give_up()
+                self.abandon()
 
     def _give_up(self) -> None:
         if self._is_committed:
             return
-        self._end()
         if self._watch.hung_reason:
+            # Nobody knows how long: meanwhile it may be stored elsewhere.
+            self._end()
             self._watch.when_it_answers(self._upload.abandon)
-        else:
+            return
+        try:
             self._upload.abandon()
+        finally:
+            # Not before: whoever begins it again goes on from the lease that is left.
+            self._end()
 
     def _end(self) -> None:
         """Let others store this shard; once, since afterwards it may be somebody else's turn."""
