@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from farmer.model.shard import ShardState, charge_bytes
-from farmer.storage.errors import BusyError, ShardNotFoundError
+from farmer.storage.errors import BusyError, ShardNotFoundError, VolumeUnavailableError
+from farmer.storage.places import Key
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
 from tests.storage.recording import RecordingFiles
+
+R = TypeVar("R")
 
 
 class HeldFiles(RecordingFiles):
@@ -112,6 +117,45 @@ def test_a_store_that_breaks_off_is_not_begun_again_before_its_lease_is_there(
     leaving.join(20)
     assert held.begin(data).offset == 2 * MIB
     assert held.engine.usage(ALICE).reserved_bytes == charge_bytes(len(data))
+    held.engine.close()
+
+
+def test_a_commit_waits_for_no_disk_that_is_declared_hung_while_it_is_submitted(
+    held: Farm, files: HeldFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends once, at that moment, and comes true all the same when the disk answers."""
+    data = noise(5000)
+    volume, (slot,) = held.engine.opened()[0], held.engine._slots
+    promises, returned = volume.writer.promises, list[Key]()
+    upload = held.begin(data)
+    upload.write(data)
+    give_back, promise_of = held.engine._claims.give_back, promises.of
+
+    def counted(key: Key) -> None:
+        returned.append(key)
+        give_back(key)
+
+    def declared_meanwhile(truth: Future[R], ending: Callable[[], None]) -> Future[R]:
+        slot.watch.declare("it sleeps")
+        promises.break_all("it sleeps")
+        return promise_of(truth, ending)
+
+    monkeypatch.setattr(held.engine._claims, "give_back", counted)
+    monkeypatch.setattr(promises, "of", declared_meanwhile)
+    files.hold()
+    future = upload.commit()
+    with pytest.raises(VolumeUnavailableError, match="it sleeps"):
+        future.result(1)
+    assert returned == [(ALICE, shard_of(data))]
+    promises.break_all("it sleeps")
+    assert files.reached.wait(20)
+    slot.watch.declare("")
+    files.let_go.set()
+    monkeypatch.undo()
+    assert held.store(noise(100)).size_bytes == 100
+    assert held.engine.stat(ALICE, shard_of(data)).size_bytes == len(data)
+    assert len(returned) == 1
+    assert held.engine.usage(ALICE).reserved_bytes == 0
     held.engine.close()
 
 
