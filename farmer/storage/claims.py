@@ -6,15 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from threading import Lock
-from typing import TypeVar
 
 from farmer.model.shard import StoredShard
-from farmer.storage.errors import BusyError, StorageError, VolumeUnavailableError
+from farmer.storage.errors import BusyError, StorageError
 from farmer.storage.places import Key
+from farmer.storage.undertaking import Undertaking
 from farmer.storage.uploads import AnyUpload
-from farmer.storage.watch import Watch
-
-R = TypeVar("R")
+from farmer.storage.watch import Noted, Watch
 
 
 class Claims:
@@ -38,22 +36,12 @@ class Claims:
 
 
 class EngineUpload:
-    """
-    One upload of one renter's shard; nobody else may store the same until it has ended.
-
-    Where its disk hangs, it is abandoned while a thread still waits inside: then the upload
-    itself is given up, and its space given back, by that thread, or when the disk answers.
-    """
+    """One upload of one renter's shard; nobody else may store the same until it has ended."""
 
     def __init__(self, upload: AnyUpload, watch: Watch, ended: Callable[[], None]) -> None:
         self._upload = upload
         self._watch = watch
-        self._ended = ended
-        self._lock = Lock()
-        self._is_inside = False
-        self._is_abandoned = False
-        self._is_over = False
-        self._is_committed = False
+        self._steps = Undertaking(watch, upload.abandon, ended)
 
     @property
     def offset(self) -> int:
@@ -63,61 +51,27 @@ class EngineUpload:
     def write(self, data: bytes) -> None:
         """See `farmer.node.ports.Upload`."""
         try:
-            self._inside(partial(self._upload.write, data))
+            visit = self._watch.visit("store")
+            with self._steps, visit:
+                self._upload.write(data)
         except StorageError:
-            # It has ended itself: the same shard may be begun anew at once.
-            self._end()
+            # Most have ended the upload; where it was only turned away, a lease is left.
+            self.abandon()
             raise
 
     def commit(self) -> Future[StoredShard]:
         """See `farmer.node.ports.Upload`."""
         try:
-            return self._inside(self._commit)
+            visit = self._watch.visit("store")
+            return self._steps.commit(partial(self._commit, visit))
         except BaseException:
-            self._end()
+            self.abandon()
             raise
 
     def abandon(self) -> None:
         """See `farmer.node.ports.Upload`."""
-        with self._lock:
-            self._is_abandoned = True
-            if self._is_inside:
-                return
-        self._give_up()
+        self._steps.give_up()
 
-    def _commit(self) -> Future[StoredShard]:
-        durable = self._upload.commit(self._end)
-        self._is_committed = True
-        return durable
-
-    def _inside(self, work: Callable[[], R]) -> R:
-        """Do one step of the upload; raises `VolumeUnavailableError` if it was given up."""
-        visit = self._watch.visit("store")
-        with self._lock:
-            if self._is_abandoned:
-                raise VolumeUnavailableError("this upload was given up")
-            self._is_inside = True
-        try:
-            with visit:
-                return work()
-        finally:
-            with self._lock:
-                self._is_inside = False
-                is_abandoned = self._is_abandoned
-            if is_abandoned:
-                self._give_up()
-
-    def _give_up(self) -> None:
-        if self._is_committed:
-            return
-        self._end()
-        if self._watch.hung_reason:
-            self._watch.when_it_answers(self._upload.abandon)
-        else:
-            self._upload.abandon()
-
-    def _end(self) -> None:
-        """Let others store this shard; once, since afterwards it may be somebody else's turn."""
-        if not self._is_over:
-            self._is_over = True
-            self._ended()
+    def _commit(self, visit: Noted, ended: Callable[[], None]) -> Future[StoredShard]:
+        with visit:
+            return self._upload.commit(ended)

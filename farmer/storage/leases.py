@@ -38,13 +38,23 @@ class Leases:
             return 0 if lease is None else lease.header.synced_bytes
 
     def keep(self, lease: Lease) -> None:
-        """Let it wait for whoever begins the same store again."""
+        """
+        Let it wait for whoever begins the same store again.
+
+        If there is one already, the one with fewer bytes is removed.
+        """
+        key = (lease.header.renter, lease.header.shard)
         with self._lock:
-            if not self.are_over:
-                self._kept[lease.header.renter, lease.header.shard] = lease
-                return
-        # The volume was opened anew meanwhile, and has found the file itself.
-        lease.reservation.release()
+            are_over, other = self.are_over, self._kept.get(key)
+            if other is not None and other.header.synced_bytes > lease.header.synced_bytes:
+                lease, other = other, lease
+            if not are_over:
+                self._kept[key] = lease
+        if are_over:
+            # The volume was opened anew meanwhile, and has found the file itself.
+            lease.reservation.release()
+        elif other is not None:
+            self.drop(other)
 
     def let_go(self) -> None:
         """Give back what is promised to them: the volume's next opening finds their files."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from threading import Lock
+from functools import partial
 from typing import Final
 
 from farmer.audit.tree import ShardTree, hash_block
@@ -21,8 +21,10 @@ from farmer.storage.damage import STEP_BLOCKS, Examination, span_of
 from farmer.storage.errors import StorageError, WrongHashError, WrongSizeError
 from farmer.storage.places import Row
 from farmer.storage.reader import VolumeReader
+from farmer.storage.undertaking import Undertaking
 from farmer.storage.upload import LargeUpload, SmallUpload, Wanted
 from farmer.storage.volume import Volume
+from farmer.storage.watch import Watch
 
 FOR_EVER_MS: Final = (1 << 62) - 1
 NO_LIMIT_BYTES: Final = 1 << 62
@@ -32,7 +34,7 @@ class Mending:
     """
     One shard being mended: `write` takes the bad blocks, one after the other, in any slices.
 
-    The old record stays pinned until the end.  Blocking; one call at a time.
+    The old record stays pinned until the end.  Blocking; one call at a time, but `abandon`.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Mending:
         reader: VolumeReader,
         found: Examination,
         upload: SmallUpload | LargeUpload,
+        watch: Watch,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         """Take over reader and upload, which begins at its first byte; `open` comes next."""
@@ -47,14 +50,12 @@ class Mending:
         self._reader = reader
         self._found = found
         self._upload = upload
-        self._ended = ended
+        self._steps = Undertaking(watch, partial(_give_back, upload, reader), ended)
         self._wanted = iter(found.bad_blocks)
         self._next = next(self._wanted, None)
         self._done = 0
         self._buffer = bytearray()
         self._left = self.wanted_bytes
-        self._is_open = True
-        self._lock = Lock()
         self._tree = None if found.hashes is None else ShardTree(found.size_bytes, found.hashes)
 
     @property
@@ -75,7 +76,8 @@ class Mending:
     def start(self) -> None:
         """Copy what stands before the first bad block; raises as `write`."""
         try:
-            self._copy_intact()
+            with self._steps:
+                self._copy_intact()
         except BaseException:
             self.abandon()
             raise
@@ -92,10 +94,11 @@ class Mending:
 
         """
         try:
-            self._left -= len(data)
-            self._check_left(is_over=self._left < 0)
-            self._buffer += data
-            self._take_whole_blocks()
+            with self._steps:
+                self._left -= len(data)
+                self._check_left(is_over=self._left < 0)
+                self._buffer += data
+                self._take_whole_blocks()
         except BaseException:
             self.abandon()
             raise
@@ -109,28 +112,18 @@ class Mending:
 
         """
         try:
-            self._check_left(is_over=self._left != 0)
             # The claim ends with the commit: a store of the same shard meanwhile is busy.
-            future = self._upload.commit(self._ended)
-        except BaseException:
+            return self._steps.commit(self._commit)
+        finally:
             self.abandon()
-            raise
-        self._end()
-        self._reader.close()
-        return future
 
     def abandon(self) -> None:
         """Leave all as it was, unless it was committed; safe twice."""
-        if self._end():
-            self._upload.drop()
-            self._reader.close()
-            self._ended()
+        self._steps.give_up()
 
-    def _end(self) -> bool:
-        """End it once, whoever comes first; say whether that was now."""
-        with self._lock:
-            was_open, self._is_open = self._is_open, False
-            return was_open
+    def _commit(self, ended: Callable[[], None]) -> Future[StoredShard]:
+        self._check_left(is_over=self._left != 0)
+        return self._upload.commit(ended)
 
     def _check_left(self, *, is_over: bool) -> None:
         if is_over:
@@ -163,6 +156,12 @@ class Mending:
         self._done = end
 
 
+def _give_back(upload: SmallUpload | LargeUpload, reader: VolumeReader) -> None:
+    # After a commit the upload holds nothing any more.
+    upload.drop()
+    reader.close()
+
+
 def begin_mending(
     volume: Volume, row: Row, contract: Contract, ended: Callable[[], None] = lambda: None
 ) -> Mending | None:
@@ -187,7 +186,7 @@ def begin_mending(
     except BaseException:
         reader.close()
         raise
-    return Mending(reader, found, upload, ended)
+    return Mending(reader, found, upload, volume.ground.watch, ended)
 
 
 def roomier(contract: Contract, row: Row) -> Contract:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from itertools import count
 from threading import Condition, get_ident
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -214,8 +213,8 @@ class Promises:
     """
 
     def __init__(self) -> None:
-        self._numbers = count()
-        self._open: dict[int, tuple[Future[Any], Callable[[], None]]] = {}
+        self._open: dict[Future[Any], Callable[[], None]] = {}
+        """Those that are neither, and what is called at the end of each."""
 
     def of(self, truth: Future[R], ending: Callable[[], None] = lambda: None) -> Future[R]:
         """
@@ -228,26 +227,27 @@ class Promises:
             return truth
         promise: Future[R] = Future()
         promise.set_running_or_notify_cancel()
-        number = next(self._numbers)
-        self._open[number] = promise, ending
-        truth.add_done_callback(lambda done: self._keep(number, done))
+        self._open[promise] = ending
+        truth.add_done_callback(lambda done: self._keep(promise, done))
         return promise
 
     def break_all(self, reason: str) -> None:
         """Let nobody wait any longer."""
-        for number in list(self._open):
-            # Whoever takes it out settles it: nobody else can.
-            taken = self._open.pop(number, None)
-            if taken is not None:
-                promise, ending = taken
-                ending()
-                promise.set_exception(VolumeUnavailableError(reason))
+        for promise in list(self._open):
+            self.break_one(promise, reason)
 
-    def _keep(self, number: int, done: Future[Any]) -> None:
-        taken = self._open.pop(number, None)
-        if taken is None:
+    def break_one(self, promise: Future[Any], reason: str) -> None:
+        """Let nobody wait any longer for this one, unless it was kept or broken before."""
+        # Whoever takes it out settles it: nobody else can.
+        ending = self._open.pop(promise, None)
+        if ending is not None:
+            ending()
+            promise.set_exception(VolumeUnavailableError(reason))
+
+    def _keep(self, promise: Future[Any], done: Future[Any]) -> None:
+        ending = self._open.pop(promise, None)
+        if ending is None:
             return
-        promise, ending = taken
         ending()
         error = done.exception()
         if error is None:

@@ -89,6 +89,10 @@ class Writer:
             promise = self.promises.of(operation.future, ending)
             self._waiting.append(operation)
             self._arrived.notify()
+        reason = self._ground.watch.hung_reason
+        if reason:
+            # It may have been declared just now, when this promise was not there to be broken.
+            self.promises.break_one(promise, reason)
         return promise
 
     @property

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from farmer.model.shard import ShardState
-from farmer.storage.errors import ShardNotFoundError
+from farmer.model.shard import ShardState, charge_bytes
+from farmer.storage.errors import BusyError, ShardNotFoundError, VolumeUnavailableError
+from farmer.storage.places import Key
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
 from tests.storage.recording import RecordingFiles
 
+R = TypeVar("R")
+
 
 class HeldFiles(RecordingFiles):
-    """A disk whose sync of the log waits for the test."""
+    """A disk whose sync of the log, or of other files, waits for the test."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reached, self.let_go = threading.Event(), threading.Event()
         self._passing = -1
+        self._suffix = ".seg"
 
-    def hold(self, passing: int = 0) -> None:
-        """Hold a sync from now on, after so many others."""
-        self._passing = passing
+    def hold(self, passing: int = 0, suffix: str = ".seg") -> None:
+        """Hold a sync from now on, after so many others of such files."""
+        self._passing, self._suffix = passing, suffix
 
     def sync_data(self, fd: int) -> None:
-        if self._names[fd].endswith(".seg"):
+        if self._names[fd].endswith(self._suffix):
             if self._passing == 0:
                 self.reached.set()
                 assert self.let_go.wait(20)
@@ -89,6 +95,67 @@ def test_an_erasure_is_not_told_before_the_hole_is_synced(held: Farm, files: Hel
     assert not future.done()
     files.let_go.set()
     future.result(20)
+    held.engine.close()
+
+
+def test_a_store_that_breaks_off_is_not_begun_again_before_its_lease_is_there(
+    held: Farm, files: HeldFiles
+) -> None:
+    """Else it begins at the first byte, in a file of its own, with space of its own."""
+    data = noise(3 * MIB)
+    upload = held.begin(data)
+    upload.write(data[: 2 * MIB])
+    files.hold(suffix=".part")
+    leaving = threading.Thread(target=upload.abandon)
+    leaving.start()
+    assert files.reached.wait(20)
+    files.hold(passing=-1)
+    upload.abandon()
+    with pytest.raises(BusyError):
+        held.begin(data)
+    files.let_go.set()
+    leaving.join(20)
+    assert held.begin(data).offset == 2 * MIB
+    assert held.engine.usage(ALICE).reserved_bytes == charge_bytes(len(data))
+    held.engine.close()
+
+
+def test_a_commit_waits_for_no_disk_that_is_declared_hung_while_it_is_submitted(
+    held: Farm, files: HeldFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends once, at that moment, and comes true all the same when the disk answers."""
+    data = noise(5000)
+    volume, (slot,) = held.engine.opened()[0], held.engine._slots
+    promises, returned = volume.writer.promises, list[Key]()
+    upload = held.begin(data)
+    upload.write(data)
+    give_back, promise_of = held.engine._claims.give_back, promises.of
+
+    def counted(key: Key) -> None:
+        returned.append(key)
+        give_back(key)
+
+    def declared_meanwhile(truth: Future[R], ending: Callable[[], None]) -> Future[R]:
+        slot.watch.declare("it sleeps")
+        promises.break_all("it sleeps")
+        return promise_of(truth, ending)
+
+    monkeypatch.setattr(held.engine._claims, "give_back", counted)
+    monkeypatch.setattr(promises, "of", declared_meanwhile)
+    files.hold()
+    future = upload.commit()
+    with pytest.raises(VolumeUnavailableError, match="it sleeps"):
+        future.result(1)
+    assert returned == [(ALICE, shard_of(data))]
+    promises.break_all("it sleeps")
+    assert files.reached.wait(20)
+    slot.watch.declare("")
+    files.let_go.set()
+    monkeypatch.undo()
+    assert held.store(noise(100)).size_bytes == 100
+    assert held.engine.stat(ALICE, shard_of(data)).size_bytes == len(data)
+    assert len(returned) == 1
+    assert held.engine.usage(ALICE).reserved_bytes == 0
     held.engine.close()
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import random
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
@@ -24,10 +25,11 @@ from farmer.storage.errors import (
     WrongHashError,
     WrongSizeError,
 )
+from farmer.storage.files import Buffer
 from farmer.storage.mending import Mending
 from tests.storage.bench import ALICE, MIB, Farm, contract_of, crash_copy, noise, shard_of
 from tests.storage.recording import WRITING, Fault, RecordingFiles
-from tests.storage.rot import rot, row_of
+from tests.storage.rot import rot, row_of, volume_of
 from tests.storage.test_damage import served, spans
 
 SIZES = [5000, 400_000, 2 * MIB + 77]
@@ -171,6 +173,81 @@ def test_a_repaired_shard_is_nobodys_before_anybody_hears_that_it_is_whole(
     returned.set()
     futures[0].result(20)
     assert was_known == [False]
+
+
+class HeldParts(RecordingFiles):
+    """A disk that hangs in some call with a large shard's file."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.is_held = name, False
+        self.reached, self.let_go = Event(), Event()
+        self.closed: list[str] = []
+
+    def close(self, fd: int) -> None:
+        self.closed.append(self._names[fd])
+        super().close(fd)
+
+    def _wait(self, fd: int, name: str) -> None:
+        if self.is_held and name == self.name and self._names[fd].endswith(".part"):
+            self.is_held = False
+            self.reached.set()
+            assert self.let_go.wait(20)
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
+        self._wait(fd, "pwritev")
+        super().pwritev(fd, buffers, offset)
+
+    def sync_data(self, fd: int) -> None:
+        self._wait(fd, "sync_data")
+        super().sync_data(fd)
+
+
+@pytest.mark.parametrize("is_hung", [False, True])
+@pytest.mark.parametrize("name", ["pwritev", "sync_data"])
+def test_a_repair_given_up_while_the_disk_hangs_keeps_its_file_until_it_answers(
+    tmp_path: Path, name: str, is_hung: bool
+) -> None:
+    """Else the thread inside goes on with a descriptor that may be another file's by then."""
+    files = HeldParts(name)
+    farm = Farm(tmp_path, files=files)
+    data, shard = damaged(farm, 9 * MIB, 0)
+    before, staging = farm.engine.usage(ALICE), farm.path / "staging"
+    place, watch = row_of(farm, shard).place, farm.engine._slots[0].watch
+    mending = begun(farm.engine, shard)
+    files.is_held = True
+    files.closed.clear()
+    inside = Thread(target=mending.write, args=[wanted(data, mending)])
+    inside.start()
+    assert files.reached.wait(20)
+    watch.declare("it sleeps" if is_hung else "")
+    mending.abandon()
+    files_left, usage = len(list(staging.iterdir())), farm.engine.usage(ALICE)
+    is_pinned, closed = volume_of(farm).handles.is_pinned(place), list(files.closed)
+    files.let_go.set()
+    inside.join(20)
+    assert (files_left, usage.reserved_bytes) == (2, charge_bytes(len(data)))
+    assert is_pinned
+    assert not any(name.endswith(".part") for name in closed)
+    watch.declare("")
+    watch.catch_up()
+    assert len(list(staging.iterdir())) == 1
+    assert farm.engine.usage(ALICE) == before
+    assert dict(farm.engine.volumes()[0].errors) == {"corrupt": 1}, "found, and nothing failed"
+    begun(farm.engine, shard).abandon()
+    farm.engine.close()
+
+
+def test_a_repair_given_up_on_a_disk_that_hangs_waits_for_it_in_no_thread(farm: Farm) -> None:
+    _, shard = damaged(farm, 2 * MIB, 1)
+    mending, watch = begun(farm.engine, shard), farm.engine._slots[0].watch
+    watch.declare("it sleeps")
+    mending.abandon()
+    assert len(list((farm.path / "staging").iterdir())) == 2
+    watch.declare("")
+    watch.catch_up()
+    assert len(list((farm.path / "staging").iterdir())) == 1
+    assert farm.engine.usage(ALICE).reserved_bytes == 0
 
 
 def test_a_full_contract_can_be_repaired_a_full_disk_not(farm: Farm) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from farmer.model.ids import NodeId, ShardId
-from farmer.model.shard import ShardState, Usage
+from farmer.model.shard import ShardState, Usage, charge_bytes
 from farmer.model.status import Alert, VolumeState
 from farmer.storage.errors import (
     ContractEndedError,
@@ -22,7 +22,7 @@ from farmer.storage.files import Filesystem, OsFiles
 from farmer.storage.handles import OPEN_FILES_MAX
 from farmer.storage.places import Row
 from farmer.storage.volume import Volume
-from tests.storage.bench import ALICE, MIB, Farm, noise
+from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
 from tests.storage.recording import Fault, RecordingFiles
 
 
@@ -161,6 +161,39 @@ def test_a_lease_begun_again_with_another_size_is_begun_anew(farm: Farm) -> None
     again.write(noise(3 * MIB))
     again.commit().result(20)
     assert farm.engine.usage(ALICE).reserved_bytes == 0
+
+
+@pytest.mark.parametrize("later_bytes", [MIB, 2 * MIB])
+def test_a_store_that_breaks_off_twice_leaves_the_lease_with_more_bytes(
+    farm: Farm, later_bytes: int
+) -> None:
+    """Where the disk hung, the first is left by and by, and the second may be there before it."""
+    data, watch = noise(4 * MIB), farm.engine._slots[0].watch
+    first = farm.begin(data)
+    first.write(data[: 3 * MIB - later_bytes])
+    watch.declare("it sleeps")
+    first.abandon()
+    watch.declare("")
+    second = farm.begin(data)
+    second.write(data[:later_bytes])
+    second.abandon()
+    watch.catch_up()
+    assert len(list((farm.path / "staging").iterdir())) == 1
+    assert farm.engine.usage(ALICE).reserved_bytes == charge_bytes(len(data))
+    assert farm.begin(data).offset == 2 * MIB
+
+
+def test_of_two_leases_of_a_shard_a_start_keeps_the_one_with_more_bytes(farm: Farm) -> None:
+    data = noise(4 * MIB)
+    for begun_bytes in (MIB, 3 * MIB, 2 * MIB):
+        upload = farm.begin(data)
+        upload.write(data[:begun_bytes])
+        upload.abandon()
+        volume_of(farm).leases.take((ALICE, shard_of(data)))
+    farm.reopen()
+    assert len(list((farm.path / "staging").iterdir())) == 1
+    assert farm.engine.usage(ALICE).reserved_bytes == charge_bytes(len(data))
+    assert farm.begin(data).offset == 3 * MIB
 
 
 def test_a_lease_whose_file_cannot_be_removed_is_ended_by_the_next_look(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.files import Filesystem, OsFiles
 from farmer.storage.fill import Fill
 from farmer.storage.opening import in_a_thread
-from farmer.storage.watch import HUNG_S, WAITING_MAX, Noted, Promises, Watch
+from farmer.storage.watch import HUNG_S, STALLED_S, WAITING_MAX, Noted, Promises, Watch
 from farmer.storage.watched import watched_connect
 from tests.storage.bench import MIB, Farm, noise
 from tests.storage.recording import RecordingFiles
@@ -257,6 +257,24 @@ def test_a_hung_volume_is_gone_until_its_call_returns_and_nothing_is_leaked(
         time.sleep(0.01)
     assert not engine.trouble()
     engine.close()
+
+
+def test_a_store_that_is_turned_away_is_not_begun_again_before_its_lease_is_there(
+    tmp_path: Path,
+) -> None:
+    hanging = HangingFarm(tmp_path)
+    farm, data = hanging.farm, noise(3 * MIB)
+    upload = farm.begin(data)
+    upload.write(data[: 2 * MIB])
+    watch = hanging.engine._slots[0].watch
+    watch.waiting.update(range(WAITING_MAX))
+    with watch.call("read", holds_up=True):
+        hanging.clock.now_s += STALLED_S + 1
+        with pytest.raises(VolumeUnavailableError):
+            upload.write(data[2 * MIB :])
+    watch.waiting.clear()
+    assert farm.begin(data).offset == 2 * MIB
+    hanging.engine.close()
 
 
 def test_a_volume_that_hangs_at_the_start_or_the_end_stops_nobody(tmp_path: Path) -> None:
