@@ -140,7 +140,7 @@ class LiveSession(RuleBasedStateMachine):
         for caller in tuple(self.callers):
             caller.waited_s += seconds if caller.storing is not None else 0
             if caller.peer.closed:
-                assert caller.storing is not None and caller.waited_s > RATE_GRACE_S
+                assert caller.storing is not None and caller.waited_s >= RATE_GRACE_S
                 self._forget(caller)
 
     # Storing.
