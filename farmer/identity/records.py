@@ -110,7 +110,14 @@ class RecordTLS(BufferingTLSTransport):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let OpenSSL say whether its stream had ended."""
         self._whole += 1
-        super().connectionLost(reason)
+        try:
+            super().connectionLost(reason)
+        except MemoryError:
+            if not self.connected:
+                raise
+            # For what there was still to say.  Whoever is above has to hear of the end.
+            self._lostTLSConnection = True
+            super().connectionLost(reason)
 
     def _flushReceiveBIO(self) -> None:  # noqa: N802  # as Twisted has it
         """Ask for no more records than are whole; fewer of them may hold anything for us."""

@@ -45,6 +45,7 @@ from farmer.storage.operations import (
 from farmer.storage.places import Key, Row
 from farmer.storage.reader import VolumeReader
 from farmer.storage.reclaim import Reclaimer
+from farmer.storage.staging import Lease
 from farmer.storage.tombstones import Tombstone
 from farmer.storage.uploads import Uploads
 from farmer.storage.writer import Writer
@@ -226,10 +227,10 @@ class Volume:
         return removed
 
     def sweep(self, now_ms: int, observed_ms: int) -> int:
-        """Empty the trash and end leases whose time is over; return how many shards went."""
+        """Empty the trash and end leases that are over; return how many shards went."""
         for lease in self.leases.of():
             lease.not_after(now_ms)
-            if lease.gone_at_ms <= now_ms:
+            if lease.gone_at_ms <= now_ms or self._is_stored(lease):
                 self.leases.end(lease)
         removed = 0
         while rows := self._expired(now_ms, observed_ms):
@@ -383,6 +384,12 @@ class Volume:
             with suppress(StorageError):
                 # Tidying may wait; what follows fails by itself if it must.
                 self.reclaim()
+
+    def _is_stored(self, lease: Lease) -> bool:
+        """Say whether the shard has come another way: while its disk hung, it was begun anew."""
+        with self._index_errors():
+            row = self.ground.index.find(lease.header.renter, lease.header.shard)
+        return row is not None and row.state is ShardState.LIVE
 
     def _expired(self, now_ms: int, observed_ms: int) -> list[Row]:
         with self._index_errors():

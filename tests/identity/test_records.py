@@ -261,6 +261,16 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(b"", self.wires[0].transport.value())
         self.ends[0].lost.trap(ConnectionAborted)
 
+    def test_an_end_for_which_openssl_has_no_memory_is_heard_of(self) -> None:
+        def short_of_memory(_size_bytes: int) -> bytes:
+            raise MemoryError
+
+        self.wires[0]._tlsConnection.recv = short_of_memory
+
+        self.wires[0].connectionLost(Failure(ConnectionAborted()))
+
+        self.ends[0].lost.trap(ConnectionAborted)
+
     def leave_unsent(self, size_bytes: int) -> Worker:
         """Have the farmer write something that the wire does not take yet."""
         worker, wire = Worker(), self.wires[0]

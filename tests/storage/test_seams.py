@@ -183,6 +183,25 @@ def test_a_store_that_breaks_off_twice_leaves_the_lease_with_more_bytes(
     assert farm.begin(data).offset == 2 * MIB
 
 
+def test_a_lease_that_is_left_when_its_shard_was_stored_meanwhile_goes_with_the_next_sweep(
+    farm: Farm,
+) -> None:
+    data, watch = noise(2 * MIB), farm.engine._slots[0].watch
+    first = farm.begin(data)
+    first.write(data[:MIB])
+    watch.declare("it sleeps")
+    first.abandon()
+    watch.declare("")
+    second = farm.begin(data)
+    second.write(data)
+    watch.catch_up()
+    second.commit().result(20)
+    assert farm.engine.usage(ALICE).reserved_bytes == charge_bytes(len(data))
+    farm.sweep()
+    assert farm.engine.usage(ALICE).reserved_bytes == 0
+    assert farm.read(shard_of(data)) == data
+
+
 def test_of_two_leases_of_a_shard_a_start_keeps_the_one_with_more_bytes(farm: Farm) -> None:
     data = noise(4 * MIB)
     for begun_bytes in (MIB, 3 * MIB, 2 * MIB):
