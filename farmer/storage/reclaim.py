@@ -50,8 +50,8 @@ RELEASED_AT_ONCE: Final = 4096
 
 _MARKS_PER_STEP: Final = 512
 _MOVING_BYTES_MAX: Final = 8 * 1024 * 1024
-MOVING_MAX: Final = 32
-"""Copies under way: bounds memory, and how long a store behind them waits (10 ms for these)."""
+MOVING_MAX: Final = 8
+"""Copies under way: bounds memory, and how long a store behind them waits (a few ms for these)."""
 
 
 @dataclass(frozen=True, slots=True)
