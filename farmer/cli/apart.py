@@ -53,6 +53,20 @@ def in_a_child(work: Callable[[], int]) -> int:
     return ended if ended >= 0 else BY_SIGNAL - ended
 
 
+def _flushed(code: int) -> int:
+    """Let go of what was printed; return the exit code, which is none of success if it is lost."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read it has heard enough.
+        return code
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"the answer could not be written: {error}", file=sys.stderr)
+        return code or FAILED
+    return code
+
+
 def _work(work: Callable[[], int], writing: int) -> NoReturn:
     code = FAILED
     try:
@@ -60,8 +74,7 @@ def _work(work: Callable[[], int], writing: int) -> NoReturn:
     except BaseException:  # it must not return into what the parent does
         traceback.print_exc()
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
+        code = _flushed(code)
         # A thread of ours may never end, and keep open what others read to its end.
         os.closerange(1, 3)
         os.write(writing, bytes((code,)))

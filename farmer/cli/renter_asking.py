@@ -14,11 +14,11 @@ from farmer.client.dial import FarmerAddress
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
 from farmer.client.ledger import Standing
-from farmer.client.refusals import RefusedError
+from farmer.client.refusals import NotFoundError, RefusedError
 from farmer.identity.signing import parse_link
 from farmer.model.ids import ShardId
 from farmer.model.shard import BadBlocks, DeletionOutcome, ShardState
-from farmer.protocol.questions import ContractShown, Stated
+from farmer.protocol.questions import ContractShown, Deleted, Stated
 from farmer.units import format_size
 
 R = TypeVar("R")
@@ -146,7 +146,13 @@ def delete(home: Home, options: argparse.Namespace) -> int:
     """Give a shard up, and no longer expect it in audits."""
     shard = home.shard(options.shard)
     address = home.holder(shard, options.farmer)
-    deleted = ask(home, address, lambda farmer: farmer.delete(shard, erase=options.erase))
+    try:
+        deleted = ask(home, address, lambda farmer: farmer.delete(shard, erase=options.erase))
+    except NotFoundError:
+        if not options.erase or home.entry(shard, str(address.farmer)) is None:
+            raise
+        # Erased before, and the answer was lost: the farmer keeps no memory of it.
+        deleted = Deleted(DeletionOutcome.ERASED, 0)
     trashed = deleted.outcome is DeletionOutcome.TRASHED
     home.ledger.mark(address.farmer, shard, Standing.TRASHED if trashed else Standing.ERASED)
     outcome = _OUTCOMES[deleted.outcome]

@@ -35,15 +35,30 @@ class Draft:
     def __init__(self, target: Path, shard: ShardId, keep_bytes: int) -> None:
         self._target = target
         self._path = target.with_name(f".{target.name[:100]}.{shard.short}.part")
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        self.file = cast(BinaryIO, os.fdopen(descriptor, "r+b"))
+        self.file = self._open()
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It may just have been given its name, or discarded, by whoever had it before.
+            while not self._lock():
+                self.file.close()
+                self.file = self._open()
         except BlockingIOError as error:
             self.file.close()
             raise CommandError(f"{target} is being retrieved by another program") from error
         if os.fstat(self.file.fileno()).st_size > keep_bytes:
             self.file.truncate(keep_bytes)
+
+    def _open(self) -> BinaryIO:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        return cast(BinaryIO, os.fdopen(descriptor, "r+b"))
+
+    def _lock(self) -> bool:
+        """Lock the file; say whether it is still the one of this name."""
+        fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            there = self._path.lstat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self.file.fileno()))
 
     def publish(self) -> int:
         """Give the file its name, durably; return its size in bytes."""

@@ -236,7 +236,11 @@ class Farmer:
             more = listed.more
 
     async def delete(self, shard: ShardId, *, erase: bool = False) -> Deleted:
-        """Move a shard to the trash, or erase it; durable when this returns."""
+        """
+        Move a shard to the trash, or erase it; durable when this returns.
+
+        To erase again raises `NotFoundError`: also where the answer to the first time was lost.
+        """
         return await self._ask(Delete(shard, erase), Deleted)
 
     async def undelete(self, shard: ShardId) -> Stated:

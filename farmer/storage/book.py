@@ -64,29 +64,22 @@ class Book:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Return the connection in a transaction: durable when the block is left in peace."""
-        with self._used() as rows:
-            self._check_place()
-            rows.execute("BEGIN IMMEDIATE")
-            try:
-                yield rows
-                rows.execute("COMMIT")
-            finally:
-                self.changes += 1
-                # SQLite may have rolled back by itself, say on a full disk.
-                if rows.in_transaction:
-                    rows.execute("ROLLBACK")
+        with self._used() as rows, self._transaction(rows):
+            yield rows
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
         """Do as `writing`; what changes anything counts as one more generation."""
-        with self.writing() as rows:
-            before = rows.total_changes
-            yield rows
-            changed = rows.total_changes != before
-            if changed:
-                _count(rows)
-            here = _generation(rows)
-        self._last = here
+        with self._used() as rows:
+            with self._transaction(rows):
+                before = rows.total_changes
+                yield rows
+                changed = rows.total_changes != before
+                if changed:
+                    _count(rows)
+                here = _generation(rows)
+            # Nobody is let in before: an older one must not be noted over a newer one.
+            self._last = here
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -124,6 +117,19 @@ class Book:
             except sqlite3.DatabaseError as error:
                 self._drop(error)
                 raise VolumeUnavailableError(f"{self._path}: {error}") from error
+
+    @contextmanager
+    def _transaction(self, rows: sqlite3.Connection) -> Iterator[None]:
+        self._check_place()
+        rows.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            rows.execute("COMMIT")
+        finally:
+            self.changes += 1
+            # SQLite may have rolled back by itself, say on a full disk.
+            if rows.in_transaction:
+                rows.execute("ROLLBACK")
 
     def _drop(self, error: sqlite3.DatabaseError) -> None:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING:

@@ -73,12 +73,13 @@ class TailCheck(Operation[None]):
     def _damaged(self, batch: Batch) -> Iterator[Row]:
         """Yield the rows of this step whose records are not sound; note how far it got."""
         doubt = self._doubt
+        rows = _Rows(batch, doubt.number)
         bad_from: int | None = None
         try:
             for one in self._scan():
                 at = one.offset if isinstance(one, Damaged | Found) else None
                 if bad_from is not None and at is not None:
-                    yield from _rows(batch, doubt.number, bad_from, at)
+                    yield from rows.between(bad_from, at)
                     bad_from = None
                 if isinstance(one, Damaged):
                     bad_from = one.offset
@@ -94,7 +95,7 @@ class TailCheck(Operation[None]):
             self._reached = max(self._reached, doubt.start + STEP_BYTES)
             return
         if bad_from is not None:
-            yield from _rows(batch, doubt.number, bad_from, doubt.end)
+            yield from rows.between(bad_from, doubt.end)
         self._reached = doubt.end
 
     def _scan(self) -> Iterator[Found | Damaged | Hole]:
@@ -113,7 +114,30 @@ class TailCheck(Operation[None]):
             files.close(fd)
 
 
-def _rows(batch: Batch, number: int, start: int, end: int) -> list[Row]:
-    """Return the rows that lie there and are not known to be damaged."""
-    rows = batch.transaction.rows_between(number, start, end)
-    return [row for row in rows if not row.is_damaged]
+class _Rows:
+    """
+    The rows of one segment that are not known to be damaged, by where they lie.
+
+    The index is not sorted by that, and is read whole for each question: so it is asked for
+    8 MiB at once, not for each damaged stretch of it.
+    """
+
+    def __init__(self, batch: Batch, number: int) -> None:
+        self._batch = batch
+        self._number = number
+        self._start = self._end = 0
+        self._rows: list[Row] = []
+
+    def between(self, start: int, end: int) -> Iterator[Row]:
+        """Yield those in a stretch."""
+        while start < end:
+            if not self._start <= start < self._end:
+                self._ask(start)
+            stop = min(end, self._end)
+            yield from (row for row in self._rows if start <= row.place.offset < stop)
+            start = stop
+
+    def _ask(self, start: int) -> None:
+        self._start, self._end = start, start + STEP_BYTES
+        rows = self._batch.transaction.rows_between(self._number, start, self._end)
+        self._rows = [row for row in rows if not row.is_damaged]

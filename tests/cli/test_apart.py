@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,22 @@ def test_a_bug_in_it_is_shown_and_is_a_failure() -> None:
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
     assert "Traceback" in done.stderr
+
+
+def test_an_answer_that_cannot_be_written_is_no_success() -> None:
+    body = "sys.exit(in_a_child(lambda: print('words') or 0))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            script(body),
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+        )
+    assert done.returncode == 1
+    assert "the answer could not be written: [Errno 28]" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -271,6 +271,22 @@ def test_deleted_shards_are_not_audited_until_undeleted(joined, tmp_path, capsys
     assert listed["missing"] == []
 
 
+def test_erasing_what_was_erased_when_the_answer_was_lost_is_done(joined, tmp_path, capsys):
+    """The farmer keeps no memory of it; audits would accuse it of a loss for ever."""
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    shard = shard_of(b"precious")
+    del joined.fake.shards[shard]
+    assert joined.renter("audit", "--all") == 1
+    assert joined.renter("delete", str(shard)) == 1, "to the trash it cannot be moved"
+    capsys.readouterr()
+    assert joined.renter("delete", str(shard), "--erase") == 0
+    assert capsys.readouterr().out == f"{shard} is erased\n"
+    assert joined.renter("audit", "--all") == 1, "nothing is left to be audited"
+    assert "no receipts" in capsys.readouterr().err
+    assert joined.renter("delete", "ab" * 32, "--erase") == 1, "no receipt, so it is a mistake"
+
+
 def in_the_trash(joined, tmp_path):
     """Store a file and have somebody else with our identity delete it; return the shard."""
     (tmp_path / "file").write_bytes(b"precious")

@@ -14,6 +14,8 @@ from farmer.model.shard import ShardState
 from farmer.storage import tailcheck
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import OsFiles
+from farmer.storage.places import Row
+from farmer.storage.transaction import Transaction
 from tests.crash.disks import make_image, mounted, need
 from tests.storage.bench import ALICE, Farm, noise
 from tests.storage.recording import Call, Fault, RecordingFiles
@@ -86,6 +88,29 @@ def test_what_the_disk_does_not_give_back_is_quarantined_before_anybody_reads_it
         assert farm.read(shards[number]) == noise(9000, number)
     farm.reopen()
     assert states(farm) == expected
+    farm.engine.close()
+
+
+def test_the_index_is_read_once_for_many_damaged_stretches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reading of it goes over every row, and all stores wait meanwhile."""
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    shards = [farm.store(noise(9000, number)).shard for number in range(30)]
+    for number in range(0, 30, 2):
+        harm(farm.path / "log" / SEGMENT, noise(9000, number))
+    asked, rows_between = [], Transaction.rows_between
+
+    def counted(self: Transaction, *where: int) -> list[Row]:
+        asked.append(where)
+        return rows_between(self, *where)
+
+    monkeypatch.setattr(Transaction, "rows_between", counted)
+    fail_a_sync(farm, files)
+    eventually(lambda: list(states(farm).values()).count(ShardState.QUARANTINED) == 15)
+    assert {states(farm)[shard] for shard in shards[1::2]} == {ShardState.LIVE}
+    assert len(asked) == 1
     farm.engine.close()
 
 

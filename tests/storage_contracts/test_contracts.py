@@ -303,3 +303,21 @@ def test_the_invite_of_a_contract_that_is_gone_is_spent(world: World) -> None:
     world.live(30)
     with pytest.raises(InviteSpentError):
         world.book.redeem(serial, ANNA)
+
+
+def test_how_far_the_database_is_is_noted_before_the_next_change_is_let_in(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the slower of two changes could note its own state over the newer one."""
+    book = world.book._book
+    was_locked = []
+
+    class Noting(type(book)):  # type: ignore[misc]
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "_last":
+                was_locked.append(self._lock.locked())
+            super().__setattr__(name, value)
+
+    monkeypatch.setattr(book, "__class__", Noting)
+    world.mint()
+    assert was_locked and all(was_locked)
