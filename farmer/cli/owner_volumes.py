@@ -15,7 +15,7 @@ from farmer.cli.owner_status import volume_table
 from farmer.cli.owner_words import warn
 from farmer.running.caller import FarmerRefusedError, NotRunningError, call
 from farmer.running.home import Home
-from farmer.running.locks import HomeLock, HomeLockedError
+from farmer.running.locks import HomeLock, HomeLockedError, lock_to_change
 from farmer.settings.loader import load_text
 from farmer.settings.written import HEAD, VolumeLine, with_volume
 from farmer.units import Space, counted, format_size
@@ -128,7 +128,7 @@ def volume_forget(home: Home, options: argparse.Namespace) -> int:
     if path in volume_paths(home, load_settings(home).settings):
         raise CommandError(f"{path} is in use; take it out of {home.settings} first")
     try:
-        with HomeLock(home.lock):
+        with lock_to_change(home):
             register.forget(home, path)
     except HomeLockedError as error:
         raise CommandError(f"stop the farmer first: {error}") from error
@@ -203,7 +203,7 @@ def volume_rebuild(home: Home, options: argparse.Namespace) -> int:
         see = home.command("config show")
         raise CommandError(f"{path} is not a volume of this farmer; see: {see}")
     try:
-        with HomeLock(home.lock):
+        with lock_to_change(home):
             if not answers(path):
                 raise CommandError(f"{path}: {SILENT}")
             # The others' are not asked.

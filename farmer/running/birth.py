@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from farmer.identity.keys import Identity
 from farmer.model.ids import NodeId
-from farmer.running.files import write_whole
+from farmer.running.files import may_not_write, write_whole
 from farmer.running.home import Home, HomeError
-from farmer.running.locks import HomeLock
+from farmer.running.locks import lock_to_change
 from farmer.running.making import make_volumes
 from farmer.running.volumes import answers, plan_volumes, volume_paths
 from farmer.settings.schema import Settings
@@ -35,7 +37,7 @@ def make_farmer(home: Home, settings: Settings, text: str) -> Made:
 
     """
     home.make()
-    with HomeLock(home.lock):
+    with lock_to_change(home):
         identity = Identity.load_or_create(home.identity)
         for path in volume_paths(home, settings):
             # It may sleep; whether it answers is seen below.
@@ -47,10 +49,14 @@ def make_farmer(home: Home, settings: Settings, text: str) -> Made:
 
 
 def write_settings(home: Home, text: str) -> None:
-    """Write the settings file; raises `HomeError` with what to do."""
+    """Write the settings file, where it lies if it is a link; `HomeError` says what to do."""
+    # The home's own files are no links; settings are kept together with others, say in git.
+    path = Path(os.path.realpath(home.settings))
     try:
-        home.settings.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_whole(home.settings, text.encode())
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_whole(path, text.encode())
+    except PermissionError as error:
+        raise HomeError(f"{home.settings}: {may_not_write(path.parent)}") from error
     except OSError as error:
         raise HomeError(f"{home.settings} cannot be written: {error.strerror}") from error
 

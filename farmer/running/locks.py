@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from farmer.running.home import Home
+
 WAIT_S: Final = 3.0
 """A short command that holds the lock is done by then; a running farmer is not."""
 
@@ -80,6 +82,12 @@ class HomeLock:
         traceback: TracebackType | None,
     ) -> None:
         self.give_back()
+
+
+def lock_to_change(home: Home) -> HomeLock:
+    """Return the home's lock; raises `HomeError` if what we make there would be of no use."""
+    home.check_owner()
+    return HomeLock(home.lock)
 
 
 def _how(pid: int | None) -> str:
