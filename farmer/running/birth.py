@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from farmer.identity.keys import Identity
 from farmer.model.ids import NodeId
-from farmer.running.files import may_not_write, write_whole
-from farmer.running.home import Home, HomeError
+from farmer.running.home import Home
 from farmer.running.locks import lock_to_change
 from farmer.running.making import make_volumes
+from farmer.running.rewriting import write_settings
 from farmer.running.volumes import answers, plan_volumes, volume_paths
 from farmer.settings.schema import Settings
 
@@ -46,19 +44,6 @@ def make_farmer(home: Home, settings: Settings, text: str) -> Made:
         make_volumes(home, identity, plans, now_ms())
         write_settings(home, text)
     return Made(identity.node_id, tuple((str(plan.path), plan.quota_bytes) for plan in plans))
-
-
-def write_settings(home: Home, text: str) -> None:
-    """Write the settings file, where it lies if it is a link; `HomeError` says what to do."""
-    # The home's own files are no links; settings are kept together with others, say in git.
-    path = Path(os.path.realpath(home.settings))
-    try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_whole(path, text.encode())
-    except PermissionError as error:
-        raise HomeError(f"{home.settings}: {may_not_write(path.parent)}") from error
-    except OSError as error:
-        raise HomeError(f"{home.settings} cannot be written: {error.strerror}") from error
 
 
 def now_ms() -> int:
