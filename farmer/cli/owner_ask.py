@@ -39,11 +39,11 @@ def ask(home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
 def _do_here(home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
     from farmer.cli.owner_settings import load_settings
     from farmer.running.errors import OwnerError
-    from farmer.running.locks import HomeLock
+    from farmer.running.locks import lock_to_change
     from farmer.running.offline import do
 
     settings = load_settings(home).settings
-    with HomeLock(home.lock):
+    with lock_to_change(home):
         try:
             return do(home, settings, verb, words)
         except OwnerError as error:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +16,9 @@ from farmer.cli.owner_status import volume_table
 from farmer.cli.owner_words import warn
 from farmer.running.caller import FarmerRefusedError, NotRunningError, call
 from farmer.running.home import Home
-from farmer.running.locks import HomeLock, HomeLockedError
+from farmer.running.locks import HomeLock, HomeLockedError, lock_to_change
 from farmer.settings.loader import load_text
-from farmer.settings.written import HEAD, VolumeLine, with_volume
+from farmer.settings.written import VolumeLine, with_volume
 from farmer.units import Space, counted, format_size
 
 CHECK_PATIENCE_S: Final = 24 * 3600.0
@@ -54,8 +55,9 @@ def _at_rest(home: Home) -> list[dict[str, Any]]:
 def volume_add(home: Home, options: argparse.Namespace) -> int:
     """Write another volume into the settings, make it, and have a running farmer use it."""
     from farmer.identity.keys import Identity
-    from farmer.running.birth import now_ms, write_settings
+    from farmer.running.birth import now_ms
     from farmer.running.making import make_volumes
+    from farmer.running.rewriting import change_settings, settings_now
     from farmer.running.volumes import answers, doubts, plan_volumes
 
     added = VolumeLine.parse(options.volume)
@@ -63,14 +65,8 @@ def volume_add(home: Home, options: argparse.Namespace) -> int:
         print(f"farmer: this is taken for {added.path}", file=sys.stderr)
     home.make()
     with HomeLockIfStopped(home):
-        _check_new(home, added)
-        before = home.settings.read_text() if home.settings.exists() else HEAD
-        for line in _unwritten(home):
-            before = with_volume(before, line)
-        try:
-            text = with_volume(before, added)
-        except ValueError as error:
-            raise CommandError(f"{home.settings}: {error}; add the volume by hand") from error
+        change = partial(_with_added, home, added, _unwritten(home))
+        text = change(settings_now(home))
         settings = load_text(text, str(home.settings), os.environ).settings
         if not answers(Path(added.path)):
             raise CommandError(f"{added.path}: {SILENT}; nothing was made or written")
@@ -78,7 +74,8 @@ def volume_add(home: Home, options: argparse.Namespace) -> int:
         plans = [plan for plan in planned if str(plan.path) == added.path]
         make_volumes(home, Identity.load_or_create(home.identity), plans, now_ms())
         warnings = [doubt for doubt in doubts(planned) if added.path in doubt]
-        write_settings(home, text)
+        # Seconds later: others may have changed them.
+        change_settings(home, os.environ, change)
     in_use = _use_now(home, added.path)
     quota_bytes = plans[0].quota_bytes
     if options.json:
@@ -104,15 +101,21 @@ def _use_now(home: Home, path: str) -> str | None:
     return "The running farmer uses it now."
 
 
-def _check_new(home: Home, added: VolumeLine) -> None:
-    """Refuse a path that the settings name already: a quota is changed there."""
-    named = [str(Path(one.path).expanduser()) for one in load_settings(home).settings.volumes]
-    if added.path in named:
+def _with_added(home: Home, added: VolumeLine, unwritten: list[VolumeLine], text: str) -> str:
+    """Return the settings *text* with a new volume; a quota is changed there, not here."""
+    volumes = load_text(text, str(home.settings), os.environ).settings.volumes
+    if added.path in [str(Path(one.path).expanduser()) for one in volumes]:
         raise CommandError(
             f"{added.path} is a volume of this farmer already. To change its quota, edit it in "
             f"{home.settings}; a reload (SIGHUP) applies it",
             BAD_SETTINGS,
         )
+    try:
+        for line in (added,) if volumes else (*unwritten, added):
+            text = with_volume(text, line)
+    except ValueError as error:
+        raise CommandError(f"{home.settings}: {error}; add the volume by hand") from error
+    return text
 
 
 def volume_forget(home: Home, options: argparse.Namespace) -> int:
@@ -128,7 +131,7 @@ def volume_forget(home: Home, options: argparse.Namespace) -> int:
     if path in volume_paths(home, load_settings(home).settings):
         raise CommandError(f"{path} is in use; take it out of {home.settings} first")
     try:
-        with HomeLock(home.lock):
+        with lock_to_change(home):
             register.forget(home, path)
     except HomeLockedError as error:
         raise CommandError(f"stop the farmer first: {error}") from error
@@ -203,7 +206,7 @@ def volume_rebuild(home: Home, options: argparse.Namespace) -> int:
         see = home.command("config show")
         raise CommandError(f"{path} is not a volume of this farmer; see: {see}")
     try:
-        with HomeLock(home.lock):
+        with lock_to_change(home):
             if not answers(path):
                 raise CommandError(f"{path}: {SILENT}")
             # The others' are not asked.

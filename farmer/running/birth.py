@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from farmer.identity.keys import Identity
 from farmer.model.ids import NodeId
-from farmer.running.files import write_whole
-from farmer.running.home import Home, HomeError
-from farmer.running.locks import HomeLock
+from farmer.running.home import Home
+from farmer.running.locks import lock_to_change
 from farmer.running.making import make_volumes
+from farmer.running.rewriting import write_settings
 from farmer.running.volumes import answers, plan_volumes, volume_paths
 from farmer.settings.schema import Settings
 
@@ -35,7 +35,7 @@ def make_farmer(home: Home, settings: Settings, text: str) -> Made:
 
     """
     home.make()
-    with HomeLock(home.lock):
+    with lock_to_change(home):
         identity = Identity.load_or_create(home.identity)
         for path in volume_paths(home, settings):
             # It may sleep; whether it answers is seen below.
@@ -44,15 +44,6 @@ def make_farmer(home: Home, settings: Settings, text: str) -> Made:
         make_volumes(home, identity, plans, now_ms())
         write_settings(home, text)
     return Made(identity.node_id, tuple((str(plan.path), plan.quota_bytes) for plan in plans))
-
-
-def write_settings(home: Home, text: str) -> None:
-    """Write the settings file; raises `HomeError` with what to do."""
-    try:
-        home.settings.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_whole(home.settings, text.encode())
-    except OSError as error:
-        raise HomeError(f"{home.settings} cannot be written: {error.strerror}") from error
 
 
 def now_ms() -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import stat
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import Any, Final
@@ -14,13 +16,19 @@ SMALL_BYTES_MAX: Final = 64 * 1024
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace *path*, durably; a crash leaves the old content or the new one, 0600."""
+    """
+    Replace *path*, durably; a crash leaves the old content or the new one.
+
+    Who may read it stays as it was; a new file is 0600, and if root makes it, its directory's
+    owner's.
+    """
     # Not tempfile: its imports cost the fast commands more than all else they do.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            _as_before(descriptor, path)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -29,6 +37,27 @@ def write_whole(path: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def _as_before(descriptor: int, path: Path) -> None:
+    """Give a draft the mode of the file that it will replace, and as far as we may its owner."""
+    try:
+        before = path.lstat()
+    except FileNotFoundError:
+        before = None
+    if before is not None and not stat.S_ISREG(before.st_mode):
+        before = None
+    like = before or path.parent.stat()
+    if os.geteuid() == 0:
+        # Root without its powers, in a container, writes as itself.
+        with suppress(PermissionError):
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+    elif before is not None:
+        with suppress(PermissionError):
+            os.fchown(descriptor, -1, before.st_gid)
+    if before is not None:
+        # The permissions alone: nothing of ours is ever set-user-id.
+        os.fchmod(descriptor, stat.S_IMODE(before.st_mode) & 0o777)
 
 
 def sync_directory(path: Path) -> None:
@@ -55,12 +84,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+def user_name(user_id: int) -> str:
+    """Return a user's name as sudo takes it: `#1234` for one that has none here."""
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return f"#{user_id}"
+
+
 def may_not_write(path: Path) -> str:
     """Return what to tell the owner of a directory that this user may not make or write."""
-    try:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        user = str(os.geteuid())
+    user = user_name(os.geteuid()).removeprefix("#")
     return (
         f"{user} may not write there. Make it {user}'s with: "
         f"sudo install -d -o {quote(user)} {quote(str(path))}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Final, Self
 
-from farmer.running.files import may_not_write, read_json, write_json
+from farmer.running.files import may_not_write, read_json, user_name, write_json
 
 MARK_FILE: Final = "farmer-home.json"
 SETTINGS_FILE: Final = "farmer.yaml"
@@ -165,15 +165,40 @@ class Home:
                 "Nothing was touched; name an empty or new directory with --home."
             )
 
+    def check_owner(self) -> None:
+        """
+        Make sure that the farmer whose home this is can read what we make.
+
+        Raises:
+            HomeError: it is another user's.
+
+        """
+        try:
+            owner = self.state.stat().st_uid
+        except FileNotFoundError:
+            return
+        if owner == os.geteuid():
+            return
+        theirs, ours = user_name(owner), user_name(os.geteuid())
+        words = f"--home {quote(str(self.state))}"
+        if self.settings.parent != self.state:
+            words += f" --config {quote(str(self.settings))}"
+        raise HomeError(
+            f"{self.state} belongs to the user {theirs}, whose farmer could not read what {ours} "
+            f"makes. Nothing was touched; type it as that user: "
+            f"sudo -u {quote(theirs)} farmer {words} ..."
+        )
+
     def make(self) -> None:
         """
         Make the directory, 0700, and mark it as ours; harmless when that was done before.
 
         Raises:
-            HomeError: as `check`, or it cannot be written.
+            HomeError: as `check` and `check_owner`, or it cannot be written.
 
         """
         self.check()
+        self.check_owner()
         try:
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.state.stat().st_mode & 0o077:

@@ -1,13 +1,17 @@
-"""One process at a time may change a home."""
+"""One process at a time may change a home; and for a moment, what the others change too."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+from farmer.running.home import Home
 
 WAIT_S: Final = 3.0
 """A short command that holds the lock is done by then; a running farmer is not."""
@@ -44,7 +48,7 @@ class HomeLock:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._path, flags, 0o600)
         try:
-            self._wait(descriptor, time.monotonic() + wait_s)
+            self._wait(descriptor, wait_s)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         except BaseException:
@@ -52,16 +56,9 @@ class HomeLock:
             raise
         self._descriptor = descriptor
 
-    def _wait(self, descriptor: int, deadline_s: float) -> None:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline_s:
-                    raise HomeLockedError(self._path, _pid(descriptor)) from error
-                time.sleep(_RETRY_S)
-            else:
-                return
+    def _wait(self, descriptor: int, wait_s: float) -> None:
+        if not _is_taken(descriptor, wait_s):
+            raise HomeLockedError(self._path, _pid(descriptor))
 
     def give_back(self) -> None:
         """Let it go; safe twice."""
@@ -80,6 +77,49 @@ class HomeLock:
         traceback: TracebackType | None,
     ) -> None:
         self.give_back()
+
+
+def lock_to_change(home: Home) -> HomeLock:
+    """Return the home's lock; raises `HomeError` if what we make there would be of no use."""
+    home.check_owner()
+    return HomeLock(home.lock)
+
+
+@contextmanager
+def for_a_moment(path: Path, wait_s: float = WAIT_S) -> Iterator[None]:
+    """
+    Hold an flock while a small file is read, changed and written, whoever holds the home.
+
+    Nobody is asked meanwhile, neither a disk of shards nor another process: so it never takes
+    long, and two that wait for each other cannot be.
+
+    Raises:
+        TimeoutError: somebody else held it all along.
+        OSError: the file cannot be made.
+
+    """
+    # Nothing is written into it: a full disk is no reason.
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        if not _is_taken(descriptor, wait_s):
+            raise TimeoutError(f"another process holds {path} and does not let it go; try again")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_taken(descriptor: int, wait_s: float) -> bool:
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline_s:
+                return False
+            time.sleep(_RETRY_S)
+        else:
+            return True
 
 
 def _how(pid: int | None) -> str:

@@ -23,14 +23,14 @@ from farmer.identity.keys import Identity
 from farmer.model.status import Alert
 from farmer.node.ports import Disk
 from farmer.running.answering import answer_of
-from farmer.running.birth import write_settings
 from farmer.running.errors import OwnerError
 from farmer.running.home import Home, HomeError
 from farmer.running.making import make_volumes
 from farmer.running.reload import load_again
 from farmer.running.retired import Retired
+from farmer.running.rewriting import change_settings, settings_now, settings_place
 from farmer.running.stores import volume_settings
-from farmer.running.volumes import VolumePlan, plan_volumes
+from farmer.running.volumes import VolumePlan, plan_volumes, volume_paths
 from farmer.settings.loader import SettingsError, load_text
 from farmer.settings.schema import Settings
 from farmer.settings.written import without_volume
@@ -129,7 +129,7 @@ class Movings:
             answer = {"schema": SCHEMA} | self.verbs[verb](words)
         except (KeyError, TypeError, ValueError) as error:
             raise OwnerError(f"{verb} was not understood: {error}") from error
-        except (StorageError, VolumeSetupError, SettingsError, OSError) as error:
+        except (StorageError, VolumeSetupError, SettingsError, HomeError, OSError) as error:
             raise OwnerError(str(error) or type(error).__name__) from error
         self._not_before_s = 0.0
         return answer
@@ -320,8 +320,8 @@ class Movings:
     def _check_settings(self, path: Path) -> None:
         """Make sure, before anything is begun, that we can take it out of the settings."""
         house = self._household
-        text = self._without(path)
-        if not os.access(house.home.settings.parent, os.W_OK):
+        text = self._without(path, settings_now(house.home))
+        if not os.access(settings_place(house.home).parent, os.W_OK):
             raise OwnerError(
                 f"the farmer may not write {house.home.settings}, and so could not take {path} "
                 f"out of it: use farmer volume drain, then do that by hand and restart"
@@ -330,21 +330,21 @@ class Movings:
 
     def _leave_settings(self, path: Path) -> Settings:
         house = self._household
-        text = self._without(path)
-        settings = load_text(text, str(house.home.settings), house.environ).settings
-        if path in [plan.path for plan in self._plans(settings)]:
-            raise OwnerError(f"{path} is named by the environment, too")
-        write_settings(house.home, text)
-        return settings
+
+        def check(settings: Settings) -> None:
+            if path in volume_paths(house.home, settings):
+                raise OwnerError(f"{path} is named by the environment, too")
+
+        return change_settings(house.home, house.environ, partial(self._without, path), check)
 
     def _plans(self, settings: Settings) -> list[VolumePlan]:
         return plan_volumes(self._household.home, settings, self._engine.silent())
 
-    def _without(self, path: Path) -> str:
+    def _without(self, path: Path, text: str) -> str:
         settings = self._household.home.settings
         try:
-            return without_volume(settings.read_text(), str(path))
-        except (ValueError, OSError) as error:
+            return without_volume(text, str(path))
+        except ValueError as error:
             raise OwnerError(f"{settings}: {error}; take {path} out of it by hand") from error
 
 

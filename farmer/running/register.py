@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any, Final
 from farmer.running.answering import answer_of
 from farmer.running.files import read_json, write_json
 from farmer.running.home import Home
+from farmer.running.locks import for_a_moment
 from farmer.storage.outside import Holdings, holdings, volume_id
 from farmer.units import counted
 
 REGISTER_FILE: Final = "volumes.json"
+REGISTER_LOCK: Final = "volumes.lock"
 
 _Retired = dict[str, Any]
 """By path."""
@@ -103,29 +106,28 @@ def _look(path: Path, annexes: Path) -> tuple[str, Holdings | None]:
 
 def remember(home: Home, volumes: Iterable[tuple[Path, int]]) -> None:
     """Note, durably, that these volumes have been made, and with which quota in bytes."""
-    made, ids, given_up = dict(quotas(home)), _ids(home), _retired(home)
-    for path, quota_bytes in volumes:
-        given_up.pop(str(path), None)
-        made[str(path)] = quota_bytes
-        ids[str(path)] = answer_of(partial(volume_id, path)) or ids.get(str(path), "")
-    _write(home, made, ids, given_up)
+    # Asked before the lock is taken: a disk may keep us waiting.
+    seen = [(str(path), quota, answer_of(partial(volume_id, path))) for path, quota in volumes]
+    with _changed(home) as (made, ids, given_up):
+        for path, quota_bytes, volume in seen:
+            given_up.pop(path, None)
+            made[path] = quota_bytes
+            ids[path] = volume or ids.get(path, "")
 
 
 def forget(home: Home, path: Path) -> None:
     """Note, durably, that nothing is to be known of this volume any more."""
-    made, ids, given_up = dict(quotas(home)), _ids(home), _retired(home)
-    for known in (made, ids, given_up):
-        known.pop(str(path), None)
-    _write(home, made, ids, given_up)
+    with _changed(home) as all_known:
+        for known in all_known:
+            known.pop(str(path), None)
 
 
 def retire(home: Home, volume: RetiredVolume) -> None:
     """Note, durably, that this volume was emptied and given up."""
-    made, ids, given_up = dict(quotas(home)), _ids(home), _retired(home)
-    made.pop(str(volume.path), None)
-    ids.pop(str(volume.path), None)
-    given_up[str(volume.path)] = {"why": volume.why, "at_ms": volume.at_ms}
-    _write(home, made, ids, given_up)
+    with _changed(home) as (made, ids, given_up):
+        made.pop(str(volume.path), None)
+        ids.pop(str(volume.path), None)
+        given_up[str(volume.path)] = {"why": volume.why, "at_ms": volume.at_ms}
 
 
 def retired(home: Home) -> list[RetiredVolume]:
@@ -135,6 +137,15 @@ def retired(home: Home) -> list[RetiredVolume]:
         if isinstance(fields, dict) and isinstance(at_ms := fields.get("at_ms"), int):
             found.append(RetiredVolume(Path(path), str(fields.get("why", "")), at_ms))
     return found
+
+
+@contextmanager
+def _changed(home: Home) -> Iterator[tuple[dict[str, int], dict[str, str], _Retired]]:
+    """Give what is known at this moment to be changed, and write it; others wait meanwhile."""
+    with for_a_moment(home.state / REGISTER_LOCK):
+        known = dict(quotas(home)), _ids(home), _retired(home)
+        yield known
+        _write(home, *known)
 
 
 def _write(home: Home, made: dict[str, int], ids: dict[str, str], given_up: _Retired) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,12 @@ from farmer.cli import exits, owner_settings
 from farmer.cli.owner import main, parser
 from farmer.cli.owner_status import exit_code, lines_of, volume_table
 from farmer.cli.tables import table, visible
+from farmer.running import making
 from farmer.running.caller import FarmerRefusedError, _answer
 from farmer.running.home import Home
+from farmer.running.making import make_volumes
+from farmer.settings.loader import load_text
+from farmer.settings.written import VolumeLine, settings_text, with_volume, without_volume
 from farmer.version import VERSION
 
 ROOT = Path(__file__).parents[2]
@@ -375,6 +381,95 @@ def test_volumes_are_added_once_and_with_their_whole_path(
     assert "is a volume of this farmer already. To change its quota, edit it in" in told.err
     assert run(home, "volume", "add", f"{tmp_path / 'c'}=900PB", "--json") == exits.OK
     assert "stores beyond that are refused" in json.loads(capsys.readouterr().out)["warnings"][0]
+
+
+def test_what_others_write_while_a_volume_is_made_stays_written(
+    home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow disk takes seconds: meanwhile one volume is added, and another one retired."""
+    wanted = [word for name in "ab" for word in ("--volume", f"{tmp_path / name}=100MB")]
+    assert run(home, "init", "--yes", *wanted) == exits.OK
+    settings = home / "farmer.yaml"
+
+    def make_slowly(*words: Any) -> None:
+        text = without_volume(settings.read_text(), str(tmp_path / "a"))
+        settings.write_text(with_volume(text, VolumeLine.parse(f"{tmp_path / 'c'}=100MB")))
+        make_volumes(*words)
+
+    monkeypatch.setattr(making, "make_volumes", make_slowly)
+    assert run(home, "volume", "add", f"{tmp_path / 'd'}=100MB") == exits.OK
+    volumes = load_text(settings.read_text(), "f", {}).settings.volumes
+    assert [Path(one.path).name for one in volumes] == ["b", "c", "d"]
+    capsys.readouterr()
+
+
+def test_a_volume_that_others_add_meanwhile_is_not_added_twice(
+    home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is the one that a farmer without settings has, which both would name."""
+    Home.at(home).make()
+    assert run(home, "volume", "add", f"{home / 'volume'}=100MB") == exits.OK
+    (home / "farmer.yaml").unlink()
+    lines = [VolumeLine.parse(f"{path}=100MB") for path in (home / "volume", tmp_path / "b")]
+
+    def make_slowly(*words: Any) -> None:
+        (home / "farmer.yaml").write_text(settings_text(volumes=lines))
+        make_volumes(*words)
+
+    monkeypatch.setattr(making, "make_volumes", make_slowly)
+    assert run(home, "volume", "add", f"{tmp_path / 'b'}=100MB") == exits.BAD_SETTINGS
+    assert "is a volume of this farmer already" in capsys.readouterr().err
+    (home / "farmer.yaml").unlink()
+    assert run(home, "volume", "add", f"{tmp_path / 'c'}=100MB") == exits.OK
+    assert (home / "farmer.yaml").read_text() == settings_text(
+        volumes=[*lines, VolumeLine.parse(f"{tmp_path / 'c'}=100MB")]
+    )
+
+
+def test_a_volume_is_added_to_the_settings_where_they_lie(
+    home: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """A link stays one, and others may read them as before: the service runs as somebody else."""
+    assert run(home, "init", "--yes", "--volume", f"{tmp_path / 'a'}=100MB") == exits.OK
+    kept = (home / "farmer.yaml").rename(tmp_path / "kept.yaml")
+    kept.chmod(0o644)
+    (home / "farmer.yaml").symlink_to("../kept.yaml")
+    assert run(home, "volume", "add", f"{tmp_path / 'b'}=100MB") == exits.OK
+    assert (home / "farmer.yaml").is_symlink()
+    assert str(tmp_path / "b") in kept.read_text()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o644
+    capsys.readouterr()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_root_changes_nothing_in_the_home_of_a_service(
+    home: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """The farmer, which runs as another user, could not read it; to look is no change."""
+    gone = tmp_path / "gone"
+    assert run(home, "init", "--yes", "--volume", f"{gone}=100MB") == exits.OK
+    settings = home / "farmer.yaml"
+    settings.write_text(settings.read_text().replace(str(gone), str(tmp_path / "a")))
+    os.chown(home, 12_345, 12_345)
+    before = sorted(path for path in tmp_path.rglob("*"))
+    capsys.readouterr()
+    for words in (
+        ("volume", "add", f"{tmp_path / 'b'}=100MB"),
+        ("volume", "forget", str(gone)),
+        ("volume", "rebuild", str(tmp_path / "a")),
+        ("invite", "--space", "1GB", "--for", "9d"),
+        ("contract", "list"),
+        ("run",),
+        ("--config", str(tmp_path / "new.yaml"), "init", "--yes"),
+    ):
+        assert run(home, *words) == exits.FAILED, words
+        told = capsys.readouterr().err
+        assert f"sudo -u '#12345' farmer --home {home}" in told, words
+    assert run(home, "status") == exits.NOT_RUNNING
+    assert run(home, "volume", "list") == exits.OK
+    assert run(home, "volume", "check") == exits.DEGRADED
+    assert run(home, "config", "show") == exits.OK
+    assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
 def test_only_a_volume_that_is_named_no_more_can_be_forgotten(

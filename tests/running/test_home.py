@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
 import pytest
 
 from farmer.running.home import FORMAT, MARK_FILE, Home, HomeError
-from farmer.running.locks import HomeLock, HomeLockedError
+from farmer.running.locks import HomeLock, HomeLockedError, lock_to_change
 
 
 def test_a_new_home_is_marked_and_private(tmp_path: Path) -> None:
@@ -83,6 +84,24 @@ def test_where_homes_are(tmp_path: Path) -> None:
     xdg = Home.find(None, None, {"XDG_DATA_HOME": "/d", "XDG_CONFIG_HOME": "/c"}, 1000)
     assert (xdg.state, xdg.settings) == (Path("/d/farmer"), Path("/c/farmer/farmer.yaml"))
     assert Home.find("/given", "/x.yaml", environ, 0).settings == Path("/x.yaml")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_another_users_home_is_left_alone(tmp_path: Path) -> None:
+    """What root made there its farmer could not read; whoever reads only may go on."""
+    home = Home.at(tmp_path / "my home", tmp_path / "f.yaml")
+    home.make()
+    os.chown(home.state, 12_345, 12_345)
+    words = (
+        "belongs to the user #12345, whose farmer could not read what root makes. Nothing was "
+        f"touched; type it as that user: sudo -u '#12345' farmer --home '{home.state}' "
+        f"--config {tmp_path}/f.yaml ..."
+    )
+    for change in (home.make, lambda: lock_to_change(home)):
+        with pytest.raises(HomeError, match=re.escape(words)):
+            change()
+    assert [entry.name for entry in home.state.iterdir()] == [MARK_FILE]
+    home.check()
 
 
 def test_one_holder_at_a_time_and_the_second_learns_its_pid(tmp_path: Path) -> None:

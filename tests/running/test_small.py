@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ from farmer.running.process import goes_to_journal
 from farmer.settings.changes import changes
 from farmer.settings.loader import load_text
 from farmer.settings.schema import Settings
+
+ANOTHER = 12_345
+"""A user, and a group, that is not ours."""
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can give a file to another user"
+)
 
 
 def test_systemd_hears_of_each_stage(tmp_path: Path) -> None:
@@ -165,6 +173,45 @@ def test_small_files_are_whole_or_not_there(tmp_path: Path) -> None:
     assert read_json(path) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
     assert read_json(tmp_path / "missing") is None
+
+
+def test_a_new_small_file_is_for_nobody_elses_eyes_and_a_replaced_one_as_before(
+    tmp_path: Path,
+) -> None:
+    """Whatever the umask; the owner may have opened it to others."""
+    path = tmp_path / "f"
+    write_whole(path, b"1")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)
+    write_whole(path, b"2")
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"2", 0o644)
+
+
+@needs_root
+def test_a_small_file_that_root_replaces_stays_its_owners(tmp_path: Path) -> None:
+    """Or the service that has to read it could not any more."""
+    path = tmp_path / "f"
+    write_whole(path, b"1")
+    os.chown(path, ANOTHER, ANOTHER + 1)
+    write_whole(path, b"2")
+    assert (path.stat().st_uid, path.stat().st_gid) == (ANOTHER, ANOTHER + 1)
+
+
+@needs_root
+def test_a_small_file_that_root_makes_is_its_directorys_owners(tmp_path: Path) -> None:
+    os.chown(tmp_path, ANOTHER, ANOTHER + 1)
+    write_whole(tmp_path / "f", b"1")
+    found = (tmp_path / "f").stat()
+    assert (found.st_uid, found.st_gid) == (ANOTHER, ANOTHER + 1)
+
+
+def test_a_link_in_place_of_a_small_file_is_replaced_not_followed(tmp_path: Path) -> None:
+    """Neither what it points to is changed, nor is its mode of 0777 taken over."""
+    (tmp_path / "elsewhere").write_text("theirs")
+    (tmp_path / "f").symlink_to(tmp_path / "elsewhere")
+    write_whole(tmp_path / "f", b"ours")
+    assert (tmp_path / "elsewhere").read_text() == "theirs"
+    assert stat.S_IMODE((tmp_path / "f").lstat().st_mode) == 0o600
 
 
 def test_port_0_stays_what_it_became(tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""Settings and register are changed by two processes, and neither undoes what the other did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import Final
+
+import pytest
+
+from farmer.identity.keys import Identity
+from farmer.model.status import Alert
+from farmer.running import register
+from farmer.running.files import read_json, write_json
+from farmer.running.home import Home, HomeError
+from farmer.running.locks import for_a_moment
+from farmer.running.moving import Household, Movings
+from farmer.running.register import REGISTER_FILE, REGISTER_LOCK, RetiredVolume
+from farmer.running.retired import Retired
+from farmer.running.rewriting import SETTINGS_LOCK, change_settings, settings_now
+from farmer.running.stores import open_stores
+from farmer.settings.loader import SettingsError, load_text
+from farmer.settings.schema import Settings
+from farmer.settings.written import VolumeLine, settings_text, with_volume
+from tests.fakes import InlineDisk
+
+NOW_MS: Final = 1_700_000_000_000
+
+HEAD_START_S: Final = 0.2
+"""Enough for what must wait to be done, if it did not wait."""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home.at(tmp_path / "home")
+    home.make()
+    return home
+
+
+def line(path: Path) -> VolumeLine:
+    return VolumeLine.parse(f"{path}=100MB")
+
+
+def named(home: Home) -> list[str]:
+    """Return the names of the volumes in the settings file."""
+    settings = load_text(home.settings.read_text(), "f", {}).settings
+    return [Path(volume.path).name for volume in settings.volumes]
+
+
+@contextmanager
+def meanwhile(lock: Path, act: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock while somebody else sets out to *act*; afterwards that is done."""
+    other = Thread(target=act)
+    with for_a_moment(lock):
+        other.start()
+        other.join(HEAD_START_S)
+        yield
+    other.join()
+
+
+def test_changes_of_the_settings_at_one_time_all_stand(home: Home, tmp_path: Path) -> None:
+    paths = [tmp_path / f"v{number}" for number in range(8)]
+
+    def add(path: Path) -> None:
+        change_settings(home, {}, lambda text: with_volume(text, line(path)))
+
+    with ThreadPoolExecutor(len(paths)) as threads:
+        list(threads.map(add, paths))
+    assert sorted(named(home)) == [path.name for path in paths]
+
+
+def test_a_change_that_would_be_bad_is_not_written(home: Home) -> None:
+    home.settings.write_text("version: 1\n")
+    with pytest.raises(SettingsError):
+        change_settings(home, {}, lambda text: f"{text}nmae: x\n")
+
+    def refuse(_settings: Settings) -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        change_settings(home, {}, lambda text: f"{text}name: x\n", refuse)
+    assert home.settings.read_text() == "version: 1\n"
+    assert change_settings(home, {}, lambda text: f"{text}name: x\n").name == "x"
+
+
+def test_settings_that_cannot_be_read_are_not_changed(home: Home) -> None:
+    home.settings.write_bytes(b"\xff")
+    with pytest.raises(HomeError, match=r"farmer.yaml cannot be read: .*utf-8"):
+        settings_now(home)
+
+
+def test_a_lock_that_is_not_let_go_is_not_awaited_for_ever(home: Home) -> None:
+    """A process may hang in a disk; what it holds, it says, and lets go by an error too."""
+    lock = home.state / SETTINGS_LOCK
+    with (
+        for_a_moment(lock),
+        pytest.raises(TimeoutError, match=r"another process holds .*settings\.lock"),
+        for_a_moment(lock, 0.0),
+    ):
+        pass
+    with pytest.raises(KeyError), for_a_moment(lock):
+        raise KeyError
+    with for_a_moment(lock, 0.0):
+        pass
+
+
+def test_a_volume_that_is_retired_while_another_is_added_does_not_come_back(
+    home: Home, tmp_path: Path
+) -> None:
+    """The running farmer takes it out of what the owner's command has just written."""
+    home.settings.write_text(settings_text(volumes=[line(tmp_path / "a"), line(tmp_path / "b")]))
+    settings = load_text(home.settings.read_text(), "f", {}).settings
+    stores = open_stores(home, settings, lambda: NOW_MS, print)
+    told: list[list[Alert]] = []
+    household = Household(
+        home=home,
+        environ={},
+        identity=Identity.load(home.identity),
+        now_ms=lambda: NOW_MS,
+        adopted=lambda _settings: None,
+        retired=Retired(home),
+        report=told.append,
+    )
+    movings = Movings(stores.engine, InlineDisk(), household, lambda: False)
+    try:
+        movings.do("volume-drain", {"path": str(tmp_path / "a"), "verb": "retire"})
+        while stores.engine.mover.step() is not None:
+            pass
+        with meanwhile(home.state / SETTINGS_LOCK, movings._finish):
+            text = with_volume(settings_text(volumes=[line(tmp_path / "a")]), line(tmp_path / "c"))
+            home.settings.write_text(text)
+        movings.tell()
+    finally:
+        stores.close()
+    assert told == [[]]
+    assert named(home) == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("act", "left"),
+    [
+        (partial(register.remember, volumes=[(Path("/new"), 7)]), {"/old": 1, "/new": 7}),
+        (partial(register.forget, path=Path("/old")), {}),
+        (partial(register.retire, volume=RetiredVolume(Path("/old"), "why", NOW_MS)), {}),
+    ],
+    ids=["remember", "forget", "retire"],
+)
+def test_the_register_keeps_what_others_note_at_the_same_time(
+    home: Home, act: Callable[[Home], None], left: dict[str, int]
+) -> None:
+    register.remember(home, [(Path("/old"), 1)])
+    path = home.state / REGISTER_FILE
+    document = read_json(path)
+    assert document is not None
+    with meanwhile(home.state / REGISTER_LOCK, partial(act, home)):
+        document["made"]["/theirs"] = 3
+        write_json(path, document)
+    assert register.quotas(home) == {"/theirs": 3} | left
