@@ -380,7 +380,7 @@ class RunningFarmer:
         self._silent = frozenset(plan.path for plan in plans if plan.is_guess)
         for plan in plans:
             await self._disk.run(
-                engine.change_quota, plan.name, plan.quota_bytes, plan.keep_free_bytes
+                engine.change_quota, plan.path, plan.quota_bytes, plan.keep_free_bytes
             )
         unmade = await self._disk.run(self._stores.unmade.make_late, plans)
         self._board.report("unmade volumes", *unmade)

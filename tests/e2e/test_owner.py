@@ -55,6 +55,23 @@ def test_a_reload_applies_what_it_can(daemon: Daemon) -> None:
     eventually(lambda: 'wait for a restart: listen.page"' in daemon.logs.read_text())
 
 
+def test_each_volume_gets_its_own_quota_whatever_it_is_called(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    """Short names change while a farmer runs: a second one of the same name makes both longer."""
+    second = tmp_path / "second" / daemon.volume.name
+    assert daemon.call("volume", "add", f"{second}=100MB").returncode == 0
+    settings = daemon.home / "farmer.yaml"
+    settings.write_text(settings.read_text().replace("1GB", "2GB").replace("100MB", "200MB"))
+
+    hang_up(daemon)
+
+    def quotas() -> dict[str, int]:
+        return {one["path"]: one["quota_bytes"] for one in daemon.status()["volumes"]}
+
+    eventually(lambda: quotas() == {str(daemon.volume): 2 * 10**9, str(second): 2 * 10**8})
+
+
 def test_a_bad_reload_changes_nothing_and_is_shown(daemon: Daemon) -> None:
     """The old settings go on, an alert says which line is wrong, and it clears."""
     settings = daemon.home / "farmer.yaml"
