@@ -12,7 +12,7 @@ from farmer.identity.keys import Identity
 from farmer.model.status import Alert
 from farmer.running.answering import asked
 from farmer.running.files import may_not_write
-from farmer.running.home import Home
+from farmer.running.home import Home, HomeError
 from farmer.running.mounts import mount_point
 from farmer.running.volumes import VolumePlan, remember
 from farmer.storage.annex import annex_of, beside
@@ -33,7 +33,7 @@ def make_volumes(home: Home, identity: Identity, plans: Sequence[VolumePlan], no
     Make the volumes that never were, and remember all.
 
     Raises:
-        VolumeSetupError, OSError: one cannot be made, or its disk does not answer.
+        VolumeSetupError, HomeError, OSError: one cannot be made, or its disk does not answer.
 
     """
     for plan in plans:
@@ -75,7 +75,7 @@ class Unmade:
             if plan.path in self._waiting:
                 try:
                     self.make(plan)
-                except (VolumeSetupError, OSError) as error:
+                except (VolumeSetupError, HomeError, OSError) as error:
                     found.append(_cannot_be_made(plan.path, error))
         return found
 
@@ -84,7 +84,7 @@ class Unmade:
         Make a volume that never was and remember it; or keep it for later.
 
         Raises:
-            VolumeSetupError, OSError: it cannot be made there.
+            VolumeSetupError, HomeError, OSError: it cannot be made there.
 
         """
         if plan.new and not self._is_made(plan):

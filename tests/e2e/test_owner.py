@@ -226,6 +226,21 @@ def test_another_volume_after_a_restart(daemon: Daemon, tmp_path: Path) -> None:
     assert "stop the farmer first" in rebuilt.stderr
 
 
+def test_a_farmer_that_cannot_tell_which_volumes_were_made_makes_none(daemon: Daemon) -> None:
+    """Where a disk is not mounted, shards would go to the wrong one; no command shows a trace."""
+    daemon.stop()
+    daemon.volume.rename(daemon.volume.with_name("unmounted"))
+    daemon.volume.mkdir()
+    (daemon.home / "volumes.json").write_bytes(b"\0" * 100)
+    another = f"{daemon.volume.with_name('another')}=100MB"
+    for words in ("run", "volume list", f"volume add {another}", "invite --space 1MB --for 1d"):
+        ended = daemon.call(*words.split())
+        assert ended.returncode == 1
+        assert "volumes.json says which volumes were made, and cannot be used" in ended.stderr
+        assert "Traceback" not in ended.stderr
+    assert list(daemon.volume.iterdir()) == []
+
+
 def test_init_never_overwrites(daemon: Daemon, tmp_path: Path) -> None:
     before = (daemon.home / "farmer.yaml").read_bytes()
     again = daemon.call("init", "--yes", "--volume", f"{tmp_path / 'other'}=100MB")
