@@ -38,6 +38,7 @@ def make_volumes(home: Home, identity: Identity, plans: Sequence[VolumePlan], no
     """
     for plan in plans:
         if plan.new:
+            _check(plan)
             job = None if plan.is_guess else _begun(home, plan, identity, now_ms)
             if job is None or not _is_over(job):
                 raise VolumeSetupError(
@@ -87,8 +88,10 @@ class Unmade:
             VolumeSetupError, HomeError, OSError: it cannot be made there.
 
         """
-        if plan.new and not self._is_made(plan):
-            return
+        if plan.new:
+            _check(plan)
+            if not self._is_made(plan):
+                return
         self._waiting.pop(plan.path, None)
         remember(self._home, [plan])
 
@@ -104,6 +107,14 @@ class Unmade:
         del self._begun[path]
         job.result()
         return True
+
+
+def _check(plan: VolumePlan) -> None:
+    if plan.why_not:
+        raise VolumeSetupError(
+            f"{plan.path}: {plan.why_not}. No volume was made there yet: mend this, or take it "
+            "out of the settings"
+        )
 
 
 def _cannot_be_made(path: Path, error: Exception) -> Alert:

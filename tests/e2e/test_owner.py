@@ -92,6 +92,31 @@ def test_a_bad_reload_changes_nothing_and_is_shown(daemon: Daemon) -> None:
     eventually(lambda: daemon.call("status").returncode == 0)
 
 
+def test_a_reload_that_cannot_be_done_whole_changes_nothing_and_is_shown(
+    daemon: Daemon,
+) -> None:
+    """Name and quota stay as they were, and both follow when it can be done."""
+    known = daemon.home / "volumes.json"
+    before = known.read_bytes()
+    known.write_bytes(b"")
+    settings = daemon.home / "farmer.yaml"
+    settings.write_text(settings.read_text().replace('"test"', '"attic"').replace("1GB", "2GB"))
+    hang_up(daemon)
+    eventually(lambda: bool(daemon.status()["alerts"]))
+
+    status = daemon.status()
+
+    [alert] = status["alerts"]
+    assert alert["name"] == "SettingsNotApplied"
+    assert "volumes.json says which volumes were made, and cannot be used" in alert["message"]
+    assert (status["name"], status["volumes"][0]["quota_bytes"]) == ("test", 10**9)
+    known.write_bytes(before)
+    hang_up(daemon)
+    eventually(lambda: daemon.status()["name"] == "attic")
+    eventually(lambda: daemon.status()["volumes"][0]["quota_bytes"] == 2 * 10**9)
+    eventually(lambda: not daemon.status()["alerts"])
+
+
 def test_contracts_and_invites_go_through_the_running_farmer(
     daemon: Daemon, renter: Renter
 ) -> None:
