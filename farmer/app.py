@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -63,7 +63,7 @@ from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
 from farmer.running.upkeep import Clocks, Upkeep, count_book
 from farmer.running.verbs import check_verbs, owner_verbs
-from farmer.running.volumes import plan_volumes
+from farmer.running.volumes import VolumePlan, plan_volumes
 from farmer.settings.schema import Settings
 from farmer.storage.directory import VolumeSetupError
 from farmer.storage.errors import StorageError
@@ -363,25 +363,35 @@ class RunningFarmer:
         )
 
     async def _apply(self, settings: Settings) -> None:
-        """Put in force what can change while serving."""
+        """Put in force what can change while serving; nothing if no volumes can be planned."""
         assert self._stores is not None
+        self._coming = settings
+        plans = await self._plans(settings)
+        if settings is not self._coming:
+            # Newer ones came meanwhile.
+            return
         self._settings = settings
         self._writer.level = settings.log.level
         self._overview.name = settings.name
         self._scrubbing.settings = settings.scrub
         self._desk.terms = self._house_terms(settings)
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
-        engine = self._stores.engine
-        engine.fill = Fill(settings.shards.fill)
-        plans = await self._disk.run(plan_volumes, self._home, settings, engine.silent())
-        if settings is not self._settings:
-            # Newer ones came meanwhile.
-            return
+        self._stores.engine.fill = Fill(settings.shards.fill)
+        await self._size(plans)
+
+    async def _plans(self, settings: Settings) -> list[VolumePlan]:
+        assert self._stores is not None
+        return await self._disk.run(
+            plan_volumes, self._home, settings, self._stores.engine.silent()
+        )
+
+    async def _size(self, plans: Sequence[VolumePlan]) -> None:
+        """Give the volumes their quotas, and make those that wait for their disks."""
+        assert self._stores is not None
+        change_quota = self._stores.engine.change_quota
         self._silent = frozenset(plan.path for plan in plans if plan.is_guess)
         for plan in plans:
-            await self._disk.run(
-                engine.change_quota, plan.name, plan.quota_bytes, plan.keep_free_bytes
-            )
+            await self._disk.run(change_quota, plan.path, plan.quota_bytes, plan.keep_free_bytes)
         unmade = await self._disk.run(self._stores.unmade.make_late, plans)
         self._board.report("unmade volumes", *unmade)
 
@@ -391,7 +401,10 @@ class RunningFarmer:
         wanted = self._silent | self._stores.unmade.waiting
         # Not while they hang: each question would cost another thread.
         if wanted - self._stores.engine.silent():
-            await self._apply(self._settings)
+            settings = self._settings
+            plans = await self._plans(settings)
+            if settings is self._settings:
+                await self._size(plans)
 
     # Ready, reload, stop.
 

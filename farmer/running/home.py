@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Final, Self
 
+from farmer.running.errors import OwnerError
 from farmer.running.files import may_not_write, read_json, user_name, write_json
 
 MARK_FILE: Final = "farmer-home.json"
@@ -21,7 +22,7 @@ _MAY_BE_THERE_BEFORE_US: Final = frozenset({SETTINGS_FILE, "lost+found"})
 _SHOWN_STRANGERS: Final = 3
 
 
-class HomeError(Exception):
+class HomeError(OwnerError):
     """The home cannot be used; says why and what to do."""
 
 

@@ -12,7 +12,7 @@ from farmer.identity.keys import Identity
 from farmer.model.status import Alert
 from farmer.running.answering import asked
 from farmer.running.files import may_not_write
-from farmer.running.home import Home
+from farmer.running.home import Home, HomeError
 from farmer.running.mounts import mount_point
 from farmer.running.volumes import VolumePlan, remember
 from farmer.storage.annex import annex_of, beside
@@ -33,11 +33,12 @@ def make_volumes(home: Home, identity: Identity, plans: Sequence[VolumePlan], no
     Make the volumes that never were, and remember all.
 
     Raises:
-        VolumeSetupError, OSError: one cannot be made, or its disk does not answer.
+        VolumeSetupError, HomeError, OSError: one cannot be made, or its disk does not answer.
 
     """
     for plan in plans:
         if plan.new:
+            _check(plan)
             job = None if plan.is_guess else _begun(home, plan, identity, now_ms)
             if job is None or not _is_over(job):
                 raise VolumeSetupError(
@@ -75,7 +76,7 @@ class Unmade:
             if plan.path in self._waiting:
                 try:
                     self.make(plan)
-                except (VolumeSetupError, OSError) as error:
+                except (VolumeSetupError, HomeError, OSError) as error:
                     found.append(_cannot_be_made(plan.path, error))
         return found
 
@@ -84,11 +85,13 @@ class Unmade:
         Make a volume that never was and remember it; or keep it for later.
 
         Raises:
-            VolumeSetupError, OSError: it cannot be made there.
+            VolumeSetupError, HomeError, OSError: it cannot be made there.
 
         """
-        if plan.new and not self._is_made(plan):
-            return
+        if plan.new:
+            _check(plan)
+            if not self._is_made(plan):
+                return
         self._waiting.pop(plan.path, None)
         remember(self._home, [plan])
 
@@ -104,6 +107,14 @@ class Unmade:
         del self._begun[path]
         job.result()
         return True
+
+
+def _check(plan: VolumePlan) -> None:
+    if plan.why_not:
+        raise VolumeSetupError(
+            f"{plan.path}: {plan.why_not}. No volume was made there yet: mend this, or take it "
+            "out of the settings"
+        )
 
 
 def _cannot_be_made(path: Path, error: Exception) -> Alert:

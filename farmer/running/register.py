@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,14 +11,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from farmer.running.answering import answer_of
-from farmer.running.files import read_json, write_json
-from farmer.running.home import Home
+from farmer.running.files import write_json
+from farmer.running.home import Home, HomeError
 from farmer.running.locks import for_a_moment
 from farmer.storage.outside import Holdings, holdings, volume_id
-from farmer.units import counted
+from farmer.units import counted, format_size
 
 REGISTER_FILE: Final = "volumes.json"
 REGISTER_LOCK: Final = "volumes.lock"
+
+REGISTER_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Volumes that were given up stay in it: with paths of usual length, a hundred thousand."""
 
 _Retired = dict[str, Any]
 """By path."""
@@ -59,9 +63,15 @@ class RetiredVolume:
 
 
 def quotas(home: Home) -> dict[str, int]:
-    """Return path and quota in bytes of all volumes that the home knows."""
-    made = _register(home).get("made")
-    return made if isinstance(made, dict) else {}
+    """
+    Return path and quota in bytes of all volumes that the home knows.
+
+    Raises:
+        HomeError: that cannot be told now, as in all functions here.
+
+    """
+    made: dict[str, int] = _register(home).get("made", {})
+    return made
 
 
 def known_volumes(home: Home) -> list[KnownVolume]:
@@ -155,14 +165,50 @@ def _write(home: Home, made: dict[str, int], ids: dict[str, str], given_up: _Ret
 
 
 def _retired(home: Home) -> _Retired:
-    given_up = _register(home).get("retired")
-    return dict(given_up) if isinstance(given_up, dict) else {}
+    return dict(_register(home).get("retired", {}))
 
 
 def _ids(home: Home) -> dict[str, str]:
-    ids = _register(home).get("ids")
-    return dict(ids) if isinstance(ids, dict) else {}
+    return dict(_register(home).get("ids", {}))
 
 
 def _register(home: Home) -> dict[str, Any]:
-    return read_json(home.state / REGISTER_FILE) or {}
+    # What cannot be read is not empty: all volumes would count as never made, and be made anew
+    # where their disks are not mounted.
+    path = home.state / REGISTER_FILE
+    try:
+        with path.open("rb") as file:
+            content = file.read(REGISTER_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from error
+    if len(content) > REGISTER_BYTES_MAX:
+        raise _unusable(path, f"it is larger than {format_size(REGISTER_BYTES_MAX)}")
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _unusable(path, "it is damaged") from error
+    if not isinstance(document, dict) or not _is_well_formed(document):
+        raise _unusable(path, "it is not what a farmer writes there")
+    return document
+
+
+def _is_well_formed(document: dict[str, Any]) -> bool:
+    made, ids = document.get("made"), document.get("ids", {})
+    return (
+        isinstance(made, dict)
+        and isinstance(ids, dict)
+        and isinstance(document.get("retired", {}), dict)
+        and all(isinstance(quota_bytes, int) for quota_bytes in made.values())
+        and all(isinstance(volume, str) for volume in ids.values())
+    )
+
+
+def _unusable(path: Path, why: str) -> HomeError:
+    return HomeError(
+        f"{path} says which volumes were made, and cannot be used: {why}. Without it a disk that "
+        "is not mounted would be taken for a new volume, so nothing was touched. Let this user "
+        "read it, or bring it back from a backup; or, while all disks are mounted, remove it: "
+        "volumes that are not there would then be made anew."
+    )

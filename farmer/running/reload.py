@@ -11,11 +11,14 @@ from twisted.logger import Logger
 
 from farmer.model.status import Alert
 from farmer.running.alerts import AlertBoard
+from farmer.running.errors import OwnerError
 from farmer.running.home import Home
 from farmer.running.notify import ServiceNotifier
 from farmer.settings.changes import changes
 from farmer.settings.loader import SettingsError, load
 from farmer.settings.schema import Settings
+from farmer.storage.directory import VolumeSetupError
+from farmer.storage.errors import StorageError
 from farmer.units import counted
 
 
@@ -71,26 +74,42 @@ class Reloader:
         self._current = replace(self._current, volumes=settings.volumes)
 
     async def reload(self) -> None:
-        """Read and apply; bad settings change nothing."""
+        """Read and apply; bad settings change nothing, and whatever fails is told."""
         self._notifier.reloading(time.monotonic_ns() // 1000)
         try:
-            settings = self._read()
+            await self._take(self._read())
         except SettingsError as error:
             self._refuse(error)
-        else:
-            await self._take(settings)
+        except (OwnerError, VolumeSetupError, StorageError, OSError) as error:
+            self._tell_failed(str(error) or type(error).__name__)
+        except Exception as error:
+            # Our bug; the service manager waits for an answer all the same.
+            self.log.failure("the settings could not be put in force")
+            self._tell_failed(repr(error))
         self._notifier.ready("serving")
 
     def _refuse(self, error: SettingsError) -> None:
         for fault in error.faults:
             self.log.error("settings: {fault}", fault=str(fault))
-        message = (
+        self._tell_bad(
+            "SettingsBad",
             f"the settings have {counted(len(error.faults), 'mistake')}: {error.faults[0]}; "
-            "the farmer goes on with those from before"
+            "the farmer goes on with those from before",
+            "farmer config check",
         )
+
+    def _tell_failed(self, why: str) -> None:
+        self.log.error("settings: {fault}", fault=why)
+        self._tell_bad(
+            "SettingsNotApplied",
+            f"the settings were read again and could not be put in force: {why}; mend that and "
+            "reload (SIGHUP)",
+            "farmer volume list",
+        )
+
+    def _tell_bad(self, name: str, message: str, command: str) -> None:
         self._board.report(
-            "settings",
-            Alert(name="SettingsBad", since_ms=0, message=message, command="farmer config check"),
+            "settings", Alert(name=name, since_ms=0, message=message, command=command)
         )
         self._reloaded(good=False)
 

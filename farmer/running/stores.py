@@ -60,7 +60,7 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
     Open all, making what never existed: identity, contract database, new volumes.
 
     Raises:
-        IdentityError, StorageError, VolumeSetupError, OSError: with what to do.
+        HomeError, IdentityError, StorageError, VolumeSetupError, OSError: with what to do.
 
     """
     identity = Identity.load_or_create(home.identity)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from farmer.running import register
 from farmer.running.answering import answer_of
@@ -24,6 +24,8 @@ from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.schema import Settings, VolumeSettings
 from farmer.storage.outside import holdings
 from farmer.units import Space, format_size
+
+R = TypeVar("R")
 
 SMALL_QUOTA_BYTES: Final = 10 * 10**9
 SMALL_SHARE_OF_FREE: Final = 10
@@ -50,7 +52,9 @@ class VolumePlan:
     new: bool
     """Never made before: make it."""
     is_guess: bool = False
-    """Its disk did not answer: the quota is a guess, and nothing is stored for now."""
+    """Its disk did not answer, or with an error: a guessed quota, and nothing is stored now."""
+    why_not: str = ""
+    """The error of a disk on which the volume has yet to be made."""
 
 
 def volume_paths(home: Home, settings: Settings) -> list[Path]:
@@ -71,6 +75,10 @@ def plan_volumes(
     Return the volumes of a farmer; reads filesystem sizes, changes nothing.
 
     The disks of the *silent* ones are known not to answer, and are not asked.
+
+    Raises:
+        HomeError: which volumes were made cannot be told.
+
     """
     known = register.quotas(home)
     if settings.volumes:
@@ -156,9 +164,9 @@ def free_bytes(path: Path) -> int:
 def _plan_in_home(home: Home, quota_before: int | None) -> VolumePlan:
     """Plan the volume of a farmer that was told nothing; its quota is chosen once."""
     path, new = home.volume, quota_before is None
-    sizes = answer_of(lambda: (filesystem_bytes(path), free_bytes(path)))
-    if sizes is None:
-        return _guess(path, path.name, quota_before, VOLUME_BYTES_MIN)
+    sizes = _asked(lambda: (filesystem_bytes(path), free_bytes(path)))
+    if sizes is None or isinstance(sizes, OSError):
+        return _guess(path, path.name, quota_before, VOLUME_BYTES_MIN, sizes)
     quota = quota_before or small_quota_bytes(sizes[1])
     return VolumePlan(path, path.name, quota, KEEP_FREE.of(sizes[0]), new)
 
@@ -168,18 +176,37 @@ def _plan(
 ) -> VolumePlan:
     path = Path(volume.path).expanduser()
     quota_before = known.get(str(path))
-    size = None if path in silent else answer_of(lambda: filesystem_bytes(path))
-    if size is None:
-        return _guess(path, name, quota_before, volume.quota.size_bytes or VOLUME_BYTES_MIN)
+    size = None if path in silent else _asked(lambda: filesystem_bytes(path))
+    if size is None or isinstance(size, OSError):
+        least = volume.quota.size_bytes or VOLUME_BYTES_MIN
+        return _guess(path, name, quota_before, least, size)
     quota, keep_free = volume.quota.of(size), volume.keep_free.of(size)
     return VolumePlan(path, name, quota, keep_free, new=quota_before is None)
 
 
-def _guess(path: Path, name: str, quota_before: int | None, quota_bytes: int) -> VolumePlan:
-    """Plan a volume whose disk does not answer: with the quota that it had, if it had one."""
+def _asked(ask: Callable[[], R]) -> R | OSError | None:
+    """Return what a disk answers, which may be an error; None for silence."""
+    try:
+        return answer_of(ask)
+    except OSError as error:
+        return error
+
+
+def _guess(
+    path: Path, name: str, quota_before: int | None, quota_bytes: int, error: OSError | None
+) -> VolumePlan:
+    """
+    Plan a volume whose disk does not answer, or with an *error*: with the quota that it had.
+
+    A failing disk stops its volume, not the farmer: what is wrong with one that was made is
+    said by whoever opens it.
+    """
     new = quota_before is None
     quota = quota_before or quota_bytes
-    return VolumePlan(path, name, quota, NOTHING_FREE_BYTES, new, is_guess=True)
+    why_not = "" if error is None else error.strerror or str(error)
+    return VolumePlan(
+        path, name, quota, NOTHING_FREE_BYTES, new, is_guess=True, why_not=why_not if new else ""
+    )
 
 
 def _names(paths: list[Path]) -> list[str]:

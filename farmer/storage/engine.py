@@ -321,15 +321,16 @@ class Engine:
         """Return the conditions that stand, over all volumes."""
         return tuple(alert for slot in self._slots for alert in slot.trouble())
 
-    def change_quota(self, name: str, quota_bytes: int, keep_free_bytes: int) -> None:
+    def change_quota(self, path: Path, quota_bytes: int, keep_free_bytes: int) -> None:
         """Apply new settings, also for the next opening; a smaller quota only stops stores."""
-        for slot in self._slots:
-            if slot.settings.label == name:
-                slot.settings = replace(
-                    slot.settings, quota_bytes=quota_bytes, keep_free_bytes=keep_free_bytes
-                )
-                if (volume := slot.volume) is not None:
-                    volume.change_quota(quota_bytes, keep_free_bytes)
+        # By path: a short name is another one as soon as a volume of the same name comes or goes.
+        slot = self._slots.find(path)
+        if slot is not None:
+            slot.settings = replace(
+                slot.settings, quota_bytes=quota_bytes, keep_free_bytes=keep_free_bytes
+            )
+            if (volume := slot.volume) is not None:
+                volume.change_quota(quota_bytes, keep_free_bytes)
 
     def volume_at(self, path: Path) -> Volume | None:
         """Return the open volume in this directory."""

@@ -55,6 +55,23 @@ def test_a_reload_applies_what_it_can(daemon: Daemon) -> None:
     eventually(lambda: 'wait for a restart: listen.page"' in daemon.logs.read_text())
 
 
+def test_each_volume_gets_its_own_quota_whatever_it_is_called(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    """Short names change while a farmer runs: a second one of the same name makes both longer."""
+    second = tmp_path / "second" / daemon.volume.name
+    assert daemon.call("volume", "add", f"{second}=100MB").returncode == 0
+    settings = daemon.home / "farmer.yaml"
+    settings.write_text(settings.read_text().replace("1GB", "2GB").replace("100MB", "200MB"))
+
+    hang_up(daemon)
+
+    def quotas() -> dict[str, int]:
+        return {one["path"]: one["quota_bytes"] for one in daemon.status()["volumes"]}
+
+    eventually(lambda: quotas() == {str(daemon.volume): 2 * 10**9, str(second): 2 * 10**8})
+
+
 def test_a_bad_reload_changes_nothing_and_is_shown(daemon: Daemon) -> None:
     """The old settings go on, an alert says which line is wrong, and it clears."""
     settings = daemon.home / "farmer.yaml"
@@ -73,6 +90,31 @@ def test_a_bad_reload_changes_nothing_and_is_shown(daemon: Daemon) -> None:
     settings.write_text(text)
     hang_up(daemon)
     eventually(lambda: daemon.call("status").returncode == 0)
+
+
+def test_a_reload_that_cannot_be_done_whole_changes_nothing_and_is_shown(
+    daemon: Daemon,
+) -> None:
+    """Name and quota stay as they were, and both follow when it can be done."""
+    known = daemon.home / "volumes.json"
+    before = known.read_bytes()
+    known.write_bytes(b"")
+    settings = daemon.home / "farmer.yaml"
+    settings.write_text(settings.read_text().replace('"test"', '"attic"').replace("1GB", "2GB"))
+    hang_up(daemon)
+    eventually(lambda: bool(daemon.status()["alerts"]))
+
+    status = daemon.status()
+
+    [alert] = status["alerts"]
+    assert alert["name"] == "SettingsNotApplied"
+    assert "volumes.json says which volumes were made, and cannot be used" in alert["message"]
+    assert (status["name"], status["volumes"][0]["quota_bytes"]) == ("test", 10**9)
+    known.write_bytes(before)
+    hang_up(daemon)
+    eventually(lambda: daemon.status()["name"] == "attic")
+    eventually(lambda: daemon.status()["volumes"][0]["quota_bytes"] == 2 * 10**9)
+    eventually(lambda: not daemon.status()["alerts"])
 
 
 def test_contracts_and_invites_go_through_the_running_farmer(
@@ -207,6 +249,21 @@ def test_another_volume_after_a_restart(daemon: Daemon, tmp_path: Path) -> None:
     assert paths == [str(daemon.volume), str(tmp_path / "second")]
     rebuilt = daemon.call("volume", "rebuild", paths[1])
     assert "stop the farmer first" in rebuilt.stderr
+
+
+def test_a_farmer_that_cannot_tell_which_volumes_were_made_makes_none(daemon: Daemon) -> None:
+    """Where a disk is not mounted, shards would go to the wrong one; no command shows a trace."""
+    daemon.stop()
+    daemon.volume.rename(daemon.volume.with_name("unmounted"))
+    daemon.volume.mkdir()
+    (daemon.home / "volumes.json").write_bytes(b"\0" * 100)
+    another = f"{daemon.volume.with_name('another')}=100MB"
+    for words in ("run", "volume list", f"volume add {another}", "invite --space 1MB --for 1d"):
+        ended = daemon.call(*words.split())
+        assert ended.returncode == 1
+        assert "volumes.json says which volumes were made, and cannot be used" in ended.stderr
+        assert "Traceback" not in ended.stderr
+    assert list(daemon.volume.iterdir()) == []
 
 
 def test_init_never_overwrites(daemon: Daemon, tmp_path: Path) -> None:

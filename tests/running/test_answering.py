@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from farmer.identity.keys import Identity
 from farmer.running import register, volumes
 from farmer.running.answering import answer_of
 from farmer.running.home import Home
+from farmer.running.making import Unmade, make_volumes
+from farmer.running.stores import open_stores
 from farmer.settings.schema import Settings, VolumeSettings
+from farmer.storage.directory import VolumeSetupError
 from farmer.units import Space
 
 MIB = 1 << 20
+NOW_MS = 1_700_000_000_000
 
 
 class Gate:
@@ -38,6 +45,18 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     made = Gate()
     yield made
     made.let_go()
+
+
+def answer_with_error(monkeypatch: pytest.MonkeyPatch, number: int, *sick: Path) -> None:
+    """Let what is asked of these paths fail, as a disk does that is there and broken."""
+    real = volumes.filesystem_bytes
+
+    def size(path: Path) -> int:
+        if path in sick:
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path)
+
+    monkeypatch.setattr(volumes, "filesystem_bytes", size)
 
 
 def fail(error: Exception) -> int:
@@ -87,6 +106,59 @@ def test_a_known_volume_of_a_silent_disk_is_planned_with_nothing_free(
 
     volumes.remember(home, [first, second])
     assert register.quotas(home) == {str(sick): 300 * MIB, str(well): 400 * MIB}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES])
+def test_a_known_volume_whose_disk_answers_with_an_error_is_planned_as_a_silent_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It stops its volume, not the farmer."""
+    home = Home.at(tmp_path / "home")
+    home.make()
+    sick, well = tmp_path / "sick", tmp_path / "well"
+    register.remember(home, [(sick, 300 * MIB), (home.volume, 70 * MIB)])
+    answer_with_error(monkeypatch, number, sick, home.volume)
+    asked = tuple(VolumeSettings(path=str(path), quota=Space(400 * MIB)) for path in (sick, well))
+    first, second = volumes.plan_volumes(home, Settings(version=1, volumes=asked))
+    assert (first.quota_bytes, first.is_guess, first.new) == (300 * MIB, True, False)
+    assert (first.keep_free_bytes, first.why_not) == (volumes.NOTHING_FREE_BYTES, "")
+    assert (second.quota_bytes, second.is_guess) == (400 * MIB, False)
+    [plan] = volumes.plan_volumes(home, Settings(version=1))
+    assert (plan.quota_bytes, plan.is_guess, plan.new) == (70 * MIB, True, False)
+
+
+def test_a_volume_that_was_never_made_is_refused_where_the_disk_answers_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the start and by the owner's commands; the error and its place are named."""
+    home, path = Home.at(tmp_path / "home"), tmp_path / "sick"
+    home.make()
+    identity = Identity.load_or_create(home.identity)
+    answer_with_error(monkeypatch, errno.EACCES, path)
+    asked = (VolumeSettings(path=str(path), quota=Space(400 * MIB)),)
+    [plan] = volumes.plan_volumes(home, Settings(version=1, volumes=asked))
+    said = f"{path}: {os.strerror(errno.EACCES)}. No volume was made there yet"
+    with pytest.raises(VolumeSetupError, match=said):
+        Unmade(home, identity, lambda: NOW_MS).make(plan)
+    with pytest.raises(VolumeSetupError, match=said):
+        make_volumes(home, identity, [plan], NOW_MS)
+    assert not path.exists()
+
+
+def test_a_start_goes_on_without_a_disk_that_answers_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home.at(tmp_path / "home")
+    home.make()
+    sick, well = tmp_path / "sick", tmp_path / "well"
+    asked = tuple(VolumeSettings(path=str(path), quota=Space(400 * MIB)) for path in (sick, well))
+    settings = Settings(version=1, volumes=asked)
+    open_stores(home, settings, lambda: NOW_MS, print).close()
+    answer_with_error(monkeypatch, errno.EIO, sick)
+    stores = open_stores(home, settings, lambda: NOW_MS, print)
+    assert stores.silent == {sick}, "to be asked again"
+    assert stores.engine.volume_at(well) is not None
+    stores.close()
 
 
 @pytest.mark.parametrize(

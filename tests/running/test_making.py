@@ -14,6 +14,7 @@ from farmer.model.ids import NodeId
 from farmer.running import making, register
 from farmer.running.home import Home
 from farmer.running.making import Unmade, make_volumes
+from farmer.running.register import REGISTER_FILE
 from farmer.running.volumes import VolumePlan
 from farmer.storage.directory import MARKER_NAME, VolumeSetupError, read_marker
 from farmer.storage.files import Files, OsFiles
@@ -73,6 +74,16 @@ def test_what_answers_in_the_place_of_an_unmounted_disk_is_no_place_for_a_volume
     mounted = Path("/mnt/share")
     house.unmade.make_late([house.plan])
     assert house.is_made
+
+
+def test_a_volume_that_cannot_be_remembered_keeps_no_others_from_being_made(
+    house: House,
+) -> None:
+    house.unmade.make(house.silent)
+    (house.home.state / REGISTER_FILE).write_bytes(b"")
+    [alert] = house.unmade.make_late([house.plan])
+    assert alert.name == "VolumeNotMade"
+    assert "volumes.json" in alert.message
 
 
 def test_only_those_that_were_kept_are_made_later(house: House) -> None:

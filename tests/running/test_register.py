@@ -9,8 +9,9 @@ import pytest
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.status import VolumeState
 from farmer.running import register
-from farmer.running.home import Home
-from farmer.running.register import RetiredVolume
+from farmer.running.files import write_json
+from farmer.running.home import Home, HomeError
+from farmer.running.register import REGISTER_BYTES_MAX, REGISTER_FILE, RetiredVolume
 from farmer.running.retired import SHOWN_MS, Retired
 from farmer.running.stores import Stores, open_stores, rebuild
 from farmer.running.volumes import VolumePlan, doubts, free_bytes, plan_volumes
@@ -175,6 +176,61 @@ def test_the_last_quota_is_remembered(home: Home, tmp_path: Path) -> None:
     opened(home, tmp_path / "a").close()
     register.remember(home, [(tmp_path / "a", 7)])
     assert register.quotas(home) == {str(tmp_path / "a"): 7}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "damaged"),
+        (b'{"made": {"/mnt/disk1', "damaged"),
+        (b'{"made": \xff}', "damaged"),
+        (b"[" * 100_000, "damaged"),
+        (b"[]", "not what a farmer writes"),
+        (b"{}", "not what a farmer writes"),
+        (b'{"made": ["/mnt/disk1"]}', "not what a farmer writes"),
+        (b'{"made": {"/mnt/disk1": "1GB"}}', "not what a farmer writes"),
+        (b'{"made": {}, "ids": {"/mnt/disk1": 1}}', "not what a farmer writes"),
+        (b'{"made": {}, "retired": []}', "not what a farmer writes"),
+        (b'{"made": {}}' + b" " * REGISTER_BYTES_MAX, "larger than"),
+    ],
+    ids=range(11),
+)
+def test_a_register_that_cannot_be_used_is_not_an_empty_one(
+    home: Home, tmp_path: Path, content: bytes, why: str
+) -> None:
+    """All volumes would be new, and be made in the empty directories of unmounted disks."""
+    use(home, tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "unmounted")
+    (tmp_path / "a").mkdir()
+    file = home.state / REGISTER_FILE
+    file.write_bytes(content)
+    with pytest.raises(HomeError, match=why):
+        opened(home, tmp_path / "a")
+    with pytest.raises(HomeError, match="bring it back from a backup"):
+        register.remember(home, [(tmp_path / "a", 7)])
+    assert list((tmp_path / "a").iterdir()) == []
+    assert file.read_bytes() == content
+
+
+def test_a_register_that_cannot_be_read_is_not_an_empty_one(home: Home, tmp_path: Path) -> None:
+    (home.state / REGISTER_FILE).mkdir()
+    with pytest.raises(HomeError, match="Is a directory"):
+        opened(home, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_many_volumes_that_were_given_up_leave_the_others_known(home: Home) -> None:
+    """They stay in the register for good."""
+    paths = [Path(f"/mnt/disk{number}") for number in range(1000)]
+    document = {
+        "made": {"/mnt/last": 7},
+        "ids": {},
+        "retired": {str(path): {"why": "its owner retired it", "at_ms": NOW_MS} for path in paths},
+    }
+    write_json(home.state / REGISTER_FILE, document)
+    assert (home.state / REGISTER_FILE).stat().st_size > 64 * 1024
+    assert register.quotas(home) == {"/mnt/last": 7}
+    assert [one.path for one in register.retired(home)] == paths
 
 
 def test_a_rebuild_tells_shards_and_bytes(home: Home, tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from farmer.running.alerts import AlertBoard
+from farmer.running.home import HomeError
 from farmer.running.notify import ServiceNotifier
 from farmer.running.reload import Reloader
 from farmer.running.signals import STOPPED_AT_ONCE, Signals
@@ -15,22 +16,40 @@ from farmer.settings.loader import load_text
 from farmer.settings.schema import Settings
 
 
+class Manager(ServiceNotifier):
+    """Writes down what the service manager would hear."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(environ)
+        self.told: list[str] = []
+
+    def reloading(self, monotonic_us: int) -> None:
+        self.told.append("reloading")
+
+    def ready(self, status: str) -> None:
+        self.told.append("ready")
+
+
 class ReloadTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.text = "version: 1\n"
         self.applied: list[Settings] = []
         self.counted: list[bool] = []
+        self.failure: Exception | None = None
         self.board = AlertBoard(lambda: 5)
+        self.notifier = Manager({})
         self.reloader = Reloader(
             read=lambda: load_text(self.text, "f", {}).settings,
             started=load_text(self.text, "f", {}).settings,
             apply=self.apply,
             board=self.board,
-            notifier=ServiceNotifier({}),
+            notifier=self.notifier,
             reloaded=self.count,
         )
 
     async def apply(self, settings: Settings) -> None:
+        if self.failure is not None:
+            raise self.failure
         self.applied.append(settings)
 
     def count(self, *, good: bool) -> None:
@@ -58,6 +77,25 @@ class ReloadTests(SynchronousTestCase):
         self.reload("name: attic\n")
         self.assertEqual((), self.board.alerts)
         self.assertEqual([False, True], self.counted)
+
+    def test_settings_that_cannot_be_put_in_force_are_told(self) -> None:
+        """Whatever it is, and the service manager hears of the end of each reload."""
+        for error in (
+            OSError(5, "Input/output error", "/mnt/a"),
+            HomeError("volumes.json cannot be used"),
+            RuntimeError("a bug"),
+        ):
+            self.failure = error
+            self.reload("name: attic\n")
+            [alert] = self.board.alerts
+            self.assertEqual("SettingsNotApplied", alert.name)
+            self.assertIn(error.args[-1], alert.message)
+        self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
+        self.failure = None
+        self.reload("name: attic\n")
+        self.assertEqual((), self.board.alerts)
+        self.assertEqual([False, False, False, True], self.counted)
+        self.assertEqual(["reloading", "ready"] * 4, self.notifier.told)
 
 
 class Thread:

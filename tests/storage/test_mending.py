@@ -256,10 +256,10 @@ def test_a_full_contract_can_be_repaired_a_full_disk_not(farm: Farm) -> None:
     mending = farm.engine.repair(full, shard)
     assert isinstance(mending, Mending)
     mending.abandon()
-    farm.engine.change_quota(farm.settings[0].label, 64 * MIB, 1 << 60)
+    farm.engine.change_quota(farm.settings[0].path, 64 * MIB, 1 << 60)
     with pytest.raises(NoSpaceError):
         farm.engine.repair(full, shard)
-    farm.engine.change_quota(farm.settings[0].label, 64 * MIB, 0)
+    farm.engine.change_quota(farm.settings[0].path, 64 * MIB, 0)
     mending = farm.engine.repair(full, shard)
     assert isinstance(mending, Mending)
     mending.write(wanted(data, mending))

@@ -399,12 +399,12 @@ def test_a_disk_that_is_gone_ends_a_turn_and_blames_nothing(farm: Farm) -> None:
 def test_a_full_disk_keeps_a_record_that_could_be_mended_in_quarantine(farm: Farm) -> None:
     shard = farm.store(noise(LARGE)).shard
     rot(farm, row_of(farm, shard), "tree")
-    farm.engine.change_quota(farm.settings[0].label, 64 * MIB, 1 << 60)
+    farm.engine.change_quota(farm.settings[0].path, 64 * MIB, 1 << 60)
     status = scrub(farm)
     assert (status.damaged, status.mended) == (1, 0)
     assert farm.engine.stat(ALICE, shard).state is ShardState.QUARANTINED
     assert farm.read(shard) == noise(LARGE), "all of its bytes are right"
-    farm.engine.change_quota(farm.settings[0].label, 64 * MIB, 0)
+    farm.engine.change_quota(farm.settings[0].path, 64 * MIB, 0)
     status = scrub(farm)
     assert (status.damaged, status.mended) == (0, 1)
     assert farm.engine.stat(ALICE, shard).state is ShardState.LIVE

@@ -92,12 +92,12 @@ def test_parallel_stores_cannot_overshoot(tmp_path: Path) -> None:
 def test_the_owners_free_space_is_never_taken(tmp_path: Path) -> None:
     farm = Farm(tmp_path)
     free = farm.engine.volumes()[0].filesystem_free_bytes
-    farm.engine.change_quota("volume0", 64 * MIB, free + MIB)
+    farm.engine.change_quota(farm.settings[0].path, 64 * MIB, free + MIB)
     assert farm.engine.free_bytes() == 0
     assert farm.engine.volumes()[0].state is VolumeState.FULL
     with pytest.raises(NoSpaceError):
         farm.begin(noise(10))
-    farm.engine.change_quota("volume0", 128 * MIB, 0)
+    farm.engine.change_quota(farm.settings[0].path, 128 * MIB, 0)
     farm.store(noise(10))
     assert farm.engine.volumes()[0].quota_bytes == 128 * MIB
     farm.engine.close()
