@@ -18,7 +18,8 @@ from zlib import crc32
 
 from farmer.audit.tree import TreeHasher
 from farmer.model.shard import RECORD_HEADER_BYTES, StoredShard
-from farmer.storage.errors import CorruptShardError
+from farmer.storage.doubts import Leftover
+from farmer.storage.errors import CorruptShardError, VolumeUnavailableError
 from farmer.storage.files import Access, Buffer
 from farmer.storage.operations import Adopt, StoreRecord, row_of
 from farmer.storage.places import Key, Place, Row
@@ -73,9 +74,11 @@ class LargeCopy:
     """A larger shard, in a staging file of the target."""
 
     def __init__(self, target: Volume, reader: VolumeReader) -> None:
-        """Take its space there; raises `NoSpaceError`, `OSError`."""
+        """Take its space there; raises `InDoubtError`, `NoSpaceError`, `OSError`."""
         row = reader.row
         self.key: Key = (row.renter, row.shard)
+        # What the target says of it would be in doubt, and the source would have given it up.
+        target.ground.doubts.check(self.key)
         self.size_bytes = row.size_bytes
         self._target = target
         self._reader = reader
@@ -86,7 +89,14 @@ class LargeCopy:
         ground = target.ground
         self._held = ground.ledger.reserve_copy(ground.account, *self.key, row.size_bytes)
         self._fd = -1
+        self._is_made = False
         self._sent = False
+        """Whether the disk may have a header that says that it is stored."""
+        self._is_asked = False
+        """Whether the target's writer was asked to enter it."""
+        self._is_dropped = False
+        self._stays: OSError | None = None
+        """Why its file could not be removed."""
         try:
             self._make()
         except BaseException:
@@ -96,6 +106,7 @@ class LargeCopy:
     def _make(self) -> None:
         files, paths = self._target.ground.files, self._target.ground.paths
         self._fd = files.open(self._path, Access.CREATE)
+        self._is_made = True
         files.preallocate(self._fd, self._header.record_bytes)
         self._held.allocated()
         files.pwritev(self._fd, [self._header.encode()], 0)
@@ -137,26 +148,58 @@ class LargeCopy:
         ground.files.pwritev(self._fd, [header.encode()], 0)
         ground.files.sync_data(self._fd)
         stored = row_of(header, Place(0, 0, header.segment))
-        return target.writer.submit(Adopt(stored, held, self._drop))
+        operation = Adopt(stored, held, self._drop)
+        self._is_asked = True
+        return target.writer.submit(operation)
 
     def discard(self, target: Volume) -> None:
-        """Make sure, durably, that no start takes it for a stored shard; raises `OSError`."""
+        """
+        Make sure, durably, that no start takes it for a stored shard.
+
+        Raises:
+            OSError: it is there still; until its file is gone the shard is in doubt there.
+            VolumeUnavailableError: the target has not said yet whether it was entered.
+
+        """
+        assert target is self._target
+        if self._is_asked and not self._is_dropped:
+            # A promise was broken, or a commit is in doubt: the index may have it all the same,
+            # and the file that it speaks of must not go.
+            raise VolumeUnavailableError("whether a copy was entered is not known yet")
         self._drop()
-        target.ground.files.sync_directory(target.ground.paths.staging)
+        if self._stays is not None:
+            raise self._stays
 
     def close(self) -> None:
-        """Let the file go; what was not sent is removed."""
+        """Let the file go; what the target was not asked to enter is removed."""
         files = self._target.ground.files
         if self._fd >= 0:
-            files.close(self._fd)
+            # Every byte that counts was synced: what a close says means nothing any more.
+            with suppress(OSError):
+                files.close(self._fd)
             self._fd = -1
-        if not self._sent:
+        if not self._is_asked:
             self._drop()
 
     def _drop(self) -> None:
-        with suppress(OSError):
-            self._target.ground.files.unlink(self._path)
-        self._held.release()
+        """Remove its file, once; one that stays keeps its space, and is in doubt if sent."""
+        if self._is_dropped:
+            return
+        ground = self._target.ground
+        try:
+            if self._is_made:
+                ground.files.unlink(self._path)
+            if self._sent:
+                ground.files.sync_directory(ground.paths.staging)
+        except OSError as error:
+            self._stays = error
+            ground.health.count("unlink")
+            key = self.key if self._sent else None
+            ground.doubts.leave(Leftover(self._path, self._held, key))
+        else:
+            self._held.release()
+        # Last: until then, another thread does not know what became of it.
+        self._is_dropped = True
 
 
 AnyCopy = SmallCopy | LargeCopy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -143,7 +144,7 @@ class Handles:
             handle.users -= 1
             is_last = handle.is_stale and not handle.users
         if is_last:
-            self._files.close(handle.fd)
+            self._close_all([handle.fd])
 
     def _retired(self, handles: Iterable[Handle]) -> list[int]:
         """Lend these no more; return the descriptors that nobody uses."""
@@ -156,7 +157,9 @@ class Handles:
 
     def _close_all(self, unused: list[int]) -> None:
         for fd in unused:
-            self._files.close(fd)
+            # They were only read from: what a close says means nothing.
+            with suppress(OSError):
+                self._files.close(fd)
 
 
 class Loan:

@@ -33,6 +33,10 @@ _PAGE_BYTES: Final = 4096
 LOCK_TIMEOUT_S: Final = 30.0
 """Only who looks from outside, or a person with a shell, ever holds the file beside us."""
 
+GIVING_WAY_S: Final = 1.0
+"""For a long look that was told to end; meanwhile nobody else is served, and well before the
+volume would count as hung."""
+
 _READERS: Final = 4
 """Look-ups that run at once; each costs a connection with a small cache."""
 
@@ -99,6 +103,10 @@ class IndexDamagedError(Exception):
     """The index is missing, unfinished, of another volume, or not readable: rebuild it."""
 
 
+class InUseError(sqlite3.OperationalError):
+    """Somebody reads the file, so its write-ahead log could not be cut off; nothing is lost."""
+
+
 class CommitInDoubtError(sqlite3.OperationalError):
     """Nobody knows whether the index was changed: only opening it again can tell."""
 
@@ -127,6 +135,8 @@ class Index:
         self._writer = prepared(connect(path), _WRITER_CACHE_KIB)
         self._known = Remembered()
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        self._looking: list[Callable[[], None]] = []
+        """What ends each long look at the file that is under way."""
         self.has_tombstones = False
         """Whether there may be any; known without a query."""
         self.stones_changed = 0
@@ -213,12 +223,43 @@ class Index:
             self.rows_changed += changes_rows
 
     def checkpoint(self) -> None:
-        """Make everything committed durable, and cut the write-ahead log off."""
+        """
+        Make everything committed durable, and cut the write-ahead log off.
+
+        Raises:
+            InUseError: who looks at the file did not give way in time; later it may be done.
+
+        """
+        self._end_long_looks()
+        if not self._cut_off(GIVING_WAY_S):
+            raise InUseError("the write-ahead log is in use elsewhere")
+
+    @contextmanager
+    def gives_way(self, end: Callable[[], None]) -> Iterator[None]:
+        """Let *end*, called from another thread, end a long look when the log must be cut off."""
+        self._looking.append(end)
+        try:
+            yield
+        finally:
+            self._looking.remove(end)
+
+    def _end_long_looks(self) -> None:
+        for end in list(self._looking):
+            end()
+
+    def _cut_off(self, patience_s: float) -> bool:
+        """Write the log back and cut it off; False if somebody reads the file for longer."""
         # A reader in the middle of a look-up would keep the log from being cut off.
         with self.unmoved():
-            is_busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            if is_busy:
-                raise sqlite3.OperationalError("the write-ahead log is in use elsewhere")
+            self._be_patient(patience_s)
+            try:
+                row = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._be_patient(LOCK_TIMEOUT_S)
+            return not row[0]
+
+    def _be_patient(self, for_s: float) -> None:
+        self._writer.execute(f"PRAGMA busy_timeout={int(for_s * 1000)}").fetchall()
 
     @contextmanager
     def unmoved(self) -> Iterator[None]:
@@ -231,14 +272,21 @@ class Index:
                 self._readers.put(reader)
 
     def checkpoint_if_long(self) -> bool:
-        """Do that if the write-ahead log has become long; say whether."""
+        """
+        Make that durable if the write-ahead log has become long; say whether.
+
+        While somebody reads the file it is not done now: nobody waits, and a long look is ended.
+        """
         try:
             long = self._log_path.stat().st_size > WAL_BYTES_MAX
         except FileNotFoundError:
             return False
-        if long:
-            self.checkpoint()
-        return long
+        if not long:
+            return False
+        if not self._cut_off(0):
+            self._end_long_looks()
+            return False
+        return True
 
     def size_bytes(self) -> int:
         """Return the size of the database without its write-ahead log; by the writer only."""

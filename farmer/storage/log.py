@@ -8,6 +8,7 @@ waits for one sync, and sixty-four stores at once share two or three.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -120,7 +121,9 @@ def open_segment(
         files.sync_data(fd)
         files.sync_directory(paths.log)
     except BaseException:
-        files.close(fd)
+        # Whatever it says: the file has to go, and what counts is why it could not be made.
+        with suppress(OSError):
+            files.close(fd)
         files.unlink(path)
         raise
     return Tail(number, uuid, fd, SEGMENT_HEADER_BYTES)

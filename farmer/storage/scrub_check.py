@@ -4,34 +4,53 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from time import monotonic
+from threading import Event, Timer
 from typing import Final
 
 CHECK_S_MAX: Final = 5.0
 """For SQLite's own check of a database: meanwhile its write-ahead log cannot be cut off."""
 
+GivesWay = Callable[[Callable[[], None]], AbstractContextManager[None]]
+"""See `farmer.storage.index.Index.gives_way`."""
 
-def check_database(path: Path, clock_s: Callable[[], float] = monotonic) -> str:
+
+def check_database(
+    path: Path, *, limit_s: float = CHECK_S_MAX, gives_way: GivesWay = lambda _end: nullcontext()
+) -> str:
     """
     Return what SQLite finds wrong with a database, or nothing; blocking.
 
-    A check of a large one is broken off: its rows were all read by then, which looks at every
-    page that holds them.
+    A check of a large one is broken off, and so is one that others have to wait for: its rows
+    were all read by then, which looks at every page that holds them.
     """
-    end_s = clock_s() + CHECK_S_MAX
+    broken_off = Event()
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
     except sqlite3.Error as error:
         return str(error)
+
+    def break_off() -> None:
+        broken_off.set()
+        with suppress(sqlite3.ProgrammingError):
+            # It may have been closed just now.
+            connection.interrupt()
+
+    # Not by a progress handler: SQLite calls none in the middle of a tree, which takes longest.
+    timer = Timer(limit_s, break_off)
+    timer.daemon = True
     try:
-        connection.set_progress_handler(lambda: clock_s() > end_s, 10_000)
-        rows = connection.execute("PRAGMA integrity_check(5)").fetchall()
+        timer.start()
+        with gives_way(break_off):
+            rows = connection.execute("PRAGMA integrity_check(5)").fetchall()
     except sqlite3.OperationalError as error:
-        return "" if "interrupted" in str(error) or "locked" in str(error) else str(error)
+        return "" if broken_off.is_set() or "locked" in str(error) else str(error)
     except sqlite3.DatabaseError as error:
         return str(error)
     finally:
+        timer.cancel()
         connection.close()
     said = "; ".join(str(row[0]) for row in rows)
-    return "" if said == "ok" else said
+    # What a check that was broken off has not seen, it may take for missing.
+    return "" if said == "ok" or broken_off.is_set() else said

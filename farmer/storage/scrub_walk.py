@@ -332,7 +332,8 @@ class Walk:
                 where = f"at {marks.place.offset} of segment {marks.place.segment}"
                 self.findings.marks_damaged(f"a record of marks {where}")
         self._doubtful.clear()
-        wrong = check_database(self.ground.paths.index)
+        index = self.ground.index
+        wrong = check_database(self.ground.paths.index, gives_way=index.gives_way)
         if wrong:
             self.findings.index_damaged(wrong)
         yield 0

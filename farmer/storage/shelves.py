@@ -6,6 +6,7 @@ import sqlite3
 from typing import Final
 
 from farmer.storage.ground import Ground
+from farmer.storage.index import InUseError
 
 STAGED_MAX: Final = 256
 """Stored large shards that a start has to look at, because they wait in staging."""
@@ -20,7 +21,11 @@ class Shelves:
         """Stored shards that wait in staging."""
 
     def checkpoint(self, *, forced: bool) -> bool:
-        """Write the index back if it is time; say whether all of it is durable now."""
+        """
+        Write the index back if it is time; say whether all of it is durable now.
+
+        While somebody looks at its file for long it is not, and that is no failure of the disk.
+        """
         try:
             if forced or self.staged >= STAGED_MAX:
                 self._ground.index.checkpoint()
@@ -30,6 +35,8 @@ class Shelves:
                     is_done = self._ground.index.checkpoint_if_long()
                 if not is_done:
                     return False
+        except InUseError:
+            return False
         except sqlite3.Error as error:
             self._ground.index_failed(error, 0)
             return False

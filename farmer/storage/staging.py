@@ -10,6 +10,7 @@ shard, is the commit point: a file with a sound one *is* a stored shard.
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 from zlib import crc32
@@ -137,10 +138,12 @@ class Staged:
         self._resumed_bytes = self.offset
 
     def close(self) -> None:
-        """Close the file; safe twice."""
+        """Close the file; safe twice, and it never fails."""
         if self._is_open:
             self._is_open = False
-            self._files.close(self._fd)
+            # What counts was synced, or is thrown away: what a close says means nothing any more.
+            with suppress(OSError):
+                self._files.close(self._fd)
 
     def remove(self) -> None:
         """Close and unlink the file; durably, if a start might take it for a stored shard."""
@@ -189,8 +192,11 @@ def stage(files: Files, paths: Paths, header: RecordHeader) -> Staged:
         files.sync_data(fd)
         files.sync_directory(paths.staging)
     except BaseException:
-        files.close(fd)
-        files.unlink(path)
+        # Whatever they say: what counts is why it could not be made.
+        with suppress(OSError):
+            files.close(fd)
+        with suppress(OSError):
+            files.unlink(path)
         raise
     return Staged(files, paths, header, fd)
 

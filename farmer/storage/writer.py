@@ -117,7 +117,7 @@ class Writer:
         if self._thread.is_alive():
             self._thread.join()
         if self._tail is not None:
-            self._ground.files.close(self._tail.fd)
+            self._let_go(self._tail)
         if in_order:
             self._shelves.checkpoint(forced=True)
         return in_order and self._tail is not None
@@ -214,10 +214,10 @@ class Writer:
                     Position(tail.number, tail.end, ground.facts.sequencer.peek())
                 )
         except CommitInDoubtError:
-            ground.files.close(tail.fd)
+            self._let_go(tail)
             raise
         except (sqlite3.Error, MemoryError):
-            ground.files.close(tail.fd)
+            self._let_go(tail)
             ground.files.unlink(ground.paths.segment(tail.number))
             raise
         ground.ledger.settle(ground.account, transaction.changes)
@@ -299,7 +299,12 @@ class Writer:
         """Append no more to this segment."""
         # In this order: whoever looks at the tail's descriptor asks afterwards for the tail.
         self._tail = None
-        self._ground.files.close(tail.fd)
+        self._let_go(tail)
+
+    def _let_go(self, tail: Tail) -> None:
+        """Close its file; what counts there was synced, and what a close says means nothing."""
+        with suppress(OSError):
+            self._ground.files.close(tail.fd)
 
     def _end_log(self, tail: Tail) -> None:
         """Seal, and if possible let the next segment say at once where this one ends."""

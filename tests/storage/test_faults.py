@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from pathlib import Path
 
@@ -33,6 +34,17 @@ def sync_of_log(call: Call) -> bool:
 
 def write_of_log(call: Call) -> bool:
     return call.name == "pwritev" and call.path.endswith(".seg")
+
+
+class BadCloses(RecordingFiles):
+    """Each close fails, having closed the file: as where a network share writes back then."""
+
+    is_bad = False
+
+    def close(self, fd: int) -> None:
+        super().close(fd)
+        if self.is_bad and self._names.get(fd, "").endswith((".part", ".seg")):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def check_after(farm: Farm, files: RecordingFiles, kept: dict[ShardId, bytes]) -> None:
@@ -506,3 +518,83 @@ def test_a_measurement_that_fails_is_counted(farm: Farm) -> None:
     farm.engine.compare_with_disk()
     assert dict(farm.engine.volumes()[0].errors) == {"measure": 1}
     (farm.path / "shards").mkdir()
+
+
+def test_a_large_store_whose_file_closes_badly_is_stored(tmp_path: Path) -> None:
+    """All of it is on the disk by then: it is entered, answered and read as any other."""
+    files = BadCloses()
+    farm = Farm(tmp_path, files=files)
+    files.is_bad = True
+    shard = farm.store(noise(2 * MIB)).shard
+    assert farm.engine.volumes()[0].reserved_bytes == 0
+    assert farm.read(shard) == noise(2 * MIB)
+    farm.delete(shard, erase=True)
+    assert not farm.engine.trouble()
+    files.is_bad = False
+    check_after(farm, files, {})
+
+
+def test_a_large_store_that_breaks_off_and_closes_badly_leaves_its_lease(tmp_path: Path) -> None:
+    files = BadCloses()
+    farm = Farm(tmp_path, files=files)
+    files.is_bad = True
+    upload = farm.begin(noise(3 * MIB))
+    upload.write(noise(3 * MIB)[:MIB])
+    upload.abandon()
+    again = farm.begin(noise(3 * MIB))
+    assert again.offset == MIB
+    again.write(noise(3 * MIB)[MIB:])
+    shard = again.commit().result(20).shard
+    files.is_bad = False
+    check_after(farm, files, {shard: noise(3 * MIB)})
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_segment_that_closes_badly_after_a_failed_sync_is_only_sealed(
+    tmp_path: Path, error: int
+) -> None:
+    """The next one is begun as ever; only the sync counts as a failure of the disk."""
+    files = BadCloses()
+    farm = Farm(tmp_path, files=files)
+    kept = farm.store(noise(100)).shard
+    files.is_bad = True
+    files.fault = Fault(0, error, sync_of_log)
+    with pytest.raises(StorageError):
+        farm.store(noise(200))
+    later = farm.store(noise(300)).shard
+    assert farm.engine.volumes()[0].state is VolumeState.HEALTHY
+    assert farm.engine.volumes()[0].reserved_bytes == 0
+    files.is_bad = False
+    check_after(farm, files, {kept: noise(100), later: noise(300)})
+
+
+def test_a_segment_that_cannot_be_begun_leaves_no_file_though_it_closes_badly(
+    tmp_path: Path,
+) -> None:
+    """Its number is free for the next try, and what is told is why it could not be begun."""
+    files = BadCloses()
+    farm = Farm(tmp_path, files=files)
+    files.is_bad = True
+    files.fault = Fault(0, errno.ENOSPC, write_of_log)
+    with pytest.raises(NoSpaceError):
+        farm.store(noise(200))
+    assert not list(farm.path.glob("log/*"))
+    kept = farm.store(noise(300)).shard
+    files.is_bad = False
+    check_after(farm, files, {kept: noise(300)})
+
+
+@pytest.mark.parametrize("size", [5000, 2 * MIB])
+def test_a_volume_whose_files_close_badly_is_closed_in_order(tmp_path: Path, size: int) -> None:
+    """Nothing is left to replay, and its lock is free."""
+    files = BadCloses()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(size)).shard
+    assert farm.read(shard) == noise(size)
+    files.is_bad = True
+    farm.engine.close()
+    files.is_bad = False
+    farm.open()
+    assert farm.engine.opened()[0].ground.index.was_clean
+    assert farm.read(shard) == noise(size)
+    farm.engine.close()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farmer.model.ids import ContractId, NodeId, ShardId
-from farmer.storage.index import Index, create_index
+from farmer.model.status import VolumeState
+from farmer.storage import index as index_module
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.index import Index, InUseError, create_index
+from farmer.storage.operations import Restate
 from farmer.storage.places import Doomed, Place, Row
 from farmer.storage.quota import Tally
 from farmer.storage.transaction import Transaction
@@ -159,3 +165,75 @@ def test_one_segment_is_found_among_many(tmp_path: Path) -> None:
         *(True, False, True, False)
     ]
     index.close(clean=False)
+
+
+def looking(path: Path) -> sqlite3.Connection:
+    """Return a connection in the middle of a long look at a database."""
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    connection.execute("BEGIN")
+    connection.execute("SELECT * FROM state").fetchall()
+    return connection
+
+
+def enter(index: Index, sequence: int) -> None:
+    with index.transaction() as transaction:
+        transaction.put(row(ALICE, sequence, sequence))
+
+
+def finished_index(folder: Path) -> Index:
+    index = create_index(folder / "index.sqlite", bytes(16))
+    with index.transaction() as transaction:
+        transaction.open_segment(1, bytes(16))
+    index.finish()
+    return index
+
+
+def test_a_checkpoint_that_is_due_waits_for_no_long_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not done now, which is no failure; the look is told to end, and then it is done."""
+    monkeypatch.setattr(index_module, "WAL_BYTES_MAX", 0)
+    index, told = finished_index(tmp_path), list[str]()
+    with closing(looking(tmp_path / "index.sqlite")), index.gives_way(lambda: told.append("end")):
+        enter(index, 1)
+        assert not index.checkpoint_if_long()
+        assert told == ["end"]
+        assert index.find(ALICE, ShardId(bytes([1]) * 32)) is not None
+        enter(index, 2)
+    assert index.checkpoint_if_long()
+    assert (tmp_path / "index.sqlite-wal").stat().st_size == 0
+    index.close(clean=False)
+
+
+def test_a_long_look_gives_way_to_a_checkpoint_that_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not is waited for only for a moment."""
+    monkeypatch.setattr(index_module, "GIVING_WAY_S", 0.01)
+    index = finished_index(tmp_path)
+    with closing(looking(tmp_path / "index.sqlite")) as look:
+        enter(index, 1)
+        with pytest.raises(InUseError):
+            index.checkpoint()
+        with index.gives_way(look.rollback):
+            index.checkpoint()
+    assert (tmp_path / "index.sqlite-wal").stat().st_size == 0
+    index.close(clean=False)
+
+
+def test_a_long_look_at_its_index_makes_no_volume_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What needs a durable index is refused until the look is over."""
+    monkeypatch.setattr(index_module, "GIVING_WAY_S", 0.01)
+    farm = Farm(tmp_path)
+    farm.store(noise(100))
+    (volume,) = farm.engine.opened()
+    with closing(looking(farm.path / "index.sqlite")):
+        farm.store(noise(200))
+        with pytest.raises(VolumeUnavailableError, match="the index is not durable"):
+            volume.writer.submit(Restate(lambda _transaction: [], 1)).result(20)
+        farm.store(noise(300))
+        assert farm.engine.volumes()[0].state is VolumeState.HEALTHY
+    assert volume.writer.submit(Restate(lambda _transaction: [], 1)).result(20) == 0
+    farm.engine.close()

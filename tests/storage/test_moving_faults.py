@@ -9,14 +9,19 @@ from threading import Event, Thread
 
 import pytest
 
+from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState
 from farmer.storage import moving
+from farmer.storage.doubts import InDoubtError
 from farmer.storage.duty import DUTY_NAME, Duty, Leaving, clear_duty, read_duty, write_duty
-from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.files import OsFiles
 from farmer.storage.journal import Crossers
-from tests.storage.bench import ALICE, MIB, noise
-from tests.storage.recording import Fault, RecordingFiles
+from farmer.storage.log import Batch
+from farmer.storage.operations import Adopt
+from tests.storage.bench import ALICE, MIB, Farm, crash_copy, noise
+from tests.storage.recording import Call, Fault, RecordingFiles
+from tests.storage.test_doubts import Failing
 from tests.storage.test_moving import DRAIN, Street
 
 KINDS = ("pwritev", "sync_data", "sync_directory", "preallocate", "open", "open_read", "pread")
@@ -180,6 +185,98 @@ def test_a_large_shard_that_changes_under_the_copy_is_not_entered(tmp_path: Path
         assert street.source.status().shards == len(large)
         assert not list(street.target.ground.paths.staging.iterdir())
         street.check_bytes()
+        street.steps()
+        assert street.source.status().shards == 0
+        street.check_bytes()
+
+
+class Undoing(Failing):
+    """The removal of a large copy fails, or its sync does, which is the second one there."""
+
+    has_begun = False
+
+    def strikes(self, call: Call) -> bool:
+        is_made, self.has_begun = self.has_begun, self.has_begun or call.path == "staging"
+        return super().strikes(call) and (is_made or call.path != "staging")
+
+
+def refuse_large(street: Street, calls: dict[str, str]) -> ShardId:
+    """Begin to move; the target's index has no room for a large shard, and *calls* fail."""
+    assert isinstance(street.farm.files, RecordingFiles)
+    street.farm.files.fault = Undoing(
+        error=errno.ENOSPC, calls={"preallocate": "reserve", **calls}
+    )
+    writer = street.target.ground.index._writer
+    writer.execute(
+        "CREATE TRIGGER full BEFORE INSERT ON staged BEGIN SELECT RAISE(ABORT, ''); END"
+    )
+    street.begin()
+    street.steps()
+    writer.execute("DROP TRIGGER full")
+    return min(shard for shard, data in street.data.items() if len(data) > MIB)
+
+
+@pytest.mark.parametrize("calls", [{"unlink": ".part"}, {"sync_directory": "staging"}])
+def test_a_refused_copy_whose_file_stays_is_in_doubt_until_it_is_gone(
+    tmp_path: Path, calls: dict[str, str]
+) -> None:
+    """Its space stays taken, and nothing goes the same way meanwhile."""
+    street, files = faulty(tmp_path)
+    with closing(street.farm.engine):
+        before = len(street.data)
+        shard = refuse_large(street, calls)
+        account = street.target.ground.account
+        assert account.reserved_bytes > MIB
+        with pytest.raises(InDoubtError):
+            street.target.find(ALICE, shard)
+        street.check_bytes()
+        street.steps()
+        assert street.source.status().shards == before
+        files.fault = None
+        street.farm.engine.look_after_disks()
+        assert account.reserved_bytes == 0
+        assert not list(street.target.ground.paths.staging.iterdir())
+        street.steps()
+        assert street.source.status().shards == 0
+        street.check_bytes()
+
+
+def test_a_shard_does_not_come_back_by_a_refused_copy_whose_file_stays(tmp_path: Path) -> None:
+    """It was deleted where it still was, and the next start takes the file for stored."""
+    street, _ = faulty(tmp_path / "here")
+    with closing(street.farm.engine):
+        shard = refuse_large(street, {"unlink": ".part"})
+        street.farm.engine.mover.resolve()
+        street.farm.delete(shard, erase=True)
+        for settings in street.farm.settings:
+            crash_copy(settings.path, tmp_path / "killed" / settings.path.name)
+        killed = Farm(tmp_path / "killed", volumes=2)
+        with closing(killed.engine), pytest.raises(ShardNotFoundError):
+            killed.engine.stat(ALICE, shard)
+
+
+def test_a_copy_that_the_target_may_have_entered_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken promise says nothing: what the writer does when the disk answers counts."""
+    street, real, reached, answer = Street(tmp_path), Adopt.apply, Event(), Event()
+
+    def hanging(self: Adopt, batch: Batch) -> None:
+        reached.set()
+        answer.wait(20)
+        real(self, batch)
+
+    monkeypatch.setattr(Adopt, "apply", hanging)
+    with closing(street.farm.engine):
+        street.begin()
+        stuck = Thread(target=street.steps)
+        stuck.start()
+        try:
+            assert reached.wait(20)
+            street.target.writer.promises.break_all("it sleeps")
+        finally:
+            answer.set()
+            stuck.join()
         street.steps()
         assert street.source.status().shards == 0
         street.check_bytes()
