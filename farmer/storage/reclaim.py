@@ -205,14 +205,13 @@ class Reclaimer:
         files, paths, done = self._ground.files, self._ground.paths, []
         touched = set()
         for one in records:
-            path = self._handles.path_of(one.place)
             self._handles.forget(one.place)
-            if not files.exists(path):
-                # An earlier try removed it, here or in staging, and could not make that durable.
-                touched.add(paths.staging)
-            files.unlink(path)
-            if files.exists(path.parent):
-                touched.add(path.parent)
+            # Both names, and in this order: the writer may move it out of staging meanwhile, and
+            # an earlier try may have removed the one or the other without making that durable.
+            for path in (paths.part(one.place.file), paths.shard(one.place.file)):
+                files.unlink(path)
+                if files.exists(path.parent):
+                    touched.add(path.parent)
             done.append(one)
         for directory in sorted(touched):
             files.sync_directory(directory)
