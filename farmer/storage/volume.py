@@ -223,7 +223,7 @@ class Volume:
             removed += self.remove([row for row in rows if contract in {None, row.contract}])
         for lease in self.leases.of(renter, contract):
             self.leases.end(lease)
-        self.reclaim()
+        self.tidy()
         return removed
 
     def sweep(self, now_ms: int, observed_ms: int) -> int:
@@ -238,9 +238,14 @@ class Volume:
             removed += count
             if not count:
                 break
-        self.reclaim()
+        self.tidy()
         self.ground.refresh_filesystem()
         return removed
+
+    def tidy(self) -> None:
+        """Give back what can be, or leave it to the next time: what came before it is done."""
+        with suppress(StorageError):
+            self.reclaim()
 
     def reclaim(self) -> int:
         """Give back what can be; return the bytes that came free."""
@@ -381,9 +386,8 @@ class Volume:
         """Before a mark is added: let whoever gives up shards one by one pay for the tidying."""
         self.ground.health.check_writable()
         if self.reclaimer.is_due:
-            with suppress(StorageError):
-                # Tidying may wait; what follows fails by itself if it must.
-                self.reclaim()
+            # What follows fails by itself if it must.
+            self.tidy()
 
     def _is_stored(self, lease: Lease) -> bool:
         """Say whether the shard has come another way: while its disk hung, it was begun anew."""
