@@ -216,14 +216,28 @@ class Volume:
         return done
 
     def purge(self, renter: NodeId, contract: ContractId | None) -> int:
-        """Remove all shards and leases of a renter, or of one of its contracts."""
-        removed, after = 0, ShardId(bytes(32))
+        """
+        Remove all shards and leases of a renter, or of one of its contracts.
+
+        Returns how many shards went.
+
+        Raises:
+            VolumeUnavailableError: the volume failed, or some had to stay: repeat it later.
+
+        """
+        removed, after, is_left = 0, ShardId(bytes(32)), False
         while rows := self.page(renter, after, REMOVE_AT_ONCE):
             after = rows[-1].shard
-            removed += self.remove([row for row in rows if contract in {None, row.contract}])
+            theirs = [row for row in rows if contract in {None, row.contract}]
+            count = self.remove(theirs)
+            removed += count
+            # It may lie on another volume too, or have been written anew since the look.
+            is_left |= count < len(theirs)
         for lease in self.leases.of(renter, contract):
             self.leases.end(lease)
         self.tidy()
+        if is_left:
+            raise VolumeUnavailableError("some shards were being moved, or changed meanwhile")
         return removed
 
     def sweep(self, now_ms: int, observed_ms: int) -> int:

@@ -148,6 +148,26 @@ def test_a_shard_that_leaves_the_trash_while_the_sweep_chooses_is_kept(farm: Far
     assert farm.engine.stat(ALICE, shard).state is ShardState.LIVE
 
 
+def test_a_shard_that_changes_while_its_contract_is_purged_goes_with_the_next_purge(
+    farm: Farm,
+) -> None:
+    """Once a contract is called purged nobody looks for its shards again."""
+    shard = farm.store(noise(5000)).shard
+    volume = volume_of(farm)
+    page = volume.page
+
+    def deleted_meanwhile(renter: NodeId, after: ShardId, limit: int) -> list[Row]:
+        rows = page(renter, after, limit)
+        farm.delete(shard)
+        return rows
+
+    volume.page = deleted_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(VolumeUnavailableError):
+        farm.engine.purge(ALICE)
+    volume.page = page  # type: ignore[method-assign]
+    assert farm.engine.purge(ALICE) == 1
+
+
 def test_a_lease_begun_again_with_another_size_is_begun_anew(farm: Farm) -> None:
     upload = farm.begin(noise(3 * MIB))
     upload.write(noise(3 * MIB)[:MIB])
