@@ -146,7 +146,7 @@ class Emptying:
 
     def _reclaim(self) -> None:
         self._unreclaimed_bytes = 0
-        self.source.reclaim()
+        self.source.tidy()
 
     def _target(self, size_bytes: int) -> Volume:
         """Return where to; raises `NoSpaceError`, `VolumeUnavailableError`."""

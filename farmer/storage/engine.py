@@ -264,12 +264,21 @@ class Engine:
         Returns how many; safe to repeat after a crash.
 
         Raises:
-            VolumeUnavailableError: a volume is missing or failed; repeat it later.
+            VolumeUnavailableError: a volume is missing or failed, or some shards were changing;
+                what could be removed is, and the rest waits until it is repeated.
 
         """
+        removed = 0
+        failure: StorageError | None = None
         with self._crossing.none():
             volumes = self._slots.readable()
-            removed = sum(volume.purge(renter, contract) for volume in volumes)
+            for volume in volumes:
+                try:
+                    removed += volume.purge(renter, contract)
+                except StorageError as error:
+                    failure = error
+        if failure is not None:
+            raise failure
         self._slots.check_complete()
         if set(self._slots.opened()) - set(volumes):
             raise VolumeUnavailableError("a volume came back meanwhile")

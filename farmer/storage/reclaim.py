@@ -12,6 +12,7 @@ loss an older index would replay what is not there.
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -47,6 +48,10 @@ SPARSE_SHARE: Final = 4
 
 RELEASED_AT_ONCE: Final = 4096
 """Records whose space is given back with one sync for each segment: bounds memory, 2 MiB."""
+
+_BAD_SPOT: Final = errno.EIO
+"""One sector may be lost and all others sound; any other failure to read is the whole disk's, or
+the system's, and ends a run."""
 
 _MARKS_PER_STEP: Final = 512
 _MOVING_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -118,7 +123,8 @@ class Reclaimer:
         """
         Give back all that is worth it now; return the bytes that came free.
 
-        Returns 0 at once if another run is under way.
+        What stands at a spot that cannot be read is left for the next run.  Returns 0 at once if
+        another run is under way.
 
         Raises:
             StorageError, OSError, sqlite3.Error: the volume failed; all that is done is done.
@@ -205,14 +211,13 @@ class Reclaimer:
         files, paths, done = self._ground.files, self._ground.paths, []
         touched = set()
         for one in records:
-            path = self._handles.path_of(one.place)
             self._handles.forget(one.place)
-            if not files.exists(path):
-                # An earlier try removed it, here or in staging, and could not make that durable.
-                touched.add(paths.staging)
-            files.unlink(path)
-            if files.exists(path.parent):
-                touched.add(path.parent)
+            # Both names, and in this order: the writer may move it out of staging meanwhile, and
+            # an earlier try may have removed the one or the other without making that durable.
+            for path in (paths.part(one.place.file), paths.shard(one.place.file)):
+                files.unlink(path)
+                if files.exists(path.parent):
+                    touched.add(path.parent)
             done.append(one)
         for directory in sorted(touched):
             files.sync_directory(directory)
@@ -222,10 +227,9 @@ class Reclaimer:
         """Write the marks of these records again, as far as they are needed; return how many."""
         restated = 0
         for start in range(0, len(records), _MARKS_PER_STEP):
-            some = list(records[start : start + _MARKS_PER_STEP])
+            some = deque(records[start : start + _MARKS_PER_STEP])
             while some:
-                step, mentioned = self._mentioned(some)
-                some = some[len(step) :]
+                step, mentioned = self._mentioned(some, is_lenient=punch)
                 choose = partial(_needed, mentioned)
                 restated += self._writer.submit(Restate(choose, max(1, len(mentioned)))).result()
                 if punch:
@@ -234,18 +238,28 @@ class Reclaimer:
         return restated
 
     def _mentioned(
-        self, records: Sequence[Doomed]
+        self, records: deque[Doomed], *, is_lenient: bool
     ) -> tuple[list[Doomed], dict[tuple[NodeId, ShardId], int]]:
-        """Return the first records that fit one step, and whom they speak of."""
+        """
+        Take the first records that fit one step; return them, and whom they speak of.
+
+        If *is_lenient*, one that cannot be read is taken too, and not returned: it must stay.
+        """
         step: list[Doomed] = []
         mentioned: dict[tuple[NodeId, ShardId], int] = {}
-        for record in records:
-            for mark in self._read_marks(record):
+        while records and len(mentioned) < _MARKS_PER_STEP:
+            record = records.popleft()
+            try:
+                marks = self._read_marks(record)
+            except OSError as error:
+                if not is_lenient or error.errno != _BAD_SPOT:
+                    raise
+                self._ground.health.count("reclaim")
+                continue
+            for mark in marks:
                 key = (mark.renter, mark.shard)
                 mentioned[key] = max(mark.sequence, mentioned.get(key, 0))
             step.append(record)
-            if len(mentioned) >= _MARKS_PER_STEP:
-                break
         return step, mentioned
 
     def _read_marks(self, record: Doomed) -> list[Mark]:
@@ -261,14 +275,21 @@ class Reclaimer:
                 return []
 
     def _compact(self, number: int) -> None:
-        """Copy what is alive in a sealed segment, then unlink it."""
+        """Copy what is alive in a sealed segment, then unlink it, if all of it can be read."""
         path = self._ground.paths.segment(number)
         if not self._live_bytes(number) and not self._ground.files.exists(path):
             # An earlier run was cut off after the unlink, when all had been done but this.
             self._drop(number)
             return
-        self._copy_live(number)
-        self._condense(self._ground.index.marks(number), punch=False)
+        try:
+            self._copy_live(number)
+            self._condense(self._ground.index.marks(number), punch=False)
+        except OSError as error:
+            # Of reading: what could not be written comes back from the writer as a refusal.
+            if error.errno != _BAD_SPOT:
+                raise
+            self._ground.health.count("reclaim")
+            return
         self._writer.submit(Restate(lambda _tx: [], 1)).result()
         # In this order: a reader pins what was alive, and looks whether it is so still.
         if self._live_bytes(number) or self._handles.is_segment_pinned(number):

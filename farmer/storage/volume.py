@@ -216,14 +216,28 @@ class Volume:
         return done
 
     def purge(self, renter: NodeId, contract: ContractId | None) -> int:
-        """Remove all shards and leases of a renter, or of one of its contracts."""
-        removed, after = 0, ShardId(bytes(32))
+        """
+        Remove all shards and leases of a renter, or of one of its contracts.
+
+        Returns how many shards went.
+
+        Raises:
+            VolumeUnavailableError: the volume failed, or some had to stay: repeat it later.
+
+        """
+        removed, after, is_left = 0, ShardId(bytes(32)), False
         while rows := self.page(renter, after, REMOVE_AT_ONCE):
             after = rows[-1].shard
-            removed += self.remove([row for row in rows if contract in {None, row.contract}])
+            theirs = [row for row in rows if contract in {None, row.contract}]
+            count = self.remove(theirs)
+            removed += count
+            # It may lie on another volume too, or have been written anew since the look.
+            is_left |= count < len(theirs)
         for lease in self.leases.of(renter, contract):
             self.leases.end(lease)
-        self.reclaim()
+        self.tidy()
+        if is_left:
+            raise VolumeUnavailableError("some shards were being moved, or changed meanwhile")
         return removed
 
     def sweep(self, now_ms: int, observed_ms: int) -> int:
@@ -238,9 +252,14 @@ class Volume:
             removed += count
             if not count:
                 break
-        self.reclaim()
+        self.tidy()
         self.ground.refresh_filesystem()
         return removed
+
+    def tidy(self) -> None:
+        """Give back what can be, or leave it to the next time: what came before it is done."""
+        with suppress(StorageError):
+            self.reclaim()
 
     def reclaim(self) -> int:
         """Give back what can be; return the bytes that came free."""
@@ -381,9 +400,8 @@ class Volume:
         """Before a mark is added: let whoever gives up shards one by one pay for the tidying."""
         self.ground.health.check_writable()
         if self.reclaimer.is_due:
-            with suppress(StorageError):
-                # Tidying may wait; what follows fails by itself if it must.
-                self.reclaim()
+            # What follows fails by itself if it must.
+            self.tidy()
 
     def _is_stored(self, lease: Lease) -> bool:
         """Say whether the shard has come another way: while its disk hung, it was begun anew."""

@@ -19,7 +19,7 @@ from farmer.storage.files import OsFiles
 from farmer.storage.journal import Crossers
 from farmer.storage.log import Batch
 from farmer.storage.operations import Adopt
-from tests.storage.bench import ALICE, MIB, Farm, crash_copy, noise
+from tests.storage.bench import ALICE, MIB, Farm, contract_of, crash_copy, noise
 from tests.storage.recording import Call, Fault, RecordingFiles
 from tests.storage.test_doubts import Failing
 from tests.storage.test_moving import DRAIN, Street
@@ -125,6 +125,28 @@ def test_a_journal_about_a_volume_that_is_not_ours_any_more_is_closed(tmp_path: 
     street.farm.engine.look_after_disks()
     street.farm.delete(shard, erase=True)
     street.farm.engine.close()
+
+
+def test_a_purge_that_left_shards_that_are_on_their_way_is_not_called_done(
+    tmp_path: Path,
+) -> None:
+    """All else goes, on the other volume too; these go when it is known where they are."""
+    street = Street(tmp_path)
+    with closing(street.farm.engine) as engine:
+        street.hold(0)
+        street.farm.store(noise(6000, "at the target"))
+        street.release(0)
+        key = (ALICE, list(street.data)[2])
+        volumes = (street.source, street.target)
+        crossers = Crossers(*(one.ground.volume for one in volumes), frozenset({key}))
+        for volume in volumes:
+            volume.journal.write(crossers)
+        with pytest.raises(VolumeUnavailableError):
+            engine.purge(ALICE, contract_of(ALICE).contract)
+        assert [one.shard for one in street.page()] == [key[1]]
+        engine.look_after_disks()
+        assert engine.purge(ALICE, contract_of(ALICE).contract) == 1
+        assert street.page() == []
 
 
 def test_what_a_volume_is_to_do_survives_and_is_whole_or_not_there(tmp_path: Path) -> None:

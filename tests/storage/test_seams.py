@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from farmer.storage.errors import (
 )
 from farmer.storage.files import Filesystem, OsFiles
 from farmer.storage.handles import OPEN_FILES_MAX
+from farmer.storage.operations import Restate
 from farmer.storage.places import Row
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
@@ -146,6 +148,26 @@ def test_a_shard_that_leaves_the_trash_while_the_sweep_chooses_is_kept(farm: Far
     assert farm.engine.stat(ALICE, shard).state is ShardState.LIVE
 
 
+def test_a_shard_that_changes_while_its_contract_is_purged_goes_with_the_next_purge(
+    farm: Farm,
+) -> None:
+    """Once a contract is called purged nobody looks for its shards again."""
+    shard = farm.store(noise(5000)).shard
+    volume = volume_of(farm)
+    page = volume.page
+
+    def deleted_meanwhile(renter: NodeId, after: ShardId, limit: int) -> list[Row]:
+        rows = page(renter, after, limit)
+        farm.delete(shard)
+        return rows
+
+    volume.page = deleted_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(VolumeUnavailableError):
+        farm.engine.purge(ALICE)
+    volume.page = page  # type: ignore[method-assign]
+    assert farm.engine.purge(ALICE) == 1
+
+
 def test_a_lease_begun_again_with_another_size_is_begun_anew(farm: Farm) -> None:
     upload = farm.begin(noise(3 * MIB))
     upload.write(noise(3 * MIB)[:MIB])
@@ -257,6 +279,90 @@ def test_a_large_shard_that_leaves_staging_between_look_and_open_is_opened(
     files.fault = Fault(0, errno.ENOENT, lambda call: call.name == "open_read")
     assert farm.read(shard) == noise(2 * MIB)
     assert files.fault.struck
+    farm.engine.close()
+
+
+class Interrupted(RecordingFiles):
+    """Before one of the calls that name a large shard's file, something else happens."""
+
+    number = 0
+    """Which call that is, counted from 0 over those of `kind`."""
+    kind = ("exists", "unlink", "rename")
+    happens: Callable[[], object] | None = None
+
+    def _come(self, name: str, path: Path) -> None:
+        happens = self.happens
+        if happens is None or name not in self.kind or "log" in path.parts:
+            return
+        if self.number:
+            self.number -= 1
+            return
+        self.happens = None
+        happens()
+
+    def exists(self, path: Path) -> bool:
+        self._come("exists", path)
+        return super().exists(path)
+
+    def unlink(self, path: Path) -> None:
+        self._come("unlink", path)
+        super().unlink(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._come("rename", source)
+        super().rename(source, target)
+
+
+def checkpoint(volume: Volume) -> None:
+    """Make the index durable, which lets the writer move what waits in staging."""
+    volume.writer.submit(Restate(lambda _transaction: [], 1)).result(20)
+
+
+def large_files(farm: Farm) -> list[Path]:
+    return [*farm.path.glob("shards/*/*"), *farm.path.glob("staging/*")]
+
+
+def test_a_large_shard_that_leaves_staging_while_it_is_removed_is_removed(tmp_path: Path) -> None:
+    """Whichever of its two names was looked at already when the writer moves it."""
+    for number in range(10):
+        files = Interrupted()
+        farm = Farm(tmp_path / str(number), files=files)
+        farm.store(noise(2 * MIB))
+        volume = volume_of(farm)
+        volume.remove(volume.page(ALICE, ShardId(bytes(32)), 9))
+        assert large_files(farm), "given up, and still in staging"
+        files.number, files.happens = number, partial(checkpoint, volume)
+        volume.reclaim()
+        is_over, files.happens = files.happens is not None, None
+        assert volume.ground.index.doomed() == []
+        assert large_files(farm) == [], number
+        farm.engine.close()
+        if is_over:
+            assert number
+            return
+    pytest.fail("the sweep did not come to its end")
+
+
+def test_a_large_shard_that_is_removed_while_it_leaves_staging_holds_nothing_up(
+    tmp_path: Path,
+) -> None:
+    """The writer counts that it could not move it, and next time moves what is left."""
+    files = Interrupted()
+    farm = Farm(tmp_path, files=files)
+    shard = farm.store(noise(2 * MIB)).shard
+    volume = volume_of(farm)
+    volume.remove([row_of(farm, shard)])
+    doomed = volume.ground.index.doomed()
+    files.kind, files.happens = ("rename",), lambda: volume.reclaimer.release(doomed)
+    checkpoint(volume)
+    assert dict(farm.engine.volumes()[0].errors) == {"rename": 1}
+    kept = farm.store(noise(2 * MIB, "kept")).shard
+    checkpoint(volume)
+    volume.reclaim()
+    assert volume.ground.index.staged() == []
+    assert volume.ground.index.doomed() == []
+    assert [path.parent.parent.name for path in large_files(farm)] == ["shards"]
+    assert farm.read(kept) == noise(2 * MIB, "kept")
     farm.engine.close()
 
 
