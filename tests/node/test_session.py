@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from farmer.identity.tls import PeerCertificateError
 from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES
+from farmer.node.held import STEP_BYTES
 from farmer.node.inbox import READ_AHEAD_BYTES, TURN_BYTES
 from farmer.node.ports import CloseReason
 from farmer.node.session import Session
@@ -449,11 +450,12 @@ class PacingTests(NodeCase):
 
         peer.session.hang_up(Refused(Refusal.DRAINING), CloseReason.DRAINED)
         self.assertTrue(peer.wire.reading)
-        self.assertEqual(0, self.around.held.total_bytes)
+        self.assertEqual(STEP_BYTES, self.around.held.total_bytes, "what the disk has yet to take")
         self.clock.advance(0)
 
         self.assertTrue(peer.wire.reading)
         disk.run_all()
+        self.assertEqual(0, self.around.held.total_bytes)
 
     def test_reading_stops_at_one_control_frame_between_transfers(self) -> None:
         self.store.commits = []
