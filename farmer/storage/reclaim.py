@@ -53,7 +53,10 @@ _BAD_SPOT: Final = errno.EIO
 """One sector may be lost and all others sound; any other failure to read is the whole disk's, or
 the system's, and ends a run."""
 
-_MARKS_PER_STEP: Final = 512
+_MARKS_PER_STEP: Final = 128
+_RELEASED_PER_STEP: Final = 64
+"""What the writer enters at once: a store behind it waits for little."""
+
 _MOVING_BYTES_MAX: Final = 8 * 1024 * 1024
 MOVING_MAX: Final = 8
 """Copies under way: bounds memory, and how long a store behind them waits (a few ms for these)."""
@@ -192,8 +195,8 @@ class Reclaimer:
         while doomed := self._ground.index.doomed(after, RELEASED_AT_ONCE):
             after = doomed[-1].sequence
             released = self.release(doomed)
-            for start in range(0, len(released), _MARKS_PER_STEP):
-                some = released[start : start + _MARKS_PER_STEP]
+            for start in range(0, len(released), _RELEASED_PER_STEP):
+                some = released[start : start + _RELEASED_PER_STEP]
                 self._enter(partial(_release, some))
 
     def _punch(self, number: int, records: Iterable[Doomed]) -> list[Doomed]:

@@ -16,7 +16,7 @@ from farmer.storage.files import Access, Files
 from farmer.storage.quota import RESERVE_BYTES
 
 SPEND_BYTES: Final = 256 * 1024
-"""Given up at once: a lone delete writes about 40 KiB, a sweep's 256 may need more steps."""
+"""Given up at once: a lone delete writes about 40 KiB, a sweep's 64 may need more steps."""
 
 
 class Reserve:

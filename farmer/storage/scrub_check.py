@@ -6,10 +6,8 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 from typing import Final
-
-from farmer.storage.threads import begin_thread
 
 CHECK_S_MAX: Final = 5.0
 """For SQLite's own check of a database: meanwhile its write-ahead log cannot be cut off."""
@@ -27,7 +25,7 @@ def check_database(
     A check of a large one is broken off, and so is one that others have to wait for: its rows
     were all read by then, which looks at every page that holds them.
     """
-    broken_off, over = Event(), Event()
+    broken_off = Event()
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
     except sqlite3.Error as error:
@@ -39,24 +37,22 @@ def check_database(
             # It may have been closed just now.
             connection.interrupt()
 
-    def bound() -> None:
-        if not over.wait(limit_s):
-            break_off()
-
+    # Not by a progress handler: SQLite calls none in the middle of a tree, which takes longest.
+    timer = Timer(limit_s, break_off)
+    timer.daemon = True
     try:
-        # Not by a progress handler: SQLite calls none in a tree, which takes longest.
-        begin_thread(bound)
+        timer.start()
         with gives_way(break_off):
             rows = connection.execute("PRAGMA integrity_check(5)").fetchall()
-    except OSError:
-        # No memory for a thread: the next pass looks.
+    except RuntimeError:
+        # No thread can be begun now; the next pass looks.
         return ""
     except sqlite3.OperationalError as error:
         return "" if broken_off.is_set() or "locked" in str(error) else str(error)
     except sqlite3.DatabaseError as error:
         return str(error)
     finally:
-        over.set()
+        timer.cancel()
         connection.close()
     said = "; ".join(str(row[0]) for row in rows)
     # What a check that was broken off has not seen, it may take for missing.

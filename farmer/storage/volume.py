@@ -50,7 +50,10 @@ from farmer.storage.tombstones import Tombstone
 from farmer.storage.uploads import Uploads
 from farmer.storage.writer import Writer
 
-REMOVE_AT_ONCE: Final = 256
+LOOK_AT_ONCE: Final = 256
+"""Shards that a sweep or a purge looks up by one question."""
+
+REMOVE_AT_ONCE: Final = 64
 """Shards removed by one operation of a sweep: a store behind it waits for little."""
 
 _OPEN_TRIES: Final = 8
@@ -226,7 +229,7 @@ class Volume:
 
         """
         removed, after, is_left = 0, ShardId(bytes(32)), False
-        while rows := self.page(renter, after, REMOVE_AT_ONCE):
+        while rows := self.page(renter, after, LOOK_AT_ONCE):
             after = rows[-1].shard
             theirs = [row for row in rows if contract in {None, row.contract}]
             count = self.remove(theirs)
@@ -412,7 +415,7 @@ class Volume:
     def _expired(self, now_ms: int, observed_ms: int) -> list[Row]:
         with self._index_errors():
             trashed_before_ms = observed_ms - TRASH_MS
-            return self.ground.index.expired(now_ms, trashed_before_ms, REMOVE_AT_ONCE)
+            return self.ground.index.expired(now_ms, trashed_before_ms, LOOK_AT_ONCE)
 
     def _index_errors(self) -> _IndexErrors:
         return _IndexErrors(self._index_failed)
