@@ -34,6 +34,7 @@ from farmer.storage.records import (
     SEGMENT_HEADER_BYTES,
     DamagedError,
     Kind,
+    decode_segment,
     tree_offset,
 )
 from farmer.storage.scan import Found, Source, read_marks, scan
@@ -298,8 +299,35 @@ class Reclaimer:
         if self._live_bytes(number) or self._handles.is_segment_pinned(number):
             return
         self._handles.forget(Place(number, 0))
+        self._end_before(number)
         self._ground.files.unlink(path)
         self._drop(number)
+
+    def _end_before(self, number: int) -> None:
+        """
+        Let the segment before this one end where its header says, durably: it alone says so.
+
+        Behind that may stand what was refused, where the disk did not let it be cut off for good.
+        """
+        files, paths = self._ground.files, self._ground.paths
+        fd = files.open(paths.segment(number), Access.READ)
+        try:
+            raw = files.pread(fd, SEGMENT_HEADER_BYTES, 0)
+        finally:
+            files.close(fd)
+        try:
+            end = decode_segment(raw, paths.segment(number).name).previous_end
+        except DamagedError:
+            return
+        if not end or not files.exists(paths.segment(number - 1)):
+            return
+        fd = files.open(paths.segment(number - 1), Access.WRITE)
+        try:
+            if files.size(fd) > end:
+                files.truncate(fd, end)
+            files.sync_data(fd)
+        finally:
+            files.close(fd)
 
     def _drop(self, number: int) -> None:
         """Make the end of a segment durable, then let the index forget it."""

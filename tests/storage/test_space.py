@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from farmer.storage.operations import Move, Operation
 from farmer.storage.places import Doomed, Segment
 from farmer.storage.reclaim import Plan, plan
 from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, noise, shard_of
-from tests.storage.recording import RecordingFiles
+from tests.storage.recording import Fault, RecordingFiles
 
 MANY = EngineLimits(uploads_per_renter_max=1_000_000, shard_bytes_max=64 * MIB)
 
@@ -167,6 +168,33 @@ def test_compaction_keeps_states_and_bytes(tmp_path: Path) -> None:
             for path in farm.path.glob("index.sqlite*"):
                 path.unlink()
         farm.open()
+    farm.engine.close()
+
+
+def test_where_a_segment_ends_is_durable_before_the_next_one_goes_which_says_so(
+    tmp_path: Path,
+) -> None:
+    """Else what was refused, and cut off without a sync, is stored after a rebuild."""
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files, limits=MANY)
+    kept, gone = farm.store(noise(100)).shard, []
+    for number in (1, 2):
+        name = f"{number:08}.seg"
+        files.fault = Fault(
+            0, errno.ENOSPC, lambda call, name=name: (call.name, call.path) == ("sync_data", name)
+        )
+        with pytest.raises(StorageError):
+            farm.store(noise(200, number))
+        files.fault = None
+        gone.append(farm.store(noise(300, number)).shard)
+    farm.delete(gone[0], erase=True)
+    files.forget()
+    farm.sweep()
+    assert not (farm.path / "log/00000002.seg").exists()
+    calls = [(call.name, call.path) for call in files.calls]
+    first = calls.index(("sync_data", "00000001.seg"))
+    assert first < calls.index(("unlink", "00000002.seg"))
+    assert farm.read(kept) == noise(100)
     farm.engine.close()
 
 
