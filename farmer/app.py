@@ -146,6 +146,8 @@ class RunningFarmer:
     ) -> None:
         self._home = home
         self._settings = settings
+        self._coming = settings
+        """The last ones that were read, in force or about to be."""
         self._environ = environ
         self._writer = writer
         self._tasks = Tasks()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -79,7 +79,7 @@ class Exchange:
 
     async def send_raw(self, raw: bytes) -> None:
         """Send bytes that lie in memory, at the wire's pace."""
-        with self._session.keeping(len(raw)):
+        with self.keeping(len(raw)):
             at = 0
             while at < len(raw):
                 await self.room()
@@ -121,11 +121,9 @@ class Exchange:
         self._is_wanted = is_wanted
         self._session.holds(is_wanted)
 
-    @contextmanager
-    def keeping(self, size_bytes: int) -> Iterator[None]:
+    def keeping(self, size_bytes: int) -> AbstractContextManager[None]:
         """Count bytes that lie in memory until the disk has them, or the renter."""
-        with self._session.keeping(size_bytes):
-            yield
+        return self._session.keeping(size_bytes)
 
     async def _turn(self, turn: Deferred[None]) -> None:
         """Wait for a turn; it is given up if the renter leaves, or after `TURN_S`."""

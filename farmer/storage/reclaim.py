@@ -60,7 +60,7 @@ _RELEASED_PER_STEP: Final = 64
 
 _MOVING_BYTES_MAX: Final = 8 * 1024 * 1024
 MOVING_MAX: Final = 8
-"""Copies under way: bounds memory, and how long a store behind them waits (a few ms for these)."""
+"""Copies under way: bounds memory, and how long a store behind them waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,8 +288,9 @@ class Reclaimer:
         try:
             self._copy_live(number)
             self._condense(self._ground.index.marks(number), punch=False)
+            self._end_before(number)
         except OSError as error:
-            # Of reading: what could not be written comes back from the writer as a refusal.
+            # Of these files alone: what the writer could not write comes back as a refusal.
             if error.errno != _BAD_SPOT:
                 raise
             self._ground.health.count("reclaim")
@@ -299,7 +300,6 @@ class Reclaimer:
         if self._live_bytes(number) or self._handles.is_segment_pinned(number):
             return
         self._handles.forget(Place(number, 0))
-        self._end_before(number)
         self._ground.files.unlink(path)
         self._drop(number)
 

@@ -192,3 +192,23 @@ def test_what_cannot_go_is_given_up_although_nothing_is_given_back(
         assert work is not None
         assert (work.left_shards, work.problem) == (1, "")
         assert engine.mover.finished() == [street.source]
+
+
+def test_an_empty_segment_whose_own_header_cannot_be_read_stays_and_the_others_go(
+    tmp_path: Path,
+) -> None:
+    """It says where the one before it ended, which would not be known any more."""
+    files = Scratched(can_punch=False)
+    farm = Farm(tmp_path, files=files)
+    shards = [farm.store(noise(LARGEST, number)).shard for number in range(60)]
+    rows = opened(farm).page(ALICE, NOBODY_AFTER, 100)
+    files.spot = Place(1, 0)
+    assert opened(farm).remove([row for row in rows if row.shard != shards[-1]]) == 59
+    opened(farm).reclaim()
+    assert (farm.path / "log/00000001.seg").exists()
+    assert not (farm.path / "log/00000002.seg").exists()
+    files.spot = None
+    opened(farm).reclaim()
+    assert not (farm.path / "log/00000001.seg").exists()
+    assert farm.read(shards[-1]) == noise(LARGEST, 59)
+    farm.engine.close()
