@@ -1,11 +1,16 @@
 # mypy: allow-untyped-calls
 """
-TLS over Twisted, with fewer calls into OpenSSL.
+TLS over Twisted, with fewer calls into OpenSSL, and less around each.
 
 Each call gives Python's lock away, and while threads hash and read the reactor waits until it
 has it back.  Twisted asks OpenSSL for more until there is none, record by record; here it is
-known how many records are whole.  Of what is written, two records are made by one call.  A
-store of 2 MiB took a fifth less of the processor: see docs/decisions/speed.md.
+known how many records are whole.  Of what is written, two records are made by one call.
+
+Records of a connection that stands are opened and sealed one behind the other in one room, and
+copied out of it once.  pyOpenSSL would take room for each of them, and ask for an error after
+each that went well: so OpenSSL is called through the binding below it, as Twisted does for what
+pyOpenSSL lacks, and whatever did not go well is left to pyOpenSSL to name.  See
+docs/decisions/speed.md.
 """
 
 from __future__ import annotations
@@ -13,7 +18,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
+from OpenSSL._util import ffi, lib
+from OpenSSL.SSL import Connection, Error, WantReadError, ZeroReturnError
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper
@@ -38,6 +44,15 @@ TAIL_BYTES: Final = 64
 """What may be left over at the end of what is written, say for a frame's header, goes with it."""
 
 _SENT_BYTES_MAX: Final = PIECE_BYTES + 1024
+"""What OpenSSL makes of a piece, with its tail."""
+
+_ROOM_BYTES: Final = 256 * 1024 + 2 * _SENT_BYTES_MAX
+
+_OPENED: Final = ffi.new("char[]", _ROOM_BYTES)
+"""Where records are opened; empty again before anybody hears of them."""
+
+_SEALED: Final = ffi.new("char[]", _ROOM_BYTES)
+"""Where records are sealed; empty again before they are passed on."""
 
 
 class WholeRecords:
@@ -50,23 +65,18 @@ class WholeRecords:
         self._left = 0
         """Bytes of the record that has begun which are still to come."""
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: bytes | memoryview) -> int:
         """Take the next bytes; return how many records they complete."""
-        at, size, whole = 0, len(data), 0
-        while at < size:
-            if self._left:
-                step = min(self._left, size - at)
-                at += step
-                self._left -= step
-            else:
-                header = self._header + data[at : at + HEADER_BYTES - len(self._header)]
-                at += len(header) - len(self._header)
-                if len(header) < HEADER_BYTES:
-                    self._header = header
-                    break
-                self._header = b""
-                self._left = int.from_bytes(header[-2:], "big")
-            whole += not self._left
+        if self._header:
+            data, self._header = self._header + data, b""
+        at, size = self._left, len(data)
+        whole = int(0 < at <= size)
+        while at + HEADER_BYTES <= size:
+            at += HEADER_BYTES + (data[at + 3] << 8 | data[at + 4])
+            whole += at <= size
+        if at < size:
+            self._header = bytes(data[at:])
+        self._left = max(at - size, 0)
         return whole
 
 
@@ -81,23 +91,37 @@ class RecordTLS(BufferingTLSTransport):
         super().__init__(*words, **named)
         self._records = WholeRecords()
         self._whole = 0
-        self._plain: list[bytes] = []
-        """What has come out of OpenSSL and is still to be passed on, all of it at once."""
+        self._opened_bytes = 0
+        """What lies in `_OPENED`, to be passed on all at once."""
+
+    def read_at_most(self, size_bytes: int) -> None:
+        """Ask the kernel for so much at once from now on; it is made room for each time."""
+        cast(Any, self.transport).bufferSize = size_bytes
 
     def dataReceived(self, data: bytes) -> None:
         """Count what is whole, ask OpenSSL for as much, and pass it on."""
-        if len(data) <= SLICE_BYTES:
-            self._receive(data)
-        else:
-            for at in range(0, len(data), SLICE_BYTES):
-                # A slice before it may have ended all of it.
-                if not self._lostTLSConnection:
-                    self._receive(data[at : at + SLICE_BYTES])
-        self._deliver()
+        view = memoryview(data)
+        try:
+            with ffi.from_buffer(data) as address:
+                for at in range(0, len(data), SLICE_BYTES):
+                    # A slice before it may have ended all of it.
+                    if not self._lostTLSConnection:
+                        self._take(address + at, view[at : at + SLICE_BYTES])
+            self._deliver()
+        except BaseException:
+            # Say, no memory.  What lies in the room will be another connection's.
+            self._opened_bytes = 0
+            raise
 
-    def _receive(self, data: bytes) -> None:
-        self._whole += self._records.take(data)
-        super().dataReceived(data)
+    def _take(self, address: Any, part: memoryview) -> None:  # noqa: ANN401  # a pointer of cffi
+        """Open what a slice makes whole."""
+        self._whole += self._records.take(part)
+        if self._handshakeDone and not self._appSendBuffer:
+            lib.BIO_write(self._tlsConnection._into_ssl, address, len(part))  # noqa: SLF001
+            self._flushReceiveBIO()
+        else:
+            self._deliver()
+            super().dataReceived(bytes(part))
 
     def write_now(self, data: bytes) -> None:
         """Write, with what waits for company, in this turn: nothing follows for now."""
@@ -129,22 +153,27 @@ class RecordTLS(BufferingTLSTransport):
                     self._no_data(error)
 
     def _gather(self) -> Error | None:
-        """Take what whole records hold; return what came instead of the last."""
+        """Open whole records; return what came instead of the last."""
+        connection, opened_bytes = self._tlsConnection, self._opened_bytes
         while self._whole:
+            if opened_bytes > _ROOM_BYTES - RECORD_BYTES:
+                self._opened_bytes = opened_bytes
+                self._deliver()
+                opened_bytes = 0
             self._whole -= 1
-            try:
-                self._plain.append(self._tlsConnection.recv(RECORD_BYTES))
-            except Error as error:
-                self._whole = 0
-                return error
+            result = lib.SSL_read(connection._ssl, _OPENED + opened_bytes, RECORD_BYTES)  # noqa: SLF001
+            if result > 0:
+                opened_bytes += result
+            else:
+                self._whole, self._opened_bytes = 0, opened_bytes
+                return _reason(connection, result)
+        self._opened_bytes = opened_bytes
         return None
 
     def _deliver(self) -> None:
-        plain = self._plain
-        if plain:
-            self._plain = []
-            if not self._aborted:
-                ProtocolWrapper.dataReceived(self, b"".join(plain))
+        size_bytes, self._opened_bytes = self._opened_bytes, 0
+        if size_bytes and not self._aborted:
+            ProtocolWrapper.dataReceived(self, ffi.buffer(_OPENED, size_bytes)[:])
 
     def _no_data(self, why: Error) -> None:
         """Hear that TLS spoke for itself, or that it is over."""
@@ -166,43 +195,60 @@ class RecordTLS(BufferingTLSTransport):
 
     def _write(self, data: bytes) -> None:
         """Write several records by one call, and pass them all on by another."""
-        view, at = memoryview(data), 0
-        sealed: list[bytes] = []
+        connection, why = self._tlsConnection, None
+        at = sealed_bytes = 0
         try:
-            while at < len(view) and not self._lostTLSConnection:
-                left = len(view) - at
-                size = left if left <= PIECE_BYTES + TAIL_BYTES else PIECE_BYTES
-                try:
-                    at += self._tlsConnection.send(view[at : at + size])
-                except WantReadError:
-                    self._bufferedWrite(bytes(view[at:]))
-                    break
-                except Error:
-                    self._pass_on(sealed)
-                    self._tlsShutdownFinished(Failure())
-                    return
-                sealed.append(self._tlsConnection.bio_read(_SENT_BYTES_MAX))
-            self._pass_on(sealed)
+            with ffi.from_buffer(data) as address:
+                while at < len(data) and not self._lostTLSConnection:
+                    left = len(data) - at
+                    size = left if left <= PIECE_BYTES + TAIL_BYTES else PIECE_BYTES
+                    result = lib.SSL_write(connection._ssl, address + at, size)  # noqa: SLF001
+                    if result <= 0:
+                        why = _reason(connection, result)
+                        break
+                    at += result
+                    if sealed_bytes > _ROOM_BYTES - _SENT_BYTES_MAX:
+                        self._pass_on(sealed_bytes)
+                        sealed_bytes = 0
+                    room = _SEALED + sealed_bytes
+                    sealed_bytes += lib.BIO_read(connection._from_ssl, room, _SENT_BYTES_MAX)  # noqa: SLF001
+            self._pass_on(sealed_bytes)
+            if why is not None:
+                self._not_written(data[at:], why)
         except BaseException:
             # Say, no memory.  A record may be lost between OpenSSL and the wire, and Twisted
             # writes the same bytes again: whatever followed, the peer would be told wrong.
             self._break_off()
             raise
 
+    def _not_written(self, rest: bytes, why: Error) -> None:
+        """Keep what TLS cannot take before it has read something, or hear that it is over."""
+        if isinstance(why, WantReadError):
+            self._bufferedWrite(rest)
+        else:
+            self._tlsShutdownFinished(Failure(why))
+
     def _break_off(self) -> None:
         """Hang up without a word, and write nothing more."""
         self._lostTLSConnection = self._aborted = self.disconnecting = True
         cast(ITCPTransport, self.transport).abortConnection()
 
-    def _pass_on(self, sealed: list[bytes]) -> None:
+    def _pass_on(self, sealed_bytes: int) -> None:
         assert self.transport is not None
-        if len(sealed) > 1:
-            self.transport.writeSequence(sealed)
-        elif sealed:
-            self.transport.write(sealed[0])
+        if sealed_bytes:
+            self.transport.write(ffi.buffer(_SEALED, sealed_bytes)[:])
 
     def _flushSendBIO(self) -> None:  # noqa: N802  # as Twisted has it
         """Pass on what OpenSSL has to send."""
         assert self.transport is not None
         with suppress(WantReadError):
             self.transport.write(self._tlsConnection.bio_read(_SENT_BYTES_MAX))
+
+
+def _reason(connection: Connection, result: int) -> Error:
+    """Return what pyOpenSSL says of a call that did not work."""
+    try:
+        connection._raise_ssl_error(connection._ssl, result)  # noqa: SLF001
+    except Error as error:
+        return error
+    raise AssertionError(result)

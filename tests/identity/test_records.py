@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
+from OpenSSL._util import lib
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IPushProducer
@@ -21,6 +23,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from farmer.identity import records
 from farmer.identity.keys import Identity
 from farmer.identity.records import HEADER_BYTES, PIECE_BYTES, SLICE_BYTES, RecordTLS, WholeRecords
 from farmer.identity.tls import farmer_side, renter_side
@@ -56,6 +59,16 @@ def test_records_are_counted_when_they_are_whole_however_they_are_cut(
         whole += counter.take(piece)
         at += len(piece)
         assert whole == sum(end <= at for end in ends)
+
+
+class Watched:
+    """The binding to OpenSSL, with one function replaced."""
+
+    def __init__(self, name: str, replaced: Callable[[Any, Any, int], int]) -> None:
+        setattr(self, name, replaced)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(lib, name)
 
 
 class Wire(StringTransport):
@@ -138,31 +151,33 @@ class RecordTests(SynchronousTestCase):
 
     def test_openssl_is_asked_once_for_each_record(self) -> None:
         asked = []
-        tls = self.wires[0]._tlsConnection
-        recv = tls.recv
 
-        def counted(size_bytes: int) -> bytes:
+        def counted(ssl: object, room: object, size_bytes: int) -> int:
             asked.append(size_bytes)
-            return recv(size_bytes)
+            return lib.SSL_read(ssl, room, size_bytes)
 
-        tls.recv = counted
+        self.patch(records, "lib", Watched("SSL_read", counted))
         self.ends[1].transport.write(bytes(64_000))
         self.carry(10_000)
 
         self.assertEqual(4, len(asked))
 
     def test_two_records_are_written_by_one_call_and_a_short_end_goes_with_them(self) -> None:
-        tls, wire = self.wires[1]._tlsConnection, self.wires[1].transport
-        given, sent, passed_on = [], tls.send, []
-        tls.send = lambda data: given.append(sent(data)) or given[-1]
-        on = wire.writeSequence
-        wire.writeSequence = lambda pieces: passed_on.append(len(pieces)) or on(pieces)
+        wire, given, passed_on = self.wires[1].transport, [], []
+
+        def counted(ssl: object, data: object, size_bytes: int) -> int:
+            given.append(size_bytes)
+            return lib.SSL_write(ssl, data, size_bytes)
+
+        self.patch(records, "lib", Watched("SSL_write", counted))
+        on = wire.write
+        wire.write = lambda sealed: passed_on.append(len(sealed)) or on(sealed)
         data = self.chance.randbytes(3 * PIECE_BYTES + 4)
         self.ends[1].transport.write(data)
         self.carry()
 
         self.assertEqual([PIECE_BYTES, PIECE_BYTES, PIECE_BYTES + 4], given)
-        self.assertEqual([3], passed_on)
+        self.assertEqual(1, len(passed_on))
         self.assertEqual(data, self.ends[0].received)
 
     def test_what_nothing_follows_is_written_in_this_turn_with_what_was_waiting(self) -> None:
@@ -180,10 +195,14 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(b"some more, and again", self.ends[0].received)
 
     def test_large_reads_reach_openssl_in_pieces_and_are_passed_on_whole(self) -> None:
-        pieces, passed_on = [], []
-        tls, end = self.wires[0]._tlsConnection, self.ends[0]
-        given, received = tls.bio_write, end.dataReceived
-        tls.bio_write = lambda data: pieces.append(len(data)) or given(data)
+        pieces, passed_on, end = [], [], self.ends[0]
+        received = end.dataReceived
+
+        def counted(bio: object, data: object, size_bytes: int) -> int:
+            pieces.append(size_bytes)
+            return lib.BIO_write(bio, data, size_bytes)
+
+        self.patch(records, "lib", Watched("BIO_write", counted))
         end.dataReceived = lambda data: passed_on.append(len(data)) or received(data)
         sent = self.chance.randbytes(100_000)
         self.ends[1].transport.write(sent)
@@ -222,21 +241,20 @@ class RecordTests(SynchronousTestCase):
 
     def write_without_memory(self, piece: int, *, is_lost: bool) -> bytes:
         """Have memory run out at a piece that OpenSSL keeps, or is rid of; return the write."""
-        tls = self.wires[0]._tlsConnection
-        left, bio_read = iter(range(piece)), tls.bio_read
+        left = iter(range(piece))
 
-        def short_of_memory(size_bytes: int) -> bytes:
+        def short_of_memory(bio: object, room: object, size_bytes: int) -> int:
             if next(left, None) is not None:
-                return bio_read(size_bytes)
+                return lib.BIO_read(bio, room, size_bytes)
             if is_lost:
-                bio_read(size_bytes)
+                lib.BIO_read(bio, room, size_bytes)
             raise MemoryError
 
-        tls.bio_read = short_of_memory
+        patch = self.patch(records, "lib", Watched("BIO_read", short_of_memory))
         data = self.chance.randbytes(3 * PIECE_BYTES)
         with self.assertRaises(MemoryError):
             self.ends[0].transport.write(data)
-        tls.bio_read = bio_read
+        patch.restore()
         return data
 
     def test_a_write_that_breaks_off_ends_the_connection_and_nothing_follows_it(self) -> None:
@@ -262,14 +280,32 @@ class RecordTests(SynchronousTestCase):
         self.ends[0].lost.trap(ConnectionAborted)
 
     def test_an_end_for_which_openssl_has_no_memory_is_heard_of(self) -> None:
-        def short_of_memory(_size_bytes: int) -> bytes:
+        def short_of_memory(_ssl: object, _room: object, _size_bytes: int) -> int:
             raise MemoryError
 
-        self.wires[0]._tlsConnection.recv = short_of_memory
+        self.patch(records, "lib", Watched("SSL_read", short_of_memory))
 
         self.wires[0].connectionLost(Failure(ConnectionAborted()))
 
         self.ends[0].lost.trap(ConnectionAborted)
+
+    def test_what_was_opened_for_one_that_broke_off_comes_to_nobody(self) -> None:
+        left = iter(range(1))
+
+        def short_of_memory(bio: object, data: object, size_bytes: int) -> int:
+            if next(left, None) is None:
+                raise MemoryError
+            return lib.BIO_write(bio, data, size_bytes)
+
+        self.patch(records, "lib", Watched("BIO_write", short_of_memory))
+        self.ends[1].transport.write(bytes(2 * SLICE_BYTES))
+        self.clock.advance(0)
+        with self.assertRaises(MemoryError):
+            self.wires[0].dataReceived(self.wires[1].transport.value())
+
+        self.wires[0].connectionLost(Failure(ConnectionAborted()))
+
+        self.assertEqual(b"", self.ends[0].received)
 
     def leave_unsent(self, size_bytes: int) -> Worker:
         """Have the farmer write something that the wire does not take yet."""
