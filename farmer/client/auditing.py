@@ -140,7 +140,7 @@ async def answers(session: Session, challenge: Challenge) -> list[ProofItem]:
         while True:
             event = await session.wire.next_event(patience)
             if isinstance(event, DataReceived):
-                items += reader.feed(event.data)
+                items += reader.feed(bytes(event.data))
             elif isinstance(event, End):
                 reader.end()
                 return items

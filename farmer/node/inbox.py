@@ -12,6 +12,7 @@ from farmer.node.held import Account
 from farmer.node.turnstile import Turnstile
 from farmer.node.wire import Wire
 from farmer.protocol.connection import Event, FarmerConnection
+from farmer.protocol.frames import Piece
 from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_SENT, FRAME_HEADER_BYTES
 from farmer.protocol.state import State
 
@@ -77,7 +78,7 @@ class Inbox:
         self._adjust_reading()
         return event
 
-    def take_data(self, limit_bytes: int) -> bytes:
+    def take_data(self, limit_bytes: int) -> Piece:
         """Return bytes of a store that have arrived; raises `RemoteProtocolError`."""
         data = self._connection.take_data(limit_bytes)
         if data:

@@ -27,6 +27,7 @@ from farmer.node.tasks import Tasks, next_turn
 from farmer.node.turnstile import Turnstile
 from farmer.node.wire import Wire
 from farmer.protocol.connection import DataReceived, Event, FarmerConnection
+from farmer.protocol.frames import Piece
 from farmer.protocol.messages import Message
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.refusals import Refused
@@ -301,25 +302,25 @@ class Session(Protocol):
         Waits for *least_bytes* (so that a thread is not woken for every packet), unless END
         comes first, or there is a block and much is held for everybody.  Raises as `next_event`.
         """
-        gathered = bytearray()
+        gathered: list[Piece] = []
+        size_bytes = 0
         try:
-            while len(gathered) < STEP_BYTES:
-                data = await self._data(STEP_BYTES - len(gathered))
+            while size_bytes < STEP_BYTES:
+                data = await self._data(STEP_BYTES - size_bytes)
                 if data:
-                    if len(data) >= least_bytes and not gathered:
-                        return Step(data, last=False)
-                    gathered += data
+                    gathered.append(data)
+                    size_bytes += len(data)
                     self._account.add(len(data))
                 elif (event := self._next()) is not None:
                     assert isinstance(event, End), event
-                    return Step(bytes(gathered), last=True)
-                elif len(gathered) >= min(least_bytes, max(self.step_bytes, BLOCK_BYTES + 1)):
+                    return Step(b"".join(gathered), last=True)
+                elif size_bytes >= min(least_bytes, max(self.step_bytes, BLOCK_BYTES + 1)):
                     break
                 else:
                     await self._patiently(WaitingFor.TRANSFER, self.wait(self._inbox.arrival()))
-            return Step(bytes(gathered), last=False)
+            return Step(b"".join(gathered), last=False)
         finally:
-            self._account.add(-len(gathered))
+            self._account.add(-size_bytes)
 
     @property
     def step_bytes(self) -> int:
@@ -400,7 +401,7 @@ class Session(Protocol):
             self._patience.moved(len(event.data))
         return event
 
-    async def _data(self, limit_bytes: int) -> bytes:
+    async def _data(self, limit_bytes: int) -> Piece:
         """Return bytes of a store that have arrived, if any have."""
         self._check_over()
         data = self._inbox.take_data(limit_bytes)

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, data_header
+from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, Piece, data_header
 from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX, PIPELINE_MAX
 from farmer.protocol.messages import Message, decode, encode
 from farmer.protocol.opening import Refuse
@@ -31,7 +31,7 @@ from farmer.protocol.types import Type
 class DataReceived:
     """Some bytes of a transfer, in order; at most one DATA frame's worth."""
 
-    data: bytes
+    data: Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class FarmerConnection(_Connection):
             return None
         return self._next()
 
-    def take_data(self, limit_bytes: int) -> bytes:
+    def take_data(self, limit_bytes: int) -> Piece:
         """
         Return bytes of the store being received: a short way for `DataReceived`.
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_MAX, FRAME_HEADER_BYTES
 from farmer.protocol.refusals import Refusal, Refused, RemoteProtocolError
 from farmer.protocol.types import Type
+
+LARGE_BYTES: Final = 16 * 1024
+"""What comes at once and is kept as it is: a full TLS record."""
+
+Piece = bytes | memoryview
+"""Bytes that have come; a memoryview is of single bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,34 +29,47 @@ class ControlFrame:
 class DataPart:
     """Some bytes of a DATA frame, as they came."""
 
-    data: bytes
+    data: Piece
 
 
 class FrameReader:
-    """Holds what has arrived and gives out one frame, or part of a DATA frame, at a time."""
+    """
+    Holds what has arrived and gives out one frame, or part of a DATA frame, at a time.
+
+    What comes much at once is kept as it came, and given out without a copy.  What comes little
+    by little is put together: an object for each byte would be larger than what it holds.
+    """
 
     def __init__(self) -> None:
-        self._inbound = bytearray()
-        self._data_left = 0
-
-    @property
-    def waiting_bytes(self) -> int:
+        self.waiting_bytes = 0
         """Bytes that have arrived and were not taken out."""
-        return len(self._inbound)
+        self._first: bytes | bytearray = b""
+        self._at = 0
+        """Where in the first what was not taken out begins."""
+        self._later: deque[bytes | bytearray] = deque()
+        self._data_left = 0
 
     def feed(self, data: bytes) -> None:
         """Append what came from the wire."""
-        self._inbound += data
+        self.waiting_bytes += len(data)
+        last = self._later[-1] if self._later else None
+        if len(data) >= LARGE_BYTES:
+            self._later.append(data)
+        elif isinstance(last, bytearray):
+            last += data
+        else:
+            self._later.append(bytearray(data))
 
     def clear(self) -> None:
         """Forget what was not taken out; nobody will."""
-        self._inbound.clear()
+        self._first, self._at, self.waiting_bytes = b"", 0, 0
+        self._later.clear()
 
     def peek(self) -> int | None:
         """Return the type of the next frame if its header is here."""
         if self._data_left:
             return Type.DATA
-        return self._inbound[0] if len(self._inbound) >= FRAME_HEADER_BYTES else None
+        return self._first[self._at] if self._has(FRAME_HEADER_BYTES) else None
 
     def take(self) -> ControlFrame | DataPart | None:
         """
@@ -67,7 +88,7 @@ class FrameReader:
         part = self._take_part(self._data_left)
         return DataPart(part) if part else None
 
-    def take_data(self, limit_bytes: int) -> bytes:
+    def take_data(self, limit_bytes: int) -> Piece:
         """
         Return bytes of one DATA frame, at most *limit_bytes*; none if something else comes next.
 
@@ -81,32 +102,58 @@ class FrameReader:
             self._data_left = length
         return self._take_part(min(self._data_left, limit_bytes))
 
-    def _take_part(self, size_bytes: int) -> bytes:
-        with memoryview(self._inbound) as inbound:
-            part = bytes(inbound[:size_bytes])
-        del self._inbound[: len(part)]
+    def _take_part(self, size_bytes: int) -> Piece:
+        if not self._has(1):
+            return b""
+        end = min(self._at + size_bytes, len(self._first))
+        part: Piece
+        if isinstance(self._first, bytes):
+            part = memoryview(self._first)[self._at : end]
+        else:
+            # It may grow no more while somebody looks at a part of it.
+            part = bytes(self._first[self._at : end])
+        self._pass(len(part))
         self._data_left -= len(part)
         return part
 
     def _take_header(self) -> ControlFrame | int | None:
         """Return a control frame, or the length of a DATA frame whose header was removed."""
-        if len(self._inbound) < FRAME_HEADER_BYTES:
+        if not self._has(FRAME_HEADER_BYTES):
             return None
-        kind, length = self._inbound[0], int.from_bytes(self._inbound[1:4], "big")
+        kind, *rest = self._first[self._at : self._at + FRAME_HEADER_BYTES]
+        length = int.from_bytes(rest, "big")
         allowed = DATA_BYTES_MAX if kind == Type.DATA else CONTROL_BYTES_MAX
         if length > allowed:
             raise RemoteProtocolError(Refused(Refusal.FRAME_TOO_LARGE, length, allowed))
         if kind == Type.DATA:
             if not length:
                 raise RemoteProtocolError(Refused(Refusal.MALFORMED, kind), "empty DATA")
-            del self._inbound[:FRAME_HEADER_BYTES]
+            self._pass(FRAME_HEADER_BYTES)
             return length
-        end = FRAME_HEADER_BYTES + length
-        if len(self._inbound) < end:
+        size_bytes = FRAME_HEADER_BYTES + length
+        if not self._has(size_bytes):
             return None
-        body = bytes(self._inbound[FRAME_HEADER_BYTES:end])
-        del self._inbound[:end]
+        body = bytes(self._first[self._at + FRAME_HEADER_BYTES : self._at + size_bytes])
+        self._pass(size_bytes)
         return ControlFrame(kind, body)
+
+    def _has(self, size_bytes: int) -> bool:
+        """Tell whether so many bytes are here; then they are in the first."""
+        if self.waiting_bytes < size_bytes:
+            return False
+        while len(self._first) - self._at < size_bytes:
+            left, self._first = self._first[self._at :], self._later.popleft()
+            self._at = 0
+            if left:
+                self._first = bytes(left) + self._first
+        return True
+
+    def _pass(self, size_bytes: int) -> None:
+        self._at += size_bytes
+        self.waiting_bytes -= size_bytes
+        if 2 * self._at > len(self._first):
+            # No more lies here than twice what is said to wait.
+            self._first, self._at = bytes(self._first[self._at :]), 0
 
 
 def data_header(length: int) -> bytes:

@@ -100,7 +100,7 @@ def _note(found: list[tuple[int, bytes]], frame: ControlFrame | DataPart) -> Non
         case DataPart(data) if data:
             if found and found[-1][0] == Type.DATA:
                 data = found.pop()[1] + data
-            found.append((Type.DATA, data))
+            found.append((Type.DATA, bytes(data)))
 
 
 def _cut_up(stream: bytes) -> tuple[list[tuple[int, bytes]], tuple[int, int, int] | None]:

@@ -62,7 +62,7 @@ def events_of(connection: FarmerConnection | RenterConnection) -> list[Event]:
     events: list[Event] = []
     while (event := connection.next_event()) is not None:
         if isinstance(event, DataReceived) and events and isinstance(events[-1], DataReceived):
-            events[-1] = DataReceived(events[-1].data + event.data)
+            events[-1] = DataReceived(bytes(events[-1].data) + event.data)
         else:
             events.append(event)
     return events

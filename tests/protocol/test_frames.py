@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
-from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, data_header
+from farmer.protocol.frames import (
+    LARGE_BYTES,
+    ControlFrame,
+    DataPart,
+    FrameReader,
+    data_header,
+)
 from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_MAX
 from farmer.protocol.refusals import Refusal, Refused, RemoteProtocolError
 from farmer.protocol.types import Type
@@ -57,6 +64,45 @@ def test_data_alone_waits_for_a_whole_header() -> None:
     assert reader.take_data(4) == b""
     reader.feed(b"a")
     assert reader.take_data(4) == b"a"
+
+
+def test_what_comes_much_at_once_is_given_out_as_it_came_whatever_is_around_it() -> None:
+    reader = FrameReader()
+    much = bytes(range(256)) * (LARGE_BYTES // 256)
+    stream = (
+        data_header(3)
+        + b"abc"
+        + data_header(2 * len(much))
+        + much
+        + much
+        + header(Type.STAT, 3)
+        + b"xyz"
+    )
+    cuts = (5, 11 + 100, 11 + len(much) + 100, len(stream) - 2)
+    taken = bytearray()
+    for start, end in pairwise((0, *cuts, len(stream))):
+        reader.feed(stream[start:end])
+        while data := reader.take_data(1 << 20):
+            taken += data
+    assert bytes(taken) == b"abc" + much + much
+    assert reader.take() == ControlFrame(Type.STAT, b"xyz")
+    assert not reader.waiting_bytes
+
+
+def test_no_more_is_kept_than_twice_what_waits() -> None:
+    reader = FrameReader()
+    chunk = data_header(8 * LARGE_BYTES) + bytes(8 * LARGE_BYTES)
+    reader.feed(chunk)
+    for _ in range(8):
+        reader.take_data(LARGE_BYTES)
+        assert len(reader._first) <= 2 * reader.waiting_bytes
+
+
+def test_what_comes_little_by_little_is_one_object() -> None:
+    reader = FrameReader()
+    for _ in range(10_000):
+        reader.feed(b"\x01")
+    assert len(reader._later) == 1
 
 
 @pytest.mark.parametrize("take", [FrameReader.take, lambda reader: reader.take_data(4)])
