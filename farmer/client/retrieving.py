@@ -10,6 +10,7 @@ from farmer.audit.ranges import RangeVerifier, whole_leaves
 from farmer.audit.tree import TreeHasher
 from farmer.client.door import Door
 from farmer.client.errors import WrongBytesError
+from farmer.client.limits import READ_AHEAD_BYTES, READ_BYTES
 from farmer.client.patience import Pace
 from farmer.client.session import Session
 from farmer.client.storing import Progress
@@ -186,6 +187,15 @@ class Retrieval:
         self, session: Session, verifier: _Verifier, door: Door, progress: Progress
     ) -> None:
         """Take DATA up to the END, one step of the stream in memory."""
+        session.wire.read_at_most(READ_AHEAD_BYTES)
+        try:
+            await self._receive_steps(session, verifier, door, progress)
+        finally:
+            session.wire.read_at_most(READ_BYTES)
+
+    async def _receive_steps(
+        self, session: Session, verifier: _Verifier, door: Door, progress: Progress
+    ) -> None:
         pace = Pace()
         progress(self.done_bytes, self._sent_end - self._first)
         while True:

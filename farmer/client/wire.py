@@ -41,6 +41,9 @@ class Transport(Shape):
     def resumeProducing(self) -> None:
         """Read again."""
 
+    def read_at_most(self, size_bytes: int) -> None:
+        """Take so much at once from now on."""
+
     def registerProducer(self, producer: object, streaming: bool) -> None:
         """Tell *producer* when to stop and go on writing."""
 
@@ -77,6 +80,10 @@ class Wire(Protocol):
     def is_quiet(self) -> bool:
         """True while the connection stands and nothing unread lies here."""
         return self._lost is None and not self._closing and not self.connection.waiting_bytes
+
+    def read_at_most(self, size_bytes: int) -> None:
+        """Take so much at once from now on: each read has a price, and so has room for it."""
+        self._transport.read_at_most(size_bytes)
 
     def send(self, message: Message) -> None:
         """Send a message; raises `LocalProtocolError` if the state forbids it."""

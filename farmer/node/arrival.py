@@ -185,6 +185,15 @@ class _Bare:
     def __getattr__(self, name: str) -> object:
         return getattr(self._transport, name)
 
+    @property
+    def bufferSize(self) -> int:  # noqa: N802  # as Twisted has it
+        """How much is read at once."""
+        return cast(int, self._transport.bufferSize)
+
+    @bufferSize.setter
+    def bufferSize(self, size_bytes: int) -> None:  # noqa: N802
+        self._transport.bufferSize = size_bytes
+
     def write(self, data: bytes) -> None:
         """Send what is short, if nothing waits to be sent before it."""
         sent = 0

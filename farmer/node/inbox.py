@@ -19,6 +19,9 @@ from farmer.protocol.state import State
 READ_AHEAD_BYTES: Final = DATA_BYTES_SENT
 """Unread bytes at which a session stops reading: the next step gathers while one is written."""
 
+READ_BYTES: Final = 64 * 1024
+"""Read at once; in a transfer as much as may be read ahead, if that is more."""
+
 STRANGER_AHEAD_BYTES: Final = FRAME_HEADER_BYTES + CONTROL_BYTES_MAX
 """The same between transfers: one control frame always fits, a pile of them does not."""
 
@@ -53,6 +56,7 @@ class Inbox:
         self._wire: Wire | None = None
         self._arrived: Deferred[None] | None = None
         self._reading = True
+        self._read_bytes = READ_BYTES
 
     @property
     def is_empty(self) -> bool:
@@ -113,6 +117,7 @@ class Inbox:
         bulk = self._connection.state in _BULK
         ahead_bytes = min(READ_AHEAD_BYTES, self._account.step_bytes)
         limit_bytes = ahead_bytes if bulk else STRANGER_AHEAD_BYTES
+        self._read_at_most(max(ahead_bytes, READ_BYTES) if bulk else READ_BYTES)
         wanted = waiting_bytes < limit_bytes and not self._awaits_turn
         if wanted is not self._reading:
             self._read(wanted=wanted)
@@ -137,6 +142,11 @@ class Inbox:
     def _count(self, waiting_bytes: int) -> None:
         self._account.add(waiting_bytes - self._counted_bytes)
         self._counted_bytes = waiting_bytes
+
+    def _read_at_most(self, size_bytes: int) -> None:
+        if size_bytes != self._read_bytes and self._wire is not None:
+            self._read_bytes = size_bytes
+            self._wire.read_at_most(size_bytes)
 
     def _read(self, *, wanted: bool) -> None:
         if self._wire is None:

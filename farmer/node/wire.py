@@ -20,6 +20,9 @@ class Wire(Protocol):
     def resumeProducing(self) -> None:
         """Read again."""
 
+    def read_at_most(self, size_bytes: int) -> None:
+        """Take so much at once from now on."""
+
     def registerProducer(self, producer: object, streaming: bool) -> None:
         """Tell this producer when to pause."""
 

@@ -21,6 +21,8 @@ class MemoryTransport:
         self.outgoing = bytearray()
         self.most_waiting = 0
         self.reading = True
+        self.reads: list[int] = []
+        """How much was to be read at once from then on."""
         self.closing = False
         self.aborted = False
         self.is_open = True
@@ -49,6 +51,9 @@ class MemoryTransport:
 
     def resumeProducing(self):
         self.reading = True
+
+    def read_at_most(self, size_bytes):
+        self.reads.append(size_bytes)
 
     def registerProducer(self, producer, streaming):
         assert streaming

@@ -10,6 +10,7 @@ from farmer.client import refusals
 from farmer.client.auditing import Verdict
 from farmer.client.checks import Checks
 from farmer.client.farmer import Farmer
+from farmer.client.limits import READ_AHEAD_BYTES, READ_BYTES
 from farmer.identity.keys import Identity
 from farmer.model.shard import DeletionOutcome, ShardState
 from tests.client.fake_farmer import FakeDialer, FakeFarmer, InlineDoor, shard_of
@@ -54,6 +55,13 @@ class EveryVerbTests(FarmerCase):
                 (receipt.shard, receipt.size_bytes), (shard_of(content_of(size)), size)
             )
             self.assertEqual(self.retrieved(receipt.shard), content_of(size))
+
+    def test_a_retrieve_reads_much_at_once_and_nothing_after_it(self):
+        size = max(SIZES)
+        shard = self.hold(content_of(size))
+        self.retrieved(shard)
+        (_, transport), _ = self.world.pipes[-1].ends
+        self.assertEqual([READ_AHEAD_BYTES, READ_BYTES], transport.reads)
 
     def test_a_store_begins_where_the_file_stands(self):
         source = io.BytesIO(b"skipped" + content_of(70_000))

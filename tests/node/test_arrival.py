@@ -212,6 +212,7 @@ class HalfSent:
 
     def __init__(self, ours: socket.socket) -> None:
         self.connected, self.disconnecting = True, False
+        self.bufferSize = 4
         self.dataBuffer, self._tempDataBuffer = b"", list[bytes]()
         self._ours = ours
 
@@ -236,6 +237,11 @@ class SendingTests(SynchronousTestCase):
 
         self.assertEqual(b"answer", self.theirs.recv(100))
         self.assertEqual([], self.transport._tempDataBuffer)
+
+    def test_how_much_is_read_at_once_is_for_the_transport(self) -> None:
+        self.bare.bufferSize = 5
+
+        self.assertEqual((5, 5), (self.transport.bufferSize, self.bare.bufferSize))
 
     def test_nothing_overtakes_what_waits(self) -> None:
         self.bare.write(b"x" * (SHORT_BYTES + 1))

@@ -8,6 +8,7 @@ from farmer.model.shard import BLOCK_BYTES
 from farmer.node.farm import WHOLE_BYTES_IN_FLIGHT_MAX
 from farmer.node.gate import SHARES
 from farmer.node.held import HELD_BYTES_MAX, NOTICED_BYTES, STEP_BYTES, STEP_BYTES_MIN
+from farmer.node.inbox import READ_BYTES
 from farmer.node.ports import CloseReason
 from farmer.node.storing import ONE_STEP_BYTES
 from farmer.protocol.limits import HURRIED_BYTES_PER_S_MIN, HURRIED_S
@@ -101,6 +102,26 @@ class CountingTests(HeldCase):
 
         peer.leave()
         disk.run_all()
+
+    def test_a_transfer_is_read_by_steps_until_much_is_held(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, LARGE)
+        peer.send_data(LARGE[:1000])
+        self.assertEqual(STEP_BYTES, peer.wire.read_bytes)
+
+        self.others_hold(HELD_BYTES_MAX)
+        peer.send_data(LARGE[1000:2000])
+        self.assertEqual(READ_BYTES, peer.wire.read_bytes)
+        self.others_hold(-HELD_BYTES_MAX)
+        peer.send_data(LARGE[2000:3000])
+        self.assertEqual(STEP_BYTES, peer.wire.read_bytes)
+
+        for at in range(3000, len(LARGE), STEP_BYTES):
+            peer.send_data(LARGE[at : at + STEP_BYTES])
+        peer.send(End())
+        stored(peer.answer())
+        peer.send(Ping(1))
+        self.assertEqual(READ_BYTES, peer.wire.read_bytes)
 
     def test_what_the_renter_does_not_take_is_counted(self) -> None:
         shard = self.hold(LARGE)

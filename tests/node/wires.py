@@ -15,6 +15,7 @@ from farmer.model.ids import InviteSerial, NodeId, ShardId
 from farmer.node.admission import Sessions
 from farmer.node.farm import Farm
 from farmer.node.handlers import Conversation
+from farmer.node.inbox import READ_BYTES
 from farmer.node.outbox import Outbox
 from farmer.node.session import Session, Surroundings
 from farmer.node.tasks import Tasks
@@ -48,6 +49,7 @@ class MemoryWire:
         self.most_unsent = 0
         self.hurried = 0
         """How many answers were not to wait for company."""
+        self.read_bytes = READ_BYTES
 
     def write(self, data: bytes) -> None:
         assert self.lost is None, "write after the end"
@@ -74,6 +76,9 @@ class MemoryWire:
     def resumeProducing(self) -> None:
         assert not self.reading, "resumed twice"
         self.reading = True
+
+    def read_at_most(self, size_bytes: int) -> None:
+        self.read_bytes = size_bytes
 
     def registerProducer(self, producer: Outbox, streaming: bool) -> None:
         assert streaming

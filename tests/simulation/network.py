@@ -61,6 +61,9 @@ class Line:
     def resumeProducing(self) -> None:
         self._reading = True
 
+    def read_at_most(self, _size_bytes: int) -> None:
+        """Read whatever the network brings at once."""
+
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert streaming
         self._producer = producer
