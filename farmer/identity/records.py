@@ -234,9 +234,15 @@ class RecordTLS(BufferingTLSTransport):
         cast(ITCPTransport, self.transport).abortConnection()
 
     def _pass_on(self, sealed_bytes: int) -> None:
-        assert self.transport is not None
-        if sealed_bytes:
-            self.transport.write(ffi.buffer(_SEALED, sealed_bytes)[:])
+        if not sealed_bytes:
+            return
+        sealed = memoryview(ffi.buffer(_SEALED, sealed_bytes))
+        write_from = getattr(self.transport, "write_from", None)
+        if write_from is not None:
+            write_from(sealed)
+        else:
+            assert self.transport is not None
+            self.transport.write(bytes(sealed))
 
     def _flushSendBIO(self) -> None:  # noqa: N802  # as Twisted has it
         """Pass on what OpenSSL has to send."""

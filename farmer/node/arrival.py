@@ -27,9 +27,6 @@ from farmer.protocol.refusals import Refused
 FIRST_BYTES_MAX: Final = 4096
 """Of a first record: a ClientHello of ours has 1.5 KiB.  What is larger, OpenSSL may judge."""
 
-SHORT_BYTES: Final = 12 * 1024
-"""Less than a full TLS record: the end of what there is to say."""
-
 UNSENT_BYTES: Final = 256 * 1024
 """What the kernel takes ahead of a peer's reading; without that it is megabytes each."""
 
@@ -166,12 +163,12 @@ class Arrival(Protocol):
 
 class _Bare:
     """
-    A transport that declares nothing of what it can, and sends short answers at once.
+    A transport that declares nothing of what it can, and sends at once.
 
     Twisted's TLS takes over each interface that is declared, which nobody here asks for, and
     which is a ninth of all that a connection costs.  Twisted's `write` waits for the next
-    turn, with two calls to epoll: of a small request's time that is a sixth.  What is long is
-    left to it, since it joins the records that follow each other.
+    turn, with two calls to epoll, and joins what waits: of a small request's time that is a
+    sixth, and of a large retrieve's more.
     """
 
     __slots__ = ("_socket", "_transport")
@@ -195,14 +192,18 @@ class _Bare:
         self._transport.bufferSize = size_bytes
 
     def write(self, data: bytes) -> None:
-        """Send what is short, if nothing waits to be sent before it."""
+        """Send what the kernel takes, if nothing waits to be sent before it."""
+        self.write_from(memoryview(data))
+
+    def write_from(self, room: memoryview) -> None:
+        """Do the same with bytes that will be written over: what must wait is copied."""
         sent = 0
-        if self._socket is not None and len(data) <= SHORT_BYTES and self._is_clear():
+        if self._socket is not None and self._is_clear():
             # Whatever is wrong: the transport will find out, and say so.
             with suppress(OSError):
-                sent = self._socket.send(data)
-        if sent < len(data):
-            self._transport.write(data[sent:])
+                sent = self._socket.send(room)
+        if sent < len(room):
+            self._transport.write(bytes(room[sent:]))
 
     def _is_clear(self) -> bool:
         transport = self._transport

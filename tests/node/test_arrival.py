@@ -15,7 +15,6 @@ from zope.interface import implementer
 
 from farmer.node.arrival import (
     FIRST_BYTES_MAX,
-    SHORT_BYTES,
     Arrival,
     _Bare,
     is_whole,
@@ -232,7 +231,7 @@ class SendingTests(SynchronousTestCase):
         self.transport = HalfSent(ours)
         self.bare = _Bare(self.transport)
 
-    def test_what_is_short_is_sent_at_once(self) -> None:
+    def test_what_is_written_is_sent_at_once(self) -> None:
         self.bare.write(b"answer")
 
         self.assertEqual(b"answer", self.theirs.recv(100))
@@ -244,13 +243,30 @@ class SendingTests(SynchronousTestCase):
         self.assertEqual((5, 5), (self.transport.bufferSize, self.bare.bufferSize))
 
     def test_nothing_overtakes_what_waits(self) -> None:
-        self.bare.write(b"x" * (SHORT_BYTES + 1))
+        much = bytes(range(256)) * 65536
+        self.bare.write(much)
         self.bare.write(b"the end")
-        self.assertEqual(b"the end", self.transport._tempDataBuffer[1])
+        rest, *end = self.transport._tempDataBuffer
+        self.assertEqual([b"the end"], end)
+
+        sent = bytearray()
+        with contextlib.suppress(BlockingIOError):
+            while part := self.theirs.recv(1 << 20):
+                sent += part
+        self.assertTrue(sent)
+        self.assertEqual(much, bytes(sent) + rest)
 
         self.transport.dataBuffer, self.transport._tempDataBuffer = b"unsent", []
         self.bare.write(b"the end")
         self.assertEqual([b"the end"], self.transport._tempDataBuffer)
+
+    def test_what_must_wait_is_a_copy(self) -> None:
+        room = bytearray(16 << 20)
+        self.bare.write_from(memoryview(room))
+        room[:] = b"x" * len(room)
+
+        (rest,) = self.transport._tempDataBuffer
+        self.assertEqual(bytes(len(rest)), rest)
 
     def test_what_the_kernel_does_not_take_is_left_to_the_transport(self) -> None:
         with contextlib.suppress(BlockingIOError):
