@@ -174,8 +174,11 @@ def _looked_over(home: Home, path: Path, why_away: str) -> dict[str, Any]:
     from farmer.running.checkup import look_over, unseen
     from farmer.running.volumes import answers
 
-    if why_away or not answers(path):
-        return unseen(path, why_away or SILENT)
+    try:
+        if why_away or not answers(path):
+            return unseen(path, why_away or SILENT)
+    except OSError as error:
+        return unseen(path, str(error))
     try:
         return call(home, "volume-check", {"path": str(path)}, CHECK_PATIENCE_S)
     except NotRunningError:

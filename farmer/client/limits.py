@@ -12,9 +12,6 @@ CONNECT_S: Final = 15.0
 READ_AHEAD_BYTES: Final = 256 * 1024
 """Unread bytes at which we stop reading: one step of a stream, larger than any control frame."""
 
-READ_BYTES: Final = 64 * 1024
-"""Read at once outside of a retrieve."""
-
 SESSIONS_MAX: Final = 4
 """Connections to one farmer: enough to hide its syncs, few for a home line."""
 

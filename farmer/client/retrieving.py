@@ -10,13 +10,15 @@ from farmer.audit.ranges import RangeVerifier, whole_leaves
 from farmer.audit.tree import TreeHasher
 from farmer.client.door import Door
 from farmer.client.errors import WrongBytesError
-from farmer.client.limits import READ_AHEAD_BYTES, READ_BYTES
+from farmer.client.limits import READ_AHEAD_BYTES
 from farmer.client.patience import Pace
 from farmer.client.session import Session
 from farmer.client.storing import Progress
+from farmer.identity.records import READ_BYTES
 from farmer.model.ids import ShardId
 from farmer.model.shard import SHARD_BYTES_MAX
 from farmer.protocol.connection import DataReceived, Event
+from farmer.protocol.frames import gather
 from farmer.protocol.limits import DATA_BYTES_SENT
 from farmer.protocol.opening import End
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
@@ -226,9 +228,10 @@ class Retrieval:
 
 def _gathered(session: Session, event: Event | None) -> tuple[bytes, Event | None]:
     """Return all data that is here, up to a step of the stream, and what follows it if known."""
-    parts, size = [], 0
+    parts: list[bytes | bytearray | memoryview] = []
+    size = 0
     while isinstance(event, DataReceived):
-        parts.append(event.data)
+        gather(parts, event.data)
         size += len(event.data)
         event = session.wire.event_now() if size < DATA_BYTES_SENT else None
     return b"".join(parts), event

@@ -26,6 +26,8 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
+from farmer.protocol.limits import DATA_BYTES_SENT
+
 HEADER_BYTES: Final = 5
 """Type, version and length of a TLS record (RFC 8446, 5.1)."""
 
@@ -33,6 +35,9 @@ PIECE_BYTES: Final = 2 * 16 * 1024
 """
 Written at once: two full records.  OpenSSL keeps the room for it as long as the connection.
 """
+
+READ_BYTES: Final = 64 * 1024
+"""Read at once unless `RecordTLS.read_at_most` says otherwise: what Twisted reads by itself."""
 
 RECORD_BYTES: Final = 16 * 1024
 """Plain bytes in one record."""
@@ -46,13 +51,20 @@ TAIL_BYTES: Final = 64
 _SENT_BYTES_MAX: Final = PIECE_BYTES + 1024
 """What OpenSSL makes of a piece, with its tail."""
 
-_ROOM_BYTES: Final = 256 * 1024 + 2 * _SENT_BYTES_MAX
+_ROOM_BYTES: Final = DATA_BYTES_SENT + 2 * _SENT_BYTES_MAX
+"""All that one read, or the writing of one frame, makes; with more, it is used several times."""
 
 _OPENED: Final = ffi.new("char[]", _ROOM_BYTES)
 """Where records are opened; empty again before anybody hears of them."""
 
 _SEALED: Final = ffi.new("char[]", _ROOM_BYTES)
 """Where records are sealed; empty again before they are passed on."""
+
+_LEANT_ON: Final = (
+    *(lib.SSL_read, lib.SSL_write, lib.BIO_read, lib.BIO_write),
+    *(Connection._raise_ssl_error, Connection._handle_bio_errors),  # noqa: SLF001
+)
+"""Named here, so that a pyOpenSSL without one of them is noticed at the start."""
 
 
 class WholeRecords:
@@ -95,7 +107,11 @@ class RecordTLS(BufferingTLSTransport):
         """What lies in `_OPENED`, to be passed on all at once."""
 
     def read_at_most(self, size_bytes: int) -> None:
-        """Ask the kernel for so much at once from now on; it is made room for each time."""
+        """
+        Ask the kernel for so much at once from now on; it is made room for each time.
+
+        Twisted counts by it, too, how much may lie unsent before a producer has to pause.
+        """
         cast(Any, self.transport).bufferSize = size_bytes
 
     def dataReceived(self, data: bytes) -> None:
@@ -109,15 +125,18 @@ class RecordTLS(BufferingTLSTransport):
                         self._take(address + at, view[at : at + SLICE_BYTES])
             self._deliver()
         except BaseException:
-            # Say, no memory.  What lies in the room will be another connection's.
+            # Say, no memory.  What lies in the room is lost, and will be another connection's.
             self._opened_bytes = 0
+            self._break_off()
             raise
 
     def _take(self, address: Any, part: memoryview) -> None:  # noqa: ANN401  # a pointer of cffi
         """Open what a slice makes whole."""
         self._whole += self._records.take(part)
         if self._handshakeDone and not self._appSendBuffer:
-            lib.BIO_write(self._tlsConnection._into_ssl, address, len(part))  # noqa: SLF001
+            bio = self._tlsConnection._into_ssl  # noqa: SLF001
+            if lib.BIO_write(bio, address, len(part)) != len(part):
+                self._tlsConnection._handle_bio_errors(bio, -1)  # noqa: SLF001
             self._flushReceiveBIO()
         else:
             self._deliver()
@@ -195,23 +214,20 @@ class RecordTLS(BufferingTLSTransport):
 
     def _write(self, data: bytes) -> None:
         """Write several records by one call, and pass them all on by another."""
-        connection, why = self._tlsConnection, None
         at = sealed_bytes = 0
+        why: Error | None = None
         try:
             with ffi.from_buffer(data) as address:
-                while at < len(data) and not self._lostTLSConnection:
+                while at < len(data) and not (why or self._lostTLSConnection):
                     left = len(data) - at
                     size = left if left <= PIECE_BYTES + TAIL_BYTES else PIECE_BYTES
-                    result = lib.SSL_write(connection._ssl, address + at, size)  # noqa: SLF001
-                    if result <= 0:
-                        why = _reason(connection, result)
-                        break
-                    at += result
                     if sealed_bytes > _ROOM_BYTES - _SENT_BYTES_MAX:
                         self._pass_on(sealed_bytes)
                         sealed_bytes = 0
-                    room = _SEALED + sealed_bytes
-                    sealed_bytes += lib.BIO_read(connection._from_ssl, room, _SENT_BYTES_MAX)  # noqa: SLF001
+                    why = self._seal(address + at, size)
+                    if why is None:
+                        at += size
+                        sealed_bytes += self._sealed(sealed_bytes)
             self._pass_on(sealed_bytes)
             if why is not None:
                 self._not_written(data[at:], why)
@@ -220,6 +236,20 @@ class RecordTLS(BufferingTLSTransport):
             # writes the same bytes again: whatever followed, the peer would be told wrong.
             self._break_off()
             raise
+
+    def _seal(self, address: Any, size_bytes: int) -> Error | None:  # noqa: ANN401  # as above
+        """Have OpenSSL take all of it, or return why it takes none."""
+        connection = self._tlsConnection
+        result = lib.SSL_write(connection._ssl, address, size_bytes)  # noqa: SLF001
+        return None if result == size_bytes else _reason(connection, result)
+
+    def _sealed(self, at: int) -> int:
+        """Put what OpenSSL made of it into the room; return how much that is."""
+        connection = self._tlsConnection
+        size_bytes = int(lib.BIO_read(connection._from_ssl, _SEALED + at, _ROOM_BYTES - at))  # noqa: SLF001
+        if size_bytes <= 0:
+            connection._handle_bio_errors(connection._from_ssl, size_bytes)  # noqa: SLF001
+        return size_bytes
 
     def _not_written(self, rest: bytes, why: Error) -> None:
         """Keep what TLS cannot take before it has read something, or hear that it is over."""

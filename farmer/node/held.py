@@ -16,6 +16,9 @@ STEP_BYTES: Final = DATA_BYTES_SENT
 CROWDED_PART: Final = 4
 """Above this part of what may be held, a stream gets one block at a time instead of a step."""
 
+LARGE_READS_MAX: Final = HELD_BYTES_MAX // CROWDED_PART // STEP_BYTES
+"""Sessions that may read a step at once: what they read is counted only when it has come."""
+
 STEP_BYTES_MIN: Final = 16 * 1024
 """A step when too much is held: a block is checked for each, which costs time, not memory."""
 
@@ -29,6 +32,8 @@ class Held:
     def __init__(self, limit_bytes: int = HELD_BYTES_MAX) -> None:
         self._limit_bytes = limit_bytes
         self.total_bytes = 0
+        self.large_reads = 0
+        """Sessions that read a step at once."""
 
     @property
     def is_short(self) -> bool:
@@ -48,6 +53,7 @@ class Account:
 
     def __init__(self, held: Held) -> None:
         self._held = held
+        self._reads_much = False
         self.total_bytes = 0
 
     def add(self, more_bytes: int) -> None:
@@ -55,6 +61,17 @@ class Account:
         self.total_bytes += more_bytes
         self._held.total_bytes += more_bytes
         assert self.total_bytes >= 0, self.total_bytes
+
+    def may_read_much(self, *, wanted: bool) -> bool:
+        """Say whether a step may be read at once; it stays so until it is not wanted."""
+        if wanted is not self._reads_much:
+            if not wanted:
+                self._held.large_reads -= 1
+                self._reads_much = False
+            elif self._held.large_reads < LARGE_READS_MAX:
+                self._held.large_reads += 1
+                self._reads_much = True
+        return self._reads_much
 
     @property
     def step_bytes(self) -> int:

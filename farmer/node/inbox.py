@@ -7,6 +7,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
+from farmer.identity.records import READ_BYTES
 from farmer.model.shard import BLOCK_BYTES
 from farmer.node.held import Account
 from farmer.node.turnstile import Turnstile
@@ -19,14 +20,13 @@ from farmer.protocol.state import State
 READ_AHEAD_BYTES: Final = DATA_BYTES_SENT
 """Unread bytes at which a session stops reading: the next step gathers while one is written."""
 
-READ_BYTES: Final = 64 * 1024
-"""Read at once; in a transfer as much as may be read ahead, if that is more."""
-
 STRANGER_AHEAD_BYTES: Final = FRAME_HEADER_BYTES + CONTROL_BYTES_MAX
 """The same between transfers: one control frame always fits, a pile of them does not."""
 
 TURN_BYTES: Final = BLOCK_BYTES + 1024
-"""What a transfer brings before it waits for its turn: a block, with its frames' headers."""
+"""
+With so much a transfer waits for its turn: a block with its frames' headers, or a large read.
+"""
 
 _BULK: Final = frozenset({State.RECEIVING, State.DISCARDING})
 
@@ -57,6 +57,7 @@ class Inbox:
         self._arrived: Deferred[None] | None = None
         self._reading = True
         self._read_bytes = READ_BYTES
+        self._is_dropped = False
 
     @property
     def is_empty(self) -> bool:
@@ -102,13 +103,16 @@ class Inbox:
         """
         # With nothing unread a turn that comes later has no reason to pause again.
         self.drop()
+        self._read_at_most(READ_BYTES)
         if not self._reading:
             self._read(wanted=True)
 
     def drop(self) -> None:
         """Let go of what nobody will take: the work of a lost session may hang for long."""
+        self._is_dropped = True
         self._connection.forget()
         self._count(0)
+        self._account.may_read_much(wanted=False)
 
     def _adjust_reading(self) -> None:
         waiting_bytes = self._connection.waiting_bytes
@@ -117,7 +121,8 @@ class Inbox:
         bulk = self._connection.state in _BULK
         ahead_bytes = min(READ_AHEAD_BYTES, self._account.step_bytes)
         limit_bytes = ahead_bytes if bulk else STRANGER_AHEAD_BYTES
-        self._read_at_most(max(ahead_bytes, READ_BYTES) if bulk else READ_BYTES)
+        much = self._account.may_read_much(wanted=bulk and not self._is_dropped)
+        self._read_at_most(max(READ_BYTES, ahead_bytes - waiting_bytes) if much else READ_BYTES)
         wanted = waiting_bytes < limit_bytes and not self._awaits_turn
         if wanted is not self._reading:
             self._read(wanted=wanted)

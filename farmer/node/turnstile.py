@@ -9,7 +9,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 
 STEPS_PER_TURN: Final = 1
-"""Costly steps before all others get their turn: a handshake's, or a block of a transfer."""
+"""Costly steps before all others get their turn: a handshake's, or a read of a transfer."""
 
 Step = Callable[[], None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import MutableSequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,21 @@ LARGE_BYTES: Final = 16 * 1024
 """What comes at once and is kept as it is: a full TLS record."""
 
 Piece = bytes | memoryview
-"""Bytes that have come; a memoryview is of single bytes."""
+"""Bytes that have come; a memoryview is of single bytes, and at least half of what it keeps."""
+
+
+def gather(pieces: MutableSequence[bytes | bytearray | memoryview], data: Piece) -> None:
+    """
+    Append bytes to what is gathered: what is large as it is, what is small put together.
+
+    An object for each byte that comes alone would be hundreds of times as large.
+    """
+    if len(data) >= LARGE_BYTES:
+        pieces.append(data)
+    elif pieces and isinstance(last := pieces[-1], bytearray):
+        last += data
+    else:
+        pieces.append(bytearray(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +51,22 @@ class FrameReader:
     """
     Holds what has arrived and gives out one frame, or part of a DATA frame, at a time.
 
-    What comes much at once is kept as it came, and given out without a copy.  What comes little
-    by little is put together: an object for each byte would be larger than what it holds.
+    What comes much at once is kept as it came, and most of it is given out without a copy.
     """
 
     def __init__(self) -> None:
         self.waiting_bytes = 0
         """Bytes that have arrived and were not taken out."""
-        self._first: bytes | bytearray = b""
+        self._first: bytes | bytearray | memoryview = b""
         self._at = 0
         """Where in the first what was not taken out begins."""
-        self._later: deque[bytes | bytearray] = deque()
+        self._later: deque[bytes | bytearray | memoryview] = deque()
         self._data_left = 0
 
     def feed(self, data: bytes) -> None:
         """Append what came from the wire."""
         self.waiting_bytes += len(data)
-        last = self._later[-1] if self._later else None
-        if len(data) >= LARGE_BYTES:
-            self._later.append(data)
-        elif isinstance(last, bytearray):
-            last += data
-        else:
-            self._later.append(bytearray(data))
+        gather(self._later, data)
 
     def clear(self) -> None:
         """Forget what was not taken out; nobody will."""
@@ -106,12 +114,10 @@ class FrameReader:
         if not self._has(1):
             return b""
         end = min(self._at + size_bytes, len(self._first))
-        part: Piece
-        if isinstance(self._first, bytes):
-            part = memoryview(self._first)[self._at : end]
-        else:
-            # It may grow no more while somebody looks at a part of it.
-            part = bytes(self._first[self._at : end])
+        part: Piece = memoryview(self._first)[self._at : end]
+        if len(part) < LARGE_BYTES or 2 * len(part) < len(self._first):
+            # Nobody keeps the whole for the sake of this.
+            part = bytes(part)
         self._pass(len(part))
         self._data_left -= len(part)
         return part

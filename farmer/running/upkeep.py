@@ -18,7 +18,7 @@ from farmer.running.overview import BookCounts, Overview
 from farmer.running.remembering import compare, complaints
 from farmer.storage.contracts import ContractDatabase
 from farmer.storage.engine import Engine
-from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.errors import StorageError
 from farmer.units import counted
 
 LOOK_S: Final = 5.0
@@ -123,7 +123,7 @@ class Upkeep:
     async def _purge(self, contract: Contract) -> None:
         try:
             removed = await self._disk.run(self._engine.purge, contract.renter, contract.contract)
-        except VolumeUnavailableError as error:
+        except StorageError as error:
             # Its other shards may lie there; the next sweep tries again, and the others go on.
             self.log.info(
                 "contract {id} is not cleared yet: {error}", id=contract.contract, error=error

@@ -378,12 +378,15 @@ class Volume:
             let_go(True)
         clean = self.writer.close()
         self.handles.close()
-        self.witness.close()
+        with suppress(OSError):
+            # What counts was synced, and the lock has yet to go.
+            self.witness.close()
         try:
             self.ground.index.close(clean=clean)
         except sqlite3.Error:
             self.ground.health.count("index")
-        self.ground.files.close(self._lock_fd)
+        with suppress(OSError):
+            self.ground.files.close(self._lock_fd)
 
     def quarantine(self, row: Row) -> None:
         """Note, for good, that a record is damaged; a volume that cannot be written forgets it."""

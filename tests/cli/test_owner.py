@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -14,7 +15,7 @@ from farmer.cli import exits, owner_settings
 from farmer.cli.owner import main, parser
 from farmer.cli.owner_status import exit_code, lines_of, volume_table
 from farmer.cli.tables import table, visible
-from farmer.running import making
+from farmer.running import making, volumes
 from farmer.running.caller import FarmerRefusedError, _answer
 from farmer.running.home import Home
 from farmer.running.making import make_volumes
@@ -470,6 +471,25 @@ def test_root_changes_nothing_in_the_home_of_a_service(
     assert run(home, "volume", "check") == exits.DEGRADED
     assert run(home, "config", "show") == exits.OK
     assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_a_disk_that_answers_with_an_error_keeps_no_other_from_being_checked(
+    home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"{tmp_path / name}=100MB" for name in "ab"]
+    assert run(home, "init", "--yes", "--volume", words[0], "--volume", words[1]) == exits.OK
+    capsys.readouterr()
+
+    def broken(path: Path) -> bool:
+        if path.name == "a":
+            raise OSError(errno.EIO, "Input/output error")
+        return True
+
+    monkeypatch.setattr(volumes, "answers", broken)
+    assert run(home, "volume", "check") == exits.DEGRADED
+    told = capsys.readouterr().out
+    assert "Input/output error" in told
+    assert str(tmp_path / "b") in told
 
 
 def test_only_a_volume_that_is_named_no_more_can_be_forgotten(

@@ -10,8 +10,9 @@ from farmer.client import refusals
 from farmer.client.auditing import Verdict
 from farmer.client.checks import Checks
 from farmer.client.farmer import Farmer
-from farmer.client.limits import READ_AHEAD_BYTES, READ_BYTES
+from farmer.client.limits import READ_AHEAD_BYTES
 from farmer.identity.keys import Identity
+from farmer.identity.records import READ_BYTES
 from farmer.model.shard import DeletionOutcome, ShardState
 from tests.client.fake_farmer import FakeDialer, FakeFarmer, InlineDoor, shard_of
 from tests.client.pipes import World

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL._util import lib
+from OpenSSL.SSL import Error
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IPushProducer
@@ -25,7 +26,15 @@ from zope.interface import implementer
 
 from farmer.identity import records
 from farmer.identity.keys import Identity
-from farmer.identity.records import HEADER_BYTES, PIECE_BYTES, SLICE_BYTES, RecordTLS, WholeRecords
+from farmer.identity.records import (
+    HEADER_BYTES,
+    PIECE_BYTES,
+    READ_BYTES,
+    RECORD_BYTES,
+    SLICE_BYTES,
+    RecordTLS,
+    WholeRecords,
+)
 from farmer.identity.tls import farmer_side, renter_side
 from tests.identity.test_tls import End
 
@@ -306,6 +315,48 @@ class RecordTests(SynchronousTestCase):
         self.wires[0].connectionLost(Failure(ConnectionAborted()))
 
         self.assertEqual(b"", self.ends[0].received)
+
+    def test_what_openssl_does_not_take_or_give_ends_the_connection(self) -> None:
+        def fails(_bio: object, _room: object, _size_bytes: int) -> int:
+            return -1
+
+        for name in ("BIO_write", "BIO_read"):
+            self.setUp()
+            self.ends[1].transport.write(b"some")
+            self.clock.advance(0)
+            sent = self.wires[1].transport.value()
+            patch = self.patch(records, "lib", Watched(name, fails))
+            with self.assertRaises(Error):
+                if name == "BIO_write":
+                    self.wires[0].dataReceived(sent)
+                else:
+                    self.wires[0].write_now(b"answer")
+            patch.restore()
+
+            self.assertTrue(self.wires[0].transport.disconnected)
+            self.assertEqual(b"", self.ends[0].received)
+
+    def test_nothing_is_delivered_behind_a_gap(self) -> None:
+        left = iter(range(1))
+
+        def short_of_memory(ssl: object, room: object, size_bytes: int) -> int:
+            if next(left, None) is None:
+                raise MemoryError
+            return lib.SSL_read(ssl, room, size_bytes)
+
+        self.ends[1].transport.write(bytes(RECORD_BYTES + 10))
+        self.clock.advance(0)
+        patch = self.patch(records, "lib", Watched("SSL_read", short_of_memory))
+        with self.assertRaises(MemoryError):
+            self.wires[0].dataReceived(self.wires[1].transport.value())
+        patch.restore()
+
+        self.wires[0].connectionLost(Failure(ConnectionAborted()))
+
+        self.assertEqual(b"", self.ends[0].received)
+
+    def test_twisted_reads_as_much_as_we_think(self) -> None:
+        self.assertEqual(READ_BYTES, FileDescriptor.bufferSize)
 
     def leave_unsent(self, size_bytes: int) -> Worker:
         """Have the farmer write something that the wire does not take yet."""

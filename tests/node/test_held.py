@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+from farmer.identity.records import READ_BYTES
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES
 from farmer.node.farm import WHOLE_BYTES_IN_FLIGHT_MAX
 from farmer.node.gate import SHARES
-from farmer.node.held import HELD_BYTES_MAX, NOTICED_BYTES, STEP_BYTES, STEP_BYTES_MIN
-from farmer.node.inbox import READ_BYTES
+from farmer.node.held import (
+    HELD_BYTES_MAX,
+    LARGE_READS_MAX,
+    NOTICED_BYTES,
+    STEP_BYTES,
+    STEP_BYTES_MIN,
+)
 from farmer.node.ports import CloseReason
 from farmer.node.storing import ONE_STEP_BYTES
+from farmer.protocol.frames import data_header
 from farmer.protocol.limits import HURRIED_BYTES_PER_S_MIN, HURRIED_S
+from farmer.protocol.messages import encode
 from farmer.protocol.opening import End
 from farmer.protocol.questions import Ping, Pong
 from farmer.protocol.refusals import Refusal
@@ -21,6 +31,7 @@ from tests.node.wires import OTHER, RENTER, NodeCase, Peer, stored
 
 SMALL = bytes(range(256)) * (ONE_STEP_BYTES // 256)
 LARGE = bytes(range(256)) * 8192
+PING_FRAME = encode(Ping(1))
 HALF_A_FRAME = b"\x40\x00\xff\xff" + bytes(40_000)
 
 
@@ -103,6 +114,13 @@ class CountingTests(HeldCase):
         peer.leave()
         disk.run_all()
 
+    def begin_much(self) -> Peer:
+        """Begin a large store, and send a little of it."""
+        peer = self.greet()
+        self.begin_store(peer, LARGE[len(self.peers) :])
+        peer.send_data(LARGE[:1000])
+        return peer
+
     def test_a_transfer_is_read_by_steps_until_much_is_held(self) -> None:
         peer = self.greet()
         self.begin_store(peer, LARGE)
@@ -122,6 +140,60 @@ class CountingTests(HeldCase):
         stored(peer.answer())
         peer.send(Ping(1))
         self.assertEqual(READ_BYTES, peer.wire.read_bytes)
+        self.assertEqual(0, self.around.held.large_reads)
+
+    def test_no_more_is_read_than_may_be_read_ahead(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, LARGE)
+        disk = self.farm.disk = SteppingDisk()
+        peer.send_data(LARGE[:STEP_BYTES])
+        peer.send_data(LARGE[: STEP_BYTES // 2])
+        self.assertLess(peer.wire.read_bytes, STEP_BYTES // 2 + 1)
+        peer.leave()
+        disk.run_all()
+
+    def test_few_read_a_step_at_once(self) -> None:
+        peers = [self.begin_much() for _ in range(LARGE_READS_MAX)]
+        self.assertEqual({STEP_BYTES}, {peer.wire.read_bytes for peer in peers})
+        late = self.begin_much()
+        self.assertEqual(READ_BYTES, late.wire.read_bytes)
+
+        peers[0].leave()
+        late.send_data(LARGE[1000:2000])
+        self.assertEqual(STEP_BYTES, late.wire.read_bytes)
+        for peer in (late, *peers[1:]):
+            peer.leave()
+        self.assertEqual(0, self.around.held.large_reads)
+
+    def test_who_was_hung_up_on_is_read_by_little(self) -> None:
+        peer = self.begin_much()
+        self.assertEqual(STEP_BYTES, peer.wire.read_bytes)
+        peer.takes = False
+
+        # Our turn is still to come when the connection is given up.
+        self.around.turnstile.ask("somebody", lambda: None)
+        peer.session.dataReceived(
+            data_header(2 * BLOCK_BYTES) + bytes(2 * BLOCK_BYTES) + PING_FRAME
+        )
+
+        self.assertTrue(peer.wire.disconnecting)
+        self.assertEqual(READ_BYTES, peer.wire.read_bytes)
+        self.clock.advance(0)
+        self.assertEqual(READ_BYTES, peer.wire.read_bytes)
+        self.assertEqual(0, self.around.held.large_reads)
+
+    def test_bytes_that_come_one_by_one_take_no_more_room_than_they_are(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, LARGE)
+        frames = (data_header(1) + b"x") * 60_000
+        tracemalloc.start()
+        try:
+            peer.send_raw(frames)
+            _, most_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertEqual(60_000, self.held_bytes)
+        self.assertLess(most_bytes, 2 << 20)
 
     def test_what_the_renter_does_not_take_is_counted(self) -> None:
         shard = self.hold(LARGE)

@@ -10,12 +10,12 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from farmer.identity.records import READ_BYTES
 from farmer.model.contract import Contract, ContractStage, Offer
 from farmer.model.ids import InviteSerial, NodeId, ShardId
 from farmer.node.admission import Sessions
 from farmer.node.farm import Farm
 from farmer.node.handlers import Conversation
-from farmer.node.inbox import READ_BYTES
 from farmer.node.outbox import Outbox
 from farmer.node.session import Session, Surroundings
 from farmer.node.tasks import Tasks

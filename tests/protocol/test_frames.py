@@ -11,6 +11,7 @@ from farmer.protocol.frames import (
     DataPart,
     FrameReader,
     data_header,
+    gather,
 )
 from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_MAX
 from farmer.protocol.refusals import Refusal, Refused, RemoteProtocolError
@@ -103,6 +104,29 @@ def test_what_comes_little_by_little_is_one_object() -> None:
     for _ in range(10_000):
         reader.feed(b"\x01")
     assert len(reader._later) == 1
+
+
+def test_small_parts_keep_nothing_but_themselves() -> None:
+    reader = FrameReader()
+    reader.feed((data_header(5) + b"small") * LARGE_BYTES)
+    part = reader.take_data(5)
+    assert (part, type(part)) == (b"small", bytes)
+
+    reader = FrameReader()
+    reader.feed(data_header(5) + b"small")
+    assert type(reader.take_data(5)) is bytes
+
+    reader = FrameReader()
+    reader.feed(data_header(8 * LARGE_BYTES) + bytes(8 * LARGE_BYTES))
+    assert type(reader.take_data(LARGE_BYTES)) is bytes
+    assert type(reader.take_data(6 * LARGE_BYTES)) is memoryview
+
+
+def test_what_is_gathered_is_one_object_where_it_is_small() -> None:
+    pieces: list[bytes | bytearray | memoryview] = []
+    for data in (b"a", memoryview(b"b"), bytes(LARGE_BYTES), b"c", b"d"):
+        gather(pieces, data)
+    assert pieces == [b"ab", bytes(LARGE_BYTES), b"cd"]
 
 
 @pytest.mark.parametrize("take", [FrameReader.take, lambda reader: reader.take_data(4)])

@@ -19,6 +19,7 @@ from farmer.running.overview import Overview
 from farmer.running.stores import open_stores
 from farmer.running.upkeep import SWEEP_S, Clocks, Upkeep, damage
 from farmer.settings.loader import load_text
+from farmer.storage.errors import NoSpaceError
 from tests.fakes import InlineDisk
 
 DAY_MS = 86_400_000
@@ -134,6 +135,28 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(1, len(self.stores.book.to_purge()))
         away.rename(self.disk_path)
         self.do(self.upkeep.probe())
+        self.do(self.upkeep.sweep())
+        self.assertEqual([], self.stores.book.to_purge())
+
+    def test_a_contract_that_cannot_be_cleared_holds_up_nothing_else(self) -> None:
+        """
+        A disk too full to note that shards are gone; the trash of the others is emptied.
+        """
+
+        def full(*_: object) -> int:
+            raise NoSpaceError(1, 0)
+
+        self.do(self.upkeep.tick())
+        self.rent()
+        for days in (1.1, 14.1):
+            self.live(days)
+            self.do(self.upkeep.sweep())
+        purge, self.stores.engine.purge = self.stores.engine.purge, full
+        self.purged.clear()
+        self.live(7.1)
+        self.do(self.upkeep.sweep())
+        self.assertEqual([("deleted", 0)], self.purged)
+        self.stores.engine.purge = purge
         self.do(self.upkeep.sweep())
         self.assertEqual([], self.stores.book.to_purge())
 

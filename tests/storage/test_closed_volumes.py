@@ -15,6 +15,7 @@ from farmer.storage import slots
 from farmer.storage.directory import Paths
 from farmer.storage.errors import ShardNotFoundError, StorageError
 from farmer.storage.files import Access, OsFiles
+from farmer.storage.generation import Witness
 from farmer.storage.handles import Handles
 from farmer.storage.places import Place
 from farmer.storage.volume import Volume
@@ -129,6 +130,21 @@ def test_a_volume_whose_files_do_not_close_is_counted_once(
         patch.setattr(Handles, "close", fail)
         opened_anew(farm)
     assert farm.engine.usage(ALICE) == before
+
+
+def test_a_volume_whose_note_does_not_close_is_closed_all_the_same(
+    farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_witness: Witness) -> None:
+        raise OSError("not connected")
+
+    farm.store(noise(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(Witness, "close", fail)
+        farm.engine.close()
+    again = Farm(tmp_path)
+    assert again.engine.usage(ALICE).shards == 1
+    again.engine.close()
 
 
 def test_nobody_waits_long_for_a_volume_that_is_being_opened(
