@@ -91,6 +91,8 @@ def turn(tree: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
         capture_output=True,
         timeout=TURN_S,
         env={**os.environ, "PYTHONPATH": str(tree)},
+        # A farmer that is begun by `-m` is taken from the folder we stand in before all others.
+        cwd=tree,
     )
     if told.returncode:
         raise PairedError(f"{tree}: {told.stderr.decode(errors='replace')[-1000:].strip()}")

@@ -114,7 +114,8 @@ class OwnFarmer:
         return told.stdout
 
     def _command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "farmer.cli.owner", "--home", str(self._home), *words]
+        # Not from the folder we stand in, which may hold another farmer: the one that measures.
+        return [sys.executable, "-P", "-m", "farmer.cli.owner", "--home", str(self._home), *words]
 
     def _last_words(self) -> str:
         return self._log.read_text(errors="replace")[-1000:].strip() or "it said nothing"

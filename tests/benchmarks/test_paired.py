@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
+from benchmarks.paired import __main__ as paired
 from benchmarks.paired.ratios import rows
+from farmer.benching.process import OwnFarmer
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -31,6 +34,35 @@ def test_what_counts_is_the_ratio_of_a_round() -> None:
         "100 [50..100] to 150 [75..200]; ratio 1.5 [1.5..2]"
     )
     assert found["store 64 KiB x16, median, ms"].endswith("ratio 1 [1..1]")
+
+
+def test_a_turn_begins_in_the_tree_that_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A farmer of ours, begun by `-m`, would be taken from where we stand: two turns of one."""
+    stood: list[Path] = []
+
+    def run_there(
+        _words: list[str], *, cwd: Path, env: dict[str, str], **_: object
+    ) -> subprocess.CompletedProcess[bytes]:
+        stood.append(cwd)
+        assert env["PYTHONPATH"] == str(tmp_path)
+        told = json.dumps({"tree": str(tmp_path), "cells": []}).encode()
+        return subprocess.CompletedProcess([], 0, told, b"")
+
+    monkeypatch.setattr(subprocess, "run", run_there)
+    asked = Namespace(**{word.replace("-", "_"): 1 for word in paired.WORDS})
+    assert paired.turn(tmp_path, asked) == []
+    assert stood == [tmp_path]
+
+
+def test_the_farmer_that_is_measured_is_ours_wherever_we_stand(tmp_path: Path) -> None:
+    (tmp_path / "farmer").mkdir()
+    (tmp_path / "farmer" / "__init__.py").write_text("raise SystemExit('another farmer')")
+    command = OwnFarmer(tmp_path / "own", 10**9)._command("config", "check")
+    told = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert "another farmer" not in told.stderr
+    assert not told.returncode, told.stderr
 
 
 needs_history = pytest.mark.skipif(
