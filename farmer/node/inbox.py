@@ -20,6 +20,9 @@ from farmer.protocol.state import State
 READ_AHEAD_BYTES: Final = DATA_BYTES_SENT
 """Unread bytes at which a session stops reading: the next step gathers while one is written."""
 
+BLOCK_READ_BYTES: Final = BLOCK_BYTES + 8 * 1024
+"""Read at once in a transfer: a block, with what frames and TLS put around it."""
+
 STRANGER_AHEAD_BYTES: Final = FRAME_HEADER_BYTES + CONTROL_BYTES_MAX
 """The same between transfers: one control frame always fits, a pile of them does not."""
 
@@ -57,6 +60,8 @@ class Inbox:
         self._arrived: Deferred[None] | None = None
         self._reading = True
         self._read_bytes = READ_BYTES
+        self._is_fast = False
+        """Whether the transfer has brought a block by one read: then it may bring more."""
         self._is_dropped = False
 
     @property
@@ -121,8 +126,7 @@ class Inbox:
         bulk = self._connection.state in _BULK
         ahead_bytes = min(READ_AHEAD_BYTES, self._account.step_bytes)
         limit_bytes = ahead_bytes if bulk else STRANGER_AHEAD_BYTES
-        much = self._account.may_read_much(wanted=bulk and not self._is_dropped)
-        self._read_at_most(max(READ_BYTES, ahead_bytes - waiting_bytes) if much else READ_BYTES)
+        self._adjust_reads(ahead_bytes - waiting_bytes, bulk=bulk and not self._is_dropped)
         wanted = waiting_bytes < limit_bytes and not self._awaits_turn
         if wanted is not self._reading:
             self._read(wanted=wanted)
@@ -132,6 +136,7 @@ class Inbox:
         if self._connection.state not in _BULK:
             self._unturned_bytes = 0
             return
+        self._is_fast = self._is_fast or size_bytes >= BLOCK_BYTES
         self._unturned_bytes += size_bytes
         if self._unturned_bytes > TURN_BYTES and not self._awaits_turn:
             self._unturned_bytes = 0
@@ -147,6 +152,14 @@ class Inbox:
     def _count(self, waiting_bytes: int) -> None:
         self._account.add(waiting_bytes - self._counted_bytes)
         self._counted_bytes = waiting_bytes
+
+    def _adjust_reads(self, most_bytes: int, *, bulk: bool) -> None:
+        """Read by blocks in a transfer, by up to *most_bytes* where that is worth the room."""
+        self._is_fast = self._is_fast and bulk
+        if self._account.may_read_much(wanted=self._is_fast):
+            self._read_at_most(max(BLOCK_READ_BYTES, most_bytes))
+        else:
+            self._read_at_most(BLOCK_READ_BYTES if bulk else READ_BYTES)
 
     def _read_at_most(self, size_bytes: int) -> None:
         if size_bytes != self._read_bytes and self._wire is not None:

@@ -55,6 +55,7 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (NODE + "held", "NOTICED_BYTES", HELD + "test_who_is_slow_and_holds_some_goes"),
         (NODE + "held", "STEP_BYTES", HOSTILE + "test_slow.py::test_who_never_reads"),
         (NODE + "held", "CROWDED_PART", HELD + "test_steps_are_smaller_when_much_is_held"),
+        (NODE + "inbox", "BLOCK_READ_BYTES", HELD + "test_a_fast_transfer_is_read_by_steps"),
         (NODE + "held", "LARGE_READS_MAX", HELD + "test_few_read_a_step_at_once"),
         (NODE + "held", "STEP_BYTES_MIN", HELD + "test_steps_are_smaller_when_much_is_held"),
         (WIRE, "SMALL_BYTES_IN_FLIGHT_MAX", "tests/node/test_storing.py::test_small_stores_queue"),

@@ -17,6 +17,7 @@ from farmer.node.held import (
     STEP_BYTES,
     STEP_BYTES_MIN,
 )
+from farmer.node.inbox import BLOCK_READ_BYTES
 from farmer.node.ports import CloseReason
 from farmer.node.storing import ONE_STEP_BYTES
 from farmer.protocol.frames import data_header
@@ -118,23 +119,26 @@ class CountingTests(HeldCase):
         """Begin a large store, and send a little of it."""
         peer = self.greet()
         self.begin_store(peer, LARGE[len(self.peers) :])
-        peer.send_data(LARGE[:1000])
+        peer.send_data(LARGE[:BLOCK_BYTES])
         return peer
 
-    def test_a_transfer_is_read_by_steps_until_much_is_held(self) -> None:
+    def test_a_fast_transfer_is_read_by_steps_until_much_is_held(self) -> None:
         peer = self.greet()
         self.begin_store(peer, LARGE)
         peer.send_data(LARGE[:1000])
+        self.assertEqual(BLOCK_READ_BYTES, peer.wire.read_bytes)
+        begun = BLOCK_BYTES + 1000
+        peer.send_data(LARGE[1000:begun])
         self.assertEqual(STEP_BYTES, peer.wire.read_bytes)
 
         self.others_hold(HELD_BYTES_MAX)
-        peer.send_data(LARGE[1000:2000])
-        self.assertEqual(READ_BYTES, peer.wire.read_bytes)
+        peer.send_data(LARGE[begun : begun + 1000])
+        self.assertEqual(BLOCK_READ_BYTES, peer.wire.read_bytes)
         self.others_hold(-HELD_BYTES_MAX)
-        peer.send_data(LARGE[2000:3000])
+        peer.send_data(LARGE[begun + 1000 : begun + 2000])
         self.assertEqual(STEP_BYTES, peer.wire.read_bytes)
 
-        for at in range(3000, len(LARGE), STEP_BYTES):
+        for at in range(begun + 2000, len(LARGE), STEP_BYTES):
             peer.send_data(LARGE[at : at + STEP_BYTES])
         peer.send(End())
         stored(peer.answer())
@@ -156,10 +160,10 @@ class CountingTests(HeldCase):
         peers = [self.begin_much() for _ in range(LARGE_READS_MAX)]
         self.assertEqual({STEP_BYTES}, {peer.wire.read_bytes for peer in peers})
         late = self.begin_much()
-        self.assertEqual(READ_BYTES, late.wire.read_bytes)
+        self.assertEqual(BLOCK_READ_BYTES, late.wire.read_bytes)
 
         peers[0].leave()
-        late.send_data(LARGE[1000:2000])
+        late.send_data(LARGE[:1000])
         self.assertEqual(STEP_BYTES, late.wire.read_bytes)
         for peer in (late, *peers[1:]):
             peer.leave()
