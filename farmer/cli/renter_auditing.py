@@ -50,7 +50,7 @@ def audit(home: Home, options: argparse.Namespace) -> int:
 
 
 def _wanted(home: Home, options: argparse.Namespace) -> dict[NodeId, list[Entry]]:
-    if not options.shards:
+    if options.all or not options.shards:
         return home.held(options.farmer)
     held: dict[NodeId, list[Entry]] = {}
     for text in options.shards:

@@ -30,6 +30,7 @@ from farmer.model.shard import BadBlocks
 from farmer.protocol.documents import invite_bytes
 from farmer.protocol.limits import LIST_ENTRIES_MAX
 from farmer.protocol.messages import Message
+from farmer.protocol.proofs import ProofItem
 from farmer.protocol.questions import (
     ContractShown,
     Delete,
@@ -205,14 +206,21 @@ class Farmer:
 
         """
         entry = AuditEntry(receipt.shard, receipt.size_bytes, 0)
-        challenge = _challenge(AuditKind.FULL, (entry,))
-        digest, same = await self.door.run(
-            auditing.full_digest, entry.shard, challenge.nonce, source
-        )
-        if not same:
-            raise SourceChangedError("this file is not what was stored; it changed since")
+        start = await self.door.run(source.tell)
+
+        async def asked(session: Session) -> tuple[bytes, ProofItem]:
+            challenge = _challenge(AuditKind.FULL, (entry,))
+            await self.door.run(source.seek, start)
+            digest, same = await self.door.run(
+                auditing.full_digest, entry.shard, challenge.nonce, source
+            )
+            if not same:
+                raise SourceChangedError("this file is not what was stored; it changed since")
+            (item,) = await auditing.answers(session, challenge)
+            return digest, item
+
         try:
-            (item,) = await self._trying(lambda session: auditing.answers(session, challenge))
+            digest, item = await self._trying(asked)
         except auditing.NOT_YET as error:
             return auditing.postponed((entry,), error)[0]
         return auditing.judge_full(entry, item, digest)
@@ -260,9 +268,13 @@ class Farmer:
         return await self._trying(lambda session: session.ask(question, answer))
 
     async def _audit_batch(self, batch: tuple[AuditEntry, ...]) -> tuple[Audited, ...]:
-        challenge = _challenge(AuditKind.SAMPLE, batch)
+        async def asked(session: Session) -> tuple[Challenge, list[ProofItem]]:
+            # Another one each time: who has seen it could hang up, and fetch what it asks for.
+            challenge = _challenge(AuditKind.SAMPLE, batch)
+            return challenge, await auditing.answers(session, challenge)
+
         try:
-            items = await self._trying(lambda session: auditing.answers(session, challenge))
+            challenge, items = await self._trying(asked)
         except auditing.NOT_YET as error:
             return auditing.postponed(batch, error)
         return await self.door.run(auditing.judge_samples, challenge, items)

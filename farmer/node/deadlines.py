@@ -72,7 +72,8 @@ class Patience:
         whatever it does with it.
         """
         self._greeted, self._known = True, known
-        self._deadline_s = None
+        if not self._closing:
+            self._deadline_s = None
 
     def begin(self) -> None:
         """Begin to count a transfer anew."""

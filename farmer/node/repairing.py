@@ -18,7 +18,7 @@ from farmer.node.storing import SMALL_BYTES_MAX, finish, receipt_of
 from farmer.protocol.refusals import Refusal
 from farmer.protocol.repairs import BadBlocksNamed, Examine, Repair
 from farmer.protocol.transfers import Stored
-from farmer.storage.errors import ShardNotFoundError
+from farmer.storage.errors import BusyError, ShardNotFoundError
 
 
 async def examine(farm: Farm, exchange: Exchange, asked: Examine) -> None:
@@ -59,7 +59,7 @@ async def _reading(farm: Farm, exchange: Exchange, size_bytes: int) -> AsyncIter
     try:
         async with exchange.inside(farm.full_audits, 1):
             yield
-    except (ShardNotFoundError, TurnedDownError):
+    except (ShardNotFoundError, BusyError, TurnedDownError):
         farm.budget.give_back(renter, size_bytes)
         raise
 

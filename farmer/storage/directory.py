@@ -215,10 +215,14 @@ def replace_small(files: Files, path: Path, raw: bytes) -> None:
 def lock_volume(root: Path, files: Files, access: Access = Access.ENSURE) -> int:
     """Return the descriptor of the held lock; raises `VolumeSetupError` if it is taken."""
     fd = files.open(Paths(root).lock, access)
-    if not files.lock(fd):
+    try:
+        if files.lock(fd):
+            return fd
+    except BaseException:
         files.close(fd)
-        raise VolumeSetupError(f"{root} is in use by another process; stop that one first")
-    return fd
+        raise
+    files.close(fd)
+    raise VolumeSetupError(f"{root} is in use by another process; stop that one first")
 
 
 def _write_marker(paths: Paths, marker: Marker, files: Files) -> None:

@@ -122,8 +122,7 @@ def _send(target: Volume, copies: Iterable[tuple[AnyCopy, Row]]) -> None:
 def _read_back(target: Volume, rows: Iterable[Row]) -> None:
     """Read small copies where the index says that they are; a damaged one is marked so."""
     for row in rows:
-        if row.is_damaged or row.size_bytes > SMALL_BYTES_MAX:
-            # A large one was read back before its last header was written.
+        if row.is_damaged:
             continue
         try:
             reader, _row = target.open_as_is(row)
@@ -131,7 +130,9 @@ def _read_back(target: Volume, rows: Iterable[Row]) -> None:
             continue
         if reader is not None:
             with closing(reader), suppress(CorruptShardError):
-                reader.read(0, row.size_bytes)
+                # A large one was read back before its last header was written; but is it there?
+                if row.size_bytes <= SMALL_BYTES_MAX:
+                    reader.read(0, row.size_bytes)
 
 
 def _give_up(volume: Volume, key: Key) -> Future[bool]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any, Final
 
 from farmer.model.ids import NodeId, ShardId
@@ -135,6 +136,7 @@ class Index:
         self._writer = prepared(connect(path), _WRITER_CACHE_KIB)
         self._known = Remembered()
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        self._gathering = Lock()
         self._looking: list[Callable[[], None]] = []
         """What ends each long look at the file that is under way."""
         self.has_tombstones = False
@@ -264,7 +266,9 @@ class Index:
     @contextmanager
     def unmoved(self) -> Iterator[None]:
         """Let nobody look anything up, nor write the log back to the database, meanwhile."""
-        held = [self._readers.get() for _ in range(_READERS)]
+        # One after the other: two that have some of them each would wait for ever.
+        with self._gathering:
+            held = [self._readers.get() for _ in range(_READERS)]
         try:
             yield
         finally:

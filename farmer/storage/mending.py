@@ -163,7 +163,12 @@ def _give_back(upload: SmallUpload | LargeUpload, reader: VolumeReader) -> None:
 
 
 def begin_mending(
-    volume: Volume, row: Row, contract: Contract, ended: Callable[[], None] = lambda: None
+    volume: Volume,
+    row: Row,
+    contract: Contract,
+    ended: Callable[[], None] = lambda: None,
+    *,
+    is_asked_for: bool = True,
 ) -> Mending | None:
     """
     Examine a shard and reserve the space for it; None if nothing is wrong with it.
@@ -181,7 +186,13 @@ def begin_mending(
         if found.is_sound and not reader.row.is_damaged:
             reader.close()
             return None
-        wanted = Wanted(roomier(contract, row), row.shard, row.size_bytes, row.alone_ms)
+        wanted = Wanted(
+            roomier(contract, row),
+            row.shard,
+            row.size_bytes,
+            row.alone_ms,
+            None if is_asked_for else row.sequence,
+        )
         upload = volume.uploads.begin_anew(wanted)
     except BaseException:
         reader.close()

@@ -173,7 +173,10 @@ class Mover:
         return [
             volume
             for volume in self._volumes()
-            if volume.duty is not None and self._is_done(volume, volume.duty)
+            if volume.duty is not None
+            and self._is_done(volume, volume.duty)
+            # In this order: the account of one that is being closed says that nothing is there.
+            and volume in self._volumes()
         ]
 
     def _is_done(self, volume: Volume, duty: Duty) -> bool:
@@ -189,8 +192,12 @@ class Mover:
         emptying = self._emptying.get(volume.ground.volume)
         if emptying is None or emptying.problem or not emptying.has_passed:
             return False
-        left = volume.ground.index.some(None, ROWS)
-        return len(left) < ROWS and all(row.is_damaged for row in left)
+        after = None
+        while rows := volume.ground.index.some(after, ROWS):
+            if not all(row.is_damaged for row in rows):
+                return False
+            after = (rows[-1].renter, rows[-1].shard)
+        return True
 
     def stop(self) -> None:
         """Break off what is under way; it is begun again after the next start."""

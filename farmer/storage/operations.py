@@ -70,8 +70,15 @@ class StoreRecord(Operation[StoredShard]):
 
     takes_space = True
 
-    def __init__(self, header: RecordHeader, parts: list[Buffer], held: Reservation) -> None:
+    def __init__(
+        self,
+        header: RecordHeader,
+        parts: list[Buffer],
+        held: Reservation,
+        instead_of: int | None = None,
+    ) -> None:
         super().__init__(header.record_bytes, held)
+        self._instead_of = instead_of
         self.keys = ((header.renter, header.shard),)
         self._header = header
         self._parts = parts
@@ -79,6 +86,7 @@ class StoreRecord(Operation[StoredShard]):
 
     def apply(self, batch: Batch) -> None:
         """Append record and row; a damaged record that it replaces is given up by that."""
+        _check_still(batch, self._header.renter, self._header.shard, self._instead_of)
         sequence = batch.sequencer.take()
         header = replace(self._header, segment=batch.tail.uuid, sequence=sequence)
         place = batch.append(header, self._parts)
@@ -98,13 +106,21 @@ class Adopt(Operation[StoredShard]):
     stages = 1
     takes_space = True
 
-    def __init__(self, row: Row, held: Reservation, discard: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        row: Row,
+        held: Reservation,
+        discard: Callable[[], None],
+        instead_of: int | None = None,
+    ) -> None:
         super().__init__(0, held)
+        self._instead_of = instead_of
         self._row = row
         self._discard = discard
 
     def apply(self, batch: Batch) -> None:
         """Enter its row; a damaged record that it replaces is given up by that."""
+        _check_still(batch, self._row.renter, self._row.shard, self._instead_of)
         batch.transaction.put(self._row)
         batch.transaction.stage(self._row.place.file)
 
@@ -308,6 +324,15 @@ class Upkeep(Operation[None]):
 
     def result(self, released: frozenset[int]) -> None:
         """Nothing to tell."""
+
+
+def _check_still(batch: Batch, renter: NodeId, shard: ShardId, instead_of: int | None) -> None:
+    """Raise `ShardNotFoundError` if a record is not the shard's any more, or in the trash."""
+    if instead_of is None:
+        return
+    now = batch.transaction.find(renter, shard)
+    if now is None or now.sequence != instead_of or now.state is ShardState.TRASH:
+        raise ShardNotFoundError
 
 
 def row_of(header: RecordHeader, place: Place) -> Row:

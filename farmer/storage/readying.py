@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -142,7 +143,7 @@ class Readying:
                 raise
 
     def _replayed(self, index: Index) -> Ready:
-        parts = self._staging_parts()
+        parts = self._staging_parts(index.staged())
         recovery = Recovery(self._files, self._paths, self._volume, index)
         recovery.adopt(_stored(parts), staged=True)
         return Ready(index, recovery.replay(), parts)
@@ -163,15 +164,20 @@ class Readying:
             raise
         return Ready(index, recovered, parts)
 
-    def _staging_parts(self) -> list[Part]:
-        """Return the sound files in staging; whatever else lies there is removed."""
+    def _staging_parts(self, known: Iterable[bytes] = ()) -> list[Part]:
+        """
+        Return the sound files in staging; whatever else lies there is removed.
+
+        Not what the index has as a shard: all that is damaged of it may be its header.
+        """
+        kept = {self._paths.part(file).name for file in known}
         parts = []
         for name in self._files.list(self._paths.staging):
             part = read_part(self._files, self._paths.staging / name)
-            if part is None or _is_worthless(part.header):
-                self._files.unlink(self._paths.staging / name)
-            else:
+            if part is not None and not _is_worthless(part.header):
                 parts.append(part)
+            elif name not in kept:
+                self._files.unlink(self._paths.staging / name)
         return parts
 
 

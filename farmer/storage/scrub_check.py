@@ -12,6 +12,11 @@ from typing import Final
 CHECK_S_MAX: Final = 5.0
 """For SQLite's own check of a database: meanwhile its write-ahead log cannot be cut off."""
 
+_NOT_LOOKED_AT: Final = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN}
+)
+"""What says nothing of the database: it is in use, or memory or descriptors are short."""
+
 GivesWay = Callable[[Callable[[], None]], AbstractContextManager[None]]
 """See `farmer.storage.index.Index.gives_way`."""
 
@@ -29,7 +34,7 @@ def check_database(
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
     except sqlite3.Error as error:
-        return str(error)
+        return _verdict(error)
 
     def break_off() -> None:
         broken_off.set()
@@ -48,7 +53,7 @@ def check_database(
         # No thread can be begun now; the next pass looks.
         return ""
     except sqlite3.OperationalError as error:
-        return "" if broken_off.is_set() or "locked" in str(error) else str(error)
+        return "" if broken_off.is_set() else _verdict(error)
     except sqlite3.DatabaseError as error:
         return str(error)
     finally:
@@ -57,3 +62,9 @@ def check_database(
     said = "; ".join(str(row[0]) for row in rows)
     # What a check that was broken off has not seen, it may take for missing.
     return "" if said == "ok" or broken_off.is_set() else said
+
+
+def _verdict(error: sqlite3.Error) -> str:
+    """Return what an error says against the database: nothing, if it could not be looked at."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return "" if code in _NOT_LOOKED_AT else str(error)

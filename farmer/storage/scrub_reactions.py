@@ -99,7 +99,7 @@ class Reactions:
         if (row.renter, row.shard) in self.volume.journal.open.keys:
             return False  # it is crossing to another volume; what arrives there is looked at
         try:
-            mending = begin_mending(self.volume, row, house_contract(row))
+            mending = begin_mending(self.volume, row, house_contract(row), is_asked_for=False)
         except StorageError:
             return False
         if mending is None:

@@ -47,6 +47,8 @@ class Wanted:
     size_bytes: int
     alone_ms: int = 0
     """See `farmer.storage.places.Row`."""
+    instead_of: int | None = None
+    """Sequence of the record that must still be the shard's, not in the trash; None for any."""
 
 
 class Submit(Protocol):
@@ -140,7 +142,7 @@ class SmallUpload:
             until_ms=wanted.contract.until_ms,
             alone_ms=wanted.alone_ms,
         )
-        return StoreRecord(header, [self._buffer, trailer], self._reservation)
+        return StoreRecord(header, [self._buffer, trailer], self._reservation, wanted.instead_of)
 
 
 class LargeUpload:
@@ -153,12 +155,14 @@ class LargeUpload:
         reservation: Reservation,
         submit: Submit,
         leases: Leases,
+        instead_of: int | None = None,
     ) -> None:
         self._ground = ground
         self._staged = staged
         self._reservation = reservation
         self._submit = submit
         self._leases = leases
+        self._instead_of = instead_of
         self._lock = Lock()
         self._is_open = True
 
@@ -204,7 +208,7 @@ class LargeUpload:
             self._is_open = False
         self._staged.close()
         row = row_of(stored, Place(0, 0, stored.segment))
-        return self._submit(Adopt(row, self._reservation, self._discard), ending)
+        return self._submit(Adopt(row, self._reservation, self._discard, self._instead_of), ending)
 
     def abandon(self) -> None:
         """Leave a lease behind if there is a byte to go on from; not after commit or failure."""

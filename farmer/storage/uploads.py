@@ -70,7 +70,7 @@ class Uploads:
         except OSError as error:
             raise ground.understand(error, reservation.charge_bytes) from error
         reservation.allocated()
-        return LargeUpload(ground, staged, reservation, submit, self._leases)
+        return LargeUpload(ground, staged, reservation, submit, self._leases, wanted.instead_of)
 
     def _resume(self, lease: Lease, alone_ms: int) -> LargeUpload:
         ground = self._ground

@@ -174,6 +174,7 @@ class Writer:
         if any(one.takes_space for one in done):
             self._ground.health.room()
         for operation, refusal in refused:
+            operation.give_up()
             operation.future.set_exception(refusal)
         for operation in done:
             if operation.checkpoints and not is_durable:

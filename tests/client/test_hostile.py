@@ -493,6 +493,26 @@ class LosingTests(FarmerCase):
         self.world.clock.callLater(2, setattr, self.dialer, "reachable", True)
         self.assertEqual(self.run_(self.farmer.ping()).free_bytes, 7)
 
+    def test_who_hangs_up_on_a_challenge_never_sees_it_again(self):
+        content = content_of(70_000)
+        receipt = self.run_(self.farmer.store(io.BytesIO(content)))
+        nonces = []
+
+        def look_and_vanish(talk, asked):
+            nonces.append(asked.challenge.nonce)
+            talk.cut()
+
+        self.fake.script[Type.AUDIT] = look_and_vanish
+        for audit in (
+            lambda: self.farmer.audit([receipt], 1),
+            lambda: self.farmer.audit_full(receipt, io.BytesIO(content)),
+        ):
+            nonces.clear()
+            with self.assertRaises(ConnectionLostError):
+                self.run_(audit())
+            self.assertGreater(len(nonces), 1)
+            self.assertEqual(len(nonces), len(set(nonces)))
+
     def test_a_connection_that_was_lost_between_exchanges_is_replaced(self):
         self.run_(self.farmer.ping())
         self.world.pipes[0].cut()

@@ -56,6 +56,15 @@ def test_a_known_renter_idles_longer_than_a_stranger() -> None:
         assert late_at(patience, START_S + 7 + allowed_s, CloseReason.IDLE)
 
 
+def test_an_invite_that_is_redeemed_while_we_close_does_not_keep_it_open() -> None:
+    """The answer to what was under way comes after we have hung up."""
+    patience = Patience(START_S)
+    patience.greeted(known=False)
+    patience.closing(START_S + 7)
+    patience.greeted(known=True)
+    assert late_at(patience, START_S + 7 + CLOSE_S, CloseReason.HANDSHAKE)
+
+
 def test_a_stranger_does_not_stay_by_asking_again_and_again() -> None:
     """His time is counted from the accept; a contract ends the counting."""
     patience = Patience(START_S)

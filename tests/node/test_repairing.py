@@ -13,6 +13,7 @@ from farmer.protocol.questions import Delete, Stat, Stated
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.repairs import BadBlocksNamed, Examine, Repair
 from farmer.protocol.state import State
+from farmer.storage.errors import BusyError
 from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer, stored
 
 DATA = bytes(range(256)) * 1000
@@ -149,6 +150,21 @@ class RepairingTests(NodeCase):
             peer.send(request)
             self.assertEqual(Refusal.AUDIT_BUDGET, peer.refusal().refusal)
         self.assertEqual(read, self.store.bytes_read)
+
+    def test_a_repair_that_is_turned_away_before_it_reads_costs_nothing(self) -> None:
+        shard = self.rotten(LARGE, 1)
+        peer = self.greet()
+
+        def busy(*_: object) -> None:
+            raise BusyError
+
+        repair, self.store.repair = self.store.repair, busy
+        for _ in range(2 * AUDIT_BUDGET_BYTES_MIN // len(LARGE)):
+            peer.send(Repair(shard))
+            self.assertEqual(Refusal.BUSY, peer.refusal().refusal)
+        self.store.repair = repair
+        peer.send(Repair(shard))
+        self.assertIsInstance(peer.answer(), BadBlocksNamed)
 
     def test_a_farmer_that_stops_begins_no_repair(self) -> None:
         shard = self.rotten(DATA, 1)

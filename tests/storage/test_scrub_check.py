@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -54,3 +56,19 @@ def test_a_check_whose_time_is_over_found_nothing(damaged: Path) -> None:
         yield
 
     assert not check_database(damaged, limit_s=0, gives_way=time_passes)
+
+
+def test_a_database_that_cannot_be_opened_now_is_not_called_damaged(
+    tmp_path: Path,
+) -> None:
+    """No descriptor is left: what SQLite says then is the same as of a file that is gone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    path = tmp_path / "some.sqlite"
+    sqlite3.connect(path).executescript("create table one (a); insert into one values (1);")
+    taken = [os.open("/dev/null", os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 1, hard))
+    try:
+        assert not check_database(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(taken[0])

@@ -1,0 +1,186 @@
+"""What happens to a shard, or to a volume, while the house is working on it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from farmer.model.shard import ShardState
+from farmer.storage.directory import VolumeSettings, VolumeSetupError, lock_volume
+from farmer.storage.duty import Duty, Leaving
+from farmer.storage.errors import ShardNotFoundError
+from farmer.storage.files import OsFiles
+from farmer.storage.mending import Mending
+from farmer.storage.volume import Volume
+from tests.storage.bench import ALICE, MIB, Farm, crash_copy, noise
+from tests.storage.rot import flip, rot, row_of, volume_of
+from tests.storage.test_moving import DRAIN, Street
+from tests.storage.test_scrub import scrub
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[Farm]:
+    farm = Farm(tmp_path)
+    yield farm
+    farm.engine.close()
+
+
+def amid_mending(monkeypatch: pytest.MonkeyPatch, act: object) -> None:
+    """Have something done when the house has begun to write a damaged record anew."""
+    start = Mending.start
+
+    def late(mending: Mending) -> None:
+        start(mending)
+        act()  # type: ignore[operator]
+
+    monkeypatch.setattr(Mending, "start", late)
+
+
+@pytest.mark.parametrize("size", [9000, 3 * MIB])
+@pytest.mark.parametrize("erase", [True, False])
+def test_what_is_deleted_while_it_is_mended_stays_deleted(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, *, erase: bool, size: int
+) -> None:
+    shard = farm.store(noise(size)).shard
+    rot(farm, row_of(farm, shard), "header")
+    amid_mending(monkeypatch, lambda: farm.delete(shard, erase=erase))
+    scrub(farm)
+    if erase:
+        with pytest.raises(ShardNotFoundError):
+            farm.engine.stat(ALICE, shard)
+    else:
+        assert farm.engine.stat(ALICE, shard).state is ShardState.TRASH
+    assert farm.engine.usage(ALICE).reserved_bytes == 0
+
+
+def test_what_is_purged_while_it_is_mended_stays_gone(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = farm.store(noise(9000)).shard
+    rot(farm, row_of(farm, shard), "header")
+    amid_mending(monkeypatch, lambda: farm.engine.purge(ALICE))
+    scrub(farm)
+    assert farm.engine.usage(ALICE).shards == 0
+    assert farm.engine.usage(ALICE).reserved_bytes == 0
+
+
+def test_a_volume_that_is_opened_anew_is_not_retired_as_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its account is empty for the moment: what it holds is not counted while it is closed."""
+    street = Street(tmp_path)
+    with closing(street.farm.engine) as engine:
+        source = street.source
+        engine.mover.begin(source, Duty(verb=Leaving.RETIRE, since_ms=1, remove=True))
+        listed = engine.mover._volumes
+
+        def volumes() -> list[Volume]:
+            found = listed()
+            monkeypatch.setattr(engine.mover, "_volumes", listed)
+            engine._slots[0]._open_anew(source)
+            return list(found)
+
+        monkeypatch.setattr(engine.mover, "_volumes", volumes)
+        assert engine.mover.finished() == []
+
+
+class HookedFiles(OsFiles):
+    """Does something once, after the sync of a large copy that says it is stored."""
+
+    def __init__(self) -> None:
+        self.act: object = None
+
+    def sync_data(self, fd: int) -> None:
+        super().sync_data(fd)
+        name = str(Path(f"/proc/self/fd/{fd}").readlink())
+        if self.act and "volume1/staging" in name and os.pread(fd, 11, 0)[10:] == b"\x01":
+            act, self.act = self.act, None
+            act()  # type: ignore[operator]
+
+
+def test_a_large_copy_whose_target_is_opened_anew_is_not_given_up_twice(tmp_path: Path) -> None:
+    """The target entered it and lost its file: then the source is not the one to go."""
+    files = HookedFiles()
+    street = Street(tmp_path, files=files)
+    with closing(street.farm.engine) as engine:
+        street.begin()
+        files.act = lambda: engine._slots[1]._open_anew(street.target)
+        for _ in range(5):
+            street.steps()
+        assert files.act is None
+        street.check_bytes()
+
+
+@pytest.mark.parametrize("many", [255, 256])
+def test_any_number_of_damaged_shards_may_be_left_by_a_forced_retire(
+    tmp_path: Path, many: int
+) -> None:
+    farm = Farm(tmp_path, volumes=2)
+    with closing(farm.engine) as engine:
+        here, there = engine.opened()
+        there.duty = DRAIN
+        for number in range(many):
+            farm.store(noise(20, number))
+        there.duty = None
+        for row in here.ground.index.some(None, 1000):
+            here.quarantine(row)
+        engine.mover.begin(here, Duty(verb=Leaving.RETIRE, since_ms=1, force=True))
+        while engine.mover.step() is not None:
+            pass
+        assert engine.mover.finished() == [here]
+
+
+def test_two_who_want_nobody_to_look_do_not_wait_for_each_other(farm: Farm) -> None:
+    index = volume_of(farm).ground.index
+    looking = [index._readers.get() for _ in range(index._readers.qsize())]
+
+    def hold_still() -> None:
+        with index.unmoved():
+            pass
+
+    threads = [threading.Thread(target=hold_still, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for reader in looking:
+        # One look after the other ends, and both are waiting for it.
+        time.sleep(0.1)
+        index._readers.put(reader)
+    for thread in threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_stored_shard_with_a_damaged_header_in_staging_is_kept(tmp_path: Path) -> None:
+    """The index knows it; only with the index, too, would nobody know whose it is."""
+    farm, data = Farm(tmp_path), noise(3 * MIB)
+    shard = farm.store(data).shard
+    crash_copy(farm.path, tmp_path / "copy")
+    farm.engine.close()
+    [part] = (tmp_path / "copy" / "staging").iterdir()
+    flip(part, 60)
+    farm.settings = [VolumeSettings(tmp_path / "copy", 64 * MIB)]
+    farm.open()
+    with closing(farm.engine):
+        assert farm.read(shard) == data
+
+
+def test_a_lock_that_fails_leaves_no_descriptor(tmp_path: Path) -> None:
+    class NoLocks(OsFiles):
+        def lock(self, fd: int) -> bool:
+            raise OSError("no locks available")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(OSError, match="no locks"):
+            lock_volume(tmp_path, NoLocks())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    fd = lock_volume(tmp_path, OsFiles())
+    with pytest.raises(VolumeSetupError):
+        lock_volume(tmp_path, OsFiles())
+    os.close(fd)
