@@ -166,7 +166,11 @@ def run(work: Callable[[Any], Coroutine[Any, Any, R]]) -> R:
     started: list[Deferred[None]] = []
 
     def start() -> None:
-        deferred = Deferred.fromCoroutine(work(reactor))
+        try:
+            deferred = Deferred.fromCoroutine(work(reactor))
+        except BaseException as error:
+            outcome.set_exception(error)
+            return
         started.append(
             deferred.addCallbacks(
                 outcome.set_result, lambda failure: outcome.set_exception(failure.value)
@@ -174,7 +178,8 @@ def run(work: Callable[[Any], Coroutine[Any, Any, R]]) -> R:
         )
 
     def cancel() -> None:
-        started[0].cancel()
+        for deferred in started:
+            deferred.cancel()
 
     reactor.callFromThread(start)
     try:

@@ -528,3 +528,20 @@ def test_signals_are_left_to_the_main_thread(served):
 
     assert blocking.run(blocked) >= {signal.SIGINT, signal.SIGTERM}
     assert signal.SIGINT not in blocked_here()
+
+
+def test_a_repair_from_a_file_that_is_not_there_ends_and_says_so(joined, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    shard, absent = str(shard_of(b"precious")), tmp_path / "absent"
+    capsys.readouterr()
+    assert joined.renter("repair", shard, "--from", str(absent)) == 1
+    assert f"your copy {absent} cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_work_that_cannot_even_begin_raises_in_the_calling_thread():
+    def work(_reactor):
+        raise ValueError("no coroutine")
+
+    with pytest.raises(ValueError, match="no coroutine"):
+        blocking.run(work)
