@@ -392,6 +392,35 @@ def test_where_a_shard_was_written_is_told(joined, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_part_does_not_get_the_name_of_the_whole(joined, tmp_path, monkeypatch):
+    content = bytes(range(200))
+    (tmp_path / "photo.jpg").write_bytes(content)
+    joined.renter("store", str(tmp_path / "photo.jpg"))
+    monkeypatch.chdir(tmp_path)
+    shard = str(shard_of(content))
+    assert joined.renter("retrieve", shard, "--offset", "10", "--length", "5", "-o", ".") == 0
+    assert (tmp_path / "photo.jpg").read_bytes() == content
+    assert (tmp_path / "photo.jpg.10-15").read_bytes() == content[10:15]
+    assert joined.renter("retrieve", shard, "--offset", "190", "-o", ".") == 0
+    assert (tmp_path / "photo.jpg.190-200").read_bytes() == content[190:]
+
+
+@pytest.mark.parametrize("other", [b"another photo", b"ours!"])
+def test_a_file_whose_name_nobody_typed_is_not_replaced(joined, tmp_path, capsys, other):
+    """Neither one of another size, which is seen at once, nor one of the same."""
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"photo")
+    joined.renter("store", str(photo))
+    photo.write_bytes(other)
+    shard = str(shard_of(b"photo"))
+    assert joined.renter("retrieve", shard, "-o", str(tmp_path)) == 1
+    assert "is left as it is: say where to write with -o FILE" in capsys.readouterr().err
+    assert photo.read_bytes() == other
+    assert not list(tmp_path.glob(".*.part"))
+    assert joined.renter("retrieve", shard, "-o", str(photo)) == 0
+    assert photo.read_bytes() == b"photo"
+
+
 def test_headings_stand_over_their_columns(joined, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"1")
     joined.renter("store", str(tmp_path / "file"))
