@@ -135,6 +135,28 @@ def test_nobody_at_the_address_is_told_at_once(served):
         farmer.ping()
 
 
+def test_an_earlier_copy_stays_until_all_of_the_new_one_is_there(served, tmp_path):
+    node_id = served.fake.identity.node_id
+    copy = tmp_path / "photo"
+    copy.write_bytes(b"earlier")
+    copy.chmod(0o600)
+    before = sorted(tmp_path.iterdir())
+    shard = shard_of(b"later")
+    with (
+        blocking.connect(f"{node_id}@127.0.0.1:1", served.fake.renter) as away,
+        pytest.raises(ConnectionFailedError),
+    ):
+        away.retrieve(shard, copy)
+    assert copy.read_bytes() == b"earlier"
+    served.fake.shards[shard] = b"later"
+    with served.connect() as farmer:
+        farmer.retrieve(shard, str(copy))
+        farmer.retrieve(shard, "/dev/null")
+    assert copy.read_bytes() == b"later"
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_lost_connection_in_mid_store_is_made_again_and_the_store_goes_on(served):
     content = random.Random(2).randbytes(8 * MIB)
     cuts = [3]
