@@ -247,6 +247,12 @@ def test_every_file_has_its_row_also_when_some_fail(joined, tmp_path, capsys):
     assert all(row["error"] for row in rows[:2])
 
 
+def test_standard_input_is_not_split_between_two_shards(joined, capsys):
+    assert joined.renter("store", "-", "-") == 2
+    assert "name - once" in capsys.readouterr().err
+    assert joined.fake.shards == {}
+
+
 def test_an_audit_of_all_finds_what_the_farmer_no_longer_has(joined, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"precious")
     joined.renter("store", str(tmp_path / "file"))
