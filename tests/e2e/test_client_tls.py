@@ -284,6 +284,20 @@ def test_a_full_audit_uses_the_file_or_else_fetches_the_shard(joined, tmp_path, 
     assert json.loads(capsys.readouterr().out)["failed"] == 1
 
 
+def test_a_full_audit_goes_on_where_one_of_our_files_cannot_be_read(joined, tmp_path, capsys):
+    """The shard of that file is fetched, like one whose file has changed."""
+    for name in ("sick", "well"):
+        (tmp_path / name).write_text(name)
+        joined.renter("store", str(tmp_path / name))
+    (tmp_path / "sick").unlink()
+    (tmp_path / "sick").symlink_to("/proc/self/mem")  # opens like a file; reading fails: EIO
+    capsys.readouterr()
+    assert joined.renter("audit", "--full", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["passed"] == 2
+    fetched = [one.shard for one in joined.fake.asked if one.TYPE is Type.RETRIEVE]
+    assert fetched == [shard_of(b"sick")]
+
+
 def test_deleted_shards_are_not_audited_until_undeleted(joined, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"precious")
     joined.renter("store", str(tmp_path / "file"))
