@@ -100,7 +100,7 @@ async def _trash_looked_in(
 
 
 async def _audit_full(farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
-    """Compare with our own file if it is still the same, else fetch the shard and check it."""
+    """Compare with our own file if it can be read and is the same, else fetch the shard."""
     receipt = entry.receipt
     try:
         file = await farmer.door.run(_open, entry.file)
@@ -108,7 +108,7 @@ async def _audit_full(farmer: Farmer, entry: Entry, line: ProgressLine) -> Audit
         return await _fetched(farmer, entry, line)
     try:
         return await farmer.audit_full(receipt, file)
-    except SourceChangedError:
+    except (SourceChangedError, OSError):
         return await _fetched(farmer, entry, line)
     except RefusedError as error:
         return Audited.refused(receipt.shard, error)

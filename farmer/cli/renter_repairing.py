@@ -22,12 +22,11 @@ def repair(home: Home, options: argparse.Namespace) -> int:
     shard = home.shard(options.shard)
     address = home.holder(shard, options.farmer)
     path = _copy(home, address, shard, options.copy)
+    size_bytes = _size_bytes(path)
     line = ProgressLine("repairing")
     try:
         repaired = blocking.run(
-            lambda reactor: _repair(
-                *(home, address, shard, path), path.stat().st_size, line, reactor
-            )
+            lambda reactor: _repair(home, address, shard, path, size_bytes, line, reactor)
         )
     finally:
         line.clear()
@@ -74,3 +73,13 @@ def _copy(home: Home, address: FarmerAddress, shard: ShardId, named: str) -> Pat
             " with --from FILE"
         )
     return Path(entry.file)
+
+
+def _size_bytes(path: Path) -> int:
+    """Return the size of our copy; ends the command if it cannot be read."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise CommandError(
+            f"your copy {path} cannot be read: {error.strerror}; name another with --from FILE"
+        ) from error

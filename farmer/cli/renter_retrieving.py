@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import filecmp
 import os
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -74,10 +76,43 @@ class Draft:
             os.close(directory)
         return size_bytes
 
+    def holds_what_is_there(self) -> bool:
+        """Say whether the file that has the name already holds these same bytes."""
+        self.file.flush()
+        return filecmp.cmp(self._path, self._target, shallow=False)
+
     def discard(self) -> None:
         """Leave nothing behind."""
         self._path.unlink(missing_ok=True)
         self.file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The file to appear, and whether somebody typed its name."""
+
+    path: Path
+    is_typed: bool
+
+    def expect(self, size_bytes: int | None) -> None:
+        """Refuse at once what would be refused at the end: a file of another size is there."""
+        if self._is_precious and size_bytes not in (None, self.path.stat().st_size):
+            raise self._refusal()
+
+    def allow(self, draft: Draft) -> None:
+        """Refuse a draft that would replace other bytes under a name that nobody typed."""
+        if self._is_precious and not draft.holds_what_is_there():
+            raise self._refusal()
+
+    @property
+    def _is_precious(self) -> bool:
+        return not self.is_typed and self.path.exists()
+
+    def _refusal(self) -> CommandError:
+        return CommandError(
+            f"{self.path} is there already with other bytes, and is left as it is: say where to"
+            " write with -o FILE"
+        )
 
 
 def retrieve(home: Home, options: argparse.Namespace) -> int:
@@ -87,14 +122,15 @@ def retrieve(home: Home, options: argparse.Namespace) -> int:
     size_bytes = None if entry is None else entry.receipt.size_bytes
     part = options.offset > 0 or options.length is not None
     wanted = Wanted(shard, options.offset, options.length, part, size_bytes)
-    target = _target(options.output, shard, "" if entry is None else entry.file)
+    target = _target(options.output, wanted, "" if entry is None else entry.file)
     fetch = _Fetch(home, options, wanted)
     written_bytes = fetch.to_stream(options.output) if target is None else fetch.to_file(target)
     if options.json and options.output != "-":
-        row = {"file": str(target or options.output), "size_bytes": written_bytes}
+        file = options.output if target is None else str(target.path)
+        row = {"file": file, "size_bytes": written_bytes}
         print_json({"schema": 1, "shard": str(shard), **row})
     elif target is not None:
-        say(f"{format_size(written_bytes)} written to {target}")
+        say(f"{format_size(written_bytes)} written to {target.path}")
     return OK
 
 
@@ -106,12 +142,14 @@ class _Fetch:
         self._address = home.holder(wanted.shard, options.farmer)
         self._wanted = wanted
 
-    def to_file(self, target: Path) -> int:
+    def to_file(self, target: Target) -> int:
         """Write beside the target and rename when all is checked; return the size in bytes."""
         keep_bytes = (self._wanted.size_bytes or 0) if self._is_resumable else 0
-        draft = Draft(target, self._wanted.shard, keep_bytes)
+        target.expect(_size_bytes(self._wanted))
+        draft = Draft(target.path, self._wanted.shard, keep_bytes)
         try:
             self._run(draft.file)
+            target.allow(draft)
         except (ConnectionLostError, ConnectionFailedError):
             if self._is_resumable and draft.file.seek(0, os.SEEK_END):
                 warn("renter: what has arrived is kept; type the same again to go on")
@@ -162,13 +200,30 @@ class _Fetch:
             await farmer.door.run(file.flush)
 
 
-def _target(output: str, shard: ShardId, stored_from: str) -> Path | None:
+def _target(output: str, wanted: Wanted, stored_from: str) -> Target | None:
     """Return the file to appear, or None for what is no regular file: a pipe, a device."""
     if output == "-":
         return None
     path = Path(output)
     if path.is_dir():
-        return path / (Path(stored_from).name or str(shard))
+        return Target(path / _implied_name(wanted, stored_from), is_typed=False)
     if path.exists() and not path.is_file():
         return None
-    return path.resolve()
+    return Target(path.resolve(), is_typed=True)
+
+
+def _implied_name(wanted: Wanted, stored_from: str) -> str:
+    """Return the name that a shard was stored from, else its id; of a part, with its range."""
+    name = Path(stored_from).name or str(wanted.shard)
+    if (wanted.offset, wanted.length) == (0, None):
+        return name
+    size_bytes = _size_bytes(wanted)
+    end = "end" if size_bytes is None else wanted.offset + size_bytes
+    return f"{name}.{wanted.offset}-{end}"
+
+
+def _size_bytes(wanted: Wanted) -> int | None:
+    """Return how many bytes have to come, if that is known before."""
+    if wanted.length is not None or wanted.size_bytes is None:
+        return wanted.length
+    return max(0, wanted.size_bytes - wanted.offset)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from twisted.internet.defer import DeferredSemaphore, gatherResults
 
-from farmer.cli.exits import FAILED, OK
+from farmer.cli.exits import FAILED, OK, USAGE, CommandError
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
@@ -65,6 +65,8 @@ class Row:
 
 def store(home: Home, options: argparse.Namespace) -> int:
     """Store the files; return 1 if any was not stored."""
+    if options.files.count("-") > 1:
+        raise CommandError("standard input can be read only once: name - once", USAGE)
     address = home.farmer(options.farmer)
     rows = [Row(file) for file in options.files]
     line = ProgressLine("storing")

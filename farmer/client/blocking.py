@@ -8,7 +8,10 @@ program ends.  Calls may come from any thread but that one, also several at a ti
 from __future__ import annotations
 
 import atexit
+import os
+import secrets
 import signal
+import stat
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -63,7 +66,7 @@ class BlockingFarmer:
 
     def store(self, source: Path | str | BinaryIO, progress: Progress = no_progress) -> Receipt:
         """Store a file, named or open (from where it stands); return the signed receipt."""
-        with _opened(source, "rb") as file:
+        with _to_read(source) as file:
             return _wait(lambda: self._farmer.store(file, progress))
 
     def retrieve(
@@ -79,11 +82,13 @@ class BlockingFarmer:
         """
         Write a shard, or a part of it, to a file, named or open.
 
+        A named file appears, or replaces an earlier one, only when all its bytes are there.
+
         Raises:
-            WrongBytesError: what was written must not be used.
+            WrongBytesError: what was written to an open file must not be used.
 
         """
-        with _opened(target, "wb") as file:
+        with _to_write(target) as file:
             _wait(
                 lambda: self._farmer.retrieve(
                     shard, file, offset, length, proved=proved, progress=progress
@@ -96,7 +101,7 @@ class BlockingFarmer:
 
     def audit_full(self, receipt: Receipt, source: Path | str | BinaryIO) -> Audited:
         """Have the farmer hash a whole shard, and compare with our own copy of it."""
-        with _opened(source, "rb") as file:
+        with _to_read(source) as file:
             return _wait(lambda: self._farmer.audit_full(receipt, file))
 
     def examine(self, shard: ShardId, size_bytes: int) -> BadBlocks:
@@ -107,7 +112,7 @@ class BlockingFarmer:
         self, shard: ShardId, source: Path | str | BinaryIO, progress: Progress = no_progress
     ) -> Repaired:
         """Send the damaged blocks of a shard again, from a file with our own copy of it."""
-        with _opened(source, "rb") as file:
+        with _to_read(source) as file:
             return _wait(lambda: self._farmer.repair(shard, file, progress))
 
     def stat(self, shard: ShardId) -> Stated:
@@ -166,7 +171,11 @@ def run(work: Callable[[Any], Coroutine[Any, Any, R]]) -> R:
     started: list[Deferred[None]] = []
 
     def start() -> None:
-        deferred = Deferred.fromCoroutine(work(reactor))
+        try:
+            deferred = Deferred.fromCoroutine(work(reactor))
+        except BaseException as error:
+            outcome.set_exception(error)
+            return
         started.append(
             deferred.addCallbacks(
                 outcome.set_result, lambda failure: outcome.set_exception(failure.value)
@@ -174,7 +183,8 @@ def run(work: Callable[[Any], Coroutine[Any, Any, R]]) -> R:
         )
 
     def cancel() -> None:
-        started[0].cancel()
+        for deferred in started:
+            deferred.cancel()
 
     reactor.callFromThread(start)
     try:
@@ -246,10 +256,42 @@ async def _next(pages: Any, end: object) -> object:  # noqa: ANN401 - an async i
 
 
 @contextmanager
-def _opened(file: Path | str | BinaryIO, mode: str) -> Iterator[BinaryIO]:
+def _to_read(file: Path | str | BinaryIO) -> Iterator[BinaryIO]:
     """Open a named file; one that is open already stays open."""
     if isinstance(file, Path | str):
-        with Path(file).open(mode) as opened:
-            yield opened  # type: ignore[misc]  # a binary mode gives a binary file
+        with Path(file).open("rb") as opened:
+            yield opened
     else:
         yield file
+
+
+@contextmanager
+def _to_write(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
+    """Write a named file beside what has the name; a pipe, a device, an open file as it is."""
+    if not isinstance(target, Path | str):
+        yield target
+        return
+    path = Path(target).resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as opened:
+            yield opened
+        return
+    with _replacing(path) as file:
+        yield file
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a new file the name when all went well; else leave nothing of it."""
+    beside = path.with_name(f".{secrets.token_hex(8)}.part")
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

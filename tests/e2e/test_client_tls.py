@@ -135,6 +135,28 @@ def test_nobody_at_the_address_is_told_at_once(served):
         farmer.ping()
 
 
+def test_an_earlier_copy_stays_until_all_of_the_new_one_is_there(served, tmp_path):
+    node_id = served.fake.identity.node_id
+    copy = tmp_path / "photo"
+    copy.write_bytes(b"earlier")
+    copy.chmod(0o600)
+    before = sorted(tmp_path.iterdir())
+    shard = shard_of(b"later")
+    with (
+        blocking.connect(f"{node_id}@127.0.0.1:1", served.fake.renter) as away,
+        pytest.raises(ConnectionFailedError),
+    ):
+        away.retrieve(shard, copy)
+    assert copy.read_bytes() == b"earlier"
+    served.fake.shards[shard] = b"later"
+    with served.connect() as farmer:
+        farmer.retrieve(shard, str(copy))
+        farmer.retrieve(shard, "/dev/null")
+    assert copy.read_bytes() == b"later"
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_lost_connection_in_mid_store_is_made_again_and_the_store_goes_on(served):
     content = random.Random(2).randbytes(8 * MIB)
     cuts = [3]
@@ -225,6 +247,12 @@ def test_every_file_has_its_row_also_when_some_fail(joined, tmp_path, capsys):
     assert all(row["error"] for row in rows[:2])
 
 
+def test_standard_input_is_not_split_between_two_shards(joined, capsys):
+    assert joined.renter("store", "-", "-") == 2
+    assert "name - once" in capsys.readouterr().err
+    assert joined.fake.shards == {}
+
+
 def test_an_audit_of_all_finds_what_the_farmer_no_longer_has(joined, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"precious")
     joined.renter("store", str(tmp_path / "file"))
@@ -254,6 +282,20 @@ def test_a_full_audit_uses_the_file_or_else_fetches_the_shard(joined, tmp_path, 
     capsys.readouterr()
     assert joined.renter("audit", "--full", "--json") == 1
     assert json.loads(capsys.readouterr().out)["failed"] == 1
+
+
+def test_a_full_audit_goes_on_where_one_of_our_files_cannot_be_read(joined, tmp_path, capsys):
+    """The shard of that file is fetched, like one whose file has changed."""
+    for name in ("sick", "well"):
+        (tmp_path / name).write_text(name)
+        joined.renter("store", str(tmp_path / name))
+    (tmp_path / "sick").unlink()
+    (tmp_path / "sick").symlink_to("/proc/self/mem")  # opens like a file; reading fails: EIO
+    capsys.readouterr()
+    assert joined.renter("audit", "--full", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["passed"] == 2
+    fetched = [one.shard for one in joined.fake.asked if one.TYPE is Type.RETRIEVE]
+    assert fetched == [shard_of(b"sick")]
 
 
 def test_deleted_shards_are_not_audited_until_undeleted(joined, tmp_path, capsys):
@@ -392,6 +434,35 @@ def test_where_a_shard_was_written_is_told(joined, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_part_does_not_get_the_name_of_the_whole(joined, tmp_path, monkeypatch):
+    content = bytes(range(200))
+    (tmp_path / "photo.jpg").write_bytes(content)
+    joined.renter("store", str(tmp_path / "photo.jpg"))
+    monkeypatch.chdir(tmp_path)
+    shard = str(shard_of(content))
+    assert joined.renter("retrieve", shard, "--offset", "10", "--length", "5", "-o", ".") == 0
+    assert (tmp_path / "photo.jpg").read_bytes() == content
+    assert (tmp_path / "photo.jpg.10-15").read_bytes() == content[10:15]
+    assert joined.renter("retrieve", shard, "--offset", "190", "-o", ".") == 0
+    assert (tmp_path / "photo.jpg.190-200").read_bytes() == content[190:]
+
+
+@pytest.mark.parametrize("other", [b"another photo", b"ours!"])
+def test_a_file_whose_name_nobody_typed_is_not_replaced(joined, tmp_path, capsys, other):
+    """Neither one of another size, which is seen at once, nor one of the same."""
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"photo")
+    joined.renter("store", str(photo))
+    photo.write_bytes(other)
+    shard = str(shard_of(b"photo"))
+    assert joined.renter("retrieve", shard, "-o", str(tmp_path)) == 1
+    assert "is left as it is: say where to write with -o FILE" in capsys.readouterr().err
+    assert photo.read_bytes() == other
+    assert not list(tmp_path.glob(".*.part"))
+    assert joined.renter("retrieve", shard, "-o", str(photo)) == 0
+    assert photo.read_bytes() == b"photo"
+
+
 def test_headings_stand_over_their_columns(joined, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"1")
     joined.renter("store", str(tmp_path / "file"))
@@ -528,3 +599,20 @@ def test_signals_are_left_to_the_main_thread(served):
 
     assert blocking.run(blocked) >= {signal.SIGINT, signal.SIGTERM}
     assert signal.SIGINT not in blocked_here()
+
+
+def test_a_repair_from_a_file_that_is_not_there_ends_and_says_so(joined, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    shard, absent = str(shard_of(b"precious")), tmp_path / "absent"
+    capsys.readouterr()
+    assert joined.renter("repair", shard, "--from", str(absent)) == 1
+    assert f"your copy {absent} cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_work_that_cannot_even_begin_raises_in_the_calling_thread():
+    def work(_reactor):
+        raise ValueError("no coroutine")
+
+    with pytest.raises(ValueError, match="no coroutine"):
+        blocking.run(work)
