@@ -453,6 +453,30 @@ def test_a_retrieve_that_lost_its_farmer_is_gone_on_with(joined, tmp_path, monke
     assert not list(tmp_path.glob(".*.part"))
 
 
+@pytest.mark.parametrize("refusal", ["DRAINING", "TOO_SLOW", "UNAVAILABLE", "INTERNAL"])
+def test_a_retrieve_that_is_refused_in_its_middle_is_gone_on_with(
+    joined, tmp_path, capsys, refusal
+):
+    """Unless the refusal will be the same later."""
+    content = random.Random(3).randbytes(4 * MIB)
+    (tmp_path / "file").write_bytes(content)
+    joined.renter("store", str(tmp_path / "file"))
+
+    def half(talk, asked):
+        talk.send(Send(len(content), asked.offset, len(content) - asked.offset))
+        talk.data(content[asked.offset : 2 * MIB])
+        talk.refuse(Refusal[refusal], 1000)
+
+    joined.fake.script[Type.RETRIEVE] = half
+    command = ("retrieve", str(shard_of(content)), "-o", str(tmp_path / "back"))
+    assert joined.renter(*command) == 1
+    assert ("go on" in capsys.readouterr().err) is (refusal != "INTERNAL")
+    joined.fake.script.clear()
+    assert joined.renter(*command) == 0
+    assert (tmp_path / "back").read_bytes() == content
+    assert joined.fake.asked[-1].offset == (0 if refusal == "INTERNAL" else 2 * MIB)
+
+
 @pytest.mark.parametrize("words", [(), ("--offset", "1")])
 @pytest.mark.parametrize("known", [True, False])
 def test_what_an_earlier_attempt_left_never_gets_into_the_file(joined, tmp_path, words, known):
