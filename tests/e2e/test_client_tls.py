@@ -9,12 +9,16 @@ import os
 import random
 import shlex
 import signal
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from farmer.cli.renter import main
@@ -552,3 +556,21 @@ def test_signals_are_left_to_the_main_thread(served):
 
     assert blocking.run(blocked) >= {signal.SIGINT, signal.SIGTERM}
     assert signal.SIGINT not in blocked_here()
+
+
+def test_an_interruption_is_one_also_where_the_work_does_not_end(monkeypatch):
+    monkeypatch.setattr(blocking, "_CANCEL_S", 0.05)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    async def stubborn(reactor):
+        main = threading.main_thread().ident
+        reactor.callLater(0, signal.pthread_kill, main, signal.SIGINT)
+        with suppress(CancelledError):
+            await Deferred()
+        await deferLater(reactor, 0.5)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            blocking.run(stubborn)
+    finally:
+        signal.signal(signal.SIGINT, before)
