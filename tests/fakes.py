@@ -200,7 +200,11 @@ class MemoryStore:
         return sum(charge_bytes(size) for size in mine)
 
     def begin(
-        self, contract: Contract, shard: ShardId, size_bytes: int
+        self,
+        contract: Contract,
+        shard: ShardId,
+        size_bytes: int,
+        again_bytes_max: int | None = None,
     ) -> MemoryUpload | StoredShard:
         self.trip("begin")
         key = (contract.renter, shard)
@@ -211,6 +215,8 @@ class MemoryStore:
             held.stored = replace(held.stored, state=ShardState.LIVE, gone_at_ms=0)
             return held.stored
         if key in self.uploads:
+            raise BusyError
+        if again_bytes_max is not None and self.begun_bytes(*key) > again_bytes_max:
             raise BusyError
         if size_bytes > self.shard_bytes_max:
             raise ShardTooLargeError(size_bytes, self.shard_bytes_max)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Final, cast
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.renter_trash import not_found
@@ -20,18 +20,32 @@ from farmer.client import blocking
 from farmer.client.errors import ConnectionFailedError, ConnectionLostError
 from farmer.client.farmer import connect
 from farmer.client.home import Home
-from farmer.client.refusals import NotFoundError
+from farmer.client.refusals import (
+    BusyError,
+    DrainingError,
+    NotFoundError,
+    TooManySessionsError,
+    TooSlowError,
+    UnavailableError,
+)
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import ShardId
 from farmer.units import format_size
+
+_PASSING: Final = (
+    *(ConnectionLostError, ConnectionFailedError, BusyError, DrainingError),
+    *(TooManySessionsError, TooSlowError, UnavailableError),
+)
+"""What says nothing against the bytes that came: one can go on later."""
 
 
 class Draft:
     """
     The file beside the target that is written until all its bytes are checked.
 
-    Left behind only when the connection was lost for good: the next retrieve of the same
-    shard to the same target goes on from there, with at most *keep_bytes* of it.
+    Left behind only when the connection was lost for good or the farmer cannot go on now:
+    the next retrieve of the same shard to the same target goes on from there, with at most
+    *keep_bytes* of it.
     """
 
     def __init__(self, target: Path, shard: ShardId, keep_bytes: int) -> None:
@@ -150,7 +164,7 @@ class _Fetch:
         try:
             self._run(draft.file)
             target.allow(draft)
-        except (ConnectionLostError, ConnectionFailedError):
+        except _PASSING:
             if self._is_resumable and draft.file.seek(0, os.SEEK_END):
                 warn("renter: what has arrived is kept; type the same again to go on")
                 draft.file.close()

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
@@ -192,7 +192,8 @@ def run(work: Callable[[Any], Coroutine[Any, Any, R]]) -> R:
     except BaseException:
         if not outcome.done():
             reactor.callFromThread(cancel)
-            outcome.exception(_CANCEL_S)
+            with suppress(TimeoutError):
+                outcome.exception(_CANCEL_S)
         raise
 
 

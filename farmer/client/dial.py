@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, cast
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -118,6 +120,9 @@ class TlsDialer:
         endpoint = HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_S)
         try:
             outer = await endpoint.connect(self._factory)
+        except (CancelledError, ConnectingCancelledError) as error:
+            # Whoever cancels wants no other address and no further attempt.
+            raise CancelledError from error
         except Exception as error:
             # Resolvers and endpoints raise much: refused, timed out, no such name, no route.
             raise ConnectionFailedError(

@@ -289,7 +289,8 @@ class Farmer:
                 async with self._sessions.one() as session:
                     return await work(session)
             except ClientError as error:
-                delay_s = retries.delay_s(error, was_reached=self._sessions.was_reached)
+                now_s, was_reached = self._clock.seconds(), self._sessions.was_reached
+                delay_s = retries.delay_s(error, now_s, was_reached=was_reached)
                 if delay_s is None:
                     raise
             await deferLater(self._clock, delay_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from farmer.protocol.limits import SHARDS_PER_CONTRACT_MAX
+from farmer.protocol.limits import IDLE_S, SHARDS_PER_CONTRACT_MAX
 
 CONNECT_S: Final = 15.0
 """For one address to answer: a home server behind a slow line, not one that is off."""
@@ -22,10 +22,10 @@ RETRY_DELAYS_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Waits after a lost connection, 8 s together: a farmer or a router that restarts."""
 
 BUSY_DELAYS_MS: Final = (500, 10_000)
-"""Least and most that we wait when a store is `BUSY`, whatever the farmer proposes."""
+"""Least and most that we wait when a store is `BUSY`, each time twice as long."""
 
-BUSY_RETRIES_MAX: Final = 8
-"""The former connection of a store is given up by the farmer within about a minute."""
+BUSY_S: Final = IDLE_S + 30.0
+"""A farmer that did not see a former connection end holds its store about as long as `IDLE_S`."""
 
 RETRY_PROGRESS_BYTES: Final = 1024 * 1024
 """A transfer that got this much further since the last loss begins to count anew."""

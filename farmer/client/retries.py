@@ -5,7 +5,7 @@ from __future__ import annotations
 from farmer.client.errors import ClientError, ConnectionFailedError, ConnectionLostError
 from farmer.client.limits import (
     BUSY_DELAYS_MS,
-    BUSY_RETRIES_MAX,
+    BUSY_S,
     RETRY_DELAYS_S,
     RETRY_PROGRESS_BYTES,
 )
@@ -24,7 +24,8 @@ class Retries:
 
     def __init__(self) -> None:
         self._failed = 0
-        self._busy = 0
+        self._busy_ms = 0
+        self._busy_since_s: float | None = None
         self._done_bytes = 0
 
     def progressed(self, done_bytes: int) -> None:
@@ -32,11 +33,13 @@ class Retries:
         if done_bytes - self._done_bytes >= RETRY_PROGRESS_BYTES:
             self._done_bytes = done_bytes
             self._failed = 0
+            self._busy_ms = 0
+            self._busy_since_s = None
 
-    def delay_s(self, error: ClientError, *, was_reached: bool) -> float | None:
+    def delay_s(self, error: ClientError, now_s: float, *, was_reached: bool) -> float | None:
         """Return how long to wait before the next attempt, or None to give up."""
         if isinstance(error, BusyError):
-            return self._busy_s(error)
+            return self._busy_s(error, now_s)
         lost = isinstance(error, ConnectionLostError)
         unreachable = isinstance(error, ConnectionFailedError) and was_reached
         if not (lost or unreachable) or self._failed >= len(RETRY_DELAYS_S):
@@ -45,9 +48,11 @@ class Retries:
         self._failed += 1
         return delay_s
 
-    def _busy_s(self, error: BusyError) -> float | None:
-        if self._busy >= BUSY_RETRIES_MAX:
+    def _busy_s(self, error: BusyError, now_s: float) -> float | None:
+        if self._busy_since_s is None:
+            self._busy_since_s = now_s
+        if now_s - self._busy_since_s >= BUSY_S:
             return None
-        self._busy += 1
-        least, most = BUSY_DELAYS_MS
-        return max(least, min(error.retry_after_ms, most)) / 1000
+        least_ms, most_ms = BUSY_DELAYS_MS
+        self._busy_ms = min(max(least_ms, error.retry_after_ms, 2 * self._busy_ms), most_ms)
+        return self._busy_ms / 1000

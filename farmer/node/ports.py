@@ -136,7 +136,13 @@ class ShardReader(Protocol):
 class ShardStore(Protocol):
     """The engine.  Every call may block: go through `Disk`.  Raises `StorageError` kinds."""
 
-    def begin(self, contract: Contract, shard: ShardId, size_bytes: int) -> Upload | StoredShard:
+    def begin(
+        self,
+        contract: Contract,
+        shard: ShardId,
+        size_bytes: int,
+        again_bytes_max: int | None = None,
+    ) -> Upload | StoredShard:
         """
         Reserve space and begin, or go on with, a store.
 
@@ -145,7 +151,9 @@ class ShardStore(Protocol):
 
         Raises:
             WrongHashError: the id is held with another size; it has no other.
-            ShardTooLargeError, NoSpaceError, ContractFullError, TooManyError, BusyError,
+            BusyError: another stores it, or has just left more than *again_bytes_max* of it,
+                see `begun_bytes`.
+            ShardTooLargeError, NoSpaceError, ContractFullError, TooManyError,
             VolumeUnavailableError.
 
         """

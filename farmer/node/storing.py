@@ -56,7 +56,7 @@ async def _begun(
     again_bytes = farm.store.begun_bytes(renter, asked.shard)
     lent: Lent[tuple[Contract, Upload | StoredShard]] = Lent(_let_go)
     if not again_bytes:
-        return await lent.fetch(farm.disk, _begin, farm, renter, asked)
+        return await lent.fetch(farm.disk, _begin, farm, renter, asked, 0)
     usage = farm.store.usage(renter)
     held_bytes = usage.live_bytes + usage.reserved_bytes
     spent = farm.resuming.take(renter, again_bytes, held_bytes, farm.clock.seconds())
@@ -64,15 +64,17 @@ async def _begun(
         raise TurnedDownError(Refusal.BUSY, spent.retry_after_ms)
     try:
         async with exchange.inside(farm.resumes, 1):
-            return await lent.fetch(farm.disk, _begin, farm, renter, asked)
+            return await lent.fetch(farm.disk, _begin, farm, renter, asked, again_bytes)
     except BaseException:
         farm.resuming.give_back(renter, again_bytes)
         raise
 
 
-def _begin(farm: Farm, renter: NodeId, asked: Store) -> tuple[Contract, Upload | StoredShard]:
+def _begin(
+    farm: Farm, renter: NodeId, asked: Store, paid_bytes: int
+) -> tuple[Contract, Upload | StoredShard]:
     contract = farm.storing_contract(renter)
-    return contract, farm.store.begin(contract, asked.shard, asked.size_bytes)
+    return contract, farm.store.begin(contract, asked.shard, asked.size_bytes, paid_bytes)
 
 
 async def _receive(farm: Farm, exchange: Exchange, upload: Upload, size_bytes: int) -> StoredShard:

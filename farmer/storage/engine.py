@@ -29,6 +29,7 @@ from farmer.storage.claims import Claims, EngineUpload
 from farmer.storage.crossing import Crossing
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import (
+    BusyError,
     CorruptShardError,
     ShardNotFoundError,
     ShardTooLargeError,
@@ -125,7 +126,11 @@ class Engine:
         self._bring_together()
 
     def begin(
-        self, contract: Contract, shard: ShardId, size_bytes: int
+        self,
+        contract: Contract,
+        shard: ShardId,
+        size_bytes: int,
+        again_bytes_max: int | None = None,
     ) -> EngineUpload | StoredShard:
         """See `farmer.node.ports.ShardStore`."""
         if size_bytes > self._limits.shard_bytes_max:
@@ -135,6 +140,8 @@ class Engine:
         key = (contract.renter, shard)
         self._claims.take(key)
         try:
+            # Only now does what another upload left stay as it is.
+            self._check_again(key, again_bytes_max)
             there = self._where.look_up(key, for_store=True)
             best = there.best
             # What a volume that cannot be asked would say may count more than this copy.
@@ -397,6 +404,10 @@ class Engine:
         with suppress(StorageError, OSError, sqlite3.Error):
             # The next look tries again; until then what is older does not count.
             self._reunion.hold()
+
+    def _check_again(self, key: tuple[NodeId, ShardId], again_bytes_max: int | None) -> None:
+        if again_bytes_max is not None and self.begun_bytes(*key) > again_bytes_max:
+            raise BusyError
 
     def _open(self, renter: NodeId, shard: ShardId, size_bytes: int | None) -> VolumeReader:
         """Open a shard; an audit says the size, and wants it sound."""

@@ -2,8 +2,10 @@
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.testing import MemoryReactorClock
 
-from farmer.client.dial import AddressError, FarmerAddress, split_address
+from farmer.client.dial import AddressError, FarmerAddress, TlsDialer, split_address
 from farmer.identity.keys import Identity
 from farmer.identity.signing import InviteLinkError, format_link, make_invite
 from farmer.model.contract import InviteLink, Offer
@@ -52,3 +54,19 @@ def test_an_address_is_host_and_port(address, split):
 def test_an_address_that_is_none_is_refused(address):
     with pytest.raises(AddressError):
         split_address(address)
+
+
+def test_who_cancels_a_connection_that_hangs_gets_no_other_address():
+    reactor = MemoryReactorClock()
+    identity = Identity.of_key(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    address = FarmerAddress(ID, ("127.0.0.1:1", "127.0.0.1:2"))
+    dialed = Deferred.fromCoroutine(TlsDialer(reactor, identity, address).dial())
+    failures = []
+    dialed.addErrback(failures.append)
+    reactor.advance(1)
+
+    dialed.cancel()
+
+    reactor.advance(1)
+    assert [port for _, port, *_ in reactor.tcpClients] == [1]
+    assert failures[0].check(CancelledError)

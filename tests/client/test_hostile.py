@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from itertools import pairwise
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
@@ -18,7 +19,13 @@ from farmer.client.errors import (
     SourceChangedError,
     WrongBytesError,
 )
-from farmer.client.limits import READ_AHEAD_BYTES, RETRY_DELAYS_S, SESSIONS_MAX
+from farmer.client.limits import (
+    BUSY_DELAYS_MS,
+    BUSY_S,
+    READ_AHEAD_BYTES,
+    RETRY_DELAYS_S,
+    SESSIONS_MAX,
+)
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.identity.keys import Identity
 from farmer.identity.signing import sign_receipt
@@ -292,10 +299,28 @@ class RefusingTests(FarmerCase):
         self.fake.script[Type.STORE] = busy
         self.assertEqual(self.run_(self.farmer.store(io.BytesIO(b"x"))).shard, shard_of(b"x"))
 
+    def test_a_shard_that_our_former_connection_holds_is_waited_for(self):
+        asked_s = []
+
+        def busy(talk, store):
+            asked_s.append(self.world.clock.seconds())
+            if asked_s[-1] < 60:
+                talk.refuse(Refusal.BUSY, 1000)
+            else:
+                Talk.answer(talk, store)
+
+        self.fake.script[Type.STORE] = busy
+        self.assertEqual(self.run_(self.farmer.store(io.BytesIO(b"x"))).shard, shard_of(b"x"))
+        waits_s = [after - before for before, after in pairwise(asked_s)]
+        self.assertEqual(waits_s[:6], [1, 2, 4, 8, 10, 10])
+
     def test_a_shard_that_stays_busy_is_given_up(self):
         self.fake.script[Type.STORE] = lambda talk, _: talk.refuse(Refusal.BUSY, 700)
         with self.assertRaises(refusals.BusyError):
             self.run_(self.farmer.store(io.BytesIO(b"x")))
+        waited_s = self.world.clock.seconds()
+        self.assertGreaterEqual(waited_s, BUSY_S)
+        self.assertLess(waited_s, BUSY_S + BUSY_DELAYS_MS[1] / 1000 + 1)
 
 
 class StallingTests(FarmerCase):

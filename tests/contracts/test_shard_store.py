@@ -232,6 +232,21 @@ def test_what_would_be_read_again_is_known(store: ShardStore) -> None:
     assert store.begun_bytes(ME, shard) == 0
 
 
+def test_more_than_was_known_is_not_read_again(store: ShardStore) -> None:
+    """It takes nothing: whoever asks with what is there now goes on."""
+    shard = shard_of(LARGE)
+    upload = begun(store, LARGE)
+    upload.write(LARGE[:100_000])
+    upload.abandon()
+
+    with pytest.raises(BusyError):
+        store.begin(contract(), shard, len(LARGE), 99_999)
+
+    again = store.begin(contract(), shard, len(LARGE), 100_000)
+    assert not isinstance(again, StoredShard)
+    assert again.offset == 100_000
+
+
 def test_an_abandoned_store_of_no_byte_leaves_nothing(store: ShardStore) -> None:
     free = store.free_bytes()
     begun(store, LARGE).abandon()

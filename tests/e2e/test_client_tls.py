@@ -9,12 +9,16 @@ import os
 import random
 import shlex
 import signal
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from farmer.cli.renter import main
@@ -524,6 +528,30 @@ def test_a_retrieve_that_lost_its_farmer_is_gone_on_with(joined, tmp_path, monke
     assert not list(tmp_path.glob(".*.part"))
 
 
+@pytest.mark.parametrize("refusal", ["DRAINING", "TOO_SLOW", "UNAVAILABLE", "INTERNAL"])
+def test_a_retrieve_that_is_refused_in_its_middle_is_gone_on_with(
+    joined, tmp_path, capsys, refusal
+):
+    """Unless the refusal will be the same later."""
+    content = random.Random(3).randbytes(4 * MIB)
+    (tmp_path / "file").write_bytes(content)
+    joined.renter("store", str(tmp_path / "file"))
+
+    def half(talk, asked):
+        talk.send(Send(len(content), asked.offset, len(content) - asked.offset))
+        talk.data(content[asked.offset : 2 * MIB])
+        talk.refuse(Refusal[refusal], 1000)
+
+    joined.fake.script[Type.RETRIEVE] = half
+    command = ("retrieve", str(shard_of(content)), "-o", str(tmp_path / "back"))
+    assert joined.renter(*command) == 1
+    assert ("go on" in capsys.readouterr().err) is (refusal != "INTERNAL")
+    joined.fake.script.clear()
+    assert joined.renter(*command) == 0
+    assert (tmp_path / "back").read_bytes() == content
+    assert joined.fake.asked[-1].offset == (0 if refusal == "INTERNAL" else 2 * MIB)
+
+
 @pytest.mark.parametrize("words", [(), ("--offset", "1")])
 @pytest.mark.parametrize("known", [True, False])
 def test_what_an_earlier_attempt_left_never_gets_into_the_file(joined, tmp_path, words, known):
@@ -616,3 +644,21 @@ def test_work_that_cannot_even_begin_raises_in_the_calling_thread():
 
     with pytest.raises(ValueError, match="no coroutine"):
         blocking.run(work)
+
+
+def test_an_interruption_is_one_also_where_the_work_does_not_end(monkeypatch):
+    monkeypatch.setattr(blocking, "_CANCEL_S", 0.05)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    async def stubborn(reactor):
+        main = threading.main_thread().ident
+        reactor.callLater(0, signal.pthread_kill, main, signal.SIGINT)
+        with suppress(CancelledError):
+            await Deferred()
+        await deferLater(reactor, 0.5)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            blocking.run(stubborn)
+    finally:
+        signal.signal(signal.SIGINT, before)

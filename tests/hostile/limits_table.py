@@ -109,7 +109,7 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (CLIENT, "SESSIONS_MAX", LIES + "test_hostile.py::test_no_more_connections"),
         (CLIENT, "RETRY_DELAYS_S", LIES + "test_hostile.py::test_attempts_are_bounded"),
         (CLIENT, "RETRY_PROGRESS_BYTES", LIES + "test_hostile.py::test_a_store_goes_on"),
-        (CLIENT, "BUSY_RETRIES_MAX", LIES + "test_hostile.py::test_a_shard_that_stays_busy"),
+        (CLIENT, "BUSY_S", LIES + "test_hostile.py::test_a_shard_that_stays_busy"),
         (CLIENT, "BUSY_DELAYS_MS", LIES + "test_hostile.py::test_a_busy_shard"),
     ],
 }

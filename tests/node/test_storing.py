@@ -451,6 +451,32 @@ class LostAtEveryStepTests(NodeCase):
         self.disk.run_all()
         self.assertEqual(FRAME, len(self.store.leases[RENTER, shard_of(LARGE)][1]))
 
+    def greeted(self) -> Peer:
+        peer = self.call()
+        peer.outgoing += peer.connection.send(_hello())
+        peer.pump()
+        self.disk.run_all()
+        peer.answer()
+        return peer
+
+    def test_what_a_former_session_leaves_just_now_is_not_read_again_unpaid(self) -> None:
+        first, second = self.greeted(), self.greeted()
+        first.send(Store(shard_of(LARGE), len(LARGE)))
+        self.disk.run_all()
+        first.pump()
+        first.send_data(LARGE[:FRAME])
+        self.disk.run_all()
+        first.leave()
+        self.assertEqual(["abandon"], self.disk.names)
+
+        second.send(Store(shard_of(LARGE), len(LARGE)))
+        self.disk.run_all()
+
+        self.assertEqual(Refusal.BUSY, second.refusal().refusal)
+        second.send(Store(shard_of(LARGE), len(LARGE)))
+        self.disk.run_all()
+        self.assertEqual(Accept(FRAME), second.answer())
+
     def test_reading_stops_while_the_disk_is_behind(self) -> None:
         peer = self.call()
         peer.slice_bytes = 16 * 1024
