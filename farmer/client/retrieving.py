@@ -18,7 +18,7 @@ from farmer.identity.records import READ_BYTES
 from farmer.model.ids import ShardId
 from farmer.model.shard import SHARD_BYTES_MAX
 from farmer.protocol.connection import DataReceived, Event
-from farmer.protocol.frames import gather
+from farmer.protocol.frames import Chunk, gather
 from farmer.protocol.limits import DATA_BYTES_SENT
 from farmer.protocol.opening import End
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
@@ -228,7 +228,7 @@ class Retrieval:
 
 def _gathered(session: Session, event: Event | None) -> tuple[bytes, Event | None]:
     """Return all data that is here, up to a step of the stream, and what follows it if known."""
-    parts: list[bytes | bytearray | memoryview] = []
+    parts: list[Chunk] = []
     size = 0
     while isinstance(event, DataReceived):
         gather(parts, event.data)

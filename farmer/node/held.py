@@ -62,8 +62,8 @@ class Account:
         self._held.total_bytes += more_bytes
         assert self.total_bytes >= 0, self.total_bytes
 
-    def may_read_much(self, *, wanted: bool) -> bool:
-        """Say whether a step may be read at once; it stays so until it is not wanted."""
+    def claim_large_reads(self, *, wanted: bool) -> bool:
+        """Ask for steps to be read at once, or give that back; say whether they may be."""
         if wanted is not self._reads_much:
             if not wanted:
                 self._held.large_reads -= 1

@@ -27,7 +27,7 @@ from farmer.node.tasks import Tasks, next_turn
 from farmer.node.turnstile import Turnstile
 from farmer.node.wire import Wire
 from farmer.protocol.connection import DataReceived, Event, FarmerConnection
-from farmer.protocol.frames import Piece, gather
+from farmer.protocol.frames import Chunk, Piece, gather
 from farmer.protocol.messages import Message
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.refusals import Refused
@@ -302,7 +302,7 @@ class Session(Protocol):
         Waits for *least_bytes* (so that a thread is not woken for every packet), unless END
         comes first, or there is a block and much is held for everybody.  Raises as `next_event`.
         """
-        gathered: list[bytes | bytearray | memoryview] = []
+        gathered: list[Chunk] = []
         size_bytes = 0
         try:
             while size_bytes < STEP_BYTES:

@@ -16,8 +16,11 @@ LARGE_BYTES: Final = 16 * 1024
 Piece = bytes | memoryview
 """Bytes that have come; a memoryview is of single bytes, and at least half of what it keeps."""
 
+Chunk = bytes | bytearray | memoryview
+"""What `gather` keeps pieces in."""
 
-def gather(pieces: MutableSequence[bytes | bytearray | memoryview], data: Piece) -> None:
+
+def gather(pieces: MutableSequence[Chunk], data: Piece) -> None:
     """
     Append bytes to what is gathered: what is large as it is, what is small put together.
 
@@ -56,10 +59,10 @@ class FrameReader:
     def __init__(self) -> None:
         self.waiting_bytes = 0
         """Bytes that have arrived and were not taken out."""
-        self._first: bytes | bytearray | memoryview = b""
+        self._first: Chunk = b""
         self._at = 0
         """Where in the first what was not taken out begins."""
-        self._later: list[bytes | bytearray | memoryview] = []
+        self._later: list[Chunk] = []
         """Few at most.  An empty deque would take half a KiB, of each of ten thousand sessions."""
         self._data_left = 0
 

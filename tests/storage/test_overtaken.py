@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -31,13 +31,13 @@ def farm(tmp_path: Path) -> Iterator[Farm]:
     farm.engine.close()
 
 
-def amid_mending(monkeypatch: pytest.MonkeyPatch, act: object) -> None:
+def amid_mending(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Have something done when the house has begun to write a damaged record anew."""
     start = Mending.start
 
     def late(mending: Mending) -> None:
         start(mending)
-        act()  # type: ignore[operator]
+        act()
 
     monkeypatch.setattr(Mending, "start", late)
 
@@ -94,14 +94,14 @@ class HookedFiles(OsFiles):
     """Does something once, after the sync of a large copy that says it is stored."""
 
     def __init__(self) -> None:
-        self.act: object = None
+        self.act: Callable[[], object] | None = None
 
     def sync_data(self, fd: int) -> None:
         super().sync_data(fd)
         name = str(Path(f"/proc/self/fd/{fd}").readlink())
         if self.act and "volume1/staging" in name and os.pread(fd, 11, 0)[10:] == b"\x01":
             act, self.act = self.act, None
-            act()  # type: ignore[operator]
+            act()
 
 
 def test_a_large_copy_whose_target_is_opened_anew_is_not_given_up_twice(tmp_path: Path) -> None:
