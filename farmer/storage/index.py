@@ -87,6 +87,8 @@ _BEHIND: Final = (
     "(s.renter, s.shard) > (coalesce((SELECT id FROM renters WHERE renter = ?), 0), ?)"
 )
 
+_ANOTHER_KIND: Final = "a value is not of its kind"
+
 _NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 """The second is what SQLite says where it cannot grow the file of its shared memory."""
 
@@ -407,16 +409,26 @@ class Index:
     def position(self) -> Position:
         """Return up to where in the log this index is right."""
         row = self._read("SELECT segment, offset, next_sequence FROM state")[0]
+        if not all(isinstance(value, int) for value in row):
+            raise IndexDamagedError(_ANOTHER_KIND)
         return Position(*row)
 
     def totals(self) -> Changes:
-        """Return what the ledger begins with."""
+        """Return what the ledger begins with; raises `IndexDamagedError`."""
+        try:
+            return self._totals()
+        except (TypeError, ValueError) as error:
+            # SQLite keeps no checksums: a flipped bit may make another kind of value of one.
+            raise IndexDamagedError(_ANOTHER_KIND) from error
+
+    def _totals(self) -> Changes:
         changes = Changes()
         for renter, live, trash, shards, files, quarantined in self._read(
             "SELECT r.renter, u.live, u.trash, u.shards, u.files, u.quarantined FROM usage u"
             " JOIN renters r ON r.id = u.renter"
         ):
-            changes.renters[NodeId(renter)] = Tally(live, trash, shards, files, quarantined)
+            tally = changes.renters[NodeId(renter)] = Tally()
+            tally.add(Tally(live, trash, shards, files, quarantined))
         in_files = self._read("SELECT coalesce(sum(length), 0) FROM doomed WHERE segment = 0")
         changes.log_bytes = in_files[0][0] + sum(one.idle_bytes for one in self.segments())
         return changes

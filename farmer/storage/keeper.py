@@ -284,6 +284,10 @@ class Slot:
             self.health.go(f"cannot be used: {error}")
         except (VolumeSetupError, StorageError, OSError, sqlite3.Error) as error:
             self.health.go(f"cannot be used: {error}")
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever rot brings up here, the other volumes must open
+            self.health.go(f"cannot be used: internal error: {error!r}")
         else:
             self.volume = volume
             self.health.reopened()

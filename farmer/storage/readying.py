@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -143,6 +143,8 @@ class Readying:
                 raise
 
     def _replayed(self, index: Index) -> Ready:
+        # What the ledger begins with: where that makes no sense, the index is made again.
+        index.totals()
         parts = self._staging_parts(index.staged())
         recovery = Recovery(self._files, self._paths, self._volume, index)
         recovery.adopt(_stored(parts), staged=True)
@@ -177,7 +179,9 @@ class Readying:
             if part is not None and not _is_worthless(part.header):
                 parts.append(part)
             elif name not in kept:
-                self._files.unlink(self._paths.staging / name)
+                # Some systems put directories of their own into each, as for thumbnails.
+                with suppress(IsADirectoryError):
+                    self._files.unlink(self._paths.staging / name)
         return parts
 
 
