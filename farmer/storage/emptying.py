@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -118,6 +119,9 @@ class Emptying:
         except CorruptShardError:
             # It has just been put into quarantine, and stays.
             return None
+        except VolumeUnavailableError as error:
+            self._look_closer(row, error)
+            return None
 
     def _move_large(self, row: Row) -> Iterator[int]:
         target = self._target(row.charge_bytes)
@@ -130,6 +134,25 @@ class Emptying:
                 self._note(cross(self.source, target, [copy], self._crossing))
         except CorruptShardError:
             return
+        except VolumeUnavailableError as error:
+            self._look_closer(row, error)
+
+    def _look_closer(self, row: Row, error: VolumeUnavailableError) -> None:
+        """
+        Have a shard quarantined that lies on a bad spot, so that the others go on.
+
+        Raises:
+            VolumeUnavailableError: *error*, where it is not the shard that cannot be read.
+
+        """
+        if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO):
+            raise error
+        reader, _now = self.source.open_as_is(row)
+        if reader is None:
+            return
+        with closing(reader):
+            if reader.examine().is_sound:
+                raise error
 
     def _cross(self, group: Sequence[SmallCopy]) -> None:
         size = sum(one.size_bytes for one in group)
