@@ -256,7 +256,7 @@ def _tell(health: Health, ready: Ready) -> None:
         places = ", ".join(ready.recovered.damaged[:3])
         health.raise_alert(
             "LogDamaged",
-            f"{len(ready.recovered.damaged)} damaged places in the log were passed over"
-            f" ({places}); shards that stood there are lost. The disk may be failing.",
+            f"{len(ready.recovered.damaged)} damaged places were passed over ({places}); shards"
+            " that stood there are lost. The disk may be failing.",
             "dmesg | tail",
         )

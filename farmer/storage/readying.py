@@ -62,6 +62,8 @@ class Readying:
         self._reserve = reserve
         self._progress = progress
         self._connect = connect
+        self._unreadable: list[str] = []
+        """Files in staging of which nobody can say whose they are."""
 
     def open(self) -> Ready:
         """
@@ -148,7 +150,11 @@ class Readying:
         parts = self._staging_parts(index.staged())
         recovery = Recovery(self._files, self._paths, self._volume, index)
         recovery.adopt(_stored(parts), staged=True)
-        return Ready(index, recovery.replay(), parts)
+        return self._ready(index, recovery.replay(), parts)
+
+    def _ready(self, index: Index, recovered: Recovered, parts: list[Part]) -> Ready:
+        recovered.damaged[:0] = [f"{name} at 0" for name in self._unreadable]
+        return Ready(index, recovered, parts)
 
     def _made_again(self) -> Ready:
         # Its owner's alone; SQLite gives the files beside it the same mode.
@@ -164,7 +170,7 @@ class Readying:
         except BaseException:
             index.close(clean=False)
             raise
-        return Ready(index, recovered, parts)
+        return self._ready(index, recovered, parts)
 
     def _staging_parts(self, known: Iterable[bytes] = ()) -> list[Part]:
         """
@@ -174,8 +180,17 @@ class Readying:
         """
         kept = {self._paths.part(file).name for file in known}
         parts = []
+        self._unreadable.clear()
         for name in self._files.list(self._paths.staging):
-            part = read_part(self._files, self._paths.staging / name)
+            try:
+                part = read_part(self._files, self._paths.staging / name)
+            except OSError as error:
+                if error.errno != errno.EIO or not self._answers():
+                    raise
+                # One bad spot: whatever it was, it stays, and is no reason to open nothing.
+                if name not in kept:
+                    self._unreadable.append(name)
+                continue
             if part is not None and not _is_worthless(part.header):
                 parts.append(part)
             elif name not in kept:
@@ -183,6 +198,19 @@ class Readying:
                 with suppress(IsADirectoryError):
                     self._files.unlink(self._paths.staging / name)
         return parts
+
+    def _answers(self) -> bool:
+        """Say whether the disk itself, not what memory remembers of it, can be read."""
+        try:
+            fd = self._files.open(self._paths.marker, Access.READ)
+            try:
+                self._files.uncache(fd, 0, 0)
+                self._files.pread(fd, 1, 0)
+            finally:
+                self._files.close(fd)
+        except OSError:
+            return False
+        return True
 
 
 def _is_worthless(header: RecordHeader) -> bool:

@@ -205,7 +205,13 @@ class Walk:
         files, paths = self.ground.files, self.ground.paths
         while self.notes.shelf < SHELVES:
             shelf = paths.shards / f"{self.notes.shelf:02x}"
-            for name in files.list(shelf) if files.exists(shelf) else ():
+            try:
+                names = files.list(shelf) if files.exists(shelf) else []
+            except OSError as error:
+                # Its files are looked for by the rows, too.
+                self._survive(error, shelf)
+                names = []
+            for name in names:
                 path = shelf / name
                 try:
                     yield from self._file(path)
@@ -318,17 +324,23 @@ class Walk:
     # What is left for the end: marks in doubt, and the index's own structure.
 
     def _can_read(self, marks: Doomed) -> bool:
-        with self.handles.borrow(marks.place) as fd:
-            raw = self.ground.files.pread(fd, RECORD_HEADER_BYTES, marks.place.offset)
-            source = Source(self.ground.files, fd, raw[16:32], str(marks.place))
-            return bool(self._read_marks(source, marks.place.offset))
+        try:
+            with self.handles.borrow(marks.place) as fd:
+                raw = self.ground.files.pread(fd, RECORD_HEADER_BYTES, marks.place.offset)
+                source = Source(self.ground.files, fd, raw[16:32], str(marks.place))
+                return bool(self._read_marks(source, marks.place.offset))
+        except OSError as error:
+            self._survive(error, self.ground.paths.segment(marks.place.segment))
+            return False
 
     def _are_listed(self, marks: Doomed) -> bool:
         return any(marks == one for one in self.ground.index.marks(marks.place.segment))
 
     def _index(self) -> Steps:
         for marks in self._doubtful:
-            if not self._can_read(marks) and not self.is_reclaiming() and self._are_listed(marks):
+            if self.is_reclaiming() or not self._are_listed(marks):
+                continue
+            if not self._can_read(marks) and self._are_listed(marks):
                 where = f"at {marks.place.offset} of segment {marks.place.segment}"
                 self.findings.marks_damaged(f"a record of marks {where}")
         self._doubtful.clear()

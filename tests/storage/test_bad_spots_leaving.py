@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from farmer.storage.directory import VolumeSettings
 from farmer.storage.files import OsFiles
 from farmer.storage.quota import SMALL_BYTES_MAX
+from tests.storage.bench import MIB, Farm, crash_copy, noise
 from tests.storage.test_moving import Street
+from tests.storage.test_scrub import scrub
 
 
 class Spotty(OsFiles):
@@ -20,6 +23,12 @@ class Spotty(OsFiles):
     def __init__(self) -> None:
         self.bad: set[tuple[int, int]] = set()
         self.dead = ""
+        self.unlisted = ""
+
+    def list(self, path: Path) -> list[str]:
+        if path.name == self.unlisted:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return super().list(path)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         inode = os.fstat(fd).st_ino
@@ -64,3 +73,42 @@ def test_a_disk_that_cannot_be_read_at_all_blames_no_shard(tmp_path: Path) -> No
             street.steps()
         assert engine.volumes()[0].shards == 0
         street.check_bytes()
+
+
+@pytest.mark.parametrize("is_lease", [False, True])
+def test_a_bad_spot_under_a_header_in_staging_shuts_no_volume(
+    tmp_path: Path, *, is_lease: bool
+) -> None:
+    files = Spotty()
+    farm = Farm(tmp_path, files=files)
+    other = farm.store(noise(5000)).shard
+    if is_lease:
+        upload = farm.begin(noise(10 * MIB))
+        upload.write(noise(10 * MIB)[: 9 * MIB])
+        upload.abandon()
+    else:
+        farm.store(noise(3 * MIB))
+    crash_copy(farm.path, tmp_path / "copy")
+    farm.engine.close()
+    [part] = (tmp_path / "copy" / "staging").iterdir()
+    files.bad = {(part.stat().st_ino, 100)}
+    farm.settings = [VolumeSettings(tmp_path / "copy", 64 * MIB)]
+    farm.open()
+    with closing(farm.engine):
+        assert farm.read(other) == noise(5000)
+        assert part.exists()
+        (told,) = farm.engine.trouble()
+        assert told.name == "LogDamaged"
+        assert part.name in told.message
+
+
+def test_a_shelf_that_cannot_be_listed_ends_no_scrub(tmp_path: Path) -> None:
+    files = Spotty()
+    farm = Farm(tmp_path, files=files)
+    with closing(farm.engine):
+        farm.store(noise(3 * MIB))
+        farm.reopen()
+        [file] = (farm.path / "shards").rglob("*.seg")
+        files.unlisted = file.parent.name
+        scrub(farm)
+        assert farm.engine.volumes()[0].scrub.state == "idle"
