@@ -17,7 +17,10 @@ CROWDED_PART: Final = 4
 """Above this part of what may be held, a stream gets one block at a time instead of a step."""
 
 LARGE_READS_MAX: Final = HELD_BYTES_MAX // CROWDED_PART // STEP_BYTES
-"""Sessions that may read a step at once: what they read is counted only when it has come."""
+"""
+Transfers to us under way up to which each may read a step at once: what is read is counted only
+when it has come, and each read is a turn of the reactor for which all others wait.
+"""
 
 STEP_BYTES_MIN: Final = 16 * 1024
 """A step when too much is held: a block is checked for each, which costs time, not memory."""
@@ -32,8 +35,8 @@ class Held:
     def __init__(self, limit_bytes: int = HELD_BYTES_MAX) -> None:
         self._limit_bytes = limit_bytes
         self.total_bytes = 0
-        self.large_reads = 0
-        """Sessions that read a step at once."""
+        self.transfers = 0
+        """Transfers to us that are under way."""
 
     @property
     def is_short(self) -> bool:
@@ -53,7 +56,7 @@ class Account:
 
     def __init__(self, held: Held) -> None:
         self._held = held
-        self._reads_much = False
+        self._in_transfer = False
         self.total_bytes = 0
 
     def add(self, more_bytes: int) -> None:
@@ -62,16 +65,12 @@ class Account:
         self._held.total_bytes += more_bytes
         assert self.total_bytes >= 0, self.total_bytes
 
-    def claim_large_reads(self, *, wanted: bool) -> bool:
-        """Ask for steps to be read at once, or give that back; say whether they may be."""
-        if wanted is not self._reads_much:
-            if not wanted:
-                self._held.large_reads -= 1
-                self._reads_much = False
-            elif self._held.large_reads < LARGE_READS_MAX:
-                self._held.large_reads += 1
-                self._reads_much = True
-        return self._reads_much
+    def claim_large_reads(self, *, in_transfer: bool) -> bool:
+        """Note whether a transfer to us is under way; say whether it may read a step at once."""
+        if in_transfer is not self._in_transfer:
+            self._in_transfer = in_transfer
+            self._held.transfers += 1 if in_transfer else -1
+        return in_transfer and self._held.transfers <= LARGE_READS_MAX
 
     @property
     def step_bytes(self) -> int:

@@ -117,7 +117,7 @@ class Inbox:
         self._is_dropped = True
         self._connection.forget()
         self._count(0)
-        self._account.claim_large_reads(wanted=False)
+        self._account.claim_large_reads(in_transfer=False)
 
     def _adjust_reading(self) -> None:
         waiting_bytes = self._connection.waiting_bytes
@@ -156,7 +156,7 @@ class Inbox:
     def _adjust_reads(self, most_bytes: int, *, bulk: bool) -> None:
         """Read by blocks in a transfer, by up to *most_bytes* where that is worth the room."""
         self._is_fast = self._is_fast and bulk
-        if self._account.claim_large_reads(wanted=self._is_fast):
+        if self._account.claim_large_reads(in_transfer=bulk) and self._is_fast:
             self._read_at_most(max(BLOCK_READ_BYTES, most_bytes))
         else:
             self._read_at_most(BLOCK_READ_BYTES if bulk else READ_BYTES)

@@ -144,7 +144,7 @@ class CountingTests(HeldCase):
         stored(peer.answer())
         peer.send(Ping(1))
         self.assertEqual(READ_BYTES, peer.wire.read_bytes)
-        self.assertEqual(0, self.around.held.large_reads)
+        self.assertEqual(0, self.around.held.transfers)
 
     def test_no_more_is_read_than_may_be_read_ahead(self) -> None:
         peer = self.greet()
@@ -156,18 +156,20 @@ class CountingTests(HeldCase):
         peer.leave()
         disk.run_all()
 
-    def test_few_read_a_step_at_once(self) -> None:
+    def test_few_transfers_read_a_step_at_once(self) -> None:
         peers = [self.begin_much() for _ in range(LARGE_READS_MAX)]
         self.assertEqual({STEP_BYTES}, {peer.wire.read_bytes for peer in peers})
         late = self.begin_much()
         self.assertEqual(BLOCK_READ_BYTES, late.wire.read_bytes)
+        peers[1].send_data(LARGE[:1000])
+        self.assertEqual(BLOCK_READ_BYTES, peers[1].wire.read_bytes, "among many, nobody")
 
         peers[0].leave()
         late.send_data(LARGE[:1000])
         self.assertEqual(STEP_BYTES, late.wire.read_bytes)
         for peer in (late, *peers[1:]):
             peer.leave()
-        self.assertEqual(0, self.around.held.large_reads)
+        self.assertEqual(0, self.around.held.transfers)
 
     def test_who_was_hung_up_on_is_read_by_little(self) -> None:
         peer = self.begin_much()
@@ -184,7 +186,7 @@ class CountingTests(HeldCase):
         self.assertEqual(READ_BYTES, peer.wire.read_bytes)
         self.clock.advance(0)
         self.assertEqual(READ_BYTES, peer.wire.read_bytes)
-        self.assertEqual(0, self.around.held.large_reads)
+        self.assertEqual(0, self.around.held.transfers)
 
     def test_bytes_that_come_one_by_one_take_no_more_room_than_they_are(self) -> None:
         peer = self.greet()
