@@ -17,6 +17,7 @@ from farmer.storage.errors import (
     VolumeUnavailableError,
 )
 from farmer.storage.ferry import cross
+from farmer.storage.index import is_for_rot
 from farmer.storage.journal import CROSSING_MAX
 from farmer.storage.places import Key, Row
 from farmer.storage.quota import SMALL_BYTES_MAX
@@ -74,6 +75,8 @@ class Emptying:
         except (StorageError, OSError, sqlite3.Error) as error:
             self._steps = None
             self.problem = str(error) or type(error).__name__
+            if isinstance(error, sqlite3.Error) and is_for_rot(error):
+                self.source.index_failed(error)
         return -1
 
     def stop(self) -> None:

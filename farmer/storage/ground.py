@@ -13,7 +13,7 @@ from farmer.storage.doubts import Doubts
 from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
 from farmer.storage.files import Files
 from farmer.storage.health import Health
-from farmer.storage.index import Index, is_for_memory, is_for_room
+from farmer.storage.index import Index, is_for_memory, is_for_room, is_for_rot
 from farmer.storage.log import Facts
 from farmer.storage.quota import Ledger, VolumeAccount
 from farmer.storage.reserve import SPEND_BYTES, Reserve
@@ -99,6 +99,8 @@ class Ground:
             return NoSpaceError(wanted_bytes, 0)
         self.health.count("index")
         self.health.fail(f"the index could not be written ({error})")
+        if is_for_rot(error):
+            self.index.condemn()
         return VolumeUnavailableError(f"the index could not be written: {error}")
 
     def _refused(self, error: Exception) -> VolumeUnavailableError:

@@ -488,6 +488,11 @@ def is_for_room(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) in _NO_ROOM
 
 
+def is_for_rot(error: sqlite3.Error) -> bool:
+    """Say whether what stands in the database makes no sense, rather than that a call failed."""
+    return type(error) is sqlite3.DatabaseError
+
+
 def is_for_memory(error: sqlite3.Error) -> bool:
     """Say whether SQLite failed only because there was no memory."""
     return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOMEM

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,28 +49,48 @@ class Row:
 
     @classmethod
     def of(cls, columns: tuple[Any, ...]) -> Row:
-        """Make a row of the index's columns, in the order of `farmer.storage.transaction.ROW`."""
-        return cls.of_key(NodeId(columns[0]), ShardId(columns[1]), columns)
+        """
+        Make a row of the index's columns, in the order of `farmer.storage.transaction.ROW`.
+
+        Raises as `of_key`.
+        """
+        try:
+            renter, shard = NodeId(columns[0]), ShardId(columns[1])
+        except (TypeError, ValueError) as error:
+            raise _rotten(columns) from error
+        return cls.of_key(renter, shard, columns)
 
     @classmethod
     def of_key(cls, renter: NodeId, shard: ShardId, columns: tuple[Any, ...]) -> Row:
-        """Make a row of such columns, of which renter and shard are known already."""
+        """
+        Make a row of such columns, of which renter and shard are known already.
+
+        Raises:
+            sqlite3.DatabaseError: they are none.  SQLite keeps no checksums, so that a bit which
+                flips can make another kind of value of one; it says the same of its own structure.
+
+        """
         _, _, segment, offset, file, size, contract, stored, *rest = columns
         sequence, state, gone, observed, damaged, alone = rest
-        return cls(
-            renter=renter,
-            shard=shard,
-            place=Place(segment, offset, file or b""),
-            size_bytes=size,
-            contract=ContractId(contract),
-            stored_at_ms=stored,
-            sequence=sequence,
-            state=ShardState(state),
-            gone_at_ms=gone,
-            observed_ms=observed,
-            is_damaged=bool(damaged),
-            alone_ms=alone,
-        )
+        try:
+            # Only whole numbers can be put together like this.
+            segment | offset | size | stored | sequence | gone | observed | damaged | alone
+            return cls(
+                renter=renter,
+                shard=shard,
+                place=Place(segment, offset, file or b""),
+                size_bytes=size,
+                contract=ContractId(contract),
+                stored_at_ms=stored,
+                sequence=sequence,
+                state=ShardState(state),
+                gone_at_ms=gone,
+                observed_ms=observed,
+                is_damaged=bool(damaged),
+                alone_ms=alone,
+            )
+        except (TypeError, ValueError) as error:
+            raise _rotten(columns) from error
 
     def stored(self) -> StoredShard:
         """Return what others may know of it."""
@@ -82,6 +103,10 @@ class Row:
             state=self.state,
             gone_at_ms=self.gone_at_ms,
         )
+
+
+def _rotten(columns: tuple[Any, ...]) -> sqlite3.DatabaseError:
+    return sqlite3.DatabaseError(f"a row is none: {columns!r}")
 
 
 @dataclass(frozen=True, slots=True)

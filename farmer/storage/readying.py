@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from farmer.storage.bad_spots import BadSpots
 from farmer.storage.directory import Marker, Paths
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Access, Files
@@ -62,6 +63,7 @@ class Readying:
         self._reserve = reserve
         self._progress = progress
         self._connect = connect
+        self._spots = BadSpots(files, paths)
         self._unreadable: list[str] = []
         """Files in staging of which nobody can say whose they are."""
 
@@ -185,9 +187,8 @@ class Readying:
             try:
                 part = read_part(self._files, self._paths.staging / name)
             except OSError as error:
-                if error.errno != errno.EIO or not self._answers():
-                    raise
-                # One bad spot: whatever it was, it stays, and is no reason to open nothing.
+                # Whatever it was, it stays, and is no reason to open nothing.
+                self._spots.survive(error)
                 if name not in kept:
                     self._unreadable.append(name)
                 continue
@@ -198,19 +199,6 @@ class Readying:
                 with suppress(IsADirectoryError):
                     self._files.unlink(self._paths.staging / name)
         return parts
-
-    def _answers(self) -> bool:
-        """Say whether the disk itself, not what memory remembers of it, can be read."""
-        try:
-            fd = self._files.open(self._paths.marker, Access.READ)
-            try:
-                self._files.uncache(fd, 0, 0)
-                self._files.pread(fd, 1, 0)
-            finally:
-                self._files.close(fd)
-        except OSError:
-            return False
-        return True
 
 
 def _is_worthless(header: RecordHeader) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.storage.bad_spots import BadSpots
 from farmer.storage.bulk import PlainRow
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files, sync_what_a_kill_left
@@ -62,8 +63,11 @@ class Recovered:
     damaged: list[str] = field(default_factory=list)
     """Places that hold no sound record although sound ones follow, for a person."""
     records: int = 0
-    headless: set[int] = field(default_factory=set)
-    """Segments whose headers are lost: they are read, but neither cut off nor appended to."""
+    ended: set[int] = field(default_factory=set)
+    """
+    Segments whose headers are lost, or which have bad spots: they are read as far as it goes, but
+    neither cut off nor appended to.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class Recovery:
         self._paths = paths
         self._volume = volume
         self._index = index
+        self._spots = BadSpots(files, paths)
         self._pending: list[Found] = []
         self._plain: list[PlainRow] = []
         self._entries_max = _REPLAYED_PER_TRANSACTION
@@ -145,12 +150,12 @@ class Recovery:
         return last
 
     def _adopt_shelves(self) -> list[str]:
-        unreadable = []
+        unreadable: list[str] = []
         for shelf in self._files.list(self._paths.shards):
             parts = []
-            for name in self._files.list(self._paths.shards / shelf):
+            for name in self._shelved(self._paths.shards / shelf, unreadable):
                 path = self._paths.shards / shelf / name
-                part = read_part(self._files, path)
+                part = self._shelved_part(path)
                 if part is not None and part.header.kind is Kind.SHARD:
                     parts.append(part)
                 else:
@@ -158,6 +163,21 @@ class Recovery:
             self.adopt(parts, staged=False)
             self._index.checkpoint_if_long()
         return unreadable
+
+    def _shelved(self, shelf: Path, unreadable: list[str]) -> list[str]:
+        try:
+            return self._files.list(shelf)
+        except OSError as error:
+            self._spots.survive(error)
+            unreadable.append(str(shelf))
+            return []
+
+    def _shelved_part(self, path: Path) -> Part | None:
+        try:
+            return read_part(self._files, path)
+        except OSError as error:
+            self._spots.survive(error)
+            return None
 
     def _walk(
         self, numbers: list[int], start: Position, *, whole: bool, progress: Progress
@@ -181,12 +201,12 @@ class Recovery:
             limit = after.previous_end or None if after and following == number + 1 else None
             verify = not (whole and limit)
             end = self._segment(header, offset, limit, recovered, verify=verify)
-            is_headless = number in recovered.headless
-            if not following and not is_headless:
+            is_ended = number in recovered.ended
+            if not following and not is_ended:
                 self._cut(number, end)
             self._settle(header, end)
             recovered.end = self._index.position()
-            recovered.uuid = b"" if is_headless else header.segment
+            recovered.uuid = b"" if is_ended else header.segment
         return recovered
 
     def _pass_over(self, number: int, recovered: Recovered, *, is_last: bool) -> None:
@@ -216,7 +236,8 @@ class Recovery:
         doubtful: list[str] = []
         try:
             size = self._files.size(fd)
-            source = Source(self._files, fd, header.segment, path.name)
+            source = Source(self._spots, fd, header.segment, path.name)
+            self._spots.met = 0
             self._open_segment(header)
             for one in walk(source, offset, min(size, limit or size), verify=verify):
                 match one:
@@ -237,11 +258,13 @@ class Recovery:
                     self._settle(header, end)
         finally:
             self._files.close(fd)
-        if limit is not None:
-            # Everything up to here was acknowledged once: what is unreadable is damage.
+        if self._spots.met:
+            recovered.ended.add(header.number)
+        if limit is not None or self._spots.met:
+            # Everything up to here was acknowledged once, or may have been: it is damage.
             recovered.damaged += doubtful
             self._holes += holes
-            end = max(end, min(size, limit))
+            end = max(end, min(size, limit or size))
         return end
 
     def _gather(self, sound: Plain | Found) -> int:
@@ -327,7 +350,7 @@ class Recovery:
         path = self._paths.segment(number)
         fd = self._files.open(path, Access.READ)
         try:
-            raw = self._files.pread(fd, SEGMENT_HEADER_BYTES, 0)
+            raw = self._spots.pread(fd, SEGMENT_HEADER_BYTES, 0)
             size = self._files.size(fd)
         finally:
             self._files.close(fd)
@@ -339,7 +362,7 @@ class Recovery:
             pass
         if size <= SEGMENT_HEADER_BYTES:
             return None
-        recovered.headless.add(number)
+        recovered.ended.add(number)
         recovered.damaged.append(f"{path.name} at 0")
         return SegmentHeader(
             volume=self._volume,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 from zlib import crc32
 
 from farmer.model.shard import (
@@ -14,7 +14,6 @@ from farmer.model.shard import (
     RECORD_HEADER_BYTES,
     block_count,
 )
-from farmer.storage.files import Files
 from farmer.storage.marks import are_marks
 from farmer.storage.records import (
     DAMAGED,
@@ -62,11 +61,18 @@ class Hole:
     length: int
 
 
+class Reads(Protocol):
+    """What a walk needs of `farmer.storage.files.Files`."""
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        """Return bytes of a file, fewer only at its end; raises `OSError`."""
+
+
 @dataclass(slots=True)
 class Source:
     """An open file and the segment that it should be.  For one thread."""
 
-    files: Files
+    files: Reads
     fd: int
     uuid: bytes
     where: str

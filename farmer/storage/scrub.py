@@ -17,6 +17,7 @@ from typing import Final
 
 from farmer.model.status import ScrubStatus
 from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.index import is_for_rot
 from farmer.storage.scrub_notes import read_notes, write_notes
 from farmer.storage.scrub_reactions import Reactions
 from farmer.storage.scrub_walk import Steps, Walk
@@ -126,6 +127,8 @@ class Scrub:
             read_bytes = self._work(began_s + work_s, now_ms)
         except sqlite3.Error as error:
             self._rest()
+            if is_for_rot(error):
+                raise self._volume.index_failed(error) from error
             raise VolumeUnavailableError(f"the index cannot be read: {error}") from error
         except BaseException:
             self._rest()

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.storage.bad_spots import check_disk
 from farmer.storage.damage import Examination, ReadRecord, examining, read_header
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Access
@@ -309,12 +310,7 @@ class Walk:
         """Return if only this file is missing or has a bad spot; raise if it is the volume."""
         if error.errno in {errno.ENOENT, errno.EIO}:
             try:
-                fd = self.ground.files.open(self.ground.paths.marker, Access.READ)
-                try:
-                    self.ground.files.uncache(fd, 0, 0)
-                    self.ground.files.pread(fd, 1, 0)
-                finally:
-                    self.ground.files.close(fd)
+                check_disk(self.ground.files, self.ground.paths)
             except OSError as worse:
                 raise VolumeUnavailableError(f"the disk could not be read: {worse}") from worse
             self.ground.health.count("read")

@@ -421,9 +421,10 @@ class Volume:
             return self.ground.index.expired(now_ms, trashed_before_ms, LOOK_AT_ONCE)
 
     def _index_errors(self) -> _IndexErrors:
-        return _IndexErrors(self._index_failed)
+        return _IndexErrors(self.index_failed)
 
-    def _index_failed(self, error: sqlite3.Error) -> VolumeUnavailableError:
+    def index_failed(self, error: sqlite3.Error) -> VolumeUnavailableError:
+        """Note that the index could not be read, and return what whoever asked is told."""
         if self._is_closed:
             return VolumeClosedError("the volume was closed")
         self.ground.health.count("index")

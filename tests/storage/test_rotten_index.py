@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from farmer.model.ids import ShardId
 from farmer.model.status import VolumeState
 from farmer.storage import keeper
 from farmer.storage.directory import VolumeSettings
+from farmer.storage.errors import StorageError
 from farmer.storage.volume import Volume
-from tests.storage.bench import MIB, Farm, noise
+from tests.storage.bench import ALICE, MIB, Farm, noise
+from tests.storage.test_moving import DRAIN
 
 
 @pytest.mark.parametrize(
@@ -71,3 +74,51 @@ def test_a_directory_of_the_systems_own_in_staging_is_left_alone(tmp_path: Path)
     with closing(farm.engine):
         assert farm.read(shard) == noise(3 * MIB)
         assert stray.is_dir()
+
+
+CHORES = ("scrub", "drain", "page", "read")
+OF_ROWS = [
+    *[(chore, "state = 9") for chore in CHORES],
+    *[(chore, "sequence = NULL") for chore in CHORES],
+    # Nobody asks for it by that name: only who goes through all of them comes by.
+    *[(chore, "shard = x'01'") for chore in CHORES if chore != "read"],
+]
+
+
+@pytest.mark.parametrize(("chore", "rot"), OF_ROWS)
+def test_a_rotten_row_costs_the_index_and_ends_no_chore(
+    tmp_path: Path, rot: str, chore: str
+) -> None:
+    farm = Farm(tmp_path, volumes=2)
+    full, other = farm.engine.opened()
+    other.duty = DRAIN
+    sizes = (9000, 9001, 9002)
+    shards = [farm.store(noise(size)).shard for size in sizes]
+    other.duty = None
+    farm.engine.close()
+    with closing(sqlite3.connect(full.ground.paths.index)) as index:
+        index.execute(f"UPDATE shards SET {rot} WHERE size = 9001")
+        index.commit()
+    farm.open()
+    with closing(farm.engine) as engine:
+        if chore == "scrub":
+            engine.scrubs.begin_now()
+            with suppress(StorageError):
+                engine.scrubs.turn("volume0", 60, farm.clocks.now_ms, 30)
+        elif chore == "drain":
+            engine.mover.begin(engine.opened()[0], DRAIN)
+            while engine.mover.step() is not None:
+                pass
+        elif chore == "page":
+            with suppress(StorageError):
+                engine.page(ALICE, ShardId(bytes(32)), 10)
+        else:
+            with suppress(StorageError):
+                farm.read(shards[1])
+        assert "index" in engine.volumes()[0].reason
+        for _ in range(5):
+            farm.clocks.now_ms += 60_000
+            engine.look_after_disks()
+        farm.reopen()
+        assert [farm.read(shard) for shard in shards] == [noise(size) for size in sizes]
+        assert [volume.state for volume in farm.engine.volumes()] == [VolumeState.HEALTHY] * 2
