@@ -16,6 +16,7 @@ from typing import Final
 
 from farmer.model.ids import NodeId
 from farmer.storage.annex import annex_of, beside
+from farmer.storage.bad_spots import BadSpots
 from farmer.storage.directory import Paths, VolumeSetupError, read_marker
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.files import Access, Files
@@ -97,6 +98,7 @@ class _Look:
         self._paths = paths
         self._volume = volume
         self._files = files
+        self._spots = BadSpots(files, paths)
         self._index = index
 
     def all(self) -> None:
@@ -144,7 +146,7 @@ class _Look:
             return
         try:
             self._look_at_head(fd, path.name, number, uuid)
-            source = Source(self._files, fd, uuid, path.name)
+            source = Source(self._spots, fd, uuid, path.name)
             end = min(self._files.size(fd), size)
             for one in scan(source, SEGMENT_HEADER_BYTES, end, verify=False):
                 match one:
@@ -166,7 +168,7 @@ class _Look:
 
     def _look_at_head(self, fd: int, name: str, number: int, uuid: bytes) -> None:
         try:
-            head = decode_segment(self._files.pread(fd, SEGMENT_HEADER_BYTES, 0), name)
+            head = decode_segment(self._spots.pread(fd, SEGMENT_HEADER_BYTES, 0), name)
         except DamagedError:
             self._find(f"{name}: its header is damaged")
             return

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import RECORD_HEADER_BYTES
-from farmer.storage.bad_spots import check_disk
+from farmer.storage.bad_spots import BadSpots, check_disk
 from farmer.storage.damage import Examination, ReadRecord, examining, read_header
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Access
@@ -80,8 +80,8 @@ class Walk:
     """Marks that could not be read: if they are listed at the end, while nothing is being given
     back, they are damaged."""
 
-    _broken_off: set[int] = field(default_factory=set, init=False)
-    """Segments with a bad spot in a header: what lies behind it is read by its rows."""
+    _spotted: set[int] = field(default_factory=set, init=False)
+    """Segments with bad spots: what the log did not show there is read by its rows."""
 
     def steps(self) -> Steps:
         """Go from where the notes say to the end of the pass."""
@@ -108,7 +108,6 @@ class Walk:
                     yield from self._segment(segment)
                 except OSError as error:
                     self._survive(error, self.ground.paths.segment(segment.number))
-                    self._broken_off.add(segment.number)
             self.notes.segment, self.notes.offset = segment.number + 1, SEGMENT_HEADER_BYTES
 
     def _segment_from(self, number: int) -> Segment | None:
@@ -117,13 +116,14 @@ class Walk:
     def _segment(self, segment: Segment) -> Steps:
         index, number = self.ground.index, segment.number
         path = self.ground.paths.segment(number)
+        spots = self._spots()
         fd = self.ground.files.open(path, Access.READ)
         try:
             self.ground.files.uncache(fd, 0, 0)
-            if not self._is_header_sound(fd, segment) and self._is_listed(number):
+            if not self._is_header_sound(spots, fd, segment) and self._is_listed(number):
                 self.findings.segment_damaged(segment)
             yield SEGMENT_HEADER_BYTES
-            source = Source(self.ground.files, fd, segment.uuid, path.name)
+            source = Source(spots, fd, segment.uuid, path.name)
             start = max(self.notes.offset, SEGMENT_HEADER_BYTES)
             for found in scan(source, start, segment.size_bytes, verify=False):
                 if isinstance(found, Found):
@@ -139,9 +139,15 @@ class Walk:
                     self._doubtful.append(marks)
         finally:
             self.ground.files.close(fd)
+            if spots.met:
+                self._spotted.add(number)
+                self.ground.health.count("read")
 
-    def _is_header_sound(self, fd: int, segment: Segment) -> bool:
-        raw = self.ground.files.pread(fd, SEGMENT_HEADER_BYTES, 0)
+    def _spots(self) -> BadSpots:
+        return BadSpots(self.ground.files, self.ground.paths)
+
+    def _is_header_sound(self, spots: BadSpots, fd: int, segment: Segment) -> bool:
+        raw = spots.pread(fd, SEGMENT_HEADER_BYTES, 0)
         try:
             header = decode_segment(raw, str(segment.number))
         except DamagedError:
@@ -170,7 +176,7 @@ class Walk:
                 if index.is_doomed(header.sequence) or index.find(*_key(header)) != row:
                     return
                 # What was given back, or dropped with its segment, while we looked is no news.
-                raw = self.ground.files.pread(fd, RECORD_HEADER_BYTES, place.offset)
+                raw = self._spots().pread(fd, RECORD_HEADER_BYTES, place.offset)
                 if raw == header.encode() and self._is_listed(place.segment):
                     yield from self._unknown(header, place, where)
 
@@ -189,16 +195,19 @@ class Walk:
         """Return all that the log says became of a record, in the order of the log."""
         about: list[Mark] = []
         for record in self.ground.index.marks():
-            with self.handles.borrow(record.place) as fd:
-                raw = self.ground.files.pread(fd, RECORD_HEADER_BYTES, record.place.offset)
-                source = Source(self.ground.files, fd, raw[16:32], str(record.place))
-                about += [
-                    mark
-                    for mark in self._read_marks(source, record.place.offset)
-                    if (mark.renter, mark.shard) == (row.renter, row.shard)
-                    and mark.sequence >= row.sequence
-                ]
+            about += [
+                mark
+                for mark in self._borrowed_marks(record)
+                if (mark.renter, mark.shard) == (row.renter, row.shard)
+                and mark.sequence >= row.sequence
+            ]
         return about
+
+    def _borrowed_marks(self, record: Doomed) -> list[Mark]:
+        spots, at = self._spots(), record.place.offset
+        with self.handles.borrow(record.place) as fd:
+            raw = spots.pread(fd, RECORD_HEADER_BYTES, at)
+            return self._read_marks(Source(spots, fd, raw[16:32], str(record.place)), at)
 
     # Large shards: every file must have a row.
 
@@ -268,7 +277,7 @@ class Walk:
             raw = self._reading(row)(0, RECORD_HEADER_BYTES)
         except OSError:
             raw = b""
-        if read_header(raw, row) is None or row.place.segment in self._broken_off:
+        if read_header(raw, row) is None or row.place.segment in self._spotted:
             yield from self._examine(row)
 
     # One record.
@@ -319,16 +328,6 @@ class Walk:
 
     # What is left for the end: marks in doubt, and the index's own structure.
 
-    def _can_read(self, marks: Doomed) -> bool:
-        try:
-            with self.handles.borrow(marks.place) as fd:
-                raw = self.ground.files.pread(fd, RECORD_HEADER_BYTES, marks.place.offset)
-                source = Source(self.ground.files, fd, raw[16:32], str(marks.place))
-                return bool(self._read_marks(source, marks.place.offset))
-        except OSError as error:
-            self._survive(error, self.ground.paths.segment(marks.place.segment))
-            return False
-
     def _are_listed(self, marks: Doomed) -> bool:
         return any(marks == one for one in self.ground.index.marks(marks.place.segment))
 
@@ -336,7 +335,7 @@ class Walk:
         for marks in self._doubtful:
             if self.is_reclaiming() or not self._are_listed(marks):
                 continue
-            if not self._can_read(marks) and self._are_listed(marks):
+            if not self._borrowed_marks(marks) and self._are_listed(marks):
                 where = f"at {marks.place.offset} of segment {marks.place.segment}"
                 self.findings.marks_damaged(f"a record of marks {where}")
         self._doubtful.clear()

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from farmer.model.shard import ShardState
 from farmer.model.status import VolumeState
+from farmer.storage.checking import check_volume
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.files import OsFiles
 from farmer.storage.quota import SMALL_BYTES_MAX
-from tests.storage.bench import MIB, Farm, crash_copy, noise
-from tests.storage.rot import row_of, volume_of
+from tests.storage.bench import ALICE, MIB, NODE, Farm, crash_copy, noise
+from tests.storage.rot import rot, row_of, volume_of
 from tests.storage.test_moving import Street
-from tests.storage.test_scrub import scrub
+from tests.storage.test_scrub import alerts, scrub
 
 
 class Spotty(OsFiles):
@@ -215,3 +217,62 @@ def test_a_disk_that_cannot_be_read_at_all_is_no_empty_one(tmp_path: Path) -> No
         for _ in range(3):
             engine.look_after_disks()
         assert farm.read(shard) == noise(9000)
+
+
+def test_what_lies_behind_a_bad_spot_is_scrubbed_however_often_the_pass_rests(
+    tmp_path: Path,
+) -> None:
+    files = Spotty()
+    farm = Farm(tmp_path, files=files)
+    with closing(farm.engine) as engine:
+        first, second = [farm.store(noise(9000, name)).shard for name in "ab"]
+        rot(farm, row_of(farm, second), "payload")
+        row = row_of(farm, first)
+        log = volume_of(farm).ground.paths.segment(row.place.segment)
+        files.bad = {(log.stat().st_ino, row.place.offset + 10)}
+        engine.scrubs.begin_now()
+        engine.scrubs.turn("volume0", 0.0, farm.clocks.now_ms, 30)
+        for turn in range(100):
+            if turn % 10 == 9:
+                engine.scrubs.pause(paused=True)
+                engine.scrubs.pause(paused=False)
+            engine.scrubs.turn("volume0", 0.0, farm.clocks.now_ms, 30)
+        assert volume_of(farm).find(ALICE, second).state is ShardState.QUARANTINED
+
+
+def test_marks_on_a_bad_spot_are_told(tmp_path: Path) -> None:
+    files = Spotty()
+    farm = Farm(tmp_path, files=files)
+    with closing(farm.engine):
+        farm.delete(farm.store(noise(9000)).shard)
+        [marks] = volume_of(farm).ground.index.marks()
+        log = volume_of(farm).ground.paths.segment(marks.place.segment)
+        files.bad = {(log.stat().st_ino, marks.place.offset + 10)}
+        scrub(farm)
+        assert alerts(farm) == {"LogDamaged"}
+
+
+def test_a_bad_spot_under_a_segments_header_moves_what_it_holds(tmp_path: Path) -> None:
+    files = Spotty()
+    farm = Farm(tmp_path, files=files)
+    with closing(farm.engine):
+        shard = farm.store(noise(9000)).shard
+        log = volume_of(farm).ground.paths.segment(1)
+        files.bad = {(log.stat().st_ino, 0)}
+        scrub(farm)
+        assert alerts(farm) == {"LogDamaged"}
+        assert farm.read(shard) == noise(9000)
+
+
+def test_a_check_goes_on_behind_a_bad_spot(tmp_path: Path) -> None:
+    files = Spotty()
+    farm = Farm(tmp_path, files=files)
+    with closing(farm.engine):
+        first, second = [row_of(farm, farm.store(noise(9000, name)).shard) for name in "ab"]
+        log = volume_of(farm).ground.paths.segment(first.place.segment)
+        rot(farm, second, "header")
+        files.bad = {(log.stat().st_ino, first.place.offset + 10)}
+        checked = check_volume(farm.path, NODE, files)
+    assert len(checked.findings) == 2
+    assert str(first.shard) in "".join(checked.findings)
+    assert str(second.shard) in "".join(checked.findings)
