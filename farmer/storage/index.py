@@ -106,6 +106,10 @@ class IndexDamagedError(Exception):
     """The index is missing, unfinished, of another volume, or not readable: rebuild it."""
 
 
+class LogCutError(IndexDamagedError):
+    """The log is shorter than the index knows it: what stood there is lost."""
+
+
 class InUseError(sqlite3.OperationalError):
     """Somebody reads the file, so its write-ahead log could not be cut off; nothing is lost."""
 

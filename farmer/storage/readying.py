@@ -6,7 +6,7 @@ import errno
 import sqlite3
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from farmer.storage.bad_spots import BadSpots
@@ -21,6 +21,7 @@ from farmer.storage.index import (
     Connect,
     Index,
     IndexDamagedError,
+    LogCutError,
     create_index,
     is_for_memory,
     is_for_room,
@@ -42,7 +43,7 @@ class Ready:
     recovered: Recovered
     parts: list[Part]
     rebuilt: str = ""
-    """Why the index had to be made again, or empty."""
+    """Why the index had to be made again, if it was the index; or empty."""
 
 
 class Readying:
@@ -105,6 +106,7 @@ class Readying:
         return ready
 
     def _up_to_date(self) -> Ready:
+        is_cut = False
         try:
             index = Index(self._paths.index, self._volume, connect=self._connect)
         except (IndexDamagedError, sqlite3.Error) as error:
@@ -115,13 +117,16 @@ class Readying:
             except (IndexDamagedError, sqlite3.DatabaseError) as error:
                 index.close(clean=False)
                 reason = self._damage(error)
+                is_cut = isinstance(error, LogCutError)
             except BaseException:
                 index.close(clean=False)
                 raise
         made = self.rebuild()
-        return Ready(
-            made.index, made.recovered, made.parts, reason if made.recovered.records else ""
-        )
+        if is_cut:
+            made.recovered.damaged.insert(0, reason)
+        elif made.recovered.records:
+            return replace(made, rebuilt=reason)
+        return made
 
     def _damage(self, error: IndexDamagedError | sqlite3.Error) -> str:
         """Return why the index must be made again; raises what says nothing against it."""

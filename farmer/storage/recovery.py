@@ -18,7 +18,7 @@ from farmer.storage.bad_spots import BadSpots
 from farmer.storage.bulk import PlainRow
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files, sync_what_a_kill_left
-from farmer.storage.index import Index, IndexDamagedError
+from farmer.storage.index import Index, LogCutError
 from farmer.storage.marks import MARK_BYTES, Action, decode_marks
 from farmer.storage.met import read_met
 from farmer.storage.operations import row_of
@@ -37,7 +37,7 @@ from farmer.storage.records import (
     trailer_length,
 )
 from farmer.storage.scan import Damaged, Found, Hole, Source
-from farmer.storage.transaction import Transaction
+from farmer.storage.transaction import ENDS, Transaction
 
 _PARTS_PER_TRANSACTION: Final = 512
 
@@ -104,16 +104,16 @@ class Recovery:
         Walk from the index's position to the end of the log and cut a torn tail off.
 
         Raises:
-            IndexDamagedError: the index speaks of a segment that is not there.
+            LogCutError: the index speaks of records that are not there.
             FormatTooNewError, OSError.
 
         """
         position = self._index.position()
         path = self._paths.segment(position.segment)
         if position.segment and not self._files.exists(path):
-            raise IndexDamagedError(f"{path.name} is missing")
+            raise LogCutError(f"{path.name} is missing")
         if position.segment and self._size(path) < position.offset:
-            raise IndexDamagedError(f"{path.name} is shorter than the index says")
+            raise LogCutError(f"{path.name} is shorter than it was")
         first = max(1, position.segment)
         numbers = list(_consecutive(self._files, self._paths, first))
         return self._walk(numbers, position, whole=False, progress=_silent)
@@ -333,6 +333,9 @@ class Recovery:
             if mark.action is Action.QUARANTINE and mark.sequence in self._unsound:
                 # Known to be damaged, and still the renter's: no loss that is news.
                 transaction.put(self._unsound.pop(mark.sequence))
+            elif mark.action in ENDS and mark.sequence in self._unsound:
+                # A crash has torn the punching of it: the rest is to be given back, too.
+                transaction.give_up(self._unsound.pop(mark.sequence))
             is_over = mark.action is Action.TOMBSTONE and found.header.sequence < self._met
             transaction.apply(replace(mark, action=Action.GONE) if is_over else mark)
 

@@ -119,14 +119,25 @@ def scan(
             found = _record(source, at, header, end, verify=verify)
         except DamagedError:
             following = _next_header(source, at + RECORD_ALIGNMENT_BYTES, end)
-            if any(source.files.pread(source.fd, RECORD_HEADER_BYTES, at)):
-                yield Damaged(at, header if header and _fits(header, at, end) else None)
+            behind = end if following is None else following
+            if _is_zero(source, at):
+                yield Hole(at, behind - at)
+            elif header is not None and _fits(header, at, end):
+                yield Damaged(at, header)
+                # Its length is sound, so that it is known what does not belong to it.
+                rest = at + header.record_bytes
+                if rest + RECORD_HEADER_BYTES <= behind and _is_zero(source, rest):
+                    yield Hole(rest, behind - rest)
             else:
-                yield Hole(at, (end if following is None else following) - at)
+                yield Damaged(at, None)
             at = following
         else:
             yield found
             at = found.end
+
+
+def _is_zero(source: Source, at: int) -> bool:
+    return not any(source.files.pread(source.fd, RECORD_HEADER_BYTES, at))
 
 
 def _record(source: Source, at: int, header: RecordHeader, end: int, *, verify: bool) -> Found:

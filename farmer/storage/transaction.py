@@ -40,7 +40,7 @@ _ADD_USAGE: Final = (
     " quarantined = quarantined + excluded.quarantined"
 )
 
-_ENDS: Final = frozenset({Action.GONE, Action.TOMBSTONE})
+ENDS: Final = frozenset({Action.GONE, Action.TOMBSTONE})
 _TRASHES: Final = frozenset({Action.TRASH, Action.TRASH_ALONE})
 
 _REFS: Final = {
@@ -138,7 +138,7 @@ class Transaction:
         row = self.find(mark.renter, mark.shard)
         if row is not None and row.sequence > mark.sequence:
             return
-        if mark.action in _ENDS:
+        if mark.action in ENDS:
             self._end(row, mark)
             return
         if row is None:
@@ -306,6 +306,10 @@ class Transaction:
             self.tombstones.set(self._ref("renter", mark.renter.raw), stone)
         else:
             self.tombstones.lift(mark.renter, mark.shard)
+
+    def give_up(self, row: Row) -> None:
+        """Have a record's space given back that has no row."""
+        self._doom(row)
 
     def _remove(self, row: Row) -> None:
         self._count(row, -1)

@@ -25,12 +25,13 @@ from farmer.storage.errors import (
     ShardNotFoundError,
     VolumeUnavailableError,
 )
-from farmer.storage.files import OsFiles
+from farmer.storage.files import Access, OsFiles
 from farmer.storage.opening import rebuild_index
 from farmer.storage.records import RECORD_VERSION, RecordHeader, decode_record
 from farmer.storage.syscalls import punch_hole
 from tests.storage.bench import ALICE, BOB, MIB, NODE, Farm, crash_copy, noise, shard_of
 from tests.storage.recording import RecordingFiles
+from tests.storage.rot import row_of, volume_of
 
 SEGMENT = "log/00000001.seg"
 
@@ -400,6 +401,22 @@ def newer_record(path: Path) -> None:
     change(path, 4096, bytes(raw))
 
 
+@pytest.mark.parametrize("how", ["cut", "missing"])
+def test_a_log_that_is_shorter_than_it_was_is_no_loss_of_an_index(farm: Farm, how: str) -> None:
+    farm.store(noise(9000))
+    farm.store(noise(9001))
+    farm.engine.close()
+    log = farm.path / "log" / "00000001.seg"
+    if how == "cut":
+        os.truncate(log, 4096 + 12288)
+    else:
+        log.unlink()
+    farm.open()
+    [alert] = farm.engine.trouble()
+    assert alert.name == "LogDamaged"
+    assert "lost" in alert.message
+
+
 def test_a_directory_without_marker_is_never_written(tmp_path: Path) -> None:
     farm = Farm(tmp_path, volumes=2)
     shard = farm.store(noise(100)).shard
@@ -518,3 +535,36 @@ def test_what_a_crash_tore_is_given_back_or_counted(tmp_path: Path, can_punch: b
     # The filesystem may take a block for the list of what the file's pieces are.
     assert drift_bytes - (0 if can_punch else -4096) in {0, 4096}
     farm.engine.close()
+
+
+def test_what_a_crash_left_of_a_punching_is_reckoned_and_given_back_after_a_rebuild(
+    farm: Farm, tmp_path: Path
+) -> None:
+    rows = [row_of(farm, farm.store(noise(60_000, name)).shard) for name in "abc"]
+    handles = volume_of(farm).handles
+    for row in rows:
+        handles.pin(row.place)  # as by a reader, so that nothing is punched yet
+        farm.delete(row.shard, erase=True)
+    kept = farm.store(noise(9000)).shard
+    copy = tmp_path / "copy"
+    crash_copy(farm.path, copy)
+    for row in rows:
+        handles.unpin(row.place)
+    farm.engine.close()
+    fd = farm.files.open(copy / "log" / "00000001.seg", Access.WRITE)
+    first, *others = rows
+    farm.files.punch(fd, first.place.offset + 4096, first.charge_bytes - 4096)
+    for row in others:
+        farm.files.punch(fd, row.place.offset, row.charge_bytes)
+    farm.files.close(fd)
+    for path in copy.glob("index.sqlite*"):
+        path.unlink()
+    farm.settings = [VolumeSettings(copy, 64 * MIB)]
+    farm.open()
+    assert farm.read(kept) == noise(9000)
+    volume_of(farm).reclaim()
+    farm.engine.compare_with_disk()
+    assert farm.engine.volumes()[0].drift_bytes in {0, 4096}
+    with (copy / "log" / "00000001.seg").open("rb") as log:
+        log.seek(first.place.offset)
+        assert log.read(first.charge_bytes) == bytes(first.charge_bytes)
