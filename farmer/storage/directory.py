@@ -195,12 +195,18 @@ def retire_marker(root: Path, files: Files, why: str) -> None:
     paths = Paths(root)
     fields = json.loads(_read_small(paths.marker, files))
     text = json.dumps(fields | {"retired": why}, indent=2)
-    replace_small(files, paths.marker, text.encode() + b"\n")
+    replace_small(files, paths.marker, text.encode() + b"\n", drafts=paths.staging)
 
 
-def replace_small(files: Files, path: Path, raw: bytes) -> None:
-    """Write a small file, durably: the old content or the new one.  Raises `OSError`."""
-    draft = path.with_name(f"{path.stem}.new")
+def replace_small(files: Files, path: Path, raw: bytes, *, drafts: Path | None = None) -> None:
+    """
+    Write a small file, durably: the old content or the new one.
+
+    A volume's are drafted in its *staging* directory: where the disk has gone, and its mount
+    point is empty, there is none, and nothing is written.  What a crash leaves there is removed
+    at the next start.  Raises `OSError`.
+    """
+    draft = (drafts or path.parent) / f"{path.stem}.new"
     files.unlink(draft)
     fd = files.open(draft, Access.CREATE)
     try:

@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from farmer.storage.directory import replace_small
+from farmer.storage.directory import Paths, replace_small
 from farmer.storage.files import Access, Files
 
 DUTY_NAME: Final = "leaving.json"
@@ -74,7 +74,8 @@ def read_duty(files: Files, root: Path) -> Duty | None:
 def write_duty(files: Files, root: Path, duty: Duty) -> None:
     """Write it, durably: the old content or the new one.  Raises `OSError`."""
     text = json.dumps({"format": DUTY_VERSION} | asdict(duty) | {"verb": duty.verb.value})
-    replace_small(files, root / DUTY_NAME, text.encode() + b"\n")
+    raw = text.encode() + b"\n"
+    replace_small(files, root / DUTY_NAME, raw, drafts=Paths(root).staging)
 
 
 def clear_duty(files: Files, root: Path) -> None:

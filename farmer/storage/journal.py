@@ -26,6 +26,7 @@ from typing import Final
 from zlib import crc32
 
 from farmer.model.ids import NodeId, ShardId
+from farmer.storage.directory import Paths, replace_small
 from farmer.storage.files import Access, Files
 from farmer.storage.places import Key
 
@@ -73,16 +74,20 @@ class Journal:
     def write(self, crossers: Crossers) -> None:
         """Let them, durably, be known; raises `OSError`, and then knows nothing."""
         assert not self.open.keys, "the crossing before this one has not been settled"
-        is_new = not self._files.exists(self._path)
-        fd = self._files.open(self._path, Access.ENSURE)
+        if self._files.exists(self._path):
+            self._overwrite(_encode(crossers))
+        else:
+            staging = Paths(self._root).staging
+            replace_small(self._files, self._path, _encode(crossers), drafts=staging)
+        self.open = crossers
+
+    def _overwrite(self, raw: bytes) -> None:
+        fd = self._files.open(self._path, Access.WRITE)
         try:
-            self._files.pwritev(fd, [_encode(crossers)], 0)
+            self._files.pwritev(fd, [raw], 0)
             self._files.sync_data(fd)
         finally:
             self._files.close(fd)
-        if is_new:
-            self._files.sync_directory(self._root)
-        self.open = crossers
 
     def settle(self) -> None:
         """Note that each of them is on one volume again; in memory, see above."""

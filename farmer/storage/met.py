@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from farmer.storage.directory import replace_small
+from farmer.storage.directory import Paths, replace_small
 from farmer.storage.files import Access, Files
 from farmer.storage.records import NUMBER_BITS
 
@@ -49,4 +49,5 @@ def read_met(files: Files, root: Path) -> int:
 def note_met(files: Files, root: Path, sequence: int) -> None:
     """Note it, durably: the old content or the new one.  Raises `OSError`."""
     text = json.dumps({"format": MET_VERSION, "sequence": sequence})
-    replace_small(files, root / MET_NAME, text.encode() + b"\n")
+    raw = text.encode() + b"\n"
+    replace_small(files, root / MET_NAME, raw, drafts=Paths(root).staging)

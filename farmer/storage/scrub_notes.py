@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from farmer.model.ids import NodeId, ShardId
+from farmer.storage.directory import replace_small
 from farmer.storage.files import Access
 from farmer.storage.ground import Ground
 from farmer.storage.places import Key
@@ -91,18 +92,10 @@ def read_notes(ground: Ground) -> Notes:
 
 
 def write_notes(ground: Ground, notes: Notes) -> None:
-    """Note it, durably enough: after a crash an older note costs some reading again."""
-    files, path = ground.files, ground.paths.root / NOTES_NAME
-    new = path.with_suffix(".new")
+    """Note it; after a crash an older note costs some reading again.  Raises `OSError`."""
+    paths = ground.paths
     raw = json.dumps({"format": NOTES_VERSION} | asdict(notes)).encode()
-    fd = files.open(new, Access.ENSURE)
-    try:
-        files.pwritev(fd, [raw], 0)
-        files.truncate(fd, len(raw))
-        files.sync_data(fd)
-    finally:
-        files.close(fd)
-    files.rename(new, path)
+    replace_small(ground.files, paths.root / NOTES_NAME, raw, drafts=paths.staging)
 
 
 def _parsed(document: Any) -> Notes:  # noqa: ANN401 - whatever JSON holds
