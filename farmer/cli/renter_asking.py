@@ -169,7 +169,7 @@ def delete(home: Home, options: argparse.Namespace) -> int:
 def undelete(home: Home, options: argparse.Namespace) -> int:
     """Take a shard out of the trash, and expect it in audits again."""
     shard = home.shard(options.shard)
-    address = home.holder(shard, options.farmer)
+    address = home.holder(shard, options.farmer, Standing.TRASHED)
     stated = ask(home, address, lambda farmer: farmer.undelete(shard))
     home.ledger.mark(address.farmer, shard, Standing.HELD)
     _show_shard(home, address, stated, None, as_json=options.json)

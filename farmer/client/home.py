@@ -97,18 +97,27 @@ class Home:
                 f"{PREFIX_DIGITS_MIN} or more of one that you stored"
             ) from error
 
-    def entry(self, shard: ShardId, prefix: str = "") -> Entry | None:
-        """Return the receipt for a shard: of the farmer named, else one that still holds it."""
+    def entry(
+        self, shard: ShardId, prefix: str = "", standing: Standing = Standing.HELD
+    ) -> Entry | None:
+        """
+        Return the receipt for a shard, of the farmer named or of any.
+
+        Of several, one of the *standing* that is looked for, else the one that is least gone.
+        """
         found = [
             entry
             for entry in self.ledger.entries(str(shard))
             if str(entry.farmer).startswith(prefix.lower())
         ]
-        return min(found, key=lambda entry: entry.standing, default=None)
+        found.sort(key=lambda entry: (entry.standing is not standing, entry.standing))
+        return found[0] if found else None
 
-    def holder(self, shard: ShardId, prefix: str = "") -> FarmerAddress:
-        """Return the farmer to ask for a shard: by its receipt, else as `farmer`."""
-        entry = self.entry(shard, prefix)
+    def holder(
+        self, shard: ShardId, prefix: str = "", standing: Standing = Standing.HELD
+    ) -> FarmerAddress:
+        """Return the farmer to ask for a shard: by its receipt (see `entry`), else as `farmer`."""
+        entry = self.entry(shard, prefix, standing)
         return self.farmer(prefix if entry is None else str(entry.farmer))
 
     def held(self, prefix: str = "") -> dict[NodeId, list[Entry]]:

@@ -106,6 +106,12 @@ def test_a_shard_that_one_farmer_still_holds_is_looked_for_there(home, fake):
         home.ledger.keep(farmer, fake.receipt(SHARD, 7), "")
     home.ledger.mark(ONE, SHARD, Standing.ERASED)
     assert home.entry(SHARD).farmer == OTHER
+    assert home.entry(SHARD, standing=Standing.TRASHED).farmer == OTHER
+    home.ledger.mark(OTHER, SHARD, Standing.TRASHED)
+    assert home.entry(SHARD).farmer == OTHER
+    home.ledger.mark(ONE, SHARD, Standing.HELD)
+    assert home.entry(SHARD).farmer == ONE
+    assert home.entry(SHARD, standing=Standing.TRASHED).farmer == OTHER
 
 
 def test_a_notice_is_told_once(home):

@@ -317,6 +317,55 @@ def test_deleted_shards_are_not_audited_until_undeleted(joined, tmp_path, capsys
     assert listed["missing"] == []
 
 
+@pytest.fixture
+def other(joined, tmp_path):
+    """A second farmer of the same renter, joined last."""
+    with Served(tmp_path / "other home") as farmer:
+        farmer.fake.renter_is_whoever_calls = True
+        assert joined.renter("join", farmer.link) == 0
+        yield farmer
+
+
+def named(served) -> tuple[str, str]:
+    return ("--farmer", str(served.fake.identity.node_id))
+
+
+@pytest.mark.parametrize("deleted_at", [0, 1])
+def test_undelete_asks_the_farmer_in_whose_trash_the_shard_is(
+    joined, other, tmp_path, capsys, deleted_at
+):
+    """Not the one that still has it, which would say that all is well."""
+    (tmp_path / "file").write_bytes(b"precious")
+    shard, farmers = shard_of(b"precious"), (joined, other)
+    for farmer in farmers:
+        assert joined.renter("store", str(tmp_path / "file"), *named(farmer)) == 0
+    trashed = farmers[deleted_at]
+    assert joined.renter("delete", str(shard), *named(trashed)) == 0
+    assert shard in trashed.fake.trash
+    capsys.readouterr()
+    assert joined.renter("undelete", str(shard), "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["farmer"] == str(trashed.fake.identity.node_id)
+    assert shard in trashed.fake.shards
+    assert joined.renter("audit", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["passed"] == 2
+
+
+def test_who_is_told_of_the_trash_is_told_in_whose(joined, other, tmp_path, capsys):
+    """Something else with our identity deleted it: our receipts know of no trash."""
+    (tmp_path / "file").write_bytes(b"precious")
+    shard, farmers = shard_of(b"precious"), (joined, other)
+    for farmer in farmers:
+        assert joined.renter("store", str(tmp_path / "file"), *named(farmer)) == 0
+    for farmer in farmers:
+        farmer.fake.trash[shard] = farmer.fake.shards.pop(shard)
+        capsys.readouterr()
+        assert joined.renter("retrieve", str(shard), *named(farmer)) == 1
+        command = capsys.readouterr().err.split("bring it back with: renter ")[1]
+        assert joined.renter(*command.split()) == 0
+        assert shard in farmer.fake.shards
+
+
 def test_erasing_what_was_erased_when_the_answer_was_lost_is_done(joined, tmp_path, capsys):
     """The farmer keeps no memory of it; audits would accuse it of a loss for ever."""
     (tmp_path / "file").write_bytes(b"precious")
@@ -342,7 +391,13 @@ def in_the_trash(joined, tmp_path):
     return shard
 
 
-BACK = "NOT_FOUND: it is in the trash until 1970-01-01 00:00 UTC; bring it back with: "
+def brought_back(joined, shard):
+    """Return the error that says how."""
+    farmer = joined.fake.identity.node_id.short
+    return (
+        "NOT_FOUND: it is in the trash until 1970-01-01 00:00 UTC; bring it back with: "
+        f"renter undelete {shard} --farmer {farmer}"
+    )
 
 
 def test_what_is_in_the_trash_is_told_with_the_command_that_brings_it_back(
@@ -352,7 +407,7 @@ def test_what_is_in_the_trash_is_told_with_the_command_that_brings_it_back(
     capsys.readouterr()
     assert joined.renter("retrieve", str(shard), "-o", str(tmp_path / "back"), "--json") == 1
     out, err = capsys.readouterr()
-    assert f"{BACK}renter undelete {shard}" in err
+    assert brought_back(joined, shard) in err
     assert json.loads(out)["refusal"] == {"name": "NOT_FOUND"}
     assert not (tmp_path / "back").exists()
     assert joined.renter("undelete", str(shard)) == 0
@@ -369,7 +424,7 @@ def test_an_audit_fails_what_others_put_into_the_trash_but_not_what_we_did(
     assert joined.renter("audit", str(shard), "--json", *how) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["failed"] == 1
-    assert found["failures"][0]["error"] == f"{BACK}renter undelete {shard}"
+    assert found["failures"][0]["error"] == brought_back(joined, shard)
     assert found["failures"][0]["refusal"] == {"name": "NOT_FOUND"}
     joined.renter("undelete", str(shard))
     joined.renter("delete", str(shard))
@@ -377,7 +432,7 @@ def test_an_audit_fails_what_others_put_into_the_trash_but_not_what_we_did(
     assert joined.renter("audit", str(shard), "--json", *how) == 4
     found = json.loads(capsys.readouterr().out)
     assert (found["failed"], len(found["postponed"])) == (0, 1)
-    assert BACK in found["postponed"][0]["error"]
+    assert brought_back(joined, shard) in found["postponed"][0]["error"]
 
 
 @pytest.mark.parametrize("refusal", ["BUSY", "UNAVAILABLE", "DRAINING", "AUDIT_BUDGET"])
