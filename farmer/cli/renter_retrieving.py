@@ -28,6 +28,7 @@ from farmer.client.refusals import (
     TooSlowError,
     UnavailableError,
 )
+from farmer.client.replacing import beside
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import ShardId
 from farmer.units import format_size
@@ -50,7 +51,7 @@ class Draft:
 
     def __init__(self, target: Path, shard: ShardId, keep_bytes: int) -> None:
         self._target = target
-        self._path = target.with_name(f".{target.name[:100]}.{shard.short}.part")
+        self._path = beside(target, shard.short)
         self.file = self._open()
         try:
             # It may just have been given its name, or discarded, by whoever had it before.

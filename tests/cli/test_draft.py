@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,22 @@ def test_a_file_that_was_opened_just_before_it_got_its_name_is_let_alone(
     second.file.write(b"again")
     second.publish()
     assert (tmp_path / "file").read_bytes() == b"again"
+
+
+@pytest.mark.parametrize("letter", ["\u4e2d", "\u00e9", "x", "\U0001f4f7"])
+def test_a_name_as_long_as_any_has_a_draft_beside_it(tmp_path: Path, letter: str) -> None:
+    """In bytes, not in letters; and no letter is cut in two."""
+    name = letter * (255 // len(letter.encode()))
+    written = Draft(tmp_path / name, SHARD, 0)
+    (beside,) = tmp_path.iterdir()
+    assert beside.name.isprintable()
+    written.file.write(b"whole")
+    written.publish()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_that_is_no_text_has_a_draft_too(tmp_path: Path) -> None:
+    """The bytes of a name from elsewhere, and a letter that begins where it is cut."""
+    name = os.fsdecode(b"\xff" * 99 + "\u00e9".encode() + b"\xff" * 100)
+    Draft(tmp_path / name, SHARD, 0).publish()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
