@@ -11,7 +11,6 @@ import atexit
 import os
 import secrets
 import signal
-import stat
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -26,6 +25,7 @@ from farmer.client import farmer as asynchronous
 from farmer.client.auditing import Audited, AuditReport
 from farmer.client.dial import FarmerAddress
 from farmer.client.repairing import Repaired
+from farmer.client.replacing import mode_of_new, take_over
 from farmer.client.storing import Progress, no_progress
 from farmer.identity.keys import Identity
 from farmer.model.contract import Invite, InviteLink, Receipt
@@ -285,12 +285,12 @@ def _to_write(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Give a new file the name when all went well; else leave nothing of it."""
     beside = path.with_name(f".{secrets.token_hex(8)}.part")
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode_of_new(path))
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
+            take_over(descriptor, path)
             os.fsync(descriptor)
         beside.replace(path)
     except BaseException:

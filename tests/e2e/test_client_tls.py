@@ -143,7 +143,7 @@ def test_an_earlier_copy_stays_until_all_of_the_new_one_is_there(served, tmp_pat
     node_id = served.fake.identity.node_id
     copy = tmp_path / "photo"
     copy.write_bytes(b"earlier")
-    copy.chmod(0o600)
+    copy.chmod(0o606)  # what no umask leaves
     before = sorted(tmp_path.iterdir())
     shard = shard_of(b"later")
     with (
@@ -157,7 +157,7 @@ def test_an_earlier_copy_stays_until_all_of_the_new_one_is_there(served, tmp_pat
         farmer.retrieve(shard, str(copy))
         farmer.retrieve(shard, "/dev/null")
     assert copy.read_bytes() == b"later"
-    assert copy.stat().st_mode & 0o777 == 0o600
+    assert copy.stat().st_mode & 0o777 == 0o606
     assert sorted(tmp_path.iterdir()) == before
 
 
