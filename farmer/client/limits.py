@@ -22,7 +22,7 @@ RETRY_DELAYS_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Waits after a lost connection, 8 s together: a farmer or a router that restarts."""
 
 BUSY_DELAYS_MS: Final = (500, 10_000)
-"""Least and most that we wait when a store is `BUSY`, each time twice as long."""
+"""Least and most that we wait when a store is `BUSY`, twice as long each time or as we are told."""
 
 BUSY_S: Final = IDLE_S + 30.0
 """A farmer that did not see a former connection end holds its store about as long as `IDLE_S`."""

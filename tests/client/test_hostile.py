@@ -314,6 +314,34 @@ class RefusingTests(FarmerCase):
         waits_s = [after - before for before, after in pairwise(asked_s)]
         self.assertEqual(waits_s[:6], [1, 2, 4, 8, 10, 10])
 
+    def test_a_farmer_that_says_when_to_come_back_is_not_asked_before(self):
+        asked_s = []
+
+        def busy(talk, store):
+            asked_s.append(self.world.clock.seconds())
+            if len(asked_s) < 3:
+                talk.refuse(Refusal.BUSY, 60_000)
+            else:
+                Talk.answer(talk, store)
+
+        self.fake.script[Type.STORE] = busy
+        self.run_(self.farmer.store(io.BytesIO(b"x")))
+        self.assertEqual([after - before for before, after in pairwise(asked_s)], [60, 60])
+
+    def test_a_farmer_that_says_hours_is_not_waited_for(self):
+        """Who stores is told at once for how long it would be."""
+        self.fake.script[Type.STORE] = lambda talk, _: talk.refuse(Refusal.BUSY, 7_260_000)
+        with self.assertRaises(refusals.BusyError) as caught:
+            self.run_(self.farmer.store(io.BytesIO(b"x")))
+        self.assertEqual(self.world.clock.seconds(), 0)
+        self.assertIn("try again in 2 h 1 m", str(caught.exception))
+
+    def test_a_wait_that_would_end_too_late_is_not_begun(self):
+        self.fake.script[Type.STORE] = lambda talk, _: talk.refuse(Refusal.BUSY, 200_000)
+        with self.assertRaises(refusals.BusyError):
+            self.run_(self.farmer.store(io.BytesIO(b"x")))
+        self.assertEqual(self.world.clock.seconds(), 200)
+
     def test_a_shard_that_stays_busy_is_given_up(self):
         self.fake.script[Type.STORE] = lambda talk, _: talk.refuse(Refusal.BUSY, 700)
         with self.assertRaises(refusals.BusyError):

@@ -241,6 +241,16 @@ def test_a_file_that_is_too_large_is_told_with_the_command_that_helps(joined, tm
     }
 
 
+def test_a_farmer_that_is_busy_for_hours_is_told_at_once(joined, tmp_path, capsys):
+    joined.fake.script[Type.STORE] = lambda talk, _: talk.refuse(Refusal.BUSY, 18_000_000)
+    (tmp_path / "file").write_bytes(b"precious")
+    capsys.readouterr()
+    assert joined.renter("store", str(tmp_path / "file"), "--json") == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["error"].endswith("try again in 5 h")
+    assert row["refusal"] == {"name": "BUSY", "retry_after_ms": 18_000_000}
+
+
 def test_every_file_has_its_row_also_when_some_fail(joined, tmp_path, capsys):
     capsys.readouterr()
     (tmp_path / "good").write_bytes(b"good")
