@@ -110,6 +110,7 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (CLIENT, "RETRY_DELAYS_S", LIES + "test_hostile.py::test_attempts_are_bounded"),
         (CLIENT, "RETRY_PROGRESS_BYTES", LIES + "test_hostile.py::test_a_store_goes_on"),
         (CLIENT, "BUSY_S", LIES + "test_hostile.py::test_a_shard_that_stays_busy"),
+        (CLIENT, "GIVE_UP_S", LIES + "test_hostile.py::test_the_cause_is_named_whatever"),
         (CLIENT, "BUSY_DELAYS_MS", LIES + "test_hostile.py::test_a_busy_shard"),
     ],
 }
