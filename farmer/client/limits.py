@@ -35,3 +35,9 @@ RETRY_PROGRESS_BYTES: Final = 1024 * 1024
 
 LISTED_MAX: Final = SHARDS_PER_CONTRACT_MAX
 """Shards in a whole list: ids can be invented for ever, each page above the one before."""
+
+SMALL_PAGES_MAX: Final = 100
+"""Pages of a list not half as full as asked for, with more to come: one shard each has no end."""
+
+LISTED_PER_S_MIN: Final = 100
+"""Shards of a list a second, after `ANSWER_S`: even a cold disk finds more."""
