@@ -13,7 +13,7 @@ from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
-from farmer.client.ledger import Standing
+from farmer.client.ledger_rows import Standing
 from farmer.client.refusals import NotFoundError, RefusedError
 from farmer.identity.signing import parse_link
 from farmer.model.ids import ShardId

@@ -10,7 +10,8 @@ from typing import Final, Self
 
 from farmer.client.dial import FarmerAddress
 from farmer.client.errors import NotJoinedError
-from farmer.client.ledger import Entry, Ledger, Standing
+from farmer.client.ledger import Ledger, LedgerError
+from farmer.client.ledger_rows import Entry, Standing
 from farmer.identity.keys import Identity
 from farmer.model.ids import NodeId, ShardId
 
@@ -61,9 +62,12 @@ class Home:
 
         Raises:
             NotJoinedError: none or more than one.
+            LedgerError: which was joined last cannot be told.
 
         """
         joined = self.ledger.farmers()
+        if not prefix:
+            self._check_farmers()
         if not joined:
             raise NotJoinedError("no farmer was joined yet; type: renter join INVITE")
         found = [one for one in joined if str(one.farmer).startswith(prefix.lower())]
@@ -71,6 +75,12 @@ class Home:
             count = "no joined farmer has" if not found else f"{len(found)} joined farmers have"
             raise NotJoinedError(f"{count} an id that begins with {prefix!r}")
         return found[0]
+
+    def _check_farmers(self) -> None:
+        """Refuse to guess who is the default: bytes would go to another farmer than usual."""
+        for one in self.ledger.damaged:
+            if one.is_farmer:
+                raise LedgerError(f"{one}, or name another with --farmer")
 
     def shard(self, text: str) -> ShardId:
         """

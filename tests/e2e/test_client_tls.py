@@ -9,8 +9,9 @@ import os
 import random
 import shlex
 import signal
+import sqlite3
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from farmer.client import blocking, refusals
 from farmer.client.auditing import Verdict
 from farmer.client.door import ThreadDoor
 from farmer.client.errors import ConnectionFailedError, WrongFarmerError
+from farmer.client.home import LEDGER_FILE
 from farmer.identity.keys import Identity
 from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side
@@ -530,6 +532,45 @@ def test_a_file_whose_name_nobody_typed_is_not_replaced(joined, tmp_path, capsys
     assert not list(tmp_path.glob(".*.part"))
     assert joined.renter("retrieve", shard, "-o", str(photo)) == 0
     assert photo.read_bytes() == b"photo"
+
+
+def test_a_damaged_receipt_costs_no_other_and_is_no_pass(joined, tmp_path, capsys):
+    for name in ("sick", "well"):
+        (tmp_path / name).write_text(name)
+        joined.renter("store", str(tmp_path / name))
+    sick = shard_of(b"sick")
+    with closing(sqlite3.connect(joined.home / LEDGER_FILE)) as ledger, ledger:
+        ledger.execute("UPDATE receipts SET receipt = x'00' WHERE shard = ?", (sick.raw,))
+    capsys.readouterr()
+    assert joined.renter("retrieve", str(shard_of(b"well"))[:8], "-o", str(tmp_path / "x")) == 0
+    assert capsys.readouterr().err == ""
+    assert joined.renter("list") == 0
+    assert f"the renter's ledger is damaged: its receipt for {sick}" in capsys.readouterr().err
+    assert joined.renter("audit", "--json") == 1
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert (answer["passed"], answer["failed"]) == (1, 0)
+    (error,) = answer["errors"]
+    assert error["farmer"] == str(joined.fake.identity.node_id)
+    assert str(sick) in error["error"]
+    assert err.count(str(sick)) == 1
+    assert joined.renter("audit", str(sick)) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert joined.renter("store", str(tmp_path / "sick")) == 0
+    assert joined.renter("audit") == 0
+
+
+def test_a_damaged_receipt_for_what_was_deleted_is_no_error_of_an_audit(joined, tmp_path, capsys):
+    for name in ("sick", "well"):
+        (tmp_path / name).write_text(name)
+        joined.renter("store", str(tmp_path / name))
+    sick = shard_of(b"sick")
+    joined.renter("delete", str(sick))
+    with closing(sqlite3.connect(joined.home / LEDGER_FILE)) as ledger, ledger:
+        ledger.execute("UPDATE receipts SET receipt = x'00' WHERE shard = ?", (sick.raw,))
+    capsys.readouterr()
+    assert joined.renter("audit", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["errors"] == []
 
 
 def test_headings_stand_over_their_columns(joined, tmp_path, capsys):
