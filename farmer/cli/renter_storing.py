@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
-import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final
 
 from twisted.internet.defer import DeferredSemaphore, gatherResults
 
 from farmer.cli.exits import FAILED, OK, USAGE, CommandError
+from farmer.cli.renter_sources import STANDARD_INPUT, Sources
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
@@ -22,7 +19,6 @@ from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
 from farmer.client.limits import SESSIONS_MAX
 from farmer.client.refusals import RefusedError, ShardTooLargeError, sizes
-from farmer.model.contract import Receipt
 from farmer.model.ids import ShardId
 from farmer.units import format_size
 
@@ -65,7 +61,7 @@ class Row:
 
 def store(home: Home, options: argparse.Namespace) -> int:
     """Store the files; return 1 if any was not stored."""
-    if options.files.count("-") > 1:
+    if options.files.count(STANDARD_INPUT) > 1:
         raise CommandError("standard input can be read only once: name - once", USAGE)
     address = home.farmer(options.farmer)
     rows = [Row(file) for file in options.files]
@@ -104,6 +100,7 @@ class _Storing:
         self._home = home
         self._farmer = farmer
         self._line = line
+        self._sources = Sources()
         self._unreachable = 0
 
     async def one(self, row: Row) -> None:
@@ -123,7 +120,7 @@ class _Storing:
 
     async def _store(self, row: Row) -> None:
         door = self._farmer.door
-        file = await door.run(_open, row.file)
+        file, path = await door.run(self._sources.open, row.file)
         try:
             source = await self._farmer.hash(file)
             row.shard, row.size_bytes = source.shard, source.size_bytes
@@ -133,7 +130,7 @@ class _Storing:
             await door.run(self._warn_once)
             progress = self._line.of(id(row), source.size_bytes)
             receipt = await self._farmer.store_hashed(source, progress)
-            await door.run(self._keep, receipt, row.file)
+            await door.run(self._home.ledger.keep, self._farmer.node_id, receipt, path)
         finally:
             await door.run(file.close)
 
@@ -141,26 +138,10 @@ class _Storing:
         if self._home.ledger.tell_once("stored as they are"):
             warn(_AS_THEY_ARE)
 
-    def _keep(self, receipt: Receipt, name: str) -> None:
-        path = "" if name == "-" else str(Path(name).absolute())
-        self._home.ledger.keep(self._farmer.node_id, receipt, path)
-
-
-def _open(name: str) -> BinaryIO:
-    """Open a file for reading twice; one that cannot seek is copied first.  Blocking."""
-    file = sys.stdin.buffer if name == "-" else cast(BinaryIO, Path(name).open("rb"))  # noqa: SIM115 - the caller closes it
-    if file.seekable():
-        return file
-    with file:
-        spooled = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
-        shutil.copyfileobj(file, spooled)
-    spooled.seek(0)
-    return spooled
-
 
 def _too_large(file: str, error: ShardTooLargeError) -> str:
     """Return what happened and the command that helps, with parts that the farmer takes."""
-    name = "-" if file == "-" else shlex.quote(file)
+    name = file if file == STANDARD_INPUT else shlex.quote(file)
     largest = error.allowed_bytes
     part = next(
         (f"{largest // unit}{letter}" for letter, unit in _SPLIT_UNITS if largest >= unit),

@@ -10,6 +10,7 @@ import random
 import shlex
 import signal
 import sqlite3
+import tempfile
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from farmer.cli import renter_sources
 from farmer.cli.renter import main
 from farmer.client import blocking, refusals
 from farmer.client.auditing import Verdict
@@ -266,6 +268,42 @@ def test_every_file_has_its_row_also_when_some_fail(joined, tmp_path, capsys):
 def test_standard_input_is_not_split_between_two_shards(joined, capsys):
     assert joined.renter("store", "-", "-") == 2
     assert "name - once" in capsys.readouterr().err
+    assert joined.fake.shards == {}
+
+
+@pytest.fixture
+def piped(tmp_path):
+    """A pipe with a name, that somebody writes 3 MiB into."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def write():
+        with suppress(BrokenPipeError):
+            path.write_bytes(bytes(3 * MIB))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    yield path
+    writer.join()
+
+
+def test_a_pipe_for_which_there_is_no_room_is_told_with_what_to_do(
+    joined, piped, capsys, monkeypatch
+):
+    full = open("/dev/full", "r+b")  # noqa: SIM115, PTH123 - the store closes it
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
+    assert joined.renter("store", str(piped)) == 1
+    words = capsys.readouterr().err
+    assert f"{piped} was not stored: no room in {tempfile.gettempdir()}" in words
+    assert "TMPDIR" in words
+
+
+def test_an_endless_pipe_does_not_fill_the_disk(joined, piped, capsys, monkeypatch):
+    monkeypatch.setattr(renter_sources, "SHARD_BYTES_MAX", MIB)
+    assert joined.renter("store", str(piped)) == 1
+    words = capsys.readouterr().err
+    assert f"{piped} was not stored: it has more than 1.05 MB, as much as a shard can" in words
+    assert "split" in words
     assert joined.fake.shards == {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -77,6 +78,47 @@ def test_what_comes_through_a_pipe_is_stored(joined):
         }
     ]
     assert joined.fake.shards[shard_of(content)] == content
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/proc/self/fd/0"])
+def test_what_came_through_a_pipe_has_no_file_to_look_into(joined, name):
+    """A repair would read its copy from standard input."""
+    process = start(joined, "store", name, stdin=subprocess.PIPE)
+    _, err = process.communicate(b"hello", ENDED_S)
+    assert process.returncode == 0, err
+    process = start(joined, "repair", str(shard_of(b"hello")))
+    _, err = process.communicate(timeout=ENDED_S)
+    assert process.returncode == 1
+    assert b"Name it with --from FILE" in err
+
+
+def test_a_pipe_that_is_named_twice_is_stored_whole_and_once(joined):
+    """Under two names that say the same: each took a part of it, and both were told as stored."""
+    content = random.Random(5).randbytes(3 * MIB)
+    process = start(joined, "store", "-", "/dev/stdin", "--json", stdin=subprocess.PIPE)
+    out, err = process.communicate(content, ENDED_S)
+    assert process.returncode == 1, err
+    rows = json.loads(out)
+    assert sorted(row["stored"] for row in rows) == [False, True]
+    (refused,) = (row for row in rows if not row["stored"])
+    assert "can be read only once" in refused["error"]
+    assert joined.fake.shards == {shard_of(content): content}
+
+
+def test_standard_input_that_is_closed_is_told(joined):
+    """What is opened next has its number, and would be read in its place: the ledger."""
+    words = [sys.executable, "-m", "farmer.cli.renter", "--home", str(joined.home), "store", "-"]
+    ended = subprocess.run(
+        ["sh", "-c", f"{shlex.join(words)} <&-"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=ENDED_S,
+        env=environment(),
+    )
+    assert ended.returncode == 1
+    assert "- was not stored: standard input is closed\n" in ended.stderr
+    assert joined.fake.shards == {}
 
 
 def test_a_shard_goes_into_a_pipe_whole(joined):
