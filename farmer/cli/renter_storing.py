@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from twisted.internet.defer import DeferredSemaphore, gatherResults
+from twisted.internet.defer import DeferredList, DeferredSemaphore
+from twisted.python.failure import Failure
 
-from farmer.cli.exits import FAILED, OK, USAGE, CommandError
+from farmer.cli.exits import FAILED, INTERRUPTED, OK, USAGE, CommandError
 from farmer.cli.renter_sources import STANDARD_INPUT, Sources
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client import blocking
@@ -19,6 +20,7 @@ from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
 from farmer.client.limits import SESSIONS_MAX
 from farmer.client.refusals import RefusedError, ShardTooLargeError, sizes
+from farmer.model.contract import Receipt
 from farmer.model.ids import ShardId
 from farmer.units import format_size
 
@@ -60,16 +62,18 @@ class Row:
 
 
 def store(home: Home, options: argparse.Namespace) -> int:
-    """Store the files; return 1 if any was not stored."""
+    """Store the files; return 1 if any was not stored, 130 if that was an interruption."""
     if options.files.count(STANDARD_INPUT) > 1:
         raise CommandError("standard input can be read only once: name - once", USAGE)
     address = home.farmer(options.farmer)
     rows = [Row(file) for file in options.files]
     line = ProgressLine("storing")
+    unstored = FAILED
     try:
         blocking.run(lambda reactor: _store_all(home, address, rows, line, reactor))
     except KeyboardInterrupt:
         warn("renter: interrupted")
+        unstored = INTERRUPTED
     finally:
         line.clear()
     if options.json:
@@ -77,7 +81,7 @@ def store(home: Home, options: argparse.Namespace) -> int:
     else:
         for row in rows:
             _show(row)
-    return OK if all(row.error is None for row in rows) else FAILED
+    return OK if all(row.error is None for row in rows) else unstored
 
 
 async def _store_all(
@@ -90,7 +94,11 @@ async def _store_all(
     gate = DeferredSemaphore(SESSIONS_MAX)
     async with connect(address, home.identity, reactor) as farmer:
         storing = _Storing(home, farmer, line)
-        await gatherResults([gate.run(storing.one, row) for row in rows], consumeErrors=True)
+        # All to their ends, also when one is interrupted: they need the connection until then.
+        stores = DeferredList([gate.run(storing.one, row) for row in rows], consumeErrors=True)
+        for is_done, failure in await stores:
+            if not is_done:
+                cast(Failure, failure).raiseException()
 
 
 class _Storing:
@@ -107,7 +115,7 @@ class _Storing:
         """Store one file; all that can go wrong stands in its row."""
         try:
             await self._store(row)
-            row.error, self._unreachable = None, 0
+            self._unreachable = 0
         except ConnectionFailedError as error:
             self._unreachable += 1
             row.error = str(error)
@@ -130,9 +138,14 @@ class _Storing:
             await door.run(self._warn_once)
             progress = self._line.of(id(row), source.size_bytes)
             receipt = await self._farmer.store_hashed(source, progress)
-            await door.run(self._home.ledger.keep, self._farmer.node_id, receipt, path)
+            await door.run(self._keep, row, receipt, path)
         finally:
             await door.run(file.close)
+
+    def _keep(self, row: Row, receipt: Receipt, path: str) -> None:
+        """Keep a receipt: from then on the file is stored, also if nobody waits any more."""
+        self._home.ledger.keep(self._farmer.node_id, receipt, path)
+        row.error = None
 
     def _warn_once(self) -> None:
         if self._home.ledger.tell_once("stored as they are"):

@@ -35,11 +35,11 @@ from farmer.protocol.questions import ContractShown, Deleted, Pong, Stated
 
 R = TypeVar("R")
 
-_STOP_S: Final = 5.0
-"""For the reactor to stop at the end of the program."""
+_STOP_S: Final = 2.0
+"""For the reactor to stop at the end of the program; a name look-up may take far longer."""
 
-_CANCEL_S: Final = 10.0
-"""For work that was interrupted to clean up behind itself."""
+_CANCEL_S: Final = 3.0
+"""For work that was interrupted to clean up behind itself; a silent disk would take for ever."""
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What the main thread has to notice while it waits."""
@@ -163,8 +163,8 @@ def run(work: Callable[[Any], Coroutine[Any, Any, R]]) -> R:
     """
     Run `work(reactor)`, a coroutine of the asynchronous client, to its end.
 
-    When the calling thread is interrupted (Ctrl-C), the work is cancelled and may clean up
-    before the interruption goes on.
+    When the calling thread is interrupted (Ctrl-C), the work is cancelled and may clean up for
+    a few seconds before the interruption goes on.
     """
     reactor = _THREAD.running()
     outcome: Future[R] = Future()

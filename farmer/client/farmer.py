@@ -323,7 +323,7 @@ async def connect(
         yield farmer
     finally:
         await farmer.close()
-        door.close()
+        await door.close()
 
 
 def _challenge(kind: AuditKind, entries: tuple[AuditEntry, ...]) -> Challenge:

@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import tempfile
 import threading
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from farmer.client.auditing import Verdict
 from farmer.client.door import ThreadDoor
 from farmer.client.errors import ConnectionFailedError, WrongFarmerError
 from farmer.client.home import LEDGER_FILE
+from farmer.client.ledger import Ledger
 from farmer.identity.keys import Identity
 from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side
@@ -764,7 +766,7 @@ def test_signals_are_left_to_the_main_thread(served):
         try:
             return blocked_here() & await door.run(blocked_here)
         finally:
-            door.close()
+            await door.close()
 
     def blocked_here():
         return signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -788,6 +790,55 @@ def test_work_that_cannot_even_begin_raises_in_the_calling_thread():
 
     with pytest.raises(ValueError, match="no coroutine"):
         blocking.run(work)
+
+
+@pytest.fixture
+def heard_interrupts():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_interrupts")
+def test_a_receipt_that_came_before_ctrl_c_is_kept_and_told(joined, tmp_path, capsys, monkeypatch):
+    """The farmer holds the shard: what is not in the ledger is never audited."""
+    keep = Ledger.keep
+
+    def keep_slowly(ledger, *receipt):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.3)
+        keep(ledger, *receipt)
+
+    monkeypatch.setattr(Ledger, "keep", keep_slowly)
+    (tmp_path / "file").write_bytes(b"precious")
+    capsys.readouterr()
+    assert joined.renter("store", str(tmp_path / "file"), "--json") == 0
+    assert [row["stored"] for row in json.loads(capsys.readouterr().out)] == [True]
+    assert joined.renter("audit") == 0
+
+
+def test_work_that_nobody_waits_for_is_left_behind():
+    """Its thread hangs for longer than the program: here, than the test."""
+    begun, end = threading.Event(), threading.Event()
+
+    def hang():
+        begun.set()
+        end.wait()
+
+    async def leaving(reactor):
+        door = ThreadDoor(reactor)
+        hanging = door.run(hang)
+        hanging.addErrback(lambda failure: failure.trap(CancelledError))
+        while not begun.is_set():
+            await deferLater(reactor, 0.01)
+        hanging.cancel()
+        await door.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            door.run(hang)
+
+    blocking.run(leaving)
+    assert all(one.daemon for one in threading.enumerate() if one.name == "renter 1")
+    end.set()
 
 
 def test_an_interruption_is_one_also_where_the_work_does_not_end(monkeypatch):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
+from farmer.client.home import LEDGER_FILE
+from farmer.client.ledger import Ledger
 from farmer.protocol.transfers import Send
 from farmer.protocol.types import Type
 from tests.client.fake_farmer import Talk, shard_of
@@ -21,6 +26,9 @@ from tests.e2e.test_client_tls import MIB, Served
 pytestmark = pytest.mark.apart
 
 ENDED_S = 20
+
+SOON_S = 8
+"""For a busy machine; a process that waits for a thread waits for ever."""
 
 
 @pytest.fixture
@@ -149,11 +157,86 @@ def test_ctrl_c_in_a_store_still_gives_a_row_for_every_file(joined, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=ENDED_S)
     rows = json.loads(out)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert b"Traceback" not in err
     assert [row["file"] for row in rows] == [str(file) for file in files]
     assert not any(row["stored"] for row in rows)
     assert all("interrupted" in row["error"] for row in rows)
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A pipe with a name, whose writer says a little and then nothing."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDWR)
+    os.write(descriptor, b"the beginning")
+    yield path
+    os.close(descriptor)
+
+
+def interrupted(process):
+    """Interrupt a process that waits for ever; return its end, which comes soon."""
+    process.send_signal(signal.SIGINT)
+    try:
+        # Its standard input stays open: the end of that would be an answer.
+        process.wait(SOON_S)
+    finally:
+        process.kill()
+        out, err = process.communicate(timeout=ENDED_S)
+    assert b"Traceback" not in err
+    assert b"Fatal" not in err
+    assert process.returncode == 130
+    return out, err
+
+
+def stored(served, content):
+    """Return when the farmer holds it and the receipt is in the ledger."""
+    end_s = time.monotonic() + ENDED_S
+    while shard_of(content) not in kept(served):
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+def kept(served):
+    ledger = Ledger.open(served.home / LEDGER_FILE)
+    try:
+        return [entry.receipt.shard for entry in ledger.entries()]
+    finally:
+        ledger.close()
+
+
+def test_ctrl_c_does_not_wait_for_who_reads_a_slow_file(joined, pipe, tmp_path):
+    """What was stored until then is told as stored."""
+    (tmp_path / "file").write_bytes(b"precious")
+    process = start(joined, "store", str(pipe), str(tmp_path / "file"), "--json")
+    stored(joined, b"precious")
+    out, _ = interrupted(process)
+    rows = json.loads(out)
+    assert [row["stored"] for row in rows] == [False, True]
+    assert "interrupted" in rows[0]["error"]
+
+
+def test_ctrl_c_does_not_wait_for_standard_input(joined, tmp_path):
+    (tmp_path / "file").write_bytes(b"precious")
+    words = ("store", "-", str(tmp_path / "file"), "--json")
+    process = start(joined, *words, stdin=subprocess.PIPE)
+    stored(joined, b"precious")
+    out, _ = interrupted(process)
+    assert [row["stored"] for row in json.loads(out)] == [False, True]
+
+
+def test_ctrl_c_does_not_wait_for_a_copy_that_cannot_be_opened(joined, tmp_path):
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    os.mkfifo(tmp_path / "pipe")
+    words = ("repair", str(shard_of(b"precious")), "--from", str(tmp_path / "pipe"))
+    process = start(joined, *words)
+    tasks = Path(f"/proc/{process.pid}/task")
+    while len(list(tasks.iterdir())) < 3:  # ours, the reactor's, and one that opens the copy
+        assert process.poll() is None
+        time.sleep(0.05)
+    interrupted(process)
 
 
 def test_two_programs_share_a_home(joined, tmp_path):
