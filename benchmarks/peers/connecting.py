@@ -58,7 +58,7 @@ async def _http_clients(
     dialect, factory = _dialect(target), _factory(target, folder, reactor)
     doors = [ThreadDoor(reactor) for _ in range(-(-count // SESSIONS_MAX))]
     for door in doors:
-        stack.callback(door.close)
+        stack.push_async_callback(door.close)
     found: list[Client] = []
     for number in range(count):
         connection = await _connection(target, factory, reactor)

@@ -150,6 +150,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         return command(home, options)
     finally:
+        for damaged in home.ledger.damaged:
+            warn(f"renter: {damaged}")
         home.ledger.close()
 
 

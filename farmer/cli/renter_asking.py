@@ -13,7 +13,7 @@ from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
-from farmer.client.ledger import Standing
+from farmer.client.ledger_rows import Standing
 from farmer.client.refusals import NotFoundError, RefusedError
 from farmer.identity.signing import parse_link
 from farmer.model.ids import ShardId
@@ -169,7 +169,7 @@ def delete(home: Home, options: argparse.Namespace) -> int:
 def undelete(home: Home, options: argparse.Namespace) -> int:
     """Take a shard out of the trash, and expect it in audits again."""
     shard = home.shard(options.shard)
-    address = home.holder(shard, options.farmer)
+    address = home.holder(shard, options.farmer, Standing.TRASHED)
     stated = ask(home, address, lambda farmer: farmer.undelete(shard))
     home.ledger.mark(address.farmer, shard, Standing.HELD)
     _show_shard(home, address, stated, None, as_json=options.json)

@@ -16,7 +16,7 @@ from farmer.client.auditing import Audited, Verdict
 from farmer.client.errors import ClientError, SourceChangedError, WrongBytesError
 from farmer.client.farmer import Farmer
 from farmer.client.home import Home
-from farmer.client.ledger import Entry, Standing
+from farmer.client.ledger_rows import Damaged, Entry, Standing
 from farmer.client.refusals import NotFoundError, RefusedError
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import NodeId
@@ -46,7 +46,16 @@ def audit(home: Home, options: argparse.Namespace) -> int:
             verdicts += [(farmer, one) for one in _audit_one(home, options, farmer, entries)]
         except ClientError as error:
             errors.append((farmer, str(error)))
-    return _tell(verdicts, errors, as_json=options.json)
+    return _tell(verdicts, errors, _unknown(home, options), as_json=options.json)
+
+
+def _unknown(home: Home, options: argparse.Namespace) -> list[Damaged]:
+    """Return the receipts that could not be read: what they stand for was not proved."""
+    return [
+        one
+        for one in home.ledger.damaged
+        if one.is_expected and str(one.farmer or "").startswith(options.farmer.lower())
+    ]
 
 
 def _wanted(home: Home, options: argparse.Namespace) -> dict[NodeId, list[Entry]]:
@@ -137,7 +146,11 @@ def _open(name: str) -> BinaryIO:
 
 
 def _tell(
-    verdicts: list[tuple[NodeId, Audited]], errors: list[tuple[NodeId, str]], *, as_json: bool
+    verdicts: list[tuple[NodeId, Audited]],
+    errors: list[tuple[NodeId, str]],
+    unknown: list[Damaged],
+    *,
+    as_json: bool,
 ) -> int:
     of = {kind: [one for one in verdicts if one[1].verdict is kind] for kind in Verdict}
     passed, failed, postponed = (of[kind] for kind in Verdict)
@@ -150,7 +163,10 @@ def _tell(
                 "failed": len(failed),
                 "failures": [_row(*one) for one in failed],
                 "postponed": [_row(*one) for one in postponed],
-                "errors": [{"farmer": str(who), "error": text} for who, text in errors],
+                "errors": [
+                    *({"farmer": str(who), "error": text} for who, text in errors),
+                    *({"farmer": str(one.farmer or ""), "error": str(one)} for one in unknown),
+                ],
             }
         )
     else:
@@ -165,9 +181,9 @@ def _tell(
             say(f"{one.shard}  not audited: {one.reason}")
     for who, text in errors:
         warn(f"renter: farmer {who.short} could not be audited: {text}")
-    if not verdicts and not errors:
+    if not verdicts and not errors and not unknown:
         warn("renter: there is nothing to audit: no receipts; that is not a pass")
-    if failed or errors or not verdicts:
+    if failed or errors or unknown or not verdicts:
         return FAILED
     return UNANSWERED if postponed else OK
 

@@ -28,6 +28,7 @@ from farmer.client.refusals import (
     TooSlowError,
     UnavailableError,
 )
+from farmer.client.replacing import beside, guard, mode_of_new, take_over
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import ShardId
 from farmer.units import format_size
@@ -50,7 +51,7 @@ class Draft:
 
     def __init__(self, target: Path, shard: ShardId, keep_bytes: int) -> None:
         self._target = target
-        self._path = target.with_name(f".{target.name[:100]}.{shard.short}.part")
+        self._path = beside(target, shard.short)
         self.file = self._open()
         try:
             # It may just have been given its name, or discarded, by whoever had it before.
@@ -60,11 +61,13 @@ class Draft:
         except BlockingIOError as error:
             self.file.close()
             raise CommandError(f"{target} is being retrieved by another program") from error
+        guard(self.file.fileno(), target)
         if os.fstat(self.file.fileno()).st_size > keep_bytes:
             self.file.truncate(keep_bytes)
 
     def _open(self) -> BinaryIO:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        mode = mode_of_new(self._target)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode)
         return cast(BinaryIO, os.fdopen(descriptor, "r+b"))
 
     def _lock(self) -> bool:
@@ -77,9 +80,10 @@ class Draft:
         return os.path.samestat(there, os.fstat(self.file.fileno()))
 
     def publish(self) -> int:
-        """Give the file its name, durably; return its size in bytes."""
+        """Give the file its name, and what `take_over` says, durably; return its size in bytes."""
         self.file.flush()
         size_bytes = os.fstat(self.file.fileno()).st_size
+        take_over(self.file.fileno(), self._target)
         os.fsync(self.file.fileno())
         self._path.replace(self._target)
         self.file.close()

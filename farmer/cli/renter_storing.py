@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
-import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final, cast
 
-from twisted.internet.defer import DeferredSemaphore, gatherResults
+from twisted.internet.defer import DeferredList, DeferredSemaphore
+from twisted.python.failure import Failure
 
-from farmer.cli.exits import FAILED, OK, USAGE, CommandError
+from farmer.cli.exits import FAILED, INTERRUPTED, OK, USAGE, CommandError
+from farmer.cli.renter_sources import STANDARD_INPUT, Sources
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
@@ -64,16 +62,18 @@ class Row:
 
 
 def store(home: Home, options: argparse.Namespace) -> int:
-    """Store the files; return 1 if any was not stored."""
-    if options.files.count("-") > 1:
+    """Store the files; return 1 if any was not stored, 130 if that was an interruption."""
+    if options.files.count(STANDARD_INPUT) > 1:
         raise CommandError("standard input can be read only once: name - once", USAGE)
     address = home.farmer(options.farmer)
     rows = [Row(file) for file in options.files]
     line = ProgressLine("storing")
+    unstored = FAILED
     try:
         blocking.run(lambda reactor: _store_all(home, address, rows, line, reactor))
     except KeyboardInterrupt:
         warn("renter: interrupted")
+        unstored = INTERRUPTED
     finally:
         line.clear()
     if options.json:
@@ -81,7 +81,7 @@ def store(home: Home, options: argparse.Namespace) -> int:
     else:
         for row in rows:
             _show(row)
-    return OK if all(row.error is None for row in rows) else FAILED
+    return OK if all(row.error is None for row in rows) else unstored
 
 
 async def _store_all(
@@ -94,7 +94,11 @@ async def _store_all(
     gate = DeferredSemaphore(SESSIONS_MAX)
     async with connect(address, home.identity, reactor) as farmer:
         storing = _Storing(home, farmer, line)
-        await gatherResults([gate.run(storing.one, row) for row in rows], consumeErrors=True)
+        # All to their ends, also when one is interrupted: they need the connection until then.
+        stores = DeferredList([gate.run(storing.one, row) for row in rows], consumeErrors=True)
+        for is_done, failure in await stores:
+            if not is_done:
+                cast(Failure, failure).raiseException()
 
 
 class _Storing:
@@ -104,13 +108,14 @@ class _Storing:
         self._home = home
         self._farmer = farmer
         self._line = line
+        self._sources = Sources()
         self._unreachable = 0
 
     async def one(self, row: Row) -> None:
         """Store one file; all that can go wrong stands in its row."""
         try:
             await self._store(row)
-            row.error, self._unreachable = None, 0
+            self._unreachable = 0
         except ConnectionFailedError as error:
             self._unreachable += 1
             row.error = str(error)
@@ -123,7 +128,7 @@ class _Storing:
 
     async def _store(self, row: Row) -> None:
         door = self._farmer.door
-        file = await door.run(_open, row.file)
+        file, path = await door.run(self._sources.open, row.file)
         try:
             source = await self._farmer.hash(file)
             row.shard, row.size_bytes = source.shard, source.size_bytes
@@ -133,34 +138,23 @@ class _Storing:
             await door.run(self._warn_once)
             progress = self._line.of(id(row), source.size_bytes)
             receipt = await self._farmer.store_hashed(source, progress)
-            await door.run(self._keep, receipt, row.file)
+            await door.run(self._keep, row, receipt, path)
         finally:
             await door.run(file.close)
+
+    def _keep(self, row: Row, receipt: Receipt, path: str) -> None:
+        """Keep a receipt: from then on the file is stored, also if nobody waits any more."""
+        self._home.ledger.keep(self._farmer.node_id, receipt, path)
+        row.error = None
 
     def _warn_once(self) -> None:
         if self._home.ledger.tell_once("stored as they are"):
             warn(_AS_THEY_ARE)
 
-    def _keep(self, receipt: Receipt, name: str) -> None:
-        path = "" if name == "-" else str(Path(name).absolute())
-        self._home.ledger.keep(self._farmer.node_id, receipt, path)
-
-
-def _open(name: str) -> BinaryIO:
-    """Open a file for reading twice; one that cannot seek is copied first.  Blocking."""
-    file = sys.stdin.buffer if name == "-" else cast(BinaryIO, Path(name).open("rb"))  # noqa: SIM115 - the caller closes it
-    if file.seekable():
-        return file
-    with file:
-        spooled = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
-        shutil.copyfileobj(file, spooled)
-    spooled.seek(0)
-    return spooled
-
 
 def _too_large(file: str, error: ShardTooLargeError) -> str:
     """Return what happened and the command that helps, with parts that the farmer takes."""
-    name = "-" if file == "-" else shlex.quote(file)
+    name = file if file == STANDARD_INPUT else shlex.quote(file)
     largest = error.allowed_bytes
     part = next(
         (f"{largest // unit}{letter}" for letter, unit in _SPLIT_UNITS if largest >= unit),

@@ -19,5 +19,5 @@ async def not_found(farmer: Farmer, shard: ShardId, error: NotFoundError) -> Not
         return error
     return error.said_as(
         f"it is in the trash until {moment(stated.gone_at_ms)}; bring it back with: "
-        f"renter undelete {shard}"
+        f"renter undelete {shard} --farmer {farmer.node_id.short}"
     )

@@ -11,7 +11,6 @@ import atexit
 import os
 import secrets
 import signal
-import stat
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -26,6 +25,7 @@ from farmer.client import farmer as asynchronous
 from farmer.client.auditing import Audited, AuditReport
 from farmer.client.dial import FarmerAddress
 from farmer.client.repairing import Repaired
+from farmer.client.replacing import mode_of_new, take_over
 from farmer.client.storing import Progress, no_progress
 from farmer.identity.keys import Identity
 from farmer.model.contract import Invite, InviteLink, Receipt
@@ -35,11 +35,11 @@ from farmer.protocol.questions import ContractShown, Deleted, Pong, Stated
 
 R = TypeVar("R")
 
-_STOP_S: Final = 5.0
-"""For the reactor to stop at the end of the program."""
+_STOP_S: Final = 2.0
+"""For the reactor to stop at the end of the program; a name look-up may take far longer."""
 
-_CANCEL_S: Final = 10.0
-"""For work that was interrupted to clean up behind itself."""
+_CANCEL_S: Final = 3.0
+"""For work that was interrupted to clean up behind itself; a silent disk would take for ever."""
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What the main thread has to notice while it waits."""
@@ -163,8 +163,8 @@ def run(work: Callable[[Any], Coroutine[Any, Any, R]]) -> R:
     """
     Run `work(reactor)`, a coroutine of the asynchronous client, to its end.
 
-    When the calling thread is interrupted (Ctrl-C), the work is cancelled and may clean up
-    before the interruption goes on.
+    When the calling thread is interrupted (Ctrl-C), the work is cancelled and may clean up for
+    a few seconds before the interruption goes on.
     """
     reactor = _THREAD.running()
     outcome: Future[R] = Future()
@@ -285,12 +285,12 @@ def _to_write(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Give a new file the name when all went well; else leave nothing of it."""
     beside = path.with_name(f".{secrets.token_hex(8)}.part")
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode_of_new(path))
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
+            take_over(descriptor, path)
             os.fsync(descriptor)
         beside.replace(path)
     except BaseException:

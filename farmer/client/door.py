@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, Protocol, TypeVar
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
+from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_LET_GO_S: Final = 1.0
+"""For work that nobody waits for any more: a disk that answers has kept what it brought."""
 
 
 class Door(Protocol):
@@ -24,31 +29,68 @@ class ThreadDoor:
     """
     A few threads of its own; the reactor's pool serves name look-ups and stays free for them.
 
-    Work that was begun is finished even if nobody waits for its result any more.
+    Work that was begun is finished even if nobody waits for its result any more, unless the
+    program ends before: the threads are daemons, since one that reads a silent disk or a pipe
+    may wait for ever.  (Those of `concurrent.futures` are joined at the end in any case.)
     """
 
-    def __init__(self, reactor: IReactorFromThreads, threads: int = 4) -> None:
+    def __init__(self, reactor: Any, threads: int = 4) -> None:  # noqa: ANN401 - a reactor is many interfaces at once
         self._reactor = reactor
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="renter")
+        self._most = threads
+        self._threads = 0
+        self._unfinished = 0
+        self._waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._is_closed = False
+        self._idle: Deferred[None] | None = None
 
     def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
-        """Return a Deferred of the result."""
+        """Return a Deferred of the result; only on the reactor."""
+        if self._is_closed:
+            raise RuntimeError("this door is closed")
         result: Deferred[R] = Deferred()
 
-        def settle(done: Future[R]) -> None:
-            # A Deferred that was cancelled has been called already.
-            error = done.exception()
-            if result.called:
-                return
-            if error is None:
-                result.callback(done.result())
+        def do() -> None:
+            try:
+                outcome = work(*args, **kwargs)
+            except BaseException as error:
+                self._reactor.callFromThread(self._finish, result, result.errback, error)
             else:
-                result.errback(error)
+                self._reactor.callFromThread(self._finish, result, result.callback, outcome)
 
-        future = self._pool.submit(work, *args, **kwargs)
-        future.add_done_callback(lambda done: self._reactor.callFromThread(settle, done))
+        self._unfinished += 1
+        self._waiting.put(do)
+        if self._threads < min(self._unfinished, self._most):
+            self._begin_thread()
         return result
 
-    def close(self) -> None:
-        """Take no more work; what runs is left to finish by itself."""
-        self._pool.shutdown(wait=False)
+    async def close(self) -> None:
+        """Take no more work; wait for what runs, but not long: it is left to finish by itself."""
+        self._is_closed = True
+        for _ in range(self._threads):
+            self._waiting.put(None)
+        if self._unfinished:
+            self._idle = Deferred()
+            with suppress(defer.TimeoutError):
+                await self._idle.addTimeout(_LET_GO_S, self._reactor)
+
+    def _begin_thread(self) -> None:
+        self._threads += 1
+        name = f"renter {self._threads}"
+        Thread(target=_serve, args=(self._waiting,), name=name, daemon=True).start()
+
+    def _finish(
+        self, result: Deferred[Any], settle: Callable[[Any], None], outcome: object
+    ) -> None:
+        self._unfinished -= 1
+        # A Deferred that was cancelled has been called already.
+        if not result.called:
+            settle(outcome)
+        if self._idle is not None and not self._unfinished and not self._idle.called:
+            self._idle.callback(None)
+
+
+def _serve(waiting: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (do := waiting.get()) is not None:
+        do()
+        # Else it would hold the last work, and what that read, until there is more.
+        del do

@@ -10,12 +10,13 @@ from typing import Any, BinaryIO, TypeVar
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from farmer.client import auditing, limits, repairing
+from farmer.client import auditing, repairing
 from farmer.client.auditing import Audited, AuditReport
 from farmer.client.checks import Checks
 from farmer.client.dial import Dialer, FarmerAddress, TlsDialer
 from farmer.client.door import Door, ThreadDoor
-from farmer.client.errors import ClientError, FarmerBrokeProtocolError, SourceChangedError
+from farmer.client.errors import ClientError, SourceChangedError
+from farmer.client.listing import Listing
 from farmer.client.repairing import Repaired
 from farmer.client.retries import Retries
 from farmer.client.retrieving import Retrieval, Wanted
@@ -230,14 +231,17 @@ class Farmer:
         return self._checks.stated(await self._ask(Stat(shard), Stated), shard)
 
     async def list(self, page: int = LIST_ENTRIES_MAX) -> AsyncIterator[Stated]:
-        """Return all shards of this renter that the farmer says it has, ascending by id."""
-        after, more, left = _FIRST, True, limits.LISTED_MAX
+        """
+        Return all shards of this renter that the farmer says it has, ascending by id.
+
+        A list that cannot be expected to end raises as `Listing.took`.
+        """
+        after, more, listing = _FIRST, True, Listing(page)
         while more:
+            asked_s = self._clock.seconds()
             listed = await self._ask(List(after, page), Listed)
             self._checks.page(listed, after, page)
-            left -= len(listed.entries)
-            if left < 0:
-                raise FarmerBrokeProtocolError("the farmer's list does not end")
+            listing.took(listed, self._clock.seconds() - asked_s)
             for entry in listed.entries:
                 yield entry
                 after = entry.shard
@@ -319,7 +323,7 @@ async def connect(
         yield farmer
     finally:
         await farmer.close()
-        door.close()
+        await door.close()
 
 
 def _challenge(kind: AuditKind, entries: tuple[AuditEntry, ...]) -> Challenge:

@@ -10,7 +10,8 @@ from typing import Final, Self
 
 from farmer.client.dial import FarmerAddress
 from farmer.client.errors import NotJoinedError
-from farmer.client.ledger import Entry, Ledger, Standing
+from farmer.client.ledger import Ledger, LedgerError
+from farmer.client.ledger_rows import Entry, Standing
 from farmer.identity.keys import Identity
 from farmer.model.ids import NodeId, ShardId
 
@@ -61,9 +62,12 @@ class Home:
 
         Raises:
             NotJoinedError: none or more than one.
+            LedgerError: which was joined last cannot be told.
 
         """
         joined = self.ledger.farmers()
+        if not prefix:
+            self._check_farmers()
         if not joined:
             raise NotJoinedError("no farmer was joined yet; type: renter join INVITE")
         found = [one for one in joined if str(one.farmer).startswith(prefix.lower())]
@@ -71,6 +75,12 @@ class Home:
             count = "no joined farmer has" if not found else f"{len(found)} joined farmers have"
             raise NotJoinedError(f"{count} an id that begins with {prefix!r}")
         return found[0]
+
+    def _check_farmers(self) -> None:
+        """Refuse to guess who is the default: bytes would go to another farmer than usual."""
+        for one in self.ledger.damaged:
+            if one.is_farmer:
+                raise LedgerError(f"{one}, or name another with --farmer")
 
     def shard(self, text: str) -> ShardId:
         """
@@ -97,18 +107,27 @@ class Home:
                 f"{PREFIX_DIGITS_MIN} or more of one that you stored"
             ) from error
 
-    def entry(self, shard: ShardId, prefix: str = "") -> Entry | None:
-        """Return the receipt for a shard: of the farmer named, else one that still holds it."""
+    def entry(
+        self, shard: ShardId, prefix: str = "", standing: Standing = Standing.HELD
+    ) -> Entry | None:
+        """
+        Return the receipt for a shard, of the farmer named or of any.
+
+        Of several, one of the *standing* that is looked for, else the one that is least gone.
+        """
         found = [
             entry
             for entry in self.ledger.entries(str(shard))
             if str(entry.farmer).startswith(prefix.lower())
         ]
-        return min(found, key=lambda entry: entry.standing, default=None)
+        found.sort(key=lambda entry: (entry.standing is not standing, entry.standing))
+        return found[0] if found else None
 
-    def holder(self, shard: ShardId, prefix: str = "") -> FarmerAddress:
-        """Return the farmer to ask for a shard: by its receipt, else as `farmer`."""
-        entry = self.entry(shard, prefix)
+    def holder(
+        self, shard: ShardId, prefix: str = "", standing: Standing = Standing.HELD
+    ) -> FarmerAddress:
+        """Return the farmer to ask for a shard: by its receipt (see `entry`), else as `farmer`."""
+        entry = self.entry(shard, prefix, standing)
         return self.farmer(prefix if entry is None else str(entry.farmer))
 
     def held(self, prefix: str = "") -> dict[NodeId, list[Entry]]:

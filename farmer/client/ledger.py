@@ -6,19 +6,20 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from farmer.client.dial import FarmerAddress
 from farmer.client.errors import ClientError
+from farmer.client.ledger_rows import Damaged, Entry, Standing, read_entry, read_farmer
 from farmer.model.contract import Receipt
 from farmer.model.ids import NodeId, ShardId
-from farmer.protocol.documents import contract_body, read_receipt, receipt_bytes
+from farmer.protocol.documents import contract_body, receipt_bytes
 from farmer.protocol.questions import ContractShown
+
+R = TypeVar("R")
 
 LEDGER_VERSION: Final = 1
 """`user_version` of the database file."""
@@ -49,39 +50,38 @@ CREATE TABLE receipts (
     "CREATE TABLE told (notice TEXT PRIMARY KEY) WITHOUT ROWID",
 )
 
+_SOME_RECEIPTS: Final = (
+    "SELECT farmer, shard, receipt, file, standing FROM receipts "
+    "WHERE shard BETWEEN ? AND ? ORDER BY farmer, shard"
+)
+
+_ALL_RECEIPTS: Final = (
+    "SELECT farmer, shard, receipt, file, standing FROM receipts ORDER BY farmer, shard"
+)
+"""Also those whose shard is damaged into what lies between no bounds."""
+
 
 class LedgerError(ClientError):
     """The ledger cannot be used; the message says what to do."""
-
-
-class Standing(IntEnum):
-    """What we last heard of a shard.  Disk values: never renumber."""
-
-    HELD = 0
-    TRASHED = 1
-    ERASED = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One receipt, where its bytes came from, and what was done with the shard since."""
-
-    receipt: Receipt
-    farmer: NodeId
-    file: str
-    standing: Standing
 
 
 class Ledger:
     """
     A SQLite file in the renter's home; every change is on the disk when its call returns.
 
-    Blocking; may be used from any thread.
+    Rows that cannot be read are left out of every answer, and stand in `damaged` from then on.
+    Blocking; may be used from any thread.  All methods raise `LedgerError`.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
+        self._damaged: dict[Damaged, None] = {}
+
+    @property
+    def damaged(self) -> tuple[Damaged, ...]:
+        """The rows that were left out so far: each is worth telling the renter."""
+        return tuple(self._damaged)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -112,7 +112,9 @@ class Ledger:
         """Remember a farmer, where it is, and the contract; who is joined last is the default."""
         contract = contract_body(shown.contract) + shown.signature
         with self._change() as connection:
-            (last,) = connection.execute("SELECT ifnull(max(joined), 0) FROM farmers").fetchone()
+            (last,) = connection.execute(
+                "SELECT ifnull(max(CAST(joined AS INTEGER)), 0) FROM farmers"
+            ).fetchone()
             connection.execute(
                 "INSERT OR REPLACE INTO farmers VALUES (?, ?, ?, ?)",
                 (address.farmer.raw, json.dumps(address.addresses), contract, last + 1),
@@ -120,11 +122,12 @@ class Ledger:
 
     def farmers(self) -> list[FarmerAddress]:
         """Return all joined farmers, the last joined first."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT farmer, addresses FROM farmers ORDER BY joined DESC"
-            ).fetchall()
-        return [FarmerAddress(NodeId(farmer), tuple(json.loads(text))) for farmer, text in rows]
+        # As bytes: a text that is none would cost the whole answer.
+        rows = self._rows(
+            "SELECT farmer, CAST(addresses AS BLOB) FROM farmers "
+            "ORDER BY CAST(joined AS INTEGER) DESC"
+        )
+        return self._whole(read_farmer(row) for row in rows)
 
     def keep(self, farmer: NodeId, receipt: Receipt, file: str) -> None:
         """Keep a receipt, in place of an earlier one for the same shard."""
@@ -146,17 +149,9 @@ class Ledger:
     def entries(self, digits: str = "") -> list[Entry]:
         """Return the receipts whose shard ids begin with some hex digits, by farmer and id."""
         longest = 2 * ShardId.SIZE_BYTES
-        least, most = (bytes.fromhex(digits.ljust(longest, fill)) for fill in "0f")
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT farmer, receipt, file, standing FROM receipts "
-                "WHERE shard BETWEEN ? AND ? ORDER BY farmer, shard",
-                (least, most),
-            ).fetchall()
-        return [
-            Entry(read_receipt(receipt), NodeId(farmer), os.fsdecode(file), Standing(standing))
-            for farmer, receipt, file, standing in rows
-        ]
+        bounds = tuple(bytes.fromhex(digits.ljust(longest, fill)) for fill in "0f")
+        rows = self._rows(_SOME_RECEIPTS, bounds) if digits else self._rows(_ALL_RECEIPTS)
+        return self._whole(read_entry(row) for row in rows)
 
     def tell_once(self, notice: str) -> bool:
         """Return True the first time that this is asked about a notice, False ever after."""
@@ -168,6 +163,25 @@ class Ledger:
         """Close the file."""
         with self._lock:
             self._connection.close()
+
+    def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        with self._lock:
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise LedgerError(
+                    f"cannot read the renter's ledger: {error}; bring it back from a backup"
+                ) from error
+
+    def _whole(self, read: Iterable[R | Damaged]) -> list[R]:
+        """Return what could be read, and remember what could not."""
+        whole: list[R] = []
+        for one in read:
+            if isinstance(one, Damaged):
+                self._damaged[one] = None
+            else:
+                whole.append(one)
+        return whole
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:

@@ -22,13 +22,22 @@ RETRY_DELAYS_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Waits after a lost connection, 8 s together: a farmer or a router that restarts."""
 
 BUSY_DELAYS_MS: Final = (500, 10_000)
-"""Least and most that we wait when a store is `BUSY`, each time twice as long."""
+"""Least and most that we wait when a store is `BUSY`, each time twice as long, or as told."""
 
 BUSY_S: Final = IDLE_S + 30.0
 """A farmer that did not see a former connection end holds its store about as long as `IDLE_S`."""
+
+GIVE_UP_S: Final = 20.0
+"""For the farmer to take in that a store was given up: a courtesy, and the cause is known."""
 
 RETRY_PROGRESS_BYTES: Final = 1024 * 1024
 """A transfer that got this much further since the last loss begins to count anew."""
 
 LISTED_MAX: Final = SHARDS_PER_CONTRACT_MAX
 """Shards in a whole list: ids can be invented for ever, each page above the one before."""
+
+SMALL_PAGES_MAX: Final = 100
+"""Pages of a list not half as full as asked for, with more to come: one shard each has no end."""
+
+LISTED_PER_S_MIN: Final = 100
+"""Shards of a list a second, after `ANSWER_S`: even a cold disk finds more."""

@@ -7,7 +7,7 @@ from typing import ClassVar, Final, Self
 
 from farmer.client.errors import ClientError
 from farmer.protocol.refusals import Refusal, Refused
-from farmer.units import format_size
+from farmer.units import format_duration, format_size
 
 _LAST_SHOWN_MS: Final = 253_402_300_799_000
 """The end of the year 9999: what a date can show; a farmer may send any number."""
@@ -46,7 +46,7 @@ class RefusedError(ClientError):
             second_size=second_size,
             first_date=_date(first),
             second_date=_date(second),
-            first_s=_seconds(first),
+            first_wait=_wait(first),
         )
         super().__init__(f"{self.refusal.name}: {words}")
 
@@ -186,7 +186,7 @@ class BusyError(RefusedError):
     """The same shard is being stored over another connection, or all places are taken."""
 
     REFUSAL = Refusal.BUSY
-    TEXT = "the farmer is busy with this shard or with others; try again in {first_s} s"
+    TEXT = "the farmer is busy with this shard or with others; try again in {first_wait}"
     retry_after_ms = _Number(0)
 
 
@@ -232,7 +232,7 @@ class AuditBudgetError(RefusedError):
     """Audits have read as much as the farmer lets them in a day."""
 
     REFUSAL = Refusal.AUDIT_BUDGET
-    TEXT = "today's audits have used up what the farmer reads for them; again in {first_s} s"
+    TEXT = "today's audits have used up what the farmer reads for them; again in {first_wait}"
     retry_after_ms, left_bytes = _Number(0), _Number(1)
 
 
@@ -240,7 +240,7 @@ class DrainingError(RefusedError):
     """The farmer is shutting down."""
 
     REFUSAL = Refusal.DRAINING
-    TEXT = "the farmer is shutting down; try again in {first_s} s"
+    TEXT = "the farmer is shutting down; try again in {first_wait}"
     retry_after_ms = _Number(0)
 
 
@@ -248,7 +248,7 @@ class UnavailableError(RefusedError):
     """The farmer's disk cannot be reached now."""
 
     REFUSAL = Refusal.UNAVAILABLE
-    TEXT = "the farmer cannot reach that disk now; try again in {first_s} s"
+    TEXT = "the farmer cannot reach that disk now; try again in {first_wait}"
     retry_after_ms = _Number(0)
 
 
@@ -298,5 +298,6 @@ def _date(time_ms: int) -> str:
     return moment.strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _seconds(time_ms: int) -> int:
-    return -(-time_ms // 1000)
+def _wait(time_ms: int) -> str:
+    """Return how long to wait in whole seconds: who comes back a moment early is refused again."""
+    return format_duration(-(-time_ms // 1000) * 1000)

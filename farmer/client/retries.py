@@ -19,7 +19,7 @@ class Retries:
     A lost connection is worth another attempt; a farmer that never answered is not, but
     one that answered before is (*was_reached*, in this operation or an earlier one).  A
     store that is `BUSY` is most often our own former connection, which the farmer still
-    waits for.
+    waits for; who is told to come back later than that can take is told so at once.
     """
 
     def __init__(self) -> None:
@@ -51,8 +51,10 @@ class Retries:
     def _busy_s(self, error: BusyError, now_s: float) -> float | None:
         if self._busy_since_s is None:
             self._busy_since_s = now_s
-        if now_s - self._busy_since_s >= BUSY_S:
+        left_s = BUSY_S - (now_s - self._busy_since_s)
+        if left_s <= 0 or error.retry_after_ms / 1000 > left_s:
             return None
         least_ms, most_ms = BUSY_DELAYS_MS
-        self._busy_ms = min(max(least_ms, error.retry_after_ms, 2 * self._busy_ms), most_ms)
+        doubled_ms = min(max(least_ms, 2 * self._busy_ms), most_ms)
+        self._busy_ms = max(doubled_ms, error.retry_after_ms)
         return self._busy_ms / 1000

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from farmer.audit.tree import TreeHasher
 from farmer.client.door import Door
-from farmer.client.errors import SourceChangedError
+from farmer.client.errors import ClientError, SourceChangedError
+from farmer.client.limits import GIVE_UP_S
 from farmer.client.patience import Pace, Patience
 from farmer.client.session import Session
 from farmer.model.contract import Receipt
@@ -93,7 +95,11 @@ async def _send(
     wire, pace = session.wire, Pace()
     while offset < source.size_bytes:
         progress(offset, source.size_bytes)
-        part = await door.run(source.part, offset)
+        try:
+            part = await door.run(source.part, offset)
+        except SourceChangedError:
+            await _give_up(session)
+            raise
         event = await wire.until_clear(pace)
         if event is not None:
             settle_refusal(session, event)
@@ -102,6 +108,13 @@ async def _send(
         offset += len(part)
         pace.moved(len(part))
     progress(offset, source.size_bytes)
+
+
+async def _give_up(session: Session) -> None:
+    """End a store short: the farmer refuses it and keeps neither its bytes nor its space."""
+    session.wire.send(End())
+    with suppress(ClientError):
+        session.failure_of(await session.wire.next_event(Patience(GIVE_UP_S)))
 
 
 def settle_refusal(session: Session, event: object) -> None:

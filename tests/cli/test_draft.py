@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,82 @@ def test_a_file_that_was_opened_just_before_it_got_its_name_is_let_alone(
     second.file.write(b"again")
     second.publish()
     assert (tmp_path / "file").read_bytes() == b"again"
+
+
+@pytest.mark.parametrize("letter", ["\u4e2d", "\u00e9", "x", "\U0001f4f7"])
+def test_a_name_as_long_as_any_has_a_draft_beside_it(tmp_path: Path, letter: str) -> None:
+    """In bytes, not in letters; and no letter is cut in two."""
+    name = letter * (255 // len(letter.encode()))
+    written = Draft(tmp_path / name, SHARD, 0)
+    (beside,) = tmp_path.iterdir()
+    assert beside.name.isprintable()
+    written.file.write(b"whole")
+    written.publish()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_that_is_no_text_has_a_draft_too(tmp_path: Path) -> None:
+    """The bytes of a name from elsewhere, and a letter that begins where it is cut."""
+    name = os.fsdecode(b"\xff" * 99 + "\u00e9".encode() + b"\xff" * 100)
+    Draft(tmp_path / name, SHARD, 0).publish()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """What most people have."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444, 0o755])
+def test_what_replaces_a_file_may_be_read_by_the_same_people(tmp_path: Path, mode: int) -> None:
+    """Also while it is written, when we have to be among them."""
+    target = tmp_path / "file"
+    target.touch()
+    target.chmod(mode)
+    written = draft(tmp_path)
+    assert stat.S_IMODE(os.fstat(written.file.fileno()).st_mode) == mode | 0o600
+    written.publish()
+    assert stat.S_IMODE(target.stat().st_mode) == mode
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_new_file_follows_the_umask(tmp_path: Path) -> None:
+    """Like any other that is made."""
+    draft(tmp_path).publish()
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+@pytest.mark.usefixtures("umask")
+def test_what_was_forbidden_meanwhile_stays_so(tmp_path: Path) -> None:
+    """A chmod between the begin and the end of a retrieve, or of one that goes on later."""
+    target = tmp_path / "file"
+    Draft(target, SHARD, 0).file.close()
+    target.touch()
+    written = draft(tmp_path)
+    target.chmod(0o600)
+    written.publish()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+@pytest.mark.usefixtures("umask")
+def test_bits_that_give_rights_to_a_program_are_not_given_to_other_bytes(tmp_path: Path) -> None:
+    """As the system has it when a file is written to."""
+    target = tmp_path / "file"
+    target.touch()
+    target.chmod(0o6755)
+    draft(tmp_path).publish()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_root_keeps_the_owner_of_what_is_replaced(tmp_path: Path) -> None:
+    """A renter that runs as root does not lock others out of their own files."""
+    target = tmp_path / "file"
+    target.touch()
+    os.chown(target, 12345, 23456)
+    draft(tmp_path).publish()
+    assert (target.stat().st_uid, target.stat().st_gid) == (12345, 23456)

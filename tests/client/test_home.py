@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from farmer.client.dial import FarmerAddress
 from farmer.client.errors import NotJoinedError
 from farmer.client.home import LEDGER_FILE, Home, UnknownShardError, default_home
-from farmer.client.ledger import Ledger, LedgerError, Standing
+from farmer.client.ledger import Ledger, LedgerError
+from farmer.client.ledger_rows import Standing
 from farmer.identity.keys import Identity
 from farmer.model.ids import NodeId, ShardId
 from tests.client.fake_farmer import FakeFarmer
@@ -106,6 +107,12 @@ def test_a_shard_that_one_farmer_still_holds_is_looked_for_there(home, fake):
         home.ledger.keep(farmer, fake.receipt(SHARD, 7), "")
     home.ledger.mark(ONE, SHARD, Standing.ERASED)
     assert home.entry(SHARD).farmer == OTHER
+    assert home.entry(SHARD, standing=Standing.TRASHED).farmer == OTHER
+    home.ledger.mark(OTHER, SHARD, Standing.TRASHED)
+    assert home.entry(SHARD).farmer == OTHER
+    home.ledger.mark(ONE, SHARD, Standing.HELD)
+    assert home.entry(SHARD).farmer == ONE
+    assert home.entry(SHARD, standing=Standing.TRASHED).farmer == OTHER
 
 
 def test_a_notice_is_told_once(home):
@@ -129,6 +136,100 @@ def test_a_damaged_ledger_is_named(tmp_path):
         Ledger.open(tmp_path / LEDGER_FILE)
     with pytest.raises(LedgerError):
         Ledger.open(tmp_path / "absent" / LEDGER_FILE)
+
+
+def spoil(home, text, *values):
+    home.ledger._connection.execute(text, values)
+
+
+GOOD = ShardId(bytes([0xCD]) * 32)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("receipt", b"short"),
+        ("receipt", "text"),
+        ("receipt", 10**12),
+        ("farmer", b"short"),
+        ("shard", b"\xab" * 31 + b"\0"),
+        ("shard", 7),
+        ("file", 5),
+        ("standing", 9),
+        ("standing", "held"),
+    ],
+)
+def test_a_damaged_receipt_is_named_and_the_others_are_there(home, fake, column, value):
+    for shard in (SHARD, GOOD):
+        home.ledger.keep(ONE, fake.receipt(shard, 7), "")
+    spoil(home, f"UPDATE receipts SET {column} = ? WHERE shard = ?", value, SHARD.raw)
+    assert [entry.receipt.shard for entry in home.ledger.entries()] == [GOOD]
+    assert [entry.receipt.shard for entry in home.held()[ONE]] == [GOOD]
+    (damaged,) = home.ledger.damaged
+    assert "the renter's ledger is damaged" in str(damaged)
+    mended = "a backup" if column in {"farmer", "shard"} else "store the file again"
+    assert mended in str(damaged)
+    assert home.entry(GOOD).farmer == ONE
+
+
+def test_a_receipt_that_is_kept_again_is_whole(home, fake):
+    home.ledger.keep(ONE, fake.receipt(SHARD, 7), "")
+    spoil(home, "UPDATE receipts SET receipt = x'00'")
+    assert home.ledger.entries() == []
+    home.ledger.keep(ONE, fake.receipt(SHARD, 7), "")
+    assert [entry.receipt.shard for entry in home.ledger.entries()] == [SHARD]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("farmer", b"short"),
+        ("farmer", "text"),
+        ("addresses", "[not json"),
+        ("addresses", b"\xff\xfe"),
+        ("addresses", "5"),
+        ("addresses", '["a:1", 2]'),
+        ("addresses", '["nowhere"]'),
+        ("addresses", "[]"),
+        ("addresses", "[" * 100_000),
+    ],
+)
+def test_a_damaged_farmer_is_named_and_the_others_can_be_asked(home, fake, column, value):
+    """But not as the one joined last: it may have been the other."""
+    for farmer in (ONE, OTHER):
+        home.ledger.join(FarmerAddress(farmer, ("a:1",)), fake.shown())
+    if column == "addresses" and isinstance(value, bytes):
+        spoil(home, "UPDATE farmers SET addresses = CAST(? AS TEXT) WHERE joined = 2", value)
+    else:
+        spoil(home, f"UPDATE farmers SET {column} = ? WHERE joined = 2", value)
+    assert [one.farmer for one in home.ledger.farmers()] == [ONE]
+    assert home.farmer("01").farmer == ONE
+    with pytest.raises(LedgerError, match="--farmer"):
+        home.farmer()
+    (damaged,) = home.ledger.damaged
+    assert ("a backup" if column == "farmer" else "join it again with its invite") in str(damaged)
+
+
+def test_a_farmer_is_joined_last_whatever_the_others_rows_say(home, fake):
+    home.ledger.join(FarmerAddress(ONE, ("a:1",)), fake.shown())
+    spoil(home, "UPDATE farmers SET joined = 'first'")
+    home.ledger.join(FarmerAddress(OTHER, ("a:1",)), fake.shown())
+    assert {one.farmer for one in home.ledger.farmers()} == {ONE, OTHER}
+
+
+def test_a_ledger_that_cannot_be_read_is_named(tmp_path, fake):
+    """Opened it can be, for the first page is whole."""
+    ledger = Ledger.open(tmp_path / LEDGER_FILE)
+    for number in range(200):
+        ledger.keep(ONE, fake.receipt(ShardId(bytes([number]) * 32), 7), "")
+    ledger.close()
+    with (tmp_path / LEDGER_FILE).open("r+b") as file:
+        file.seek(3 * 4096)
+        file.write(b"\xff" * 30 * 4096)
+    ledger = Ledger.open(tmp_path / LEDGER_FILE)
+    with pytest.raises(LedgerError, match="bring it back from a backup"):
+        ledger.entries()
+    ledger.close()
 
 
 def test_a_failed_write_is_a_ledger_error_and_changes_nothing(home, fake):

@@ -314,6 +314,34 @@ class RefusingTests(FarmerCase):
         waits_s = [after - before for before, after in pairwise(asked_s)]
         self.assertEqual(waits_s[:6], [1, 2, 4, 8, 10, 10])
 
+    def test_a_farmer_that_says_when_to_come_back_is_not_asked_before(self):
+        asked_s = []
+
+        def busy(talk, store):
+            asked_s.append(self.world.clock.seconds())
+            if len(asked_s) < 3:
+                talk.refuse(Refusal.BUSY, 60_000)
+            else:
+                Talk.answer(talk, store)
+
+        self.fake.script[Type.STORE] = busy
+        self.run_(self.farmer.store(io.BytesIO(b"x")))
+        self.assertEqual([after - before for before, after in pairwise(asked_s)], [60, 60])
+
+    def test_a_farmer_that_says_hours_is_not_waited_for(self):
+        """Who stores is told at once for how long it would be."""
+        self.fake.script[Type.STORE] = lambda talk, _: talk.refuse(Refusal.BUSY, 7_260_000)
+        with self.assertRaises(refusals.BusyError) as caught:
+            self.run_(self.farmer.store(io.BytesIO(b"x")))
+        self.assertEqual(self.world.clock.seconds(), 0)
+        self.assertIn("try again in 2 h 1 m", str(caught.exception))
+
+    def test_a_wait_that_would_end_too_late_is_not_begun(self):
+        self.fake.script[Type.STORE] = lambda talk, _: talk.refuse(Refusal.BUSY, 200_000)
+        with self.assertRaises(refusals.BusyError):
+            self.run_(self.farmer.store(io.BytesIO(b"x")))
+        self.assertEqual(self.world.clock.seconds(), 200)
+
     def test_a_shard_that_stays_busy_is_given_up(self):
         self.fake.script[Type.STORE] = lambda talk, _: talk.refuse(Refusal.BUSY, 700)
         with self.assertRaises(refusals.BusyError):
@@ -550,6 +578,50 @@ class LosingTests(FarmerCase):
         source.truncate(1000)
         with self.assertRaises(SourceChangedError):
             self.run_(self.farmer.store_hashed(hashed))
+
+    def shrinking(self):
+        """Have a source end where the second step of its store would begin; return it hashed."""
+        source = io.BytesIO(content_of(3 * MIB))
+        hashed = self.run_(self.farmer.hash(source))
+        self.fake.on_data = lambda talk: source.truncate(MIB)
+        return hashed
+
+    def test_what_a_file_that_became_shorter_had_reserved_is_given_back(self):
+        """Nobody can ever go on with it: the farmer need not keep it for a day."""
+        hashed = self.shrinking()
+        with self.assertRaises(SourceChangedError) as caught:
+            self.run_(self.farmer.store_hashed(hashed))
+        self.assertIn("became shorter", str(caught.exception))
+        self.run_(self.farmer.ping())
+        self.assertEqual(self.dialer.dialed, 1)
+        self.run_(self.farmer.close())
+        self.assertEqual((self.fake.partial, self.fake.shards), ({}, {}))
+
+    def test_a_farmer_that_had_refused_just_then_is_told_the_end_once(self):
+        hashed = self.shrinking()
+        shorten = self.fake.on_data
+
+        def refuse(talk):
+            shorten(talk)
+            if talk.open and len(talk.open[2]) >= MIB:
+                talk.open = None
+                talk.refuse(Refusal.CONTRACT_FULL, 5, 4)
+
+        self.fake.on_data = refuse
+        with self.assertRaises((SourceChangedError, refusals.ContractFullError)):
+            self.run_(self.farmer.store_hashed(hashed))
+        self.run_(self.farmer.ping())
+        self.assertEqual(self.dialer.dialed, 1)
+        self.assertEqual([type(one) for one in self.fake.asked].count(End), 1)
+
+    def test_the_cause_is_named_whatever_becomes_of_the_giving_up(self):
+        for end in (lambda *_: None, lambda talk, _: talk.cut()):
+            hashed = self.shrinking()
+            self.fake.script[Type.END] = end
+            before_s = self.world.clock.seconds()
+            with self.assertRaises(SourceChangedError):
+                self.run_(self.farmer.store_hashed(hashed))
+            self.assertLess(self.world.clock.seconds() - before_s, 30)
 
     def test_a_file_that_changed_is_not_stored(self):
         source = io.BytesIO(content_of(MIB))

@@ -3,12 +3,15 @@
 import io
 from dataclasses import replace
 
+from twisted.internet.task import deferLater
+
 from farmer.client import limits
 from farmer.client.auditing import Verdict
 from farmer.client.errors import (
     ConnectionFailedError,
     ConnectionLostError,
     FarmerBrokeProtocolError,
+    FarmerTooSlowError,
 )
 from farmer.client.limits import READ_AHEAD_BYTES, RETRY_DELAYS_S
 from farmer.identity.signing import sign_receipt
@@ -64,13 +67,63 @@ class NumbersTests(LieCase):
         """Limit: LISTED_MAX."""
         self.patch(limits, "LISTED_MAX", 5000)
 
-        def invent(talk, asked):
-            first = int.from_bytes(asked.after.raw, "big") + 1
-            ids = (ShardId((first + n).to_bytes(32, "big")) for n in range(1000))
-            talk.send(Listed(tuple(Stated(shard, 1, 1, 0, 0) for shard in ids), True))
-
-        self.script(Type.LIST, invent)
+        self.script(Type.LIST, lambda talk, asked: talk.send(self.invented(asked, 1000)))
         self.assert_broke(self.listed(), "does not end")
+
+    def invented(self, asked, size, more=True):
+        """Return a page of so many ids above those asked for before."""
+        first = int.from_bytes(asked.after.raw, "big") + 1
+        ids = (ShardId((first + n).to_bytes(32, "big")) for n in range(size))
+        return Listed(tuple(Stated(shard, 1, 1, 0, 0) for shard in ids), more)
+
+    def test_a_list_of_tiny_pages_ends(self):
+        """Limit: SMALL_PAGES_MAX."""
+        self.script(Type.LIST, lambda talk, asked: talk.send(self.invented(asked, 1)))
+        self.assert_broke(self.listed(), "pages of 1 shard")
+        asked = [one for one in self.fake.asked if one.TYPE is Type.LIST]
+        self.assertEqual(len(asked), limits.SMALL_PAGES_MAX + 1)
+
+    def test_an_honest_list_may_have_some_small_pages(self):
+        """One that looks through so many shards, not for so many, finds few at times."""
+        pages = [1] * (limits.SMALL_PAGES_MAX - 1) + [500] * 3 + [1]
+
+        def answer(talk, asked):
+            size = pages.pop(0)
+            talk.send(self.invented(asked, size, more=bool(pages)))
+
+        self.script(Type.LIST, answer)
+        self.assertEqual(len(self.run_(self.listed())), limits.SMALL_PAGES_MAX + 1500)
+
+    def test_a_list_whose_pages_come_slowly_ends(self):
+        """Limit: LISTED_PER_S_MIN; each page would be in time for itself."""
+
+        def slowly(talk, asked):
+            page = self.invented(asked, 1000)
+            self.world.clock.callLater(ANSWER_S - 1, lambda: talk.lost or talk.send(page))
+
+        self.script(Type.LIST, slowly)
+        with self.assertRaises(FarmerTooSlowError) as caught:
+            self.run_(self.listed())
+        self.assertIn("shards of its list in", str(caught.exception))
+        self.assertLess(self.world.clock.seconds(), 3 * ANSWER_S)
+
+    def test_who_reads_a_list_slowly_is_not_the_farmers_fault(self):
+        self.script(
+            Type.LIST,
+            lambda talk, asked: talk.send(
+                self.invented(asked, 1000, more=not asked.after.raw[-2])
+            ),
+        )
+
+        async def read_slowly():
+            read = 0
+            async for _ in self.farmer.list():
+                if read % 500 == 0:
+                    await deferLater(self.world.clock, 2 * ANSWER_S)
+                read += 1
+            return read
+
+        self.assertEqual(self.run_(read_slowly(), until_s=10 * ANSWER_S), 2000)
 
     def test_a_shard_larger_than_any_can_be_is_a_lie(self):
         """Limit: SHARD_BYTES_MAX."""

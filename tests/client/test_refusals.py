@@ -4,6 +4,7 @@ import pytest
 
 from farmer.client.refusals import (
     ERROR_OF,
+    BusyError,
     ContractFullError,
     InviteExpiredError,
     NoSpaceError,
@@ -39,6 +40,22 @@ def test_named_numbers_are_the_numbers():
 def test_times_are_shown_as_dates_however_far_off():
     assert "2020-09-13 12:26 UTC" in str(InviteExpiredError(1_600_000_000_000, 0))
     assert "9999-12-31" in str(InviteExpiredError((1 << 63) - 1, (1 << 63) - 1))
+
+
+@pytest.mark.parametrize(
+    ("retry_after_ms", "words"),
+    [
+        (0, "0 s"),
+        (1, "1 s"),
+        (59_001, "1 m"),
+        (90_000, "1 m 30 s"),
+        (7_260_000, "2 h 1 m"),
+        (90_000_000, "1 d 1 h"),
+        ((1 << 63) - 1, "106751991167 d 7 h"),
+    ],
+)
+def test_waits_are_shown_as_people_count_them(retry_after_ms, words):
+    assert str(BusyError(retry_after_ms)).endswith(f"try again in {words}")
 
 
 @pytest.mark.parametrize("kind", [NoSpaceError, ContractFullError, ShardTooLargeError])

@@ -9,8 +9,11 @@ import os
 import random
 import shlex
 import signal
+import sqlite3
+import tempfile
 import threading
-from contextlib import suppress
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -21,11 +24,14 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from farmer.cli import renter_sources
 from farmer.cli.renter import main
 from farmer.client import blocking, refusals
 from farmer.client.auditing import Verdict
 from farmer.client.door import ThreadDoor
 from farmer.client.errors import ConnectionFailedError, WrongFarmerError
+from farmer.client.home import LEDGER_FILE
+from farmer.client.ledger import Ledger
 from farmer.identity.keys import Identity
 from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side
@@ -143,7 +149,7 @@ def test_an_earlier_copy_stays_until_all_of_the_new_one_is_there(served, tmp_pat
     node_id = served.fake.identity.node_id
     copy = tmp_path / "photo"
     copy.write_bytes(b"earlier")
-    copy.chmod(0o600)
+    copy.chmod(0o606)  # what no umask leaves
     before = sorted(tmp_path.iterdir())
     shard = shard_of(b"later")
     with (
@@ -157,7 +163,7 @@ def test_an_earlier_copy_stays_until_all_of_the_new_one_is_there(served, tmp_pat
         farmer.retrieve(shard, str(copy))
         farmer.retrieve(shard, "/dev/null")
     assert copy.read_bytes() == b"later"
-    assert copy.stat().st_mode & 0o777 == 0o600
+    assert copy.stat().st_mode & 0o777 == 0o606
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -241,6 +247,16 @@ def test_a_file_that_is_too_large_is_told_with_the_command_that_helps(joined, tm
     }
 
 
+def test_a_farmer_that_is_busy_for_hours_is_told_at_once(joined, tmp_path, capsys):
+    joined.fake.script[Type.STORE] = lambda talk, _: talk.refuse(Refusal.BUSY, 18_000_000)
+    (tmp_path / "file").write_bytes(b"precious")
+    capsys.readouterr()
+    assert joined.renter("store", str(tmp_path / "file"), "--json") == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["error"].endswith("try again in 5 h")
+    assert row["refusal"] == {"name": "BUSY", "retry_after_ms": 18_000_000}
+
+
 def test_every_file_has_its_row_also_when_some_fail(joined, tmp_path, capsys):
     capsys.readouterr()
     (tmp_path / "good").write_bytes(b"good")
@@ -254,6 +270,42 @@ def test_every_file_has_its_row_also_when_some_fail(joined, tmp_path, capsys):
 def test_standard_input_is_not_split_between_two_shards(joined, capsys):
     assert joined.renter("store", "-", "-") == 2
     assert "name - once" in capsys.readouterr().err
+    assert joined.fake.shards == {}
+
+
+@pytest.fixture
+def piped(tmp_path):
+    """A pipe with a name, that somebody writes 3 MiB into."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def write():
+        with suppress(BrokenPipeError):
+            path.write_bytes(bytes(3 * MIB))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    yield path
+    writer.join()
+
+
+def test_a_pipe_for_which_there_is_no_room_is_told_with_what_to_do(
+    joined, piped, capsys, monkeypatch
+):
+    full = open("/dev/full", "r+b")  # noqa: SIM115, PTH123 - the store closes it
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
+    assert joined.renter("store", str(piped)) == 1
+    words = capsys.readouterr().err
+    assert f"{piped} was not stored: no room in {tempfile.gettempdir()}" in words
+    assert "TMPDIR" in words
+
+
+def test_an_endless_pipe_does_not_fill_the_disk(joined, piped, capsys, monkeypatch):
+    monkeypatch.setattr(renter_sources, "SHARD_BYTES_MAX", MIB)
+    assert joined.renter("store", str(piped)) == 1
+    words = capsys.readouterr().err
+    assert f"{piped} was not stored: it has more than 1.05 MB, as much as a shard can" in words
+    assert "split" in words
     assert joined.fake.shards == {}
 
 
@@ -317,6 +369,55 @@ def test_deleted_shards_are_not_audited_until_undeleted(joined, tmp_path, capsys
     assert listed["missing"] == []
 
 
+@pytest.fixture
+def other(joined, tmp_path):
+    """A second farmer of the same renter, joined last."""
+    with Served(tmp_path / "other home") as farmer:
+        farmer.fake.renter_is_whoever_calls = True
+        assert joined.renter("join", farmer.link) == 0
+        yield farmer
+
+
+def named(served) -> tuple[str, str]:
+    return ("--farmer", str(served.fake.identity.node_id))
+
+
+@pytest.mark.parametrize("deleted_at", [0, 1])
+def test_undelete_asks_the_farmer_in_whose_trash_the_shard_is(
+    joined, other, tmp_path, capsys, deleted_at
+):
+    """Not the one that still has it, which would say that all is well."""
+    (tmp_path / "file").write_bytes(b"precious")
+    shard, farmers = shard_of(b"precious"), (joined, other)
+    for farmer in farmers:
+        assert joined.renter("store", str(tmp_path / "file"), *named(farmer)) == 0
+    trashed = farmers[deleted_at]
+    assert joined.renter("delete", str(shard), *named(trashed)) == 0
+    assert shard in trashed.fake.trash
+    capsys.readouterr()
+    assert joined.renter("undelete", str(shard), "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["farmer"] == str(trashed.fake.identity.node_id)
+    assert shard in trashed.fake.shards
+    assert joined.renter("audit", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["passed"] == 2
+
+
+def test_who_is_told_of_the_trash_is_told_in_whose(joined, other, tmp_path, capsys):
+    """Something else with our identity deleted it: our receipts know of no trash."""
+    (tmp_path / "file").write_bytes(b"precious")
+    shard, farmers = shard_of(b"precious"), (joined, other)
+    for farmer in farmers:
+        assert joined.renter("store", str(tmp_path / "file"), *named(farmer)) == 0
+    for farmer in farmers:
+        farmer.fake.trash[shard] = farmer.fake.shards.pop(shard)
+        capsys.readouterr()
+        assert joined.renter("retrieve", str(shard), *named(farmer)) == 1
+        command = capsys.readouterr().err.split("bring it back with: renter ")[1]
+        assert joined.renter(*command.split()) == 0
+        assert shard in farmer.fake.shards
+
+
 def test_erasing_what_was_erased_when_the_answer_was_lost_is_done(joined, tmp_path, capsys):
     """The farmer keeps no memory of it; audits would accuse it of a loss for ever."""
     (tmp_path / "file").write_bytes(b"precious")
@@ -342,7 +443,13 @@ def in_the_trash(joined, tmp_path):
     return shard
 
 
-BACK = "NOT_FOUND: it is in the trash until 1970-01-01 00:00 UTC; bring it back with: "
+def brought_back(joined, shard):
+    """Return the error that says how."""
+    farmer = joined.fake.identity.node_id.short
+    return (
+        "NOT_FOUND: it is in the trash until 1970-01-01 00:00 UTC; bring it back with: "
+        f"renter undelete {shard} --farmer {farmer}"
+    )
 
 
 def test_what_is_in_the_trash_is_told_with_the_command_that_brings_it_back(
@@ -352,7 +459,7 @@ def test_what_is_in_the_trash_is_told_with_the_command_that_brings_it_back(
     capsys.readouterr()
     assert joined.renter("retrieve", str(shard), "-o", str(tmp_path / "back"), "--json") == 1
     out, err = capsys.readouterr()
-    assert f"{BACK}renter undelete {shard}" in err
+    assert brought_back(joined, shard) in err
     assert json.loads(out)["refusal"] == {"name": "NOT_FOUND"}
     assert not (tmp_path / "back").exists()
     assert joined.renter("undelete", str(shard)) == 0
@@ -369,7 +476,7 @@ def test_an_audit_fails_what_others_put_into_the_trash_but_not_what_we_did(
     assert joined.renter("audit", str(shard), "--json", *how) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["failed"] == 1
-    assert found["failures"][0]["error"] == f"{BACK}renter undelete {shard}"
+    assert found["failures"][0]["error"] == brought_back(joined, shard)
     assert found["failures"][0]["refusal"] == {"name": "NOT_FOUND"}
     joined.renter("undelete", str(shard))
     joined.renter("delete", str(shard))
@@ -377,7 +484,7 @@ def test_an_audit_fails_what_others_put_into_the_trash_but_not_what_we_did(
     assert joined.renter("audit", str(shard), "--json", *how) == 4
     found = json.loads(capsys.readouterr().out)
     assert (found["failed"], len(found["postponed"])) == (0, 1)
-    assert BACK in found["postponed"][0]["error"]
+    assert brought_back(joined, shard) in found["postponed"][0]["error"]
 
 
 @pytest.mark.parametrize("refusal", ["BUSY", "UNAVAILABLE", "DRAINING", "AUDIT_BUDGET"])
@@ -465,6 +572,45 @@ def test_a_file_whose_name_nobody_typed_is_not_replaced(joined, tmp_path, capsys
     assert not list(tmp_path.glob(".*.part"))
     assert joined.renter("retrieve", shard, "-o", str(photo)) == 0
     assert photo.read_bytes() == b"photo"
+
+
+def test_a_damaged_receipt_costs_no_other_and_is_no_pass(joined, tmp_path, capsys):
+    for name in ("sick", "well"):
+        (tmp_path / name).write_text(name)
+        joined.renter("store", str(tmp_path / name))
+    sick = shard_of(b"sick")
+    with closing(sqlite3.connect(joined.home / LEDGER_FILE)) as ledger, ledger:
+        ledger.execute("UPDATE receipts SET receipt = x'00' WHERE shard = ?", (sick.raw,))
+    capsys.readouterr()
+    assert joined.renter("retrieve", str(shard_of(b"well"))[:8], "-o", str(tmp_path / "x")) == 0
+    assert capsys.readouterr().err == ""
+    assert joined.renter("list") == 0
+    assert f"the renter's ledger is damaged: its receipt for {sick}" in capsys.readouterr().err
+    assert joined.renter("audit", "--json") == 1
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert (answer["passed"], answer["failed"]) == (1, 0)
+    (error,) = answer["errors"]
+    assert error["farmer"] == str(joined.fake.identity.node_id)
+    assert str(sick) in error["error"]
+    assert err.count(str(sick)) == 1
+    assert joined.renter("audit", str(sick)) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert joined.renter("store", str(tmp_path / "sick")) == 0
+    assert joined.renter("audit") == 0
+
+
+def test_a_damaged_receipt_for_what_was_deleted_is_no_error_of_an_audit(joined, tmp_path, capsys):
+    for name in ("sick", "well"):
+        (tmp_path / name).write_text(name)
+        joined.renter("store", str(tmp_path / name))
+    sick = shard_of(b"sick")
+    joined.renter("delete", str(sick))
+    with closing(sqlite3.connect(joined.home / LEDGER_FILE)) as ledger, ledger:
+        ledger.execute("UPDATE receipts SET receipt = x'00' WHERE shard = ?", (sick.raw,))
+    capsys.readouterr()
+    assert joined.renter("audit", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["errors"] == []
 
 
 def test_headings_stand_over_their_columns(joined, tmp_path, capsys):
@@ -620,7 +766,7 @@ def test_signals_are_left_to_the_main_thread(served):
         try:
             return blocked_here() & await door.run(blocked_here)
         finally:
-            door.close()
+            await door.close()
 
     def blocked_here():
         return signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -644,6 +790,55 @@ def test_work_that_cannot_even_begin_raises_in_the_calling_thread():
 
     with pytest.raises(ValueError, match="no coroutine"):
         blocking.run(work)
+
+
+@pytest.fixture
+def heard_interrupts():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_interrupts")
+def test_a_receipt_that_came_before_ctrl_c_is_kept_and_told(joined, tmp_path, capsys, monkeypatch):
+    """The farmer holds the shard: what is not in the ledger is never audited."""
+    keep = Ledger.keep
+
+    def keep_slowly(ledger, *receipt):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.3)
+        keep(ledger, *receipt)
+
+    monkeypatch.setattr(Ledger, "keep", keep_slowly)
+    (tmp_path / "file").write_bytes(b"precious")
+    capsys.readouterr()
+    assert joined.renter("store", str(tmp_path / "file"), "--json") == 0
+    assert [row["stored"] for row in json.loads(capsys.readouterr().out)] == [True]
+    assert joined.renter("audit") == 0
+
+
+def test_work_that_nobody_waits_for_is_left_behind():
+    """Its thread hangs for longer than the program: here, than the test."""
+    begun, end = threading.Event(), threading.Event()
+
+    def hang():
+        begun.set()
+        end.wait()
+
+    async def leaving(reactor):
+        door = ThreadDoor(reactor)
+        hanging = door.run(hang)
+        hanging.addErrback(lambda failure: failure.trap(CancelledError))
+        while not begun.is_set():
+            await deferLater(reactor, 0.01)
+        hanging.cancel()
+        await door.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            door.run(hang)
+
+    blocking.run(leaving)
+    assert all(one.daemon for one in threading.enumerate() if one.name == "renter 1")
+    end.set()
 
 
 def test_an_interruption_is_one_also_where_the_work_does_not_end(monkeypatch):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
+from farmer.client.home import LEDGER_FILE
+from farmer.client.ledger import Ledger
 from farmer.protocol.transfers import Send
 from farmer.protocol.types import Type
 from tests.client.fake_farmer import Talk, shard_of
@@ -20,6 +26,9 @@ from tests.e2e.test_client_tls import MIB, Served
 pytestmark = pytest.mark.apart
 
 ENDED_S = 20
+
+SOON_S = 8
+"""For a busy machine; a process that waits for a thread waits for ever."""
 
 
 @pytest.fixture
@@ -79,6 +88,47 @@ def test_what_comes_through_a_pipe_is_stored(joined):
     assert joined.fake.shards[shard_of(content)] == content
 
 
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/proc/self/fd/0"])
+def test_what_came_through_a_pipe_has_no_file_to_look_into(joined, name):
+    """A repair would read its copy from standard input."""
+    process = start(joined, "store", name, stdin=subprocess.PIPE)
+    _, err = process.communicate(b"hello", ENDED_S)
+    assert process.returncode == 0, err
+    process = start(joined, "repair", str(shard_of(b"hello")))
+    _, err = process.communicate(timeout=ENDED_S)
+    assert process.returncode == 1
+    assert b"Name it with --from FILE" in err
+
+
+def test_a_pipe_that_is_named_twice_is_stored_whole_and_once(joined):
+    """Under two names that say the same: each took a part of it, and both were told as stored."""
+    content = random.Random(5).randbytes(3 * MIB)
+    process = start(joined, "store", "-", "/dev/stdin", "--json", stdin=subprocess.PIPE)
+    out, err = process.communicate(content, ENDED_S)
+    assert process.returncode == 1, err
+    rows = json.loads(out)
+    assert sorted(row["stored"] for row in rows) == [False, True]
+    (refused,) = (row for row in rows if not row["stored"])
+    assert "can be read only once" in refused["error"]
+    assert joined.fake.shards == {shard_of(content): content}
+
+
+def test_standard_input_that_is_closed_is_told(joined):
+    """What is opened next has its number, and would be read in its place: the ledger."""
+    words = [sys.executable, "-m", "farmer.cli.renter", "--home", str(joined.home), "store", "-"]
+    ended = subprocess.run(
+        ["sh", "-c", f"{shlex.join(words)} <&-"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=ENDED_S,
+        env=environment(),
+    )
+    assert ended.returncode == 1
+    assert "- was not stored: standard input is closed\n" in ended.stderr
+    assert joined.fake.shards == {}
+
+
 def test_a_shard_goes_into_a_pipe_whole(joined):
     content = random.Random(6).randbytes(3 * MIB)
     joined.fake.shards[shard_of(content)] = content
@@ -107,11 +157,86 @@ def test_ctrl_c_in_a_store_still_gives_a_row_for_every_file(joined, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=ENDED_S)
     rows = json.loads(out)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert b"Traceback" not in err
     assert [row["file"] for row in rows] == [str(file) for file in files]
     assert not any(row["stored"] for row in rows)
     assert all("interrupted" in row["error"] for row in rows)
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A pipe with a name, whose writer says a little and then nothing."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDWR)
+    os.write(descriptor, b"the beginning")
+    yield path
+    os.close(descriptor)
+
+
+def interrupted(process):
+    """Interrupt a process that waits for ever; return its end, which comes soon."""
+    process.send_signal(signal.SIGINT)
+    try:
+        # Its standard input stays open: the end of that would be an answer.
+        process.wait(SOON_S)
+    finally:
+        process.kill()
+        out, err = process.communicate(timeout=ENDED_S)
+    assert b"Traceback" not in err
+    assert b"Fatal" not in err
+    assert process.returncode == 130
+    return out, err
+
+
+def stored(served, content):
+    """Return when the farmer holds it and the receipt is in the ledger."""
+    end_s = time.monotonic() + ENDED_S
+    while shard_of(content) not in kept(served):
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+def kept(served):
+    ledger = Ledger.open(served.home / LEDGER_FILE)
+    try:
+        return [entry.receipt.shard for entry in ledger.entries()]
+    finally:
+        ledger.close()
+
+
+def test_ctrl_c_does_not_wait_for_who_reads_a_slow_file(joined, pipe, tmp_path):
+    """What was stored until then is told as stored."""
+    (tmp_path / "file").write_bytes(b"precious")
+    process = start(joined, "store", str(pipe), str(tmp_path / "file"), "--json")
+    stored(joined, b"precious")
+    out, _ = interrupted(process)
+    rows = json.loads(out)
+    assert [row["stored"] for row in rows] == [False, True]
+    assert "interrupted" in rows[0]["error"]
+
+
+def test_ctrl_c_does_not_wait_for_standard_input(joined, tmp_path):
+    (tmp_path / "file").write_bytes(b"precious")
+    words = ("store", "-", str(tmp_path / "file"), "--json")
+    process = start(joined, *words, stdin=subprocess.PIPE)
+    stored(joined, b"precious")
+    out, _ = interrupted(process)
+    assert [row["stored"] for row in json.loads(out)] == [False, True]
+
+
+def test_ctrl_c_does_not_wait_for_a_copy_that_cannot_be_opened(joined, tmp_path):
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    os.mkfifo(tmp_path / "pipe")
+    words = ("repair", str(shard_of(b"precious")), "--from", str(tmp_path / "pipe"))
+    process = start(joined, *words)
+    tasks = Path(f"/proc/{process.pid}/task")
+    while len(list(tasks.iterdir())) < 3:  # ours, the reactor's, and one that opens the copy
+        assert process.poll() is None
+        time.sleep(0.05)
+    interrupted(process)
 
 
 def test_two_programs_share_a_home(joined, tmp_path):

@@ -106,10 +106,13 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (CLIENT, "HASHED_BYTES_PER_S_MIN", LIES + "test_lies.py::test_an_audit_byte_by_byte"),
         (CLIENT, "READ_AHEAD_BYTES", LIES + "test_lies.py::test_what_comes_unasked"),
         (CLIENT, "LISTED_MAX", LIES + "test_lies.py::test_a_list_of_invented_ids"),
+        (CLIENT, "SMALL_PAGES_MAX", LIES + "test_lies.py::test_a_list_of_tiny_pages"),
+        (CLIENT, "LISTED_PER_S_MIN", LIES + "test_lies.py::test_a_list_whose_pages_come"),
         (CLIENT, "SESSIONS_MAX", LIES + "test_hostile.py::test_no_more_connections"),
         (CLIENT, "RETRY_DELAYS_S", LIES + "test_hostile.py::test_attempts_are_bounded"),
         (CLIENT, "RETRY_PROGRESS_BYTES", LIES + "test_hostile.py::test_a_store_goes_on"),
         (CLIENT, "BUSY_S", LIES + "test_hostile.py::test_a_shard_that_stays_busy"),
+        (CLIENT, "GIVE_UP_S", LIES + "test_hostile.py::test_the_cause_is_named_whatever"),
         (CLIENT, "BUSY_DELAYS_MS", LIES + "test_hostile.py::test_a_busy_shard"),
     ],
 }
