@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 from zlib import crc32
@@ -74,7 +74,14 @@ class LargeCopy:
     """A larger shard, in a staging file of the target."""
 
     def __init__(self, target: Volume, reader: VolumeReader) -> None:
-        """Take its space there; raises `InDoubtError`, `NoSpaceError`, `OSError`."""
+        """
+        Take its space there.
+
+        Raises:
+            InDoubtError, NoSpaceError.
+            VolumeUnavailableError: the target's disk refused it, and is known for that.
+
+        """
         row = reader.row
         self.key: Key = (row.renter, row.shard)
         # What the target says of it would be in doubt, and the source would have given it up.
@@ -98,10 +105,19 @@ class LargeCopy:
         self._stays: OSError | None = None
         """Why its file could not be removed."""
         try:
-            self._make()
+            with self._understood():
+                self._make()
         except BaseException:
             self.close()
             raise
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Note what the target's disk refuses: the next try may choose another one."""
+        try:
+            yield
+        except OSError as error:
+            raise self._target.ground.understand(error, self.size_bytes) from error
 
     def _make(self) -> None:
         files, paths = self._target.ground.files, self._target.ground.paths
@@ -114,17 +130,22 @@ class LargeCopy:
         files.sync_directory(paths.staging)
 
     def copy(self) -> Iterator[int]:
-        """Write all of it, then read it back; yields bytes.  Raises `CorruptShardError`."""
+        """
+        Write all of it, then read it back; yields bytes.
+
+        Raises:
+            CorruptShardError: it is not what it should be.
+            VolumeUnavailableError: one of the two disks failed.
+
+        """
         files, digest = self._target.ground.files, _Digest()
         for offset, length in _steps(self.size_bytes):
             data = self._reader.read(offset, length)
             digest.update(data)
-            files.pwritev(self._fd, [data], RECORD_HEADER_BYTES + offset)
-            files.sync_data(self._fd)
+            self._write(data, RECORD_HEADER_BYTES + offset)
             yield length
         trailer = digest.trailer(self._row)
-        files.pwritev(self._fd, [trailer], tree_offset(self.size_bytes))
-        files.sync_data(self._fd)
+        self._write(trailer, tree_offset(self.size_bytes))
         self._header = replace(self._header, trailer_crc=crc32(trailer))
         again = _Digest()
         for offset, length in _steps(self.size_bytes):
@@ -132,6 +153,12 @@ class LargeCopy:
             yield 0
         if again.trailer(self._row) != trailer:
             raise CorruptShardError(0, self.size_bytes)
+
+    def _write(self, data: bytes, offset: int) -> None:
+        files = self._target.ground.files
+        with self._understood():
+            files.pwritev(self._fd, [data], offset)
+            files.sync_data(self._fd)
 
     def reserve(self, target: Volume) -> Reservation:
         """Return what was promised at its birth."""

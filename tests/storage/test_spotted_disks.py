@@ -13,11 +13,11 @@ from farmer.model.shard import ShardState
 from farmer.model.status import VolumeState
 from farmer.storage.checking import check_volume
 from farmer.storage.directory import VolumeSettings
-from farmer.storage.files import OsFiles
+from farmer.storage.files import Access, OsFiles
 from farmer.storage.quota import SMALL_BYTES_MAX
 from tests.storage.bench import ALICE, MIB, NODE, Farm, crash_copy, noise
 from tests.storage.rot import rot, row_of, volume_of
-from tests.storage.test_moving import Street
+from tests.storage.test_moving import DRAIN, Street
 from tests.storage.test_scrub import alerts, scrub
 
 
@@ -276,3 +276,33 @@ def test_a_check_goes_on_behind_a_bad_spot(tmp_path: Path) -> None:
     assert len(checked.findings) == 2
     assert str(first.shard) in "".join(checked.findings)
     assert str(second.shard) in "".join(checked.findings)
+
+
+class Refusing(OsFiles):
+    """A disk that takes no new file in its staging directory; nobody has noticed that yet."""
+
+    refusing = ""
+
+    def open(self, path: Path, access: Access) -> int:
+        if self.refusing and self.refusing in path.parts and access is Access.CREATE:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return super().open(path, access)
+
+
+def test_a_target_that_takes_no_files_is_left_for_another_one(tmp_path: Path) -> None:
+    files = Refusing()
+    farm = Farm(tmp_path, volumes=3, files=files, quota_bytes=128 * MIB)
+    with closing(farm.engine) as engine:
+        source, first, second = engine.opened()
+        first.duty = second.duty = DRAIN
+        farm.store(noise(3 * MIB))
+        first.duty = second.duty = None
+        engine.change_quota(
+            farm.settings[2].path, 100 * MIB, 0
+        )  # has less room: the second choice
+        files.refusing = "volume1"
+        engine.mover.begin(source, DRAIN)
+        for _ in range(5):
+            while engine.mover.step() is not None:
+                pass
+        assert [volume.shards for volume in engine.volumes()] == [0, 0, 1]
