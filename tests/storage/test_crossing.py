@@ -61,6 +61,7 @@ def test_a_journal_is_what_was_synced_or_nothing(tmp_path: Path) -> None:
     files = RecordingFiles()
     keys = frozenset({(ALICE, shard_of(b"1")), (BOB, shard_of(b"2"))})
     crossers = Crossers(b"s" * 16, b"t" * 16, keys)
+    (tmp_path / "staging").mkdir()
     journal = Journal(files, tmp_path)
     assert not journal.open.keys
     journal.write(crossers)
