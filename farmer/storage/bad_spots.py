@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import errno
+from typing import Final
 
 from farmer.model.shard import RECORD_ALIGNMENT_BYTES
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files
+
+MET_MAX: Final = 64
+"""Blocks passed over: a drive may try each for half a minute, and somebody waits for the end."""
+
+_BLOCK_BYTES: Final = RECORD_ALIGNMENT_BYTES
+"""Where the kernel reads by pages, and most drives by sectors of this size."""
 
 
 class BadSpots:
@@ -25,20 +32,31 @@ class BadSpots:
         It is not zeros, either, which would say that nothing had ever been there.
 
         Raises:
-            OSError: the whole disk cannot be read, or it was something else than a bad spot.
+            OSError: the whole disk cannot be read, there are too many bad spots, or it was
+                something else.
 
         """
         data = self._try(fd, length, offset)
         if data is not None:
             return data
-        length = min(length, self._files.size(fd) - offset)
-        if length <= RECORD_ALIGNMENT_BYTES:
-            # Once more: a disk that only stumbled has lost nothing.
-            data = self._try(fd, length, offset)
-            self.met += data is None
-            return b"\xff" * length if data is None else data
-        half = -(-length // 2 // RECORD_ALIGNMENT_BYTES) * RECORD_ALIGNMENT_BYTES
-        return self.pread(fd, half, offset) + self.pread(fd, length - half, offset + half)
+        end = min(offset + length, self._files.size(fd))
+        middle = (offset + end) // 2 // _BLOCK_BYTES * _BLOCK_BYTES
+        if middle <= offset:
+            middle += _BLOCK_BYTES
+        if middle >= end:
+            return self._again(fd, end - offset, offset)
+        return self.pread(fd, middle - offset, offset) + self.pread(fd, end - middle, middle)
+
+    def _again(self, fd: int, length: int, offset: int) -> bytes:
+        """Read what lies in one block; a disk that only stumbled has lost nothing."""
+        try:
+            return self._files.pread(fd, length, offset)
+        except OSError as error:
+            self.met += 1
+            if self.met > MET_MAX:
+                raise
+            self.survive(error)
+            return b"\xff" * length
 
     def _try(self, fd: int, length: int, offset: int) -> bytes | None:
         try:

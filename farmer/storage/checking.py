@@ -148,23 +148,39 @@ class _Look:
             self._look_at_head(fd, path.name, number, uuid)
             source = Source(self._spots, fd, uuid, path.name)
             end = min(self._files.size(fd), size)
-            for one in scan(source, SEGMENT_HEADER_BYTES, end, verify=False):
-                match one:
-                    case Found() if one.header.kind is Kind.SHARD:
-                        known = expected.pop(one.offset, None)
-                        if known is not None:
-                            self._compare(known, one.header, f"{path.name} at {one.offset}")
-                        elif (number, one.offset) not in given_up:
-                            self._find(f"{path.name} at {one.offset}: the index does not know it")
-                    case Damaged() if one.offset not in expected:
-                        self._find(f"{path.name} at {one.offset}: no sound record")
-                    case _:
-                        continue
+            self._look_at_records(source, end, number, expected, given_up)
+            self._look_for(expected, path.name)
+        except OSError as error:
+            self._find(f"{path.name} cannot be read to its end ({error.strerror})")
         finally:
             self._files.close(fd)
-        for row in expected.values():
+
+    def _look_for(self, missing: dict[int, Row], name: str) -> None:
+        for row in missing.values():
             if not row.is_damaged:
-                self._find(f"{path.name} at {row.place.offset}: {row.shard} does not stand there")
+                self._find(f"{name} at {row.place.offset}: {row.shard} does not stand there")
+
+    def _look_at_records(
+        self,
+        source: Source,
+        end: int,
+        number: int,
+        expected: dict[int, Row],
+        given_up: set[tuple[int, int]],
+    ) -> None:
+        """Compare what is found with what is *expected*, and take it out of there."""
+        for one in scan(source, SEGMENT_HEADER_BYTES, end, verify=False):
+            match one:
+                case Found() if one.header.kind is Kind.SHARD:
+                    known = expected.pop(one.offset, None)
+                    if known is not None:
+                        self._compare(known, one.header, f"{source.where} at {one.offset}")
+                    elif (number, one.offset) not in given_up:
+                        self._find(f"{source.where} at {one.offset}: the index does not know it")
+                case Damaged() if one.offset not in expected:
+                    self._find(f"{source.where} at {one.offset}: no sound record")
+                case _:
+                    continue
 
     def _look_at_head(self, fd: int, name: str, number: int, uuid: bytes) -> None:
         try:

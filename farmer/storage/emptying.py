@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Final
 
 from farmer.storage.arriving import LargeCopy, SmallCopy
+from farmer.storage.bad_spots import check_disk
 from farmer.storage.crossing import Crossing
 from farmer.storage.errors import (
     CorruptShardError,
@@ -144,18 +145,35 @@ class Emptying:
         """
         Have a shard quarantined that lies on a bad spot, so that the others go on.
 
+        One whose header cannot be read stays as it is: the scrub may mend it.
+
         Raises:
             VolumeUnavailableError: *error*, where it is not the shard that cannot be read.
 
         """
         if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO):
             raise error
-        reader, _now = self.source.open_as_is(row)
+        self._check_source(error)
+        try:
+            reader, _now = self.source.open_as_is(row)
+        except VolumeUnavailableError as again:
+            self._check_source(error)
+            self.problem = str(again)
+            return
         if reader is None:
             return
         with closing(reader):
-            if reader.examine().is_sound:
+            found = reader.look()
+            self._check_source(error)
+            if found.is_sound:
                 raise error
+            reader.note(found)
+
+    def _check_source(self, error: VolumeUnavailableError) -> None:
+        try:
+            check_disk(self.source.ground.files, self.source.ground.paths)
+        except OSError:
+            raise error from None
 
     def _cross(self, group: Sequence[SmallCopy]) -> None:
         size = sum(one.size_bytes for one in group)

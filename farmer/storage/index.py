@@ -145,6 +145,7 @@ class Index:
         self._gathering = Lock()
         self._looking: list[Callable[[], None]] = []
         """What ends each long look at the file that is under way."""
+        self._is_condemned = False
         self.has_tombstones = False
         """Whether there may be any; known without a query."""
         self.stones_changed = 0
@@ -183,7 +184,8 @@ class Index:
             self._close_all()
 
     def condemn(self) -> None:
-        """Have it rebuilt at the next start, because it was found damaged."""
+        """Have it rebuilt at the next start, because it was found damaged; from any thread."""
+        self._is_condemned = True
         with suppress(sqlite3.Error):
             self._writer.execute("UPDATE state SET complete = 0")
 
@@ -211,6 +213,9 @@ class Index:
             self._known.forget()
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
+                if self._is_condemned:
+                    # It was said in the middle of this, and went with it.
+                    self.condemn()
             raise
         finally:
             # After a failure too: of a commit nobody may know whether it was one.
@@ -400,8 +405,11 @@ class Index:
         return [Doomed(row[0], Place(row[1], row[2]), row[3]) for row in rows]
 
     def staged(self) -> list[bytes]:
-        """Return the files of stored shards that still lie in the staging directory."""
-        return [row[0] for row in self._read("SELECT file FROM staged")]
+        """Return stored shards' files still in the staging directory; `IndexDamagedError`."""
+        files = [row[0] for row in self._read("SELECT file FROM staged")]
+        if not all(isinstance(file, bytes) for file in files):
+            raise IndexDamagedError(_ANOTHER_KIND)
+        return files
 
     def knows_file(self, file: bytes, renter: NodeId, shard: ShardId) -> bool:
         """Say whether this file of its own holds this shard, or waits to be removed."""

@@ -82,7 +82,7 @@ class Journal:
         self.open = crossers
 
     def _overwrite(self, raw: bytes) -> None:
-        fd = self._files.open(self._path, Access.WRITE)
+        fd = self._files.open(self._path, Access.ENSURE)
         try:
             self._files.pwritev(fd, [raw], 0)
             self._files.sync_data(fd)

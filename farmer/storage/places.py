@@ -72,9 +72,10 @@ class Row:
         """
         _, _, segment, offset, file, size, contract, stored, *rest = columns
         sequence, state, gone, observed, damaged, alone = rest
+        numbers = (segment, offset, size, stored, sequence, gone, observed, damaged, alone)
+        if {*map(type, numbers)} != {int} or not isinstance(file, bytes | None):
+            raise _rotten(columns)
         try:
-            # Only whole numbers can be put together like this.
-            segment | offset | size | stored | sequence | gone | observed | damaged | alone
             return cls(
                 renter=renter,
                 shard=shard,

@@ -131,8 +131,14 @@ class VolumeReader:
         return digest.finish()
 
     def examine(self) -> Examination:
+        """Look at all of the record; damage is noted for good.  Raises as `look`."""
+        found = self.look()
+        self.note(found)
+        return found
+
+    def look(self) -> Examination:
         """
-        Read all of the record and say what is wrong with it; damage is noted for good.
+        Read all of the record and say what is wrong with it.
 
         What the disk has is read, not what memory remembers of it.
 
@@ -151,7 +157,6 @@ class VolumeReader:
             found = Examination.of_nothing(self._row.size_bytes)
         except OSError as error:
             raise self._failed(error) from error
-        self.note(found)
         return found
 
     def note(self, found: Examination) -> None:

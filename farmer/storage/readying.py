@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from farmer.storage.bad_spots import BadSpots
+from farmer.storage.bad_spots import check_disk
 from farmer.storage.directory import Marker, Paths
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Access, Files
@@ -64,9 +64,6 @@ class Readying:
         self._reserve = reserve
         self._progress = progress
         self._connect = connect
-        self._spots = BadSpots(files, paths)
-        self._unreadable: list[str] = []
-        """Files in staging of which nobody can say whose they are."""
 
     def open(self) -> Ready:
         """
@@ -157,11 +154,7 @@ class Readying:
         parts = self._staging_parts(index.staged())
         recovery = Recovery(self._files, self._paths, self._volume, index)
         recovery.adopt(_stored(parts), staged=True)
-        return self._ready(index, recovery.replay(), parts)
-
-    def _ready(self, index: Index, recovered: Recovered, parts: list[Part]) -> Ready:
-        recovered.damaged[:0] = [f"{name} at 0" for name in self._unreadable]
-        return Ready(index, recovered, parts)
+        return Ready(index, recovery.replay(), parts)
 
     def _made_again(self) -> Ready:
         # Its owner's alone; SQLite gives the files beside it the same mode.
@@ -177,7 +170,7 @@ class Readying:
         except BaseException:
             index.close(clean=False)
             raise
-        return self._ready(index, recovered, parts)
+        return Ready(index, recovered, parts)
 
     def _staging_parts(self, known: Iterable[bytes] = ()) -> list[Part]:
         """
@@ -187,15 +180,14 @@ class Readying:
         """
         kept = {self._paths.part(file).name for file in known}
         parts = []
-        self._unreadable.clear()
         for name in self._files.list(self._paths.staging):
             try:
                 part = read_part(self._files, self._paths.staging / name)
             except OSError as error:
-                # Whatever it was, it stays, and is no reason to open nothing.
-                self._spots.survive(error)
-                if name not in kept:
-                    self._unreadable.append(name)
+                # Of what the index knows nothing, nobody could say what was lost with it.
+                if error.errno != errno.EIO or name not in kept:
+                    raise
+                check_disk(self._files, self._paths)
                 continue
             if part is not None and not _is_worthless(part.header):
                 parts.append(part)

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from farmer.model.shard import RECORD_HEADER_BYTES
-from farmer.storage.bad_spots import BadSpots
 from farmer.storage.bulk import PlainRow
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files, sync_what_a_kill_left
 from farmer.storage.index import Index, LogCutError
-from farmer.storage.marks import MARK_BYTES, Action, decode_marks
+from farmer.storage.marks import MARK_BYTES, Action, Mark, decode_marks
 from farmer.storage.met import read_met
 from farmer.storage.operations import row_of
 from farmer.storage.places import Place, Position, Row
@@ -63,11 +62,8 @@ class Recovered:
     damaged: list[str] = field(default_factory=list)
     """Places that hold no sound record although sound ones follow, for a person."""
     records: int = 0
-    ended: set[int] = field(default_factory=set)
-    """
-    Segments whose headers are lost, or which have bad spots: they are read as far as it goes, but
-    neither cut off nor appended to.
-    """
+    headless: set[int] = field(default_factory=set)
+    """Segments whose headers are lost: they are read, but neither cut off nor appended to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +82,6 @@ class Recovery:
         self._paths = paths
         self._volume = volume
         self._index = index
-        self._spots = BadSpots(files, paths)
         self._pending: list[Found] = []
         self._plain: list[PlainRow] = []
         self._entries_max = _REPLAYED_PER_TRANSACTION
@@ -150,12 +145,12 @@ class Recovery:
         return last
 
     def _adopt_shelves(self) -> list[str]:
-        unreadable: list[str] = []
+        unreadable = []
         for shelf in self._files.list(self._paths.shards):
             parts = []
-            for name in self._shelved(self._paths.shards / shelf, unreadable):
+            for name in self._files.list(self._paths.shards / shelf):
                 path = self._paths.shards / shelf / name
-                part = self._shelved_part(path)
+                part = read_part(self._files, path)
                 if part is not None and part.header.kind is Kind.SHARD:
                     parts.append(part)
                 else:
@@ -163,21 +158,6 @@ class Recovery:
             self.adopt(parts, staged=False)
             self._index.checkpoint_if_long()
         return unreadable
-
-    def _shelved(self, shelf: Path, unreadable: list[str]) -> list[str]:
-        try:
-            return self._files.list(shelf)
-        except OSError as error:
-            self._spots.survive(error)
-            unreadable.append(str(shelf))
-            return []
-
-    def _shelved_part(self, path: Path) -> Part | None:
-        try:
-            return read_part(self._files, path)
-        except OSError as error:
-            self._spots.survive(error)
-            return None
 
     def _walk(
         self, numbers: list[int], start: Position, *, whole: bool, progress: Progress
@@ -201,12 +181,12 @@ class Recovery:
             limit = after.previous_end or None if after and following == number + 1 else None
             verify = not (whole and limit)
             end = self._segment(header, offset, limit, recovered, verify=verify)
-            is_ended = number in recovered.ended
-            if not following and not is_ended:
+            is_headless = number in recovered.headless
+            if not following and not is_headless:
                 self._cut(number, end)
             self._settle(header, end)
             recovered.end = self._index.position()
-            recovered.uuid = b"" if is_ended else header.segment
+            recovered.uuid = b"" if is_headless else header.segment
         return recovered
 
     def _pass_over(self, number: int, recovered: Recovered, *, is_last: bool) -> None:
@@ -236,8 +216,7 @@ class Recovery:
         doubtful: list[str] = []
         try:
             size = self._files.size(fd)
-            source = Source(self._spots, fd, header.segment, path.name)
-            self._spots.met = 0
+            source = Source(self._files, fd, header.segment, path.name)
             self._open_segment(header)
             for one in walk(source, offset, min(size, limit or size), verify=verify):
                 match one:
@@ -258,13 +237,11 @@ class Recovery:
                     self._settle(header, end)
         finally:
             self._files.close(fd)
-        if self._spots.met:
-            recovered.ended.add(header.number)
-        if limit is not None or self._spots.met:
-            # Everything up to here was acknowledged once, or may have been: it is damage.
+        if limit is not None:
+            # Everything up to here was acknowledged once: what is unreadable is damage.
             recovered.damaged += doubtful
             self._holes += holes
-            end = max(end, min(size, limit or size))
+            end = max(end, min(size, limit))
         return end
 
     def _gather(self, sound: Plain | Found) -> int:
@@ -330,14 +307,18 @@ class Recovery:
         place = Place(number, found.offset)
         transaction.add_marks(found.header.sequence, place, found.header.record_bytes)
         for mark in decode_marks(found.payload):
-            if mark.action is Action.QUARANTINE and mark.sequence in self._unsound:
+            if mark.action is Action.QUARANTINE and self._is_unsound(mark):
                 # Known to be damaged, and still the renter's: no loss that is news.
                 transaction.put(self._unsound.pop(mark.sequence))
-            elif mark.action in ENDS and mark.sequence in self._unsound:
+            elif mark.action in ENDS and self._is_unsound(mark):
                 # A crash has torn the punching of it: the rest is to be given back, too.
                 transaction.give_up(self._unsound.pop(mark.sequence))
             is_over = mark.action is Action.TOMBSTONE and found.header.sequence < self._met
             transaction.apply(replace(mark, action=Action.GONE) if is_over else mark)
+
+    def _is_unsound(self, mark: Mark) -> bool:
+        row = self._unsound.get(mark.sequence)
+        return row is not None and (row.renter, row.shard) == (mark.renter, mark.shard)
 
     def _cut(self, number: int, end: int) -> None:
         fd = self._files.open(self._paths.segment(number), Access.WRITE)
@@ -353,7 +334,7 @@ class Recovery:
         path = self._paths.segment(number)
         fd = self._files.open(path, Access.READ)
         try:
-            raw = self._spots.pread(fd, SEGMENT_HEADER_BYTES, 0)
+            raw = self._files.pread(fd, SEGMENT_HEADER_BYTES, 0)
             size = self._files.size(fd)
         finally:
             self._files.close(fd)
@@ -365,7 +346,7 @@ class Recovery:
             pass
         if size <= SEGMENT_HEADER_BYTES:
             return None
-        recovered.ended.add(number)
+        recovered.headless.add(number)
         recovered.damaged.append(f"{path.name} at 0")
         return SegmentHeader(
             volume=self._volume,

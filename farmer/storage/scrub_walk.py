@@ -108,6 +108,7 @@ class Walk:
                     yield from self._segment(segment)
                 except OSError as error:
                     self._survive(error, self.ground.paths.segment(segment.number))
+                    self._spotted.add(segment.number)
             self.notes.segment, self.notes.offset = segment.number + 1, SEGMENT_HEADER_BYTES
 
     def _segment_from(self, number: int) -> Segment | None:

@@ -161,6 +161,10 @@ class Transaction:
         )
         self._count(after, 1)
 
+    def give_up(self, row: Row) -> None:
+        """Have a record's space given back that has no row."""
+        self._doom(row)
+
     def met_all(self, row: Row) -> None:
         """Note that no older copy of a shard is left anywhere."""
         self.changes_rows = True
@@ -306,10 +310,6 @@ class Transaction:
             self.tombstones.set(self._ref("renter", mark.renter.raw), stone)
         else:
             self.tombstones.lift(mark.renter, mark.shard)
-
-    def give_up(self, row: Row) -> None:
-        """Have a record's space given back that has no row."""
-        self._doom(row)
 
     def _remove(self, row: Row) -> None:
         self._count(row, -1)

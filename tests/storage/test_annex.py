@@ -158,6 +158,35 @@ def test_one_that_becomes_read_only_while_it_is_emptied_goes_on_by_itself(yard: 
     assert yard.counts() == [0, len(SIZES)]
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_one_with_a_journal_that_becomes_read_only_goes_on_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_restarted: bool
+) -> None:
+    """What crosses was noted on the disk already: the note is continued in the annex."""
+    monkeypatch.setattr(emptying, "CROSSING_BYTES", 1)
+    yard = Yard(tmp_path)
+    engine = yard.farm.engine
+    engine.mover.begin(yard.source, DRAIN)
+    while not yard.counts()[1]:
+        assert engine.mover.step() is not None
+    assert (yard.farm.path / "moving").exists()
+    yard.files.read_only = SICK
+    if is_restarted:
+        engine.close()
+        engine = yard.farm.open()
+        engine.fill = Fill.FIRST
+    else:
+        yard.steps()
+        yard.source.ground.health.read_only("as the writer saw")
+        engine.look_after_disks()
+    for _ in range(5):
+        yard.steps()
+        engine.look_after_disks()
+    assert yard.counts()[0] == 0
+    yard.check()
+    engine.close()
+
+
 def test_what_was_begun_on_the_disk_can_be_cancelled_where_it_cannot_be_written(
     yard: Yard,
 ) -> None:

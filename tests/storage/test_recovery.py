@@ -568,3 +568,23 @@ def test_what_a_crash_left_of_a_punching_is_reckoned_and_given_back_after_a_rebu
     with (copy / "log" / "00000001.seg").open("rb") as log:
         log.seek(first.place.offset)
         assert log.read(first.charge_bytes) == bytes(first.charge_bytes)
+
+
+def test_a_misdirected_header_of_an_erased_shard_destroys_nothing(farm: Farm) -> None:
+    """By its length it reaches over sound records; what stands there is not given back."""
+    small = [farm.store(noise(3000, name)).shard for name in "abcdef"]
+    erased = farm.store(noise(20_000, "erased")).shard
+    farm.store(noise(20_000, "kept"))
+    there, first = row_of(farm, erased).place, row_of(farm, small[0]).place
+    log = farm.path / "log" / "00000001.seg"
+    header = log.read_bytes()[there.offset : there.offset + 4096]
+    farm.delete(erased, erase=True)
+    farm.engine.close()
+    lose_index(farm)
+    with log.open("r+b") as file:
+        file.seek(first.offset)
+        file.write(header)
+    farm.open()
+    volume_of(farm).reclaim()
+    for shard, name in list(zip(small, "abcdef", strict=True))[1:]:
+        assert farm.read(shard) == noise(3000, name)

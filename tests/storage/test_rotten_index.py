@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import StorageError
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, noise
+from tests.storage.rot import volume_of
 from tests.storage.test_moving import DRAIN
 
 
@@ -28,6 +30,7 @@ from tests.storage.test_moving import DRAIN
         "UPDATE renters SET renter = x'00'",
         "UPDATE usage SET live = NULL",
         "UPDATE segments SET size = NULL",
+        "INSERT INTO staged VALUES ('x')",
     ],
 )
 def test_it_is_made_again_and_no_other_volume_waits(tmp_path: Path, rot: str) -> None:
@@ -122,3 +125,20 @@ def test_a_rotten_row_costs_the_index_and_ends_no_chore(
         farm.reopen()
         assert [farm.read(shard) for shard in shards] == [noise(size) for size in sizes]
         assert [volume.state for volume in farm.engine.volumes()] == [VolumeState.HEALTHY] * 2
+
+
+def test_what_is_condemned_stays_so_whatever_becomes_of_a_change_under_way(
+    tmp_path: Path,
+) -> None:
+    farm = Farm(tmp_path)
+    shard = farm.store(noise(9000)).shard
+    index = volume_of(farm).ground.index
+    with pytest.raises(KeyError), index.transaction():
+        thread = threading.Thread(target=index.condemn)
+        thread.start()
+        thread.join()
+        raise KeyError
+    farm.reopen()
+    with closing(farm.engine) as engine:
+        assert [alert.name for alert in engine.trouble()] == ["IndexRebuilt"]
+        assert farm.read(shard) == noise(9000)
