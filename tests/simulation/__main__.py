@@ -20,6 +20,9 @@ from tests.simulation.run import Outcome, run, settle_in
 SEEDS_PER_PROCESS = 40
 """What a process has taken for its disks it does not give back."""
 
+TOLD_EVERY = 500
+"""Seeds, after which a long run says how far it is: what is broken off goes on by `--first`."""
+
 
 def main() -> int:
     """Run; 0 if no promise was broken and every floor was reached."""
@@ -27,7 +30,9 @@ def main() -> int:
     report, began_s = Report(), time.monotonic()
     first = asked.first if asked.seed is None else asked.seed
     seeds = range(first, first + (asked.seeds if asked.seed is None else 1))
-    for outcome in _outcomes(seeds, asked.ops, 1 if len(seeds) == 1 else asked.jobs):
+    for done, outcome in enumerate(
+        _outcomes(seeds, asked.ops, 1 if len(seeds) == 1 else asked.jobs), start=1
+    ):
         report.add(outcome)
         if outcome.violation:
             print(f"seed {outcome.seed}: {outcome.violation}")
@@ -37,6 +42,8 @@ def main() -> int:
             print(f"trace {outcome.trace}")
         if asked.until_found and report.violations:
             break
+        if done % TOLD_EVERY == 0 and done < len(seeds):
+            print(f"up to seed {outcome.seed}: {report.last_line()}", flush=True)
     for line in report.lines():
         print(line)
     unmet = [] if asked.until_found else report.unmet()
