@@ -55,17 +55,17 @@ class BadSpots:
             self.met += 1
             if self.met > MET_MAX:
                 raise
-            self.survive(error)
+            self._survive(error)
             return b"\xff" * length
 
     def _try(self, fd: int, length: int, offset: int) -> bytes | None:
         try:
             return self._files.pread(fd, length, offset)
         except OSError as error:
-            self.survive(error)
+            self._survive(error)
             return None
 
-    def survive(self, error: OSError) -> None:
+    def _survive(self, error: OSError) -> None:
         """Return if it was a bad spot on a disk that can be read elsewhere, else raise."""
         if error.errno != errno.EIO:
             raise error

@@ -57,7 +57,7 @@ class Row:
         try:
             renter, shard = NodeId(columns[0]), ShardId(columns[1])
         except (TypeError, ValueError) as error:
-            raise _rotten(columns) from error
+            raise _rotten() from error
         return cls.of_key(renter, shard, columns)
 
     @classmethod
@@ -74,7 +74,7 @@ class Row:
         sequence, state, gone, observed, damaged, alone = rest
         numbers = (segment, offset, size, stored, sequence, gone, observed, damaged, alone)
         if {*map(type, numbers)} != {int} or not isinstance(file, bytes | None):
-            raise _rotten(columns)
+            raise _rotten()
         try:
             return cls(
                 renter=renter,
@@ -91,7 +91,7 @@ class Row:
                 alone_ms=alone,
             )
         except (TypeError, ValueError) as error:
-            raise _rotten(columns) from error
+            raise _rotten() from error
 
     def stored(self) -> StoredShard:
         """Return what others may know of it."""
@@ -106,8 +106,8 @@ class Row:
         )
 
 
-def _rotten(columns: tuple[Any, ...]) -> sqlite3.DatabaseError:
-    return sqlite3.DatabaseError(f"a row is none: {columns!r}")
+def _rotten() -> sqlite3.DatabaseError:
+    return sqlite3.DatabaseError("a value in a row is of another kind")
 
 
 @dataclass(frozen=True, slots=True)

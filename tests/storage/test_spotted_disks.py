@@ -11,8 +11,9 @@ import pytest
 
 from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
 from farmer.model.status import VolumeState
+from farmer.storage.bad_spots import MET_MAX, BadSpots
 from farmer.storage.checking import check_volume
-from farmer.storage.directory import VolumeSettings
+from farmer.storage.directory import MARKER_NAME, Paths, VolumeSettings, create_volume
 from farmer.storage.files import Access, OsFiles
 from farmer.storage.quota import SMALL_BYTES_MAX
 from tests.storage.bench import ALICE, MIB, NODE, Farm, crash_copy, noise
@@ -284,3 +285,37 @@ def test_a_target_that_takes_no_files_is_left_for_another_one(tmp_path: Path) ->
             while engine.mover.step() is not None:
                 pass
         assert [volume.shards for volume in engine.volumes()] == [0, 0, 1]
+
+
+class Ruined(OsFiles):
+    """Every other block of all files but the marker cannot be read."""
+
+    failures = 0
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        is_marker = Path(f"/proc/self/fd/{fd}").readlink().name == MARKER_NAME
+        blocks = range(offset // 4096, -(-(offset + length) // 4096))
+        if not is_marker and any(block % 2 for block in blocks):
+            self.failures += 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().pread(fd, length, offset)
+
+
+def test_what_can_be_read_is_as_it_was_and_there_is_an_end_to_trying(tmp_path: Path) -> None:
+    files = Ruined()
+    create_volume(tmp_path, NODE, files, 0)
+    data = noise(1000 * 4096)
+    (tmp_path / "file").write_bytes(data)
+    spots = BadSpots(files, Paths(tmp_path))
+    fd = files.open(tmp_path / "file", Access.READ)
+    for start, length in ((0, 40_000), (256, 40_000), (5000, 100), (4096 * 6 - 100, 300)):
+        read = spots.pread(fd, length, start)
+        assert len(read) == length
+        for at in range(length):
+            is_bad = (start + at) // 4096 % 2
+            assert read[at] == (0xFF if is_bad else data[start + at])
+    with pytest.raises(OSError, match="Input/output"):
+        spots.pread(fd, len(data), 0)
+    files.close(fd)
+    assert spots.met == MET_MAX + 1
+    assert files.failures < 8 * MET_MAX
