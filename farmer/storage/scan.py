@@ -120,13 +120,13 @@ def scan(
         except DamagedError:
             following = _next_header(source, at + RECORD_ALIGNMENT_BYTES, end)
             behind = end if following is None else following
-            if _are_zeros(source, at, at + RECORD_HEADER_BYTES):
+            if _is_zero(source, at):
                 yield Hole(at, behind - at)
             elif header is not None and _fits(header, at, behind):
                 yield Damaged(at, header)
                 # Its length is sound, so that it is known what does not belong to it.
                 rest = at + header.record_bytes
-                if rest < behind and _are_zeros(source, rest, behind):
+                if rest < behind and _is_zero(source, rest):
                     yield Hole(rest, behind - rest)
             else:
                 yield Damaged(at, None)
@@ -136,11 +136,8 @@ def scan(
             at = found.end
 
 
-def _are_zeros(source: Source, start: int, end: int) -> bool:
-    for at in range(start, end, _READ_AHEAD_BYTES):
-        if any(source.files.pread(source.fd, min(_READ_AHEAD_BYTES, end - at), at)):
-            return False
-    return True
+def _is_zero(source: Source, at: int) -> bool:
+    return not any(source.files.pread(source.fd, RECORD_HEADER_BYTES, at))
 
 
 def _record(source: Source, at: int, header: RecordHeader, end: int, *, verify: bool) -> Found:
