@@ -619,18 +619,20 @@ class _Crash:
 
 
 def _taken(node: Node) -> set[int]:
-    """Return the blocks that are still taken: not those to which the only write was lost."""
+    """
+    Return the blocks that are taken: not those to which the only write was lost.
+
+    But whatever holds something is taken, also where the punching of it went with a failed sync.
+    """
     platter = node.platter
     end = -(-len(platter) // BLOCK)
-    inside = {block for block in node.blocks if block < end}
-    if node.is_laid_out:
-        return inside
-    # Most blocks begin with something: look at all of one only if need be.
-    return {
-        block
-        for block in inside
-        if platter[block * BLOCK] or any(platter[block * BLOCK : (block + 1) * BLOCK])
-    }
+    taken = {block for block in node.blocks if block < end} if node.is_laid_out else set()
+    zeros = bytes(BLOCK)
+    for block in range(end):
+        held = platter[block * BLOCK : (block + 1) * BLOCK]
+        if held != zeros[: len(held)]:
+            taken.add(block)
+    return taken
 
 
 def _touches(op: tuple[str, int, bytes | int], start: int, end: int) -> bool:
