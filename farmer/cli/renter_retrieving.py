@@ -28,7 +28,7 @@ from farmer.client.refusals import (
     TooSlowError,
     UnavailableError,
 )
-from farmer.client.replacing import beside, guard, mode_of_new, take_over
+from farmer.client.replacing import beside, give_name, guard, mode_of_new
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import ShardId
 from farmer.units import format_size
@@ -80,12 +80,10 @@ class Draft:
         return os.path.samestat(there, os.fstat(self.file.fileno()))
 
     def publish(self) -> int:
-        """Give the file its name, and what `take_over` says, durably; return its size in bytes."""
+        """Give the file its name, as `give_name` says, durably; return its size in bytes."""
         self.file.flush()
         size_bytes = os.fstat(self.file.fileno()).st_size
-        take_over(self.file.fileno(), self._target)
-        os.fsync(self.file.fileno())
-        self._path.replace(self._target)
+        give_name(self.file.fileno(), self._path, self._target)
         self.file.close()
         directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

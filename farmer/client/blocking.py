@@ -25,7 +25,7 @@ from farmer.client import farmer as asynchronous
 from farmer.client.auditing import Audited, AuditReport
 from farmer.client.dial import FarmerAddress
 from farmer.client.repairing import Repaired
-from farmer.client.replacing import mode_of_new, take_over
+from farmer.client.replacing import give_name, mode_of_new
 from farmer.client.storing import Progress, no_progress
 from farmer.identity.keys import Identity
 from farmer.model.contract import Invite, InviteLink, Receipt
@@ -290,9 +290,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            take_over(descriptor, path)
-            os.fsync(descriptor)
-        beside.replace(path)
+            give_name(descriptor, beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise

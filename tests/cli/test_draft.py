@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -83,14 +84,40 @@ def umask() -> Iterator[None]:
 @pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444, 0o755])
 def test_what_replaces_a_file_may_be_read_by_the_same_people(tmp_path: Path, mode: int) -> None:
-    """Also while it is written, when we have to be among them."""
+    """But not before it is written, when its group is not yet the other's: then we alone may."""
     target = tmp_path / "file"
     target.touch()
     target.chmod(mode)
     written = draft(tmp_path)
-    assert stat.S_IMODE(os.fstat(written.file.fileno()).st_mode) == mode | 0o600
+    assert stat.S_IMODE(os.fstat(written.file.fileno()).st_mode) == 0o600
     written.publish()
     assert stat.S_IMODE(target.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_who_may_not_write_to_its_target_can_go_on_with_a_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """A full disk at the end; the mode of the target would shut us out."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    target = tmp_path / "file"
+    target.touch()
+    target.chmod(0o444)
+    written = Draft(target, SHARD, 99)
+    written.file.write(b"whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(os if fails == "fsync" else Path, fails, fail)
+        with pytest.raises(OSError, match="full"):
+            written.publish()
+    written.file.close()
+    again = Draft(target, SHARD, 99)
+    assert stat.S_IMODE(os.fstat(again.file.fileno()).st_mode) == 0o600
+    again.publish()
+    assert target.read_bytes() == b"whole"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o444
 
 
 @pytest.mark.usefixtures("umask")
