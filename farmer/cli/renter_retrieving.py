@@ -7,8 +7,10 @@ import fcntl
 import filecmp
 import os
 import shutil
+import stat
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -52,32 +54,51 @@ class Draft:
     def __init__(self, target: Path, shard: ShardId, keep_bytes: int) -> None:
         self._target = target
         self._path = beside(target, shard.short)
-        self.file = self._open()
-        try:
-            # It may just have been given its name, or discarded, by whoever had it before.
-            while not self._lock():
-                self.file.close()
-                self.file = self._open()
-        except BlockingIOError as error:
-            self.file.close()
-            raise CommandError(f"{target} is being retrieved by another program") from error
-        guard(self.file.fileno(), target)
-        if os.fstat(self.file.fileno()).st_size > keep_bytes:
+        descriptor = None
+        while descriptor is None:
+            descriptor = self._claimed()
+        self.file = cast(BinaryIO, os.fdopen(descriptor, "r+b"))
+        guard(descriptor, target)
+        if os.fstat(descriptor).st_size > keep_bytes:
             self.file.truncate(keep_bytes)
 
-    def _open(self) -> BinaryIO:
-        mode = mode_of_new(self._target)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode)
-        return cast(BinaryIO, os.fdopen(descriptor, "r+b"))
+    def _claimed(self) -> int | None:
+        """Return the draft, locked; or None if its name stands for another, or nothing, now."""
+        descriptor, is_made = self._opened()
+        try:
+            self._lock(descriptor)
+            # It may just have been given its name, or discarded, by whoever had it before.
+            if self._has_name(descriptor):
+                if is_made or _is_ours_alone(os.fstat(descriptor)):
+                    return descriptor
+                self._path.unlink()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
 
-    def _lock(self) -> bool:
-        """Lock the file; say whether it is still the one of this name."""
-        fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _opened(self) -> tuple[int, bool]:
+        """Open the draft; say whether we made it: then it is ours, whatever its owner is here."""
+        while True:
+            with suppress(FileNotFoundError):
+                return os.open(self._path, os.O_RDWR | os.O_NOFOLLOW), False
+            with suppress(FileExistsError):
+                mode = mode_of_new(self._target)
+                return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode), True
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CommandError(f"{self._target} is being retrieved by another program") from error
+
+    def _has_name(self, descriptor: int) -> bool:
         try:
             there = self._path.lstat()
         except FileNotFoundError:
             return False
-        return os.path.samestat(there, os.fstat(self.file.fileno()))
+        return os.path.samestat(there, os.fstat(descriptor))
 
     def publish(self) -> int:
         """Give the file its name, as `give_name` says, durably; return its size in bytes."""
@@ -101,6 +122,12 @@ class Draft:
         """Leave nothing behind."""
         self._path.unlink(missing_ok=True)
         self.file.close()
+
+
+def _is_ours_alone(status: os.stat_result) -> bool:
+    """Say whether nobody else has a file open or under another name, who only put it there."""
+    is_ours = status.st_uid == os.geteuid() and status.st_nlink == 1
+    return is_ours and stat.S_ISREG(status.st_mode)
 
 
 @dataclass(frozen=True, slots=True)

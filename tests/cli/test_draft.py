@@ -157,3 +157,58 @@ def test_root_keeps_the_owner_of_what_is_replaced(tmp_path: Path) -> None:
     os.chown(target, 12345, 23456)
     draft(tmp_path).publish()
     assert (target.stat().st_uid, target.stat().st_gid) == (12345, 23456)
+
+
+def draft_path(folder: Path) -> Path:
+    return folder / f".file.{SHARD.short}.part"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_draft_that_somebody_else_put_there_is_not_written_to(tmp_path: Path) -> None:
+    """They have it open, and would read what comes; and the target would be theirs."""
+    theirs = draft_path(tmp_path)
+    theirs.touch()
+    os.chown(theirs, 1234, -1)
+    with theirs.open("rb") as seen:
+        written = draft(tmp_path)
+        written.file.write(b"private")
+        written.publish()
+        assert seen.read() == b""
+    assert (tmp_path / "file").stat().st_uid == 0
+    assert (tmp_path / "file").read_bytes() == b"private"
+
+
+def test_another_file_of_ours_that_has_the_name_of_a_draft_is_let_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    draft_path(tmp_path).hardlink_to(precious)
+    written = draft(tmp_path)
+    written.file.write(b"other")
+    written.publish()
+    assert precious.read_bytes() == b"precious"
+    assert (tmp_path / "file").read_bytes() == b"other"
+
+
+def test_a_pipe_that_has_the_name_of_a_draft_is_not_written_to(tmp_path: Path) -> None:
+    os.mkfifo(draft_path(tmp_path))
+    draft(tmp_path).publish()
+    assert (tmp_path / "file").is_file()
+
+
+def test_a_draft_that_another_program_writes_is_not_taken_from_it(tmp_path: Path) -> None:
+    """Whoever it is: its end gives the name of the target to what has the draft's then."""
+    first = draft(tmp_path)
+    (tmp_path / "link").hardlink_to(draft_path(tmp_path))
+    with pytest.raises(CommandError, match="by another program"):
+        draft(tmp_path)
+    first.discard()
+
+
+def test_where_all_files_are_somebody_elses_what_we_made_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk without owners, or one of another machine that takes root for nobody."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    Draft(tmp_path / "file", SHARD, 99).file.close()
+    draft(tmp_path).publish()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
