@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 import tempfile
 import threading
@@ -91,7 +92,11 @@ def _put_aside(stream: BinaryIO) -> BinaryIO:
 
 def _copy(stream: BinaryIO, aside: BinaryIO) -> None:
     size_bytes = 0
-    while part := stream.read(DATA_BYTES_SENT):
+    while (part := stream.read(DATA_BYTES_SENT)) != b"":
+        if part is None:
+            # Whoever has the other end made it one that does not wait: nothing came yet.
+            _wait_for(stream)
+            continue
         size_bytes += len(part)
         if size_bytes > SHARD_BYTES_MAX:
             raise OSError(
@@ -100,6 +105,12 @@ def _copy(stream: BinaryIO, aside: BinaryIO) -> None:
                 "split it (... | split -b 64M - part-)",
             )
         aside.write(part)
+
+
+def _wait_for(stream: BinaryIO) -> None:
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    poll.poll()
 
 
 def _no_room(error: OSError) -> str:

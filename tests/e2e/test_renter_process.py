@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import shlex
 import signal
 import subprocess
@@ -110,6 +111,27 @@ def test_a_pipe_that_is_named_twice_is_stored_whole_and_once(joined):
     assert sorted(row["stored"] for row in rows) == [False, True]
     (refused,) = (row for row in rows if not row["stored"])
     assert "can be read only once" in refused["error"]
+    assert joined.fake.shards == {shard_of(content): content}
+
+
+def test_a_pipe_that_does_not_wait_is_read_to_its_end(joined):
+    """As some programs leave it: that nothing came yet was taken for the end."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    process = start(joined, "store", "-", stdin=reader)
+    content = b"a" * 1000 + b"b" * 1000
+    try:
+        os.write(writer, content[:1000])
+        while select.select([reader], [], [], 0)[0]:
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)  # it asks for more by now
+        os.write(writer, content[1000:])
+    finally:
+        os.close(reader)
+        os.close(writer)
+    _, err = process.communicate(timeout=ENDED_S)
+    assert process.returncode == 0, err
     assert joined.fake.shards == {shard_of(content): content}
 
 
