@@ -10,7 +10,8 @@ import shutil
 import stat
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -19,6 +20,7 @@ from farmer.cli.exits import OK, CommandError
 from farmer.cli.renter_trash import not_found
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client import blocking
+from farmer.client.descriptors import descriptor_of, is_inherited
 from farmer.client.errors import ConnectionFailedError, ConnectionLostError
 from farmer.client.farmer import connect
 from farmer.client.home import Home
@@ -34,6 +36,8 @@ from farmer.client.replacing import beside, give_name, guard, mode_of_new
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import ShardId
 from farmer.units import format_size
+
+_STANDARD_OUTPUT: Final = "-"
 
 _PASSING: Final = (
     *(ConnectionLostError, ConnectionFailedError, BusyError, DrainingError),
@@ -165,11 +169,12 @@ def retrieve(home: Home, options: argparse.Namespace) -> int:
     size_bytes = None if entry is None else entry.receipt.size_bytes
     part = options.offset > 0 or options.length is not None
     wanted = Wanted(shard, options.offset, options.length, part, size_bytes)
-    target = _target(options.output, wanted, "" if entry is None else entry.file)
+    output = _output(options.output)
+    target = _target(output, wanted, "" if entry is None else entry.file)
     fetch = _Fetch(home, options, wanted)
-    written_bytes = fetch.to_stream(options.output) if target is None else fetch.to_file(target)
-    if options.json and options.output != "-":
-        file = options.output if target is None else str(target.path)
+    written_bytes = fetch.to_stream(output) if target is None else fetch.to_file(target)
+    if options.json and output != _STANDARD_OUTPUT:
+        file = output if target is None else str(target.path)
         row = {"file": file, "size_bytes": written_bytes}
         print_json({"schema": 1, "shard": str(shard), **row})
     elif target is not None:
@@ -211,12 +216,8 @@ class _Fetch:
             self._run(cast(BinaryIO, spool))
             written_bytes = spool.seek(0, os.SEEK_END)
             spool.seek(0)
-            if name == "-":
-                shutil.copyfileobj(spool, sys.stdout.buffer)
-                sys.stdout.buffer.flush()
-            else:
-                with Path(name).open("wb") as stream:
-                    shutil.copyfileobj(spool, stream)
+            with _stream(name) as stream:
+                shutil.copyfileobj(spool, stream)
         return written_bytes
 
     @property
@@ -243,16 +244,38 @@ class _Fetch:
             await farmer.door.run(file.flush)
 
 
+def _output(typed: str) -> str:
+    """Return what was typed, or the one name of standard output; refuse what is closed."""
+    number = 1 if typed == _STANDARD_OUTPUT else descriptor_of(typed)
+    if number is not None and not is_inherited(number):
+        raise CommandError(f"{'standard output' if number == 1 else typed} is closed")
+    return _STANDARD_OUTPUT if number == 1 else typed
+
+
 def _target(output: str, wanted: Wanted, stored_from: str) -> Target | None:
-    """Return the file to appear, or None for what is no regular file: a pipe, a device."""
-    if output == "-":
+    """Return the file to appear, or None for a stream: a pipe, a device, what is open already."""
+    if output == _STANDARD_OUTPUT:
         return None
     path = Path(output)
     if path.is_dir():
         return Target(path / _implied_name(wanted, stored_from), is_typed=False)
+    if descriptor_of(output) is not None:
+        return None
     if path.exists() and not path.is_file():
         return None
     return Target(path.resolve(), is_typed=True)
+
+
+@contextmanager
+def _stream(name: str) -> Iterator[BinaryIO]:
+    """Open what is no file to appear; what is open already is written to from where it stands."""
+    if name == _STANDARD_OUTPUT:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    number = descriptor_of(name)
+    with open(name if number is None else os.dup(number), "wb") as stream:  # noqa: PTH123 - or a number
+        yield stream
 
 
 def _implied_name(wanted: Wanted, stored_from: str) -> str:

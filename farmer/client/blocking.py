@@ -23,6 +23,7 @@ from twisted.internet.defer import Deferred
 
 from farmer.client import farmer as asynchronous
 from farmer.client.auditing import Audited, AuditReport
+from farmer.client.descriptors import descriptor_of
 from farmer.client.dial import FarmerAddress
 from farmer.client.repairing import Repaired
 from farmer.client.replacing import give_name, mode_of_new
@@ -271,6 +272,11 @@ def _to_write(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
     """Write a named file beside what has the name; a pipe, a device, an open file as it is."""
     if not isinstance(target, Path | str):
         yield target
+        return
+    number = descriptor_of(target)
+    if number is not None:
+        with os.fdopen(os.dup(number), "wb") as opened:
+            yield cast(BinaryIO, opened)
         return
     path = Path(target).resolve()
     if path.exists() and not path.is_file():
