@@ -150,12 +150,22 @@ def in_shell(served, redirected, *words):
     )
 
 
-def test_standard_input_that_is_closed_is_told(joined):
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/proc/self/fd/0", "/dev/fd/5"])
+def test_an_input_that_is_closed_is_told(joined, name):
     """What is opened next has its number, and would be read in its place: the ledger."""
-    ended = in_shell(joined, "<&-", "store", "-")
+    ended = in_shell(joined, "<&- 5<&-", "store", name)
     assert ended.returncode == 1
-    assert "- was not stored: standard input is closed\n" in ended.stderr
+    what = "it" if name == "/dev/fd/5" else "standard input"
+    assert f"{name} was not stored: {what} is closed\n" in ended.stderr
     assert joined.fake.shards == {}
+
+
+def test_what_was_opened_for_us_is_stored(joined, tmp_path):
+    """As a shell has it for `<(command)`."""
+    (tmp_path / "file").write_bytes(b"hello")
+    ended = in_shell(joined, f"5< {shlex.quote(str(tmp_path / 'file'))}", "store", "/dev/fd/5")
+    assert ended.returncode == 0, ended.stderr
+    assert joined.fake.shards == {shard_of(b"hello"): b"hello"}
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdout", "/proc/self/fd/1", "/dev/fd/5", "link"])
