@@ -7,8 +7,11 @@ import fcntl
 import filecmp
 import os
 import shutil
+import stat
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -17,6 +20,7 @@ from farmer.cli.exits import OK, CommandError
 from farmer.cli.renter_trash import not_found
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client import blocking
+from farmer.client.descriptors import descriptor_of, is_inherited
 from farmer.client.errors import ConnectionFailedError, ConnectionLostError
 from farmer.client.farmer import connect
 from farmer.client.home import Home
@@ -28,10 +32,12 @@ from farmer.client.refusals import (
     TooSlowError,
     UnavailableError,
 )
-from farmer.client.replacing import beside, guard, mode_of_new, take_over
+from farmer.client.replacing import beside, give_name, guard, mode_of_new
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import ShardId
 from farmer.units import format_size
+
+_STANDARD_OUTPUT: Final = "-"
 
 _PASSING: Final = (
     *(ConnectionLostError, ConnectionFailedError, BusyError, DrainingError),
@@ -52,40 +58,57 @@ class Draft:
     def __init__(self, target: Path, shard: ShardId, keep_bytes: int) -> None:
         self._target = target
         self._path = beside(target, shard.short)
-        self.file = self._open()
-        try:
-            # It may just have been given its name, or discarded, by whoever had it before.
-            while not self._lock():
-                self.file.close()
-                self.file = self._open()
-        except BlockingIOError as error:
-            self.file.close()
-            raise CommandError(f"{target} is being retrieved by another program") from error
-        guard(self.file.fileno(), target)
-        if os.fstat(self.file.fileno()).st_size > keep_bytes:
+        descriptor = None
+        while descriptor is None:
+            descriptor = self._claimed()
+        self.file = cast(BinaryIO, os.fdopen(descriptor, "r+b"))
+        guard(descriptor, target)
+        if os.fstat(descriptor).st_size > keep_bytes:
             self.file.truncate(keep_bytes)
 
-    def _open(self) -> BinaryIO:
-        mode = mode_of_new(self._target)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode)
-        return cast(BinaryIO, os.fdopen(descriptor, "r+b"))
+    def _claimed(self) -> int | None:
+        """Return the draft, locked; or None if its name stands for another, or nothing, now."""
+        descriptor, is_made = self._opened()
+        try:
+            self._lock(descriptor)
+            # It may just have been given its name, or discarded, by whoever had it before.
+            if self._has_name(descriptor):
+                if is_made or _is_ours_alone(os.fstat(descriptor)):
+                    return descriptor
+                self._path.unlink()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
 
-    def _lock(self) -> bool:
-        """Lock the file; say whether it is still the one of this name."""
-        fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _opened(self) -> tuple[int, bool]:
+        """Open the draft; say whether we made it: then it is ours, whatever its owner is here."""
+        while True:
+            with suppress(FileNotFoundError):
+                return os.open(self._path, os.O_RDWR | os.O_NOFOLLOW), False
+            with suppress(FileExistsError):
+                mode = mode_of_new(self._target)
+                return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode), True
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CommandError(f"{self._target} is being retrieved by another program") from error
+
+    def _has_name(self, descriptor: int) -> bool:
         try:
             there = self._path.lstat()
         except FileNotFoundError:
             return False
-        return os.path.samestat(there, os.fstat(self.file.fileno()))
+        return os.path.samestat(there, os.fstat(descriptor))
 
     def publish(self) -> int:
-        """Give the file its name, and what `take_over` says, durably; return its size in bytes."""
+        """Give the file its name, as `give_name` says, durably; return its size in bytes."""
         self.file.flush()
         size_bytes = os.fstat(self.file.fileno()).st_size
-        take_over(self.file.fileno(), self._target)
-        os.fsync(self.file.fileno())
-        self._path.replace(self._target)
+        give_name(self.file.fileno(), self._path, self._target)
         self.file.close()
         directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -103,6 +126,12 @@ class Draft:
         """Leave nothing behind."""
         self._path.unlink(missing_ok=True)
         self.file.close()
+
+
+def _is_ours_alone(status: os.stat_result) -> bool:
+    """Say whether nobody else has a file open or under another name, who only put it there."""
+    is_ours = status.st_uid == os.geteuid() and status.st_nlink == 1
+    return is_ours and stat.S_ISREG(status.st_mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +169,12 @@ def retrieve(home: Home, options: argparse.Namespace) -> int:
     size_bytes = None if entry is None else entry.receipt.size_bytes
     part = options.offset > 0 or options.length is not None
     wanted = Wanted(shard, options.offset, options.length, part, size_bytes)
-    target = _target(options.output, wanted, "" if entry is None else entry.file)
+    output = _output(options.output)
+    target = _target(output, wanted, "" if entry is None else entry.file)
     fetch = _Fetch(home, options, wanted)
-    written_bytes = fetch.to_stream(options.output) if target is None else fetch.to_file(target)
-    if options.json and options.output != "-":
-        file = options.output if target is None else str(target.path)
+    written_bytes = fetch.to_stream(output) if target is None else fetch.to_file(target)
+    if options.json and output != _STANDARD_OUTPUT:
+        file = output if target is None else str(target.path)
         row = {"file": file, "size_bytes": written_bytes}
         print_json({"schema": 1, "shard": str(shard), **row})
     elif target is not None:
@@ -186,12 +216,8 @@ class _Fetch:
             self._run(cast(BinaryIO, spool))
             written_bytes = spool.seek(0, os.SEEK_END)
             spool.seek(0)
-            if name == "-":
-                shutil.copyfileobj(spool, sys.stdout.buffer)
-                sys.stdout.buffer.flush()
-            else:
-                with Path(name).open("wb") as stream:
-                    shutil.copyfileobj(spool, stream)
+            with _stream(name) as stream:
+                shutil.copyfileobj(spool, stream)
         return written_bytes
 
     @property
@@ -218,16 +244,38 @@ class _Fetch:
             await farmer.door.run(file.flush)
 
 
+def _output(typed: str) -> str:
+    """Return what was typed, or the one name of standard output; refuse what is closed."""
+    number = 1 if typed == _STANDARD_OUTPUT else descriptor_of(typed)
+    if number is not None and not is_inherited(number):
+        raise CommandError(f"{'standard output' if number == 1 else typed} is closed")
+    return _STANDARD_OUTPUT if number == 1 else typed
+
+
 def _target(output: str, wanted: Wanted, stored_from: str) -> Target | None:
-    """Return the file to appear, or None for what is no regular file: a pipe, a device."""
-    if output == "-":
+    """Return the file to appear, or None for a stream: a pipe, a device, what is open already."""
+    if output == _STANDARD_OUTPUT:
         return None
     path = Path(output)
     if path.is_dir():
         return Target(path / _implied_name(wanted, stored_from), is_typed=False)
+    if descriptor_of(output) is not None:
+        return None
     if path.exists() and not path.is_file():
         return None
     return Target(path.resolve(), is_typed=True)
+
+
+@contextmanager
+def _stream(name: str) -> Iterator[BinaryIO]:
+    """Open what is no file to appear; what is open already is written to from where it stands."""
+    if name == _STANDARD_OUTPUT:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    number = descriptor_of(name)
+    with open(name if number is None else os.dup(number), "wb") as stream:  # noqa: PTH123 - or a number
+        yield stream
 
 
 def _implied_name(wanted: Wanted, stored_from: str) -> str:

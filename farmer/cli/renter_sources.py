@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
+import select
 import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
+from farmer.client.descriptors import descriptor_of, is_inherited
 from farmer.model.shard import SHARD_BYTES_MAX
 from farmer.protocol.limits import DATA_BYTES_SENT
 from farmer.units import format_size
@@ -56,11 +57,12 @@ class Sources:
 
 
 def _opened(name: str) -> BinaryIO:
+    number = 0 if name == STANDARD_INPUT else descriptor_of(name)
+    if number is not None and not is_inherited(number):
+        # Something that we opened ourselves has its number.
+        raise OSError(errno.EBADF, "standard input is closed" if number == 0 else "it is closed")
     if name != STANDARD_INPUT:
         return cast(BinaryIO, Path(name).open("rb"))
-    if sys.stdin is None:
-        # Something that we opened ourselves has its number.
-        raise OSError(errno.EBADF, "standard input is closed")
     # Not sys.stdin.buffer, which Python closes at its end, and waits for whoever reads it.
     return cast(BinaryIO, os.fdopen(0, "rb", closefd=False))
 
@@ -68,9 +70,9 @@ def _opened(name: str) -> BinaryIO:
 def _lasting(name: str) -> str:
     """Return the absolute path, or nothing for what has that name only now."""
     path = Path(name).absolute()
-    if name == STANDARD_INPUT or any(path.is_relative_to(one) for one in _NO_PLACES):
+    if name == STANDARD_INPUT or descriptor_of(name) is not None:
         return ""
-    return str(path)
+    return "" if any(path.is_relative_to(one) for one in _NO_PLACES) else str(path)
 
 
 def _put_aside(stream: BinaryIO) -> BinaryIO:
@@ -91,7 +93,11 @@ def _put_aside(stream: BinaryIO) -> BinaryIO:
 
 def _copy(stream: BinaryIO, aside: BinaryIO) -> None:
     size_bytes = 0
-    while part := stream.read(DATA_BYTES_SENT):
+    while (part := stream.read(DATA_BYTES_SENT)) != b"":
+        if part is None:
+            # Whoever has the other end made it one that does not wait: nothing came yet.
+            _wait_for(stream)
+            continue
         size_bytes += len(part)
         if size_bytes > SHARD_BYTES_MAX:
             raise OSError(
@@ -100,6 +106,12 @@ def _copy(stream: BinaryIO, aside: BinaryIO) -> None:
                 "split it (... | split -b 64M - part-)",
             )
         aside.write(part)
+
+
+def _wait_for(stream: BinaryIO) -> None:
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    poll.poll()
 
 
 def _no_room(error: OSError) -> str:

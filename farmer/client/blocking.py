@@ -23,9 +23,10 @@ from twisted.internet.defer import Deferred
 
 from farmer.client import farmer as asynchronous
 from farmer.client.auditing import Audited, AuditReport
+from farmer.client.descriptors import descriptor_of
 from farmer.client.dial import FarmerAddress
 from farmer.client.repairing import Repaired
-from farmer.client.replacing import mode_of_new, take_over
+from farmer.client.replacing import give_name, mode_of_new
 from farmer.client.storing import Progress, no_progress
 from farmer.identity.keys import Identity
 from farmer.model.contract import Invite, InviteLink, Receipt
@@ -272,6 +273,11 @@ def _to_write(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
     if not isinstance(target, Path | str):
         yield target
         return
+    number = descriptor_of(target)
+    if number is not None:
+        with os.fdopen(os.dup(number), "wb") as opened:
+            yield cast(BinaryIO, opened)
+        return
     path = Path(target).resolve()
     if path.exists() and not path.is_file():
         with path.open("wb") as opened:
@@ -290,9 +296,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            take_over(descriptor, path)
-            os.fsync(descriptor)
-        beside.replace(path)
+            give_name(descriptor, beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise

@@ -13,7 +13,7 @@ from typing import Final, Self, TypeVar
 
 from farmer.client.dial import FarmerAddress
 from farmer.client.errors import ClientError
-from farmer.client.ledger_rows import Damaged, Entry, Standing, read_entry, read_farmer
+from farmer.client.ledger_rows import Damaged, Entry, Standing, Text, read_entry, read_farmer
 from farmer.model.contract import Receipt
 from farmer.model.ids import NodeId, ShardId
 from farmer.protocol.documents import contract_body, receipt_bytes
@@ -75,6 +75,8 @@ class Ledger:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        # One that is no text at all would cost the whole answer.
+        self._connection.text_factory = Text
         self._lock = threading.Lock()
         self._damaged: dict[Damaged, None] = {}
 
@@ -122,7 +124,6 @@ class Ledger:
 
     def farmers(self) -> list[FarmerAddress]:
         """Return all joined farmers, the last joined first."""
-        # As bytes: a text that is none would cost the whole answer.
         rows = self._rows(
             "SELECT farmer, CAST(addresses AS BLOB) FROM farmers "
             "ORDER BY CAST(joined AS INTEGER) DESC"

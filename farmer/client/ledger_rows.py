@@ -23,6 +23,17 @@ class Standing(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """
+    A text, of which nobody says that it is one of letters.
+
+    One bit of a row's header makes it of a blob; SQLite does not find it by those bytes then.
+    """
+
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One receipt, where its bytes came from, and what was done with the shard since."""
 
@@ -107,15 +118,30 @@ def _node_id(value: object) -> NodeId | None:
 def _bytes(value: object) -> bytes:
     """Return a value that must be a blob; SQLite would keep anything in any column."""
     if not isinstance(value, bytes):
-        raise ValueError(f"{type(value).__name__} in place of bytes")  # noqa: TRY004 - not our bug
+        raise ValueError(f"{_kind(value)} in place of bytes")  # noqa: TRY004 - not our bug
     return value
 
 
 def _standing(value: object) -> Standing:
     if not isinstance(value, int):
-        raise ValueError(f"{value!r} is no standing")  # noqa: TRY004 - not our bug
+        raise ValueError(f"{_kind(value)} in place of a standing")  # noqa: TRY004 - not our bug
     return Standing(value)
 
 
+def _kind(value: object) -> str:
+    """Return what a value is, and not the value: it may be as long as all the row."""
+    match value:
+        case bytes():
+            return "bytes"
+        case Text():
+            return "a text"
+        case None:
+            return "nothing"
+        case _:
+            return "a number"
+
+
 def _shown(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else repr(value)
+    """Return the digits of an id, as many as one has: behind them the receipt may begin."""
+    raw = value.raw if isinstance(value, Text) else value
+    return raw[: NodeId.SIZE_BYTES].hex() if isinstance(raw, bytes) else f"({_kind(value)})"

@@ -7,10 +7,14 @@ from typing import ClassVar, Final, Self
 
 from farmer.client.errors import ClientError
 from farmer.protocol.refusals import Refusal, Refused
-from farmer.units import format_duration, format_size
+from farmer.units import DURATION_UNITS_MS, format_duration, format_size
 
 _LAST_SHOWN_MS: Final = 253_402_300_799_000
 """The end of the year 9999: what a date can show; a farmer may send any number."""
+
+_SHOWN_UNITS_MS: Final = tuple(DURATION_UNITS_MS[unit] for unit in ("d", "h", "m", "s"))
+_UNITS_SHOWN: Final = 2
+"""As `format_duration` shows a time: so many of these, and what is behind them not at all."""
 
 
 class _Number:
@@ -299,5 +303,13 @@ def _date(time_ms: int) -> str:
 
 
 def _wait(time_ms: int) -> str:
-    """Return how long to wait in whole seconds: who comes back a moment early is refused again."""
-    return format_duration(-(-time_ms // 1000) * 1000)
+    """Return how long to wait, rounded up: who comes back a moment early is refused again."""
+    whole_ms = -(-time_ms // 1000) * 1000
+    rest_ms, shown = whole_ms, 0
+    for unit_ms in _SHOWN_UNITS_MS:
+        if rest_ms >= unit_ms:
+            rest_ms, shown = rest_ms % unit_ms, shown + 1
+            if shown == _UNITS_SHOWN:
+                whole_ms += -rest_ms % unit_ms
+                break
+    return format_duration(whole_ms)

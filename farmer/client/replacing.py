@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,46 @@ _HEAD_BYTES: Final = 100
 _OURS: Final = 0o600
 """What we need to write a draft, and to go on with it later."""
 
+_ACL: Final = "system.posix_acl_access"
+"""Where Linux keeps who else may read a file, by name."""
+
+_NO_ACL: Final = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS)
+"""A file has none, or its file system knows none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Whose a file is, and who may do what with it."""
+
+    uid: int
+    gid: int
+    mode: int
+    """The permissions alone: other bytes are no longer what was made set-user-id."""
+    acl: bytes | None
+    """As the system has it; `mode` has its mask in place of the group's bits then."""
+
+    @classmethod
+    def of(cls, target: Path) -> Rights | None:
+        """Return those of a file, or None where there is none; of its links the last."""
+        try:
+            status = target.stat()
+        except FileNotFoundError:
+            return None
+        known = cls(status.st_uid, status.st_gid, _permissions(status), None)
+        try:
+            return replace(known, acl=os.getxattr(target, _ACL))
+        except OSError as error:
+            return known if error.errno in _NO_ACL else known.without_group()
+
+    def without_group(self) -> Rights:
+        """Return those without the bits that can be a group's, or the mask of an ACL."""
+        return replace(self, mode=self.mode & ~stat.S_IRWXG)
+
+    def of_another_group(self) -> Rights:
+        """Return those that give nobody more, now that the group's people are all others."""
+        common = (self.mode >> 3) & self.mode & stat.S_IRWXO
+        return replace(self, mode=self.mode & stat.S_IRWXU | common << 3 | common)
+
 
 def beside(target: Path, tag: str) -> Path:
     """Return a name for the draft of a target: hidden, and short enough for any file system."""
@@ -21,33 +63,97 @@ def beside(target: Path, tag: str) -> Path:
 
 
 def mode_of_new(target: Path) -> int:
-    """Return the mode to make a draft with: with nobody's rights but ours where they are known."""
+    """Return the mode to make a draft with: nobody's but ours where it replaces something."""
     return _OURS if target.exists() else 0o666
 
 
 def guard(descriptor: int, target: Path) -> None:
-    """Let nobody read a draft who may not read what it will replace."""
-    before = _status(target)
-    if before is not None:
-        _set_mode(descriptor, _permissions(before) | _OURS)
+    """Let nobody but us read a draft that will replace something."""
+    rights = Rights.of(target)
+    if rights is not None:
+        _set_mode(descriptor, _OURS, at_most=rights.mode | _OURS)
 
 
-def take_over(descriptor: int, target: Path) -> None:
+def give_name(descriptor: int, draft: Path, target: Path) -> None:
     """
-    Give a draft the mode of what it replaces, and its owner and group as far as we may.
+    Give a draft the name, the mode, the owner, the group and the ACL of what it replaces.
 
-    Who replaces nothing keeps the mode that the umask gave.
+    What it may not get of them takes rights from others, and never gives any.  Who replaces
+    nothing keeps the mode that the umask gave.  Its bytes are durable before; the name is when
+    the directory is.  If anything fails the draft is there as before, and ours alone.
     """
-    before = _status(target)
-    if before is None:
+    os.fsync(descriptor)
+    rights = Rights.of(target)
+    if rights is None:
+        draft.replace(target)
         return
-    if os.geteuid() == 0:
-        with suppress(PermissionError):
-            os.fchown(descriptor, before.st_uid, before.st_gid)
-    else:
-        with suppress(PermissionError):
-            os.fchown(descriptor, -1, before.st_gid)
-    _set_mode(descriptor, _permissions(before))
+    try:
+        _hand_over(descriptor, rights)
+        draft.replace(target)
+    except BaseException:
+        _take_back(descriptor)
+        raise
+
+
+def _hand_over(descriptor: int, rights: Rights) -> None:
+    """The mode comes last: until then nobody opens the draft who is not named in the ACL."""
+    _give(descriptor, rights.uid, rights.gid)
+    if os.fstat(descriptor).st_gid != rights.gid:
+        rights = rights.of_another_group()
+    if not _set_acl(descriptor, rights.acl):
+        rights = rights.without_group()
+    _set_mode(descriptor, rights.mode, at_most=rights.mode)
+
+
+def _take_back(descriptor: int) -> None:
+    _give(descriptor, os.geteuid(), -1)
+    with suppress(OSError):
+        os.fchmod(descriptor, _OURS)
+
+
+def _give(descriptor: int, uid: int, gid: int) -> None:
+    """
+    Change owner and group as far as we may.
+
+    Only root gives files away.  A user namespace says EINVAL for who has no number in it, and
+    what is mounted from elsewhere ENOSYS or EOPNOTSUPP for all.
+    """
+    status = os.fstat(descriptor)
+    if gid not in (-1, status.st_gid):
+        with suppress(OSError):
+            os.fchown(descriptor, -1, gid)
+    if uid != status.st_uid:
+        with suppress(OSError):
+            os.fchown(descriptor, uid, -1)
+
+
+def _set_acl(descriptor: int, acl: bytes | None) -> bool:
+    """Give a draft an ACL, or take from it what its directory gave; return whether it is so."""
+    try:
+        if acl is None:
+            os.removexattr(descriptor, _ACL)
+        else:
+            os.setxattr(descriptor, _ACL, acl)
+    except OSError as error:
+        return acl is None and error.errno in _NO_ACL
+    return True
+
+
+def _set_mode(descriptor: int, mode: int, *, at_most: int) -> None:
+    """
+    Set the permissions.
+
+    A file system without modes refuses any change: it may have its way where nobody has more
+    than at most so much.
+    """
+    there = _permissions(os.fstat(descriptor))
+    if there == mode:
+        return
+    try:
+        os.fchmod(descriptor, mode)
+    except OSError:
+        if there & ~at_most:
+            raise
 
 
 def _beginning(name: str) -> str:
@@ -58,19 +164,5 @@ def _beginning(name: str) -> str:
     return name
 
 
-def _status(target: Path) -> os.stat_result | None:
-    try:
-        return target.stat()
-    except FileNotFoundError:
-        return None
-
-
 def _permissions(status: os.stat_result) -> int:
-    """Return the permissions alone: other bytes are no longer what was made set-user-id."""
     return stat.S_IMODE(status.st_mode) & 0o777
-
-
-def _set_mode(descriptor: int, mode: int) -> None:
-    # A file system without modes has the right one already, and refuses any change.
-    if _permissions(os.fstat(descriptor)) != mode:
-        os.fchmod(descriptor, mode)

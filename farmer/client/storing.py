@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from farmer.client.patience import Pace, Patience
 from farmer.client.session import Session
 from farmer.model.contract import Receipt
 from farmer.model.ids import ShardId
+from farmer.model.shard import SHARD_BYTES_MAX
 from farmer.protocol.limits import DATA_BYTES_SENT
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.state import State
 from farmer.protocol.transfers import Accept, Store, Stored
+from farmer.units import format_size
 
 Progress = Callable[[int, int], None]
 """Told how many bytes of how many are done; called on the reactor, often."""
@@ -39,10 +42,23 @@ class Source:
 
     @classmethod
     def hashed(cls, file: BinaryIO) -> Source:
-        """Read the file from where it stands to its end; blocking."""
+        """
+        Read the file from where it stands to its end; blocking.
+
+        Raises:
+            OSError: it cannot be read, or has more than any shard can: a device may have no end.
+
+        """
         start = file.tell()
-        hasher = TreeHasher()
+        hasher, size_bytes = TreeHasher(), 0
         while part := file.read(DATA_BYTES_SENT):
+            size_bytes += len(part)
+            if size_bytes > SHARD_BYTES_MAX:
+                raise OSError(
+                    errno.EFBIG,
+                    f"it has more than {format_size(SHARD_BYTES_MAX)}, as much as a shard can: "
+                    "split it (split -b 64M FILE part-)",
+                )
             hasher.update(part)
         tree = hasher.finish()
         return cls(file, start, tree.shard_id(), tree.size_bytes)

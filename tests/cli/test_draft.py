@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -83,14 +84,40 @@ def umask() -> Iterator[None]:
 @pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444, 0o755])
 def test_what_replaces_a_file_may_be_read_by_the_same_people(tmp_path: Path, mode: int) -> None:
-    """Also while it is written, when we have to be among them."""
+    """But not before it is written, when its group is not yet the other's: then we alone may."""
     target = tmp_path / "file"
     target.touch()
     target.chmod(mode)
     written = draft(tmp_path)
-    assert stat.S_IMODE(os.fstat(written.file.fileno()).st_mode) == mode | 0o600
+    assert stat.S_IMODE(os.fstat(written.file.fileno()).st_mode) == 0o600
     written.publish()
     assert stat.S_IMODE(target.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_who_may_not_write_to_its_target_can_go_on_with_a_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """A full disk at the end; the mode of the target would shut us out."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    target = tmp_path / "file"
+    target.touch()
+    target.chmod(0o444)
+    written = Draft(target, SHARD, 99)
+    written.file.write(b"whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(os if fails == "fsync" else Path, fails, fail)
+        with pytest.raises(OSError, match="full"):
+            written.publish()
+    written.file.close()
+    again = Draft(target, SHARD, 99)
+    assert stat.S_IMODE(os.fstat(again.file.fileno()).st_mode) == 0o600
+    again.publish()
+    assert target.read_bytes() == b"whole"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o444
 
 
 @pytest.mark.usefixtures("umask")
@@ -130,3 +157,58 @@ def test_root_keeps_the_owner_of_what_is_replaced(tmp_path: Path) -> None:
     os.chown(target, 12345, 23456)
     draft(tmp_path).publish()
     assert (target.stat().st_uid, target.stat().st_gid) == (12345, 23456)
+
+
+def draft_path(folder: Path) -> Path:
+    return folder / f".file.{SHARD.short}.part"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_draft_that_somebody_else_put_there_is_not_written_to(tmp_path: Path) -> None:
+    """They have it open, and would read what comes; and the target would be theirs."""
+    theirs = draft_path(tmp_path)
+    theirs.touch()
+    os.chown(theirs, 1234, -1)
+    with theirs.open("rb") as seen:
+        written = draft(tmp_path)
+        written.file.write(b"private")
+        written.publish()
+        assert seen.read() == b""
+    assert (tmp_path / "file").stat().st_uid == 0
+    assert (tmp_path / "file").read_bytes() == b"private"
+
+
+def test_another_file_of_ours_that_has_the_name_of_a_draft_is_let_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    draft_path(tmp_path).hardlink_to(precious)
+    written = draft(tmp_path)
+    written.file.write(b"other")
+    written.publish()
+    assert precious.read_bytes() == b"precious"
+    assert (tmp_path / "file").read_bytes() == b"other"
+
+
+def test_a_pipe_that_has_the_name_of_a_draft_is_not_written_to(tmp_path: Path) -> None:
+    os.mkfifo(draft_path(tmp_path))
+    draft(tmp_path).publish()
+    assert (tmp_path / "file").is_file()
+
+
+def test_a_draft_that_another_program_writes_is_not_taken_from_it(tmp_path: Path) -> None:
+    """Whoever it is: its end gives the name of the target to what has the draft's then."""
+    first = draft(tmp_path)
+    (tmp_path / "link").hardlink_to(draft_path(tmp_path))
+    with pytest.raises(CommandError, match="by another program"):
+        draft(tmp_path)
+    first.discard()
+
+
+def test_where_all_files_are_somebody_elses_what_we_made_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk without owners, or one of another machine that takes root for nobody."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    Draft(tmp_path / "file", SHARD, 99).file.close()
+    draft(tmp_path).publish()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

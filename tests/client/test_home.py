@@ -16,6 +16,7 @@ from farmer.client.ledger import Ledger, LedgerError
 from farmer.client.ledger_rows import Standing
 from farmer.identity.keys import Identity
 from farmer.model.ids import NodeId, ShardId
+from farmer.protocol.documents import receipt_bytes
 from tests.client.fake_farmer import FakeFarmer
 
 ONE, OTHER = NodeId(bytes([1]) * 32), NodeId(bytes([2]) * 32)
@@ -172,6 +173,53 @@ def test_a_damaged_receipt_is_named_and_the_others_are_there(home, fake, column,
     assert home.entry(GOOD).farmer == ONE
 
 
+@pytest.mark.parametrize("column", ["receipt", "shard", "farmer", "file", "standing"])
+def test_a_text_of_no_letters_costs_no_other_row(home, fake, column):
+    """Python would decode it, and one that cannot be decoded ended the whole answer."""
+    for shard in (SHARD, GOOD):
+        home.ledger.keep(ONE, fake.receipt(shard, 7), "/a/b")
+    spoil(
+        home,
+        f"UPDATE receipts SET {column} = CAST({column} || x'ff' AS TEXT) WHERE shard = ?",
+        SHARD.raw,
+    )
+    assert [entry.receipt.shard for entry in home.ledger.entries()] == [GOOD]
+    (damaged,) = home.ledger.damaged
+    assert "a text in place of" in str(damaged) or "is one for" in str(damaged)
+
+
+def test_a_bit_of_a_header_costs_its_row_only(home, fake, tmp_path):
+    """The kind of the receipt, and with its length where the next value begins."""
+    for shard in (SHARD, GOOD):
+        home.ledger.keep(ONE, fake.receipt(shard, 7), "/a/b")
+    spoil(home, "PRAGMA wal_checkpoint(TRUNCATE)")
+    path = tmp_path / "home" / LEDGER_FILE
+    content = bytearray(path.read_bytes())
+    # Before the values: their kinds, of which 0x4c is a blob of 32 bytes.
+    kinds = content.rfind(b"\x4c\x4c", 0, content.find(ONE.raw + SHARD.raw))
+    assert content[kinds + 2] & 0x80, "the kind of a receipt has two bytes"
+    content[kinds + 3] ^= 1
+    path.write_bytes(content)
+    ledger = Ledger.open(path)
+    assert [entry.receipt.shard for entry in ledger.entries()] == [GOOD]
+    (damaged,) = ledger.damaged
+    assert str(SHARD) in str(damaged)
+    ledger.close()
+
+
+@pytest.mark.parametrize("cast", ["BLOB", "TEXT"])
+@pytest.mark.parametrize("column", ["farmer", "shard", "file", "standing"])
+def test_what_is_told_of_a_damaged_row_is_no_receipt(home, fake, column, cast):
+    """Whatever column its bytes came into."""
+    receipt = receipt_bytes(fake.receipt(SHARD, 7))
+    home.ledger.keep(ONE, fake.receipt(SHARD, 7), "")
+    spoil(home, f"UPDATE receipts SET {column} = CAST({column} || ? AS {cast})", receipt)
+    home.ledger.entries()
+    told = " ".join(map(str, home.ledger.damaged))
+    assert receipt[-32:].hex() not in told
+    assert repr(receipt[-8:])[2:-1] not in told
+
+
 def test_a_receipt_that_is_kept_again_is_whole(home, fake):
     home.ledger.keep(ONE, fake.receipt(SHARD, 7), "")
     spoil(home, "UPDATE receipts SET receipt = x'00'")
@@ -185,6 +233,7 @@ def test_a_receipt_that_is_kept_again_is_whole(home, fake):
     [
         ("farmer", b"short"),
         ("farmer", "text"),
+        ("farmer", 7),
         ("addresses", "[not json"),
         ("addresses", b"\xff\xfe"),
         ("addresses", "5"),

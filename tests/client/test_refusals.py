@@ -51,10 +51,17 @@ def test_times_are_shown_as_dates_however_far_off():
         (90_000, "1 m 30 s"),
         (7_260_000, "2 h 1 m"),
         (90_000_000, "1 d 1 h"),
-        ((1 << 63) - 1, "106751991167 d 7 h"),
+        (90_000_001, "1 d 2 h"),
+        (93_540_000, "1 d 2 h"),
+        (86_400_000 + 60_001, "1 d 2 m"),
+        (86_400_000 + 5_000, "1 d 5 s"),
+        (172_799_000, "2 d"),
+        (7_199_001, "2 h"),
+        ((1 << 63) - 1, "106751991167 d 8 h"),
     ],
 )
 def test_waits_are_shown_as_people_count_them(retry_after_ms, words):
+    """Never shorter than they are: who comes back before is refused again."""
     assert str(BusyError(retry_after_ms)).endswith(f"try again in {words}")
 
 

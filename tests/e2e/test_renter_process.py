@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import shlex
 import signal
 import subprocess
@@ -113,20 +114,83 @@ def test_a_pipe_that_is_named_twice_is_stored_whole_and_once(joined):
     assert joined.fake.shards == {shard_of(content): content}
 
 
-def test_standard_input_that_is_closed_is_told(joined):
-    """What is opened next has its number, and would be read in its place: the ledger."""
-    words = [sys.executable, "-m", "farmer.cli.renter", "--home", str(joined.home), "store", "-"]
-    ended = subprocess.run(
-        ["sh", "-c", f"{shlex.join(words)} <&-"],
+def test_a_pipe_that_does_not_wait_is_read_to_its_end(joined):
+    """As some programs leave it: that nothing came yet was taken for the end."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    process = start(joined, "store", "-", stdin=reader)
+    content = b"a" * 1000 + b"b" * 1000
+    try:
+        os.write(writer, content[:1000])
+        while select.select([reader], [], [], 0)[0]:
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)  # it asks for more by now
+        os.write(writer, content[1000:])
+    finally:
+        os.close(reader)
+        os.close(writer)
+    _, err = process.communicate(timeout=ENDED_S)
+    assert process.returncode == 0, err
+    assert joined.fake.shards == {shard_of(content): content}
+
+
+def in_shell(served, redirected, *words):
+    """Run it to its end in a shell that opens or closes files for it."""
+    line = shlex.join(
+        [sys.executable, "-m", "farmer.cli.renter", "--home", str(served.home), *words]
+    )
+    return subprocess.run(
+        ["sh", "-c", f"{line} {redirected}"],
         check=False,
         capture_output=True,
         text=True,
         timeout=ENDED_S,
         env=environment(),
     )
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/proc/self/fd/0", "/dev/fd/5"])
+def test_an_input_that_is_closed_is_told(joined, name):
+    """What is opened next has its number, and would be read in its place: the ledger."""
+    ended = in_shell(joined, "<&- 5<&-", "store", name)
     assert ended.returncode == 1
-    assert "- was not stored: standard input is closed\n" in ended.stderr
+    what = "it" if name == "/dev/fd/5" else "standard input"
+    assert f"{name} was not stored: {what} is closed\n" in ended.stderr
     assert joined.fake.shards == {}
+
+
+def test_what_was_opened_for_us_is_stored(joined, tmp_path):
+    """As a shell has it for `<(command)`."""
+    (tmp_path / "file").write_bytes(b"hello")
+    ended = in_shell(joined, f"5< {shlex.quote(str(tmp_path / 'file'))}", "store", "/dev/fd/5")
+    assert ended.returncode == 0, ended.stderr
+    assert joined.fake.shards == {shard_of(b"hello"): b"hello"}
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/proc/self/fd/1", "/dev/fd/5", "link"])
+def test_what_is_written_to_an_open_file_leaves_what_is_there(joined, tmp_path, name):
+    """A log that others write to as well was replaced by the shard."""
+    joined.fake.shards[shard_of(b"hello")] = b"hello"
+    log, link = tmp_path / "log", tmp_path / "link"
+    log.write_text("precious\n")
+    link.symlink_to("/dev/stdout")
+    words = ("retrieve", str(shard_of(b"hello")), "-o", str(link) if name == "link" else name)
+    ended = in_shell(joined, f"{5 if name.endswith('5') else 1}>> {shlex.quote(str(log))}", *words)
+    assert ended.returncode == 0, ended.stderr
+    assert log.read_text() == "precious\nhello"
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "home", link, log]
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/5"])
+def test_an_output_that_is_closed_is_told(joined, name):
+    """What is opened next has its number: the ledger was replaced by the shard."""
+    joined.fake.shards[shard_of(b"hello")] = b"hello"
+    before = kept(joined)
+    ended = in_shell(joined, "5>&- >&-", "retrieve", str(shard_of(b"hello")), "-o", name)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith(" is closed\n")
+    assert kept(joined) == before
 
 
 def test_a_shard_goes_into_a_pipe_whole(joined):
