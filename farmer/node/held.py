@@ -16,10 +16,10 @@ STEP_BYTES: Final = DATA_BYTES_SENT
 CROWDED_PART: Final = 4
 """Above this part of what may be held, a stream gets one block at a time instead of a step."""
 
-LARGE_READS_MAX: Final = HELD_BYTES_MAX // CROWDED_PART // STEP_BYTES
+FEW_TRANSFERS: Final = HELD_BYTES_MAX // CROWDED_PART // STEP_BYTES
 """
-Transfers to us under way up to which each may read a step at once: what is read is counted only
-when it has come, and each read is a turn of the reactor for which all others wait.
+Transfers to us under way up to which each may read a step at once, which is counted only when it
+has come; among more, every stream goes by blocks: a step is a turn for which all others wait.
 """
 
 STEP_BYTES_MIN: Final = 16 * 1024
@@ -46,7 +46,8 @@ class Held:
     @property
     def step_bytes(self) -> int:
         """How much a stream should take into memory at once."""
-        if self.total_bytes <= self._limit_bytes // CROWDED_PART:
+        is_roomy = self.total_bytes <= self._limit_bytes // CROWDED_PART
+        if is_roomy and self.transfers <= FEW_TRANSFERS:
             return STEP_BYTES
         return STEP_BYTES_MIN if self.is_short else BLOCK_BYTES
 
@@ -70,7 +71,7 @@ class Account:
         if in_transfer is not self._in_transfer:
             self._in_transfer = in_transfer
             self._held.transfers += 1 if in_transfer else -1
-        return in_transfer and self._held.transfers <= LARGE_READS_MAX
+        return in_transfer and self._held.transfers <= FEW_TRANSFERS
 
     @property
     def step_bytes(self) -> int:

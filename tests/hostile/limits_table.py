@@ -56,7 +56,7 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (NODE + "held", "STEP_BYTES", HOSTILE + "test_slow.py::test_who_never_reads"),
         (NODE + "held", "CROWDED_PART", HELD + "test_steps_are_smaller_when_much_is_held"),
         (NODE + "inbox", "BLOCK_READ_BYTES", HELD + "test_a_fast_transfer_is_read_by_steps"),
-        (NODE + "held", "LARGE_READS_MAX", HELD + "test_few_transfers_read_a_step_at_once"),
+        (NODE + "held", "FEW_TRANSFERS", HELD + "test_few_transfers_read_a_step_at_once"),
         (NODE + "held", "STEP_BYTES_MIN", HELD + "test_steps_are_smaller_when_much_is_held"),
         (WIRE, "SMALL_BYTES_IN_FLIGHT_MAX", "tests/node/test_storing.py::test_small_stores_queue"),
         (NODE + "farm", "WHOLE_BYTES_IN_FLIGHT_MAX", HELD + "test_whole_stores_queue"),

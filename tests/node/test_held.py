@@ -11,8 +11,8 @@ from farmer.model.shard import BLOCK_BYTES
 from farmer.node.farm import WHOLE_BYTES_IN_FLIGHT_MAX
 from farmer.node.gate import SHARES
 from farmer.node.held import (
+    FEW_TRANSFERS,
     HELD_BYTES_MAX,
-    LARGE_READS_MAX,
     NOTICED_BYTES,
     STEP_BYTES,
     STEP_BYTES_MIN,
@@ -157,12 +157,13 @@ class CountingTests(HeldCase):
         disk.run_all()
 
     def test_few_transfers_read_a_step_at_once(self) -> None:
-        peers = [self.begin_much() for _ in range(LARGE_READS_MAX)]
+        peers = [self.begin_much() for _ in range(FEW_TRANSFERS)]
         self.assertEqual({STEP_BYTES}, {peer.wire.read_bytes for peer in peers})
         late = self.begin_much()
         self.assertEqual(BLOCK_READ_BYTES, late.wire.read_bytes)
         peers[1].send_data(LARGE[:1000])
         self.assertEqual(BLOCK_READ_BYTES, peers[1].wire.read_bytes, "among many, nobody")
+        self.assertEqual(BLOCK_BYTES, self.around.held.step_bytes)
 
         peers[0].leave()
         late.send_data(LARGE[:1000])
