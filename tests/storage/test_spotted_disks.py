@@ -29,17 +29,6 @@ class Spotty(OsFiles):
         self.bad: set[tuple[int, int]] = set()
         self.dead = ""
         self.unlisted = ""
-        self.marker_fails = False
-        """From the second time on: a disk that dies while it is opened."""
-        self._uncached: set[int] = set()
-
-    def uncache(self, fd: int, offset: int, length: int) -> None:
-        super().uncache(fd, offset, length)
-        self._uncached.add(fd)
-
-    def close(self, fd: int) -> None:
-        self._uncached.discard(fd)
-        super().close(fd)
 
     def list(self, path: Path) -> list[str]:
         if path.name == self.unlisted:
@@ -48,8 +37,6 @@ class Spotty(OsFiles):
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         inode = os.fstat(fd).st_ino
-        if self.marker_fails and fd in self._uncached:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
         if any(one == inode and offset <= at < offset + length for one, at in self.bad):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if self.dead and self.dead in str(Path(f"/proc/self/fd/{fd}").readlink()):
