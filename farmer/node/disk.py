@@ -93,6 +93,12 @@ class ThreadedDisk:
         self._taken = 0
         """How much work was begun since the last look."""
         self._next_look: IDelayedCall | None = None
+        self._next_wake: IDelayedCall | None = None
+        """At the end of this turn: who is woken earlier takes Python from us, call by call."""
+        self._given = 0
+        """Since then."""
+        self._is_crowded = False
+        """Whether several are given in a turn; one alone does not wait for its end."""
         self._changed = Condition()
         self._open = False
         self._no_memory = Failure(MemoryError())  # type: ignore[no-untyped-call]  # untyped there
@@ -103,6 +109,9 @@ class ThreadedDisk:
 
     def stop(self, within_s: float = STOP_S) -> bool:
         """Close the door; say whether all work was done before this returned."""
+        if self._next_wake is not None:
+            self._next_wake.cancel()
+            self._wake_up()
         if self._next_look is not None:
             self._next_look.cancel()
             self._next_look = None
@@ -150,14 +159,25 @@ class ThreadedDisk:
             work.settle(Failure(error))  # type: ignore[no-untyped-call]  # untyped there
 
     def _give(self, work: _Work) -> Deferred[Any]:
+        self._given += 1
+        self._is_crowded = self._is_crowded or bool(self._waiting or self._running)
+        if self._is_crowded and self._next_wake is None:
+            self._next_wake = self._reactor.callLater(0, self._wake_up)
+        self._waiting.append(work)
+        if not self._is_crowded:
+            self._wake_up()
+        return work.answer
+
+    def _wake_up(self) -> None:
+        """Have all that was given in a turn done; on the reactor."""
+        self._next_wake = None
+        self._is_crowded, self._given = self._given > 1, 0
         with self._changed:
-            self._waiting.append(work)
             self._wake()
             if self._is_behind and self._next_look is None:
                 self._taken = 0
                 self._crew.begin()
                 self._next_look = self._reactor.callLater(LOOK_S, self._look)
-        return work.answer
 
     @property
     def _is_behind(self) -> bool:

@@ -7,20 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
 from farmer.node import disk as door
 from farmer.node.disk import ThreadedDisk
 from farmer.storage.threads import begin_thread
 
 
-class AtOnce:
-    """A reactor that does in whatever thread what it is given, and nothing later."""
+class AtOnce(Clock):
+    """A reactor that does in whatever thread what it is given, and the rest when told."""
 
     def callFromThread(self, work: Callable[..., Any], *words: Any) -> None:
         work(*words)
-
-    def callLater(self, after_s: float, work: Callable[..., Any]) -> None:
-        pass
 
 
 def test_work_waits_for_a_thread_and_nobody_waits_with_it(
@@ -37,11 +35,13 @@ def test_work_waits_for_a_thread_and_nobody_waits_with_it(
         begin_thread(work)
 
     monkeypatch.setattr(door, "begin_thread", begin)
-    disk, done = ThreadedDisk(AtOnce()), threading.Event()  # type: ignore[arg-type]  # all it asks
+    reactor, done = AtOnce(), threading.Event()
+    disk = ThreadedDisk(reactor)  # type: ignore[arg-type]  # all it asks
     disk.start()
     for _ in range(3):
         disk.run(lambda: None)
     disk.run(done.set)
+    reactor.advance(0)
     assert tried == [False]
     disk.check()
     assert tried == [False, False]
