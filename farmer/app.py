@@ -45,6 +45,8 @@ from farmer.running.listening import Doors, page_hosts
 from farmer.running.memory import collect_seldom, share_heaps
 from farmer.running.moving import TURN_S, Household, Movings
 from farmer.running.notify import ServiceNotifier
+from farmer.running.one_core import TURN_S as ONE_CORE_S
+from farmer.running.one_core import OneCore, OwnThreads
 from farmer.running.overview import Overview
 from farmer.running.passed import take as passed_sockets
 from farmer.running.process import (
@@ -271,7 +273,9 @@ class RunningFarmer:
         self._service = doors.for_renters(self._farm, side, settings.listen.shards, sessions)
         overview.listen = self._service.addresses
         overview.announced = self._announced
-        overview.sessions = lambda: len(self._service.sessions)
+        overview.sessions = lambda: len(sessions)
+        self._one_core = OneCore(reactor, lambda: sessions.served, OwnThreads())
+        self._one_core.is_wanted = settings.processor.one_core == "auto"
         hosts = page_hosts(settings.listen.page)
         page = page_site(StatusPage(overview.status, self._metrics, time.time, hosts), reactor)
         page_port, overview.page = doors.for_page(page, settings.listen.page)
@@ -323,6 +327,8 @@ class RunningFarmer:
         self._silent = stores.silent
         self._sizing = Chore("disk sizes", SIZES_S, self._size_again, reactor, self._tasks)
         self._sizing.start()
+        self._gathering = Chore("one core", ONE_CORE_S, self._one_core.turn, reactor, self._tasks)
+        self._gathering.start()
         # Till the very end: it is what ends the waiting for a disk that does not answer.
         self._disk_watch.start()
         if self._notifier.watchdog_s:
@@ -376,6 +382,7 @@ class RunningFarmer:
         self._writer.level = settings.log.level
         self._overview.name = settings.name
         self._scrubbing.settings = settings.scrub
+        self._one_core.is_wanted = settings.processor.one_core == "auto"
         self._desk.terms = self._house_terms(settings)
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
         self._stores.engine.fill = Fill(settings.shards.fill)
@@ -447,6 +454,8 @@ class RunningFarmer:
         self._movings.stop()
         self._moving.stop()
         self._sizing.stop()
+        self._gathering.stop()
+        self._one_core.stop()
         finished = await self._service.drain(grace_s)
         if not await within(reactor, WIND_DOWN_S, self._tasks.drain()):
             self.log.warn("some background work waits for a disk that does not answer")

@@ -250,6 +250,19 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessorSettings:
+    """How the machine's cores are used."""
+
+    one_core: str = setting(
+        "auto keeps the farmer's threads on one core while it answers many small requests, which"
+        " costs less; the kernel chooses which, each second anew. never lets them be anywhere.",
+        choice("auto", "never"),
+        "auto",
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainSettings:
     """How the farmer stops."""
 
@@ -288,6 +301,7 @@ class Settings:
     scrub: ScrubSettings = section(
         "How everything is read again, to find what the disk has lost.", ScrubSettings
     )
+    processor: ProcessorSettings = section("How the machine's cores are used.", ProcessorSettings)
     log: LogSettings = section("What is logged; always to standard error.", LogSettings)
     drain: DrainSettings = section("How the farmer stops.", DrainSettings)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
@@ -92,23 +92,23 @@ class DoorTests(TestCase):
         self.assertEqual(4, len(set(idents)))
         self.assertLess(time.monotonic() - began, 1.2, "one after the other takes 1.6 s")
 
-    async def test_where_work_comes_in_crowds_threads_are_woken_once_for_all_of_a_turn(self) -> None:
+    async def test_where_work_comes_in_crowds_threads_are_woken_once_for_a_turn(self) -> None:
         """Each one woken earlier would take Python from the reactor at its next call."""
         await gatherResults([self.disk.run(time.sleep, 0.001) for _ in range(8)])
-        self.assertEqual([False] * 8, await self.seen_during_a_turn(8))
+        self.assertEqual([False] * 8, await self.given_in_a_turn(8))
 
     async def test_one_piece_of_work_alone_is_begun_at_once(self) -> None:
         await self.disk.run(lambda: None)
-        self.assertEqual([True], await self.seen_during_a_turn(1))
+        self.assertEqual([True], await self.given_in_a_turn(1))
 
-    async def seen_during_a_turn(self, count: int) -> list[bool]:
-        """Give so much work in one turn; return for each whether it was begun before its end."""
+    def given_in_a_turn(self, count: int) -> Deferred[list[bool]]:
+        """Give so much work; return for each piece whether it was begun before the turn's end."""
         is_turn = True
-        time.sleep(0.02)  # until its threads sleep
+        time.sleep(0.02)  # until all threads sleep
         given = gatherResults([self.disk.run(lambda: is_turn) for _ in range(count)])
         time.sleep(0.02)
         is_turn = False
-        return list(await given)
+        return given
 
     async def test_all_that_was_given_is_done_before_the_door_is_shut(self) -> None:
         done: list[int] = []
