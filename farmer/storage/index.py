@@ -20,7 +20,7 @@ from typing import Any, Final
 from farmer.model.ids import NodeId, ShardId
 from farmer.storage.alone import open_alone
 from farmer.storage.errors import FormatTooNewError
-from farmer.storage.places import Doomed, Key, Place, Position, Row, Segment
+from farmer.storage.places import Doomed, Key, Position, Row, Segment
 from farmer.storage.quota import Changes, Tally
 from farmer.storage.remembered import Remembered
 from farmer.storage.tombstones import EXIST, FIND, SOME, Tombstone
@@ -378,7 +378,7 @@ class Index:
             after,
             limit,
         )
-        return [Doomed(row[0], Place(row[1], row[2], row[4] or b""), row[3]) for row in rows]
+        return [Doomed.of(row) for row in rows]
 
     def segments(self, since: int = 0, limit: int = -1) -> list[Segment]:
         """Return the segments of the log in order, from this number on."""
@@ -388,7 +388,7 @@ class Index:
             since,
             limit,
         )
-        return [Segment(*row) for row in rows]
+        return [Segment.of(row) for row in rows]
 
     def segment(self, number: int) -> Segment | None:
         """Return one segment of the log; None if there is none of that number."""
@@ -398,11 +398,11 @@ class Index:
     def marks(self, segment: int | None = None) -> list[Doomed]:
         """Return the marks records, of the whole log or of one segment, as places."""
         rows = self._read(
-            "SELECT sequence, segment, offset, length FROM marks"
+            "SELECT sequence, segment, offset, length, NULL FROM marks"
             " WHERE ?1 IS NULL OR segment = ?1 ORDER BY sequence",
             segment,
         )
-        return [Doomed(row[0], Place(row[1], row[2]), row[3]) for row in rows]
+        return [Doomed.of(row) for row in rows]
 
     def staged(self) -> list[bytes]:
         """Return stored shards' files still in the staging directory; `IndexDamagedError`."""
@@ -429,7 +429,9 @@ class Index:
         """Return what the ledger begins with; raises `IndexDamagedError`."""
         try:
             return self._totals()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, sqlite3.DatabaseError) as error:
+            if isinstance(error, sqlite3.DatabaseError) and not is_for_rot(error):
+                raise
             # SQLite keeps no checksums: a flipped bit may make another kind of value of one.
             raise IndexDamagedError(_ANOTHER_KIND) from error
 

@@ -118,6 +118,14 @@ class Doomed:
     place: Place
     length: int
 
+    @classmethod
+    def of(cls, columns: tuple[Any, ...]) -> Doomed:
+        """Make one of sequence, segment, offset, length and file; raises as `Row.of_key`."""
+        sequence, segment, offset, length, file = columns
+        if {*map(type, columns[:4])} != {int} or not isinstance(file, bytes | None):
+            raise _rotten()
+        return cls(sequence, Place(segment, offset, file or b""), length)
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -137,6 +145,14 @@ class Segment:
     size_bytes: int = 0
     live_bytes: int = 0
     punched_bytes: int = 0
+
+    @classmethod
+    def of(cls, columns: tuple[Any, ...]) -> Segment:
+        """Make one of number, uuid, size, live and punched; raises as `Row.of_key`."""
+        number, uuid, *sizes = columns
+        if {*map(type, (number, *sizes))} != {int} or not isinstance(uuid, bytes):
+            raise _rotten()
+        return cls(number, uuid, *sizes)
 
     @property
     def idle_bytes(self) -> int:

@@ -365,7 +365,7 @@ class Transaction:
                 "SELECT number, uuid, size, live, punched FROM segments WHERE number = ?",
                 (number,),
             ).fetchone()
-            segments[number] = Segment(*columns)
+            segments[number] = Segment.of(columns)
         segment = segments[number]
         self._idle_before.setdefault(number, segment.idle_bytes)
         return segment

@@ -30,6 +30,7 @@ from tests.storage.test_moving import DRAIN
         "UPDATE renters SET renter = x'00'",
         "UPDATE usage SET live = NULL",
         "UPDATE segments SET size = NULL",
+        "UPDATE segments SET uuid = 'x'",
         "INSERT INTO staged VALUES ('x')",
     ],
 )
@@ -45,6 +46,7 @@ def test_it_is_made_again_and_no_other_volume_waits(tmp_path: Path, rot: str) ->
     with closing(farm.engine) as engine:
         assert farm.read(shard) == noise(9000)
         assert [volume.state for volume in engine.volumes()] == [VolumeState.HEALTHY] * 2
+        assert {alert.name for alert in engine.trouble()} == {"IndexRebuilt"}
 
 
 def test_what_nobody_thought_of_stops_one_volume_only(
@@ -125,6 +127,33 @@ def test_a_rotten_row_costs_the_index_and_ends_no_chore(
         farm.reopen()
         assert [farm.read(shard) for shard in shards] == [noise(size) for size in sizes]
         assert [volume.state for volume in farm.engine.volumes()] == [VolumeState.HEALTHY] * 2
+
+
+@pytest.mark.parametrize(
+    "rot",
+    [
+        "INSERT INTO doomed VALUES (1, 'x', 0, 4096, NULL, 1, NULL)",
+        "INSERT INTO doomed VALUES (1, 1, 0, 4096, 'x', 1, NULL)",
+        "INSERT INTO marks VALUES (1, 1, 0, 'x')",
+        "UPDATE segments SET live = NULL",
+    ],
+)
+def test_rot_that_reclaiming_meets_costs_the_index_and_is_told(tmp_path: Path, rot: str) -> None:
+    """Each run would end there, for ever, and nobody hear of it."""
+    farm = Farm(tmp_path)
+    shard = farm.store(noise(9000)).shard
+    volume = volume_of(farm)
+    with closing(sqlite3.connect(volume.ground.paths.index)) as index:
+        index.execute(rot)
+        index.commit()
+    with pytest.raises(StorageError):
+        volume.reclaim()
+    assert "another kind" in farm.engine.volumes()[0].reason
+    farm.reopen()
+    with closing(farm.engine) as engine:
+        assert [alert.name for alert in engine.trouble()] == ["IndexRebuilt"]
+        assert farm.read(shard) == noise(9000)
+        volume_of(farm).reclaim()
 
 
 def test_what_is_condemned_stays_so_whatever_becomes_of_a_change_under_way(
