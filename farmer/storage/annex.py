@@ -25,7 +25,7 @@ from typing import Final
 from farmer.storage.directory import Paths
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Access, Buffer, Files, Filesystem
-from farmer.storage.index import INDEX_FILES, INDEX_NAME
+from farmer.storage.index_file import INDEX_FILES, INDEX_NAME
 from farmer.storage.probing import probe
 from farmer.storage.records import SEGMENT_HEADER_BYTES
 

@@ -24,7 +24,7 @@ from farmer.model.ids import NodeId
 from farmer.model.status import Alert
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.files import Access, Files
-from farmer.storage.index import INDEX_NAME
+from farmer.storage.index_file import INDEX_NAME
 from farmer.storage.quota import QUOTA_BYTES_MIN
 from farmer.storage.records import NUMBER_BITS, UUID_BYTES
 

@@ -18,7 +18,7 @@ from farmer.storage.errors import (
     VolumeUnavailableError,
 )
 from farmer.storage.ferry import cross
-from farmer.storage.index import is_for_rot
+from farmer.storage.index_errors import is_for_rot
 from farmer.storage.journal import CROSSING_MAX
 from farmer.storage.places import Key, Row
 from farmer.storage.quota import SMALL_BYTES_MAX

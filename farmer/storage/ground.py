@@ -13,7 +13,8 @@ from farmer.storage.doubts import Doubts
 from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
 from farmer.storage.files import Files
 from farmer.storage.health import Health
-from farmer.storage.index import Index, is_for_memory, is_for_room, is_for_rot
+from farmer.storage.index import Index
+from farmer.storage.index_errors import is_for_memory, is_for_room, is_for_rot
 from farmer.storage.log import Facts
 from farmer.storage.quota import Ledger, VolumeAccount
 from farmer.storage.reserve import SPEND_BYTES, Reserve

@@ -18,8 +18,22 @@ from threading import Lock
 from typing import Any, Final
 
 from farmer.model.ids import NodeId, ShardId
-from farmer.storage.alone import open_alone
 from farmer.storage.errors import FormatTooNewError
+from farmer.storage.index_errors import (
+    CommitInDoubtError,
+    IndexDamagedError,
+    InUseError,
+    is_for_memory,
+    is_for_rot,
+)
+from farmer.storage.index_file import (
+    LOCK_TIMEOUT_S,
+    PAGE_BYTES,
+    Connect,
+    building,
+    connect,
+    prepared,
+)
 from farmer.storage.places import Doomed, Key, Position, Row, Segment
 from farmer.storage.quota import Changes, Tally
 from farmer.storage.remembered import Remembered
@@ -27,13 +41,6 @@ from farmer.storage.tombstones import EXIST, FIND, SOME, Tombstone
 from farmer.storage.transaction import FIND_ROW, ROW, Transaction
 
 INDEX_VERSION: Final = 2
-INDEX_NAME: Final = "index.sqlite"
-INDEX_FILES: Final = (INDEX_NAME, f"{INDEX_NAME}-wal", f"{INDEX_NAME}-shm")
-
-_PAGE_BYTES: Final = 4096
-LOCK_TIMEOUT_S: Final = 30.0
-"""Only who looks from outside, or a person with a shell, ever holds the file beside us."""
-
 GIVING_WAY_S: Final = 1.0
 """For a long look that was told to end; meanwhile nobody else is served, and well before the
 volume would count as hung."""
@@ -89,34 +96,6 @@ _BEHIND: Final = (
 
 _ANOTHER_KIND: Final = "a value is not of its kind"
 
-_NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
-"""The second is what SQLite says where it cannot grow the file of its shared memory."""
-
-
-Connect = Callable[[Path], sqlite3.Connection]
-"""Opens a database in autocommit, for use by any thread: `connect`, or one that watches it."""
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open a database; it is made if it is not there."""
-    return open_alone(path, LOCK_TIMEOUT_S)
-
-
-class IndexDamagedError(Exception):
-    """The index is missing, unfinished, of another volume, or not readable: rebuild it."""
-
-
-class LogCutError(IndexDamagedError):
-    """The log is shorter than the index knows it: what stood there is lost."""
-
-
-class InUseError(sqlite3.OperationalError):
-    """Somebody reads the file, so its write-ahead log could not be cut off; nothing is lost."""
-
-
-class CommitInDoubtError(sqlite3.OperationalError):
-    """Nobody knows whether the index was changed: only opening it again can tell."""
-
 
 class Index:
     """One volume's index, open.  Raises `sqlite3.Error` when its file fails."""
@@ -138,8 +117,8 @@ class Index:
         """
         self._path = path
         self._log_path = path.with_name(f"{path.name}-wal")
-        prepared = _building if unfinished else _prepared
-        self._writer = prepared(connect(path), _WRITER_CACHE_KIB)
+        set_up = building if unfinished else prepared
+        self._writer = set_up(connect(path), _WRITER_CACHE_KIB)
         self._known = Remembered()
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         self._gathering = Lock()
@@ -156,7 +135,7 @@ class Index:
         try:
             self.was_clean = self._check(volume, unfinished=unfinished)
             for _ in range(_READERS):
-                self._readers.put(prepared(connect(path), _READER_CACHE_KIB))
+                self._readers.put(set_up(connect(path), _READER_CACHE_KIB))
             if unfinished:
                 self._writer.execute(f"PRAGMA cache_size=-{_BUILDING_CACHE_KIB}")
             self._look_for_tombstones()
@@ -169,7 +148,7 @@ class Index:
         # In this order: complete is only what was on the disk before it was called so.
         self._writer.execute("PRAGMA synchronous=FULL")
         self._writer.execute("UPDATE state SET clean = 0")
-        _prepared(self._writer, _WRITER_CACHE_KIB)
+        prepared(self._writer, _WRITER_CACHE_KIB)
         self._writer.execute("PRAGMA shrink_memory")
         self._writer.execute("UPDATE state SET complete = 1")
         self.checkpoint()
@@ -306,7 +285,7 @@ class Index:
     def size_bytes(self) -> int:
         """Return the size of the database without its write-ahead log; by the writer only."""
         pages: int = self._writer.execute("PRAGMA page_count").fetchone()[0]
-        return pages * _PAGE_BYTES
+        return pages * PAGE_BYTES
 
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return one shard."""
@@ -486,7 +465,7 @@ class Index:
 
 def create_index(path: Path, volume: bytes, connect: Connect = connect) -> Index:
     """Make an empty index; it counts as damaged until `Index.finish` was called."""
-    writer = _building(connect(path), _WRITER_CACHE_KIB)
+    writer = building(connect(path), _WRITER_CACHE_KIB)
     try:
         writer.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         writer.execute(
@@ -495,49 +474,3 @@ def create_index(path: Path, volume: bytes, connect: Connect = connect) -> Index
     finally:
         writer.close()
     return Index(path, volume, unfinished=True, connect=connect)
-
-
-def is_for_room(error: sqlite3.Error) -> bool:
-    """Say whether SQLite failed only because the filesystem is full, as far as it can tell."""
-    return getattr(error, "sqlite_errorcode", 0) in _NO_ROOM
-
-
-def is_for_rot(error: sqlite3.Error) -> bool:
-    """Say whether what stands in the database makes no sense, rather than that a call failed."""
-    return type(error) is sqlite3.DatabaseError
-
-
-def is_for_memory(error: sqlite3.Error) -> bool:
-    """Say whether SQLite failed only because there was no memory."""
-    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOMEM
-
-
-def _prepared(connection: sqlite3.Connection, cache_kib: int) -> sqlite3.Connection:
-    return _set_up(connection, cache_kib, "journal_mode=WAL", "synchronous=NORMAL")
-
-
-def _building(connection: sqlite3.Connection, cache_kib: int) -> sqlite3.Connection:
-    """Without journal or sync: what a crash leaves of an unfinished index is thrown away."""
-    return _set_up(connection, cache_kib, "journal_mode=OFF", "synchronous=OFF")
-
-
-def _set_up(
-    connection: sqlite3.Connection, cache_kib: int, journal: str, synchronous: str
-) -> sqlite3.Connection:
-    try:
-        for pragma in (
-            f"page_size={_PAGE_BYTES}",
-            journal,
-            synchronous,
-            "wal_autocheckpoint=0",
-            "mmap_size=0",
-            "temp_store=MEMORY",
-            f"cache_size=-{cache_kib}",
-        ):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        if is_for_room(error):
-            raise
-        raise IndexDamagedError(f"not readable: {error}") from error
-    return connection

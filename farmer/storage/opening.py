@@ -21,7 +21,7 @@ from farmer.storage.files import Access, Files
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.health import Health
-from farmer.storage.index import Connect, connect
+from farmer.storage.index_file import Connect, connect
 from farmer.storage.log import Facts, Sequencer, Tail
 from farmer.storage.quota import Ledger, VolumeAccount
 from farmer.storage.readying import Ready, Readying

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from farmer.model.shard import ShardState
 from farmer.storage.annex import annex_of
 from farmer.storage.directory import MARKER_NAME, Paths
-from farmer.storage.index import INDEX_NAME
+from farmer.storage.index_file import INDEX_NAME
 
 _MARKER_BYTES_MAX: Final = 64 * 1024
 _PATIENCE_S: Final = 1.0

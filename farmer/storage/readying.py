@@ -14,18 +14,15 @@ from farmer.storage.directory import Marker, Paths
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Access, Files
 from farmer.storage.ground import lacks_room
-from farmer.storage.index import (
-    INDEX_DESCRIPTORS,
-    INDEX_FILES,
+from farmer.storage.index import INDEX_DESCRIPTORS, Index, create_index
+from farmer.storage.index_errors import (
     CommitInDoubtError,
-    Connect,
-    Index,
     IndexDamagedError,
     LogCutError,
-    create_index,
     is_for_memory,
     is_for_room,
 )
+from farmer.storage.index_file import INDEX_FILES, Connect
 from farmer.storage.quota import RESERVE_BYTES
 from farmer.storage.records import Kind, RecordHeader
 from farmer.storage.recovery import Part, Progress, Recovered, Recovery, read_part

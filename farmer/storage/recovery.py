@@ -17,7 +17,8 @@ from farmer.model.shard import RECORD_HEADER_BYTES
 from farmer.storage.bulk import PlainRow
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files, sync_what_a_kill_left
-from farmer.storage.index import Index, LogCutError
+from farmer.storage.index import Index
+from farmer.storage.index_errors import LogCutError
 from farmer.storage.marks import MARK_BYTES, Action, Mark, decode_marks
 from farmer.storage.met import read_met
 from farmer.storage.operations import row_of

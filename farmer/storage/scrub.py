@@ -17,7 +17,7 @@ from typing import Final
 
 from farmer.model.status import ScrubStatus
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.index import is_for_rot
+from farmer.storage.index_errors import is_for_rot
 from farmer.storage.scrub_notes import read_notes, write_notes
 from farmer.storage.scrub_reactions import Reactions
 from farmer.storage.scrub_walk import Steps, Walk

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Final
 
 from farmer.storage.ground import Ground
-from farmer.storage.index import InUseError
+from farmer.storage.index_errors import InUseError
 
 STAGED_MAX: Final = 256
 """Stored large shards that a start has to look at, because they wait in staging."""

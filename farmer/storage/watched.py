@@ -12,7 +12,7 @@ from typing import Any
 
 from farmer.storage.alone import open_alone
 from farmer.storage.files import Access, Buffer, Files, Filesystem
-from farmer.storage.index import LOCK_TIMEOUT_S
+from farmer.storage.index_file import LOCK_TIMEOUT_S
 from farmer.storage.pace import Meter
 from farmer.storage.watch import Noted, Watch
 

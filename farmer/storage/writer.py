@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 from farmer.storage.cutting import cut
 from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
 from farmer.storage.ground import NO_SPACE, Ground
-from farmer.storage.index import CommitInDoubtError
+from farmer.storage.index_errors import CommitInDoubtError
 from farmer.storage.log import Batch, Tail, open_segment
 from farmer.storage.operations import Operation
 from farmer.storage.places import Doomed, Position

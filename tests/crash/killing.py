@@ -16,7 +16,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from farmer.storage.index import INDEX_FILES
+from farmer.storage.index_file import INDEX_FILES
 from tests.crash.belief import Belief, Held, Item
 from tests.crash.checking import check_engine
 from tests.crash.work import keep_busy, make_volumes, open_engine, volumes_of

@@ -14,7 +14,7 @@ from typing import Final
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.files import Access, Buffer
-from farmer.storage.index import INDEX_FILES
+from farmer.storage.index_file import INDEX_FILES
 from farmer.storage.marks import Action
 from farmer.storage.opening import rebuild_index
 from farmer.storage.records import Kind, trailer_length

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from farmer.storage.index import INDEX_NAME
+from farmer.storage.index_file import INDEX_NAME
 
 
 @dataclass

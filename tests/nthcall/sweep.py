@@ -20,7 +20,7 @@ from pathlib import Path
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState, charge_bytes
 from farmer.storage.errors import ShardNotFoundError
-from farmer.storage.index import CommitInDoubtError
+from farmer.storage.index_errors import CommitInDoubtError
 from tests.nthcall.disk import THE_END, NthFiles, killed
 from tests.nthcall.failures import OPENING, PASSING, Failure
 from tests.nthcall.jobs import ALICE, Belief, Job, State, attempt

@@ -16,7 +16,8 @@ from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.status import VolumeState
 from farmer.storage import index as index_module
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.index import Index, InUseError, create_index
+from farmer.storage.index import Index, create_index
+from farmer.storage.index_errors import InUseError
 from farmer.storage.operations import Restate
 from farmer.storage.places import Doomed, Place, Row
 from farmer.storage.quota import Tally

@@ -11,7 +11,8 @@ import pytest
 
 from farmer.storage.bulk import PlainRow, row_of_plain
 from farmer.storage.files import Access, OsFiles
-from farmer.storage.index import Index, IndexDamagedError, create_index
+from farmer.storage.index import Index, create_index
+from farmer.storage.index_errors import IndexDamagedError
 from farmer.storage.operations import row_of
 from farmer.storage.places import Place, Row
 from farmer.storage.plain import Plain, walk

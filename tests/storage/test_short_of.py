@@ -13,7 +13,8 @@ import pytest
 
 from farmer.model.status import VolumeState
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.index import CommitInDoubtError, Index
+from farmer.storage.index import Index
+from farmer.storage.index_errors import CommitInDoubtError
 from farmer.storage.log import Batch
 from farmer.storage.records import RecordHeader
 from farmer.storage.staging import Staged
