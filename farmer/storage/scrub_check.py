@@ -6,8 +6,10 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event
 from typing import Final
+
+from farmer.storage.threads import begin_thread
 
 CHECK_S_MAX: Final = 5.0
 """For SQLite's own check of a database: meanwhile its write-ahead log cannot be cut off."""
@@ -42,14 +44,18 @@ def check_database(
             # It may have been closed just now.
             connection.interrupt()
 
-    # Not by a progress handler: SQLite calls none in the middle of a tree, which takes longest.
-    timer = Timer(limit_s, break_off)
-    timer.daemon = True
+    ended = Event()
+
+    def limit() -> None:
+        if not ended.wait(limit_s):
+            break_off()
+
     try:
-        timer.start()
+        # Not by a progress handler: SQLite calls none in the middle of a tree, which takes longest.
+        begin_thread(limit)
         with gives_way(break_off):
             rows = connection.execute("PRAGMA integrity_check(5)").fetchall()
-    except RuntimeError:
+    except OSError:
         # No thread can be begun now; the next pass looks.
         return ""
     except sqlite3.OperationalError as error:
@@ -57,7 +63,7 @@ def check_database(
     except sqlite3.DatabaseError as error:
         return str(error)
     finally:
-        timer.cancel()
+        ended.set()
         connection.close()
     said = "; ".join(str(row[0]) for row in rows)
     # What a check that was broken off has not seen, it may take for missing.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from farmer.storage import scrub_check
 from farmer.storage.scrub_check import check_database
 
 
@@ -45,17 +46,22 @@ def test_a_check_that_had_to_give_way_found_nothing(damaged: Path) -> None:
     assert not check_database(damaged, gives_way=waited_for)
 
 
-def test_a_check_whose_time_is_over_found_nothing(damaged: Path) -> None:
+def test_a_check_whose_time_is_over_found_nothing(
+    damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is ended from outside, as SQLite asks nobody in the middle of a tree."""
+    monkeypatch.setattr(scrub_check, "begin_thread", lambda limit: limit())
+    assert not check_database(damaged, limit_s=0)
 
-    @contextmanager
-    def time_passes(_end: Callable[[], None]) -> Iterator[None]:
-        for thread in threading.enumerate():
-            if isinstance(thread, threading.Timer) and thread.interval == 0:
-                thread.join()
-        yield
 
-    assert not check_database(damaged, limit_s=0, gives_way=time_passes)
+def test_without_a_thread_that_would_end_it_nothing_is_looked_at(
+    damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(_work: Callable[[], None]) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(scrub_check, "begin_thread", no_memory)
+    assert not check_database(damaged)
 
 
 def test_a_database_that_cannot_be_opened_now_is_not_called_damaged(
