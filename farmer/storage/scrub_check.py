@@ -51,7 +51,7 @@ def check_database(
             break_off()
 
     try:
-        # Not by a progress handler: SQLite calls none in the middle of a tree, which takes longest.
+        # Not a progress handler: SQLite calls none in the middle of a tree, which takes longest.
         begin_thread(limit)
         with gives_way(break_off):
             rows = connection.execute("PRAGMA integrity_check(5)").fetchall()
