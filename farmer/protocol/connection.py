@@ -44,6 +44,9 @@ class UnknownReceived:
 Event = Message | DataReceived | UnknownReceived
 
 
+_TYPES: Final = {kind.value: kind for kind in Type}
+
+
 class _Connection:
     """What both sides share: the state, the frames, the translation of faults."""
 
@@ -82,16 +85,16 @@ class _Connection:
         match frame:
             case None:
                 return None
-            case DataPart(data):
-                self._received(Type.DATA)
-                return DataReceived(data)
             case ControlFrame(kind, body):
                 return self._control(kind, body)
+            case DataPart(data):
+                self._check(Type.DATA)
+                self._received(Type.DATA)
+                return DataReceived(data)
 
     def _control(self, raw_kind: int, body: bytes) -> Event:
-        try:
-            kind = Type(raw_kind)
-        except ValueError:
+        kind = _TYPES.get(raw_kind)
+        if kind is None:
             return self._unknown(raw_kind)
         self._check(kind)
         message = decode(kind, body)
@@ -108,7 +111,7 @@ class _Connection:
             )
 
     def _received(self, kind: Type) -> None:
-        self._check(kind)
+        """Follow in the table what was checked."""
         self.state = advance(self.state, kind, self._peer)
 
 
