@@ -125,6 +125,8 @@ class Session(Protocol):
     """
 
     log = Logger()
+    _wire: Wire
+    """From `connectionMade` on."""
 
     def __init__(
         self, around: Surroundings, address: str, patience: Patience | None = None
@@ -157,6 +159,7 @@ class Session(Protocol):
 
     def connectionMade(self) -> None:
         """Begin to serve."""
+        self._wire = cast(Wire, self.transport)
         self._inbox.attach(self._wire)
         self._wire.registerProducer(self._outbox, True)
         if not self._is_counted:
@@ -246,7 +249,8 @@ class Session(Protocol):
 
     def answer(self, message: Message) -> None:
         """Send a message."""
-        self._check_over()
+        if self._over:
+            raise RenterLeftError
         frame = self._connection.send(message)
         self._outbox.writes(len(frame))
         if self._connection.state in RENTERS_TURN and self._inbox.is_empty:
@@ -260,7 +264,8 @@ class Session(Protocol):
 
     def send(self, data: bytes) -> None:
         """Send at most 256 KiB, better no more than `step_bytes`; wait for `room` first."""
-        self._check_over()
+        if self._over:
+            raise RenterLeftError
         self._patience.moved(len(data))
         frame = self._connection.send_data(data)
         self._outbox.writes(len(frame))
@@ -268,13 +273,15 @@ class Session(Protocol):
 
     async def room(self) -> None:
         """Wait until the wire takes more."""
-        self._check_over()
+        if self._over:
+            raise RenterLeftError
         if self._outbox.full:
             await self._patiently(WaitingFor.TRANSFER, self.wait(self._outbox.room()))
 
     async def turn(self) -> None:
         """Wait for our turn to do something costly: a step of a transfer that has many."""
-        self._check_over()
+        if self._over:
+            raise RenterLeftError
         turn: Deferred[None] = Deferred()
         self._around.turnstile.ask(self._renter, lambda: turn.callback(None))
         if not turn.called:
@@ -306,11 +313,12 @@ class Session(Protocol):
         size_bytes = 0
         try:
             while size_bytes < STEP_BYTES:
-                data = await self._data(STEP_BYTES - size_bytes)
+                data = self._data(STEP_BYTES - size_bytes)
                 if data:
                     gather(gathered, data)
                     size_bytes += len(data)
                     self._account.add(len(data))
+                    await self._let_others()
                 elif (event := self._next()) is not None:
                     assert isinstance(event, End), event
                     return Step(b"".join(gathered), last=True)
@@ -342,7 +350,8 @@ class Session(Protocol):
 
     async def wait(self, turn: Deferred[R]) -> R:
         """Wait for something of ours that may be given up: cancels it if the renter leaves."""
-        self._check_over()
+        if self._over:
+            raise RenterLeftError
         self._waiting = turn
         try:
             return await turn
@@ -378,11 +387,6 @@ class Session(Protocol):
 
     # How it works.
 
-    @property
-    def _wire(self) -> Wire:
-        assert self.transport is not None, "no wire before connectionMade"
-        return cast(Wire, self.transport)
-
     def _finish(self, reason: CloseReason) -> None:
         self._over = True
         if self._why is None:
@@ -390,30 +394,29 @@ class Session(Protocol):
         if self._waiting is not None:
             self._waiting.cancel()
 
-    def _check_over(self) -> None:
+    def _next(self) -> Event | None:
         if self._over:
             raise RenterLeftError
-
-    def _next(self) -> Event | None:
-        self._check_over()
         event = self._inbox.take()
         if isinstance(event, DataReceived):
             self._patience.moved(len(event.data))
         return event
 
-    async def _data(self, limit_bytes: int) -> Piece:
+    def _data(self, limit_bytes: int) -> Piece:
         """Return bytes of a store that have arrived, if any have."""
-        self._check_over()
+        if self._over:
+            raise RenterLeftError
         data = self._inbox.take_data(limit_bytes)
         if data:
             self._patience.moved(len(data))
-            await self._let_others()
         return data
 
     async def _arrival(self) -> Event:
-        """Return the next event, however many packets it takes."""
-        while (event := self._next()) is None:
+        """Return the next event, which is not here yet, however many packets it takes."""
+        event: Event | None = None
+        while event is None:
             await self.wait(self._inbox.arrival())
+            event = self._next()
         return event
 
     async def _patiently(self, waiting: WaitingFor, step: Coroutine[Deferred[Any], Any, R]) -> R:
