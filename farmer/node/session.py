@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 from typing import Protocol as Shape
@@ -19,7 +18,7 @@ from farmer.identity.tls import PeerCertificateError, is_tls_failure
 from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES
 from farmer.node.deadlines import Patience, WaitingFor
-from farmer.node.held import STEP_BYTES, Account, Held
+from farmer.node.held import STEP_BYTES, Account, Held, Keeping
 from farmer.node.inbox import Inbox
 from farmer.node.outbox import Outbox
 from farmer.node.ports import CloseReason, Meter
@@ -335,14 +334,9 @@ class Session(Protocol):
         """How much to take into memory at once; less when much is held for everybody."""
         return self._around.held.step_bytes
 
-    @contextmanager
-    def keeping(self, size_bytes: int) -> Iterator[None]:
+    def keeping(self, size_bytes: int) -> Keeping:
         """Count bytes that lie here until the renter has taken them."""
-        self._account.add(size_bytes)
-        try:
-            yield
-        finally:
-            self._account.add(-size_bytes)
+        return self._account.keeping(size_bytes)
 
     def discarded(self) -> None:
         """Note that the rest of a refused store has been thrown away."""
