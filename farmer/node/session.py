@@ -250,7 +250,17 @@ class Session(Protocol):
         """Send a message."""
         if self._over:
             raise RenterLeftError
-        frame = self._connection.send(message)
+        self._answer(self._connection.send(message))
+
+    def answer_whole(self, head: Message, data: bytes, tail: Message) -> None:
+        """Send a message, at most 256 KiB that it speaks of, and what ends them: by one write."""
+        if self._over:
+            raise RenterLeftError
+        self._patience.moved(len(data))
+        send, send_data = self._connection.send, self._connection.send_data
+        self._answer(b"".join((send(head), send_data(data), send(tail))))
+
+    def _answer(self, frame: bytes) -> None:
         self._outbox.writes(len(frame))
         if self._connection.state in RENTERS_TURN and self._inbox.is_empty:
             self._wire.write_now(frame)
