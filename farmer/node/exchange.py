@@ -94,9 +94,9 @@ class Exchange:
         self._session.send(data)
         self._sent(data)
 
-    def answer_whole(self, head: Message, data: bytes, tail: Message) -> None:
-        """Send a message, at most 256 KiB, and what ends them: nothing has to wait in between."""
-        self._session.answer_whole(head, data, tail)
+    def send_last(self, data: bytes, head: Message | None = None) -> None:
+        """Send the last of it, at most 256 KiB, with what goes before it and with END."""
+        self._session.send_last(data, head)
         self._sent(data)
 
     def _sent(self, data: bytes) -> None:

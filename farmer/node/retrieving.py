@@ -34,7 +34,7 @@ async def retrieve(farm: Farm, exchange: Exchange, asked: Retrieve) -> None:
     found = await lent.fetch(farm.disk, _find, farm, exchange.renter, asked)
     send = Send(found.reader.stored.size_bytes, found.offset, found.length, found.nodes)
     if found.whole:
-        exchange.answer_whole(send, found.whole, End())
+        exchange.send_last(found.whole, send)
         return
     if found.whole is not None:
         exchange.answer(send)

@@ -252,13 +252,12 @@ class Session(Protocol):
             raise RenterLeftError
         self._answer(self._connection.send(message))
 
-    def answer_whole(self, head: Message, data: bytes, tail: Message) -> None:
-        """Send a message, at most 256 KiB that it speaks of, and what ends them: by one write."""
+    def send_last(self, data: bytes, head: Message | None = None) -> None:
+        """Send *head*, the last bytes of an answer (as `send`) and END by one write."""
         if self._over:
             raise RenterLeftError
         self._patience.moved(len(data))
-        send, send_data = self._connection.send, self._connection.send_data
-        self._answer(b"".join((send(head), send_data(data), send(tail))))
+        self._answer(self._connection.send_last(data, head))
 
     def _answer(self, frame: bytes) -> None:
         self._outbox.writes(len(frame))
