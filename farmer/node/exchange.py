@@ -39,6 +39,8 @@ class Exchange:
         """Of what is held of a gate, whether others wait for it."""
         self.sent_bytes = 0
         """Payload that went out so far."""
+        self.has_ended = False
+        """Whether END went out with the last of it."""
 
     @property
     def seconds(self) -> float:
@@ -77,8 +79,8 @@ class Exchange:
         """Wait for our turn with a step of a transfer; one of a single block needs none."""
         await self._session.turn()
 
-    async def send_raw(self, raw: bytes) -> None:
-        """Send bytes that lie in memory, at the wire's pace."""
+    async def send_raw(self, raw: bytes, *, is_last: bool = False) -> None:
+        """Send bytes that lie in memory, at the wire's pace; *is_last*: END goes with them."""
         with self.keeping(len(raw)):
             at = 0
             while at < len(raw):
@@ -86,8 +88,11 @@ class Exchange:
                 if len(raw) > BLOCK_BYTES:
                     await self.turn()
                 step = raw[at : at + self.step_bytes]
-                self.send(step)
                 at += len(step)
+                if is_last and at == len(raw):
+                    self.send_last(step)
+                else:
+                    self.send(step)
 
     def send(self, data: bytes) -> None:
         """Send at most 256 KiB."""
@@ -97,6 +102,7 @@ class Exchange:
     def send_last(self, data: bytes, head: Message | None = None) -> None:
         """Send the last of it, at most 256 KiB, with what goes before it and with END."""
         self._session.send_last(data, head)
+        self.has_ended = True
         self._sent(data)
 
     def _sent(self, data: bytes) -> None:
