@@ -112,7 +112,8 @@ class RecordTLS(BufferingTLSTransport):
 
         Twisted counts by it, too, how much may lie unsent before a producer has to pause.
         """
-        cast(Any, self.transport).bufferSize = size_bytes
+        transport: Any = self.transport
+        transport.bufferSize = size_bytes
 
     def dataReceived(self, data: bytes) -> None:
         """Count what is whole, ask OpenSSL for as much, and pass it on."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final, cast
 
 from twisted.internet.interfaces import IProtocol, ISystemHandle, ITCPTransport, ITransport
@@ -199,9 +198,11 @@ class _Bare:
         """Do the same with bytes that will be written over: what must wait is copied."""
         sent = 0
         if self._socket is not None and self._is_clear():
-            # Whatever is wrong: the transport will find out, and say so.
-            with suppress(OSError):
+            try:
                 sent = self._socket.send(room)
+            except OSError:
+                # Whatever is wrong: the transport will find out, and say so.
+                sent = 0
         if sent < len(room):
             self._transport.write(bytes(room[sent:]))
 

@@ -38,15 +38,17 @@ _COUNTED_AS: Final = {
 async def audit(farm: Farm, exchange: Exchange, asked: Audit) -> None:
     """Answer each entry by a proof or a refusal of its own; one does not stop the others."""
     challenge = asked.challenge
-    for entry in challenge.entries:
+    for number, entry in enumerate(challenge.entries, 1):
+        is_last = number == len(challenge.entries)
         await exchange.room()
         began_s = farm.clock.seconds()
-        refused = await _answered(farm, exchange, challenge, entry)
+        refused = await _answered(farm, exchange, challenge, entry, is_last=is_last)
         counted_as = "ok" if refused is None else _COUNTED_AS.get(refused.refusal, "error")
         farm.meter.audited(counted_as, farm.clock.seconds() - began_s)
         if refused is not None:
             exchange.send(encode_item(refused))
-    exchange.answer(End())
+    if not exchange.has_ended:
+        exchange.answer(End())
 
 
 def read_bytes(kind: AuditKind, entry: AuditEntry) -> int:
@@ -79,10 +81,10 @@ def _absence(farm: Farm, renter: NodeId, entry: AuditEntry) -> Refused | None:
 
 
 async def _answered(
-    farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditEntry
+    farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditEntry, *, is_last: bool
 ) -> Refused | None:
     """
-    Send the proof of a shard that is there, or return why not.
+    Send the proof of a shard that is there, or return why not; END may go with the last.
 
     Whether it is there comes before everything else about it: whatever the budget and the
     load, one that is absent and one that is somebody else's get the same answer.
@@ -99,7 +101,7 @@ async def _answered(
         return absent or Refused(Refusal.AUDIT_BUDGET, spent.retry_after_ms, spent.left_bytes)
     sent = exchange.sent_bytes
     try:
-        await _prove(farm, exchange, asked, entry)
+        await _prove(farm, exchange, asked, entry, is_last=is_last)
     except NoContractError:
         farm.budget.give_back(renter, cost_bytes)
         raise
@@ -113,7 +115,9 @@ async def _answered(
     return None
 
 
-async def _prove(farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditEntry) -> None:
+async def _prove(
+    farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditEntry, *, is_last: bool
+) -> None:
     """Send the item of one entry; a renter that takes it slowly holds nothing that is shared."""
     if asked.kind is AuditKind.FULL:
         async with exchange.inside(farm.full_audits, 1):
@@ -124,7 +128,7 @@ async def _prove(farm: Farm, exchange: Exchange, asked: Challenge, entry: AuditE
     else:
         async with exchange.inside(farm.proofs, entry.samples * LEAF_BYTES):
             item = await farm.disk.run(_sample, farm, exchange.renter, asked.nonce, entry)
-    await exchange.send_raw(encode_item(item))
+    await exchange.send_raw(encode_item(item), is_last=is_last)
 
 
 def _sample(farm: Farm, renter: NodeId, nonce: bytes, entry: AuditEntry) -> ProofItem:

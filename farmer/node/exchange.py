@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
-from typing import TypeVar
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
@@ -12,6 +10,7 @@ from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES
 from farmer.node.farm import Farm
 from farmer.node.gate import Gate
+from farmer.node.held import Keeping
 from farmer.node.ports import Verb
 from farmer.node.refusals import CROWDED_RETRY_MS, TurnedDownError
 from farmer.node.session import RenterLeftError, Session, Step
@@ -19,7 +18,8 @@ from farmer.protocol.limits import TURN_S
 from farmer.protocol.messages import Message
 from farmer.protocol.refusals import Refusal
 
-R = TypeVar("R")
+Wanted = Callable[[], bool]
+"""Tells whether others wait for what is held."""
 
 
 class Exchange:
@@ -35,10 +35,12 @@ class Exchange:
         self._farm = farm
         self._session = session
         self._began_s = farm.clock.seconds()
-        self._is_wanted: Callable[[], bool] | None = None
+        self._is_wanted: Wanted | None = None
         """Of what is held of a gate, whether others wait for it."""
         self.sent_bytes = 0
         """Payload that went out so far."""
+        self.has_ended = False
+        """Whether END went out with the last of it."""
 
     @property
     def seconds(self) -> float:
@@ -77,8 +79,8 @@ class Exchange:
         """Wait for our turn with a step of a transfer; one of a single block needs none."""
         await self._session.turn()
 
-    async def send_raw(self, raw: bytes) -> None:
-        """Send bytes that lie in memory, at the wire's pace."""
+    async def send_raw(self, raw: bytes, *, is_last: bool = False) -> None:
+        """Send bytes that lie in memory, at the wire's pace; *is_last*: END goes with them."""
         with self.keeping(len(raw)):
             at = 0
             while at < len(raw):
@@ -86,49 +88,65 @@ class Exchange:
                 if len(raw) > BLOCK_BYTES:
                     await self.turn()
                 step = raw[at : at + self.step_bytes]
-                self.send(step)
                 at += len(step)
+                if is_last and at == len(raw):
+                    self.send_last(step)
+                else:
+                    self.send(step)
 
     def send(self, data: bytes) -> None:
         """Send at most 256 KiB."""
         self._session.send(data)
+        self._sent(data)
+
+    def send_last(self, data: bytes, head: Message | None = None) -> None:
+        """Send the last of it, at most 256 KiB, with what goes before it and with END."""
+        self._session.send_last(data, head)
+        self.has_ended = True
+        self._sent(data)
+
+    def _sent(self, data: bytes) -> None:
         if not self.sent_bytes and self.verb is Verb.RETRIEVE:
             self._farm.meter.first_byte(self.seconds)
         self.sent_bytes += len(data)
         self._farm.meter.sent(self.verb, len(data))
 
-    @asynccontextmanager
-    async def inside(self, gate: Gate, size: int) -> AsyncIterator[None]:
+    def inside(self, gate: Gate, size: int) -> Inside:
         """
-        Be in a gate, and hurry while others wait for it.
+        Be in a gate within an `async with`, and hurry while others wait for it.
 
-        Raises:
+        Raises, where it begins:
             TurnedDownError: BUSY, when the turn has not come within `TURN_S`.
 
         """
+        return Inside(self, gate, size)
+
+    async def enter(self, gate: Gate, size: int) -> Wanted | None:
+        """Get into a gate; return what `leave` puts back."""
         if self._session.over:
             raise RenterLeftError
-        await self._turn(gate.enter(self.renter, size))
+        turn = gate.enter(self.renter, size)
+        if not turn.called:
+            await self._turn(turn)
         outer = self._is_wanted
         self._hold(lambda: gate.is_wanted(self.renter) or (outer is not None and outer()))
-        try:
-            yield
-        finally:
-            self._hold(outer)
-            gate.leave(self.renter, size)
+        return outer
 
-    def _hold(self, is_wanted: Callable[[], bool] | None) -> None:
+    def leave(self, gate: Gate, size: int, outer: Wanted | None) -> None:
+        """Get out again."""
+        self._hold(outer)
+        gate.leave(self.renter, size)
+
+    def _hold(self, is_wanted: Wanted | None) -> None:
         self._is_wanted = is_wanted
         self._session.holds(is_wanted)
 
-    def keeping(self, size_bytes: int) -> AbstractContextManager[None]:
+    def keeping(self, size_bytes: int) -> Keeping:
         """Count bytes that lie in memory until the disk has them, or the renter."""
         return self._session.keeping(size_bytes)
 
     async def _turn(self, turn: Deferred[None]) -> None:
         """Wait for a turn; it is given up if the renter leaves, or after `TURN_S`."""
-        if turn.called:
-            return
         timer = self._farm.clock.callLater(TURN_S, turn.cancel)
         try:
             await self._session.wait(turn)
@@ -139,3 +157,21 @@ class Exchange:
         finally:
             if timer.active():
                 timer.cancel()
+
+
+class Inside:
+    """Being in a gate; see `Exchange.inside`.  A generator would take twice as many calls."""
+
+    __slots__ = ("_exchange", "_gate", "_outer", "_size")
+
+    def __init__(self, exchange: Exchange, gate: Gate, size: int) -> None:
+        self._exchange = exchange
+        self._gate = gate
+        self._size = size
+        self._outer: Wanted | None = None
+
+    async def __aenter__(self) -> None:
+        self._outer = await self._exchange.enter(self._gate, self._size)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._exchange.leave(self._gate, self._size, self._outer)

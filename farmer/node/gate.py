@@ -67,7 +67,7 @@ class Gate:
         self._let_in()
 
     def _let_in(self) -> None:
-        while (place := self._next()) is not None:
+        while self._queue and (place := self._next()) is not None:
             self._queue.remove(place)
             self.inside_bytes += place.size_bytes
             self._held[place.who] += place.size_bytes

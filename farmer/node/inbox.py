@@ -60,6 +60,8 @@ class Inbox:
         self._arrived: Deferred[None] | None = None
         self._reading = True
         self._read_bytes = READ_BYTES
+        self._in_bulk = False
+        """Whether it is read as a transfer is."""
         self._is_fast = False
         """Whether the transfer has brought a block by one read: then it may bring more."""
         self._is_dropped = False
@@ -123,10 +125,12 @@ class Inbox:
         waiting_bytes = self._connection.waiting_bytes
         if waiting_bytes != self._counted_bytes:
             self._count(waiting_bytes)
-        bulk = self._connection.state in _BULK
-        ahead_bytes = min(READ_AHEAD_BYTES, self._account.step_bytes)
-        limit_bytes = ahead_bytes if bulk else STRANGER_AHEAD_BYTES
-        self._adjust_reads(ahead_bytes - waiting_bytes, bulk=bulk and not self._is_dropped)
+        limit_bytes = STRANGER_AHEAD_BYTES
+        if self._connection.state in _BULK:
+            limit_bytes = min(READ_AHEAD_BYTES, self._account.step_bytes)
+            self._adjust_reads(limit_bytes - waiting_bytes)
+        elif self._in_bulk:
+            self._end_bulk()
         wanted = waiting_bytes < limit_bytes and not self._awaits_turn
         if wanted is not self._reading:
             self._read(wanted=wanted)
@@ -153,13 +157,21 @@ class Inbox:
         self._account.add(waiting_bytes - self._counted_bytes)
         self._counted_bytes = waiting_bytes
 
-    def _adjust_reads(self, most_bytes: int, *, bulk: bool) -> None:
+    def _adjust_reads(self, most_bytes: int) -> None:
         """Read by blocks in a transfer, by up to *most_bytes* where that is worth the room."""
-        self._is_fast = self._is_fast and bulk
-        if self._account.claim_large_reads(in_transfer=bulk) and self._is_fast:
-            self._read_at_most(max(BLOCK_READ_BYTES, most_bytes))
-        else:
-            self._read_at_most(BLOCK_READ_BYTES if bulk else READ_BYTES)
+        if self._is_dropped:
+            self._end_bulk()
+            return
+        self._in_bulk = True
+        size_bytes = BLOCK_READ_BYTES
+        if self._account.claim_large_reads(in_transfer=True) and self._is_fast:
+            size_bytes = max(size_bytes, most_bytes)
+        self._read_at_most(size_bytes)
+
+    def _end_bulk(self) -> None:
+        self._in_bulk = self._is_fast = False
+        self._account.claim_large_reads(in_transfer=False)
+        self._read_at_most(READ_BYTES)
 
     def _read_at_most(self, size_bytes: int) -> None:
         if size_bytes != self._read_bytes and self._wire is not None:

@@ -33,10 +33,11 @@ async def retrieve(farm: Farm, exchange: Exchange, asked: Retrieve) -> None:
     lent: Lent[_Found] = Lent(lambda late: late.reader.close())
     found = await lent.fetch(farm.disk, _find, farm, exchange.renter, asked)
     send = Send(found.reader.stored.size_bytes, found.offset, found.length, found.nodes)
+    if found.whole:
+        exchange.send_last(found.whole, send)
+        return
     if found.whole is not None:
         exchange.answer(send)
-        if found.whole:
-            exchange.send(found.whole)
         exchange.answer(End())
         return
     try:

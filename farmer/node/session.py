@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 from typing import Protocol as Shape
@@ -19,7 +18,7 @@ from farmer.identity.tls import PeerCertificateError, is_tls_failure
 from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES
 from farmer.node.deadlines import Patience, WaitingFor
-from farmer.node.held import STEP_BYTES, Account, Held
+from farmer.node.held import STEP_BYTES, Account, Held, Keeping
 from farmer.node.inbox import Inbox
 from farmer.node.outbox import Outbox
 from farmer.node.ports import CloseReason, Meter
@@ -125,6 +124,8 @@ class Session(Protocol):
     """
 
     log = Logger()
+    _wire: Wire
+    """From `connectionMade` on."""
 
     def __init__(
         self, around: Surroundings, address: str, patience: Patience | None = None
@@ -157,6 +158,7 @@ class Session(Protocol):
 
     def connectionMade(self) -> None:
         """Begin to serve."""
+        self._wire = cast(Wire, self.transport)
         self._inbox.attach(self._wire)
         self._wire.registerProducer(self._outbox, True)
         if not self._is_counted:
@@ -246,8 +248,18 @@ class Session(Protocol):
 
     def answer(self, message: Message) -> None:
         """Send a message."""
-        self._check_over()
-        frame = self._connection.send(message)
+        if self._over:
+            raise RenterLeftError
+        self._answer(self._connection.send(message))
+
+    def send_last(self, data: bytes, head: Message | None = None) -> None:
+        """Send *head*, the last bytes of an answer (as `send`) and END by one write."""
+        if self._over:
+            raise RenterLeftError
+        self._patience.moved(len(data))
+        self._answer(self._connection.send_last(data, head))
+
+    def _answer(self, frame: bytes) -> None:
         self._outbox.writes(len(frame))
         if self._connection.state in RENTERS_TURN and self._inbox.is_empty:
             self._wire.write_now(frame)
@@ -260,7 +272,8 @@ class Session(Protocol):
 
     def send(self, data: bytes) -> None:
         """Send at most 256 KiB, better no more than `step_bytes`; wait for `room` first."""
-        self._check_over()
+        if self._over:
+            raise RenterLeftError
         self._patience.moved(len(data))
         frame = self._connection.send_data(data)
         self._outbox.writes(len(frame))
@@ -268,13 +281,15 @@ class Session(Protocol):
 
     async def room(self) -> None:
         """Wait until the wire takes more."""
-        self._check_over()
+        if self._over:
+            raise RenterLeftError
         if self._outbox.full:
             await self._patiently(WaitingFor.TRANSFER, self.wait(self._outbox.room()))
 
     async def turn(self) -> None:
         """Wait for our turn to do something costly: a step of a transfer that has many."""
-        self._check_over()
+        if self._over:
+            raise RenterLeftError
         turn: Deferred[None] = Deferred()
         self._around.turnstile.ask(self._renter, lambda: turn.callback(None))
         if not turn.called:
@@ -306,11 +321,12 @@ class Session(Protocol):
         size_bytes = 0
         try:
             while size_bytes < STEP_BYTES:
-                data = await self._data(STEP_BYTES - size_bytes)
+                data = self._data(STEP_BYTES - size_bytes)
                 if data:
                     gather(gathered, data)
                     size_bytes += len(data)
                     self._account.add(len(data))
+                    await self._let_others()
                 elif (event := self._next()) is not None:
                     assert isinstance(event, End), event
                     return Step(b"".join(gathered), last=True)
@@ -327,14 +343,9 @@ class Session(Protocol):
         """How much to take into memory at once; less when much is held for everybody."""
         return self._around.held.step_bytes
 
-    @contextmanager
-    def keeping(self, size_bytes: int) -> Iterator[None]:
+    def keeping(self, size_bytes: int) -> Keeping:
         """Count bytes that lie here until the renter has taken them."""
-        self._account.add(size_bytes)
-        try:
-            yield
-        finally:
-            self._account.add(-size_bytes)
+        return self._account.keeping(size_bytes)
 
     def discarded(self) -> None:
         """Note that the rest of a refused store has been thrown away."""
@@ -342,7 +353,8 @@ class Session(Protocol):
 
     async def wait(self, turn: Deferred[R]) -> R:
         """Wait for something of ours that may be given up: cancels it if the renter leaves."""
-        self._check_over()
+        if self._over:
+            raise RenterLeftError
         self._waiting = turn
         try:
             return await turn
@@ -378,11 +390,6 @@ class Session(Protocol):
 
     # How it works.
 
-    @property
-    def _wire(self) -> Wire:
-        assert self.transport is not None, "no wire before connectionMade"
-        return cast(Wire, self.transport)
-
     def _finish(self, reason: CloseReason) -> None:
         self._over = True
         if self._why is None:
@@ -390,30 +397,29 @@ class Session(Protocol):
         if self._waiting is not None:
             self._waiting.cancel()
 
-    def _check_over(self) -> None:
+    def _next(self) -> Event | None:
         if self._over:
             raise RenterLeftError
-
-    def _next(self) -> Event | None:
-        self._check_over()
         event = self._inbox.take()
         if isinstance(event, DataReceived):
             self._patience.moved(len(event.data))
         return event
 
-    async def _data(self, limit_bytes: int) -> Piece:
+    def _data(self, limit_bytes: int) -> Piece:
         """Return bytes of a store that have arrived, if any have."""
-        self._check_over()
+        if self._over:
+            raise RenterLeftError
         data = self._inbox.take_data(limit_bytes)
         if data:
             self._patience.moved(len(data))
-            await self._let_others()
         return data
 
     async def _arrival(self) -> Event:
-        """Return the next event, however many packets it takes."""
-        while (event := self._next()) is None:
+        """Return the next event, which is not here yet, however many packets it takes."""
+        event: Event | None = None
+        while event is None:
             await self.wait(self._inbox.arrival())
+            event = self._next()
         return event
 
     async def _patiently(self, waiting: WaitingFor, step: Coroutine[Deferred[Any], Any, R]) -> R:

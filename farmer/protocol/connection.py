@@ -16,7 +16,7 @@ from typing import Final
 from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, Piece, data_header
 from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX, PIPELINE_MAX
 from farmer.protocol.messages import Message, decode, encode
-from farmer.protocol.opening import Refuse
+from farmer.protocol.opening import End, Refuse
 from farmer.protocol.refusals import (
     LocalProtocolError,
     Refusal,
@@ -42,6 +42,9 @@ class UnknownReceived:
 
 
 Event = Message | DataReceived | UnknownReceived
+
+
+_TYPES: Final = {kind.value: kind for kind in Type}
 
 
 class _Connection:
@@ -82,16 +85,16 @@ class _Connection:
         match frame:
             case None:
                 return None
-            case DataPart(data):
-                self._received(Type.DATA)
-                return DataReceived(data)
             case ControlFrame(kind, body):
                 return self._control(kind, body)
+            case DataPart(data):
+                self._check(Type.DATA)
+                self._received(Type.DATA)
+                return DataReceived(data)
 
     def _control(self, raw_kind: int, body: bytes) -> Event:
-        try:
-            kind = Type(raw_kind)
-        except ValueError:
+        kind = _TYPES.get(raw_kind)
+        if kind is None:
             return self._unknown(raw_kind)
         self._check(kind)
         message = decode(kind, body)
@@ -108,7 +111,7 @@ class _Connection:
             )
 
     def _received(self, kind: Type) -> None:
-        self._check(kind)
+        """Follow in the table what was checked."""
         self.state = advance(self.state, kind, self._peer)
 
 
@@ -148,6 +151,14 @@ class FarmerConnection(_Connection):
         """Return the frame of an answer and follow it in the table."""
         self.state = advance(self.state, message.TYPE, self._side)
         return encode(message)
+
+    def send_last(self, data: bytes, head: Message | None = None) -> bytes:
+        """Return *head*, if an answer has one, then its last or only DATA, then END."""
+        assert 0 < len(data) <= DATA_BYTES_SENT, len(data)
+        first = b"" if head is None else self.send(head)
+        self.state = advance(self.state, Type.DATA, self._side)
+        # Joined once: a step is worth no second copy.
+        return b"".join((first, data_header(len(data)), data, self.send(End())))
 
     def refuse(self, refused: Refused) -> bytes:
         """Return a refusal of the open exchange."""

@@ -91,6 +91,8 @@ class FrameReader:
                 without any: a flood of those would be neither slow nor ever done.
 
         """
+        if not self.waiting_bytes:
+            return None
         if not self._data_left:
             frame = self._take_header()
             if not isinstance(frame, int):
@@ -105,6 +107,8 @@ class FrameReader:
 
         Raises as `take`.
         """
+        if not self.waiting_bytes:
+            return b""
         if not self._data_left:
             if self.peek() != Type.DATA:
                 return b""
@@ -129,8 +133,8 @@ class FrameReader:
         """Return a control frame, or the length of a DATA frame whose header was removed."""
         if not self._has(FRAME_HEADER_BYTES):
             return None
-        kind, *rest = self._first[self._at : self._at + FRAME_HEADER_BYTES]
-        length = int.from_bytes(rest, "big")
+        header = int.from_bytes(self._first[self._at : self._at + FRAME_HEADER_BYTES], "big")
+        kind, length = header >> 24, header & 0xFF_FFFF
         allowed = DATA_BYTES_MAX if kind == Type.DATA else CONTROL_BYTES_MAX
         if length > allowed:
             raise RemoteProtocolError(Refused(Refusal.FRAME_TOO_LARGE, length, allowed))

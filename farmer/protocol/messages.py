@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from farmer.protocol.fields import LayoutError, Reader, u8
+from farmer.protocol.fields import LayoutError, Reader
 from farmer.protocol.opening import End, Hello, Refuse, Welcome
 from farmer.protocol.questions import (
     ContractShown,
@@ -52,7 +52,7 @@ MESSAGES: Final[dict[Type, type[Message]]] = {
 def encode(message: Message) -> bytes:
     """Return the message as one whole frame."""
     body = message.body()
-    return u8(message.TYPE) + len(body).to_bytes(3, "big") + body
+    return bytes((message.TYPE,)) + len(body).to_bytes(3, "big") + body
 
 
 def decode(kind: Type, body: bytes) -> Message:

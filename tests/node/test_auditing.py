@@ -58,6 +58,17 @@ class AuditingTests(AuditCase):
         self.assertLessEqual(self.store.bytes_read, 20 * BLOCK_BYTES)
         self.assertEqual(["ok"], self.meter.audits)
 
+    def test_the_last_proof_and_its_end_are_one_write_that_waits_for_nothing(self) -> None:
+        shard, peer = self.hold(DATA), self.greet()
+        entry = AuditEntry(shard, len(DATA), 1)
+        for entries in ((entry,), (entry, entry), (AuditEntry(ABSENT, 1, 1), entry)):
+            before = peer.wire.writes, peer.wire.hurried
+
+            self.items(peer, self.sample(*entries))
+
+            after = before[0] + len(entries), before[1] + 1
+            self.assertEqual(after, (peer.wire.writes, peer.wire.hurried))
+
     def test_a_full_audit_is_one_digest(self) -> None:
         shard = self.hold(DATA)
         digest = FullDigest(NONCE, shard)

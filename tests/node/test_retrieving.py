@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from farmer.audit.ranges import RangeVerifier
 from farmer.model.contract import ContractStage
 from farmer.model.ids import ShardId
-from farmer.model.shard import LEAF_BYTES
+from farmer.model.shard import BLOCK_BYTES, LEAF_BYTES
 from farmer.node.ports import CloseReason, Result, Verb
 from farmer.protocol.opening import End
 from farmer.protocol.questions import Delete, Ping, Pong
@@ -46,6 +46,17 @@ class RetrievingTests(NodeCase):
 
     def test_the_empty_shard_comes_back(self) -> None:
         self.assertEqual(b"", self.get(self.greet(), self.hold(b""))[1])
+
+    def test_what_is_read_at_once_is_sent_by_one_write_that_waits_for_nothing(self) -> None:
+        shard, peer = self.hold(DATA[:BLOCK_BYTES]), self.greet()
+        before = peer.wire.writes, peer.wire.hurried
+
+        _, data = self.get(peer, shard)
+
+        self.assertEqual(DATA[:BLOCK_BYTES], data)
+        self.assertEqual((before[0] + 1, before[1] + 1), (peer.wire.writes, peer.wire.hurried))
+        self.assertEqual(1, self.meter.first_bytes)
+        self.assertEqual(BLOCK_BYTES, self.meter.bytes_out[Verb.RETRIEVE])
 
     def test_any_range_is_the_range(self) -> None:
         shard = self.hold(DATA)

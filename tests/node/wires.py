@@ -47,12 +47,14 @@ class MemoryWire:
         self.disconnecting = False
         self.lost: Failure | None = None
         self.most_unsent = 0
+        self.writes = 0
         self.hurried = 0
         """How many answers were not to wait for company."""
         self.read_bytes = READ_BYTES
 
     def write(self, data: bytes) -> None:
         assert self.lost is None, "write after the end"
+        self.writes += 1
         self.unsent += data
         self.most_unsent = max(self.most_unsent, len(self.unsent))
         if len(self.unsent) > WIRE_BYTES and self.producer is not None:
