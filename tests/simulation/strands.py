@@ -25,6 +25,8 @@ from random import Random
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from farmer.storage.threads import begin_thread
+
 try:
     from greenlet import getcurrent, greenlet
 except ImportError:
@@ -404,6 +406,10 @@ class _Thread:
             _strands().block(lambda: not self.is_alive(), timeout)
 
 
+def _begin_thread(work: Callable[[], None]) -> None:
+    _strands().spawn("begun", work)
+
+
 def _ident() -> int:
     assert _active is not None, "outside of a simulation"
     return _active.current.number
@@ -426,6 +432,7 @@ _INSTEAD: dict[int, object] = {
     id(threading.Semaphore): _Semaphore,
     id(threading.Thread): _Thread,
     id(threading.get_ident): _ident,
+    id(begin_thread): _begin_thread,
     id(SimpleQueue): _Queue,
     id(wait): _wait,
     id(threading): SimpleNamespace(

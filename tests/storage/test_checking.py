@@ -61,7 +61,7 @@ def large(farm: Farm) -> Path:
 
 FAULTS: dict[str, tuple[Callable[[Farm], object], str]] = {
     "a record's header": (lambda f: overwrite(segment(f), 4100, b"x"), "does not stand there"),
-    "a segment's header": (lambda f: overwrite(segment(f), 20, b"x"), "header is damaged"),
+    "a segment's header": (lambda f: overwrite(segment(f), 20, bytes(8)), "header is damaged"),
     "a segment": (lambda f: segment(f).unlink(), "cannot be opened"),
     "a file": (lambda f: large(f).unlink(), "cannot be read"),
     "a file's header": (lambda f: overwrite(large(f), 9, b"x"), "no sound record"),
