@@ -274,7 +274,7 @@ class RunningFarmer:
         overview.listen = self._service.addresses
         overview.announced = self._announced
         overview.sessions = lambda: len(sessions)
-        self._one_core = OneCore(reactor, lambda: sessions.served, OwnThreads())
+        self._one_core = OneCore(reactor, self._farm.served, OwnThreads())
         self._one_core.is_wanted = settings.processor.one_core == "auto"
         hosts = page_hosts(settings.listen.page)
         page = page_site(StatusPage(overview.status, self._metrics, time.time, hosts), reactor)

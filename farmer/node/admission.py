@@ -97,8 +97,6 @@ class Sessions:
         self._busy: set[Guest] = set()
         self._asking: set[Guest] = set()
         """When draining: those that had sent more before their last answer."""
-        self.served = 0
-        """Requests that were answered so far, or given up."""
         self._draining = False
         self._watching: list[tuple[Deferred[None], bool]] = []
 
@@ -189,7 +187,6 @@ class Sessions:
 
     def ended(self, session: Session) -> None:
         """Note its answer; when draining, that is the moment to say goodbye."""
-        self.served += 1
         self._busy.discard(session)
         if session in self._open:
             self._open[session] = self._open.pop(session)

@@ -98,7 +98,8 @@ class ThreadedDisk:
         self._given = 0
         """Since then."""
         self._is_crowded = False
-        """Whether several are given in a turn; one alone does not wait for its end."""
+        """Whether several are given in a turn, or some was given while another was at work; one
+        alone does not wait for the turn's end."""
         self._changed = Condition()
         self._open = False
         self._no_memory = Failure(MemoryError())  # type: ignore[no-untyped-call]  # untyped there
@@ -160,7 +161,8 @@ class ThreadedDisk:
 
     def _give(self, work: _Work) -> Deferred[Any]:
         self._given += 1
-        self._is_crowded = self._is_crowded or bool(self._waiting or self._running)
+        at_work = len(self._waiting) + len(self._running) - self._lost
+        self._is_crowded = self._is_crowded or at_work > 0
         if self._is_crowded and self._next_wake is None:
             self._next_wake = self._reactor.callLater(0, self._wake_up)
         self._waiting.append(work)

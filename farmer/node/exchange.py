@@ -64,6 +64,7 @@ class Exchange:
         """Return the next bytes of a store; see `Session.next_step`."""
         step = await self._session.next_step(least_bytes)
         self._farm.meter.received(self.verb, len(step.data))
+        self._farm.served.moved_bytes += len(step.data)
         return step
 
     @property
@@ -110,6 +111,7 @@ class Exchange:
             self._farm.meter.first_byte(self.seconds)
         self.sent_bytes += len(data)
         self._farm.meter.sent(self.verb, len(data))
+        self._farm.served.moved_bytes += len(data)
 
     def inside(self, gate: Gate, size: int) -> Inside:
         """

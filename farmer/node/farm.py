@@ -43,6 +43,16 @@ class Terms:
     price: Price = FREE
 
 
+@dataclass(slots=True)
+class Served:
+    """What was done for renters since the start."""
+
+    requests: int = 0
+    """Answered, or given up."""
+    moved_bytes: int = 0
+    """Payload, in either direction."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Farm:
     """Everything a request may need; `terms` and `draining` may change at any time."""
@@ -56,6 +66,7 @@ class Farm:
     now_ms: Callable[[], int]
     terms: Terms = Terms()
     draining: bool = False
+    served: Served = field(default_factory=Served)
     budget: AuditBudget = field(default_factory=AuditBudget)
     """What audits may have read."""
     resuming: AuditBudget = field(default_factory=AuditBudget)

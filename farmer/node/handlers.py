@@ -178,6 +178,7 @@ class Conversation:
             result = await self._handled(session, exchange, handler, asked)
         finally:
             meter.request_finished(verb, result, exchange.seconds)
+            self._farm.served.requests += 1
             self._ended(session)
 
     async def _handled(

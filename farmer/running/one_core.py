@@ -5,12 +5,13 @@ Python runs one of them at a time.  On several cores each call that lets go of P
 another thread on another core, which then waits for the lock; on one core whoever has it simply
 goes on.  Small requests are little but such calls.  docs/decisions/speed.md has the figures.
 
-Large transfers are not kept together: hashing, sealing and copying do use a second core, and
-nobody answers many of them in a second.
+Where much is moved for each request the threads are left alone: hashing, sealing and copying do
+use a second core.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from typing import Final, Protocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from farmer.node.farm import Served
+
 TURN_S: Final = 1.0
 """Between two looks at how much is asked of us, and at where the kernel would have us."""
 
@@ -27,12 +30,21 @@ FREE_S: Final = 0.02
 """How long the kernel may then place us: some of its ticks, and little of a turn."""
 
 MANY: Final = 40
-"""Requests in a turn from which what is asked is small: large ones take longer than that."""
+"""Requests in a turn; fewer are no work to speak of."""
+
+SMALL_BYTES: Final = 256 * 1024
+"""What they move on average, at most: one step."""
 
 TASKS: Final = Path("/proc/self/task")
 
 _CORE: Final = 36
 """Field of a task's `stat` that names its core, counted from behind the name (proc(5))."""
+
+_CORES_MAX: Final = 1024
+"""As many as the kernel's interface has bits for by default; it passes over those not there."""
+
+_FOR_GOOD: Final = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOENT})
+"""What says that it cannot be had here; anything else may pass."""
 
 
 class Cores(Protocol):
@@ -50,40 +62,55 @@ class OneCore:
 
     log = Logger()
 
-    def __init__(self, clock: IReactorTime, served: Callable[[], int], cores: Cores) -> None:
-        """*served* counts the requests that were answered, from the start on."""
+    def __init__(self, clock: IReactorTime, served: Served, cores: Cores) -> None:
         self.is_wanted = True
         """Whether the owner wants it."""
         self._clock = clock
         self._served = served
         self._cores = cores
-        self._served_then = 0
-        self._is_gathered = self._is_refused = False
+        self._requests = self._moved_bytes = 0
+        """At the last turn."""
+        self._owes_spread = self._is_refused = False
         self._next: IDelayedCall | None = None
 
     async def turn(self) -> None:
-        """Look whether many requests came since the last turn; call it every `TURN_S`."""
-        served = self._served()
-        is_many, self._served_then = served - self._served_then >= MANY, served
-        if self._is_gathered:
-            self._is_gathered = False
-            self._try(self._cores.spread)
-        if is_many and self.is_wanted and not self._is_refused:
+        """Look what was asked for since the last turn; call it every `TURN_S`."""
+        wants = self._is_much_and_small() and self.is_wanted
+        if self._spread() and wants and not self._is_refused:
             self._next = self._clock.callLater(FREE_S, self._gather)
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Begin nothing more, and let the threads be anywhere."""
         if self._next is not None and self._next.active():
             self._next.cancel()
+        self._spread()
+
+    def _is_much_and_small(self) -> bool:
+        served = self._served
+        requests = served.requests - self._requests
+        moved_bytes = served.moved_bytes - self._moved_bytes
+        self._requests, self._moved_bytes = served.requests, served.moved_bytes
+        return requests >= MANY and moved_bytes <= requests * SMALL_BYTES
 
     def _gather(self) -> None:
-        self._is_gathered = True
+        # Also if it fails: some may have been moved.
+        self._owes_spread = True
         self._try(self._cores.gather)
 
-    def _try(self, move: Callable[[], None]) -> None:
+    def _spread(self) -> bool:
+        """Say whether all may be anywhere; if not now, the next turn tries again."""
+        if self._owes_spread:
+            self._owes_spread = not self._try(self._cores.spread)
+        return not self._owes_spread
+
+    def _try(self, move: Callable[[], None]) -> bool:
         try:
             move()
+        except MemoryError:
+            return False
         except OSError as error:
+            if error.errno not in _FOR_GOOD:
+                return False
             if not self._is_refused:
                 self._is_refused = True
                 self.log.info(
@@ -91,28 +118,38 @@ class OneCore:
                     " ({why}); it answers fewer small requests in a second",
                     why=error.strerror or error,
                 )
+        return True
 
 
 class OwnThreads:
-    """This process's, on Linux; a thread that is begun meanwhile is where its maker is."""
+    """This process's, on Linux."""
 
     def __init__(self) -> None:
         self._before: set[int] = set()
-        """Where they might be before they were gathered."""
+        """Where they might be before they were gathered; empty if they were not."""
         self._core = -1
 
     def gather(self) -> None:
         """See `Cores.gather`."""
         # First: where there is no such file, there is none of the calls below either.
-        self._core = core_of(threading.get_native_id())
-        self._before = os.sched_getaffinity(0)
-        if len(self._before) > 1:
-            _keep_all_to({self._core})
+        core = core_of(threading.get_native_id())
+        before = os.sched_getaffinity(0)
+        if len(before) > 1:
+            self._core, self._before = core, before
+            _move_all(lambda _task: {core})
 
     def spread(self) -> None:
-        """See `Cores.spread`; whoever moved us meanwhile (`taskset`) has the last word."""
-        if len(self._before) > 1 and os.sched_getaffinity(0) == {self._core}:
-            _keep_all_to(self._before)
+        """See `Cores.spread`; whoever moved some meanwhile (`taskset`) has the last word."""
+        if not self._before:
+            return
+        ours = {self._core}
+        here = os.sched_getaffinity(0)
+        # All of them is no wish of anybody's: then those that are added later count as well.
+        everywhere = len(self._before) == os.cpu_count()
+        before = set(range(_CORES_MAX)) if everywhere else self._before
+        where = before if here == ours else here
+        _move_all(lambda task: where if os.sched_getaffinity(task) == ours else None)
+        self._before = set()
 
 
 def core_of(thread: int) -> int:
@@ -121,10 +158,15 @@ def core_of(thread: int) -> int:
     return int(fields[_CORE])
 
 
-def _keep_all_to(cores: set[int]) -> None:
-    for task in TASKS.iterdir():
-        try:
-            os.sched_setaffinity(int(task.name), cores)
-        except ProcessLookupError:
-            # It has ended since.
-            continue
+def _move_all(where: Callable[[int], set[int] | None]) -> None:
+    """Put each thread where it should be, also those begun meanwhile; None leaves it alone."""
+    seen: set[int] = set()
+    while more := {int(task.name) for task in TASKS.iterdir()} - seen:
+        seen |= more
+        for task in more:
+            try:
+                if cores := where(task):
+                    os.sched_setaffinity(task, cores)
+            except ProcessLookupError:
+                # It has ended since.
+                continue

@@ -408,11 +408,13 @@ class Index:
         """Return what the ledger begins with; raises `IndexDamagedError`."""
         try:
             return self._totals()
-        except (TypeError, ValueError, sqlite3.DatabaseError) as error:
-            if isinstance(error, sqlite3.DatabaseError) and not is_for_rot(error):
-                raise
+        except (TypeError, ValueError) as error:
             # SQLite keeps no checksums: a flipped bit may make another kind of value of one.
             raise IndexDamagedError(_ANOTHER_KIND) from error
+        except sqlite3.DatabaseError as error:
+            if is_for_rot(error):
+                raise IndexDamagedError(str(error)) from error
+            raise
 
     def _totals(self) -> Changes:
         changes = Changes()

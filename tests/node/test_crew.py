@@ -101,6 +101,26 @@ class DoorTests(TestCase):
         await self.disk.run(lambda: None)
         self.assertEqual([True], await self.given_in_a_turn(1))
 
+    async def test_a_disk_that_hangs_makes_no_crowd(self) -> None:
+        """Who is alone beside a thread that is lost is begun at once, as ever."""
+        end = threading.Event()
+        self.addCleanup(end.set)
+        self.disk.run(end.wait)
+        while not (lost := dict.fromkeys(self.disk._running, False)):
+            await self.disk.run(lambda: None)
+        self.disk.stalled = lambda: lost
+        self.disk.check()
+        await self.disk.run(lambda: None)
+        self.assertEqual([True], await self.given_in_a_turn(1))
+
+    async def test_what_was_given_last_is_done_though_the_door_is_shut_before_the_turns_end(
+        self,
+    ) -> None:
+        await gatherResults([self.disk.run(time.sleep, 0.001) for _ in range(8)])
+        done = [self.disk.run(lambda: None) for _ in range(3)]
+        self.assertTrue(self.disk.stop(20))
+        await gatherResults(done)
+
     def given_in_a_turn(self, count: int) -> Deferred[list[bool]]:
         """Give so much work; return for each piece whether it was begun before the turn's end."""
         is_turn = True

@@ -6,8 +6,10 @@ import os
 import resource
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,12 +48,48 @@ def test_a_check_that_had_to_give_way_found_nothing(damaged: Path) -> None:
     assert not check_database(damaged, gives_way=waited_for)
 
 
-def test_a_check_whose_time_is_over_found_nothing(
-    damaged: Path, monkeypatch: pytest.MonkeyPatch
+class Interrupted(sqlite3.Connection):
+    """One that notes that it was interrupted."""
+
+    count = 0
+
+    def interrupt(self) -> None:
+        Interrupted.count += 1
+        super().interrupt()
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What would end checks, each in a thread of its own."""
+    begun: list[Callable[[], None]] = []
+    monkeypatch.setattr(scrub_check, "begin_thread", begun.append)
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Interrupted))
+    monkeypatch.setattr(Interrupted, "count", 0)
+    return begun
+
+
+def test_a_check_whose_time_is_over_is_ended_and_found_nothing(
+    damaged: Path, limits: list[Callable[[], None]]
 ) -> None:
     """It is ended from outside, as SQLite asks nobody in the middle of a tree."""
-    monkeypatch.setattr(scrub_check, "begin_thread", lambda limit: limit())
-    assert not check_database(damaged, limit_s=0)
+
+    @contextmanager
+    def time_passes(_end: Callable[[], None]) -> Iterator[None]:
+        limits[0]()
+        yield
+
+    assert not check_database(damaged, limit_s=0, gives_way=time_passes)
+    assert Interrupted.count == 1
+
+
+def test_what_would_end_a_check_ends_with_it(
+    damaged: Path, limits: list[Callable[[], None]]
+) -> None:
+    assert check_database(damaged, limit_s=60)
+    began = time.monotonic()
+    limits[0]()
+    assert time.monotonic() - began < 30
+    assert not Interrupted.count
 
 
 def test_without_a_thread_that_would_end_it_nothing_is_looked_at(

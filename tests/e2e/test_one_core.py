@@ -1,0 +1,59 @@
+"""A real farmer that is asked for much stays on one core, as long as its owner lets it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from farmer.client import blocking
+from farmer.identity.signing import parse_link
+from tests.e2e.daemon import Daemon
+from tests.e2e.test_owner import eventually
+
+A_WHILE_S = 2.5
+"""Longer than two turns: once in each all threads may be anywhere for a moment."""
+
+pytestmark = [
+    pytest.mark.apart,
+    pytest.mark.skipif(
+        not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+        reason="there is one core",
+    ),
+]
+
+
+def test_threads_are_together_while_many_requests_come_unless_the_owner_does_not_want_it(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    assert daemon.process is not None
+    pid, everywhere = daemon.process.pid, len(os.sched_getaffinity(0))
+    link = parse_link(daemon.invite("100MB"))
+    identity = blocking.Identity.create(tmp_path / "renter")
+    with blocking.connect(link, identity) as farmer:
+        farmer.redeem(link.invite)
+
+        def seen() -> set[int]:
+            """Ask for much for a while; return on how many cores threads were meanwhile."""
+            cores, until = set(), time.monotonic() + A_WHILE_S
+            while time.monotonic() < until:
+                for _ in range(10):
+                    farmer.ping()
+                cores |= cores_of(pid)
+            return cores
+
+        eventually(lambda: 1 in seen())
+        with (daemon.home / "farmer.yaml").open("a") as settings:
+            settings.write("processor: {one_core: never}\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        eventually(lambda: seen() == {everywhere})
+
+
+def cores_of(pid: int) -> set[int]:
+    """Return on how many cores each thread of a process may be, each number once."""
+    return {
+        len(os.sched_getaffinity(int(task.name))) for task in Path(f"/proc/{pid}/task").iterdir()
+    }
