@@ -51,6 +51,8 @@ class Served:
     """Answered, or given up."""
     moved_bytes: int = 0
     """Payload, in either direction."""
+    took_s: float = 0.0
+    """All of them together: in a second, how many were served at once."""
 
 
 @dataclass(slots=True, kw_only=True)

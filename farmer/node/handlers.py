@@ -177,8 +177,10 @@ class Conversation:
         try:
             result = await self._handled(session, exchange, handler, asked)
         finally:
-            meter.request_finished(verb, result, exchange.seconds)
-            self._farm.served.requests += 1
+            took_s, served = exchange.seconds, self._farm.served
+            meter.request_finished(verb, result, took_s)
+            served.requests += 1
+            served.took_s += took_s
             self._ended(session)
 
     async def _handled(

@@ -5,8 +5,8 @@ Python runs one of them at a time.  On several cores each call that lets go of P
 another thread on another core, which then waits for the lock; on one core whoever has it simply
 goes on.  Small requests are little but such calls.  docs/decisions/speed.md has the figures.
 
-Where much is moved for each request the threads are left alone: hashing, sealing and copying do
-use a second core.
+Where requests come one by one, or much is moved for each, the threads are left alone: a renter on
+this machine may need the core, and hashing, sealing and copying do use a second one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -31,6 +32,9 @@ FREE_S: Final = 0.02
 
 MANY: Final = 40
 """Requests in a turn; fewer are no work to speak of."""
+
+AT_ONCE: Final = 2.0
+"""And so many of them under way, on average."""
 
 SMALL_BYTES: Final = 256 * 1024
 """What they move on average, at most: one step."""
@@ -68,7 +72,7 @@ class OneCore:
         self._clock = clock
         self._served = served
         self._cores = cores
-        self._requests = self._moved_bytes = 0
+        self._then = replace(served)
         """At the last turn."""
         self._owes_spread = self._is_refused = False
         self._next: IDelayedCall | None = None
@@ -86,11 +90,14 @@ class OneCore:
         self._spread()
 
     def _is_much_and_small(self) -> bool:
-        served = self._served
-        requests = served.requests - self._requests
-        moved_bytes = served.moved_bytes - self._moved_bytes
-        self._requests, self._moved_bytes = served.requests, served.moved_bytes
-        return requests >= MANY and moved_bytes <= requests * SMALL_BYTES
+        now, then = self._served, self._then
+        self._then = replace(now)
+        requests = now.requests - then.requests
+        return (
+            requests >= MANY
+            and now.took_s - then.took_s >= AT_ONCE * TURN_S
+            and now.moved_bytes - then.moved_bytes <= requests * SMALL_BYTES
+        )
 
     def _gather(self) -> None:
         # Also if it fails: some may have been moved.

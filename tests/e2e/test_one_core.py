@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -16,6 +18,8 @@ from tests.e2e.test_owner import eventually
 
 A_WHILE_S = 2.5
 """Longer than two turns: once in each all threads may be anywhere for a moment."""
+
+AT_ONCE = 8
 
 pytestmark = [
     pytest.mark.apart,
@@ -36,13 +40,21 @@ def test_threads_are_together_while_many_requests_come_unless_the_owner_does_not
     with blocking.connect(link, identity) as farmer:
         farmer.redeem(link.invite)
 
+        def ask(until: float) -> None:
+            while time.monotonic() < until:
+                farmer.store(io.BytesIO(os.urandom(1000)))
+
         def seen() -> set[int]:
             """Ask for much for a while; return on how many cores threads were meanwhile."""
             cores, until = set(), time.monotonic() + A_WHILE_S
+            renters = [Thread(target=ask, args=(until,)) for _ in range(AT_ONCE)]
+            for renter in renters:
+                renter.start()
             while time.monotonic() < until:
-                for _ in range(10):
-                    farmer.ping()
+                time.sleep(0.05)
                 cores |= cores_of(pid)
+            for renter in renters:
+                renter.join()
             return cores
 
         eventually(lambda: 1 in seen())
