@@ -254,8 +254,9 @@ class ProcessorSettings:
     """How the machine's cores are used."""
 
     one_core: str = setting(
-        "auto keeps the farmer's threads on one core while it answers many small requests at once,"
-        " which costs less; the kernel chooses which, each second anew. never lets them be anywhere.",
+        "auto keeps the farmer's threads on one core while it answers many small requests at"
+        " once, which costs less; the kernel chooses which, each second anew. never lets them be"
+        " anywhere.",
         choice("auto", "never"),
         "auto",
         live=True,
