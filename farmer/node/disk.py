@@ -96,7 +96,7 @@ class ThreadedDisk:
         self._next_wake: IDelayedCall | None = None
         """At the end of this turn: who is woken earlier takes Python from us, call by call."""
         self._given = 0
-        """Since then."""
+        """Pieces of work since threads were last woken."""
         self._is_crowded = False
         """Whether several are given in a turn, or some was given while another was at work; one
         alone does not wait for the turn's end."""
