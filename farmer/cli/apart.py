@@ -28,8 +28,11 @@ BY_SIGNAL: Final = 128
 def in_a_child(work: Callable[[], int]) -> int:
     """Return the exit code of *work*, as soon as it is known."""
     reading, writing = os.pipe()
+    # What comes before it can be passed on waits: it would end us, and leave the child behind.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
     child = os.fork()
     if not child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(reading)
         _work(work, writing)
     os.close(writing)
@@ -43,6 +46,7 @@ def in_a_child(work: Callable[[], int]) -> int:
 
     for number in _PASSED_ON:
         signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         told = os.read(reading, 1)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -68,8 +69,15 @@ def test_an_answer_that_cannot_be_written_is_no_success() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_who_ends_the_command_ends_its_work(number: signal.Signals) -> None:
-    body = """
+@pytest.mark.parametrize("late", ["", "signal.signal = late"])
+def test_who_ends_the_command_ends_its_work(number: signal.Signals, late: str) -> None:
+    """However early: also before the command is ready to pass it on."""
+    body = f"""
+        really = signal.signal
+        def late(*words):
+            time.sleep(0.3)
+            return really(*words)
+        {late}
         def work():
             print(os.getpid(), flush=True)
             time.sleep(60)
@@ -79,6 +87,8 @@ def test_who_ends_the_command_ends_its_work(number: signal.Signals) -> None:
         assert command.stdout is not None
         command.stdout.readline()
         command.send_signal(number)
+        began = time.monotonic()
         assert command.wait(30) == -number
         # The child held the other end of it.
         assert command.stdout.read() == ""
+        assert time.monotonic() - began < 30

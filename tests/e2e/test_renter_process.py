@@ -71,6 +71,7 @@ def stalled(served, kind):
     return began
 
 
+@pytest.mark.slow
 def test_what_comes_through_a_pipe_is_stored(joined):
     content = random.Random(5).randbytes(3 * MIB)
     process = start(joined, "store", "-", "--json", stdin=subprocess.PIPE)

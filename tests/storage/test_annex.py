@@ -403,6 +403,7 @@ class CuttingReadOnlyFiles(ReadOnlyFiles, CuttingFiles):
             path.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [False, True], ids=["kill", "power"])
 def test_it_goes_on_after_a_crash_at_any_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, power: bool
