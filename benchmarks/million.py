@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -82,21 +81,22 @@ def first_answers(daemon: Daemon, home: Path) -> str:
 
 
 def rebuild(daemon: Daemon, volume: Path) -> str:
-    """Delete the index and have it made again, in a process of its own."""
+    """
+    Delete the index and have it made again by a command; return the records a second.
+
+    By the clock alone: the command works in a child, whose processor time nobody is told.
+    """
     for path in volume.glob("index.sqlite*"):
         path.unlink()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
     done = daemon.call("volume", "rebuild", str(volume))
     wall = time.monotonic() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
-    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     start(daemon)
     shards = daemon.status()["volumes"][0]["shards"]
     daemon.kill()
     assert shards > COUNT, shards
-    return f"{shards / wall:.0f} wall, {shards / busy:.0f} processor"
+    return f"{shards / wall:.0f}"
 
 
 def main() -> None:
@@ -143,7 +143,7 @@ def main() -> None:
                     "ready after kill -9, s": spread(killed),
                     "ready with an index that stands where its last checkpoint was, s": cut,
                     "first store, retrieve, audit after that, ms": answers,
-                    "index deleted: records a second, wall and processor": rebuilt,
+                    "index deleted: records a second": rebuilt,
                     "peak RSS at ready, MiB": spread(peaks),
                     "file calls on the volume at start, empty / full": f"{empty[0]} / {full[0]}",
                     "directory listings among them": f"{empty[1]} / {full[1]}",
