@@ -15,6 +15,9 @@ from farmer.model.status import VolumeState
 from farmer.storage import keeper
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import StorageError
+from farmer.storage.index import Index
+from farmer.storage.index_errors import IndexDamagedError
+from farmer.storage.index_file import PAGE_BYTES
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, noise
 from tests.storage.rot import volume_of
@@ -47,6 +50,25 @@ def test_it_is_made_again_and_no_other_volume_waits(tmp_path: Path, rot: str) ->
         assert farm.read(shard) == noise(9000)
         assert [volume.state for volume in engine.volumes()] == [VolumeState.HEALTHY] * 2
         assert {alert.name for alert in engine.trouble()} == {"IndexRebuilt"}
+
+
+def test_a_torn_page_is_told_in_sqlites_words(tmp_path: Path) -> None:
+    """Not as a value that is of another kind, which is something else to look into."""
+    farm = Farm(tmp_path)
+    farm.store(noise(9000))
+    farm.engine.close()
+    path = tmp_path / "volume0" / "index.sqlite"
+    with closing(sqlite3.connect(path)) as index:
+        root = "SELECT rootpage FROM sqlite_schema WHERE name = 'segments'"
+        page = index.execute(root).fetchone()[0]
+        volume = index.execute("SELECT volume FROM state").fetchone()[0]
+    with path.open("r+b") as file:
+        file.seek((page - 1) * PAGE_BYTES)
+        file.write(b"x" * PAGE_BYTES)
+    torn = Index(path, volume)
+    with pytest.raises(IndexDamagedError, match="malformed"):
+        torn.totals()
+    torn.close(clean=False)
 
 
 def test_what_nobody_thought_of_stops_one_volume_only(
