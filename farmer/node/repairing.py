@@ -10,11 +10,10 @@ from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import BadBlocks, ShardState, StoredShard
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
-from farmer.node.held import STEP_BYTES
 from farmer.node.lending import Lent
 from farmer.node.ports import Mending
 from farmer.node.refusals import DRAINING_RETRY_MS, TurnedDownError
-from farmer.node.storing import SMALL_BYTES_MAX, finish, receipt_of
+from farmer.node.storing import SMALL_BYTES_MAX, all_but_the_last, finish, receipt_of
 from farmer.protocol.refusals import Refusal
 from farmer.protocol.repairs import BadBlocksNamed, Examine, Repair
 from farmer.protocol.transfers import Stored
@@ -67,17 +66,11 @@ async def _reading(farm: Farm, exchange: Exchange, size_bytes: int) -> AsyncIter
 async def _receive(farm: Farm, exchange: Exchange, mending: Mending) -> StoredShard:
     """Return the shard once it is durable; whatever else happens, all stays as it was."""
     try:
-        left = mending.wanted_bytes
-        if not left:
-            return await farm.disk.follow(finish, mending, b"")
-        exchange.answer(BadBlocksNamed(mending.bad))
-        while True:
-            step = await exchange.next_step(max(1, min(left + 1, STEP_BYTES)))
-            left -= len(step.data)
-            if step.last:
-                break
-            await farm.disk.run(mending.write, step.data)
-        return await farm.disk.follow(finish, mending, step.data)
+        rest = b""
+        if mending.wanted_bytes:
+            exchange.answer(BadBlocksNamed(mending.bad))
+            rest = await all_but_the_last(farm, exchange, mending, mending.wanted_bytes)
+        return await farm.disk.follow(finish, mending, rest)
     except BaseException:
         # A thread may still be in it, where the disk hangs: then that one finds it ended.
         await farm.disk.run(mending.abandon)

@@ -81,7 +81,7 @@ async def _receive(farm: Farm, exchange: Exchange, upload: Upload, size_bytes: i
     """Return the shard once it is durable; whatever else happens, the upload is given up."""
     try:
         exchange.answer(Accept(upload.offset))
-        rest = await _all_but_the_last(farm, exchange, upload, size_bytes)
+        rest = await all_but_the_last(farm, exchange, upload, size_bytes - upload.offset)
         if size_bytes > ONE_STEP_BYTES:
             stored = await farm.disk.follow(finish, upload, rest)
         else:
@@ -96,19 +96,17 @@ async def _receive(farm: Farm, exchange: Exchange, upload: Upload, size_bytes: i
     return stored
 
 
-async def _all_but_the_last(
-    farm: Farm, exchange: Exchange, upload: Upload, size_bytes: int
+async def all_but_the_last(
+    farm: Farm, exchange: Exchange, upload: Upload | Mending, left_bytes: int
 ) -> bytes:
     """
     Write what comes, step by step, and no byte too many; return what came with END.
 
     A last step that is no larger than any other waits for END: one thread is woken, not two.
     """
-    at = upload.offset
     while True:
-        left = size_bytes - at
-        step = await exchange.next_step(min(left + 1, STEP_BYTES))
-        at += len(step.data)
+        step = await exchange.next_step(max(1, min(left_bytes + 1, STEP_BYTES)))
+        left_bytes -= len(step.data)
         if step.last:
             return step.data
         with exchange.keeping(len(step.data)):

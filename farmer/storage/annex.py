@@ -92,6 +92,10 @@ class AnnexFiles:
         if self.real.exists(there):
             self.real.sync_directory(there)
 
+    def begin_write_back(self, fd: int, offset: int, length: int) -> None:
+        """See `Files.begin_write_back`."""
+        self.real.begin_write_back(fd, offset, length)
+
     def uncache(self, fd: int, offset: int, length: int) -> None:
         """See `Files.uncache`."""
         self.real.uncache(fd, offset, length)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from farmer.model.ids import ContractId, NodeId, ShardId
+from farmer.storage.index_errors import IndexDamagedError
 from farmer.storage.places import Place, Row
 
 PlainRow = tuple[bytes, bytes, int, int, bytes, int, int, int]
@@ -19,12 +20,12 @@ Columns = tuple[int, bytes, int, int, int, int, int, int]
 _AT_ONCE: Final = 64
 """Rows in one statement: two thirds of the time of one statement each."""
 
-_INSERT: Final = "INSERT INTO shards VALUES "
+_INSERT: Final = "INSERT OR IGNORE INTO shards VALUES "
+"""To look first which shards have a row would be a second search for each."""
+
 _VALUES: Final = "(?, ?, ?, ?, NULL, ?, ?, ?, ?, 0, 0, 0, 0, 0)"
 _INSERT_MANY: Final = _INSERT + ", ".join([_VALUES] * _AT_ONCE)
-_FIND: Final = "SELECT shard FROM shards WHERE renter = ? AND shard "
-_FIND_MANY: Final = f"{_FIND} IN ({', '.join('?' * _AT_ONCE)})"
-_FIND_ONE: Final = f"{_FIND} = ?"
+_FIND: Final = "SELECT segment, offset FROM shards WHERE renter = ? AND shard = ?"
 
 
 @dataclass(slots=True)
@@ -44,7 +45,13 @@ def enter(
     renter_ref: Callable[[bytes], int],
     contract_ref: Callable[[bytes], int],
 ) -> Entered:
-    """Enter those rows of one segment whose shards are new to the index."""
+    """
+    Enter those rows of one segment whose shards are new to the index.
+
+    Raises:
+        IndexDamagedError: it has one of these very records already, and does not say so.
+
+    """
     entered = Entered()
     fresh: dict[tuple[int, bytes], PlainRow] = {}
     for row in rows:
@@ -57,11 +64,7 @@ def enter(
     columns.sort()
     for start in range(0, len(columns), _AT_ONCE):
         some = columns[start : start + _AT_ONCE]
-        known = _known(sql, some)
-        if known:
-            entered.others += [fresh.pop(key) for key in known]
-            some = [one for one in some if one[:2] not in known]
-        _insert(sql, some)
+        entered.others += [fresh.pop(key) for key in _insert_new(sql, some)]
     for row in fresh.values():
         charge, shards = entered.renters.get(row[0], (0, 0))
         entered.renters[row[0]] = (charge + row[7], shards + 1)
@@ -82,17 +85,15 @@ def row_of_plain(segment: int, plain: PlainRow) -> Row:
     )
 
 
-def _known(sql: sqlite3.Connection, some: Sequence[Columns]) -> set[tuple[int, bytes]]:
-    """Return the renters and shards among these, in order, that have a row already."""
-    first, last = some[0][0], some[-1][0]
-    if first == last and len(some) == _AT_ONCE:
-        found = sql.execute(_FIND_MANY, [first, *(one[1] for one in some)]).fetchall()
-        return {(first, shard) for (shard,) in found}
-    return {one[:2] for one in some if sql.execute(_FIND_ONE, one[:2]).fetchone()}
-
-
-def _insert(sql: sqlite3.Connection, some: Sequence[Columns]) -> None:
+def _insert_new(sql: sqlite3.Connection, some: Sequence[Columns]) -> list[tuple[int, bytes]]:
+    """Insert those that have no row yet; return renter and shard of the others."""
     if len(some) == _AT_ONCE:
-        sql.execute(_INSERT_MANY, [value for one in some for value in one])
+        inserted = sql.execute(_INSERT_MANY, [value for one in some for value in one]).rowcount
     else:
-        sql.executemany(_INSERT + _VALUES, some)
+        inserted = sql.executemany(_INSERT + _VALUES, some).rowcount
+    if inserted == len(some):
+        return []
+    known = [one[:2] for one in some if sql.execute(_FIND, one[:2]).fetchone() != one[2:4]]
+    if inserted + len(known) != len(some):
+        raise IndexDamagedError("it has records from behind the position that it names")
+    return known

@@ -34,6 +34,9 @@ from farmer.storage.records import (
 SYNC_EVERY_BYTES: Final = 8 * 1024 * 1024
 """What a lost connection costs at most of a large upload, and how often the disk must flush."""
 
+WRITE_BACK_EVERY_BYTES: Final = 1024 * 1024
+"""The disk is told to begin that often, so that the sync has little left to wait for."""
+
 LEASE_MS: Final = 24 * 3_600_000
 """An unfinished upload keeps its space this long after its last activity."""
 
@@ -79,6 +82,8 @@ class Staged:
         self.may_be_stored = False
         """Whether the disk may have a header that says so."""
         self._resumed_bytes = 0
+        self._begun_bytes = 0
+        """Up to here the disk has been told to write."""
 
     def write(self, data: Buffer, now_ms: int) -> None:
         """Take the next bytes."""
@@ -86,10 +91,13 @@ class Staged:
         self._take(data)
         if self.offset - self.header.synced_bytes >= SYNC_EVERY_BYTES:
             self.sync(now_ms)
+        elif self._is_to_be_begun:
+            self._begin_write_back()
 
     def sync(self, now_ms: int) -> None:
         """Make the bytes so far durable, then let the header say so."""
         self._files.sync_data(self._fd)
+        self._begun_bytes = self.offset
         self._set_header(replace(self.header, synced_bytes=self.offset, active_at_ms=now_ms))
 
     def lease(self, now_ms: int) -> None:
@@ -151,6 +159,19 @@ class Staged:
         self._files.unlink(self.path)
         if self.may_be_stored:
             self._files.sync_directory(self.path.parent)
+
+    @property
+    def _is_to_be_begun(self) -> bool:
+        """Whether the disk should be told to write; at the end a sync tells it anyway."""
+        return (
+            self.offset - self._begun_bytes >= WRITE_BACK_EVERY_BYTES
+            and self.offset < self.header.payload_bytes
+        )
+
+    def _begin_write_back(self) -> None:
+        start, self._begun_bytes = self._begun_bytes, self.offset
+        at = RECORD_HEADER_BYTES + start
+        self._files.begin_write_back(self._fd, at, self.offset - start)
 
     def _take(self, data: Buffer) -> None:
         self._tree.update(data)

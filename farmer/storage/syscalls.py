@@ -1,4 +1,4 @@
-"""The one system call that Python lacks: giving part of a file back to the filesystem."""
+"""The system calls that Python lacks: giving part of a file back, and early write-back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _UNSUPPORTED: Final = frozenset(
 )
 """EINVAL and ENODEV too: some network filesystems answer so instead of EOPNOTSUPP."""
 
-_fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
+_SYNC_FILE_RANGE_WRITE: Final = 0x02
+
+_system = ctypes.CDLL(None, use_errno=True)
+_fallocate = getattr(_system, "fallocate", None)
+_sync_file_range = getattr(_system, "sync_file_range", None)
 
 
 def punch_hole(fd: int, offset: int, length: int) -> bool:
@@ -42,3 +46,27 @@ def punch_hole(fd: int, offset: int, length: int) -> bool:
             return False
         raise OSError(number, os.strerror(number))
     return True
+
+
+def begin_write_back(fd: int, offset: int, length: int) -> None:
+    """
+    Let the disk begin to write this range of a file; nothing is durable by that.
+
+    Linux sync_file_range(2) with SYNC_FILE_RANGE_WRITE alone: it waits for nothing but room in the
+    disk's queue, and what fails later is told by the next fdatasync (so says its manual, whose
+    warnings are about using it instead of that).  Does nothing where the system cannot do it.
+
+    Raises:
+        OSError: the filesystem can, but failed.
+
+    """
+    if _sync_file_range is None:
+        return
+    flags = ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)
+    while _sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), flags) != 0:
+        number = ctypes.get_errno()
+        if number == errno.EINTR:
+            continue
+        if number in _UNSUPPORTED:
+            return
+        raise OSError(number, os.strerror(number))

@@ -86,6 +86,11 @@ class WatchedFiles:
         with self._asked("sync of a directory", meter=self._meters.syncs):
             self._files.sync_directory(path)
 
+    def begin_write_back(self, fd: int, offset: int, length: int) -> None:
+        """See `Files.begin_write_back`."""
+        with self._asked("write-back"):
+            self._files.begin_write_back(fd, offset, length)
+
     def uncache(self, fd: int, offset: int, length: int) -> None:
         """See `Files.uncache`."""
         with self._asked("uncache"):

@@ -36,7 +36,7 @@ STORE_64_KIB = Cost(writes=1, syncs=1, written_bytes=69_632, statements=8, hand_
 STORE_2_MIB = Cost(
     writes=11,
     syncs=4,
-    others=2,
+    others=3,
     written_bytes=2_098_816,
     statements=8,
     hand_offs=10,

@@ -23,6 +23,9 @@ from tests.mutation.trial import ROOT, House, Judged
 KILLED_SHARE = 0.85
 """Fewer fail the run."""
 
+TOLD_EACH = 20
+"""Mutants: a run of hours that is broken off has said what it saw till then."""
+
 
 def main() -> int:
     """Run; 0 if enough of them were noticed."""
@@ -48,6 +51,8 @@ def main() -> int:
                 judged.append(one)
                 if not one.is_dead:
                     print(one, flush=True)
+                if len(judged) % TOLD_EACH == 0:
+                    _report(judged)
     return _report(judged)
 
 
@@ -68,7 +73,7 @@ def _report(judged: list[Judged]) -> int:
     killed = sum(one.is_dead for one in judged)
     share = killed / max(1, len(judged))
     print(", ".join(f"{fate} {number}" for fate, number in sorted(fates.items())))
-    print(f"mutants {len(judged)} killed {killed} ({share:.0%})")
+    print(f"mutants {len(judged)} killed {killed} ({share:.0%})", flush=True)
     return 0 if share >= KILLED_SHARE else 1
 
 

@@ -115,6 +115,8 @@ def _code(tree: ast.AST) -> Iterator[ast.AST]:
                 continue
             if isinstance(node, ast.Expr) and _tells(node):
                 continue
+            if _is_dataclass(node):
+                continue
             yield node
             yield from _code(node)
 
@@ -124,6 +126,15 @@ def _is_for_types(node: ast.AST) -> bool:
         isinstance(node, ast.If)
         and isinstance(node.test, ast.Name)
         and node.test.id == "TYPE_CHECKING"
+    )
+
+
+def _is_dataclass(node: ast.AST) -> bool:
+    """Whether it is a decorator that says how a class keeps its fields: frozen, in slots."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "dataclass"
     )
 
 

@@ -20,6 +20,10 @@ def f(number: int, pieces: list[int]) -> int:
     log.info("was %d", 7)
     assert number > 4
     return number
+
+@dataclass(frozen=True, slots=True)
+class C:
+    """Text 3."""
 '''
 
 

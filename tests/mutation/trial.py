@@ -22,7 +22,8 @@ BATCH = 60
 PATIENCE_S = 120.0
 """For one batch: a mutant that makes a test wait for ever is noticed by that."""
 
-PASSED, FAILED, INTERRUPTED, INTERNAL = 0, 1, 2, 3
+PASSED, FAILED, INTERRUPTED, INTERNAL, USAGE = 0, 1, 2, 3, 4
+"""The last is said also where a mistake keeps what all tests need from being imported."""
 
 
 class Fate(Enum):
@@ -82,7 +83,7 @@ class House:
                 code = self._run(tests[at : at + BATCH])
             except subprocess.TimeoutExpired:
                 return Fate.HANGS
-            if code in {FAILED, INTERRUPTED, INTERNAL} or code < 0:
+            if code in {FAILED, INTERRUPTED, INTERNAL, USAGE} or code < 0:
                 return Fate.KILLED
             assert code == PASSED, f"pytest ended with {code}: {tests[at]} ..."
         return Fate.SURVIVED

@@ -144,6 +144,12 @@ class NthFiles:
 
         self._plain("sync_directory", path, work)
 
+    def begin_write_back(self, fd: int, offset: int, length: int) -> None:
+        self._plain(
+            *("begin_write_back", self._path(fd)),
+            lambda: self._os.begin_write_back(fd, offset, length),
+        )
+
     def uncache(self, fd: int, offset: int, length: int) -> None:
         self._os.uncache(fd, offset, length)
 

@@ -19,8 +19,8 @@ WRITING = frozenset({"pwritev"})
 OPENING = frozenset({"create", "open", "open_read", "list", "sync_directory"})
 """Calls that need a descriptor."""
 CHANGING = frozenset(
-    {"create", "open", "pwritev", "sync_data", "sync_directory", "preallocate", "punch",
-     "truncate", "rename", "unlink", "make_directory"}
+    {"create", "open", "pwritev", "begin_write_back", "sync_data", "sync_directory",
+     "preallocate", "punch", "truncate", "rename", "unlink", "make_directory"}
 )  # fmt: skip
 ROOMY = frozenset({"create", "pwritev", "sync_data", "preallocate", "make_directory", "rename"})
 COPYING = ROOMY | {"punch", "truncate", "unlink", "sync_directory"}

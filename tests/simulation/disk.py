@@ -28,11 +28,14 @@ from zlib import crc32
 
 from farmer.storage.files import Access, Buffer, Filesystem
 
+Op = tuple[str, int, bytes | int]
+"""Which change, where in the file, and what or how long."""
+
 BLOCK = 4096
 INDEX = "index.sqlite"
 MUTATING = frozenset(
-    {"create", "pwritev", "sync_data", "sync_directory", "preallocate", "punch", "truncate",
-     "rename", "unlink", "make_directory"}
+    {"create", "pwritev", "begin_write_back", "sync_data", "sync_directory", "preallocate",
+     "punch", "truncate", "rename", "unlink", "make_directory"}
 )  # fmt: skip
 
 
@@ -60,19 +63,21 @@ class Node:
             "is_laid_out",
             "links",
             "lock",
+            "lost_early",
             "number",
             "opened",
             "pending",
         ),
         "platter",
         "torn",
+        "written_early",
     )
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.cached = bytearray()
         self.platter = bytearray()
-        self.pending: list[tuple[str, int, bytes | int]] = []
+        self.pending: list[Op] = []
         self.blocks: set[int] = set()
         self.links = 0
         self.opened = 0
@@ -80,6 +85,10 @@ class Node:
         self.is_laid_out = False
         """Whether its space was taken before it was written."""
         self.lock: int | None = None
+        self.lost_early = False
+        """Whether write-back has failed: the next sync says so, once."""
+        self.written_early: list[Op] = []
+        """Of what is pending: no sync that lies can lose it."""
         self.torn: set[int] = set()
         """Blocks that a crash met half written or half punched: taken, or not."""
 
@@ -214,15 +223,33 @@ class SimDisk:
         node, _ = self._enter_fd("sync_data", fd)
         if fault in {"EIO", "ENOSPC"} and node.pending:
             self._watcher.struck(f"{fault} at fsync")
-            # The pages are clean now, whatever became of them; the next sync will succeed.
-            kept = [one for one in node.pending if self._rng.random() < 0.3]
-            self._apply(node.platter, kept)
-            node.pending.clear()
+            self._fail_to_write(node, node.pending)
+            node.pending, node.written_early = [], []
             raise _error(errno.EIO if fault == "EIO" else errno.ENOSPC, "fsync")
         pending, node.pending = node.pending, []
+        early, node.written_early = node.written_early, []
         if pending and fault in {"lost", "misdirected"}:
-            pending = self._betray(node, self._fds[fd][2], pending, fault)
+            pending = self._betray(node, self._fds[fd][2], pending, fault, early)
         self._apply(node.platter, pending)
+        if node.lost_early:
+            # The rest was written; what was not is clean, and nobody will try again.
+            node.lost_early = False
+            raise _error(errno.EIO, "fsync")
+
+    def begin_write_back(self, fd: int, offset: int, length: int) -> None:
+        """Some of what was written there is on the platter, which no sync has said yet."""
+        fault = self._due("begin_write_back", fd)
+        node, _ = self._enter_fd("begin_write_back", fd, (offset, length))
+        end = offset + length
+        begun = [op for op in node.pending if op[0] == "write" and _touches(op, offset, end)]
+        if fault and begun:
+            self._watcher.struck("EIO in write-back")
+            self._fail_to_write(node, begun)
+            node.pending = [op for op in node.pending if op not in begun]
+            node.lost_early = True
+        else:
+            node.written_early = [op for op in begun if self._rng.random() < 0.5]
+            self._apply(node.platter, node.written_early)
 
     def uncache(self, fd: int, offset: int, length: int) -> None:
         """Let later reads see the platter, as far as nothing is waiting to be written."""
@@ -444,7 +471,11 @@ class SimDisk:
     def _due(self, call: str, fd: int) -> str:
         """Return the fault that the call itself has to carry out, if one is due."""
         drive = self._fds[fd][1]
-        own = {"short"} if call == "pwritev" else {"EIO", "ENOSPC", "lost", "misdirected"}
+        own = {
+            "pwritev": {"short"},
+            "begin_write_back": {"lost early"},
+            "sync_data": {"EIO", "ENOSPC", "lost", "misdirected"},
+        }[call]
         return drive.armed.pop(call) if drive.armed.get(call) in own else ""
 
     def _strike(self, drive: Drive, call: str) -> None:
@@ -505,15 +536,19 @@ class SimDisk:
             node.pending.append(("write", offset, raw))
             node.torn -= set(range(-(-offset // BLOCK), (offset + len(raw)) // BLOCK))
 
-    def _apply(self, side: bytearray, ops: Sequence[tuple[str, int, bytes | int]]) -> None:
+    def _apply(self, side: bytearray, ops: Sequence[Op]) -> None:
         for op in ops:
             apply(side, op)
 
+    def _fail_to_write(self, node: Node, lost: Sequence[Op]) -> None:
+        """Let the platter have some of it; the pages are clean, the next sync will succeed."""
+        self._apply(node.platter, [one for one in lost if self._rng.random() < 0.3])
+
     def _betray(
-        self, node: Node, where: str, pending: list[tuple[str, int, bytes | int]], how: str
-    ) -> list[tuple[str, int, bytes | int]]:
+        self, node: Node, where: str, pending: list[Op], how: str, early: list[Op]
+    ) -> list[Op]:
         """Lose one write that the sync says it made, or put it in a wrong place."""
-        writes = [one for one in pending if one[0] == "write"]
+        writes = [one for one in pending if one[0] == "write" and one not in early]
         if not writes:
             return pending
         lost = writes[int(self._rng.random() * len(writes))]
@@ -590,12 +625,11 @@ class _Crash:
         if node.cached != node.platter:
             node.cached = bytearray(node.platter)
         node.opened, node.links, node.lock, node.is_freed = 0, 1, None, False
+        node.lost_early, node.written_early = False, []
         node.blocks = _taken(node)
         self._drive.used_bytes += len(node.blocks) * BLOCK
 
-    def _undone(
-        self, node: Node, op: tuple[str, int, bytes | int]
-    ) -> list[tuple[str, int, bytes | int]]:
+    def _undone(self, node: Node, op: Op) -> list[Op]:
         """Return what is left of a change that did not survive; space given back is taken."""
         kind, at, what = op
         if kind == "write" and self._rng.random() < 0.2:
@@ -606,7 +640,7 @@ class _Crash:
             node.blocks |= set(range(at // BLOCK, -(-len(node.platter) // BLOCK)))
         return []
 
-    def _torn(self, offset: int, raw: bytes) -> list[tuple[str, int, bytes | int]]:
+    def _torn(self, offset: int, raw: bytes) -> list[Op]:
         unit = self._rng.choice((512, BLOCK))
         end = offset + len(raw)
         edges = [offset, *range((offset // unit + 1) * unit, end, unit), end]
@@ -635,21 +669,21 @@ def _taken(node: Node) -> set[int]:
     return taken
 
 
-def _touches(op: tuple[str, int, bytes | int], start: int, end: int) -> bool:
+def _touches(op: Op, start: int, end: int) -> bool:
     kind, at, what = op
     if kind in {"cut", "size"}:
         return at < end
     return at < end and start < at + (len(what) if isinstance(what, bytes) else what)
 
 
-def _note_torn(node: Node, op: tuple[str, int, bytes | int]) -> None:
+def _note_torn(node: Node, op: Op) -> None:
     kind, at, what = op
     if kind in {"write", "punch"}:
         length = len(what) if isinstance(what, bytes) else what
         node.torn |= set(range(at // BLOCK, -(-(at + length) // BLOCK)))
 
 
-def apply(side: bytearray, op: tuple[str, int, bytes | int]) -> None:
+def apply(side: bytearray, op: Op) -> None:
     """Carry one change of a file's bytes out."""
     kind, at, what = op
     if kind == "write":

@@ -30,6 +30,7 @@ FAULTS = (
     *("EIO at pwritev", "short write", "slow", "hung", "disk gone", "EMFILE at open"),
     *("rot", "misdirected write", "write lost though synced", "connection dropped"),
     *("half-open connection", "delay", "partition", "clock jump", "COMMIT failed"),
+    "EIO in write-back",
 )
 """Kinds that every campaign must have met."""
 

@@ -113,6 +113,10 @@ class RecordingFiles:
     def sync_data(self, fd: int) -> None:
         self._do(self._named("sync_data", fd), lambda: self._os.sync_data(fd))
 
+    def begin_write_back(self, fd: int, offset: int, length: int) -> None:
+        call = self._named("begin_write_back", fd, length)
+        self._do(call, lambda: self._os.begin_write_back(fd, offset, length))
+
     def uncache(self, fd: int, offset: int, length: int) -> None:
         self._do(self._named("uncache", fd, length), lambda: self._os.uncache(fd, offset, length))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -59,12 +61,25 @@ def large(farm: Farm) -> Path:
     return next((farm.path / "shards").rglob("*.seg"))
 
 
+def change_index(farm: Farm, statement: str) -> None:
+    with closing(sqlite3.connect(farm.path / "index.sqlite", isolation_level=None)) as sql:
+        assert sql.execute(statement).rowcount == 1
+
+
 FAULTS: dict[str, tuple[Callable[[Farm], object], str]] = {
     "a record's header": (lambda f: overwrite(segment(f), 4100, b"x"), "does not stand there"),
     "a segment's header": (lambda f: overwrite(segment(f), 20, bytes(8)), "header is damaged"),
     "a segment": (lambda f: segment(f).unlink(), "cannot be opened"),
     "a file": (lambda f: large(f).unlink(), "cannot be read"),
     "a file's header": (lambda f: overwrite(large(f), 9, b"x"), "no sound record"),
+    "a row of a file": (
+        lambda f: change_index(f, "UPDATE shards SET size = size - 1 WHERE file IS NOT NULL"),
+        "another record than",
+    ),
+    "a row of the log": (
+        lambda f: change_index(f, "UPDATE shards SET sequence = 99 WHERE file IS NULL"),
+        "another record than",
+    ),
     "a strange file": (
         lambda f: large(f).with_name("ab" * 16 + ".seg").write_bytes(b""),
         "does not know it",

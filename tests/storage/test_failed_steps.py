@@ -1,14 +1,16 @@
-"""What reaches the disk before a store is complete: a sync of it that fails is not repeated."""
+"""What reaches the disk before a store is complete, and how that may fail."""
 
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
-from farmer.storage.staging import SYNC_EVERY_BYTES
+from farmer.storage.staging import SYNC_EVERY_BYTES, WRITE_BACK_EVERY_BYTES
+from farmer.storage.syscalls import begin_write_back
 from tests.storage.bench import ALICE, MIB, Farm, noise
 from tests.storage.recording import Call, Fault, RecordingFiles
 
@@ -51,3 +53,61 @@ def test_a_failed_sync_in_mid_store_ends_the_store_and_is_never_repeated(
     assert farm.read(farm.store(data).shard) == data
     assert farm.read(kept) == noise(5000)
     farm.engine.close()
+
+
+def parts(files: RecordingFiles) -> list[Call]:
+    return [call for call in files.calls if call.path.endswith(".part")]
+
+
+def test_the_disk_is_told_to_begin_before_each_sync_and_never_instead(tmp_path: Path) -> None:
+    files = RecordingFiles()
+    farm, data = Farm(tmp_path, files=files, quota_bytes=256 * MIB), noise(SIZE)
+    upload = farm.begin(data)
+    files.forget()
+    for start in range(0, SIZE, 100_000):
+        upload.write(data[start : start + 100_000])
+    begun = [call.length for call in parts(files) if call.name == "begin_write_back"]
+    assert set(begun) <= {WRITE_BACK_EVERY_BYTES + more for more in range(100_000)}
+    assert len(begun) == 2 * (SYNC_EVERY_BYTES // WRITE_BACK_EVERY_BYTES - 1)
+    synced = [call.name for call in parts(files)].count("sync_data")
+    assert synced == 2
+    upload.commit().result()
+    names = [call.name for call in files.calls]
+    assert names[names.index("begin_write_back") :].count("sync_data") >= synced + 2
+    farm.engine.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "refusal"), [(errno.EIO, VolumeUnavailableError), (errno.ENOSPC, NoSpaceError)]
+)
+def test_a_disk_that_does_not_begin_ends_the_store(
+    tmp_path: Path, number: int, refusal: type[Exception]
+) -> None:
+    files = RecordingFiles()
+    farm, data = Farm(tmp_path, files=files, quota_bytes=256 * MIB), noise(SIZE)
+    upload = farm.begin(data)
+    files.fault = Fault(1, number, lambda call: call.name == "begin_write_back")
+    with pytest.raises(refusal):
+        for start in range(0, SIZE, MIB):
+            upload.write(data[start : start + MIB])
+    upload.abandon()
+    assert not list(farm.path.rglob("*.part"))
+    assert farm.engine.usage(ALICE).reserved_bytes == 0
+    files.fault = None
+    assert farm.read(farm.store(data).shard) == data
+    farm.engine.close()
+
+
+def test_where_nothing_can_be_begun_nothing_is(tmp_path: Path) -> None:
+    """A pipe has no pages; what is no file at all is an error, as for every call."""
+    reading, writing = os.pipe()
+    with pytest.raises(OSError, match="seek"):
+        begin_write_back(writing, 0, 4096)
+    os.close(reading)
+    os.close(writing)
+    with pytest.raises(OSError, match="descriptor"):
+        begin_write_back(writing, 0, 4096)
+    with (tmp_path / "file").open("wb") as file:
+        file.write(bytes(8192))
+        file.flush()
+        begin_write_back(file.fileno(), 0, 8192)

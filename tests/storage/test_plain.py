@@ -125,6 +125,19 @@ def test_plain_rows_are_entered_as_all_others(tmp_path: Path, seed: int) -> None
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("again", [1, 63, 64, 100])
+def test_an_index_that_has_the_very_records_already_is_no_good(tmp_path: Path, again: int) -> None:
+    """Their space would be counted twice: it is made anew."""
+    index = create_index(tmp_path / "index.sqlite", VOLUME)
+    rows = [plain(n, n, n + 1) for n in range(100)]
+    with index.transaction() as transaction:
+        transaction.open_segment(1, bytes(16))
+        transaction.put_plain(1, rows[:again])
+    with pytest.raises(IndexDamagedError), index.transaction() as transaction:
+        transaction.put_plain(1, rows)
+    index.close(clean=False)
+
+
 def test_an_index_is_complete_only_when_it_was_finished(tmp_path: Path) -> None:
     """What a crash leaves of one that is being made is no index."""
     path = tmp_path / "index.sqlite"
