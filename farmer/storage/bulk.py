@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,9 +15,6 @@ from farmer.storage.places import Place, Row
 PlainRow = tuple[bytes, bytes, int, int, bytes, int, int, int]
 """A live small shard: renter, shard, offset, size, contract, stored at, sequence, charge."""
 
-Columns = tuple[int, bytes, int, int, int, int, int, int]
-"""What is bound of a row: all but that it is live and has no file."""
-
 _AT_ONCE: Final = 64
 """Rows in one statement: two thirds of the time of one statement each."""
 
@@ -24,6 +22,9 @@ _INSERT: Final = "INSERT OR IGNORE INTO shards VALUES "
 """To look first which shards have a row would be a second search for each."""
 
 _VALUES: Final = "(?, ?, ?, ?, NULL, ?, ?, ?, ?, 0, 0, 0, 0, 0)"
+_BOUND: Final = 8
+"""Values that are bound of a row: all but that it is live and has no file."""
+
 _INSERT_MANY: Final = _INSERT + ", ".join([_VALUES] * _AT_ONCE)
 _FIND: Final = "SELECT segment, offset FROM shards WHERE renter = ? AND shard = ?"
 
@@ -53,22 +54,35 @@ def enter(
 
     """
     entered = Entered()
-    fresh: dict[tuple[int, bytes], PlainRow] = {}
+    fresh: defaultdict[bytes, dict[bytes, PlainRow]] = defaultdict(dict)
     for row in rows:
-        if fresh.setdefault((renter_ref(row[0]), row[1]), row) is not row:
+        if fresh[row[0]].setdefault(row[1], row) is not row:
             entered.others.append(row)
-    columns = [
-        (key[0], key[1], segment, row[2], row[3], contract_ref(row[4]), row[5], row[6])
-        for key, row in fresh.items()
-    ]
-    columns.sort()
-    for start in range(0, len(columns), _AT_ONCE):
-        some = columns[start : start + _AT_ONCE]
-        entered.others += [fresh.pop(key) for key in _insert_new(sql, some)]
-    for row in fresh.values():
-        charge, shards = entered.renters.get(row[0], (0, 0))
-        entered.renters[row[0]] = (charge + row[7], shards + 1)
+    of_ref = {renter_ref(renter): of_renter for renter, of_renter in fresh.items()}
+    values = _values(of_ref, segment, contract_ref)
+    for start in range(0, len(values), _AT_ONCE * _BOUND):
+        known = _insert_new(sql, values[start : start + _AT_ONCE * _BOUND])
+        entered.others += [of_ref[ref].pop(shard) for ref, shard in known]
+    for renter, of_renter in fresh.items():
+        charge = sum(row[7] for row in of_renter.values())
+        entered.renters[renter] = (charge, len(of_renter))
     return entered
+
+
+def _values(
+    of_ref: dict[int, dict[bytes, PlainRow]], segment: int, contract_ref: Callable[[bytes], int]
+) -> list[bytes | int]:
+    """Return what is bound of all rows, one after the other, in the order of the pages."""
+    values: list[bytes | int] = []
+    for ref in sorted(of_ref):
+        of_renter = of_ref[ref]
+        for shard in sorted(of_renter):
+            _, _, offset, size, contract, stored, sequence, _ = of_renter[shard]
+            values += (
+                *(ref, shard, segment, offset, size, contract_ref(contract), stored),
+                sequence,
+            )
+    return values
 
 
 def row_of_plain(segment: int, plain: PlainRow) -> Row:
@@ -85,15 +99,20 @@ def row_of_plain(segment: int, plain: PlainRow) -> Row:
     )
 
 
-def _insert_new(sql: sqlite3.Connection, some: Sequence[Columns]) -> list[tuple[int, bytes]]:
-    """Insert those that have no row yet; return renter and shard of the others."""
-    if len(some) == _AT_ONCE:
-        inserted = sql.execute(_INSERT_MANY, [value for one in some for value in one]).rowcount
-    else:
-        inserted = sql.executemany(_INSERT + _VALUES, some).rowcount
-    if inserted == len(some):
+def _insert_new(sql: sqlite3.Connection, values: Sequence[bytes | int]) -> list[tuple[int, bytes]]:
+    """Insert the rows that are new; return reference and shard of the others."""
+    rows = len(values) // _BOUND
+    insert = _INSERT_MANY if rows == _AT_ONCE else _INSERT + ", ".join([_VALUES] * rows)
+    inserted = sql.execute(insert, values).rowcount
+    if inserted == rows:
         return []
-    known = [one[:2] for one in some if sql.execute(_FIND, one[:2]).fetchone() != one[2:4]]
-    if inserted + len(known) != len(some):
+    known = []
+    for at in range(0, len(values), _BOUND):
+        ref, shard, *place = values[at : at + 4]
+        assert isinstance(ref, int)
+        assert isinstance(shard, bytes)
+        if sql.execute(_FIND, (ref, shard)).fetchone() != tuple(place):
+            known.append((ref, shard))
+    if inserted + len(known) != rows:
         raise IndexDamagedError("it has records from behind the position that it names")
     return known

@@ -8,7 +8,7 @@ rebuild from nothing; so what they do with a record depends on sequences alone.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -112,9 +112,16 @@ class Transaction:
             self._remove(there)
         self._insert(row)
 
-    def put_plain(self, segment: int, rows: Iterable[PlainRow]) -> None:
-        """Enter many live small shards of one segment as `put` does, in the order of the pages."""
-        if self.tombstones.exist:
+    def put_plain(self, segment: int, rows: Sequence[PlainRow]) -> None:
+        """
+        Enter many live small shards of one segment as `put` does, in the order of the pages.
+
+        Raises:
+            IndexDamagedError: it has one that stands behind what it knows of the segment.
+
+        """
+        known_bytes = self._segment(segment).size_bytes
+        if self.tombstones.exist or any(row[2] < known_bytes for row in rows):
             for plain in rows:
                 self.put(row_of_plain(segment, plain))
             return

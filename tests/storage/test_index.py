@@ -55,10 +55,13 @@ def entered(
         index = create_index(Path(folder) / "index.sqlite", bytes(16))
         with index.transaction() as transaction:
             transaction.open_segment(1, bytes(16))
-            transaction.grow_segment(1, 1 << 20)
+        end = 0
         for group in groups:
             with index.transaction() as transaction:
                 how(transaction, group)
+                # As all do who enter records: it is what they tell old ones by.
+                end = max([end, *(one.place.offset + one.charge_bytes for one in group)])
+                transaction.grow_segment(1, end)
         answer = contents(index)
         index.close(clean=False)
         return answer
