@@ -17,9 +17,10 @@ from farmer.running.stores import Stores, open_stores, rebuild
 from farmer.running.volumes import VolumePlan, doubts, free_bytes, plan_volumes
 from farmer.settings.loader import load_text
 from farmer.settings.schema import Settings
-from farmer.storage.directory import MARKER_NAME
+from farmer.storage.directory import MARKER_NAME, create_volume
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
-from farmer.storage.outside import holdings, live_shards, volume_id
+from farmer.storage.files import OsFiles
+from farmer.storage.outside import Holdings, holdings, live_shards, volume_id
 from tests.storage.bench import contract_of, noise, shard_of
 
 NOW_MS = 1_700_000_000_000
@@ -69,6 +70,8 @@ def test_a_volume_is_seen_from_outside(home: Home, tmp_path: Path) -> None:
     assert live_shards(tmp_path / "a") == (1, 70_000)
     assert len(volume_id(tmp_path / "a")) == 32
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == before
+    create_volume(tmp_path / "made", RENTER, OsFiles(), 0)
+    assert holdings(tmp_path / "made") == Holdings(0, 0, 0, 0, 0)
     assert (holdings(tmp_path / "nowhere"), volume_id(tmp_path / "nowhere")) == (None, "")
 
 

@@ -118,12 +118,29 @@ def test_a_wrong_size_leaves_neither_file_nor_promise(farm: Farm, size: int) -> 
     with pytest.raises(VolumeUnavailableError, match="has ended"):
         upload.commit()
     short = farm.begin(noise(size))
-    with pytest.raises(WrongSizeError):
+    short.write(noise(size)[:-1])
+    with pytest.raises(WrongSizeError) as told:
         short.commit()
+    assert (told.value.declared_bytes, told.value.received_bytes) == (size, size - 1)
+    again = farm.begin(noise(size))
+    assert again.offset == 0, "and it is busy no more"
+    again.abandon()
     assert farm.engine.volumes()[0].reserved_bytes == 0
     assert not list((farm.path / "staging").iterdir())
     farm.reopen()
     assert farm.engine.volumes()[0].reserved_bytes == 0
+
+
+def test_a_store_that_the_disk_refused_may_be_begun_again_at_once(tmp_path: Path) -> None:
+    """Nobody need give it up first: its shard is busy no more."""
+    files = RecordingFiles()
+    farm, data = Farm(tmp_path, files=files), noise(2 * MIB)
+    upload = farm.begin(data)
+    files.fault = Fault(0, errno.ENOSPC, lambda call: call.name == "pwritev")
+    with pytest.raises(NoSpaceError):
+        upload.write(data[:MIB])
+    assert farm.read(farm.store(data).shard) == data
+    farm.engine.close()
 
 
 def test_an_upload_of_which_no_byte_was_durable_is_forgotten_by_a_kill(farm: Farm) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -18,6 +19,7 @@ from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
 from farmer.storage.files import Access, Buffer, Filesystem, OsFiles
 from farmer.storage.operations import Upkeep
 from farmer.storage.quota import RESERVE_BYTES
+from farmer.storage.reserve import Reserve
 from farmer.storage.transaction import Transaction
 from tests.crash.disks import make_image, mounted, need
 from tests.storage.bench import ALICE, MIB, Farm, noise
@@ -221,6 +223,39 @@ def test_an_index_that_fails_on_a_full_disk_is_not_to_blame(tmp_path: Path, code
         code != sqlite3.SQLITE_IOERR_SHMSIZE
     )
     assert farm.engine.stat(ALICE, shard).state is ShardState.LIVE
+    farm.engine.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "spends"), [(errno.EIO, False), (errno.ENOSPC, True)], ids=["broken", "full"]
+)
+def test_only_for_want_of_room_an_opening_spends_the_reserve(
+    tmp_path: Path, number: int, *, spends: bool
+) -> None:
+    """A broken disk would not get well by it, and the deletions to come would lack it."""
+    farm = Farm(tmp_path)
+    shard = farm.store(noise(5000)).shard
+    farm.engine.close()
+    faults = iter([True])
+
+    class Fails(SharedDisk):
+        room = 0 if spends else 1 << 40
+
+        def sync_directory(self, path: Path) -> None:
+            if path.name == "log" and next(faults, False):
+                raise OSError(number, os.strerror(number), str(path))
+            super().sync_directory(path)
+
+    spent = []
+    with patch.object(Reserve, "spend", lambda _, size_bytes: spent.append(size_bytes) or True):
+        farm.files = Fails()
+        farm.open()
+        assert (spent == [RESERVE_BYTES]) is spends
+        assert next(faults, None) is None, "it happened"
+        state = farm.engine.volumes()[0].state
+        assert (state is VolumeState.FULL) is spends, state
+    if spends:
+        assert farm.engine.stat(ALICE, shard).state is ShardState.LIVE
     farm.engine.close()
 
 

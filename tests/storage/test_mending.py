@@ -132,8 +132,10 @@ def test_wrong_too_many_and_too_few_bytes_leave_all_as_it_was(farm: Farm, size: 
         mending.write(missing + b"x")
     mending = begun(farm.engine, shard)
     mending.write(missing[:-1])
-    with pytest.raises(WrongSizeError):
+    with pytest.raises(WrongSizeError) as told:
         mending.commit()
+    numbers = (told.value.declared_bytes, told.value.received_bytes)
+    assert numbers == (len(missing), len(missing) - 1)
     mending = begun(farm.engine, shard)
     mending.abandon()
     mending.abandon()

@@ -252,6 +252,7 @@ def test_a_pass_goes_on_where_a_restart_broke_it_off(tmp_path: Path) -> None:
     farm = Farm(tmp_path, files=files)
     for number in range(12):
         farm.store(noise(700_000, number))
+    assert farm.engine.volumes()[0].scrub.done_bytes == 0, "it was not begun"
     farm.engine.scrubs.begin_now()
     name = farm.settings[0].label
     for _ in range(14):
@@ -266,6 +267,7 @@ def test_a_pass_goes_on_where_a_restart_broke_it_off(tmp_path: Path) -> None:
         farm.engine.scrubs.turn(name, 1.0, farm.clocks.now_ms, 30)
     status = farm.engine.volumes()[0].scrub
     assert 12 <= status.checked <= 13, "nothing was passed over, one record at most read twice"
+    assert (status.done_bytes, status.bytes_per_s) == (0, 0.0), "nothing is under way"
     farm.engine.close()
 
 

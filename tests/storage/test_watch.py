@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -274,6 +275,27 @@ def test_a_store_that_is_turned_away_is_not_begun_again_before_its_lease_is_ther
             upload.write(data[2 * MIB :])
     watch.waiting.clear()
     assert farm.begin(data).offset == 2 * MIB
+    hanging.engine.close()
+
+
+def test_a_store_asks_no_volume_that_stalls(tmp_path: Path) -> None:
+    """It would wait for that disk, and so would the renter."""
+    hanging = HangingFarm(tmp_path)
+    stalled = hanging.engine._slots[0].watch
+    asked = []
+    visit = Watch.visit
+
+    def note(watch: Watch, what: str) -> object:
+        if watch is stalled:
+            asked.append(what)
+        return visit(watch, what)
+
+    with stalled.call("read", holds_up=True), patch.object(Watch, "visit", note):
+        hanging.clock.now_s += STALLED_S + 1
+        stored = hanging.farm.store(noise(300))
+    assert asked == []
+    assert hanging.farm.read(stored.shard) == noise(300)
+    assert hanging.engine.volumes()[1].shards == 1
     hanging.engine.close()
 
 
