@@ -10,7 +10,7 @@ _NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
 class IndexDamagedError(Exception):
-    """The index is missing, unfinished, of another volume, or not readable: rebuild it."""
+    """The index is missing, unfinished, of another volume, or makes no sense: rebuild it."""
 
 
 class LogCutError(IndexDamagedError):

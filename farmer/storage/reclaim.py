@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -204,7 +204,11 @@ class Reclaimer:
         files = self._ground.files
         fd = files.open(self._ground.paths.segment(number), Access.WRITE)
         try:
-            done = [one for one in records if files.punch(fd, one.place.offset, one.length)]
+            done = []
+            for stretch in _stretches(records):
+                start, last = stretch[0].place.offset, stretch[-1]
+                if files.punch(fd, start, last.place.offset + last.length - start):
+                    done += stretch
             if done:
                 files.sync_data(fd)
         finally:
@@ -368,6 +372,20 @@ class Reclaimer:
 
     def _enter(self, work: Callable[[Transaction], None]) -> None:
         self._writer.submit(Upkeep(work)).result()
+
+
+def _stretches(records: Iterable[Doomed]) -> Iterator[list[Doomed]]:
+    """Yield records of one segment, in order, by what stands without a gap: one hole, not many."""
+    stretch: list[Doomed] = []
+    end = 0
+    for record in records:
+        if stretch and record.place.offset != end:
+            yield stretch
+            stretch = []
+        stretch.append(record)
+        end = record.place.offset + record.length
+    if stretch:
+        yield stretch
 
 
 def _bytes_of(moving: Iterable[tuple[Future[bool], int]]) -> int:

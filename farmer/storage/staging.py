@@ -18,7 +18,7 @@ from zlib import crc32
 from farmer.audit.tree import TreeHasher
 from farmer.model.contract import Contract
 from farmer.model.ids import ShardId
-from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.model.shard import RECORD_ALIGNMENT_BYTES, RECORD_HEADER_BYTES
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Buffer, Files
 from farmer.storage.quota import Reservation
@@ -83,7 +83,7 @@ class Staged:
         """Whether the disk may have a header that says so."""
         self._resumed_bytes = 0
         self._begun_bytes = 0
-        """Up to here the disk has been told to write."""
+        """Up to here, from the start of the file, the disk has been told to write."""
 
     def write(self, data: Buffer, now_ms: int) -> None:
         """Take the next bytes."""
@@ -97,7 +97,7 @@ class Staged:
     def sync(self, now_ms: int) -> None:
         """Make the bytes so far durable, then let the header say so."""
         self._files.sync_data(self._fd)
-        self._begun_bytes = self.offset
+        self._begun_bytes = RECORD_HEADER_BYTES + self.offset
         self._set_header(replace(self.header, synced_bytes=self.offset, active_at_ms=now_ms))
 
     def lease(self, now_ms: int) -> None:
@@ -144,6 +144,7 @@ class Staged:
                 raise OSError(f"{self.path.name} is shorter than its header says")
             self._take(data)
         self._resumed_bytes = self.offset
+        self._begun_bytes = RECORD_HEADER_BYTES + self.offset
 
     def close(self) -> None:
         """Close the file; safe twice, and it never fails."""
@@ -164,14 +165,17 @@ class Staged:
     def _is_to_be_begun(self) -> bool:
         """Whether the disk should be told to write; at the end a sync tells it anyway."""
         return (
-            self.offset - self._begun_bytes >= WRITE_BACK_EVERY_BYTES
+            RECORD_HEADER_BYTES + self.offset - self._begun_bytes >= WRITE_BACK_EVERY_BYTES
             and self.offset < self.header.payload_bytes
         )
 
     def _begin_write_back(self) -> None:
-        start, self._begun_bytes = self._begun_bytes, self.offset
-        at = RECORD_HEADER_BYTES + start
-        self._files.begin_write_back(self._fd, at, self.offset - start)
+        # Not the last, unfinished page: it would be written twice.
+        end = (
+            (RECORD_HEADER_BYTES + self.offset) // RECORD_ALIGNMENT_BYTES * RECORD_ALIGNMENT_BYTES
+        )
+        start, self._begun_bytes = self._begun_bytes, end
+        self._files.begin_write_back(self._fd, start, end - start)
 
     def _take(self, data: Buffer) -> None:
         self._tree.update(data)

@@ -88,7 +88,7 @@ class WatchedFiles:
 
     def begin_write_back(self, fd: int, offset: int, length: int) -> None:
         """See `Files.begin_write_back`."""
-        with self._asked("write-back"):
+        with self._asked("write-back", meter=self._meters.writes):
             self._files.begin_write_back(fd, offset, length)
 
     def uncache(self, fd: int, offset: int, length: int) -> None:

@@ -23,7 +23,7 @@ PATIENCE_S = 120.0
 """For one batch: a mutant that makes a test wait for ever is noticed by that."""
 
 PASSED, FAILED, INTERRUPTED, INTERNAL, USAGE = 0, 1, 2, 3, 4
-"""The last is said also where a mistake keeps what all tests need from being imported."""
+"""The last is said of tests that are not there, and where what all tests need does not load."""
 
 
 class Fate(Enum):
@@ -75,16 +75,23 @@ class House:
             fate = self._fate(tests)
         finally:
             self._write(place, good)
+        if fate is None:
+            # It has spoilt even the collecting of the tests, unless that was no good before.
+            assert self._run([*tests, "--collect-only"]) == PASSED, tests[0]
+            fate = Fate.KILLED
         return Judged(module, mutant.line, mutant.what, fate)
 
-    def _fate(self, tests: list[str]) -> Fate:
+    def _fate(self, tests: list[str]) -> Fate | None:
+        """Return the fate; None if not even the names of the tests were found."""
         for at in range(0, len(tests), BATCH):
             try:
                 code = self._run(tests[at : at + BATCH])
             except subprocess.TimeoutExpired:
                 return Fate.HANGS
-            if code in {FAILED, INTERRUPTED, INTERNAL, USAGE} or code < 0:
+            if code in {FAILED, INTERRUPTED, INTERNAL} or code < 0:
                 return Fate.KILLED
+            if code == USAGE:
+                return None
             assert code == PASSED, f"pytest ended with {code}: {tests[at]} ..."
         return Fate.SURVIVED
 

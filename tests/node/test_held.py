@@ -26,6 +26,7 @@ from farmer.protocol.messages import encode
 from farmer.protocol.opening import End
 from farmer.protocol.questions import Ping, Pong
 from farmer.protocol.refusals import Refusal
+from farmer.protocol.repairs import BadBlocksNamed, Repair
 from farmer.protocol.transfers import TO_THE_END, Audit, Retrieve
 from tests.fakes import SteppingDisk, shard_of
 from tests.node.wires import OTHER, RENTER, NodeCase, Peer, stored
@@ -96,6 +97,23 @@ class CountingTests(HeldCase):
         peer.send_data(LARGE[:STEP_BYTES])
         peer.send_data(LARGE[STEP_BYTES : 2 * STEP_BYTES])
         self.assertEqual(2 * STEP_BYTES, self.held_bytes // 1024 * 1024)
+        peer.leave()
+        disk.run_all()
+
+        self.assertEqual(0, self.held_bytes)
+
+    def test_so_is_what_a_repair_brings(self) -> None:
+        shard = self.hold(LARGE)
+        held = self.store.held[RENTER, shard]
+        held.data = bytes(len(LARGE))
+        peer = self.greet()
+        peer.send(Repair(shard))
+        self.assertIsInstance(peer.answer(), BadBlocksNamed)
+        disk = self.farm.disk = SteppingDisk()
+
+        peer.send_data(LARGE[:STEP_BYTES])
+        self.assertEqual(["write"], disk.names)
+        self.assertEqual(STEP_BYTES, self.held_bytes)
         peer.leave()
         disk.run_all()
 

@@ -36,7 +36,8 @@ CALLS_THAT_FAIL = (
     *(("punch", "EIO"), ("truncate", "EIO"), ("filesystem", "EIO"), ("exists", "EIO")),
     *(("list", "EIO"), ("make_directory", "ENOSPC"), ("size", "EIO")),
     *(("pwritev", "slow"), ("sync_data", "slow"), ("pread", "slow"), ("unlink", "slow")),
-    *(("begin_write_back", "lost early"), ("begin_write_back", "EIO")),
+    *(("begin_write_back", "lost early"),) * 4,
+    ("begin_write_back", "EIO"),
     *(("pwritev", "hung"), ("sync_data", "hung"), ("pread", "hung"), ("filesystem", "hung")),
 )  # fmt: skip
 

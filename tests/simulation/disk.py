@@ -11,7 +11,8 @@ a sync carries the list over to the platter.  At a crash the list loses any part
 
 which is more than ext4 or xfs would do, and nothing that POSIX forbids.  After a failed sync
 the cache shows the new bytes, calls them clean, and the platter has some of them or none
-(fsyncgate).  Files of SQLite are not here but real ones (see `databases`).
+(fsyncgate).  What was begun early is in part on the platter before any sync, or lost, which
+the next sync says once.  Files of SQLite are not here but real ones (see `databases`).
 """
 
 from __future__ import annotations
@@ -224,7 +225,7 @@ class SimDisk:
         if fault in {"EIO", "ENOSPC"} and node.pending:
             self._watcher.struck(f"{fault} at fsync")
             self._fail_to_write(node, node.pending)
-            node.pending, node.written_early = [], []
+            node.pending, node.written_early, node.lost_early = [], [], False
             raise _error(errno.EIO if fault == "EIO" else errno.ENOSPC, "fsync")
         pending, node.pending = node.pending, []
         early, node.written_early = node.written_early, []
@@ -248,8 +249,9 @@ class SimDisk:
             node.pending = [op for op in node.pending if op not in begun]
             node.lost_early = True
         else:
-            node.written_early = [op for op in begun if self._rng.random() < 0.5]
-            self._apply(node.platter, node.written_early)
+            early = [op for op in begun if self._rng.random() < 0.5]
+            self._apply(node.platter, early)
+            node.written_early += early
 
     def uncache(self, fd: int, offset: int, length: int) -> None:
         """Let later reads see the platter, as far as nothing is waiting to be written."""
@@ -541,7 +543,7 @@ class SimDisk:
             apply(side, op)
 
     def _fail_to_write(self, node: Node, lost: Sequence[Op]) -> None:
-        """Let the platter have some of it; the pages are clean, the next sync will succeed."""
+        """Let the platter have some of it; the pages are clean, and no sync tries them again."""
         self._apply(node.platter, [one for one in lost if self._rng.random() < 0.3])
 
     def _betray(

@@ -77,3 +77,53 @@ def test_what_a_crash_met_half_written_is_known_as_torn_until_it_is_written_agai
     assert node.torn == {0, 5}
     disk.truncate(fd, 4 * BLOCK)
     assert node.torn == {0}
+
+
+def test_what_is_lost_in_early_write_back_is_told_by_the_next_sync_and_once(
+    tmp_path: Path,
+) -> None:
+    """As by Linux: the cache shows the bytes, calls them clean, and the platter lacks some."""
+    disk = SimDisk(tmp_path, Random(1), _Nobody(), lambda _s: None)
+    drive = disk.add_drive("one", 1 << 20, can_punch=True)
+    fd = disk.open(tmp_path / "one" / "file", Access.CREATE)
+    for block in range(16):
+        disk.pwritev(fd, [bytes([block + 1]) * BLOCK], block * BLOCK)
+    drive.armed["begin_write_back"] = "lost early"
+    disk.begin_write_back(fd, 0, 8 * BLOCK)
+    node = drive.nodes()[0]
+    assert len(node.pending) == 8, "the rest waits for the sync"
+    assert node.platter[8 * BLOCK :] == b""
+    with pytest.raises(OSError, match="fsync"):
+        disk.sync_data(fd)
+    assert node.cached[8 * BLOCK :] == node.platter[8 * BLOCK :], "that was written"
+    assert node.cached != node.platter
+    disk.sync_data(fd)
+    assert node.cached != node.platter, "nobody tries again"
+    assert disk.pread(fd, BLOCK, 0) == bytes([1]) * BLOCK
+
+
+def test_what_is_written_back_early_may_outlive_a_crash_and_no_lie_can_take_it(
+    tmp_path: Path,
+) -> None:
+    disk = SimDisk(tmp_path, Random(3), _Nobody(), lambda _s: None)
+    drive = disk.add_drive("one", 1 << 20, can_punch=True)
+    fd = disk.open(tmp_path / "one" / "file", Access.CREATE)
+    for block in range(16):
+        disk.pwritev(fd, [bytes([block + 1]) * BLOCK], block * BLOCK)
+    node = drive.nodes()[0]
+    disk.begin_write_back(fd, 0, 8 * BLOCK)
+    disk.begin_write_back(fd, 8 * BLOCK, 8 * BLOCK)
+    early = [offset for _, offset, _ in node.written_early]
+    assert min(early) < 8 * BLOCK <= max(early), "of both"
+    assert len(node.pending) == 16
+    for offset in early:
+        assert node.platter[offset : offset + BLOCK] == node.cached[offset : offset + BLOCK]
+    drive.armed["sync_data"] = "lost"
+    disk.sync_data(fd)
+    lost = [
+        at
+        for at in range(0, 16 * BLOCK, BLOCK)
+        if node.platter[at : at + BLOCK] != node.cached[at : at + BLOCK]
+    ]
+    assert len(lost) == 1
+    assert lost[0] not in early

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from farmer.storage import syscalls
 from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
 from farmer.storage.staging import SYNC_EVERY_BYTES, WRITE_BACK_EVERY_BYTES
-from farmer.storage.syscalls import begin_write_back
 from tests.storage.bench import ALICE, MIB, Farm, noise
 from tests.storage.recording import Call, Fault, RecordingFiles
 
@@ -98,16 +99,44 @@ def test_a_disk_that_does_not_begin_ends_the_store(
     farm.engine.close()
 
 
-def test_where_nothing_can_be_begun_nothing_is(tmp_path: Path) -> None:
-    """A pipe has no pages; what is no file at all is an error, as for every call."""
+def test_what_is_no_file_cannot_be_begun(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     with pytest.raises(OSError, match="seek"):
-        begin_write_back(writing, 0, 4096)
+        syscalls.begin_write_back(writing, 0, 4096)
     os.close(reading)
     os.close(writing)
     with pytest.raises(OSError, match="descriptor"):
-        begin_write_back(writing, 0, 4096)
+        syscalls.begin_write_back(writing, 0, 4096)
     with (tmp_path / "file").open("wb") as file:
         file.write(bytes(8192))
         file.flush()
-        begin_write_back(file.fileno(), 0, 8192)
+        syscalls.begin_write_back(file.fileno(), 0, 8192)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_where_nothing_can_be_begun_nothing_is(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """An old kernel, a filter of system calls, another system: the sync does it all."""
+
+    def fails(*_: object) -> int:
+        ctypes.set_errno(number)
+        return -1
+
+    monkeypatch.setattr(syscalls, "_sync_file_range", fails)
+    syscalls.begin_write_back(-1, 0, 4096)
+    monkeypatch.setattr(syscalls, "_sync_file_range", None)
+    syscalls.begin_write_back(-1, 0, 4096)
+
+
+def test_a_call_that_was_interrupted_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def is_interrupted(*_: object) -> int:
+        asked.append(1)
+        ctypes.set_errno(errno.EINTR)
+        return -1 if len(asked) < 3 else 0
+
+    monkeypatch.setattr(syscalls, "_sync_file_range", is_interrupted)
+    syscalls.begin_write_back(-1, 0, 4096)
+    assert len(asked) == 3

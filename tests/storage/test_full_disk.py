@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
@@ -230,7 +229,7 @@ def test_an_index_that_fails_on_a_full_disk_is_not_to_blame(tmp_path: Path, code
     ("number", "spends"), [(errno.EIO, False), (errno.ENOSPC, True)], ids=["broken", "full"]
 )
 def test_only_for_want_of_room_an_opening_spends_the_reserve(
-    tmp_path: Path, number: int, *, spends: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, spends: bool
 ) -> None:
     """A broken disk would not get well by it, and the deletions to come would lack it."""
     farm = Farm(tmp_path)
@@ -246,14 +245,19 @@ def test_only_for_want_of_room_an_opening_spends_the_reserve(
                 raise OSError(number, os.strerror(number), str(path))
             super().sync_directory(path)
 
-    spent = []
-    with patch.object(Reserve, "spend", lambda _, size_bytes: spent.append(size_bytes) or True):
-        farm.files = Fails()
-        farm.open()
-        assert (spent == [RESERVE_BYTES]) is spends
-        assert next(faults, None) is None, "it happened"
-        state = farm.engine.volumes()[0].state
-        assert (state is VolumeState.FULL) is spends, state
+    spent: list[int] = []
+
+    def spend(_: Reserve, size_bytes: int) -> bool:
+        spent.append(size_bytes)
+        return True
+
+    monkeypatch.setattr(Reserve, "spend", spend)
+    farm.files = Fails()
+    farm.open()
+    assert spent == ([RESERVE_BYTES] if spends else [])
+    assert next(faults, None) is None, "it happened"
+    state = farm.engine.volumes()[0].state
+    assert (state is VolumeState.FULL) is spends, state
     if spends:
         assert farm.engine.stat(ALICE, shard).state is ShardState.LIVE
     farm.engine.close()

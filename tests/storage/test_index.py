@@ -121,7 +121,7 @@ def at_once(transaction: Transaction, rows: Sequence[Row]) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(ROWS, st.integers(0, 20))
+@given(ROWS, st.integers(0, 30))
 def test_of_the_records_of_a_shard_the_last_one_counts_however_they_are_entered(
     rows: list[Row], cut: int
 ) -> None:
@@ -133,7 +133,11 @@ def test_of_the_records_of_a_shard_the_last_one_counts_however_they_are_entered(
     assert found == set(last.values())
     assert {one.sequence for one in doomed} == {one.sequence for one in {*rows} - found}
     assert entered([rows[::-1]], one_by_one) == answer
-    assert entered([rows[:cut], rows[cut:]], at_once) == answer
+    older, newer = (
+        [one for one in rows if (one.sequence > cut) is late] for late in (False, True)
+    )
+    assert entered([older, newer], at_once) == answer
+    assert entered([newer, older], at_once) == answer
     assert entered([rows, rows], at_once) == answer, "known records are no news"
 
 

@@ -145,6 +145,25 @@ def test_the_space_of_many_shards_is_given_back_a_few_at_a_time(
     farm.engine.close()
 
 
+def test_what_stood_side_by_side_is_given_back_by_one_call(tmp_path: Path) -> None:
+    """An ended contract leaves thousands of records, one behind the other."""
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files, limits=MANY)
+    shards = [farm.store(noise(10_000, n)).shard for n in range(12)]
+    kept = shards[5]
+    for shard in shards:
+        if shard != kept:
+            farm.delete(shard)
+    farm.clocks.pass_days(8)
+    files.forget()
+    assert farm.sweep() == 11
+    punched = [call.length for call in files.calls if call.name == "punch"]
+    assert punched[:2] == [5 * 12_288, 6 * 12_288]
+    assert farm.read(kept) == noise(10_000, 5)
+    assert allocated(farm.path / "log") < 80 * 1024
+    farm.engine.close()
+
+
 def test_compaction_keeps_states_and_bytes(tmp_path: Path) -> None:
     farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
     shards = [farm.store(noise(200_000, n)).shard for n in range(60)]

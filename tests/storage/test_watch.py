@@ -9,7 +9,6 @@ import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
@@ -278,7 +277,9 @@ def test_a_store_that_is_turned_away_is_not_begun_again_before_its_lease_is_ther
     hanging.engine.close()
 
 
-def test_a_store_asks_no_volume_that_stalls(tmp_path: Path) -> None:
+def test_a_store_asks_no_volume_that_stalls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would wait for that disk, and so would the renter."""
     hanging = HangingFarm(tmp_path)
     stalled = hanging.engine._slots[0].watch
@@ -290,10 +291,11 @@ def test_a_store_asks_no_volume_that_stalls(tmp_path: Path) -> None:
             asked.append(what)
         return visit(watch, what)
 
-    with stalled.call("read", holds_up=True), patch.object(Watch, "visit", note):
+    monkeypatch.setattr(Watch, "visit", note)
+    with stalled.call("read", holds_up=True):
         hanging.clock.now_s += STALLED_S + 1
         stored = hanging.farm.store(noise(300))
-    assert asked == []
+        assert asked == []
     assert hanging.farm.read(stored.shard) == noise(300)
     assert hanging.engine.volumes()[1].shards == 1
     hanging.engine.close()
