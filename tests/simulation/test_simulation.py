@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from farmer.storage.files import Access
-from tests.simulation.disk import BLOCK, SimDisk
+from tests.simulation.disk import BLOCK, Drive, SimDisk
 from tests.simulation.run import run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -79,15 +79,20 @@ def test_what_a_crash_met_half_written_is_known_as_torn_until_it_is_written_agai
     assert node.torn == {0}
 
 
+def sixteen_unsynced_blocks(root: Path, seed: int) -> tuple[SimDisk, Drive, int]:
+    disk = SimDisk(root, Random(seed), _Nobody(), lambda _s: None)
+    drive = disk.add_drive("one", 1 << 20, can_punch=True)
+    fd = disk.open(root / "one" / "file", Access.CREATE)
+    for block in range(16):
+        disk.pwritev(fd, [bytes([block + 1]) * BLOCK], block * BLOCK)
+    return disk, drive, fd
+
+
 def test_what_is_lost_in_early_write_back_is_told_by_the_next_sync_and_once(
     tmp_path: Path,
 ) -> None:
     """As by Linux: the cache shows the bytes, calls them clean, and the platter lacks some."""
-    disk = SimDisk(tmp_path, Random(1), _Nobody(), lambda _s: None)
-    drive = disk.add_drive("one", 1 << 20, can_punch=True)
-    fd = disk.open(tmp_path / "one" / "file", Access.CREATE)
-    for block in range(16):
-        disk.pwritev(fd, [bytes([block + 1]) * BLOCK], block * BLOCK)
+    disk, drive, fd = sixteen_unsynced_blocks(tmp_path, 1)
     drive.armed["begin_write_back"] = "lost early"
     disk.begin_write_back(fd, 0, 8 * BLOCK)
     node = drive.nodes()[0]
@@ -105,11 +110,7 @@ def test_what_is_lost_in_early_write_back_is_told_by_the_next_sync_and_once(
 def test_what_is_written_back_early_may_outlive_a_crash_and_no_lie_can_take_it(
     tmp_path: Path,
 ) -> None:
-    disk = SimDisk(tmp_path, Random(3), _Nobody(), lambda _s: None)
-    drive = disk.add_drive("one", 1 << 20, can_punch=True)
-    fd = disk.open(tmp_path / "one" / "file", Access.CREATE)
-    for block in range(16):
-        disk.pwritev(fd, [bytes([block + 1]) * BLOCK], block * BLOCK)
+    disk, drive, fd = sixteen_unsynced_blocks(tmp_path, 3)
     node = drive.nodes()[0]
     disk.begin_write_back(fd, 0, 8 * BLOCK)
     disk.begin_write_back(fd, 8 * BLOCK, 8 * BLOCK)
