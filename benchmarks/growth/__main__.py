@@ -2,7 +2,7 @@
 How cost grows: `python -m benchmarks.growth [--only NAME,...] [--quick | --large] [--page]`.
 
 Names are those of the axes and of the works in the background; `axes` and `background` mean all
-of a kind.  Each is kept in benchmarks/out/growth.json as soon as it is measured.  `--page`
+of a kind.  Each is kept in docs/growth/figures.json as soon as it is measured.  `--page`
 measures nothing and writes docs/growth.md and its plots from what is kept.
 """
 

@@ -1,14 +1,19 @@
-"""The file in which all that was measured is kept, axis by axis."""
+"""
+The file in which all that was measured is kept, axis by axis, beside the page that shows it.
+
+It belongs into the repository: a page is made of all that it has.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.growth.points import Series
-from benchmarks.harness import OUT, machine
+from benchmarks.harness import machine
 
-RESULT: Final = OUT / "growth.json"
+RESULT: Final = Path(__file__).parents[2] / "docs" / "growth" / "figures.json"
 
 
 def load() -> dict[str, Any]:
@@ -32,7 +37,6 @@ def keep_background(name: str, fields: dict[str, Any]) -> None:
 def _keep(part: str, name: str, fields: dict[str, Any]) -> None:
     document = load() | {"machine": machine()}
     document[part][name] = fields
-    OUT.mkdir(exist_ok=True)
     unfinished = RESULT.with_suffix(".part")
     unfinished.write_text(json.dumps(document, indent=1) + "\n")
     unfinished.replace(RESULT)

@@ -1,4 +1,4 @@
-"""docs/growth.md and its plots, out of growth.json: nothing on that page is written by hand."""
+"""docs/growth.md and its plots, out of figures.json: nothing on that page is written by hand."""
 
 from __future__ import annotations
 
