@@ -11,12 +11,12 @@ from benchmarks.growth import background_words
 from benchmarks.growth.axes import AXES
 from benchmarks.growth.chart import Line, Panel, draw, short
 from benchmarks.growth.fitting import Growth, Values, Verdict, judge
-from benchmarks.growth.keeping import load
+from benchmarks.growth.keeping import RESULT, load
 from benchmarks.growth.points import OPERATIONS, Round, Series
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 PAGE: Final = DOCS / "growth.md"
-PLOTS: Final = DOCS / "growth"
+PLOTS: Final = RESULT.parent
 
 _FIGURES: Final[tuple[tuple[str, str, Callable[[Round], float]], ...]] = (
     ("processor", "us", lambda one: one.cpu_us),

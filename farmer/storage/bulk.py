@@ -78,10 +78,8 @@ def _values(
         of_renter = of_ref[ref]
         for shard in sorted(of_renter):
             _, _, offset, size, contract, stored, sequence, _ = of_renter[shard]
-            values += (
-                *(ref, shard, segment, offset, size, contract_ref(contract), stored),
-                sequence,
-            )
+            row = (ref, shard, segment, offset, size, contract_ref(contract), stored, sequence)
+            values += row
     return values
 
 

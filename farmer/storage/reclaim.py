@@ -206,8 +206,7 @@ class Reclaimer:
         try:
             done = []
             for stretch in _stretches(records):
-                start, last = stretch[0].place.offset, stretch[-1]
-                if files.punch(fd, start, last.place.offset + last.length - start):
+                if files.punch(fd, stretch[0].place.offset, sum(one.length for one in stretch)):
                     done += stretch
             if done:
                 files.sync_data(fd)

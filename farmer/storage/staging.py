@@ -87,7 +87,7 @@ class Staged:
 
     def write(self, data: Buffer, now_ms: int) -> None:
         """Take the next bytes."""
-        self._files.pwritev(self._fd, [data], RECORD_HEADER_BYTES + self.offset)
+        self._files.pwritev(self._fd, [data], self._end)
         self._take(data)
         if self.offset - self.header.synced_bytes >= SYNC_EVERY_BYTES:
             self.sync(now_ms)
@@ -97,7 +97,7 @@ class Staged:
     def sync(self, now_ms: int) -> None:
         """Make the bytes so far durable, then let the header say so."""
         self._files.sync_data(self._fd)
-        self._begun_bytes = RECORD_HEADER_BYTES + self.offset
+        self._begun_bytes = self._end
         self._set_header(replace(self.header, synced_bytes=self.offset, active_at_ms=now_ms))
 
     def lease(self, now_ms: int) -> None:
@@ -144,7 +144,7 @@ class Staged:
                 raise OSError(f"{self.path.name} is shorter than its header says")
             self._take(data)
         self._resumed_bytes = self.offset
-        self._begun_bytes = RECORD_HEADER_BYTES + self.offset
+        self._begun_bytes = self._end
 
     def close(self) -> None:
         """Close the file; safe twice, and it never fails."""
@@ -162,18 +162,19 @@ class Staged:
             self._files.sync_directory(self.path.parent)
 
     @property
+    def _end(self) -> int:
+        """Where the next byte goes in the file."""
+        return RECORD_HEADER_BYTES + self.offset
+
+    @property
     def _is_to_be_begun(self) -> bool:
         """Whether the disk should be told to write; at the end a sync tells it anyway."""
-        return (
-            RECORD_HEADER_BYTES + self.offset - self._begun_bytes >= WRITE_BACK_EVERY_BYTES
-            and self.offset < self.header.payload_bytes
-        )
+        is_much = self._end - self._begun_bytes >= WRITE_BACK_EVERY_BYTES
+        return is_much and self.offset < self.header.payload_bytes
 
     def _begin_write_back(self) -> None:
         # Not the last, unfinished page: it would be written twice.
-        end = (
-            (RECORD_HEADER_BYTES + self.offset) // RECORD_ALIGNMENT_BYTES * RECORD_ALIGNMENT_BYTES
-        )
+        end = self._end - self._end % RECORD_ALIGNMENT_BYTES
         start, self._begun_bytes = self._begun_bytes, end
         self._files.begin_write_back(self._fd, start, end - start)
 
