@@ -130,7 +130,7 @@ def main() -> None:
         writer.segment_bytes = lambda _quota_bytes: job["segment_bytes"]
     if job["holeless"]:
         # Nothing is tidied up while it is filled: the farmer's sweep is to find all of it.
-        Reclaimer.run = lambda _reclaimer: 0  # type: ignore[method-assign]
+        Reclaimer.run = lambda _reclaimer, **_: 0  # type: ignore[method-assign]
     engine = Engine(
         [VolumeSettings(Path(path), quota_bytes) for path, quota_bytes in job["volumes"]],
         Identity.load(Path(job["home"]) / "identity").node_id,

@@ -226,7 +226,7 @@ class Engine:
             there = copies.best or self._where.find(renter, shard)
             for other in copies.every:
                 if other != there:
-                    other.volume.remove([other.row])
+                    other.volume.remove([other.row], hurried=True)
             # Never 0: a tombstone, or a shard in the trash, would speak since never.
             observed_ms = max(1, self._observed_ms())
             return there.volume.delete(

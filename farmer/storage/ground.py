@@ -18,6 +18,7 @@ from farmer.storage.index_errors import is_for_memory, is_for_room, is_for_rot
 from farmer.storage.log import Facts
 from farmer.storage.quota import Ledger, VolumeAccount
 from farmer.storage.reserve import SPEND_BYTES, Reserve
+from farmer.storage.rests import Rests
 from farmer.storage.watch import Watch
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -42,6 +43,7 @@ class Ground:
     facts: Facts
     reserve: Reserve
     watch: Watch
+    rests: Rests
     doubts: Doubts = field(default_factory=Doubts)
     is_apart: bool = False
     """Whether the volume is only read, and what becomes of its shards noted in its annex."""

@@ -56,8 +56,9 @@ _READER_CACHE_KIB: Final = 512
 _BUILDING_CACHE_KIB: Final = 32 * 1024
 """While an index is made: what is entered in one go touches nearly every page."""
 
-WAL_BYTES_MAX: Final = 3 * 1024 * 1024
-"""The write-ahead log is written back and cut off beyond this; a batch may add 2 MiB."""
+WAL_BYTES_MAX: Final = 1024 * 1024
+"""The write-ahead log is written back and cut off beyond this, which holds up the writer; a
+batch may add 2 MiB."""
 
 _SCHEMA: Final = """
 CREATE TABLE state (
@@ -241,6 +242,8 @@ class Index:
 
     def _cut_off(self, patience_s: float) -> bool:
         """Write the log back and cut it off; False if somebody reads the file for longer."""
+        # First while look-ups go on: they wait only for the end, which finds it all written back.
+        self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         # A reader in the middle of a look-up would keep the log from being cut off.
         with self.unmoved():
             self._be_patient(patience_s)

@@ -28,6 +28,7 @@ from farmer.storage.readying import Ready, Readying
 from farmer.storage.records import Kind
 from farmer.storage.recovery import Progress, Recovered
 from farmer.storage.reserve import Reserve
+from farmer.storage.rests import Rests
 from farmer.storage.staging import Lease
 from farmer.storage.threads import begin_thread
 from farmer.storage.uuids import Uuids
@@ -205,6 +206,7 @@ def _assemble(
         facts=Facts(sequencer, around.clock_ms),
         reserve=held.reserve,
         watch=held.watch,
+        rests=Rests(around.monotonic_s),
         is_apart=held.place.is_apart,
     )
     held.reserve.take()

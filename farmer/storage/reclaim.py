@@ -8,6 +8,8 @@ nothing any more go with the records that carry them.
 
 Nothing of the log goes before the index that no longer needs it is durable: after a power
 loss an older index would replay what is not there.
+
+It works in steps and rests after each, so that those who are served feel little of it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -54,13 +57,14 @@ _BAD_SPOT: Final = errno.EIO
 """One sector may be lost and all others sound; any other failure to read is the whole disk's, or
 the system's, and ends a run."""
 
-_MARKS_PER_STEP: Final = 128
-_RELEASED_PER_STEP: Final = 64
+_MARKS_PER_STEP: Final = 64
+_RELEASED_PER_STEP: Final = 32
 """What the writer enters at once: a store behind it waits for little."""
 
-_MOVING_BYTES_MAX: Final = 8 * 1024 * 1024
 MOVING_MAX: Final = 8
-"""Copies under way: bounds memory, and how long a store behind them waits."""
+MOVING_BYTES: Final = 1024 * 1024
+"""Copies of one step, which ends as soon as it has so many of them or of bytes: bounds memory,
+and how long a store behind them waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +103,12 @@ class Reclaimer:
         self._settled_bytes = ground.account.log_bytes
         self._restated = 0
         """Marks that the last condensing found needed."""
+        self._is_hurried = False
+        """Whether the run that is under way takes no rests."""
 
     @property
     def is_due(self) -> bool:
-        """Whether so much has gathered since the last run that it should not wait."""
+        """Whether so much has gathered since a run began or ended that it should not wait."""
         return self._ground.account.log_bytes - self._settled_bytes > MARKS_SLACK_BYTES
 
     @property
@@ -123,18 +129,19 @@ class Reclaimer:
                 self._ground.health.count("reclaim")
         return released
 
-    def run(self) -> int:
+    def run(self, *, hurried: bool = False) -> int:
         """
         Give back all that is worth it now; return the bytes that came free.
 
         What stands at a spot that cannot be read is left for the next run.  Returns 0 at once if
-        another run is under way.
+        another run is under way.  When *hurried*, this or the other takes no rests: somebody
+        waits, or gives up shards faster than it reclaims.
 
         Raises:
             StorageError, OSError, sqlite3.Error: the volume failed; all that is done is done.
 
         """
-        if not self._running.acquire(blocking=False):
+        if not self._begin(hurried=hurried):
             return 0
         try:
             return self._run()
@@ -149,13 +156,25 @@ class Reclaimer:
         Its file goes as soon as nobody reads it.  Not the segment that is appended to, and not
         while another run is under way.  Raises as `run`.
         """
-        if number == self._writer.active_number or not self._running.acquire(blocking=False):
+        if number == self._writer.active_number or not self._begin(hurried=False):
             return False
         try:
             self._compact(number)
         finally:
             self._running.release()
         return not self._live_bytes(number)
+
+    def _begin(self, *, hurried: bool) -> bool:
+        """Begin a run, if none is under way."""
+        if not self._running.acquire(blocking=False):
+            self._is_hurried |= hurried
+            return False
+        self._is_hurried = hurried
+        self._settled_bytes = self._ground.account.log_bytes
+        return True
+
+    def _step(self) -> AbstractContextManager[None]:
+        return self._ground.rests.after(hurried=self._is_hurried)
 
     def _run(self) -> int:
         index, before = self._ground.index, self._ground.account.log_bytes
@@ -195,7 +214,8 @@ class Reclaimer:
         after = 0
         while doomed := self._ground.index.doomed(after, RELEASED_AT_ONCE):
             after = doomed[-1].sequence
-            released = self.release(doomed)
+            with self._step():
+                released = self.release(doomed)
             for start in range(0, len(released), _RELEASED_PER_STEP):
                 some = released[start : start + _RELEASED_PER_STEP]
                 self._enter(partial(_release, some))
@@ -236,12 +256,17 @@ class Reclaimer:
         for start in range(0, len(records), _MARKS_PER_STEP):
             some = deque(records[start : start + _MARKS_PER_STEP])
             while some:
-                step, mentioned = self._mentioned(some, is_lenient=punch)
-                choose = partial(_needed, mentioned)
-                restated += self._writer.submit(Restate(choose, max(1, len(mentioned)))).result()
-                if punch:
-                    punched = self.release(step)
-                    self._enter(partial(_drop_marks, punched))
+                with self._step():
+                    restated += self._condense_some(some, punch=punch)
+        return restated
+
+    def _condense_some(self, records: deque[Doomed], *, punch: bool) -> int:
+        step, mentioned = self._mentioned(records, is_lenient=punch)
+        choose = partial(_needed, mentioned)
+        restated = self._writer.submit(Restate(choose, max(1, len(mentioned)))).result()
+        if punch:
+            punched = self.release(step)
+            self._writer.submit(Upkeep(partial(_drop_marks, punched))).result()
         return restated
 
     def _mentioned(
@@ -345,32 +370,35 @@ class Reclaimer:
         segment = self._ground.index.segment(number)
         if segment is None or not segment.live_bytes:
             return
-        moving: deque[tuple[Future[bool], int]] = deque()
         with self._handles.borrow(Place(number, 0)) as fd:
             source = Source(
                 self._ground.files, fd, segment.uuid, self._ground.paths.segment(number).name
             )
-            for found in scan(source, SEGMENT_HEADER_BYTES, segment.size_bytes, verify=False):
-                if not isinstance(found, Found) or found.header.kind is not Kind.SHARD:
-                    continue
-                row = self._ground.index.find(found.header.renter, found.header.shard)
-                if row is not None and row.place == Place(number, found.offset):
-                    moving.append(self._move(source, found, row))
-                while len(moving) > MOVING_MAX or _bytes_of(moving) > _MOVING_BYTES_MAX:
-                    moving.popleft()[0].result()
-        for future, _size in moving:
-            future.result()
+            for some in _rounds(self._live(number, source, segment.size_bytes)):
+                with self._step():
+                    moving = [self._move(source, found, row) for found, row in some]
+                    for future in moving:
+                        future.result()
 
-    def _move(self, source: Source, found: Found, row: Row) -> tuple[Future[bool], int]:
+    def _live(self, number: int, source: Source, end: int) -> Iterator[tuple[Found, Row]]:
+        for found in scan(source, SEGMENT_HEADER_BYTES, end, verify=False):
+            if not isinstance(found, Found) or found.header.kind is not Kind.SHARD:
+                continue
+            row = self._ground.index.find(found.header.renter, found.header.shard)
+            if row is not None and row.place == Place(number, found.offset):
+                yield found, row
+
+    def _move(self, source: Source, found: Found, row: Row) -> Future[bool]:
         """Copy a record as it is: a damaged one stays damaged, and will be found."""
         header = found.header
         start = found.offset + RECORD_HEADER_BYTES
         length = tree_offset(header.payload_bytes) - RECORD_HEADER_BYTES + header.trailer_bytes
         data = source.read(start, length)
-        return self._writer.submit(Move(row, header, [data])), row.charge_bytes
+        return self._writer.submit(Move(row, header, [data]))
 
     def _enter(self, work: Callable[[Transaction], None]) -> None:
-        self._writer.submit(Upkeep(work)).result()
+        with self._step():
+            self._writer.submit(Upkeep(work)).result()
 
 
 def _stretches(records: Iterable[Doomed]) -> Iterator[list[Doomed]]:
@@ -387,8 +415,18 @@ def _stretches(records: Iterable[Doomed]) -> Iterator[list[Doomed]]:
         yield stretch
 
 
-def _bytes_of(moving: Iterable[tuple[Future[bool], int]]) -> int:
-    return sum(size for _, size in moving)
+def _rounds(live: Iterable[tuple[Found, Row]]) -> Iterator[list[tuple[Found, Row]]]:
+    """Yield what is copied in one step."""
+    some: list[tuple[Found, Row]] = []
+    size = 0
+    for found, row in live:
+        some.append((found, row))
+        size += row.charge_bytes
+        if len(some) == MOVING_MAX or size >= MOVING_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _release(records: Sequence[Doomed], transaction: Transaction) -> None:

@@ -53,7 +53,7 @@ from farmer.storage.writer import Writer
 LOOK_AT_ONCE: Final = 256
 """Shards that a sweep or a purge looks up by one question."""
 
-REMOVE_AT_ONCE: Final = 64
+REMOVE_AT_ONCE: Final = 32
 """Shards removed by one operation of a sweep: a store behind it waits for little."""
 
 _OPEN_TRIES: Final = 8
@@ -205,8 +205,12 @@ class Volume:
         now_ms = self.ground.facts.clock_ms()
         return self.writer.submit(Undelete(new_mark(renter, shard, Action.UNDELETE, now_ms, 0)))
 
-    def remove(self, rows: list[Row]) -> int:
-        """Remove shards for good, if they are still as given; return how many were."""
+    def remove(self, rows: list[Row], *, hurried: bool = False) -> int:
+        """
+        Remove shards for good, if they are still as given; return how many were.
+
+        It rests between its steps, unless somebody waits and it is *hurried*.
+        """
         done = 0
         for start in range(0, len(rows), REMOVE_AT_ONCE):
             twins = self.journal.open.keys
@@ -215,7 +219,8 @@ class Volume:
                 for row in rows[start : start + REMOVE_AT_ONCE]
                 if (row.renter, row.shard) not in twins
             ]
-            done += self.writer.submit(Remove(some, self.ground.facts.clock_ms())).result()
+            with self.ground.rests.after(hurried=hurried):
+                done += self.writer.submit(Remove(some, self.ground.facts.clock_ms())).result()
         return done
 
     def purge(self, renter: NodeId, contract: ContractId | None) -> int:
@@ -259,18 +264,18 @@ class Volume:
         self.ground.refresh_filesystem()
         return removed
 
-    def tidy(self) -> None:
+    def tidy(self, *, hurried: bool = False) -> None:
         """Give back what can be, or leave it to the next time: what came before it is done."""
         with suppress(StorageError):
-            self.reclaim()
+            self.reclaim(hurried=hurried)
 
-    def reclaim(self) -> int:
-        """Give back what can be; return the bytes that came free."""
+    def reclaim(self, *, hurried: bool = False) -> int:
+        """Give back what can be, *hurried* without rests; return the bytes that came free."""
         if self.ground.is_apart:
             return 0
         with self._index_errors():
             try:
-                return self.reclaimer.run()
+                return self.reclaimer.run(hurried=hurried)
             except OSError as error:
                 self.ground.health.count("reclaim")
                 raise VolumeUnavailableError(f"the disk failed: {error}") from error
@@ -354,6 +359,7 @@ class Volume:
         is stored leaves the ledger, and comes back with the next opening.
         """
         self._is_closed = True
+        self.ground.rests.end()
         ground = self.ground
         # A dead disk fails in any of these; what concerns the ledger is done all the same.
         steps: list[Callable[[], object]] = [
@@ -374,6 +380,7 @@ class Volume:
     def close(self) -> None:
         """Finish what is under way, leave a clean mark, unlock."""
         self._is_closed = True
+        self.ground.rests.end()
         for let_go in self.before_close:
             let_go(True)
         clean = self.writer.close()
@@ -407,7 +414,7 @@ class Volume:
         self.ground.health.check_writable()
         if self.reclaimer.is_due:
             # What follows fails by itself if it must.
-            self.tidy()
+            self.tidy(hurried=True)
 
     def _is_stored(self, lease: Lease) -> bool:
         """Say whether the shard has come another way: while its disk hung, it was begun anew."""

@@ -131,7 +131,8 @@ class Whereabouts:
         """
         Look for a shard that may be on its way from one volume to another.
 
-        A store does not wait for a volume that stalls; for it that one counts as not asked.
+        A store does not wait for a volume that stalls, unless all do; for it that one counts as
+        not asked.
         Raises `VolumeUnavailableError` if a volume fails.
         """
         return self._slots.steadily(
@@ -145,14 +146,13 @@ class Whereabouts:
         """
         Return all that there is of a shard.
 
-        Volumes that do not answer right now are left out unless *stalled*.  Raises as `look_up`.
+        Volumes that do not answer right now are left out unless *stalled*, or no other does.
+        Raises as `look_up`.
         """
         every = self._slots.opened()
-        asked = [
-            volume
-            for volume in every
-            if volume.ground.health.is_here and (stalled or not volume.ground.watch.is_stalled)
-        ]
+        here = [volume for volume in every if volume.ground.health.is_here]
+        awake = [volume for volume in here if not volume.ground.watch.is_stalled]
+        asked = here if stalled or not awake else awake
         look = _Look(is_certain=len(asked) == len(every) == len(self._slots))
         # In this order: a meeting removes older copies before it lifts the tombstones.
         for volume in asked:

@@ -3,7 +3,8 @@ SQLite in the simulation: the real one, on real files in memory, that crashes wi
 
 The index (WAL, NORMAL) is never synced between two checkpoints: after a crash its database is
 that of the last checkpoint and its write-ahead log has any length, also in the middle of a
-frame; SQLite itself finds the last whole transaction in it.  The contract book (WAL, FULL) has
+frame, but never less than was written back, which SQLite syncs first; it finds the last whole
+transaction itself.  The contract book (WAL, FULL) has
 all that was committed.  Each COMMIT and checkpoint is a step at which a crash may happen,
 before or after, and at which an error may be injected.  What SQLite does within such a step
 on a real kernel is what the block-log campaign looks at (docs/decisions/simulation.md).
@@ -48,6 +49,8 @@ class Databases:
         self._open: list[_Connection] = []
         self.armed: dict[str, int] = {}
         """By step: the SQLite error code that the next one of the index fails with."""
+        self._written_back: dict[Path, int] = {}
+        """How long each write-ahead log was when it was last written back."""
 
     def module(self) -> SimpleNamespace:
         """Return what stands in for the module `sqlite3`."""
@@ -89,9 +92,17 @@ class Databases:
                 if lose_index:
                     continue
                 if path.name.endswith("-wal") and not keep_all:
-                    path.write_bytes(raw[: self._cut(len(raw))])
+                    length = max(self._cut(len(raw)), self._written_back.get(path, 0))
+                    path.write_bytes(raw[:length])
                     continue
             path.write_bytes(raw)
+        if lose_index:
+            self._written_back.clear()
+
+    def checkpointed(self, connection: _Connection) -> None:
+        """Note how much of a write-ahead log must outlive a crash: the database relies on it."""
+        log = self._root / f"{connection.where}-wal"
+        self._written_back[log] = log.stat().st_size if log.exists() else 0
 
     def _cut(self, length: int) -> int:
         frame = 4096 + 24
@@ -140,6 +151,7 @@ class _Connection(sqlite3.Connection):
         if sql.startswith("PRAGMA wal_checkpoint"):
             databases.step("checkpoint", self)
             done = super().execute(sql)
+            databases.checkpointed(self)
             databases.step("checkpointed", self)
             return done
         return super().execute(sql, *more)

@@ -7,7 +7,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from farmer.storage.fill import Fill
 from farmer.storage.opening import in_a_thread
 from farmer.storage.watch import HUNG_S, STALLED_S, WAITING_MAX, Noted, Promises, Watch
 from farmer.storage.watched import watched_connect
-from tests.storage.bench import MIB, Farm, noise
+from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise
 from tests.storage.recording import RecordingFiles
 
 
@@ -298,6 +298,22 @@ def test_a_store_asks_no_volume_that_stalls(
         assert asked == []
     assert hanging.farm.read(stored.shard) == noise(300)
     assert hanging.engine.volumes()[1].shards == 1
+    hanging.engine.close()
+
+
+def test_a_store_waits_for_what_stalls_if_no_other_is_there(tmp_path: Path) -> None:
+    """Its bytes would go to one of them, only to find that they are there."""
+    hanging = HangingFarm(tmp_path)
+    stored = hanging.farm.store(noise(300))
+    first, second = (slot.watch for slot in hanging.engine._slots)
+    with ThreadPoolExecutor(1) as pool:
+        with first.call("read", holds_up=True), second.call("read", holds_up=True):
+            hanging.clock.now_s += STALLED_S + 1
+            answer = pool.submit(hanging.engine.begin, contract_of(ALICE), stored.shard, 300)
+            while not first.waiting:
+                assert not answer.done()
+                time.sleep(0.001)
+        assert answer.result(10) == stored
     hanging.engine.close()
 
 
