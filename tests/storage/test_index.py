@@ -213,6 +213,34 @@ def test_a_checkpoint_that_is_due_waits_for_no_long_look(
     index.close(clean=False)
 
 
+def written_back(path: Path) -> int:
+    """Return how many shards the database has without its write-ahead log."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM shards").fetchone()
+    return int(count)
+
+
+def test_look_ups_go_on_while_the_log_is_written_back(tmp_path: Path) -> None:
+    """They wait only for the cutting off, which has nothing to write any more."""
+    index, seen = finished_index(tmp_path), list[tuple[str, bool, int]]()
+    for sequence in range(1, 20):
+        enter(index, sequence)
+
+    def began(statement: str) -> None:
+        if "wal_checkpoint" in statement:
+            is_free = not index._readers.empty()
+            seen.append((statement, is_free, written_back(tmp_path / "index.sqlite")))
+
+    index._writer.set_trace_callback(began)
+    index.checkpoint()
+    index._writer.set_trace_callback(None)
+    assert seen == [
+        ("PRAGMA wal_checkpoint(PASSIVE)", True, 0),
+        ("PRAGMA wal_checkpoint(TRUNCATE)", False, 19),
+    ]
+    index.close(clean=False)
+
+
 def test_a_long_look_gives_way_to_a_checkpoint_that_must_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import StoredShard
 from farmer.model.status import VolumeState
-from farmer.storage import reclaim
+from farmer.storage import index, reclaim
 from farmer.storage.directory import VolumeSettings
 from tests.storage.bench import ALICE, MIB, Farm, crash_copy, noise, shard_of
 from tests.storage.recording import Call, Fault, RecordingFiles
@@ -88,6 +88,7 @@ def test_whatever_tidying_was_at_everything_is_as_it_was_acknowledged(
     farm.reopen()
     monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 1 << 40)
     # The index on the disk stays behind from here on.
+    monkeypatch.setattr(index, "WAL_BYTES_MAX", 1 << 40)
     farm.store(noise(MIB + 1))
     farm.delete(shards[0])
     farm.delete(shards[1])
