@@ -182,7 +182,8 @@ def test_what_cannot_go_is_given_up_although_nothing_is_given_back(
         assert row is not None
         street.source.quarantine(row)
 
-        def fails() -> int:
+        def fails(*, hurried: bool) -> int:
+            del hurried
             raise VolumeUnavailableError("the disk failed")
 
         monkeypatch.setattr(street.source, "reclaim", fails)

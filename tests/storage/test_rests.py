@@ -1,0 +1,146 @@
+"""Rests: how long, after what, and that work in the background takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from farmer.model.ids import ShardId
+from farmer.storage import volume as volume_module
+from farmer.storage.reclaim import MARKS_SLACK_BYTES
+from farmer.storage.rests import REST_FACTOR, REST_S_MAX, Rests
+from tests.storage.bench import ALICE, Farm, noise
+
+
+class Timed:
+    """Rests by a clock that only the test moves; *taken* is what was rested."""
+
+    def __init__(self) -> None:
+        self.now_s = 5.0
+        self.taken: list[float] = []
+        self.rests = Rests(lambda: self.now_s)
+        self.rests._over = self  # type: ignore[assignment]
+
+    def wait(self, seconds: float) -> None:
+        self.taken.append(seconds)
+
+
+def test_a_rest_is_a_multiple_of_its_step() -> None:
+    timed = Timed()
+    for took_s in (0.01, 0.002):
+        with timed.rests.after():
+            timed.now_s += took_s
+    assert timed.taken == pytest.approx([REST_FACTOR * 0.01, REST_FACTOR * 0.002])
+
+
+def test_a_step_that_hung_is_not_rested_from_for_long() -> None:
+    timed = Timed()
+    with timed.rests.after():
+        timed.now_s += 300
+    assert timed.taken == [REST_S_MAX]
+
+
+def test_no_rest_after_a_failure_or_in_a_hurry() -> None:
+    timed = Timed()
+    with pytest.raises(OSError), timed.rests.after():
+        timed.now_s += 1
+        raise OSError
+    with timed.rests.after(hurried=True):
+        timed.now_s += 1
+    assert timed.taken == []
+
+
+def test_a_volume_that_closes_is_not_rested_for() -> None:
+    """Even with rests of an hour."""
+    now_s = iter(range(0, 10**9, 3600))
+    rests = Rests(lambda: next(now_s))
+    rests.end()
+    with rests.after():
+        pass
+    assert rests._over.is_set()
+
+
+def _count(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Count the steps, by whether they are hurried, and take no rests."""
+    steps: list[bool] = []
+
+    @contextmanager
+    def after(_rests: Rests, *, hurried: bool = False) -> Iterator[None]:
+        steps.append(hurried)
+        yield
+
+    monkeypatch.setattr(Rests, "after", after)
+    return steps
+
+
+def test_a_purge_rests_after_each_few_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volume_module, "REMOVE_AT_ONCE", 4)
+    farm = Farm(tmp_path)
+    for number in range(20):
+        farm.store(noise(100, number))
+    (volume,) = farm.engine.opened()
+    steps = _count(monkeypatch)
+    assert volume.remove(volume.page(ALICE, ShardId(bytes(32)), 20)) == 20
+    assert steps == [False] * 5
+    steps.clear()
+    assert volume.reclaim() > 0
+    assert len(steps) >= 2
+    assert not any(steps)
+    farm.engine.close()
+
+
+def test_who_deletes_one_by_one_waits_for_no_rests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm = Farm(tmp_path)
+    shards = sorted(farm.store(noise(100, number)).shard for number in range(3))
+    (volume,) = farm.engine.opened()
+    volume.remove(volume.page(ALICE, ShardId(bytes(32)), 1), hurried=True)
+    steps, run = _count(monkeypatch), volume.reclaimer.run
+    hurries: list[bool] = []
+
+    def told(*, hurried: bool) -> int:
+        hurries.append(hurried)
+        return run(hurried=hurried)
+
+    monkeypatch.setattr(volume.reclaimer, "run", told)
+    volume.reclaimer._settled_bytes -= 2 * MARKS_SLACK_BYTES
+    farm.delete(shards[1], erase=True)
+    assert hurries == [True]
+    assert steps
+    assert all(steps)
+    farm.engine.close()
+
+
+def test_a_run_at_leisure_is_hurried_by_who_deletes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else marks would gather behind it faster than it condenses them."""
+    farm = Farm(tmp_path)
+    for number in range(8):
+        farm.store(noise(100, number))
+    (volume,) = farm.engine.opened()
+    volume.remove(volume.page(ALICE, ShardId(bytes(32)), 8), hurried=True)
+    steps = _count(monkeypatch)
+    entered = volume.reclaimer._enter
+
+    def enter(work: object) -> None:
+        assert volume.reclaim(hurried=True) == 0
+        entered(work)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(volume.reclaimer, "_enter", enter)
+    volume.reclaim()
+    assert steps[0] is False
+    assert steps[-1] is True
+    steps.clear()
+    monkeypatch.setattr(volume.reclaimer, "_enter", entered)
+    farm.store(noise(100))
+    volume.remove(volume.page(ALICE, ShardId(bytes(32)), 1))
+    volume.reclaim()
+    assert not any(steps)
+    farm.engine.close()
