@@ -457,6 +457,8 @@ class RunningFarmer:
         self._gathering.stop()
         self._one_core.stop()
         finished = await self._service.drain(grace_s)
+        # What goes on in the background ends sooner without its rests.
+        self._stores.engine.begin_close()
         if not await within(reactor, WIND_DOWN_S, self._tasks.drain()):
             self.log.warn("some background work waits for a disk that does not answer")
         for port in reversed(self._ports):

@@ -281,9 +281,13 @@ class Engine:
             volumes = self._slots.readable()
             for volume in volumes:
                 try:
-                    removed += volume.purge(renter, contract)
+                    # A move waits for this.
+                    hurried = not self.mover.is_idle
+                    removed += volume.purge(renter, contract, hurried=hurried)
                 except StorageError as error:
                     failure = error
+        for volume in volumes:
+            volume.tidy()
         if failure is not None:
             raise failure
         self._slots.check_complete()
@@ -384,12 +388,14 @@ class Engine:
                 self._slots.remove(slot)
 
     def begin_close(self) -> None:
-        """Refuse new stores from now on; those under way may finish."""
+        """Refuse new stores from now on; those under way may finish, and nothing rests."""
         self._is_closing = True
+        for volume in self._slots.readable():
+            volume.ground.rests.end()
 
     def close(self) -> None:
         """Finish what the writers have, leave a clean mark on every volume, unlock."""
-        self._is_closing = True
+        self.begin_close()
         self.mover.stop()
         self._slots.close()
 

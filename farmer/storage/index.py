@@ -243,7 +243,8 @@ class Index:
     def _cut_off(self, patience_s: float) -> bool:
         """Write the log back and cut it off; False if somebody reads the file for longer."""
         # First while look-ups go on: they wait only for the end, which finds it all written back.
-        self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        with self._gathering:
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         # A reader in the middle of a look-up would keep the log from being cut off.
         with self.unmoved():
             self._be_patient(patience_s)
@@ -262,11 +263,11 @@ class Index:
         # One after the other: two that have some of them each would wait for ever.
         with self._gathering:
             held = [self._readers.get() for _ in range(_READERS)]
-        try:
-            yield
-        finally:
-            for reader in held:
-                self._readers.put(reader)
+            try:
+                yield
+            finally:
+                for reader in held:
+                    self._readers.put(reader)
 
     def checkpoint_if_long(self) -> bool:
         """

@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from threading import Lock
 from typing import Final
 
@@ -51,20 +51,26 @@ SPARSE_SHARE: Final = 4
 """A segment of which a quarter is idle is worth writing again."""
 
 RELEASED_AT_ONCE: Final = 4096
-"""Records whose space is given back with one sync for each segment: bounds memory, 2 MiB."""
+"""Records looked up to be given back: bounds memory, 2 MiB."""
 
 _BAD_SPOT: Final = errno.EIO
 """One sector may be lost and all others sound; any other failure to read is the whole disk's, or
 the system's, and ends a run."""
 
 _MARKS_PER_STEP: Final = 64
-_RELEASED_PER_STEP: Final = 32
+_ENTERED_PER_STEP: Final = 32
 """What the writer enters at once: a store behind it waits for little."""
 
+_RELEASED_PER_STEP: Final = 512
+"""Records whose space is given back without a rest: many lie side by side, and are one hole."""
+
 MOVING_MAX: Final = 8
-MOVING_BYTES: Final = 1024 * 1024
+_MOVING_BYTES: Final = 1024 * 1024
 """Copies of one step, which ends as soon as it has so many of them or of bytes: bounds memory,
 and how long a store behind them waits."""
+
+_SCANNED_PER_STEP: Final = 64
+"""Records looked at without a rest, to find those that are alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +110,11 @@ class Reclaimer:
         self._restated = 0
         """Marks that the last condensing found needed."""
         self._is_hurried = False
-        """Whether the run that is under way takes no rests."""
+        """Whether somebody waits for the run that is under way."""
 
     @property
     def is_due(self) -> bool:
-        """Whether so much has gathered since a run began or ended that it should not wait."""
+        """Whether so much has gathered since the last run that it should not wait."""
         return self._ground.account.log_bytes - self._settled_bytes > MARKS_SLACK_BYTES
 
     @property
@@ -120,7 +126,7 @@ class Reclaimer:
         """Give back what nobody reads, durably; return what was given back."""
         released: list[Doomed] = []
         free = [one for one in doomed if not self._handles.is_pinned(one.place)]
-        free.sort(key=lambda one: (one.place.segment, one.place.offset))
+        free.sort(key=_where)
         for number, group in groupby(free, key=lambda one: one.place.segment):
             records = list(group)
             try:
@@ -134,8 +140,8 @@ class Reclaimer:
         Give back all that is worth it now; return the bytes that came free.
 
         What stands at a spot that cannot be read is left for the next run.  Returns 0 at once if
-        another run is under way.  When *hurried*, this or the other takes no rests: somebody
-        waits, or gives up shards faster than it reclaims.
+        another run is under way.  It rests between its steps unless somebody waits for it, and
+        it is *hurried*.
 
         Raises:
             StorageError, OSError, sqlite3.Error: the volume failed; all that is done is done.
@@ -154,9 +160,9 @@ class Reclaimer:
         Write what is alive in a segment again; say whether nothing is left in it.
 
         Its file goes as soon as nobody reads it.  Not the segment that is appended to, and not
-        while another run is under way.  Raises as `run`.
+        while another run is under way.  Without rests: a scrub has its own.  Raises as `run`.
         """
-        if number == self._writer.active_number or not self._begin(hurried=False):
+        if number == self._writer.active_number or not self._begin(hurried=True):
             return False
         try:
             self._compact(number)
@@ -167,10 +173,8 @@ class Reclaimer:
     def _begin(self, *, hurried: bool) -> bool:
         """Begin a run, if none is under way."""
         if not self._running.acquire(blocking=False):
-            self._is_hurried |= hurried
             return False
         self._is_hurried = hurried
-        self._settled_bytes = self._ground.account.log_bytes
         return True
 
     def _step(self) -> AbstractContextManager[None]:
@@ -214,11 +218,12 @@ class Reclaimer:
         after = 0
         while doomed := self._ground.index.doomed(after, RELEASED_AT_ONCE):
             after = doomed[-1].sequence
-            with self._step():
-                released = self.release(doomed)
-            for start in range(0, len(released), _RELEASED_PER_STEP):
-                some = released[start : start + _RELEASED_PER_STEP]
-                self._enter(partial(_release, some))
+            doomed.sort(key=_where)
+            for some in _portions(doomed, _RELEASED_PER_STEP):
+                with self._step():
+                    released = self.release(some)
+                for entered in _portions(released, _ENTERED_PER_STEP):
+                    self._enter(partial(_release, entered))
 
     def _punch(self, number: int, records: Iterable[Doomed]) -> list[Doomed]:
         files = self._ground.files
@@ -374,19 +379,30 @@ class Reclaimer:
             source = Source(
                 self._ground.files, fd, segment.uuid, self._ground.paths.segment(number).name
             )
-            for some in _rounds(self._live(number, source, segment.size_bytes)):
+            records = scan(source, SEGMENT_HEADER_BYTES, segment.size_bytes, verify=False)
+            is_more = True
+            while is_more:
                 with self._step():
-                    moving = [self._move(source, found, row) for found, row in some]
-                    for future in moving:
-                        future.result()
+                    is_more = self._copy_some(number, source, records)
 
-    def _live(self, number: int, source: Source, end: int) -> Iterator[tuple[Found, Row]]:
-        for found in scan(source, SEGMENT_HEADER_BYTES, end, verify=False):
+    def _copy_some(self, number: int, source: Source, records: Iterator[object]) -> bool:
+        """Copy what is alive among the next few records; say whether there was any record."""
+        moving: list[Future[bool]] = []
+        size, is_more = 0, False
+        for found in islice(records, _SCANNED_PER_STEP):
+            is_more = True
             if not isinstance(found, Found) or found.header.kind is not Kind.SHARD:
                 continue
             row = self._ground.index.find(found.header.renter, found.header.shard)
-            if row is not None and row.place == Place(number, found.offset):
-                yield found, row
+            if row is None or row.place != Place(number, found.offset):
+                continue
+            moving.append(self._move(source, found, row))
+            size += row.charge_bytes
+            if len(moving) == MOVING_MAX or size >= _MOVING_BYTES:
+                break
+        for future in moving:
+            future.result()
+        return is_more
 
     def _move(self, source: Source, found: Found, row: Row) -> Future[bool]:
         """Copy a record as it is: a damaged one stays damaged, and will be found."""
@@ -401,6 +417,15 @@ class Reclaimer:
             self._writer.submit(Upkeep(work)).result()
 
 
+def _where(record: Doomed) -> tuple[int, int]:
+    return record.place.segment, record.place.offset
+
+
+def _portions(records: Sequence[Doomed], length: int) -> Iterator[Sequence[Doomed]]:
+    for start in range(0, len(records), length):
+        yield records[start : start + length]
+
+
 def _stretches(records: Iterable[Doomed]) -> Iterator[list[Doomed]]:
     """Yield records of one segment, in order, by what stands without a gap: one hole, not many."""
     stretch: list[Doomed] = []
@@ -413,20 +438,6 @@ def _stretches(records: Iterable[Doomed]) -> Iterator[list[Doomed]]:
         end = record.place.offset + record.length
     if stretch:
         yield stretch
-
-
-def _rounds(live: Iterable[tuple[Found, Row]]) -> Iterator[list[tuple[Found, Row]]]:
-    """Yield what is copied in one step."""
-    some: list[tuple[Found, Row]] = []
-    size = 0
-    for found, row in live:
-        some.append((found, row))
-        size += row.charge_bytes
-        if len(some) == MOVING_MAX or size >= MOVING_BYTES:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
 
 
 def _release(records: Sequence[Doomed], transaction: Transaction) -> None:

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Final
 
-REST_FACTOR: Final = 3.0
+REST_FACTOR: Final = 2.0
 """So many times as long as the step took: a slow disk, or one in use, is left alone longer."""
 
-REST_S_MAX: Final = 1.0
-"""After a step that hung there is nothing to make good."""
+REST_S_MAX: Final = 10.0
+"""A step that took longer hung, and there is nothing to make good."""
 
 
 class Rests:
@@ -36,5 +36,5 @@ class Rests:
             self._over.wait(rest_s)
 
     def end(self) -> None:
-        """Rest no more: the volume is closed."""
+        """Rest no more: the farmer stops, or the volume goes."""
         self._over.set()

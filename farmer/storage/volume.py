@@ -223,11 +223,11 @@ class Volume:
                 done += self.writer.submit(Remove(some, self.ground.facts.clock_ms())).result()
         return done
 
-    def purge(self, renter: NodeId, contract: ContractId | None) -> int:
+    def purge(self, renter: NodeId, contract: ContractId | None, *, hurried: bool = False) -> int:
         """
         Remove all shards and leases of a renter, or of one of its contracts.
 
-        Returns how many shards went.
+        Returns how many shards went.  Their space comes back when it is tidied next.
 
         Raises:
             VolumeUnavailableError: the volume failed, or some had to stay: repeat it later.
@@ -237,13 +237,12 @@ class Volume:
         while rows := self.page(renter, after, LOOK_AT_ONCE):
             after = rows[-1].shard
             theirs = [row for row in rows if contract in {None, row.contract}]
-            count = self.remove(theirs)
+            count = self.remove(theirs, hurried=hurried)
             removed += count
             # It may lie on another volume too, or have been written anew since the look.
             is_left |= count < len(theirs)
         for lease in self.leases.of(renter, contract):
             self.leases.end(lease)
-        self.tidy()
         if is_left:
             raise VolumeUnavailableError("some shards were being moved, or changed meanwhile")
         return removed

@@ -44,6 +44,7 @@ CALLS_THAT_FAIL = (
 STEPS_THAT_FAIL = (
     *(("COMMIT", sqlite3.SQLITE_IOERR_FSYNC), ("COMMIT", sqlite3.SQLITE_FULL)),
     *(("checkpoint", sqlite3.SQLITE_IOERR_WRITE), ("checkpoint", sqlite3.SQLITE_FULL)),
+    *(("write back", sqlite3.SQLITE_IOERR_WRITE), ("write back", sqlite3.SQLITE_IOERR_FSYNC)),
 )
 
 

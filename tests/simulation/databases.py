@@ -38,6 +38,10 @@ class Watcher(Protocol):
 
 _STEPS = ("COMMIT", "PRAGMA wal_checkpoint")
 
+_LOG_HEADER = 32
+_FRAME = 24 + 4096
+"""Of a write-ahead log, in bytes (https://www.sqlite.org/walformat.html)."""
+
 
 class Databases:
     """All connections of one run."""
@@ -99,20 +103,21 @@ class Databases:
         if lose_index:
             self._written_back.clear()
 
-    def checkpointed(self, connection: _Connection) -> None:
-        """Note how much of a write-ahead log must outlive a crash: the database relies on it."""
+    def written_back(self, connection: _Connection, frames: int) -> None:
+        """Note what of a write-ahead log must outlive a crash: the database relies on it."""
         log = self._root / f"{connection.where}-wal"
-        self._written_back[log] = log.stat().st_size if log.exists() else 0
+        self._written_back[log] = _LOG_HEADER + frames * _FRAME if frames > 0 else 0
 
     def _cut(self, length: int) -> int:
-        frame = 4096 + 24
         how = self._rng.random()
         if how < 0.25:
             return length
         if how < 0.45:
             return 0
         if how < 0.75:
-            return min(length, 32 + int(self._rng.random() * (length // frame + 1)) * frame)
+            return min(
+                length, _LOG_HEADER + int(self._rng.random() * (length // _FRAME + 1)) * _FRAME
+            )
         return int(self._rng.random() * (length + 1))
 
     def _connect(self, path: Any, **settings: Any) -> sqlite3.Connection:
@@ -149,11 +154,12 @@ class _Connection(sqlite3.Connection):
             databases.step("committed", self)
             return done
         if sql.startswith("PRAGMA wal_checkpoint"):
-            databases.step("checkpoint", self)
-            done = super().execute(sql)
-            databases.checkpointed(self)
-            databases.step("checkpointed", self)
-            return done
+            cuts_off = "PASSIVE" not in sql
+            databases.step("checkpoint" if cuts_off else "write back", self)
+            (row,) = super().execute(sql).fetchall()
+            databases.written_back(self, row[2])
+            databases.step("checkpointed" if cuts_off else "written back", self)
+            return super().execute("SELECT ?, ?, ?", row)
         return super().execute(sql, *more)
 
     def close(self) -> None:

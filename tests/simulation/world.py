@@ -30,7 +30,9 @@ from tests.simulation.shards import MIB
 from tests.simulation.strands import CrashedError, Strands
 
 QUOTA_BYTES = 64 * MIB
-STEPS = MUTATING | {"COMMIT", "committed", "checkpoint", "checkpointed"}
+STEPS = MUTATING | {
+    *("COMMIT", "committed", "write back", "written back", "checkpoint", "checkpointed")
+}
 """Calls that a crash may come at."""
 
 CHORES = {

@@ -10,7 +10,7 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import StoredShard
 from farmer.model.status import VolumeState
-from farmer.storage import index, reclaim
+from farmer.storage import index, reclaim, recovery
 from farmer.storage.directory import VolumeSettings
 from tests.storage.bench import ALICE, MIB, Farm, crash_copy, noise, shard_of
 from tests.storage.recording import Call, Fault, RecordingFiles
@@ -155,4 +155,31 @@ def test_a_start_that_cannot_sync_what_a_kill_left_gives_the_cache_up(tmp_path: 
     farm.open()
     assert "uncache" in files.names("uncache", "pread")
     assert farm.engine.volumes()[0].state is not VolumeState.HEALTHY
+    farm.engine.close()
+
+
+def test_a_long_replay_keeps_the_log_of_the_index_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power went when the index had last been written back long before."""
+    monkeypatch.setattr(index, "WAL_BYTES_MAX", 1 << 40)
+    farm = Farm(tmp_path)
+    count = len([farm.store(noise(100, number)) for number in range(200)])
+    copy = farm.path.with_name("copy")
+    crash_copy(farm.path, copy)
+    farm.engine.close()
+    for name in ("index.sqlite-wal", "index.sqlite-shm"):
+        (copy / name).unlink(missing_ok=True)
+    monkeypatch.setattr(index, "WAL_BYTES_MAX", 0)
+    monkeypatch.setattr(recovery, "_REPLAYED_PER_TRANSACTION", 16)
+    checkpoint, done = index.Index.checkpoint_if_long, list[bool]()
+
+    def noted(which: index.Index) -> bool:
+        done.append(checkpoint(which))
+        return done[-1]
+
+    monkeypatch.setattr(index.Index, "checkpoint_if_long", noted)
+    open_at(farm, copy)
+    assert any(done)
+    assert farm.engine.volumes()[0].shards == count
     farm.engine.close()

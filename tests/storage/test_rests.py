@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from farmer.model.ids import ShardId
+from farmer.storage import rests as rests_module
 from farmer.storage import volume as volume_module
 from farmer.storage.reclaim import MARKS_SLACK_BYTES
 from farmer.storage.rests import REST_FACTOR, REST_S_MAX, Rests
@@ -53,14 +56,40 @@ def test_no_rest_after_a_failure_or_in_a_hurry() -> None:
     assert timed.taken == []
 
 
-def test_a_volume_that_closes_is_not_rested_for() -> None:
-    """Even with rests of an hour."""
-    now_s = iter(range(0, 10**9, 3600))
-    rests = Rests(lambda: next(now_s))
-    rests.end()
-    with rests.after():
-        pass
-    assert rests._over.is_set()
+def test_a_farmer_that_stops_does_not_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even a purge that is in the middle of one."""
+    monkeypatch.setattr(rests_module, "REST_FACTOR", 10**9)
+    monkeypatch.setattr(rests_module, "REST_S_MAX", 300)
+    monkeypatch.setattr(volume_module, "REMOVE_AT_ONCE", 1)
+    farm = Farm(tmp_path)
+    for number in range(3):
+        farm.store(noise(100, number))
+    with ThreadPoolExecutor(1) as pool:
+        purge = pool.submit(farm.engine.purge, ALICE, None)
+        while farm.engine.usage(ALICE).shards == 3:
+            assert not purge.done()
+            time.sleep(0.001)
+        farm.engine.begin_close()
+        assert purge.result(20) == 3
+    farm.engine.close()
+
+
+@pytest.mark.parametrize("how", ["close", "forsake"])
+def test_a_volume_that_goes_is_not_rested_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    farm = Farm(tmp_path)
+    (volume,) = farm.engine.opened()
+    ended: list[Rests] = []
+
+    def end(rests: Rests) -> None:
+        ended.append(rests)
+
+    monkeypatch.setattr(Rests, "end", end)
+    getattr(volume, how)()
+    assert ended == [volume.ground.rests]
 
 
 def _count(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
@@ -114,33 +143,4 @@ def test_who_deletes_one_by_one_waits_for_no_rests(
     assert hurries == [True]
     assert steps
     assert all(steps)
-    farm.engine.close()
-
-
-def test_a_run_at_leisure_is_hurried_by_who_deletes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else marks would gather behind it faster than it condenses them."""
-    farm = Farm(tmp_path)
-    for number in range(8):
-        farm.store(noise(100, number))
-    (volume,) = farm.engine.opened()
-    volume.remove(volume.page(ALICE, ShardId(bytes(32)), 8), hurried=True)
-    steps = _count(monkeypatch)
-    entered = volume.reclaimer._enter
-
-    def enter(work: object) -> None:
-        assert volume.reclaim(hurried=True) == 0
-        entered(work)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(volume.reclaimer, "_enter", enter)
-    volume.reclaim()
-    assert steps[0] is False
-    assert steps[-1] is True
-    steps.clear()
-    monkeypatch.setattr(volume.reclaimer, "_enter", entered)
-    farm.store(noise(100))
-    volume.remove(volume.page(ALICE, ShardId(bytes(32)), 1))
-    volume.reclaim()
-    assert not any(steps)
     farm.engine.close()
