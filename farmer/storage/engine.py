@@ -281,13 +281,13 @@ class Engine:
             volumes = self._slots.readable()
             for volume in volumes:
                 try:
-                    # A move waits for this.
-                    hurried = not self.mover.is_idle
-                    removed += volume.purge(renter, contract, hurried=hurried)
+                    removed += volume.purge(renter, contract, lambda: not self.mover.is_idle)
                 except StorageError as error:
                     failure = error
         for volume in volumes:
-            volume.tidy()
+            # Whoever takes none has failed, or hangs; the sweep tidies it when it is back.
+            if volume.takes_stores:
+                volume.tidy()
         if failure is not None:
             raise failure
         self._slots.check_complete()
@@ -390,7 +390,7 @@ class Engine:
     def begin_close(self) -> None:
         """Refuse new stores from now on; those under way may finish, and nothing rests."""
         self._is_closing = True
-        for volume in self._slots.readable():
+        for volume in self._slots.opened():
             volume.ground.rests.end()
 
     def close(self) -> None:

@@ -223,11 +223,17 @@ class Volume:
                 done += self.writer.submit(Remove(some, self.ground.facts.clock_ms())).result()
         return done
 
-    def purge(self, renter: NodeId, contract: ContractId | None, *, hurried: bool = False) -> int:
+    def purge(
+        self,
+        renter: NodeId,
+        contract: ContractId | None,
+        is_waited_for: Callable[[], bool] = lambda: False,
+    ) -> int:
         """
         Remove all shards and leases of a renter, or of one of its contracts.
 
-        Returns how many shards went.  Their space comes back when it is tidied next.
+        Returns how many shards went.  Their space comes back when it is tidied next.  It does
+        not rest while it *is_waited_for*.
 
         Raises:
             VolumeUnavailableError: the volume failed, or some had to stay: repeat it later.
@@ -237,7 +243,7 @@ class Volume:
         while rows := self.page(renter, after, LOOK_AT_ONCE):
             after = rows[-1].shard
             theirs = [row for row in rows if contract in {None, row.contract}]
-            count = self.remove(theirs, hurried=hurried)
+            count = self.remove(theirs, hurried=is_waited_for())
             removed += count
             # It may lie on another volume too, or have been written anew since the look.
             is_left |= count < len(theirs)

@@ -105,8 +105,9 @@ class Databases:
 
     def written_back(self, connection: _Connection, frames: int) -> None:
         """Note what of a write-ahead log must outlive a crash: the database relies on it."""
-        log = self._root / f"{connection.where}-wal"
-        self._written_back[log] = _LOG_HEADER + frames * _FRAME if frames > 0 else 0
+        if frames >= 0:
+            log = self._root / f"{connection.where}-wal"
+            self._written_back[log] = _LOG_HEADER + frames * _FRAME if frames else 0
 
     def _cut(self, length: int) -> int:
         how = self._rng.random()

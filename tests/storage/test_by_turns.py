@@ -223,8 +223,8 @@ def test_a_purge_that_missed_a_volume_is_not_called_done(
     go_away(farm, first)
     purge = Volume.purge
 
-    def purge_and_come_back(volume: Volume, *what: object, hurried: bool) -> int:
-        removed = purge(volume, *what, hurried=hurried)  # type: ignore[arg-type]
+    def purge_and_come_back(volume: Volume, *what: object) -> int:
+        removed = purge(volume, *what)  # type: ignore[arg-type]
         if volume.settings.path == second:
             come_back(farm, first)
         return removed

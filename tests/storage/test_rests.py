@@ -13,8 +13,11 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.storage import rests as rests_module
 from farmer.storage import volume as volume_module
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.moving import Mover
 from farmer.storage.reclaim import MARKS_SLACK_BYTES
 from farmer.storage.rests import REST_FACTOR, REST_S_MAX, Rests
+from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, Farm, noise
 
 
@@ -73,6 +76,47 @@ def test_a_farmer_that_stops_does_not_rest(
             time.sleep(0.001)
         farm.engine.begin_close()
         assert purge.result(20) == 3
+    farm.engine.close()
+
+
+def test_a_purge_rests_only_while_nothing_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm = Farm(tmp_path)
+    for number in range(3):
+        farm.store(noise(100, number))
+    is_idle = iter([True, False])
+    monkeypatch.setattr(Mover, "is_idle", property(lambda _: next(is_idle)))
+    monkeypatch.setattr(volume_module, "LOOK_AT_ONCE", 2)
+    steps = _count(monkeypatch)
+    monkeypatch.setattr(Volume, "tidy", lambda _: None)
+    assert farm.engine.purge(ALICE) == 3
+    assert steps == [False, True]
+    farm.engine.close()
+
+
+def test_what_failed_in_a_purge_is_not_tidied_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hang, and would hold up the sweeps of all volumes."""
+    farm = Farm(tmp_path, volumes=2)
+    first, second = farm.engine.opened()
+    tidied: list[Volume] = []
+
+    def tidy(volume: Volume) -> None:
+        tidied.append(volume)
+
+    def purge(volume: Volume, *_what: object) -> int:
+        if volume is first:
+            volume.ground.health.fail("it hangs")
+            raise VolumeUnavailableError("it hangs")
+        return 1
+
+    monkeypatch.setattr(Volume, "tidy", tidy)
+    monkeypatch.setattr(Volume, "purge", purge)
+    with pytest.raises(VolumeUnavailableError):
+        farm.engine.purge(ALICE)
+    assert tidied == [second]
     farm.engine.close()
 
 
