@@ -277,6 +277,22 @@ def test_a_store_that_is_turned_away_is_not_begun_again_before_its_lease_is_ther
     hanging.engine.close()
 
 
+def test_a_store_that_is_turned_away_at_its_end_can_be_begun_again(tmp_path: Path) -> None:
+    hanging = HangingFarm(tmp_path)
+    farm, data = hanging.farm, noise(300)
+    upload = farm.begin(data)
+    upload.write(data)
+    watch = hanging.engine._slots[0].watch
+    watch.waiting.update(range(WAITING_MAX))
+    with watch.call("read", holds_up=True):
+        hanging.clock.now_s += STALLED_S + 1
+        with pytest.raises(VolumeUnavailableError):
+            upload.commit()
+    watch.waiting.clear()
+    assert farm.store(data).size_bytes == 300
+    hanging.engine.close()
+
+
 def test_a_store_asks_no_volume_that_stalls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
