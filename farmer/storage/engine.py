@@ -285,7 +285,7 @@ class Engine:
                 except StorageError as error:
                     failure = error
         for volume in volumes:
-            # Whoever takes none has failed, or hangs; the sweep tidies it when it is back.
+            # One that takes no stores has failed, or hangs: a sweep tidies it when it is back.
             if volume.takes_stores:
                 volume.tidy()
         if failure is not None:

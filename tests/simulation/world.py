@@ -30,9 +30,8 @@ from tests.simulation.shards import MIB
 from tests.simulation.strands import CrashedError, Strands
 
 QUOTA_BYTES = 64 * MIB
-STEPS = MUTATING | {
-    *("COMMIT", "committed", "write back", "written back", "checkpoint", "checkpointed")
-}
+INDEX_STEPS = {"COMMIT", "committed", "write back", "written back", "checkpoint", "checkpointed"}
+STEPS = MUTATING | INDEX_STEPS
 """Calls that a crash may come at."""
 
 CHORES = {
