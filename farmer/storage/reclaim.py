@@ -3,8 +3,8 @@ Giving space back to the filesystem: what is worth doing, and doing it.
 
 Given-up records are punched out of their segments, or unlinked where they have a file of
 their own.  Where the filesystem cannot punch, the live records of a sparse segment are
-written again at the end of the log and the segment is unlinked.  Marks that speak of
-nothing any more go with the records that carry them.
+written again at the end of the log and the segment is unlinked (`compaction`).  Marks that
+speak of nothing any more go with the records that carry them (`condensing`).
 
 Nothing of the log goes before the index that no longer needs it is durable: after a power
 loss an older index would replay what is not there.
@@ -14,33 +14,22 @@ It works in steps and rests after each, so that those who are served feel little
 
 from __future__ import annotations
 
-import errno
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby
 from threading import Lock
 from typing import Final
 
-from farmer.model.ids import NodeId, ShardId
-from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.storage.compaction import Compactor
+from farmer.storage.condensing import Condenser
 from farmer.storage.files import Access
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
-from farmer.storage.marks import MARK_BYTES, Action, Mark, decode_marks
-from farmer.storage.operations import Move, Restate, Upkeep, new_mark, state_marks
-from farmer.storage.places import Doomed, Place, Row, Segment
-from farmer.storage.records import (
-    SEGMENT_HEADER_BYTES,
-    DamagedError,
-    Kind,
-    decode_segment,
-    tree_offset,
-)
-from farmer.storage.scan import Found, Source, read_marks, scan
+from farmer.storage.marks import MARK_BYTES
+from farmer.storage.places import Doomed, Segment
+from farmer.storage.records import SEGMENT_HEADER_BYTES
+from farmer.storage.steps import Steps
 from farmer.storage.transaction import Transaction
 from farmer.storage.writer import Writer
 
@@ -53,24 +42,11 @@ SPARSE_SHARE: Final = 4
 RELEASED_AT_ONCE: Final = 4096
 """Records looked up to be given back: bounds memory, 2 MiB."""
 
-_BAD_SPOT: Final = errno.EIO
-"""One sector may be lost and all others sound; any other failure to read is the whole disk's, or
-the system's, and ends a run."""
-
-_MARKS_PER_STEP: Final = 64
 _ENTERED_PER_STEP: Final = 32
 """What the writer enters at once: a store behind it waits for little."""
 
 _RELEASED_PER_STEP: Final = 512
 """Records whose space is given back without a rest: many lie side by side, and are one hole."""
-
-MOVING_MAX: Final = 8
-_MOVING_BYTES: Final = 1024 * 1024
-"""Copies of one step, which ends as soon as it has so many of them or of bytes: bounds memory,
-and how long a store behind them waits."""
-
-_SCANNED_PER_STEP: Final = 64
-"""Records looked at without a rest, to find those that are alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +85,9 @@ class Reclaimer:
         self._settled_bytes = ground.account.log_bytes
         self._restated = 0
         """Marks that the last condensing found needed."""
-        self._is_hurried = False
-        """Whether somebody waits for the run that is under way."""
+        self._steps = Steps(ground, writer)
+        self._condenser = Condenser(ground, handles, writer, self._steps)
+        self._compactor = Compactor(ground, handles, writer, self._steps)
 
     @property
     def is_due(self) -> bool:
@@ -165,20 +142,17 @@ class Reclaimer:
         if number == self._writer.active_number or not self._begin(hurried=True):
             return False
         try:
-            self._compact(number)
+            self._compactor.compact(number)
         finally:
             self._running.release()
-        return not self._live_bytes(number)
+        return not self._compactor.live_bytes(number)
 
     def _begin(self, *, hurried: bool) -> bool:
         """Begin a run, if none is under way."""
         if not self._running.acquire(blocking=False):
             return False
-        self._is_hurried = hurried
+        self._steps.is_hurried = hurried
         return True
-
-    def _step(self) -> AbstractContextManager[None]:
-        return self._ground.rests.after(hurried=self._is_hurried)
 
     def _run(self) -> int:
         index, before = self._ground.index, self._ground.account.log_bytes
@@ -192,9 +166,9 @@ class Reclaimer:
             self._restated,
         )
         if chosen.condense:
-            self._restated = self._condense(marks, punch=True)
+            self._restated = self._condenser.condense(marks, self.release)
         for number in chosen.compact:
-            self._compact(number)
+            self._compactor.compact(number)
         return max(0, before - self._ground.account.log_bytes)
 
     def _drop_missing(self) -> None:
@@ -211,7 +185,7 @@ class Reclaimer:
                 if not files.exists(paths.marker):
                     # It is the whole disk that is not there.
                     return
-                self._enter(partial(_drop_segment, segment.number))
+                self._steps.enter(partial(_drop_segment, segment.number))
 
     def _release_all(self) -> None:
         # Step by step: after an expired contract there may be as many as there were shards.
@@ -220,10 +194,10 @@ class Reclaimer:
             after = doomed[-1].sequence
             doomed.sort(key=_where)
             for some in _portions(doomed, _RELEASED_PER_STEP):
-                with self._step():
+                with self._steps.one():
                     released = self.release(some)
                 for entered in _portions(released, _ENTERED_PER_STEP):
-                    self._enter(partial(_release, entered))
+                    self._steps.enter(partial(_release, entered))
 
     def _punch(self, number: int, records: Iterable[Doomed]) -> list[Doomed]:
         files = self._ground.files
@@ -254,167 +228,6 @@ class Reclaimer:
         for directory in sorted(touched):
             files.sync_directory(directory)
         return done
-
-    def _condense(self, records: Sequence[Doomed], *, punch: bool) -> int:
-        """Write the marks of these records again, as far as they are needed; return how many."""
-        restated = 0
-        for start in range(0, len(records), _MARKS_PER_STEP):
-            some = deque(records[start : start + _MARKS_PER_STEP])
-            while some:
-                with self._step():
-                    restated += self._condense_some(some, punch=punch)
-        return restated
-
-    def _condense_some(self, records: deque[Doomed], *, punch: bool) -> int:
-        step, mentioned = self._mentioned(records, is_lenient=punch)
-        choose = partial(_needed, mentioned)
-        restated = self._writer.submit(Restate(choose, max(1, len(mentioned)))).result()
-        if punch:
-            punched = self.release(step)
-            self._writer.submit(Upkeep(partial(_drop_marks, punched))).result()
-        return restated
-
-    def _mentioned(
-        self, records: deque[Doomed], *, is_lenient: bool
-    ) -> tuple[list[Doomed], dict[tuple[NodeId, ShardId], int]]:
-        """
-        Take the first records that fit one step; return them, and whom they speak of.
-
-        If *is_lenient*, one that cannot be read is taken too, and not returned: it must stay.
-        """
-        step: list[Doomed] = []
-        mentioned: dict[tuple[NodeId, ShardId], int] = {}
-        while records and len(mentioned) < _MARKS_PER_STEP:
-            record = records.popleft()
-            try:
-                marks = self._read_marks(record)
-            except OSError as error:
-                if not is_lenient or error.errno != _BAD_SPOT:
-                    raise
-                self._ground.health.count("reclaim")
-                continue
-            for mark in marks:
-                key = (mark.renter, mark.shard)
-                mentioned[key] = max(mark.sequence, mentioned.get(key, 0))
-            step.append(record)
-        return step, mentioned
-
-    def _read_marks(self, record: Doomed) -> list[Mark]:
-        with self._handles.borrow(record.place) as fd:
-            raw = self._ground.files.pread(fd, RECORD_HEADER_BYTES, record.place.offset)
-            source = Source(self._ground.files, fd, raw[16:32], str(record.place))
-            try:
-                header = source.header(record.place.offset)
-                return list(decode_marks(read_marks(source, record.place.offset, header)))
-            except DamagedError:
-                # What they said is in the index; only a rebuild would have needed them.
-                self._ground.health.count("corrupt")
-                return []
-
-    def _compact(self, number: int) -> None:
-        """Copy what is alive in a sealed segment, then unlink it, if all of it can be read."""
-        path = self._ground.paths.segment(number)
-        if not self._live_bytes(number) and not self._ground.files.exists(path):
-            # An earlier run was cut off after the unlink, when all had been done but this.
-            self._drop(number)
-            return
-        try:
-            self._copy_live(number)
-            self._condense(self._ground.index.marks(number), punch=False)
-            self._end_before(number)
-        except OSError as error:
-            # Of these files alone: what the writer could not write comes back as a refusal.
-            if error.errno != _BAD_SPOT:
-                raise
-            self._ground.health.count("reclaim")
-            return
-        self._writer.submit(Restate(lambda _tx: [], 1)).result()
-        # In this order: a reader pins what was alive, and looks whether it is so still.
-        if self._live_bytes(number) or self._handles.is_segment_pinned(number):
-            return
-        self._handles.forget(Place(number, 0))
-        self._ground.files.unlink(path)
-        self._drop(number)
-
-    def _end_before(self, number: int) -> None:
-        """
-        Let the segment before this one end where its header says, durably: it alone says so.
-
-        Behind that may stand what was refused, where the disk did not let it be cut off for good.
-        """
-        files, paths = self._ground.files, self._ground.paths
-        fd = files.open(paths.segment(number), Access.READ)
-        try:
-            raw = files.pread(fd, SEGMENT_HEADER_BYTES, 0)
-        finally:
-            files.close(fd)
-        try:
-            end = decode_segment(raw, paths.segment(number).name).previous_end
-        except DamagedError:
-            return
-        if not end or not files.exists(paths.segment(number - 1)):
-            return
-        fd = files.open(paths.segment(number - 1), Access.WRITE)
-        try:
-            if files.size(fd) > end:
-                files.truncate(fd, end)
-            files.sync_data(fd)
-        finally:
-            files.close(fd)
-
-    def _drop(self, number: int) -> None:
-        """Make the end of a segment durable, then let the index forget it."""
-        self._ground.files.sync_directory(self._ground.paths.log)
-        self._enter(lambda transaction: transaction.drop_segment(number))
-
-    def _live_bytes(self, number: int) -> int:
-        segment = self._ground.index.segment(number)
-        return segment.live_bytes if segment is not None else 0
-
-    def _copy_live(self, number: int) -> None:
-        segment = self._ground.index.segment(number)
-        if segment is None or not segment.live_bytes:
-            return
-        with self._handles.borrow(Place(number, 0)) as fd:
-            source = Source(
-                self._ground.files, fd, segment.uuid, self._ground.paths.segment(number).name
-            )
-            records = scan(source, SEGMENT_HEADER_BYTES, segment.size_bytes, verify=False)
-            is_more = True
-            while is_more:
-                with self._step():
-                    is_more = self._copy_some(number, source, records)
-
-    def _copy_some(self, number: int, source: Source, records: Iterator[object]) -> bool:
-        """Copy what is alive among the next few records; say whether there was any record."""
-        moving: list[Future[bool]] = []
-        size, is_more = 0, False
-        for found in islice(records, _SCANNED_PER_STEP):
-            is_more = True
-            if not isinstance(found, Found) or found.header.kind is not Kind.SHARD:
-                continue
-            row = self._ground.index.find(found.header.renter, found.header.shard)
-            if row is None or row.place != Place(number, found.offset):
-                continue
-            moving.append(self._move(source, found, row))
-            size += row.charge_bytes
-            if len(moving) == MOVING_MAX or size >= _MOVING_BYTES:
-                break
-        for future in moving:
-            future.result()
-        return is_more
-
-    def _move(self, source: Source, found: Found, row: Row) -> Future[bool]:
-        """Copy a record as it is: a damaged one stays damaged, and will be found."""
-        header = found.header
-        start = found.offset + RECORD_HEADER_BYTES
-        length = tree_offset(header.payload_bytes) - RECORD_HEADER_BYTES + header.trailer_bytes
-        data = source.read(start, length)
-        return self._writer.submit(Move(row, header, [data]))
-
-    def _enter(self, work: Callable[[Transaction], None]) -> None:
-        with self._step():
-            self._writer.submit(Upkeep(work)).result()
 
 
 def _where(record: Doomed) -> tuple[int, int]:
@@ -447,22 +260,3 @@ def _release(records: Sequence[Doomed], transaction: Transaction) -> None:
 
 def _drop_segment(number: int, transaction: Transaction) -> None:
     transaction.drop_segment(number)
-
-
-def _drop_marks(records: Sequence[Doomed], transaction: Transaction) -> None:
-    for record in records:
-        transaction.drop_marks(record)
-
-
-def _needed(mentioned: dict[tuple[NodeId, ShardId], int], transaction: Transaction) -> list[Mark]:
-    """Return what must still be said of these shards, at this very moment."""
-    needed = []
-    for (renter, shard), sequence in mentioned.items():
-        row = transaction.find(renter, shard)
-        if row is not None and row.sequence <= sequence:
-            needed += state_marks(row)
-        elif stone := transaction.tombstones.find(renter, shard):
-            needed.append(stone.mark(Action.TOMBSTONE))
-        elif row is None and transaction.has_doomed(renter, shard):
-            needed.append(new_mark(renter, shard, Action.GONE, 0, 0, sequence))
-    return needed

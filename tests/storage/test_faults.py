@@ -342,7 +342,7 @@ def test_an_index_that_cannot_be_written_back_is_no_loss(farm: Farm) -> None:
     index._writer.execute("PRAGMA busy_timeout = 1")
     farm.store(noise(20))
     with pytest.raises(StorageError):
-        farm.engine._slots[0].volume.reclaimer._compact(99)  # type: ignore[union-attr]  # open
+        farm.engine._slots[0].volume.reclaimer._compactor.compact(99)  # type: ignore[union-attr]  # open
     held.close()
     farm.reopen()
     assert farm.read(first) == noise(2 * MIB)

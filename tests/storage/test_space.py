@@ -13,7 +13,7 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import StoredShard, charge_bytes
 from farmer.model.status import VolumeState
-from farmer.storage import reclaim
+from farmer.storage import compaction, reclaim
 from farmer.storage.engine import EngineLimits
 from farmer.storage.errors import NoSpaceError, StorageError
 from farmer.storage.operations import Move, Operation
@@ -220,7 +220,7 @@ def test_where_a_segment_ends_is_durable_before_the_next_one_goes_which_says_so(
 def test_a_store_waits_for_few_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However small what is written again: what the writer has to do first is bounded."""
     farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
-    shards = [farm.store(noise(100, number)).shard for number in range(12 * reclaim.MOVING_MAX)]
+    shards = [farm.store(noise(100, number)).shard for number in range(12 * compaction.MOVING_MAX)]
     writer, under_way = farm.engine.opened()[0].writer, []
     while writer.active_number == 1:
         shards += [farm.store(noise(MIB, f"large {len(shards)}")).shard] * 2
@@ -238,8 +238,8 @@ def test_a_store_waits_for_few_copies(tmp_path: Path, monkeypatch: pytest.Monkey
     for shard in {shard for number, shard in enumerate(shards) if number % 3}:
         farm.delete(shard, erase=True)
     farm.sweep()
-    assert len(under_way) >= 2 * reclaim.MOVING_MAX
-    assert most <= reclaim.MOVING_MAX + 1
+    assert len(under_way) >= 2 * compaction.MOVING_MAX
+    assert most <= compaction.MOVING_MAX + 1
     farm.engine.close()
 
 

@@ -1,0 +1,155 @@
+"""
+Compaction: what is alive in a sparse segment is written again, and the segment unlinked.
+
+It is for filesystems that cannot punch holes, and for segments with a bad spot in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from itertools import islice
+from typing import Final
+
+from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.storage.condensing import BAD_SPOT, Condenser
+from farmer.storage.files import Access
+from farmer.storage.ground import Ground
+from farmer.storage.handles import Handles
+from farmer.storage.operations import Move, Restate
+from farmer.storage.places import Place, Row
+from farmer.storage.records import (
+    SEGMENT_HEADER_BYTES,
+    DamagedError,
+    Kind,
+    decode_segment,
+    tree_offset,
+)
+from farmer.storage.scan import Found, Source, scan
+from farmer.storage.steps import Steps
+from farmer.storage.writer import Writer
+
+MOVING_MAX: Final = 8
+_MOVING_BYTES: Final = 1024 * 1024
+"""Copies of one step, which ends as soon as it has so many of them or of bytes: bounds memory,
+and how long a store behind them waits."""
+
+_SCANNED_PER_STEP: Final = 64
+"""Records looked at without a rest, to find those that are alive."""
+
+
+class Compactor:
+    """One volume's, for one run at a time."""
+
+    def __init__(self, ground: Ground, handles: Handles, writer: Writer, steps: Steps) -> None:
+        self._ground = ground
+        self._handles = handles
+        self._writer = writer
+        self._steps = steps
+        self._condenser = Condenser(ground, handles, writer, steps)
+
+    def live_bytes(self, number: int) -> int:
+        """Return how much of a segment is alive; 0 if there is no such segment."""
+        segment = self._ground.index.segment(number)
+        return segment.live_bytes if segment is not None else 0
+
+    def compact(self, number: int) -> None:
+        """
+        Copy what is alive in a sealed segment, then unlink it, if all of it can be read.
+
+        Raises as `Reclaimer.run`.
+        """
+        path = self._ground.paths.segment(number)
+        if not self.live_bytes(number) and not self._ground.files.exists(path):
+            # An earlier run was cut off after the unlink, when all had been done but this.
+            self._drop(number)
+            return
+        try:
+            self._copy_live(number)
+            self._condenser.condense(self._ground.index.marks(number), release=None)
+            self._end_before(number)
+        except OSError as error:
+            # Of these files alone: what the writer could not write comes back as a refusal.
+            if error.errno != BAD_SPOT:
+                raise
+            self._ground.health.count("reclaim")
+            return
+        self._writer.submit(Restate(lambda _tx: [], 1)).result()
+        # In this order: a reader pins what was alive, and looks whether it is so still.
+        if self.live_bytes(number) or self._handles.is_segment_pinned(number):
+            return
+        self._handles.forget(Place(number, 0))
+        self._ground.files.unlink(path)
+        self._drop(number)
+
+    def _end_before(self, number: int) -> None:
+        """
+        Let the segment before this one end where its header says, durably: it alone says so.
+
+        Behind that may stand what was refused, where the disk did not let it be cut off for good.
+        """
+        files, paths = self._ground.files, self._ground.paths
+        fd = files.open(paths.segment(number), Access.READ)
+        try:
+            raw = files.pread(fd, SEGMENT_HEADER_BYTES, 0)
+        finally:
+            files.close(fd)
+        try:
+            end = decode_segment(raw, paths.segment(number).name).previous_end
+        except DamagedError:
+            return
+        if not end or not files.exists(paths.segment(number - 1)):
+            return
+        fd = files.open(paths.segment(number - 1), Access.WRITE)
+        try:
+            if files.size(fd) > end:
+                files.truncate(fd, end)
+            files.sync_data(fd)
+        finally:
+            files.close(fd)
+
+    def _drop(self, number: int) -> None:
+        """Make the end of a segment durable, then let the index forget it."""
+        self._ground.files.sync_directory(self._ground.paths.log)
+        self._steps.enter(lambda transaction: transaction.drop_segment(number))
+
+    def _copy_live(self, number: int) -> None:
+        segment = self._ground.index.segment(number)
+        if segment is None or not segment.live_bytes:
+            return
+        with self._handles.borrow(Place(number, 0)) as fd:
+            source = Source(
+                self._ground.files, fd, segment.uuid, self._ground.paths.segment(number).name
+            )
+            records = scan(source, SEGMENT_HEADER_BYTES, segment.size_bytes, verify=False)
+            is_more = True
+            while is_more:
+                with self._steps.one():
+                    is_more = self._copy_some(number, source, records)
+
+    def _copy_some(self, number: int, source: Source, records: Iterator[object]) -> bool:
+        """Copy what is alive among the next few records; say whether there was any record."""
+        moving: list[Future[bool]] = []
+        size, is_more = 0, False
+        for found in islice(records, _SCANNED_PER_STEP):
+            is_more = True
+            if not isinstance(found, Found) or found.header.kind is not Kind.SHARD:
+                continue
+            row = self._ground.index.find(found.header.renter, found.header.shard)
+            if row is None or row.place != Place(number, found.offset):
+                continue
+            moving.append(self._move(source, found, row))
+            size += row.charge_bytes
+            if len(moving) == MOVING_MAX or size >= _MOVING_BYTES:
+                break
+        for future in moving:
+            future.result()
+        return is_more
+
+    def _move(self, source: Source, found: Found, row: Row) -> Future[bool]:
+        """Copy a record as it is: a damaged one stays damaged, and will be found."""
+        header = found.header
+        start = found.offset + RECORD_HEADER_BYTES
+        length = tree_offset(header.payload_bytes) - RECORD_HEADER_BYTES + header.trailer_bytes
+        data = source.read(start, length)
+        return self._writer.submit(Move(row, header, [data]))
