@@ -3,6 +3,8 @@ Mutation of `farmer/storage`: of the mistakes that are drawn, how many the tests
 
     python -m tests.mutation --mutants 400 --seed 1        a sample
     python -m tests.mutation --mutants 0                   all of them: many hours
+    python -m tests.mutation --mutants 0 --only copies.py --tests tests/storage/test_copies.py
+                                                           one module's, by its own tests alone
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def main() -> int:
     drawn = _drawn(asked.mutants, asked.seed, asked.only)
     judged: list[Judged] = []
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-        by_line = CoverageMap(Path(folder))
+        by_line = None if asked.tests else CoverageMap(Path(folder))
         houses: SimpleQueue[House] = SimpleQueue()
         for number in range(asked.jobs):
             houses.put(House(Path(folder) / f"house{number}"))
@@ -42,7 +44,8 @@ def main() -> int:
             module, mutant = one
             house = houses.get()
             try:
-                return house.judge(module, mutant, by_line.tests(module, mutant.line))
+                tests = by_line.tests(module, mutant.line) if by_line else asked.tests
+                return house.judge(module, mutant, tests)
             finally:
                 houses.put(house)
 
@@ -83,6 +86,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the drawing")
     parser.add_argument("--only", default="", help="part of a module's name")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument(
+        "--tests", nargs="+", default=[], help="files: these, not all that come by a line"
+    )
     return parser.parse_args()
 
 
