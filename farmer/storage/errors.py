@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from traceback import extract_tb
+
+
+def internal(error: Exception) -> str:
+    """Return what an owner can report of an error that nobody foresaw: what it is, and where."""
+    where = [
+        f" at {Path(one.filename).name}:{one.lineno}" for one in extract_tb(error.__traceback__)
+    ]
+    return f"internal error: {error!r}{''.join(where[-1:])}"
+
 
 class StorageError(Exception):
     """Any refusal or failure of the engine or of the contract book."""

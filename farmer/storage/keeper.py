@@ -22,7 +22,7 @@ from farmer.model.status import Alert, VolumeState, VolumeStatus
 from farmer.storage.annex import make_annex
 from farmer.storage.condition import Presence, Writing
 from farmer.storage.directory import VolumeSettings, VolumeSetupError, read_marker
-from farmer.storage.errors import FormatTooNewError, StorageError
+from farmer.storage.errors import FormatTooNewError, StorageError, internal
 from farmer.storage.files import Files
 from farmer.storage.health import Health
 from farmer.storage.opening import Surroundings, open_volume
@@ -287,7 +287,7 @@ class Slot:
         except MemoryError:
             raise
         except Exception as error:  # whatever rot brings up here, the other volumes must open
-            self.health.go(f"cannot be used: internal error: {error!r}")
+            self.health.go(f"cannot be used: {internal(error)}")
         else:
             self.volume = volume
             self.health.reopened()

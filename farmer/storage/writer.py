@@ -20,7 +20,12 @@ from threading import Condition, Thread
 from typing import Any, Final, TypeVar
 
 from farmer.storage.cutting import cut
-from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
+from farmer.storage.errors import (
+    NoSpaceError,
+    StorageError,
+    VolumeUnavailableError,
+    internal,
+)
 from farmer.storage.ground import NO_SPACE, Ground
 from farmer.storage.index_errors import CommitInDoubtError
 from farmer.storage.log import Batch, Tail, open_segment
@@ -127,8 +132,8 @@ class Writer:
             try:
                 self._commit(operations)
             except Exception as error:  # a dead writer would hang every store
-                self._ground.health.fail(f"internal error: {error!r}")
-                _leave(operations, VolumeUnavailableError(f"internal error: {error!r}"))
+                self._ground.health.fail(internal(error))
+                _leave(operations, VolumeUnavailableError(internal(error)))
 
     def _take(self) -> list[Operation[Any]]:
         """Wait for work; return what fits one batch, or nothing when it is over."""
