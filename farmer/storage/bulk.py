@@ -6,6 +6,8 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
 from typing import Final
 
 from farmer.model.ids import ContractId, NodeId, ShardId
@@ -14,6 +16,11 @@ from farmer.storage.places import Place, Row
 
 PlainRow = tuple[bytes, bytes, int, int, bytes, int, int, int]
 """A live small shard: renter, shard, offset, size, contract, stored at, sequence, charge."""
+
+_SHARD: Final = itemgetter(1)
+OFFSET: Final = itemgetter(2)
+SEQUENCE: Final = itemgetter(6)
+_CHARGE: Final = itemgetter(7)
 
 _AT_ONCE: Final = 64
 """Rows in one statement: two thirds of the time of one statement each."""
@@ -59,28 +66,42 @@ def enter(
         if fresh[row[0]].setdefault(row[1], row) is not row:
             entered.others.append(row)
     of_ref = {renter_ref(renter): of_renter for renter, of_renter in fresh.items()}
-    values = _values(of_ref, segment, contract_ref)
+    values = _values(of_ref, segment, _Known(contract_ref))
     for start in range(0, len(values), _AT_ONCE * _BOUND):
         known = _insert_new(sql, values[start : start + _AT_ONCE * _BOUND])
         entered.others += [of_ref[ref].pop(shard) for ref, shard in known]
     for renter, of_renter in fresh.items():
-        charge = sum(row[7] for row in of_renter.values())
+        charge = sum(map(_CHARGE, of_renter.values()))
         entered.renters[renter] = (charge, len(of_renter))
     return entered
 
 
+class _Known(dict[bytes, int]):
+    """The numbers that stand for contracts, each asked for once."""
+
+    def __init__(self, ask: Callable[[bytes], int]) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def __missing__(self, contract: bytes) -> int:
+        """Ask."""
+        number = self[contract] = self._ask(contract)
+        return number
+
+
 def _values(
-    of_ref: dict[int, dict[bytes, PlainRow]], segment: int, contract_ref: Callable[[bytes], int]
+    of_ref: dict[int, dict[bytes, PlainRow]], segment: int, contracts: _Known
 ) -> list[bytes | int]:
     """Return what is bound of all rows, one after the other, in the order of the pages."""
-    values: list[bytes | int] = []
-    for ref in sorted(of_ref):
-        of_renter = of_ref[ref]
-        for shard in sorted(of_renter):
-            _, _, offset, size, contract, stored, sequence, _ = of_renter[shard]
-            row = (ref, shard, segment, offset, size, contract_ref(contract), stored, sequence)
-            values += row
-    return values
+    return list(
+        chain.from_iterable(
+            (ref, shard, segment, offset, size, contracts[contract], stored, sequence)
+            for ref in sorted(of_ref)
+            for _, shard, offset, size, contract, stored, sequence, _ in sorted(
+                of_ref[ref].values(), key=_SHARD
+            )
+        )
+    )
 
 
 def row_of_plain(segment: int, plain: PlainRow) -> Row:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from farmer.model.shard import RECORD_HEADER_BYTES
-from farmer.storage.bulk import PlainRow
+from farmer.storage.bulk import SEQUENCE, PlainRow
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files, sync_what_a_kill_left
 from farmer.storage.index import Index
@@ -286,7 +286,7 @@ class Recovery:
         whatever it means, and means nothing that comes after it.
         """
         last = max((found.header.sequence for found in self._pending), default=0)
-        last = max(last, max((row[6] for row in self._plain), default=0))
+        last = max(last, max(map(SEQUENCE, self._plain), default=0))
         with self._index.transaction() as transaction:
             transaction.put_plain(header.number, self._plain)
             for found in self._pending:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from farmer.model.contract import TRASH_MS
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import ShardState
-from farmer.storage.bulk import PlainRow, enter, row_of_plain
+from farmer.storage.bulk import OFFSET, PlainRow, enter, row_of_plain
 from farmer.storage.marks import Action, Mark
 from farmer.storage.places import Doomed, Place, Position, Row, Segment
 from farmer.storage.quota import SMALL_BYTES_MAX, Changes, Tally
@@ -121,7 +121,7 @@ class Transaction:
 
         """
         known_bytes = self._segment(segment).size_bytes
-        if self.tombstones.exist or any(row[2] < known_bytes for row in rows):
+        if self.tombstones.exist or min(map(OFFSET, rows), default=known_bytes) < known_bytes:
             for plain in rows:
                 self.put(row_of_plain(segment, plain))
             return
