@@ -92,6 +92,10 @@ class TestSigner:
 class InlineDisk:
     """A door whose work is done before `run` returns."""
 
+    @property
+    def is_idle(self) -> bool:
+        return True
+
     def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         return execute(work, *args, **kwargs)
 
@@ -111,6 +115,10 @@ class SteppingDisk(InlineDisk):
 
     def __init__(self) -> None:
         self.waiting: list[tuple[str, Callable[[], None]]] = []
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.waiting
 
     def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         result: Deferred[R] = Deferred(_never_cancelled)
@@ -176,6 +184,8 @@ class MemoryStore:
         self.uploads: dict[tuple[NodeId, ShardId], MemoryUpload] = {}
         self.leases: dict[tuple[NodeId, ShardId], tuple[int, bytes]] = {}
         self.readers_open = 0
+        self.is_in_memory = False
+        """Whether what is read need not be waited for."""
         self.bytes_read = 0
         self.fail_next: dict[str, Exception] = {}
         self.commits: list[Future[StoredShard]] | None = None
@@ -481,6 +491,13 @@ class MemoryReader:
                 raise CorruptShardError(block * BLOCK_BYTES, len(whole))
         self._store.bytes_read += length
         return part
+
+    def prepare(self) -> None:
+        assert self._open, "read after close"
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        assert self._open, "read after close"
+        return self.read(offset, length) if self._store.is_in_memory else None
 
     def prove_range(self, offset: int, length: int) -> tuple[bytes, ...]:
         assert self._open, "read after close"

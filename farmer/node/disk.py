@@ -126,6 +126,11 @@ class ThreadedDisk:
         """How many threads are at work."""
         return len(self._running)
 
+    @property
+    def is_idle(self) -> bool:
+        """See `ports.Disk.is_idle`."""
+        return not (self._running or self._waiting)
+
     def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         """See `ports.Disk.run`."""
         return self._give(_Work(lambda: work(*args, **kwargs)))

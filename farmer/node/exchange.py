@@ -14,6 +14,7 @@ from farmer.node.held import Keeping
 from farmer.node.ports import Verb
 from farmer.node.refusals import CROWDED_RETRY_MS, TurnedDownError
 from farmer.node.session import RenterLeftError, Session, Step
+from farmer.protocol.frames import Chunk
 from farmer.protocol.limits import TURN_S
 from farmer.protocol.messages import Message
 from farmer.protocol.refusals import Refusal
@@ -95,7 +96,7 @@ class Exchange:
                 else:
                     self.send(step)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: Chunk) -> None:
         """Send at most 256 KiB."""
         self._session.send(data)
         self._sent(data)
@@ -106,7 +107,7 @@ class Exchange:
         self.has_ended = True
         self._sent(data)
 
-    def _sent(self, data: bytes) -> None:
+    def _sent(self, data: Chunk) -> None:
         if not self.sent_bytes and self.verb is Verb.RETRIEVE:
             self._farm.meter.first_byte(self.seconds)
         self.sent_bytes += len(data)

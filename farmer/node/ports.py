@@ -13,6 +13,7 @@ from farmer.model.audit import AuditEntry, SampleProof
 from farmer.model.contract import Contract, ContractStage
 from farmer.model.ids import InviteSerial, NodeId, ShardId
 from farmer.model.shard import BadBlocks, Deletion, StoredShard, Usage
+from farmer.protocol.frames import Chunk
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,6 +21,10 @@ R = TypeVar("R")
 
 class Disk(Protocol):
     """The one door from the reactor to blocking work."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no thread is at work, or about to be."""
 
     def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         """
@@ -123,6 +128,22 @@ class ShardReader(Protocol):
 
         """
 
+    def prepare(self) -> None:
+        """
+        Read what blocks are compared with, so that `read_cached` can be asked.
+
+        Raises:
+            CorruptShardError: none of it can be told right from wrong.
+
+        """
+
+    def read_cached(self, offset: int, length: int) -> Chunk | None:
+        """
+        Return what `read` would if memory holds all of it, else None; never wait for a disk.
+
+        For whole blocks; None as well where something is wrong with them, which `read` tells.
+        """
+
     def prove_range(self, offset: int, length: int) -> tuple[bytes, ...]:
         """Return the tree nodes that lead from these whole leaves to the root."""
 
@@ -130,7 +151,7 @@ class ShardReader(Protocol):
         """Return the proof of the sampled leaves; raises as `read`."""
 
     def close(self) -> None:
-        """Let it go; safe twice."""
+        """Let it go, without waiting for a disk; safe twice."""
 
 
 class ShardStore(Protocol):

@@ -55,7 +55,7 @@ async def send_in_steps(farm: Farm, exchange: Exchange, nonce: bytes, entry: Aud
         await exchange.send_raw(b"".join(nodes))
     finally:
         # A thread may still be in it, where the disk hangs; what that reads is dropped.
-        await farm.disk.run(reader.close)
+        reader.close()
 
 
 def steps(leaves: Sequence[int], at_once: Callable[[], int]) -> Iterator[list[int]]:

@@ -11,6 +11,7 @@ from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
 from farmer.node.lending import Lent
 from farmer.node.ports import ShardReader
+from farmer.protocol.frames import Chunk
 from farmer.protocol.opening import End
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
 from farmer.storage.errors import BadRangeError
@@ -46,7 +47,7 @@ async def retrieve(farm: Farm, exchange: Exchange, asked: Retrieve) -> None:
         exchange.answer(End())
     finally:
         # A thread may still be in it, where the disk hangs; what that reads is dropped.
-        await farm.disk.run(found.reader.close)
+        found.reader.close()
 
 
 def span(asked: Retrieve, size_bytes: int) -> tuple[int, int]:
@@ -75,6 +76,8 @@ def _find(farm: Farm, renter: NodeId, asked: Retrieve) -> _Found:
         offset, length = span(asked, reader.stored.size_bytes)
         nodes = reader.prove_range(offset, length) if asked.proved else ()
         whole = reader.read(offset, length) if length <= BLOCK_BYTES else None
+        if whole is None:
+            reader.prepare()
         is_done = whole is not None
     finally:
         if is_done:
@@ -91,5 +94,17 @@ async def _send(farm: Farm, exchange: Exchange, found: _Found) -> None:
         # Steps end at multiples of their size, so that no block is read and checked twice.
         step_bytes = exchange.step_bytes
         step_end = min(end, (at // step_bytes + 1) * step_bytes)
-        exchange.send(await farm.disk.run(found.reader.read, at, step_end - at))
+        exchange.send(await _read(farm, found.reader, at, step_end - at))
         at = step_end
+
+
+async def _read(farm: Farm, reader: ShardReader, offset: int, length: int) -> Chunk:
+    """
+    Read a step: here and now if memory holds it, else in a thread.
+
+    One that is at work may keep Python's lock from us for 5 ms, each time we let go of it.
+    """
+    at_once = reader.read_cached(offset, length) if farm.disk.is_idle else None
+    if at_once is not None:
+        return at_once
+    return await farm.disk.run(reader.read, offset, length)

@@ -270,7 +270,7 @@ class Session(Protocol):
         """Turn the open exchange down."""
         self.answer(Refuse(refused))
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: Chunk) -> None:
         """Send at most 256 KiB, better no more than `step_bytes`; wait for `room` first."""
         if self._over:
             raise RenterLeftError

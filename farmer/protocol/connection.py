@@ -13,7 +13,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from farmer.protocol.frames import ControlFrame, DataPart, FrameReader, Piece, data_header
+from farmer.protocol.frames import (
+    Chunk,
+    ControlFrame,
+    DataPart,
+    FrameReader,
+    Piece,
+    data_header,
+)
 from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX, PIPELINE_MAX
 from farmer.protocol.messages import Message, decode, encode
 from farmer.protocol.opening import End, Refuse
@@ -74,11 +81,11 @@ class _Connection:
         """Let go of bytes that nobody will ask for any more."""
         self._frames.clear()
 
-    def send_data(self, data: bytes) -> bytes:
+    def send_data(self, data: Chunk) -> bytes:
         """Return one DATA frame: 1 B to 256 KiB, so that a step needs little memory."""
         assert 0 < len(data) <= DATA_BYTES_SENT, len(data)
         self.state = advance(self.state, Type.DATA, self._side)
-        return data_header(len(data)) + data
+        return b"".join((data_header(len(data)), data))
 
     def _next(self) -> Event | None:
         frame = self._frames.take()

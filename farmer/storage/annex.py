@@ -77,6 +77,10 @@ class AnnexFiles:
         """See `Files.pread`."""
         return self.real.pread(fd, length, offset)
 
+    def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:
+        """See `Files.pread_cached`."""
+        return self.real.pread_cached(fd, length, offset)
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """See `Files.pwritev`; on the volume itself an error of the system."""
         self.real.pwritev(fd, buffers, offset)

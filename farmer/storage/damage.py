@@ -19,6 +19,7 @@ from zlib import crc32
 
 from farmer.audit.tree import HASH_BYTES, ShardTree, hash_block
 from farmer.model.shard import BLOCK_BYTES, RECORD_HEADER_BYTES, BadBlocks, block_count
+from farmer.storage.files import Buffer
 from farmer.storage.places import Row
 from farmer.storage.records import (
     DamagedError,
@@ -85,6 +86,15 @@ class Trust:
         if self.checksums is not None:
             return crc32(data) == checksum_at(self.checksums, block)
         return hash_block(data) == self.tree.block_hash(block)
+
+    def wrong_block(self, data: Buffer, first: int) -> int | None:
+        """Return the first of some neighbouring blocks, from *first* on, that is none of these."""
+        view = memoryview(data)
+        for at in range(0, len(view), BLOCK_BYTES):
+            block = first + at // BLOCK_BYTES
+            if not self.is_block(block, view[at : at + BLOCK_BYTES]):
+                return block
+        return None
 
 
 class Examined:

@@ -19,6 +19,9 @@ Buffer = bytes | bytearray | memoryview
 _IOV_MAX: Final = 512
 """Buffers in one pwritev; Linux allows 1024."""
 
+_NOWAIT: Final = getattr(os, "RWF_NOWAIT", None)
+"""Linux's: what memory does not hold is not read."""
+
 _COMMON: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -52,6 +55,13 @@ class Files(Protocol):
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """Return *length* bytes, fewer only at the end of the file."""
+
+    def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:
+        """
+        Return what `pread` would if memory holds all of it, else None; never wait for a disk.
+
+        It tells of no failure: who gets None reads.
+        """
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """Write all of the buffers, one after the other."""
@@ -145,6 +155,17 @@ class OsFiles:
             parts.append(data)
             have += len(data)
         return b"".join(parts)
+
+    def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:
+        """See `Files.pread_cached`; by Linux's RWF_NOWAIT, which few filesystems lack."""
+        if _NOWAIT is None:
+            return None
+        data = bytearray(length)
+        try:
+            have = os.preadv(fd, [data], offset, _NOWAIT)
+        except OSError:
+            return None
+        return data if have == length else None
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """See `Files.pwritev`."""

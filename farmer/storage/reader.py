@@ -35,6 +35,7 @@ from farmer.storage.damage import (
     trust,
 )
 from farmer.storage.errors import BadRangeError, CorruptShardError, VolumeUnavailableError
+from farmer.storage.files import Buffer
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.places import Row
@@ -73,12 +74,17 @@ class VolumeReader:
         self._trust: Trust | None = None
         self._closing = Lock()
         self._is_open = True
+        self._may_be_cached = True
         self._header = read_header(self._beside(0, RECORD_HEADER_BYTES), row)
 
     def check(self) -> None:
         """Raise `CorruptShardError` now if nothing of it can be told right from wrong."""
         if self._header is None:
             self._trusted()
+
+    def prepare(self) -> None:
+        """See `farmer.node.ports.ShardReader`."""
+        self._trusted()
 
     @property
     def stored(self) -> StoredShard:
@@ -106,6 +112,18 @@ class VolumeReader:
         start = first * BLOCK_BYTES
         data = self._blocks(first, end)
         return data[offset - start : offset - start + length]
+
+    def read_cached(self, offset: int, length: int) -> Buffer | None:
+        """See `farmer.node.ports.ShardReader`."""
+        trusted = self._trust
+        if trusted is None or not self._may_be_cached or not self._is_whole(offset, length):
+            return None
+        data = self._cached(RECORD_HEADER_BYTES + offset, length)
+        if data is None or trusted.wrong_block(data, offset // BLOCK_BYTES) is not None:
+            # Whatever it is, the disk is asked, and from now on for the rest, too.
+            self._may_be_cached = False
+            return None
+        return data
 
     def prove_range(self, offset: int, length: int) -> tuple[bytes, ...]:
         """See `farmer.node.ports.ShardReader`."""
@@ -188,11 +206,9 @@ class VolumeReader:
             data = self._raw(RECORD_HEADER_BYTES + start, stop - start)
         except OSError as error:
             raise self._unread(error, first, end) from error
-        view = memoryview(data)
-        for block in range(first, end):
-            at = (block - first) * BLOCK_BYTES
-            if not trusted.is_block(block, view[at : at + BLOCK_BYTES]):
-                raise self._damage(*span_of(block, size))
+        wrong = trusted.wrong_block(data, first)
+        if wrong is not None:
+            raise self._damage(*span_of(wrong, size))
         return data
 
     def _trusted(self) -> Trust:
@@ -226,6 +242,21 @@ class VolumeReader:
         place = self._row.place
         with self._handles.borrow(place) as fd:
             return self._ground.files.pread(fd, length, place.offset + offset)
+
+    def _is_whole(self, offset: int, length: int) -> bool:
+        """Whether a range consists of whole blocks."""
+        end = offset + length
+        return not offset % BLOCK_BYTES and (not end % BLOCK_BYTES or end == self._row.size_bytes)
+
+    def _cached(self, offset: int, length: int) -> Buffer | None:
+        place = self._row.place
+        handle = self._handles.take_open(place)
+        if handle is None:
+            return None
+        try:
+            return self._ground.files.pread_cached(handle.fd, length, place.offset + offset)
+        finally:
+            self._handles.give_back(handle)
 
     def _unread(self, error: OSError, first: int, end: int) -> Exception:
         """

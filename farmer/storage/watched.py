@@ -71,6 +71,10 @@ class WatchedFiles:
         with _Asked(self._watch, "read", True, self._meters.reads):
             return self._files.pread(fd, length, offset)
 
+    def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:
+        """See `Files.pread_cached`; it waits for nothing, so there is nothing to watch."""
+        return self._files.pread_cached(fd, length, offset)
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """See `Files.pwritev`."""
         with self._asked("write", meter=self._meters.writes):

@@ -43,5 +43,5 @@ STORE_2_MIB = Cost(
     turns=8,
 )
 RETRIEVE_64_KIB = Cost(reads=3, read_bytes=65_828, statements=1, hand_offs=1)
-RETRIEVE_2_MIB = Cost(reads=10, read_bytes=2_098_560, statements=1, hand_offs=10, turns=8)
+RETRIEVE_2_MIB = Cost(reads=10, read_bytes=2_098_560, statements=1, hand_offs=1, turns=8)
 AUDIT = Cost(reads=3, read_bytes=66_944, statements=1, hand_offs=1)

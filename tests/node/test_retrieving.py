@@ -10,7 +10,7 @@ from farmer.model.contract import ContractStage
 from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES, LEAF_BYTES
 from farmer.node.ports import CloseReason, Result, Verb
-from farmer.protocol.opening import End
+from farmer.protocol.opening import End, Welcome
 from farmer.protocol.questions import Delete, Ping, Pong
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
@@ -227,12 +227,52 @@ class RetrievingTests(NodeCase):
         self.assertEqual(1, self.meter.finished[Verb.RETRIEVE, Result.LEFT])
 
 
-class LostWhileReadingTests(NodeCase):
+class StepByStepCase(NodeCase):
     disk: SteppingDisk
 
     def make_disk(self) -> SteppingDisk:
         return SteppingDisk()
 
+    def greet_step_by_step(self) -> Peer:
+        peer = self.call()
+        peer.outgoing += bytes.fromhex("0100000e") + b"FARM\0\1\0\1\5tests"
+        peer.connection.state = type(peer.connection.state).GREETING
+        peer.pump()
+        self.disk.run_all()
+        peer.pump()
+        self.assertIsInstance(peer.answer(), Welcome)
+        return peer
+
+
+class ReadAtOnceTests(StepByStepCase):
+    def test_what_memory_holds_needs_no_thread_but_to_be_opened(self) -> None:
+        self.store.is_in_memory = True
+        shard, peer = self.hold(LARGE), self.greet_step_by_step()
+        peer.send(Retrieve(shard, 0, TO_THE_END, False))
+
+        self.disk.step()
+        peer.pump()
+        self.assertIsInstance(peer.answer(), Send)
+        self.assertEqual(LARGE, peer.received())
+        self.assertEqual([], self.disk.names)
+        self.assertEqual(0, self.store.readers_open)
+
+    def test_while_threads_are_at_work_they_read(self) -> None:
+        """One that has Python's lock would keep it from us."""
+        self.store.is_in_memory = True
+        shard, peer = self.hold(LARGE), self.greet_step_by_step()
+        peer.send(Retrieve(shard, 0, TO_THE_END, False))
+        self.disk.run(len, b"another's work")
+
+        self.disk.step()
+        peer.pump()
+
+        self.assertEqual(["len", "read"], self.disk.names)
+        peer.leave()
+        self.disk.run_all()
+
+
+class LostWhileReadingTests(StepByStepCase):
     def test_a_renter_lost_at_any_step_leaves_no_reader(self) -> None:
         shard = self.hold(LARGE)
         for proved in (False, True):
@@ -245,12 +285,7 @@ class LostWhileReadingTests(NodeCase):
 
     def lost_after(self, steps: int, shard: ShardId, *, proved: bool) -> bool:
         """Return whether the renter was lost before all was served."""
-        peer = self.call()
-        peer.outgoing += bytes.fromhex("0100000e") + b"FARM\0\1\0\1\5tests"
-        peer.connection.state = type(peer.connection.state).GREETING
-        peer.pump()
-        self.disk.run_all()
-        peer.pump()
+        peer = self.greet_step_by_step()
         peer.send(Retrieve(shard, 0, TO_THE_END, proved))
         for _ in range(steps):
             if self.disk.waiting:

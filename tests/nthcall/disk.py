@@ -117,6 +117,9 @@ class NthFiles:
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         return self._plain("pread", self._path(fd), lambda: self._os.pread(fd, length, offset))
 
+    def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:
+        return self._os.pread_cached(fd, length, offset)
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         raw = b"".join(bytes(buffer) for buffer in buffers)
 

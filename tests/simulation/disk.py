@@ -203,6 +203,15 @@ class SimDisk:
         node, _ = self._enter_fd("pread", fd, (length, offset))
         return bytes(memoryview(node.cached)[offset : offset + length])
 
+    def pread_cached(self, fd: int, length: int, offset: int) -> bytes | None:
+        """Memory holds it, or not: who knows."""
+        node, drive, where = self._fds[fd]
+        self._watcher.called("pread_cached", f"{drive.name}/{where}", (length, offset))
+        is_well = not (drive.armed or drive.broken or drive.is_away)
+        if not is_well or offset + length > len(node.cached) or self._rng.random() < 0.5:
+            return None
+        return bytes(memoryview(node.cached)[offset : offset + length])
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         raw = b"".join(buffers)
         fault = self._due("pwritev", fd)
