@@ -66,7 +66,7 @@ class HttpClient:
         source = await self._door.run(Source.hashed, file)
 
         async def part(at: int) -> bytes:
-            return await self._door.run(source.part, at)
+            return await source.step(at, self._door)
 
         for request in self._dialect.storing(str(source.shard), source.size_bytes):
             if request.sends_shard:
@@ -79,17 +79,23 @@ class HttpClient:
         """See `Client`."""
         hasher = TreeHasher()
 
-        def write(step: bytes) -> None:
+        def write(step: bytes) -> bool:
+            """Say whether that was all of it."""
             hasher.update(step)
             target.write(step)
+            return (
+                hasher.size_bytes == held.size_bytes and hasher.finish().shard_id() == held.shard
+            )
+
+        is_right = False
 
         async def take(step: bytes) -> None:
-            await self._door.run(write, step)
+            nonlocal is_right
+            is_right = await self._door.run(write, step)
 
         request = self._dialect.retrieving(str(held.shard), held.size_bytes)
         await self._connection.exchange(request, 0, None, take)
-        tree = await self._door.run(hasher.finish)
-        if tree.shard_id() != held.shard:
+        if not is_right:
             raise HttpError(f"shard {held.shard} came back with other bytes")
 
 

@@ -118,6 +118,8 @@ class Retrieval:
         self._size_bytes = 0
         self._at = self._sent_end = 0
         self._first = self._end = 0
+        self._is_checked = False
+        """Whether all bytes came, and were right."""
 
     @property
     def done_bytes(self) -> int:
@@ -133,6 +135,7 @@ class Retrieval:
             RefusedError, ConnectionLostError, FarmerBrokeProtocolError; what the target raises.
 
         """
+        session.wire.read_at_most(READ_AHEAD_BYTES)
         try:
             if self._verifier is None:
                 verifier = self._verifier = await self._begin(session)
@@ -142,10 +145,13 @@ class Retrieval:
                 if self._at < self._sent_end:
                     await self._go_on(session)
                     await self._receive(session, verifier, door, progress)
-            await door.run(verifier.finish)
+            if not self._is_checked:
+                await door.run(verifier.finish)
         except ProofError as error:
             session.abort()
             raise WrongBytesError(f"shard {self._wanted.shard}: {error}") from error
+        finally:
+            session.wire.read_at_most(READ_BYTES)
 
     def adopt(self, partial: BinaryIO) -> None:
         """
@@ -189,15 +195,6 @@ class Retrieval:
         self, session: Session, verifier: _Verifier, door: Door, progress: Progress
     ) -> None:
         """Take DATA up to the END, one step of the stream in memory."""
-        session.wire.read_at_most(READ_AHEAD_BYTES)
-        try:
-            await self._receive_steps(session, verifier, door, progress)
-        finally:
-            session.wire.read_at_most(READ_BYTES)
-
-    async def _receive_steps(
-        self, session: Session, verifier: _Verifier, door: Door, progress: Progress
-    ) -> None:
         pace = Pace()
         progress(self.done_bytes, self._sent_end - self._first)
         while True:
@@ -218,6 +215,9 @@ class Retrieval:
     def _take(self, verifier: _Verifier, step: bytes) -> None:
         """Check and write some bytes; those around the range that are only proof are cut off."""
         verifier.update(step)
+        if self._at + len(step) == self._sent_end:
+            verifier.finish()
+            self._is_checked = True
         start = max(0, self._wanted.offset - self._at)
         stop = max(start, self._end - self._at)
         part = memoryview(step)[start:stop]

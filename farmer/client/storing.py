@@ -16,7 +16,7 @@ from farmer.client.patience import Pace, Patience
 from farmer.client.session import Session
 from farmer.model.contract import Receipt
 from farmer.model.ids import ShardId
-from farmer.model.shard import SHARD_BYTES_MAX
+from farmer.model.shard import BLOCK_BYTES, SHARD_BYTES_MAX
 from farmer.protocol.limits import DATA_BYTES_SENT
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.state import State
@@ -39,6 +39,8 @@ class Source:
     start: int
     shard: ShardId
     size_bytes: int
+    held: bytes | None = None
+    """All of them, if they are so few that they were kept when they were hashed."""
 
     @classmethod
     def hashed(cls, file: BinaryIO) -> Source:
@@ -50,9 +52,9 @@ class Source:
 
         """
         start = file.tell()
-        hasher, size_bytes = TreeHasher(), 0
+        hasher, size_bytes, last = TreeHasher(), 0, b""
         while part := file.read(DATA_BYTES_SENT):
-            size_bytes += len(part)
+            size_bytes, last = size_bytes + len(part), part
             if size_bytes > SHARD_BYTES_MAX:
                 raise OSError(
                     errno.EFBIG,
@@ -61,7 +63,14 @@ class Source:
                 )
             hasher.update(part)
         tree = hasher.finish()
-        return cls(file, start, tree.shard_id(), tree.size_bytes)
+        held = last if size_bytes == len(last) <= BLOCK_BYTES else None
+        return cls(file, start, tree.shard_id(), tree.size_bytes, held)
+
+    async def step(self, offset: int, door: Door) -> bytes:
+        """Return the bytes from *offset* on, one step of them; raises as `part`."""
+        if self.held is not None:
+            return self.held[offset:]
+        return await door.run(self.part, offset)
 
     def part(self, offset: int) -> bytes:
         """
@@ -112,7 +121,7 @@ async def _send(
     while offset < source.size_bytes:
         progress(offset, source.size_bytes)
         try:
-            part = await door.run(source.part, offset)
+            part = await source.step(offset, door)
         except SourceChangedError:
             await _give_up(session)
             raise

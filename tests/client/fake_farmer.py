@@ -278,9 +278,13 @@ class FakeDialer:
 
 
 class InlineDoor:
-    """Does the work at once."""
+    """Does the work at once, and counts it."""
+
+    def __init__(self):
+        self.count = 0
 
     def run(self, work, *args, **kwargs) -> Deferred:
+        self.count += 1
         try:
             return succeed(work(*args, **kwargs))
         except Exception:

@@ -64,6 +64,28 @@ class EveryVerbTests(FarmerCase):
         (_, transport), _ = self.world.pipes[-1].ends
         self.assertEqual([READ_AHEAD_BYTES, READ_BYTES], transport.reads)
 
+    def test_a_small_shard_goes_through_the_door_once_each_way(self):
+        """What a hand-over to a thread costs is more than what is done there."""
+        self.dialer.slice_bytes = READ_AHEAD_BYTES
+        content = content_of(65536)
+        receipt = self.run_(self.farmer.store(io.BytesIO(content)))
+        self.assertEqual(1, self.farmer.door.count)
+        self.assertEqual(content, self.retrieved(receipt.shard))
+        self.assertEqual(2, self.farmer.door.count)
+
+    def test_small_bytes_are_stored_as_they_were_hashed_whatever_becomes_of_their_file(self):
+        for size in (100, 65536):
+            file = io.BytesIO(content_of(size))
+            source = self.run_(self.farmer.hash(file))
+            file.seek(0)
+            file.write(b"another")
+            receipt = self.run_(self.farmer.store_hashed(source))
+            self.assertEqual(content_of(size), self.fake.shards[receipt.shard])
+
+    def test_larger_ones_are_not_kept(self):
+        source = self.run_(self.farmer.hash(io.BytesIO(content_of(65537))))
+        self.assertIsNone(source.held)
+
     def test_a_store_begins_where_the_file_stands(self):
         source = io.BytesIO(b"skipped" + content_of(70_000))
         source.seek(7)

@@ -647,6 +647,7 @@ class SteppingDoor(InlineDoor):
     """Holds work back until it is let through."""
 
     def __init__(self):
+        super().__init__()
         self.held = []
 
     def run(self, work, *args, **kwargs):
