@@ -15,6 +15,7 @@ TWISTED = {"twisted", "zope"}
 MAY_IMPORT = {
     "version": set(),
     "units": set(),
+    "crew": set(),
     "model": set(),
     "protocol": {"farmer.model"},
     "audit": {"farmer.model"},
@@ -22,11 +23,11 @@ MAY_IMPORT = {
     "identity": {"farmer.model", "farmer.protocol", "cryptography", "OpenSSL", *TWISTED},
     "node": {
         *("farmer.model", "farmer.protocol", "farmer.audit", "farmer.storage"),
-        *("farmer.identity", "farmer.version", *TWISTED),
+        *("farmer.identity", "farmer.version", "farmer.crew", *TWISTED),
     },
     "client": {
         *("farmer.model", "farmer.protocol", "farmer.audit", "farmer.identity"),
-        *("farmer.units", "farmer.version", *TWISTED),
+        *("farmer.units", "farmer.version", "farmer.crew", *TWISTED),
     },
     "monitor": {
         *("farmer.model", "farmer.node", "farmer.units", "farmer.version"),

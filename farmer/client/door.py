@@ -10,6 +10,9 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+
+from farmer.crew import LOOK_S, Crew
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,6 +32,9 @@ class ThreadDoor:
     """
     A few threads of its own; the reactor's pool serves name look-ups and stays free for them.
 
+    There is one as long as that is busy hashing: a second would only take the processor from
+    it.  Where it waits for disks, there are as many as help (`farmer.crew`).
+
     Work that was begun is finished even if nobody waits for its result any more, unless the
     program ends before: the threads are daemons, since one that reads a silent disk or a pipe
     may wait for ever.  (Those of `concurrent.futures` are joined at the end in any case.)
@@ -36,9 +42,13 @@ class ThreadDoor:
 
     def __init__(self, reactor: Any, threads: int = 4) -> None:  # noqa: ANN401 - a reactor is many interfaces at once
         self._reactor = reactor
-        self._most = threads
+        self._crew = Crew(threads)
         self._threads = 0
         self._unfinished = 0
+        self._begun = 0
+        """How much work was begun; by any thread, so that some may go uncounted."""
+        self._begun_then = 0
+        self._next_look: IDelayedCall | None = None
         self._waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._is_closed = False
         self._idle: Deferred[None] | None = None
@@ -50,6 +60,7 @@ class ThreadDoor:
         result: Deferred[R] = Deferred()
 
         def do() -> None:
+            self._begun += 1
             try:
                 outcome = work(*args, **kwargs)
             except BaseException as error:
@@ -59,15 +70,37 @@ class ThreadDoor:
 
         self._unfinished += 1
         self._waiting.put(do)
-        if self._threads < min(self._unfinished, self._most):
+        if not self._threads:
             self._begin_thread()
+        if self._unfinished > self._threads and self._next_look is None:
+            self._crew.begin()
+            self._look_later()
         return result
+
+    def _look_later(self) -> None:
+        self._begun_then = self._begun
+        self._next_look = self._reactor.callLater(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """See whether more threads would help with what waits, or fewer."""
+        self._next_look = None
+        if self._unfinished <= self._threads:
+            return
+        self._crew.look(moved=self._begun != self._begun_then)
+        while self._threads < self._crew.size:
+            self._begin_thread()
+        while self._threads > self._crew.size:
+            self._end_thread()
+        self._look_later()
 
     async def close(self) -> None:
         """Take no more work; wait for what runs, but not long: it is left to finish by itself."""
         self._is_closed = True
-        for _ in range(self._threads):
-            self._waiting.put(None)
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
+        while self._threads:
+            self._end_thread()
         if self._unfinished:
             self._idle = Deferred()
             with suppress(defer.TimeoutError):
@@ -77,6 +110,11 @@ class ThreadDoor:
         self._threads += 1
         name = f"renter {self._threads}"
         Thread(target=_serve, args=(self._waiting,), name=name, daemon=True).start()
+
+    def _end_thread(self) -> None:
+        """Let one end when it comes to that."""
+        self._threads -= 1
+        self._waiting.put(None)
 
     def _finish(
         self, result: Deferred[Any], settle: Callable[[Any], None], outcome: object

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 
-from farmer.node.crew import LOOK_S, Crew
+from farmer.crew import LOOK_S, Crew
 from farmer.node.posts import Posts
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.threads import begin_thread

@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from farmer.crew import FULL_ABOVE, IDLE_BELOW, LOOK_S, Crew
 from farmer.node import disk as disk_module
-from farmer.node.crew import FULL_ABOVE, IDLE_BELOW, LOOK_S, Crew
 from farmer.node.disk import ThreadedDisk
 from farmer.node.posts import Posts
 
