@@ -1,0 +1,567 @@
+"""Emptying volumes: what is done in which step, what it says of itself, and when it is over."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from farmer.model.ids import NodeId
+from farmer.model.shard import Usage, charge_bytes
+from farmer.model.status import VolumeState, VolumeWork
+from farmer.storage import emptying as emptying_module
+from farmer.storage.crossing import Crossing
+from farmer.storage.duty import Duty, Leaving
+from farmer.storage.emptying import Emptying
+from farmer.storage.engine import Engine
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.journal import Crossers
+from farmer.storage.marks import Action
+from farmer.storage.moving import Mover, Room
+from farmer.storage.operations import Upkeep, mark_of
+from farmer.storage.places import Row
+from farmer.storage.quota import overhead_bytes
+from farmer.storage.volume import Volume
+from tests.storage.bench import ALICE, MIB, Farm, noise
+from tests.storage.rot import flip
+
+DRAIN = Duty(verb=Leaving.DRAIN, since_ms=5, rate_bytes=7)
+FORCED = Duty(verb=Leaving.RETIRE, since_ms=6, force=True)
+LARGE = 2 * MIB
+
+
+class Street:
+    """Three volumes, of which the first holds all shards."""
+
+    def __init__(self, root: Path) -> None:
+        self.farm = Farm(root, volumes=3)
+
+    @property
+    def engine(self) -> Engine:
+        return self.farm.engine
+
+    @property
+    def mover(self) -> Mover:
+        return self.farm.engine.mover
+
+    @property
+    def volumes(self) -> list[Volume]:
+        return self.engine.opened()
+
+    @property
+    def source(self) -> Volume:
+        return self.volumes[0]
+
+    def store(self, *sizes: int, on: int = 0) -> list[Row]:
+        """Store shards of these sizes on one volume."""
+        for number, volume in enumerate(self.volumes):
+            volume.duty = None if number == on else DRAIN
+        shards = [
+            self.farm.store(noise(size, (on, number))).shard for number, size in enumerate(sizes)
+        ]
+        for volume in self.volumes:
+            volume.duty = None
+        rows = [self.volumes[on].find(ALICE, shard) for shard in shards]
+        return [row for row in rows if row is not None]
+
+    def half(self, data: bytes) -> None:
+        """Leave an upload to the first volume unfinished."""
+        for volume in self.volumes[1:]:
+            volume.duty = DRAIN
+        upload = self.farm.begin(data)
+        upload.write(data[:MIB])
+        upload.abandon()
+        for volume in self.volumes[1:]:
+            volume.duty = None
+
+    def rot(self, row: Row) -> None:
+        """Change a bit of a shard's bytes on the first volume."""
+        flip(self.source.handles.path_of(row.place), row.place.offset + 260)
+
+    def steps(self) -> list[tuple[int, Duty]]:
+        steps = []
+        while (step := self.mover.step()) is not None:
+            steps.append(step)
+        return steps
+
+    def shards(self) -> list[int]:
+        return [status.shards for status in self.engine.volumes()]
+
+    def emptying(self, others: list[Volume] | None = None) -> Emptying:
+        targets = self.volumes[1:] if others is None else others
+        return Emptying(self.source, lambda: targets, Crossing())
+
+    def journal(self, *numbers: int, between: tuple[int, int], row: Row) -> None:
+        """Have some volumes' journals name a shard as on its way between two."""
+        uuids = [self.volumes[number].ground.volume for number in between]
+        crossers = Crossers(uuids[0], uuids[1], frozenset({(row.renter, row.shard)}))
+        for number in numbers:
+            self.volumes[number].journal.write(crossers)
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Iterator[Street]:
+    street = Street(tmp_path)
+    with closing(street.engine):
+        yield street
+
+
+def free_bytes(volume: Volume) -> int:
+    return volume.ground.account.free_bytes
+
+
+# Room.
+
+
+def test_what_just_fits_has_room_enough() -> None:
+    assert Room(5, 5).is_enough
+    assert Room(5, 6).is_enough
+    assert not Room(6, 5).is_enough
+
+
+def test_the_room_that_is_wanted_is_that_of_all_shards_with_their_overhead(
+    street: Street,
+) -> None:
+    sizes = (10, 5000, LARGE, LARGE + 1)
+    rows = street.store(*sizes)
+    street.farm.delete(rows[0].shard)
+    room = street.mover.room(street.source)
+    assert room.wanted_bytes == sum(charge_bytes(size) + overhead_bytes(size) for size in sizes)
+    assert room.available_bytes == sum(map(free_bytes, street.volumes[1:]))
+
+
+def test_room_is_only_where_shards_may_go(street: Street) -> None:
+    (row,) = street.store(10)
+    source, second, third = street.volumes
+    assert street.mover.targets(source) == [second, third]
+    assert street.mover.targets(source, third.ground.volume.hex()) == [third]
+    assert street.mover.room(source, third.ground.volume.hex()).available_bytes == free_bytes(
+        third
+    )
+    second.duty = DRAIN
+    assert street.mover.targets(source) == [third]
+    assert street.mover.targets(source, second.ground.volume.hex()) == []
+    second.duty = None
+    street.journal(1, between=(1, 0), row=row)
+    assert street.mover.targets(source) == [third]
+    third.ground.health.fail("it is old")
+    assert street.mover.targets(source) == []
+    assert street.mover.room(source).available_bytes == 0
+
+
+# Steps.
+
+
+def test_each_step_says_what_was_copied_for_which_duty(street: Street) -> None:
+    street.store(10, LARGE, 5000)
+    street.mover.begin(street.source, DRAIN)
+    steps = street.steps()
+    assert sum(copied for copied, _ in steps) == 10 + LARGE + 5000
+    assert {duty.verb for _, duty in steps} == {Leaving.DRAIN}
+    assert street.shards()[0] == 0, "all in one go, also where a step only reads back"
+    assert street.mover.finished() == [street.source]
+
+
+def test_an_empty_volume_keeps_no_other_from_being_emptied(street: Street) -> None:
+    street.store(10, on=1)
+    for volume in street.volumes[:2]:
+        street.mover.begin(volume, DRAIN)
+    assert street.steps() == [(10, DRAIN)]
+    assert street.shards() == [0, 0, 1]
+    assert street.mover.finished() == street.volumes[:2]
+
+
+def test_one_that_cannot_go_on_keeps_no_other_from_being_emptied(street: Street) -> None:
+    (row,) = street.store(10)
+    street.rot(row)
+    street.store(20, on=1)
+    for volume in street.volumes[:2]:
+        street.mover.begin(volume, DRAIN)
+    assert street.steps() == [(20, DRAIN)]
+    assert street.shards() == [1, 0, 1]
+
+
+def test_what_is_not_to_be_emptied_is_left_alone(street: Street) -> None:
+    street.store(10)
+    assert street.mover.is_idle
+    assert street.mover.step() is None
+    assert street.mover.work(street.source) is None
+    assert street.mover.finished() == []
+    street.mover.begin(street.source, DRAIN)
+    assert not street.mover.is_idle
+    street.mover.cancel(street.source)
+    assert street.mover.is_idle
+    assert street.mover.step() is None
+    assert street.shards() == [1, 0, 0]
+
+
+def test_a_large_copy_is_broken_off_when_its_volume_stays(street: Street) -> None:
+    street.store(3 * LARGE, on=0)
+    for volume in street.volumes[1:]:
+        volume.change_quota(volume.settings.quota_bytes, 0)
+    street.mover.begin(street.source, DRAIN)
+    assert street.mover.step() is not None
+    staging = [volume.ground.paths.staging for volume in street.volumes[1:]]
+    assert sum(len(list(path.iterdir())) for path in staging) == 1
+    street.mover.cancel(street.source)
+    assert street.mover.step() is None
+    assert sum(len(list(path.iterdir())) for path in staging) == 0
+    assert sum(volume.ground.account.reserved_bytes for volume in street.volumes) == 0
+
+
+def test_a_stop_breaks_off_and_a_later_step_begins_again(street: Street) -> None:
+    street.store(3 * LARGE)
+    street.mover.begin(street.source, DRAIN)
+    assert street.mover.step() is not None
+    street.mover.stop()
+    work = street.mover.work(street.source)
+    assert work is not None
+    assert (work.left_shards, work.moved_shards) == (1, 0)
+    assert sum(volume.ground.account.reserved_bytes for volume in street.volumes) == 0
+    street.steps()
+    assert street.shards()[0] == 0
+
+
+def test_a_volume_that_was_opened_anew_is_emptied_as_it_is_now(street: Street) -> None:
+    street.store(10)
+    street.mover.begin(street.source, DRAIN)
+    street.steps()
+    moved = street.mover.work(street.source)
+    street.farm.engine._slots[0]._open_anew(street.source)
+    assert street.source.draining
+    street.store(20)
+    street.source.duty = DRAIN
+    assert street.steps() == [(20, DRAIN)]
+    assert street.shards()[0] == 0
+    again = street.mover.work(street.source)
+    assert moved is not None
+    assert again is not None
+    assert (moved.moved_shards, again.moved_shards) == (1, 1)
+
+
+# What is shown.
+
+
+def test_work_says_what_has_gone_and_what_is_left(street: Street) -> None:
+    bad, *_ = rows = street.store(10, 5000, LARGE)
+    street.farm.delete(rows[1].shard)
+    street.rot(bad)
+    street.half(noise(LARGE, "half"))
+    street.mover.begin(street.source, DRAIN)
+    street.mover.bytes_per_s = 9.5
+    before = street.mover.work(street.source)
+    assert before == VolumeWork(
+        verb="drain",
+        to_path="",
+        since_ms=5,
+        rate_bytes=7,
+        left_shards=3,
+        left_bytes=charge_bytes(10) + charge_bytes(5000) + charge_bytes(LARGE),
+        unfinished_bytes=charge_bytes(LARGE),
+        bytes_per_s=9.5,
+    )
+    street.steps()
+    after = street.mover.work(street.source)
+    assert after is not None
+    assert (after.moved_shards, after.left_shards, after.damaged) == (2, 1, 1)
+    assert after.moved_bytes == charge_bytes(5000) + charge_bytes(LARGE)
+    assert after.left_bytes == charge_bytes(10)
+    assert after.problem == ""
+
+
+def test_without_a_target_it_says_so_until_there_is_one(street: Street) -> None:
+    street.store(10)
+    for volume in street.volumes[1:]:
+        volume.duty = DRAIN
+    street.source.duty = DRAIN
+    assert street.mover.step() is None
+    work = street.mover.work(street.source)
+    assert work is not None
+    assert work.problem == "no other volume can take shards now"
+    street.volumes[2].duty = None
+    assert street.steps() == [(10, DRAIN)]
+    work = street.mover.work(street.source)
+    assert work is not None
+    assert work.problem == ""
+
+
+# When it is over.
+
+
+def test_a_volume_is_not_done_while_something_is_left_of_it(street: Street) -> None:
+    (row,) = street.store(10)
+    street.half(noise(LARGE, "half"))
+    mover, source = street.mover, street.source
+    mover.begin(source, DRAIN)
+    assert mover.finished() == []
+    street.steps()
+    assert street.shards()[0] == 0
+    assert mover.finished() == [], "an upload may be finished yet"
+    assert mover.give_up_rest(source) == 0
+    assert mover.finished() == [source]
+    street.journal(0, between=(0, 1), row=row)
+    assert mover.finished() == []
+    assert not mover.is_idle
+    source.journal.settle()
+    stone = mark_of(row, Action.TOMBSTONE, 0, 1)
+    source.writer.submit(Upkeep(lambda transaction: transaction.apply(stone))).result(20)
+    assert mover.finished() == []
+
+
+def test_damaged_shards_are_given_up_only_when_told_and_when_nothing_else_is_left(
+    street: Street,
+) -> None:
+    bad, good = street.store(10, 5000)
+    street.rot(bad)
+    street.half(noise(LARGE, "half"))
+    mover, source = street.mover, street.source
+    mover.begin(source, FORCED)
+    assert mover.finished() == []
+    assert street.shards()[0] == 2, "nobody has looked yet"
+    street.steps()
+    assert source.find(good.renter, good.shard) is None
+    assert mover.finished() == [source]
+    assert (street.shards()[0], source.ground.account.reserved_bytes) == (0, 0)
+    assert street.farm.engine.usage(ALICE).shards == 1
+
+
+def test_nothing_is_given_up_while_a_sound_shard_could_still_go(street: Street) -> None:
+    bad, _good = street.store(10, 5000)
+    street.rot(bad)
+    mover, source = street.mover, street.source
+    mover.begin(source, FORCED)
+    street.steps()
+    street.store(20)
+    source.duty = FORCED
+    assert mover.finished() == []
+    assert street.shards()[0] == 2
+
+
+def test_nothing_is_given_up_after_a_pass_that_failed(street: Street) -> None:
+    (bad,) = street.store(10)
+    street.rot(bad)
+    mover, source = street.mover, street.source
+    mover.begin(source, FORCED)
+    street.steps()
+    street.store(20)
+    source.duty = FORCED
+    for volume in street.volumes[1:]:
+        volume.duty = DRAIN
+    assert mover.step() is None
+    street.farm.delete(street.store(20)[0].shard, erase=True)
+    source.duty = FORCED
+    assert mover.finished() == []
+    assert street.shards()[0] == 1
+    street.steps()
+    assert mover.finished() == [source]
+
+
+def test_all_that_is_damaged_is_given_up_and_counted(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farmer.storage.moving.ROWS", 2)
+    rows = street.store(*range(10, 15))
+    for row in rows[1:]:
+        street.source.quarantine(row)
+    assert street.mover.give_up_rest(street.source) == 4
+    assert street.shards()[0] == 1
+    assert street.mover.give_up_rest(street.source) == 0
+
+
+# Shards that may be on two volumes.
+
+
+def test_what_a_crash_left_on_its_way_is_settled_when_both_are_there(street: Street) -> None:
+    (row,) = street.store(10)
+    street.journal(0, 1, between=(0, 1), row=row)
+    with pytest.raises(VolumeUnavailableError):
+        street.farm.delete(row.shard)
+    street.mover.resolve()
+    assert street.mover.is_idle
+    street.farm.delete(row.shard)
+
+
+@pytest.mark.parametrize("between", [(0, 2), (2, 0)])
+def test_one_whose_partner_is_missing_waits_for_it(
+    street: Street, between: tuple[int, int]
+) -> None:
+    (row,) = street.store(10)
+    street.journal(0, between=between, row=row)
+    is_complete, asked = False, street.volumes[:2]
+    mover = Mover(lambda: asked, lambda: is_complete, Crossing())
+    mover.resolve()
+    assert street.source.journal.open.keys
+    is_complete = True
+    mover.resolve()
+    assert not street.source.journal.open.keys
+
+
+# One volume that is being emptied.
+
+
+def test_a_pass_says_when_it_is_over_and_then_begins_again(street: Street) -> None:
+    bad, _ = street.store(10, 5000)
+    street.rot(bad)
+    emptying = street.emptying()
+    assert not emptying.has_passed
+    assert (emptying.moved_shards, emptying.moved_bytes, emptying.problem) == (0, 0, "")
+    assert emptying.step() == 5000
+    assert not emptying.has_passed
+    assert emptying.step() == -1
+    assert emptying.has_passed
+    assert (emptying.moved_shards, emptying.moved_bytes) == (1, charge_bytes(5000))
+    assert emptying.step() == -1, "only what is damaged is left"
+    street.store(70)
+    assert emptying.step() == 70
+    assert (emptying.moved_shards, emptying.moved_bytes) == (
+        *(2, charge_bytes(5000) + charge_bytes(70)),
+    )
+
+
+def test_a_pass_that_fails_is_not_one_and_says_why(street: Street) -> None:
+    street.store(10)
+    emptying = street.emptying([])
+    assert emptying.step() == -1
+    assert not emptying.has_passed
+    assert emptying.problem == "no other volume can take shards now"
+    assert street.source.ground.health.state is VolumeState.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (sqlite3.DatabaseError("malformed"), VolumeState.FAILING),
+        (sqlite3.OperationalError("locked"), VolumeState.HEALTHY),
+        (VolumeUnavailableError(), VolumeState.HEALTHY),
+    ],
+)
+def test_only_an_index_that_makes_no_sense_fails_the_volume(
+    street: Street, monkeypatch: pytest.MonkeyPatch, error: Exception, state: VolumeState
+) -> None:
+    def some(_after: object, _limit: int) -> list[Row]:
+        raise error
+
+    monkeypatch.setattr(street.source.ground.index, "some", some)
+    emptying = street.emptying()
+    assert emptying.step() == -1
+    assert emptying.problem == (str(error) or "VolumeUnavailableError")
+    assert street.source.ground.health.state is state
+
+
+def test_it_is_empty_when_nothing_is_stored_or_promised(street: Street) -> None:
+    emptying = street.emptying()
+    assert emptying.is_empty
+    (row,) = street.store(10)
+    assert not emptying.is_empty
+    street.farm.delete(row.shard, erase=True)
+    assert emptying.is_empty
+    street.half(noise(LARGE, "half"))
+    assert not emptying.is_empty
+
+
+def test_four_mib_of_small_shards_cross_together(street: Street) -> None:
+    street.store(*[MIB] * 6)
+    emptying = street.emptying()
+    assert [emptying.step() for _ in range(3)] == [4 * MIB, 2 * MIB, -1]
+
+
+def test_so_many_small_shards_cross_together_and_no_more(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emptying_module, "CROSSING_MAX", 3)
+    street.store(*[100] * 7)
+    emptying = street.emptying()
+    assert [emptying.step() for _ in range(4)] == [300, 300, 100, -1]
+
+
+def test_a_pass_goes_over_any_number_of_shards_of_several_renters(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emptying_module, "ROWS", 2)
+    street.store(*[100] * 3)
+    for volume in street.volumes[1:]:
+        volume.duty = DRAIN
+    for number in range(3):
+        street.farm.store(noise(100, number), NodeId(bytes([number + 1]) * 32))
+    for volume in street.volumes[1:]:
+        volume.duty = None
+    emptying = street.emptying()
+    assert [emptying.step() for _ in range(4)] == [200, 200, 200, -1]
+    assert street.shards()[0] == 0
+
+
+def test_shards_go_in_the_order_in_which_they_lie_on_the_disk(street: Street) -> None:
+    rows = street.store(*[100] * 12)
+    target = street.volumes[1]
+    emptying = street.emptying([target])
+    while emptying.step() >= 0:
+        pass
+    there = sorted(
+        target.page(ALICE, type(rows[0].shard)(bytes(32)), 99), key=lambda row: row.place.offset
+    )
+    assert [row.shard for row in there] == [row.shard for row in rows]
+    assert rows != sorted(rows, key=lambda row: row.shard.raw)
+
+
+def test_space_is_given_back_at_the_end_of_a_pass_or_when_much_has_gone(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = street.source.ground.index
+    for few, is_given_back in ((4 * charge_bytes(100) + 1, False), (3 * charge_bytes(100), True)):
+        monkeypatch.setattr(emptying_module, "RECLAIM_BYTES", few)
+        monkeypatch.setattr(emptying_module, "CROSSING_MAX", 3)
+        street.store(*[100] * 4)
+        emptying = street.emptying([street.volumes[1]])
+        assert emptying.step() == 300
+        assert bool(index.doomed()) is not is_given_back
+        assert emptying.step() == 100
+        assert index.doomed()
+        assert emptying.step() == -1
+        assert index.doomed() == []
+        for row in street.volumes[1].ground.index.some(None, 99):
+            street.farm.delete(row.shard, erase=True)
+
+
+def test_a_little_that_has_gone_is_not_given_back_at_once(street: Street) -> None:
+    street.store(100)
+    emptying = street.emptying()
+    assert emptying.step() == 100
+    assert street.source.ground.index.doomed()
+
+
+def test_shards_go_to_the_roomiest_that_is_not_slow(street: Street) -> None:
+    _, second, third = street.volumes
+    second.ground.account.keep_free_bytes = 0
+    third.change_quota(100 * MIB, 0)
+    street.store(100, LARGE)
+    emptying = street.emptying()
+    while emptying.step() >= 0:
+        pass
+    assert street.shards() == [0, 0, 2]
+    third.ground.health.slowed("tired")
+    street.store(200, LARGE + 1)
+    while emptying.step() >= 0:
+        pass
+    assert street.shards() == [0, 2, 2]
+
+
+def test_without_room_anywhere_the_most_there_is_is_told(street: Street) -> None:
+    street.store(LARGE)
+    for kept, volume in enumerate(street.volumes[1:]):
+        free = volume.ground.account.filesystem_free_bytes
+        volume.change_quota(volume.settings.quota_bytes, free - 5000 - kept * 1000)
+    emptying = street.emptying()
+    assert emptying.step() == -1
+    assert emptying.problem == f"{charge_bytes(LARGE)} bytes wanted, 6000 available"
+    assert street.shards()[0] == 1
+
+
+def test_usage_is_the_same_after_all_of_it(street: Street) -> None:
+    street.store(100, LARGE)
+    street.mover.begin(street.source, DRAIN)
+    street.steps()
+    live = charge_bytes(100) + charge_bytes(LARGE)
+    assert street.engine.usage(ALICE) == Usage(live_bytes=live, shards=2)
