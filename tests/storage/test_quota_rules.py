@@ -351,6 +351,22 @@ def test_the_leaving_of_a_shard_that_did_not_cross_changes_nothing(ledger: Ledge
     assert ledger.usage(ALICE) == Usage(live_bytes=CHARGE, shards=1)
 
 
+def test_what_was_promised_to_who_has_shards_too_is_given_back(ledger: Ledger) -> None:
+    account = account_of()
+    ledger.settle(account, changes_of(ALICE, LIVE))
+    ledger.reserve(account, contract_of(ALICE), SIZE).release()
+    assert ledger.usage(ALICE) == Usage(live_bytes=CHARGE, shards=1)
+
+
+def test_a_shard_that_crosses_in_the_trash_counts_once_as_trash(ledger: Ledger) -> None:
+    source, target = account_of(), account_of()
+    ledger.settle(source, changes_of(ALICE, TRASH))
+    copy = ledger.reserve_copy(target, ALICE, SHARD, SIZE)
+    copy.crosses = (SHARD, TRASH)
+    ledger.settle(target, changes_of(ALICE, TRASH), [copy])
+    assert ledger.usage(ALICE) == Usage(trash_bytes=CHARGE, shards=1)
+
+
 def test_a_changed_quota_counts_at_once(ledger: Ledger) -> None:
     account = account_of()
     ledger.change_quota(account, 1 << 39, 1 << 20)

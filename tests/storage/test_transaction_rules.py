@@ -350,6 +350,7 @@ def test_a_file_that_was_given_up_counts_until_it_is_given_back(desk: Desk) -> N
     desk.put(one)
     assert desk.index.totals().log_bytes == 0
     desk.apply(mark(one, Action.GONE))
+    assert desk.index.doomed() == [doomed(one)]
     assert desk.index.totals().log_bytes == one.charge_bytes
     for _ in range(2):
         desk.change(lambda t: t.release(doomed(one)))
