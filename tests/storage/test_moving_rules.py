@@ -14,7 +14,7 @@ from farmer.model.shard import Usage, charge_bytes
 from farmer.model.status import VolumeState, VolumeWork
 from farmer.storage import emptying as emptying_module
 from farmer.storage.crossing import Crossing
-from farmer.storage.duty import Duty, Leaving
+from farmer.storage.duty import Duty, Leaving, read_duty
 from farmer.storage.emptying import Emptying
 from farmer.storage.engine import Engine
 from farmer.storage.errors import VolumeUnavailableError
@@ -24,8 +24,9 @@ from farmer.storage.moving import Mover, Room
 from farmer.storage.operations import Upkeep, mark_of
 from farmer.storage.places import Row
 from farmer.storage.quota import overhead_bytes
+from farmer.storage.upload import Wanted
 from farmer.storage.volume import Volume
-from tests.storage.bench import ALICE, MIB, Farm, noise
+from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise
 from tests.storage.rot import flip
 
 DRAIN = Duty(verb=Leaving.DRAIN, since_ms=5, rate_bytes=7)
@@ -165,6 +166,19 @@ def test_each_step_says_what_was_copied_for_which_duty(street: Street) -> None:
     assert street.mover.finished() == [street.source]
 
 
+def test_shards_go_only_to_the_volume_that_was_named(street: Street) -> None:
+    street.store(10, LARGE)
+    for number in (2, 1):
+        third = street.volumes[number].ground.volume.hex()
+        street.mover.begin(street.source, Duty(verb=Leaving.MOVE, since_ms=1, to=third))
+        street.steps()
+        # The pass that had emptied it is over only now.
+        street.steps()
+        assert street.shards()[0] == 0
+        assert street.shards()[number] == 2
+        street.store(20, LARGE + 1)
+
+
 def test_an_empty_volume_keeps_no_other_from_being_emptied(street: Street) -> None:
     street.store(10, on=1)
     for volume in street.volumes[:2]:
@@ -192,7 +206,10 @@ def test_what_is_not_to_be_emptied_is_left_alone(street: Street) -> None:
     assert street.mover.finished() == []
     street.mover.begin(street.source, DRAIN)
     assert not street.mover.is_idle
+    root = street.source.settings.path
+    assert read_duty(street.farm.files, root) == DRAIN
     street.mover.cancel(street.source)
+    assert read_duty(street.farm.files, root) is None
     assert street.mover.is_idle
     assert street.mover.step() is None
     assert street.shards() == [1, 0, 0]
@@ -382,6 +399,33 @@ def test_what_a_crash_left_on_its_way_is_settled_when_both_are_there(street: Str
     street.mover.resolve()
     assert street.mover.is_idle
     street.farm.delete(row.shard)
+
+
+def test_one_that_is_on_both_after_a_crash_stays_where_it_went(street: Street) -> None:
+    (row,) = street.store(10)
+    data = noise(10, (0, 0))
+    upload = street.volumes[1].uploads.begin(Wanted(contract_of(ALICE), row.shard, 10))
+    upload.write(data)
+    upload.commit().result(20)
+    # Only the target's own says it: the source's was settled already.
+    street.journal(1, between=(0, 1), row=row)
+    assert street.shards() == [1, 1, 0]
+    street.mover.resolve()
+    assert street.shards() == [0, 1, 0]
+    assert street.mover.is_idle
+    assert street.farm.read(row.shard) == data
+
+
+def test_a_volume_with_a_crossing_that_is_not_settled_begins_no_other(street: Street) -> None:
+    (row,) = street.store(10)
+    street.journal(0, between=(0, 2), row=row)
+    street.source.duty = DRAIN
+    mover = Mover(lambda: street.volumes[:2], lambda: False, Crossing())
+    assert mover.step() is None
+    assert street.shards() == [1, 0, 0]
+    work = mover.work(street.source)
+    assert work is not None
+    assert work.problem == ""
 
 
 @pytest.mark.parametrize("between", [(0, 2), (2, 0)])

@@ -132,8 +132,8 @@ def test_tallies_add_up_and_are_taken_out_again() -> None:
 
 
 def test_a_shard_counts_as_live_or_as_trash() -> None:
-    assert LIVE == Tally(live_bytes=CHARGE, shards=1)
-    assert TRASH == Tally(trash_bytes=CHARGE, shards=1)
+    assert Tally(live_bytes=CHARGE, shards=1) == LIVE
+    assert Tally(trash_bytes=CHARGE, shards=1) == TRASH
     assert Tally.of(CHARGE, ShardState.QUARANTINED) == LIVE
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,14 +18,17 @@ from farmer.storage.crossing import Crossing
 from farmer.storage.directory import MARKER_NAME, VolumeSettings, create_volume
 from farmer.storage.doubts import InDoubtError
 from farmer.storage.engine import Engine
-from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
+from farmer.storage.errors import FormatTooNewError, ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.files import OsFiles
+from farmer.storage.log import marks_bytes
 from farmer.storage.marks import Action
+from farmer.storage.opening import Spawn, at_once, in_a_thread
 from farmer.storage.operations import Upkeep, mark_of
 from farmer.storage.places import Key, Place, Row
 from farmer.storage.reunion import Met, Outlived, Reunion
 from farmer.storage.slots import Slots
 from farmer.storage.tombstones import Tombstone
+from farmer.storage.transaction import Transaction
 from farmer.storage.volume import Volume
 from farmer.storage.whereabouts import Copies, Copy, Whereabouts
 from tests.storage.bench import ALICE, BOB, LIMITS, MIB, NODE, Farm
@@ -59,6 +62,7 @@ class House:
 
     farm: Farm
     clock: Clock = field(default_factory=Clock)
+    spawn: Spawn = at_once
     met: list[int] = field(default_factory=list)
     """The volumes of which it was noted that they have met all others."""
 
@@ -72,7 +76,12 @@ class House:
             observed_ms=lambda: self.farm.clocks.observed_ms,
             limits=LIMITS,
             monotonic_s=self.clock,
+            spawn=self._spawn,
+            annexes=self.farm.annexes,
         )
+
+    def _spawn(self, name: str, work: Callable[[], None]) -> None:
+        self.spawn(name, work)
 
     @property
     def engine(self) -> Engine:
@@ -92,8 +101,12 @@ class House:
 
     def put(self, number: int, *rows: Row) -> None:
         """Enter rows as one volume's."""
-        work = Upkeep(lambda transaction: [transaction.correct(row) for row in rows] and None)
-        self.volumes[number].writer.submit(work).result(20)
+
+        def enter(transaction: Transaction) -> None:
+            for row in rows:
+                transaction.correct(row)
+
+        self.volumes[number].writer.submit(Upkeep(enter)).result(20)
 
     def bury(self, number: int, row: Row, observed_ms: int) -> None:
         """Let one volume have a tombstone."""
@@ -211,9 +224,11 @@ def test_two_are_enough_to_meet(house: House) -> None:
 
 def test_only_so_many_shards_meet_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     class Counting(Crossing):
-        def crossing(self, keys: Iterable[Key]) -> AbstractContextManager[None]:
+        @contextmanager
+        def crossing(self, keys: Iterable[Key]) -> Iterator[None]:
             sizes.append(len(set(keys)))
-            return super().crossing(keys)
+            with super().crossing(keys):
+                yield
 
     monkeypatch.setattr(reunion_module, "AT_ONCE", 3)
     sizes: list[int] = []
@@ -238,6 +253,14 @@ def test_what_was_replaced_since_it_was_outlived_stays(house: House) -> None:
     volume.writer.submit(Outlived([], 1)).result(20)
     volume.writer.submit(Outlived([ROW], 1)).result(20)
     assert house.rows()[0] == []
+
+
+def test_the_writer_is_told_how_much_a_meeting_may_write() -> None:
+    """As much as marks of so many shards take, and nothing where there are none."""
+    stone = Tombstone(*KEY, 1, 5)
+    assert Outlived([], 1).log_bytes == Met([ROW], []).log_bytes == 0
+    assert Outlived([ROW] * 3, 1).log_bytes == Met([], [stone] * 3).log_bytes == marks_bytes(3)
+    assert Outlived([ROW] * 3, 1).rows == Met([ROW] * 2, [stone]).rows == 3
 
 
 def test_a_tombstone_that_was_set_anew_since_stays(house: House) -> None:
@@ -332,6 +355,8 @@ def test_a_volume_that_fails_is_no_volume_that_is_away(
 
 def test_all_that_is_known_of_a_shard_is_told_with_its_latest_tombstone(house: House) -> None:
     assert house.where.copies(KEY) == Copies((), (), 0, True)
+    house.bury(1, replace(ROW, shard=ShardId(b"o" * 32)), 9)
+    assert house.where.copies(KEY) == Copies((), (), 0, True), "that is another's"
     house.bury(1, ROW, 5)
     assert house.where.copies(KEY).buried_ms == 5
     house.bury(2, ROW, 8)
@@ -344,6 +369,19 @@ def test_all_that_is_known_of_a_shard_is_told_with_its_latest_tombstone(house: H
     copies = house.where.copies(KEY)
     assert copies.buried_ms == 5, "a volume's own tombstone does not speak against its shard"
     assert [copy.row.alone_ms for copy in copies.counting] == [7]
+
+
+def test_what_is_not_there_while_a_volume_is_opened_anew_is_looked_for_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot, answers = house.slots[0], iter([None, ROW])
+
+    def find(*_key: object) -> Row | None:
+        slot.reopenings += 2
+        return next(answers)
+
+    monkeypatch.setattr(house.volumes[0], "find", find)
+    assert house.where.find(*KEY).row == ROW
 
 
 def stalled(house: House, *numbers: int) -> list[AbstractContextManager[object]]:
@@ -390,9 +428,7 @@ def test_a_volume_that_stalls_is_left_out_unless_it_is_needed(
         assert best.volume is house.volumes[0]
 
 
-def test_where_all_stall_all_are_asked(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_all_stall_all_are_asked(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     for volume in house.volumes:
         monkeypatch.setattr(volume, "find", lambda *_key: None)
     first, second, third = stalled(house, 0, 1, 2)
@@ -608,6 +644,97 @@ def test_nobody_looks_for_longer_than_an_opening_takes(house: House) -> None:
     looks = Slow(house, *[2] * 99)
     house.slots.steadily(looks)
     assert looks.count == 3, "the last one counts whatever happens"
+
+
+def test_whoever_changes_the_volumes_waits_until_it_is_done(tmp_path: Path) -> None:
+    house = House(Farm(tmp_path, volumes=2, annexes=tmp_path / "annexes"), spawn=in_a_thread)
+    with closing(house.engine):
+        assert len(house.volumes) == 2
+        path = tmp_path / "more"
+        create_volume(path, NODE, OsFiles(), 0)
+        house.slots.add(VolumeSettings(path, 64 * MIB))
+        assert len(house.volumes) == 3
+        slot = house.slots[2]
+        house.slots.remove(slot)
+        assert slot.volume is None
+        first = house.slots[0]
+        house.volumes[0].ground.health.read_only("by its owner")
+        apart = house.slots.part(first)
+        assert apart is not None
+        assert apart is first.volume
+        assert apart.ground.is_apart
+        slots = list(house.slots)
+    assert [slot.volume for slot in slots] == [None, None]
+
+
+def test_what_is_not_there_cannot_be_parted(house: House) -> None:
+    assert house.slots.part(house.slots[1]) is house.volumes[1]
+    house.go(0)
+    assert house.slots.part(house.slots[0]) is None
+
+
+def make_too_new(path: Path) -> None:
+    marker = path / MARKER_NAME
+    marker.write_text(marker.read_text().replace('"format": 1', '"format": 99'))
+
+
+def test_a_volume_of_a_newer_release_is_refused_and_all_others_are_closed(
+    tmp_path: Path,
+) -> None:
+    farm = Farm(tmp_path, volumes=2)
+    farm.engine.close()
+    marker = farm.settings[1].path / MARKER_NAME
+    before = marker.read_text()
+    make_too_new(farm.settings[1].path)
+    with pytest.raises(FormatTooNewError):
+        farm.open()
+    marker.write_text(before)
+    with closing(farm.open()) as engine:
+        assert len(engine.opened()) == 2, "each could be locked again"
+
+
+def test_one_of_a_newer_release_is_not_added(house: House, tmp_path: Path) -> None:
+    path = tmp_path / "more"
+    create_volume(path, NODE, OsFiles(), 0)
+    make_too_new(path)
+    with pytest.raises(FormatTooNewError):
+        house.slots.add(VolumeSettings(path, 64 * MIB))
+    assert len(house.slots) == 3
+
+
+def test_what_goes_wrong_within_a_look_or_a_closing_is_told(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("a mistake of ours")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(house.slots[1], "_look", fail)
+        with pytest.raises(RuntimeError, match="of ours"):
+            house.slots.look_after()
+    with monkeypatch.context() as patched:
+        patched.setattr(house.slots[1], "_close", fail)
+        with pytest.raises(RuntimeError, match="of ours"):
+            house.slots.close()
+
+
+def test_nobody_waits_for_a_volume_that_hangs(house: House) -> None:
+    house.spawn = lambda _name, _work: None
+    calls = stalled(house, 0, 1, 2)
+    with calls[0], calls[1], calls[2]:
+        house.clock.now_s += 60
+        house.slots.remove(house.slots[1])
+        assert len(house.slots) == 2
+    house.spawn = at_once
+
+
+def test_each_is_compared_with_all_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[list[object]] = []
+    for slot in house.slots:
+        monkeypatch.setattr(slot.tempo, "judge", lambda others, _now_s: judged.append(others))
+    house.slots.watch()
+    one, two, three = (slot.watch.meters for slot in house.slots)
+    assert judged == [[two, three], [one, three], [one, two]]
 
 
 def test_all_are_closed_with_a_clean_mark(house: House) -> None:

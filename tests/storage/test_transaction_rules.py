@@ -38,8 +38,8 @@ def row(number: int, sequence: int, renter: NodeId = ALICE, **fields: object) ->
     return replace(small, **fields)  # type: ignore[arg-type]  # a test's shorthand
 
 
-def large(number: int, sequence: int, **fields: object) -> Row:
-    return row(number, sequence, place=Place(0, 0, FILE), size_bytes=2 * MIB, **fields)
+def large(number: int, sequence: int) -> Row:
+    return replace(row(number, sequence), place=Place(0, 0, FILE), size_bytes=2 * MIB)
 
 
 def doomed(one: Row) -> Doomed:

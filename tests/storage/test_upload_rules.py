@@ -23,9 +23,9 @@ from farmer.storage.errors import (
     WrongSizeError,
 )
 from farmer.storage.files import Filesystem
-from farmer.storage.staging import Staged
-from farmer.storage.placing import begin_on, candidates
 from farmer.storage.fill import Fill
+from farmer.storage.placing import begin_on, candidates
+from farmer.storage.staging import Staged
 from farmer.storage.upload import LargeUpload, SmallUpload, Wanted
 from farmer.storage.uploads import AnyUpload
 from farmer.storage.volume import Volume
@@ -247,6 +247,17 @@ def test_more_than_was_declared_ends_it(bench: Bench, size: int) -> None:
         upload.commit()
 
 
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_what_was_committed_has_ended(bench: Bench, size: int) -> None:
+    upload = bench.begin(size)
+    upload.write(noise(size))
+    answer = upload.commit()
+    with pytest.raises(VolumeUnavailableError, match="ended"):
+        upload.commit()
+    assert answer.result(20).size_bytes == size
+    assert open_parts(bench) == 0
+
+
 def test_how_many_bytes_came_is_told_of_a_large_one(bench: Bench) -> None:
     upload = bench.begin()
     upload.write(noise(LARGE)[:4000])
@@ -456,7 +467,9 @@ def test_of_two_leases_the_one_with_more_bytes_stays(bench: Bench) -> None:
         two.abandon()
         assert bench.volume.leases.begun_bytes(key) == max(first, second)
         (lease,) = bench.volume.leases.of()
-        assert [path.name for path in bench.parts] == [bench.volume.ground.paths.part(lease.file).name]
+        assert [path.name for path in bench.parts] == [
+            bench.volume.ground.paths.part(lease.file).name
+        ]
         assert bench.reserved_bytes == CHARGE
         assert bench.volume.leases.erase(key)
         assert bench.is_clean()
