@@ -302,6 +302,11 @@ def test_the_best_is_the_first_that_counts() -> None:
     assert one.best == one.counting[0]
 
 
+def test_a_copy_is_the_same_whenever_it_was_looked_up(house: House) -> None:
+    volume, other = house.volumes[:2]
+    assert Copy(volume, ROW, 1) == Copy(volume, ROW, 2) != Copy(other, ROW, 1)
+
+
 def test_a_shard_is_found_if_need_be_only_of_one_size(house: House) -> None:
     house.put(1, ROW)
     assert house.where.find(*KEY).row == ROW

@@ -275,6 +275,9 @@ def test_what_is_stored_has_left_nothing_behind(bench: Bench, size: int) -> None
         upload.write(noise(size)[start : start + 300_000])
     stored = upload.commit().result(20)
     assert (stored.size_bytes, stored.stored_at_ms) == (size, bench.farm.clocks.now_ms)
+    row = bench.volume.find(ALICE, stored.shard)
+    assert row is not None
+    assert row.alone_ms == 0
     upload.abandon()
     upload.drop()
     assert bench.is_clean()
