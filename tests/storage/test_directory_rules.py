@@ -1,0 +1,296 @@
+"""A volume's directory: what its marker says, when it is believed, and how it is written."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farmer.storage.directory import (
+    Marker,
+    Paths,
+    VolumeSettings,
+    VolumeSetupError,
+    create_volume,
+    lock_volume,
+    read_marker,
+    replace_small,
+    retire_marker,
+)
+from farmer.storage.errors import FormatTooNewError
+from farmer.storage.files import Access
+from farmer.storage.quota import QUOTA_BYTES_MIN
+from tests.storage.bench import ALICE, NODE
+from tests.storage.recording import Fault, RecordingFiles
+
+FILE = bytes(range(0xA0, 0xB0))
+
+
+class Files(RecordingFiles):
+    """Files that know which are open."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.is_open: set[int] = set()
+
+    def open(self, path: Path, access: Access) -> int:
+        fd = super().open(path, access)
+        self.is_open.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        self.is_open.remove(fd)
+        super().close(fd)
+
+
+@pytest.fixture
+def files() -> Iterator[Files]:
+    files = Files()
+    yield files
+    assert not files.is_open
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "above" / "volume"
+
+
+def marked(root: Path, **fields: object) -> None:
+    """Let the marker say something else; None takes a field away."""
+    path = Paths(root).marker
+    said = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({name: value for name, value in said.items() if value is not None}))
+
+
+def test_a_new_volume_is_read_back(files: Files, root: Path) -> None:
+    marker = create_volume(root, NODE, files, 1234)
+    assert (marker.node, marker.created_at_ms, marker.retired) == (NODE, 1234, "")
+    assert len(marker.volume) == 16
+    assert read_marker(root, NODE, files) == marker
+    paths = Paths(root)
+    assert all(path.is_dir() for path in (paths.log, paths.shards, paths.staging))
+    assert create_volume(root.with_name("other"), NODE, files, 1234).volume != marker.volume
+
+
+def test_a_new_volume_is_durable_and_its_marker_comes_last(files: Files, root: Path) -> None:
+    create_volume(root, NODE, files, 1234)
+    done = [(call.name, call.path) for call in files.calls]
+    marker = done.index(("rename", "farmer-volume.new"))
+    assert max(at for at, call in enumerate(done) if call[0] == "make_directory") < marker
+    assert done.index(("sync_data", "farmer-volume.new")) < marker
+    assert done[marker + 1 :] == [("sync_directory", "volume"), ("sync_directory", "above")]
+
+
+def test_a_volume_is_made_where_nothing_is(files: Files, root: Path) -> None:
+    (root / "lost+found").mkdir(parents=True)
+    create_volume(root, NODE, files, 1)
+    with pytest.raises(VolumeSetupError, match="is a volume already"):
+        create_volume(root, NODE, files, 1)
+    other = root.with_name("other")
+    other.mkdir()
+    (other / "photo").touch()
+    with pytest.raises(VolumeSetupError, match=r"not empty \(photo is in it\)"):
+        create_volume(other, NODE, files, 1)
+    assert [one.name for one in other.iterdir()] == ["photo"]
+
+
+def test_files_have_the_names_that_the_format_says() -> None:
+    paths = Paths(Path("/v"))
+    assert {
+        name: str(getattr(paths, name))
+        for name in ("marker", "lock", "probe", "index", "reserve", "book", "log", "shards")
+    } == {
+        "marker": "/v/farmer-volume.json",
+        "lock": "/v/lock",
+        "probe": "/v/probe",
+        "index": "/v/index.sqlite",
+        "reserve": "/v/reserve",
+        "book": "/v/book",
+        "log": "/v/log",
+        "shards": "/v/shards",
+    }
+    assert str(paths.segment(7)) == "/v/log/00000007.seg"
+    assert str(paths.shard(FILE)) == f"/v/shards/a0/{FILE.hex()}.seg"
+    assert str(paths.part(FILE)) == f"/v/staging/{FILE.hex()}.part"
+    apart = Paths(Path("/v"), Path("/annex"))
+    assert (str(apart.index), str(apart.log)) == ("/annex/index.sqlite", "/v/log")
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "label"),
+    [("tank", "/mnt/disk", "tank"), ("", "/mnt/disk", "disk"), ("", "/", "volume")],
+)
+def test_a_volume_is_shown_by_its_name_or_its_directorys(name: str, path: str, label: str) -> None:
+    assert VolumeSettings(Path(path), QUOTA_BYTES_MIN, name=name).label == label
+
+
+def test_a_quota_has_a_least_size() -> None:
+    settings = VolumeSettings(Path("/v"), QUOTA_BYTES_MIN)
+    assert (settings.keep_free_bytes, settings.left_shut) == (0, None)
+    with pytest.raises(VolumeSetupError, match="too small"):
+        VolumeSettings(Path("/v"), QUOTA_BYTES_MIN - 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"format": "1"},
+        {"format": None},
+        {"format": True},
+        {"format": 1.0},
+        {"format": -1},
+        {"volume": None},
+        {"volume": "zz" * 16},
+        {"volume": "aa" * 15},
+        {"volume": "aa" * 17},
+        {"volume": 7},
+        {"node": "nobody"},
+        {"node": None},
+        {"created_ms": -1},
+        {"created_ms": 1 << 62},
+        {"created_ms": "yesterday"},
+        {"created_ms": None},
+    ],
+)
+def test_a_marker_that_makes_no_sense_is_damaged(
+    files: Files, root: Path, fields: dict[str, Any]
+) -> None:
+    create_volume(root, NODE, files, 1)
+    marked(root, **fields)
+    with pytest.raises(VolumeSetupError, match="is damaged"):
+        read_marker(root, NODE, files)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b"[" * 50_000])
+def test_what_is_no_marker_at_all_is_damaged(files: Files, root: Path, raw: bytes) -> None:
+    create_volume(root, NODE, files, 1)
+    Paths(root).marker.write_bytes(raw)
+    with pytest.raises(VolumeSetupError, match="is damaged"):
+        read_marker(root, NODE, files)
+
+
+def test_the_largest_and_the_smallest_number_are_read(files: Files, root: Path) -> None:
+    create_volume(root, NODE, files, 1)
+    for number in (0, (1 << 62) - 1):
+        marked(root, created_ms=number)
+        assert read_marker(root, NODE, files).created_at_ms == number
+    marked(root, format=0)
+    read_marker(root, NODE, files)
+
+
+def test_a_newer_format_needs_a_newer_release(files: Files, root: Path) -> None:
+    """Whatever else stands in it by then."""
+    create_volume(root, NODE, files, 1)
+    marked(root, format=2, volume="another form")
+    with pytest.raises(FormatTooNewError, match="has format 2; this release reads up to 1"):
+        read_marker(root, NODE, files)
+
+
+def test_a_directory_without_a_marker_may_be_a_disk_that_is_not_mounted(
+    files: Files, root: Path
+) -> None:
+    root.mkdir(parents=True)
+    with pytest.raises(VolumeSetupError, match="may not be mounted"):
+        read_marker(root, NODE, files)
+
+
+def test_another_farmers_volume_is_refused(files: Files, root: Path) -> None:
+    create_volume(root, NODE, files, 1)
+    with pytest.raises(VolumeSetupError, match="belongs to the farmer"):
+        read_marker(root, ALICE, files)
+
+
+def test_a_retired_volume_says_why_and_keeps_all_else(files: Files, root: Path) -> None:
+    marker = create_volume(root, NODE, files, 77)
+    files.forget()
+    retire_marker(root, files, "its shards are on tank")
+    with pytest.raises(VolumeSetupError, match="no volume any more: its shards are on tank"):
+        read_marker(root, NODE, files)
+    said = json.loads(Paths(root).marker.read_text())
+    assert said == {
+        "format": 1,
+        "volume": marker.volume.hex(),
+        "node": str(NODE),
+        "created_ms": 77,
+        "retired": "its shards are on tank",
+    }
+    assert list(Paths(root).staging.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["open", "pwritev", "sync_data", "rename"])
+def test_a_small_file_is_the_old_one_until_the_new_one_is_whole(
+    files: Files, tmp_path: Path, call: str
+) -> None:
+    path = tmp_path / "it.json"
+    replace_small(files, path, b"old")
+    files.fault = Fault(0, errno.EIO, lambda one: one.name == call)
+    with pytest.raises(OSError, match="Input/output"):
+        replace_small(files, path, b"new")
+    assert path.read_bytes() == b"old"
+    files.fault = None
+    files.forget()
+    replace_small(files, path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [one.name for one in tmp_path.iterdir()] == ["it.json"], "a draft that was left is gone"
+    steps = ["unlink", "open", "pwritev", "sync_data", "rename", "sync_directory"]
+    assert files.names() == steps
+
+
+def test_a_draft_stands_where_it_is_told(files: Files, tmp_path: Path) -> None:
+    drafts = tmp_path / "drafts"
+    with pytest.raises(FileNotFoundError):
+        replace_small(files, tmp_path / "it.json", b"new", drafts=drafts)
+    assert list(tmp_path.iterdir()) == [], "nothing is written where there is no such directory"
+    drafts.mkdir()
+    replace_small(files, tmp_path / "it.json", b"new", drafts=drafts)
+    assert (tmp_path / "it.json").read_bytes() == b"new"
+
+
+def test_a_volume_is_locked_by_one(files: Files, root: Path) -> None:
+    create_volume(root, NODE, files, 1)
+    first = lock_volume(root, files)
+    with pytest.raises(VolumeSetupError, match="in use by another process"):
+        lock_volume(root, files)
+    assert files.is_open == {first}
+    files.close(first)
+    files.close(lock_volume(root, files, Access.READ))
+
+
+def test_a_lock_that_fails_leaves_nothing_open(
+    files: Files, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_volume(root, NODE, files, 1)
+
+    def fails(_fd: int) -> bool:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(files, "lock", fails)
+    with pytest.raises(OSError, match="no locks"):
+        lock_volume(root, files)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda root, files: read_marker(root, NODE, files),
+        lambda root, files: retire_marker(root, files, "gone"),
+    ],
+)
+def test_a_marker_that_cannot_be_read_leaves_nothing_open(
+    files: Files, root: Path, use: Callable[[Path, Files], object]
+) -> None:
+    create_volume(root, NODE, files, 1)
+    files.fault = Fault(0, errno.EIO, lambda call: call.name == "pread")
+    with pytest.raises(OSError, match="Input/output"):
+        use(root, files)
+
+
+def test_a_marker_as_a_person_may_have_left_it_is_read(files: Files, root: Path) -> None:
+    """With more in it, and longer than ours."""
+    marker: Marker = create_volume(root, NODE, files, 1)
+    marked(root, note="x" * 60_000)
+    assert read_marker(root, NODE, files) == marker

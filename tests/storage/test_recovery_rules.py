@@ -1,0 +1,666 @@
+"""Walking over a log that was written by hand: what is entered, cut off, passed over and told."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from farmer.audit.tree import TreeHasher
+from farmer.model.ids import ContractId, ShardId
+from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
+from farmer.storage import recovery as recovery_module
+from farmer.storage.directory import Paths
+from farmer.storage.files import Access
+from farmer.storage.index import Index, create_index
+from farmer.storage.index_errors import LogCutError
+from farmer.storage.marks import Action, Mark, encode_marks
+from farmer.storage.met import note_met
+from farmer.storage.operations import mark_of, row_of
+from farmer.storage.places import Place, Position, Row
+from farmer.storage.records import (
+    SEGMENT_HEADER_BYTES,
+    BlockChecksums,
+    Kind,
+    RecordHeader,
+    SegmentHeader,
+    padding,
+    segment_uuid,
+    trailer_length,
+)
+from farmer.storage.recovery import Part, Recovered, Recovery, read_part
+from tests.storage.bench import ALICE, noise, shard_of
+from tests.storage.recording import Fault, RecordingFiles
+
+VOLUME = b"v" * 16
+FILE = b"f" * 16
+PAGE = 4096
+BAD = b"x" * PAGE
+"""A page that is no record."""
+
+HOLE = bytes(PAGE)
+
+
+class Files(RecordingFiles):
+    """Files that know which are open."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.is_open: set[int] = set()
+
+    def open(self, path: Path, access: Access) -> int:
+        fd = super().open(path, access)
+        self.is_open.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        self.is_open.remove(fd)
+        super().close(fd)
+
+
+def header_of(sequence: int, size: int = 100, segment: bytes = FILE) -> RecordHeader:
+    data = noise(size, sequence)
+    return RecordHeader(
+        kind=Kind.SHARD,
+        segment=segment,
+        sequence=sequence,
+        payload_bytes=size,
+        trailer_bytes=trailer_length(size),
+        trailer_crc=crc32(trailer_of(data)),
+        renter=ALICE,
+        shard=shard_of(data),
+        contract=ContractId(bytes(16)),
+        stored_at_ms=sequence,
+    )
+
+
+def trailer_of(data: bytes) -> bytes:
+    tree, checksums = TreeHasher(), BlockChecksums()
+    tree.update(data)
+    checksums.update(data)
+    return tree.finish().block_hashes + checksums.finish()
+
+
+def record(header: RecordHeader) -> bytes:
+    data = noise(header.payload_bytes, header.sequence)
+    raw = header.encode() + data + trailer_of(data)
+    return raw + padding(len(raw))
+
+
+@dataclass(frozen=True)
+class Marks:
+    """A marks record under a sequence."""
+
+    sequence: int
+    marks: Sequence[Mark]
+
+
+Written = int | bytes | Marks
+"""A shard under this sequence, some other bytes, or marks."""
+
+
+class Log:
+    """The log of one volume and its index."""
+
+    def __init__(self, root: Path) -> None:
+        self.files = Files()
+        self.paths = Paths(root)
+        for path in (self.paths.log, self.paths.shards, self.paths.staging):
+            path.mkdir()
+        self.paths.marker.touch()
+        self.index: Index = create_index(self.paths.index, VOLUME)
+        self.index.finish()
+        self.told: list[tuple[int, int]] = []
+
+    def write(self, number: int, *records: Written, **header: int) -> None:
+        uuid = segment_uuid(VOLUME, number)
+        fields = {"first_sequence": 0, "previous_end": 0, "created_at_ms": 0} | header
+        raw = SegmentHeader(volume=VOLUME, segment=uuid, number=number, **fields).encode()
+        for one in records:
+            match one:
+                case int():
+                    raw += record(header_of(one, segment=uuid))
+                case bytes():
+                    raw += one
+                case Marks():
+                    said, parts = encode_marks(one.marks, uuid, one.sequence)
+                    whole = said.encode() + b"".join(bytes(part) for part in parts)
+                    raw += whole + padding(len(whole))
+        self.paths.segment(number).write_bytes(raw)
+
+    def replay(self) -> Recovered:
+        return Recovery(self.files, self.paths, VOLUME, self.index).replay()
+
+    def rebuild(self) -> Recovered:
+        recovery = Recovery(self.files, self.paths, VOLUME, self.index)
+        return recovery.rebuild(lambda number, last: self.told.append((number, last)))
+
+    def known(self) -> dict[int, Place]:
+        """Return where the index has which record."""
+        rows = self.index.page(ALICE, ShardId(bytes(32)), 999)
+        return {row.sequence: row.place for row in rows}
+
+    def size(self, number: int) -> int:
+        return self.paths.segment(number).stat().st_size
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    log = Log(tmp_path)
+    yield log
+    log.index.close(clean=False)
+    assert not log.files.is_open
+
+
+def row(sequence: int, number: int = 1, offset: int = PAGE) -> Row:
+    return row_of(header_of(sequence), Place(number, offset))
+
+
+def gone(sequence: int, action: Action = Action.GONE, observed_ms: int = 0) -> Mark:
+    return mark_of(row(sequence), action, 0, observed_ms)
+
+
+# Where it begins and ends.
+
+
+def test_without_a_log_there_is_nothing_to_do(log: Log) -> None:
+    for recovered in (log.replay(), log.rebuild()):
+        assert recovered.end == Position(0, 0, 1)
+        assert (recovered.uuid, recovered.damaged, recovered.records) == (b"", [], 0)
+    assert log.told == []
+
+
+def test_a_replay_goes_on_where_the_index_is(log: Log) -> None:
+    log.write(1, 1, 2)
+    first = log.replay()
+    assert (first.end, first.records) == (Position(1, 3 * PAGE, 3), 2)
+    assert first.uuid == segment_uuid(VOLUME, 1)
+    # What stands before that is not looked at again.
+    log.write(1, BAD, BAD, 3)
+    second = log.replay()
+    assert (second.end, second.records, second.damaged) == (Position(1, 4 * PAGE, 4), 1, [])
+    assert log.known() == {1: Place(1, PAGE), 2: Place(1, 2 * PAGE), 3: Place(1, 3 * PAGE)}
+
+
+def test_a_replay_goes_on_into_the_segments_that_follow(log: Log) -> None:
+    log.write(1, 1)
+    log.replay()
+    log.write(1, 1, 2)
+    log.write(2, 3, previous_end=3 * PAGE)
+    log.write(3, 4, previous_end=2 * PAGE)
+    log.write(5, 6)
+    recovered = log.replay()
+    assert (recovered.end, recovered.records) == (Position(3, 2 * PAGE, 5), 3)
+    assert recovered.uuid == segment_uuid(VOLUME, 3)
+    assert set(log.known()) == {1, 2, 3, 4}, "segments are numbered without gaps as they are made"
+
+
+def test_a_log_that_is_shorter_than_it_was_needs_another_index(log: Log) -> None:
+    log.write(1, 1, 2)
+    log.replay()
+    log.write(1, 1)
+    with pytest.raises(LogCutError, match=r"00000001\.seg is shorter than it was"):
+        log.replay()
+    log.write(1, 1, 2)
+    assert log.replay().records == 0, "of this length it is right"
+    log.paths.segment(1).unlink()
+    with pytest.raises(LogCutError, match=r"00000001\.seg is missing"):
+        log.replay()
+
+
+def test_a_rebuild_walks_over_all_segments_that_are_there(log: Log) -> None:
+    log.write(2, 1, 2)
+    log.write(10, 5)
+    log.write(4, 3)
+    for name in ("notes.seg", "00000003.txt", "3.seg~"):
+        (log.paths.log / name).write_bytes(BAD)
+    recovered = log.rebuild()
+    assert log.told == [(2, 10), (4, 10), (10, 10)]
+    assert (recovered.end, recovered.records) == (Position(10, 2 * PAGE, 6), 4)
+    assert set(log.known()) == {1, 2, 3, 5}
+    assert [one.number for one in log.index.segments()] == [2, 4, 10]
+    assert [one.size_bytes for one in log.index.segments()] == [3 * PAGE, 2 * PAGE, 2 * PAGE]
+
+
+def test_the_next_sequence_is_behind_all_that_was_seen(log: Log) -> None:
+    log.write(1, 7, 3, Marks(12, [gone(3)]))
+    assert log.rebuild().end.next_sequence == 13
+    log.write(2, first_sequence=40, previous_end=4 * PAGE)
+    assert log.replay().end.next_sequence == 40, "of marks that have gone nothing else tells"
+
+
+def test_what_a_killed_process_left_is_durable_before_it_is_believed(log: Log) -> None:
+    log.write(1, 1)
+    log.write(2, 2, previous_end=2 * PAGE)
+    log.files.forget()
+    log.rebuild()
+    done = [(call.name, call.path) for call in log.files.calls]
+    assert ("sync_data", "00000001.seg") not in done, "it was synced before the next was begun"
+    read = done.index(("open_read", "00000001.seg"))
+    assert done.index(("sync_data", "00000002.seg")) < read
+    assert done.index(("sync_directory", "log")) < read
+
+
+# What is damaged.
+
+
+def test_damage_between_sound_records_is_told(log: Log) -> None:
+    log.write(1, 1, BAD, 2, BAD, BAD, 3)
+    recovered = log.rebuild()
+    assert set(log.known()) == {1, 2, 3}
+    assert recovered.damaged == [f"00000001.seg at {2 * PAGE}", f"00000001.seg at {4 * PAGE}"]
+    assert (recovered.records, recovered.end) == (3, Position(1, 7 * PAGE, 4))
+
+
+def test_what_was_torn_at_the_end_is_cut_off_and_no_loss(log: Log) -> None:
+    log.write(1, 1, BAD, BAD)
+    log.files.forget()
+    recovered = log.rebuild()
+    assert (recovered.damaged, recovered.end) == ([], Position(1, 2 * PAGE, 2))
+    assert log.size(1) == 2 * PAGE
+    cut = log.files.names("truncate", "sync_data")[-2:]
+    assert cut == ["truncate", "sync_data"]
+
+
+def test_a_log_that_ends_where_it_should_is_not_touched(log: Log) -> None:
+    log.write(1, 1)
+    log.rebuild()
+    assert log.files.names("truncate") == []
+
+
+def test_only_the_last_segment_is_cut_off(log: Log) -> None:
+    log.write(1, 1, BAD)
+    log.write(2, 2, previous_end=2 * PAGE)
+    log.rebuild()
+    assert log.size(1) == 3 * PAGE
+    assert log.index.segments()[0].size_bytes == 2 * PAGE, "the next one says where it ends"
+
+
+def test_what_was_acknowledged_once_is_damage_at_the_end_too(log: Log) -> None:
+    log.write(1, 1, BAD, BAD)
+    log.write(2, 2, previous_end=3 * PAGE)
+    recovered = log.rebuild()
+    assert recovered.damaged == [f"00000001.seg at {2 * PAGE}"]
+    assert log.index.segments()[0].size_bytes == 3 * PAGE
+
+
+def test_a_segment_that_was_cut_short_ends_where_it_does(log: Log) -> None:
+    log.write(1, 1)
+    log.write(2, 2, previous_end=9 * PAGE)
+    log.rebuild()
+    assert log.index.segments()[0].size_bytes == 2 * PAGE
+
+
+def test_of_a_segment_without_its_successor_all_is_read(log: Log) -> None:
+    """What the one behind the gap says is about another one."""
+    log.write(1, 1, 2)
+    log.write(3, 3, previous_end=2 * PAGE)
+    log.rebuild()
+    assert set(log.known()) == {1, 2, 3}
+
+
+def test_shards_are_verified_where_nothing_says_how_far_it_was_right(log: Log) -> None:
+    """In a rebuild the end of the log alone: all else was acknowledged, and is scrubbed."""
+    spoilt = bytearray(record(header_of(2, segment=segment_uuid(VOLUME, 1))))
+    spoilt[RECORD_HEADER_BYTES + 5] ^= 1
+    log.write(1, 1, bytes(spoilt), 3)
+    log.write(2, 4, previous_end=4 * PAGE)
+    assert log.rebuild().damaged == []
+    assert set(log.known()) == {1, 2, 3, 4}
+
+
+def test_shards_at_the_end_of_the_log_are_verified(log: Log) -> None:
+    spoilt = bytearray(record(header_of(2, segment=segment_uuid(VOLUME, 1))))
+    spoilt[RECORD_HEADER_BYTES + 5] ^= 1
+    log.write(1, 1, bytes(spoilt), 3)
+    assert log.rebuild().damaged == [f"00000001.seg at {2 * PAGE}"]
+    assert set(log.known()) == {1, 3}
+
+
+def test_all_that_is_replayed_is_verified(log: Log) -> None:
+    spoilt = bytearray(record(header_of(2, segment=segment_uuid(VOLUME, 1))))
+    spoilt[RECORD_HEADER_BYTES + 5] ^= 1
+    log.write(1, 1, bytes(spoilt), 3)
+    log.write(2, 4, previous_end=4 * PAGE)
+    assert log.replay().damaged == [f"00000001.seg at {2 * PAGE}"]
+    assert set(log.known()) == {1, 3, 4}
+
+
+# Lost headers.
+
+
+def lose_header(log: Log, number: int, raw: bytes = b"x" * SEGMENT_HEADER_BYTES) -> None:
+    with log.paths.segment(number).open("r+b") as file:
+        file.write(raw)
+
+
+def test_a_segment_without_its_header_is_read_and_neither_cut_nor_gone_on_with(
+    log: Log,
+) -> None:
+    log.write(1, 1, 2, BAD)
+    lose_header(log, 1)
+    recovered = log.rebuild()
+    assert set(log.known()) == {1, 2}
+    assert (recovered.uuid, recovered.headless) == (b"", {1})
+    assert recovered.damaged == ["00000001.seg at 0"]
+    assert recovered.end == Position(1, 3 * PAGE, 3)
+    assert log.size(1) == 4 * PAGE
+
+
+def test_behind_a_segment_without_its_header_the_log_goes_on(log: Log) -> None:
+    log.write(1, 1)
+    log.write(2, 2, previous_end=2 * PAGE)
+    lose_header(log, 1)
+    recovered = log.rebuild()
+    assert set(log.known()) == {1, 2}
+    assert (recovered.uuid, recovered.headless) == (segment_uuid(VOLUME, 2), {1})
+
+
+@pytest.mark.parametrize("stranger", ["number", "volume"])
+def test_a_header_of_another_place_is_a_lost_one(log: Log, stranger: str) -> None:
+    log.write(1, 1)
+    other = SegmentHeader(
+        volume=b"w" * 16 if stranger == "volume" else VOLUME,
+        segment=b"o" * 16,
+        number=2 if stranger == "number" else 1,
+        first_sequence=0,
+        previous_end=0,
+        created_at_ms=0,
+    )
+    lose_header(log, 1, other.encode())
+    assert log.rebuild().headless == {1}
+    assert set(log.known()) == {1}
+
+
+def test_a_segment_that_was_only_begun_is_removed(log: Log) -> None:
+    log.write(1, 1)
+    log.paths.segment(2).write_bytes(b"x" * SEGMENT_HEADER_BYTES)
+    recovered = log.rebuild()
+    assert not log.paths.segment(2).exists()
+    assert (recovered.end, recovered.damaged) == (Position(1, 2 * PAGE, 2), [])
+    assert recovered.uuid == segment_uuid(VOLUME, 1)
+
+
+def test_a_segment_of_nothing_but_a_lost_header_is_passed_over(log: Log) -> None:
+    log.write(1, 1)
+    log.paths.segment(2).write_bytes(b"x" * 100)
+    log.write(3, 3)
+    recovered = log.rebuild()
+    assert log.paths.segment(2).exists()
+    assert recovered.damaged == ["00000002.seg at 0"]
+    assert (recovered.end, recovered.records) == (Position(3, 2 * PAGE, 4), 2)
+    assert log.told == [(1, 3), (3, 3)]
+
+
+def test_behind_a_segment_that_was_passed_over_another_one_is_begun(log: Log) -> None:
+    log.write(1, 1)
+    log.paths.segment(2).write_bytes(b"x" * 100)
+    log.paths.segment(3).write_bytes(b"x" * 100)
+    recovered = log.rebuild()
+    assert not log.paths.segment(3).exists()
+    assert (recovered.end, recovered.uuid) == (Position(2, 100, 2), b"")
+
+
+# What was given back.
+
+
+def test_holes_count_as_given_back(log: Log) -> None:
+    log.write(1, 1, HOLE, 2, HOLE, HOLE, 3)
+    log.rebuild()
+    (segment,) = log.index.segments()
+    assert (segment.size_bytes, segment.punched_bytes) == (7 * PAGE, 3 * PAGE)
+    assert segment.live_bytes == 3 * PAGE
+
+
+def test_holes_count_before_the_end_and_not_behind_it(log: Log) -> None:
+    log.write(1, 1, HOLE)
+    log.write(2, 2, HOLE, previous_end=3 * PAGE)
+    log.rebuild()
+    assert [one.punched_bytes for one in log.index.segments()] == [PAGE, 0]
+    assert log.size(2) == 2 * PAGE
+
+
+def test_zeros_that_take_space_are_given_back(log: Log) -> None:
+    log.write(1, 1, HOLE, 2)
+    log.files.forget()
+    log.rebuild()
+    assert [call.length for call in log.files.calls if call.name == "punch"] == [PAGE]
+    at = log.files.names().index("punch")
+    assert log.files.names()[at + 1] == "sync_data"
+    log.files.forget()
+    log.index.close(clean=False)
+    for path in log.paths.root.glob("index.sqlite*"):
+        path.unlink()
+    log.index = create_index(log.paths.index, VOLUME)
+    log.rebuild()
+    assert log.files.names("punch") == [], "there is a hole already"
+    assert log.index.segments()[0].punched_bytes == PAGE
+
+
+def test_zeros_that_cannot_be_given_back_still_take_space(log: Log) -> None:
+    log.files.can_punch = False
+    log.write(1, 1, HOLE, 2)
+    log.rebuild()
+    assert log.index.segments()[0].punched_bytes == 0
+
+
+# Marks.
+
+
+def test_a_mark_counts_whatever_stands_behind_it(log: Log) -> None:
+    log.write(1, 1, 2, Marks(3, [gone(1), gone(2, Action.TRASH, 5)]), 4)
+    log.rebuild()
+    assert set(log.known()) == {2, 4}
+    found = log.index.find(ALICE, row(2).shard)
+    assert found is not None
+    assert (found.state, found.observed_ms) == (ShardState.TRASH, 5)
+    assert [one.sequence for one in log.index.doomed()] == [1]
+    (marks,) = log.index.marks()
+    assert (marks.sequence, marks.place, marks.length) == (3, Place(1, 3 * PAGE), PAGE)
+
+
+def test_a_shard_that_was_stored_again_outlives_the_mark_of_the_one_before(log: Log) -> None:
+    log.write(1, 1, Marks(2, [gone(1)]))
+    with log.paths.segment(1).open("ab") as file:
+        again = replace(header_of(1, segment=segment_uuid(VOLUME, 1)), sequence=3)
+        file.write(again.encode() + record(header_of(1))[RECORD_HEADER_BYTES:])
+    log.rebuild()
+    assert set(log.known()) == {3}
+
+
+@pytest.mark.parametrize(("met", "stands"), [(0, True), (3, True), (4, False), (9, False)])
+def test_a_tombstone_stands_until_all_volumes_have_met(log: Log, met: int, stands: bool) -> None:
+    note_met(log.files, log.paths.root, met)
+    log.write(1, 1, 2, Marks(3, [gone(1, Action.TOMBSTONE, 5), gone(2)]))
+    log.rebuild()
+    assert log.known() == {}
+    assert (log.index.tombstone(ALICE, row(1).shard) is not None) is stands
+    assert log.index.tombstone(ALICE, row(2).shard) is None
+
+
+def spoilt(sequence: int) -> bytes:
+    """Return a record of which the header alone is sound."""
+    raw = bytearray(record(header_of(sequence, segment=segment_uuid(VOLUME, 1))))
+    raw[RECORD_HEADER_BYTES + 5] ^= 1
+    return bytes(raw)
+
+
+def test_a_shard_that_is_known_to_be_damaged_is_still_its_renters(log: Log) -> None:
+    log.write(1, spoilt(1), spoilt(2), Marks(3, [gone(1, Action.QUARANTINE)]))
+    log.rebuild()
+    assert log.known() == {1: Place(1, PAGE)}
+    found = log.index.find(ALICE, row(1).shard)
+    assert found is not None and found.state is ShardState.QUARANTINED
+
+
+@pytest.mark.parametrize("action", [Action.GONE, Action.TOMBSTONE])
+def test_what_a_crash_tore_of_a_punching_is_given_back(log: Log, action: Action) -> None:
+    log.write(1, spoilt(1), spoilt(2), Marks(3, [gone(1, action)]))
+    log.rebuild()
+    assert log.known() == {}
+    assert [(one.sequence, one.place) for one in log.index.doomed()] == [(1, Place(1, PAGE))]
+
+
+def test_other_marks_of_a_damaged_shard_bring_nothing_back(log: Log) -> None:
+    log.write(1, spoilt(1), Marks(3, [gone(1, Action.TRASH), gone(1, Action.UNDELETE)]))
+    log.rebuild()
+    assert (log.known(), log.index.doomed()) == ({}, [])
+
+
+def test_a_mark_of_another_shard_under_this_sequence_means_another_one(log: Log) -> None:
+    other = replace(gone(1, Action.QUARANTINE), shard=row(2).shard)
+    log.write(1, spoilt(1), Marks(3, [other, replace(other, action=Action.GONE)]))
+    log.rebuild()
+    assert (log.known(), log.index.doomed()) == ({}, [])
+
+
+# In how many steps.
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 100])
+@pytest.mark.parametrize("whole", [True, False])
+def test_in_however_many_steps_it_is_the_same(
+    log: Log, monkeypatch: pytest.MonkeyPatch, at_once: int, whole: bool
+) -> None:
+    name = "_REBUILT_PER_TRANSACTION" if whole else "_REPLAYED_PER_TRANSACTION"
+    monkeypatch.setattr(recovery_module, name, at_once)
+    log.write(1, 1, 2, HOLE, 3, Marks(4, [gone(1), gone(2)]), 5, BAD, 6, HOLE, 7)
+    log.write(2, 8, 9, Marks(10, [gone(8)]), previous_end=12 * PAGE)
+    recovered = log.rebuild() if whole else log.replay()
+    assert set(log.known()) == {3, 5, 6, 7, 9}
+    assert [one.sequence for one in log.index.doomed()] == [1, 2, 8]
+    sizes = [(one.size_bytes, one.punched_bytes) for one in log.index.segments()]
+    assert sizes[0][1] == 2 * PAGE
+    assert sizes[1] == (4 * PAGE, 0)
+    assert recovered.end == Position(2, 4 * PAGE, 11)
+    assert recovered.records == 10
+
+
+def test_many_records_are_entered_in_steps(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery_module, "_REPLAYED_PER_TRANSACTION", 3)
+    many = Marks(3, [gone(2, Action.QUARANTINE), gone(2, Action.UNDELETE)])
+    log.write(1, BAD, 1, BAD, many, BAD, 4, BAD, 5, BAD, 6)
+    positions = list[int]()
+    log.index._writer.set_trace_callback(
+        lambda said: positions.append(log.index.position().offset) if said == "COMMIT" else None
+    )
+    log.replay()
+    log.index._writer.set_trace_callback(None)
+    # One shard, then marks that count as three; three more shards; and the end.
+    assert len(positions) == 4, positions
+
+
+# Large shards.
+
+
+def part_of(log: Log, sequence: int, path: Path | None = None, **fields: Any) -> Part:
+    uuid = bytes([sequence]) * 16
+    header = replace(header_of(sequence, segment=uuid), **fields)
+    path = path or log.paths.part(uuid)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(header.encode() + record(header_of(sequence))[RECORD_HEADER_BYTES:])
+    return Part(header, path)
+
+
+def recovery_of(log: Log) -> Recovery:
+    return Recovery(log.files, log.paths, VOLUME, log.index)
+
+
+def test_stored_large_shards_are_entered_once(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery_module, "_PARTS_PER_TRANSACTION", 2)
+    parts = [part_of(log, sequence) for sequence in (4, 9, 2, 3, 1)]
+    log.files.forget()
+    assert recovery_of(log).adopt(parts, staged=True) == 9
+    assert log.known() == {n: Place(0, 0, bytes([n]) * 16) for n in (1, 2, 3, 4, 9)}
+    assert sorted(log.index.staged()) == [bytes([n]) * 16 for n in (1, 2, 3, 4, 9)]
+    assert log.files.names("sync_data") == ["sync_data"] * 5
+    assert log.index.position().next_sequence == 10
+    log.files.forget()
+    assert recovery_of(log).adopt(parts, staged=True) == 9
+    assert log.files.names("sync_data") == []
+    assert recovery_of(log).adopt([], staged=True) == 0
+
+
+def test_what_lies_on_its_shelf_is_not_staged_and_was_synced(log: Log) -> None:
+    log.files.forget()
+    assert recovery_of(log).adopt([part_of(log, 4)], staged=False) == 4
+    assert (log.index.staged(), log.files.names("sync_data")) == ([], [])
+    assert set(log.known()) == {4}
+
+
+def test_a_large_shard_that_is_to_be_removed_is_not_entered_again(log: Log) -> None:
+    part = part_of(log, 4)
+    recovery_of(log).adopt([part], staged=False)
+    with log.index.transaction() as transaction:
+        transaction.apply(mark_of(row_of(part.header, Place(0, 0)), Action.GONE, 0, 0))
+    recovery_of(log).adopt([part], staged=True)
+    assert (log.known(), log.index.staged()) == ({}, [])
+
+
+def test_a_rebuild_enters_what_lies_on_the_shelves_and_tells_what_is_damaged(log: Log) -> None:
+    sound = part_of(log, 4, log.paths.shard(bytes([4]) * 16))
+    other = part_of(log, 5, log.paths.shard(bytes([5]) * 16))
+    staging = part_of(log, 6, log.paths.shard(bytes([6]) * 16), kind=Kind.STAGING)
+    broken = log.paths.shard(bytes([7]) * 16)
+    broken.parent.mkdir()
+    broken.write_bytes(BAD)
+    log.write(1, 1, BAD, 2)
+    recovered = log.rebuild()
+    assert set(log.known()) == {1, 2, 4, 5}
+    assert recovered.damaged == [
+        str(staging.path),
+        str(broken),
+        f"00000001.seg at {2 * PAGE}",
+    ]
+    assert recovered.records == 2
+    assert recovered.end.next_sequence == 6
+    assert {sound.path.exists(), other.path.exists()} == {True}
+
+
+def test_a_file_is_what_its_header_says(log: Log) -> None:
+    stored = part_of(log, 4)
+    assert read_part(log.files, stored.path) == stored
+    lease = part_of(log, 5, kind=Kind.STAGING, synced_bytes=100)
+    assert read_part(log.files, lease.path) == lease
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": Kind.MARKS},
+        {"trailer_bytes": 35},
+        {"payload_bytes": 70_000},
+        {"synced_bytes": 101},
+        {"segment": b"o" * 16},
+    ],
+)
+def test_a_file_whose_header_does_not_fit_is_none(log: Log, fields: dict[str, Any]) -> None:
+    assert read_part(log.files, part_of(log, 4, **fields).path) is None
+
+
+def test_a_file_that_is_cut_off_is_none(log: Log) -> None:
+    part = part_of(log, 4)
+    raw = part.path.read_bytes()
+    assert len(raw) == part.header.record_bytes
+    part.path.write_bytes(raw[:-1])
+    assert read_part(log.files, part.path) is None
+
+
+@pytest.mark.parametrize("name", ["nonsense.part", f"{'ab' * 15}.part", f"{'ab' * 17}.part"])
+def test_a_file_of_another_name_is_none_and_is_not_read(log: Log, name: str) -> None:
+    path = log.paths.staging / name
+    path.write_bytes(record(header_of(4)))
+    assert read_part(log.files, path) is None
+    assert log.files.names("open_read") == []
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(log: Log) -> None:
+    part = part_of(log, 4)
+    log.files.fault = Fault(0, errno.EIO, lambda call: call.name == "pread")
+    with pytest.raises(OSError, match="Input/output"):
+        read_part(log.files, part.path)

@@ -1,0 +1,357 @@
+"""The door to the contract database: what counts as a change, and what follows a failure."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from farmer.storage import book as book_module
+from farmer.storage.book import Book, has_past
+from farmer.storage.book_schema import BookDamagedError, connected
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.generation import Generation
+from tests.storage_contracts.world import KEY
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "contracts.sqlite"
+
+
+@pytest.fixture
+def book(path: Path) -> Iterator[Book]:
+    book = Book(path, KEY)
+    yield book
+    book.close()
+
+
+def change(book: Book, at: int = 1) -> None:
+    """Change something, whatever: when the clock was seen."""
+    with book.changing() as rows:
+        rows.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?, 0)", (at, at))
+
+
+def seen_at(book: Book) -> int:
+    with book.reading() as rows:
+        found = rows.execute("SELECT observed_ms FROM clock").fetchone()
+    return int(found[0]) if found else 0
+
+
+def fail(book: Book, code: int) -> None:
+    """Let a statement fail as SQLite does."""
+    error = sqlite3.OperationalError("it failed")
+    error.sqlite_errorcode = code
+    with pytest.raises(VolumeUnavailableError, match="it failed"), book.reading():
+        raise error
+
+
+def by_hand(path: Path, *statements: tuple[str, tuple[object, ...]]) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as rows:
+        for statement, values in statements:
+            rows.execute(statement, values)
+
+
+def test_a_database_knows_whether_it_was_made_just_now(book: Book, path: Path) -> None:
+    assert book.was_made
+    book.close()
+    again = Book(path, KEY)
+    assert not again.was_made
+    again.close()
+
+
+def test_it_is_open_until_it_is_closed(book: Book) -> None:
+    assert book.is_open
+    book.close()
+    assert not book.is_open
+    with pytest.raises(VolumeUnavailableError, match="is closed"), book.reading():
+        pass
+
+
+def test_each_change_is_one_generation_more_with_a_stamp_of_its_own(book: Book) -> None:
+    generations = [book.generation]
+    for at in (1, 2, 3):
+        change(book, at)
+        generations.append(book.generation)
+    assert [one.counter for one in generations] == [0, 1, 2, 3]
+    assert len({one.stamp for one in generations}) == 4
+    assert {one.book for one in generations} == {generations[0].book}
+
+
+def test_what_changes_nothing_is_no_generation(book: Book) -> None:
+    before = book.generation
+    with book.changing() as rows:
+        rows.execute("DELETE FROM clock")
+    with book.writing() as rows:
+        rows.execute("INSERT INTO clock VALUES (1, 7, 7, 0)")
+    assert book.generation == before
+    assert seen_at(book) == 7
+
+
+def test_a_change_that_is_taken_back_is_no_generation(book: Book, path: Path) -> None:
+    before = book.generation
+    with pytest.raises(RuntimeError), book.changing() as rows:
+        rows.execute("INSERT INTO clock VALUES (1, 7, 7, 0)")
+        raise RuntimeError
+    assert (book.generation, seen_at(book)) == (before, 0)
+    change(book)
+    book.close()
+    again = Book(path, KEY)
+    assert again.generation.counter == before.counter + 1
+    again.close()
+
+
+def test_a_generation_outlives_the_process(book: Book, path: Path) -> None:
+    change(book)
+    last = book.generation
+    book.close()
+    again = Book(path, KEY)
+    assert again.generation == last
+    again.close()
+
+
+def test_the_past_is_known_as_far_as_it_is_kept(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book_module, "PAST_MAX", 3)
+    known = [book.generation]
+    for at in range(5):
+        change(book, at)
+        known.append(book.generation)
+    with book.reading() as rows:
+        (kept,) = rows.execute("SELECT count(*) FROM past").fetchone()
+        assert kept == 3
+        assert all(has_past(rows, one) for one in known), "of what is forgotten nobody can tell"
+        for one in known:
+            forged = Generation(one.book, one.counter, b"another!")
+            assert has_past(rows, forged) is (one.counter < 3), one
+        last = known[-1]
+        assert not has_past(rows, Generation(last.book, last.counter + 1, last.stamp))
+        assert not has_past(rows, Generation(b"o" * 16, 0, last.stamp))
+
+
+def test_whoever_remembers_an_answer_sees_that_it_may_be_another(book: Book) -> None:
+    """The number is one that was not there before."""
+    before = book.changes
+    with book.reading():
+        pass
+    assert book.changes == before
+    numbers = [before]
+    for _ in range(2):
+        with book.writing():
+            pass
+        numbers.append(book.changes)
+    with pytest.raises(RuntimeError), book.writing():
+        raise RuntimeError
+    numbers.append(book.changes)
+    fail(book, sqlite3.SQLITE_IOERR)
+    numbers.append(book.changes)
+    change(book)
+    numbers.append(book.changes)
+    book.close()
+    numbers.append(book.changes)
+    assert len(set(numbers)) == len(numbers), numbers
+
+
+class Connections:
+    """All connections that were made to the file, and whether they are open."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[sqlite3.Connection] = []
+        monkeypatch.setattr(book_module, "connected", self._connect)
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        self.made.append(connected(path))
+        return self.made[-1]
+
+    def open(self) -> list[sqlite3.Connection]:
+        return [one for one in self.made if self._is_open(one)]
+
+    def _is_open(self, rows: sqlite3.Connection) -> bool:
+        try:
+            rows.execute("SELECT 1")
+        except sqlite3.ProgrammingError:
+            return False
+        return True
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> Connections:
+    return Connections(monkeypatch)
+
+
+def test_one_connection_is_kept_until_it_fails_or_the_book_is_closed(
+    connections: Connections, path: Path
+) -> None:
+    book = Book(path, KEY)
+    for at in (1, 2):
+        change(book, at)
+        assert seen_at(book) == at
+    assert len(connections.made) == 1
+    fail(book, sqlite3.SQLITE_IOERR)
+    assert connections.open() == []
+    for at in (3, 4):
+        change(book, at)
+        assert seen_at(book) == at
+    assert len(connections.made) == 2
+    book.close()
+    assert connections.open() == []
+
+
+def test_a_connection_that_is_opened_again_makes_commits_durable_too(book: Book) -> None:
+    fail(book, sqlite3.SQLITE_IOERR)
+    with book.reading() as rows:
+        assert rows.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
+        assert rows.execute("PRAGMA foreign_keys").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        ("PRAGMA application_id = 7", "not a contract database"),
+        ("DROP TABLE past", "no such table"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_again_leaves_no_connection(
+    connections: Connections, path: Path, harm: str, says: str
+) -> None:
+    book = Book(path, KEY)
+    fail(book, sqlite3.SQLITE_IOERR)
+    by_hand(path, (harm, ()))
+    for _ in range(2):
+        with pytest.raises(VolumeUnavailableError, match=says):
+            seen_at(book)
+        assert connections.open() == []
+    book.close()
+
+
+def test_a_file_that_is_gone_is_let_go(connections: Connections, path: Path) -> None:
+    book = Book(path, KEY)
+    path.unlink()
+    with pytest.raises(VolumeUnavailableError, match="removed or replaced"):
+        change(book)
+    assert connections.open() == []
+    book.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "passes"),
+    [
+        (sqlite3.SQLITE_BUSY, True),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, True),
+        (sqlite3.SQLITE_LOCKED, True),
+        (sqlite3.SQLITE_FULL, True),
+        (sqlite3.SQLITE_IOERR, False),
+        (sqlite3.SQLITE_IOERR_FSYNC, False),
+        (sqlite3.SQLITE_CORRUPT, False),
+        (0, False),
+    ],
+)
+def test_only_of_what_passes_the_connection_is_kept(book: Book, code: int, passes: bool) -> None:
+    change(book, 5)
+    with book.reading() as rows:
+        before = rows
+    fail(book, code)
+    assert seen_at(book) == 5
+    with book.reading() as rows:
+        assert (rows is before) is passes
+    change(book, 6)
+    assert (seen_at(book), book.generation.counter) == (6, 2)
+
+
+def test_what_is_opened_again_is_checked_and_written_back(book: Book, path: Path) -> None:
+    change(book)
+    fail(book, sqlite3.SQLITE_IOERR_FSYNC)
+    assert seen_at(book) == 1
+    assert path.with_name("contracts.sqlite-wal").stat().st_size == 0
+
+
+def test_a_file_that_has_gone_back_in_time_is_not_gone_on_with(book: Book, path: Path) -> None:
+    change(book)
+    fail(book, sqlite3.SQLITE_IOERR)
+    by_hand(
+        path,
+        ("UPDATE generation SET counter = 0", ()),
+        ("DELETE FROM past WHERE counter = 1", ()),
+    )
+    for _ in range(2):
+        with pytest.raises(VolumeUnavailableError, match="made durable are missing"):
+            seen_at(book)
+    by_hand(
+        path,
+        ("UPDATE generation SET counter = 1", ()),
+        ("INSERT INTO past VALUES (1, ?)", (book.generation.stamp,)),
+    )
+    assert seen_at(book) == 1
+
+
+def test_a_generation_that_was_changed_elsewhere_is_learned_at_the_next_opening(
+    book: Book, path: Path
+) -> None:
+    other = Book(path, KEY)
+    change(other)
+    fail(book, sqlite3.SQLITE_IOERR)
+    other.close()
+    assert seen_at(book) == 1
+    assert book.generation == other.generation
+
+
+def test_a_file_that_is_in_use_elsewhere_is_waited_for_by_the_next_use(
+    book: Book, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farmer.storage.book_schema.LOCK_TIMEOUT_S", 0.01)
+    other = sqlite3.connect(path, isolation_level=None)
+    change(book)
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM clock").fetchall()
+    change(book, 2)
+    fail(book, sqlite3.SQLITE_IOERR)
+    with pytest.raises(VolumeUnavailableError, match="in use elsewhere"):
+        seen_at(book)
+    other.close()
+    assert seen_at(book) == 2
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_nothing_is_written_to_a_file_that_nobody_will_find(
+    book: Book, path: Path, how: str
+) -> None:
+    change(book)
+    before = book.generation
+    aside = path.with_name("aside")
+    path.rename(aside)
+    if how == "replaced":
+        path.write_bytes(aside.read_bytes())
+    for _ in range(2):
+        with pytest.raises(VolumeUnavailableError, match="removed or replaced"):
+            change(book, 2)
+    with pytest.raises(VolumeUnavailableError, match="removed or replaced"):
+        seen_at(book)
+    assert book.generation == before
+    aside.rename(path)
+    assert seen_at(book) == 1
+    change(book, 3)
+    assert seen_at(book) == 3
+
+
+def test_a_failed_opening_leaves_no_connection(connections: Connections, path: Path) -> None:
+    Book(path, KEY).close()
+    by_hand(path, ("DELETE FROM past", ()))
+    with pytest.raises(BookDamagedError):
+        Book(path, KEY)
+    assert (len(connections.made), connections.open()) == (2, [])
+
+
+def test_a_mistake_of_ours_is_taken_back_and_costs_no_connection(book: Book) -> None:
+    with book.reading() as rows:
+        before = rows
+    with pytest.raises(sqlite3.IntegrityError), book.changing() as rows:
+        rows.execute("INSERT INTO clock VALUES (1, 7, 7, 0)")
+        rows.execute("INSERT INTO clock VALUES (2, 7, 7, 0)")
+    with book.reading() as rows:
+        assert rows is before
+        assert not rows.in_transaction
+    assert seen_at(book) == 0
