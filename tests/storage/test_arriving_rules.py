@@ -66,7 +66,6 @@ class Two:
         self.source, self.target = (first, second) if is_first else (second, first)
         row = self.source.find(ALICE, shard)
         assert row is not None
-        # From here on the file has its last place, as those have that were stored long ago.
         reader, _now = self.source.open_as_is(row)
         assert reader is not None
         self.files.forget()

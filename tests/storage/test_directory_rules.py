@@ -56,7 +56,7 @@ def files() -> Iterator[Files]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return tmp_path / "above" / "volume"
+    return tmp_path / "far" / "above" / "volume"
 
 
 def marked(root: Path, **fields: object) -> None:

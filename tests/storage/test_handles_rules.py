@@ -130,7 +130,7 @@ def test_who_reads_when_all_are_closed_reads_on_and_closes_last(
 
 
 def test_of_two_who_open_a_file_at_once_both_get_the_one_that_was_first(
-    handles: Handles, files: Counting, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    handles: Handles, files: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = files.open
 
@@ -146,6 +146,24 @@ def test_of_two_who_open_a_file_at_once_both_get_the_one_that_was_first(
     assert read(handles, files, Place(1, 0)) == b"\1"
     handles.close()
     assert not files.is_open
+
+
+def test_who_was_overtaken_is_the_one_who_used_it_last(
+    handles: Handles, files: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handles_module, "OPEN_FILES_MAX", 2)
+    opened = files.open
+
+    def overtaken(path: Path, access: Access) -> int:
+        monkeypatch.setattr(files, "open", opened)
+        for number in (1, 2):
+            read(handles, files, Place(number, 0))
+        return opened(path, access)
+
+    monkeypatch.setattr(files, "open", overtaken)
+    for number in (1, 3):
+        read(handles, files, Place(number, 0))
+    assert sorted(files.is_open.values()) == ["00000001.seg", "00000003.seg"]
 
 
 def test_a_large_shard_is_found_in_staging_and_where_it_stays(

@@ -15,7 +15,7 @@ from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import ShardState
 from farmer.storage import index as index_module
 from farmer.storage.errors import FormatTooNewError
-from farmer.storage.index import INDEX_VERSION, Index, create_index
+from farmer.storage.index import INDEX_DESCRIPTORS, INDEX_VERSION, Index, create_index
 from farmer.storage.index_errors import CommitInDoubtError, IndexDamagedError
 from farmer.storage.index_file import connect
 from farmer.storage.marks import Action
@@ -214,6 +214,45 @@ def test_a_finished_index_is_durable_from_then_on(index: Index, path: Path) -> N
     assert path.with_name("index.sqlite-wal").stat().st_size == 0, "it was all written back"
 
 
+def test_an_index_is_journalled_from_its_opening_on_and_not_while_it_is_made(path: Path) -> None:
+    opened: list[sqlite3.Connection] = []
+
+    def counting(path: Path) -> sqlite3.Connection:
+        opened.append(connect(path))
+        return opened[-1]
+
+    def modes() -> set[tuple[object, ...]]:
+        names = ("journal_mode", "synchronous")
+        live = opened[-5:]
+        return {
+            tuple(one.execute(f"PRAGMA {name}").fetchone()[0] for name in names) for one in live
+        }
+
+    made = create_index(path, VOLUME, counting)
+    assert modes() == {("off", 0)}, "what a crash leaves of it is thrown away"
+    made.finish()
+    made.close(clean=True)
+    again = Index(path, VOLUME, connect=counting)
+    assert modes() == {("wal", 1)}
+    again.close(clean=True)
+
+
+def test_only_for_the_cutting_off_the_writer_is_impatient(index: Index) -> None:
+    """Whoever else holds the file, a person with a shell, is waited for as before."""
+
+    def patience_ms() -> int:
+        return int(index._writer.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    before, seen = patience_ms(), list[str]()
+    index._writer.set_trace_callback(seen.append)
+    index.checkpoint()
+    index._writer.set_trace_callback(None)
+    at = [number for number, said in enumerate(seen) if "TRUNCATE" in said]
+    (cut,) = at
+    assert seen[cut - 1] == f"PRAGMA busy_timeout={int(index_module.GIVING_WAY_S * 1000)}"
+    assert patience_ms() == before > 0
+
+
 def test_an_index_is_complete_only_once_its_rows_are_on_the_disk(path: Path) -> None:
     index, said = create_index(path, VOLUME), list[str]()
     index._writer.set_trace_callback(said.append)
@@ -224,6 +263,14 @@ def test_an_index_is_complete_only_once_its_rows_are_on_the_disk(path: Path) -> 
     at = [next(at for at, one in enumerate(said) if step in one) for step in steps]
     assert at == sorted(at), said
     assert any("shrink_memory" in one for one in said), "what the making took is given back"
+
+
+def test_an_index_has_as_many_files_open_as_it_says(index: Index, path: Path) -> None:
+    put(index, row(1))
+    for _ in range(20):
+        assert index.find(ALICE, shard(1)) is not None
+    names = [one.readlink().name for one in list(Path("/proc/self/fd").iterdir()) if one.exists()]
+    assert len([one for one in names if one.startswith(path.name)]) == INDEX_DESCRIPTORS
 
 
 # What it is asked.
