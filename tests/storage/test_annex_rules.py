@@ -150,8 +150,6 @@ def test_the_disks_own_files_are_read_only_by_whoever_would_write(place: Place) 
     assert place.real.calls == [], "nothing of that is asked of the disk"
     assert (place.files.size(fd), place.files.pread(fd, 9, 0)) == (7, b"segment")
     assert not place.files.is_hole(fd, 0, 7)
-    place.files.uncache(fd, 0, 7)
-    place.files.begin_write_back(fd, 0, 7)
     refused(errno.EROFS, lambda: place.files.pwritev(fd, [b"x"], 0))
     refused(errno.EROFS, lambda: place.files.preallocate(fd, 10))
     place.files.close(fd)
@@ -168,6 +166,16 @@ def test_the_disks_own_files_are_read_only_by_whoever_would_write(place: Place) 
     assert place.files.inode(new)[1] == (place.annex / "new").stat().st_ino
     place.files.close(new)
     assert place.real.names("sync_data") == ["sync_data"]
+
+
+def test_what_only_makes_it_faster_is_passed_on(place: Place) -> None:
+    fd = place.files.open(place.put("log/00000001.seg", b"segment"), READ)
+    place.real.forget()
+    place.files.uncache(fd, 0, 7)
+    place.files.begin_write_back(fd, 0, 7)
+    asked = [(call.name, call.length) for call in place.real.calls]
+    assert asked == [("uncache", 7), ("begin_write_back", 7)]
+    place.files.close(fd)
 
 
 def test_who_only_reads_takes_nothing_from_a_file_that_is_written(place: Place) -> None:

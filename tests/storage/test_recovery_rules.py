@@ -14,6 +14,7 @@ import pytest
 from farmer.audit.tree import TreeHasher
 from farmer.model.ids import ContractId, ShardId
 from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
+from farmer.storage import index as index_module
 from farmer.storage import recovery as recovery_module
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access
@@ -361,6 +362,14 @@ def test_behind_a_segment_without_its_header_the_log_goes_on(log: Log) -> None:
     assert (recovered.uuid, recovered.headless) == (segment_uuid(VOLUME, 2), {1})
 
 
+def test_a_lost_header_does_not_say_where_the_segment_before_it_ends(log: Log) -> None:
+    log.write(1, 1, 2)
+    log.write(2, 3, previous_end=3 * PAGE)
+    lose_header(log, 2)
+    log.rebuild()
+    assert set(log.known()) == {1, 2, 3}
+
+
 @pytest.mark.parametrize("stranger", ["number", "volume"])
 def test_a_header_of_another_place_is_a_lost_one(log: Log, stranger: str) -> None:
     log.write(1, 1)
@@ -541,18 +550,43 @@ def test_in_however_many_steps_it_is_the_same(
     assert recovered.records == 10
 
 
+def commits(log: Log) -> int:
+    """Replay; return how many transactions that took."""
+    said = list[str]()
+    log.index._writer.set_trace_callback(said.append)
+    log.replay()
+    log.index._writer.set_trace_callback(None)
+    return said.count("COMMIT")
+
+
 def test_many_records_are_entered_in_steps(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery_module, "_REPLAYED_PER_TRANSACTION", 3)
     many = Marks(3, [gone(2, Action.QUARANTINE), gone(2, Action.UNDELETE)])
     log.write(1, BAD, 1, BAD, many, BAD, 4, BAD, 5, BAD, 6)
-    positions = list[int]()
-    log.index._writer.set_trace_callback(
-        lambda said: positions.append(log.index.position().offset) if said == "COMMIT" else None
-    )
+    # The segment; one shard and marks that count as three; three more shards; and the end.
+    assert commits(log) == 4
+
+
+def test_records_that_follow_each_other_count_too(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery_module, "_REPLAYED_PER_TRANSACTION", 2)
+    log.write(1, 1, 2, BAD, 3, 4, 5)
+    # The segment; two shards; three more; and the end.
+    assert commits(log) == 4
+
+
+def test_the_write_ahead_log_is_kept_short_meanwhile(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "WAL_BYTES_MAX", 0)
+    wal = log.paths.index.with_name("index.sqlite-wal")
+    part_of(log, 4, log.paths.shard(bytes([4]) * 16))
+    log.rebuild()
+    assert (set(log.known()), wal.stat().st_size) == ({4}, 0)
+    log.write(1, 1)
     log.replay()
-    log.index._writer.set_trace_callback(None)
-    # One shard, then marks that count as three; three more shards; and the end.
-    assert len(positions) == 4, positions
+    assert (set(log.known()), wal.stat().st_size) == ({1, 4}, 0)
 
 
 # Large shards.
@@ -611,7 +645,7 @@ def test_a_rebuild_enters_what_lies_on_the_shelves_and_tells_what_is_damaged(log
     broken.write_bytes(BAD)
     log.write(1, 1, BAD, 2)
     recovered = log.rebuild()
-    assert set(log.known()) == {1, 2, 4, 5}
+    assert (set(log.known()), log.index.staged()) == ({1, 2, 4, 5}, [])
     assert recovered.damaged == [
         str(staging.path),
         str(broken),
