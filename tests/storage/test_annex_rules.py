@@ -340,14 +340,17 @@ def test_one_that_can_be_written_again_has_it_brought_home_if_it_is_trusted(made
     make_annex(made.real, made.root, made.annex)
     (made.annex / "book").write_bytes(b"noted")
 
-    def files(*, may_come_home: bool = True) -> AnnexFiles | None:
+    def files() -> AnnexFiles | None:
+        return with_annex(made.real, made.root, made.annex, is_read_only=False)
+
+    def files_untrusted() -> AnnexFiles | None:
         return with_annex(
-            made.real, made.root, made.annex, is_read_only=False, may_come_home=may_come_home
+            made.real, made.root, made.annex, is_read_only=False, may_come_home=False
         )
 
     assert isinstance(files(), AnnexFiles), "a probe says that it cannot be written"
     made.real.read_only = ""
-    assert isinstance(files(may_come_home=False), AnnexFiles)
+    assert isinstance(files_untrusted(), AnnexFiles)
     made.real.fault = Fault(0, errno.EIO, lambda call: call.name == "rename")
     assert isinstance(files(), AnnexFiles), "it goes on apart, and is tried the next time"
     assert made.annex.exists()

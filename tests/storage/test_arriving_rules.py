@@ -259,8 +259,9 @@ def test_bytes_that_are_others_when_they_are_read_back_do_not_arrive(two: Two) -
             last = file.read(1)
             file.seek(-1, 1)
             file.write(bytes([last[0] ^ 1]))
-        with pytest.raises(CorruptShardError):
+        with pytest.raises(CorruptShardError) as caught:
             list(steps)
+        assert (caught.value.offset, caught.value.length) == (0, LARGE)
     assert two.staged() == []
     assert two.target.find(ALICE, row.shard) is None
 
@@ -272,12 +273,13 @@ def test_bytes_that_are_not_the_shards_do_not_arrive(
     """Whatever their checksums say."""
     _row, reader = two.stored(size)
     monkeypatch.setattr(reader, "read", lambda _offset, length: bytes(length))
-    with closing(reader), pytest.raises(CorruptShardError):
+    with closing(reader), pytest.raises(CorruptShardError) as caught:
         if size > MIB:
             with closing(LargeCopy(two.target, reader)) as copy:
                 list(copy.copy())
         else:
             SmallCopy(reader)
+    assert (caught.value.offset, caught.value.length) == (0, size), "which of them, nobody knows"
     assert (two.staged(), two.promised_bytes) == ([], 0)
 
 

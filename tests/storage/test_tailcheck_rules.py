@@ -11,6 +11,7 @@ import pytest
 
 from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
 from farmer.storage import tailcheck
+from farmer.storage.files import Access
 from farmer.storage.log import Tail, marks_bytes
 from farmer.storage.records import SEGMENT_HEADER_BYTES, segment_uuid
 from farmer.storage.tailcheck import Doubt, TailCheck
@@ -23,11 +24,28 @@ COUNT = 8
 """Records of one page each, from the segment's header on."""
 
 
+class Files(RecordingFiles):
+    """Files that know which are open."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.is_open: set[int] = set()
+
+    def open(self, path: Path, access: Access) -> int:
+        fd = super().open(path, access)
+        self.is_open.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        self.is_open.remove(fd)
+        super().close(fd)
+
+
 class Street:
     """One segment with some records, and the steps that were asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = RecordingFiles()
+        self.files = Files()
         self.farm = Farm(folder, files=self.files)
         self.shards = [self.farm.store(noise(2000, number)).shard for number in range(COUNT)]
         self.volume: Volume = self.farm.engine.opened()[0]
@@ -84,8 +102,9 @@ def test_all_that_was_acknowledged_of_a_segment_is_in_doubt(street: Street) -> N
 
 def test_what_is_sound_stays_and_is_read_from_the_disk_itself(street: Street) -> None:
     street.files.forget()
+    before = set(street.files.is_open)
     assert street.step() == []
-    assert street.asked == []
+    assert (street.asked, street.files.is_open) == ([], before)
     uncached = [call.length for call in street.files.calls if call.name == "uncache"]
     assert uncached == [COUNT * PAGE]
     assert street.counted("corrupt") == street.counted("read") == 0
@@ -163,6 +182,19 @@ def test_a_step_may_damage_only_so_many_and_the_next_goes_on(
         seen.append(street.go_on())
     assert seen[:3] == [[1, 2], [1, 2, 3, 5], [1, 2, 3, 5, 6, 7]]
     assert street.counted("corrupt") == 6
+
+
+def test_what_was_given_back_behind_damage_is_no_place_to_go_on_from(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tailcheck, "_DAMAGED_MAX", 1)
+    street.farm.delete(street.shards[2], erase=True)
+    street.harm(1, 5)
+    assert street.step() == [1]
+    while street.asked:
+        street.go_on()
+    assert street.damaged() == [1, 5]
+    assert street.counted("corrupt") == 2
 
 
 def test_a_step_says_how_much_it_may_touch(
