@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from farmer.storage.index_file import connect
 from farmer.storage.opening import (
     Surroundings,
     at_once,
+    in_a_thread,
     open_volume,
     rebuild_index,
 )
@@ -221,7 +224,7 @@ def test_a_reserve_that_was_spent_on_the_opening_is_taken_again(
     ready = Readying.open
 
     def spending(readying: Readying) -> Ready:
-        readying._reserve.spend(SPEND_BYTES)
+        assert readying._reserve.spend(SPEND_BYTES), "there is some when it is needed"
         return ready(readying)
 
     monkeypatch.setattr(Readying, "open", spending)
@@ -388,6 +391,8 @@ def test_a_closed_volumes_index_is_made_again_by_hand(house: House) -> None:
     )
     assert (found.records, house.told) == (2, [(1, 1)])
     assert house.closed()
+    with closing(sqlite3.connect(house.paths.index)) as rows:
+        assert rows.execute("SELECT clean FROM state").fetchone() == (1,)
     volume = house.open()
     assert house.alerts() == {}
     volume.close()
@@ -418,3 +423,15 @@ def test_what_is_asked_for_at_once_is_done_at_once() -> None:
     done = list[str]()
     at_once("any name", lambda: done.append("work"))
     assert done == ["work"]
+
+
+def test_what_nobody_waits_for_is_done_in_a_thread_of_its_own() -> None:
+    threads, done = list[threading.Thread](), threading.Event()
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        done.set()
+
+    in_a_thread("any name", work)
+    assert done.wait(20)
+    assert threads != [threading.current_thread()]

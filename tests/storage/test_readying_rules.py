@@ -169,8 +169,8 @@ def test_a_lost_index_is_made_again_and_that_is_told(volume: Volume) -> None:
     assert ready.index.staged() == [b"\4" * 16]
     assert volume.told == [(1, 1)]
     assert ready.recovered.damaged == []
-    done = volume.files.names("sync_directory")
-    assert done, "its name is durable"
+    synced = [call.path for call in volume.files.calls if call.name == "sync_directory"]
+    assert synced[-1] == "volume", "its name is durable"
     ready.index.close(clean=True)
     Index(volume.paths.index, volume.marker.volume).close(clean=True)
 
@@ -247,6 +247,32 @@ def test_an_index_that_cannot_say_that_it_is_in_use_is_closed(
     with pytest.raises(sqlite3.OperationalError, match="it failed"):
         volume.open()
     assert volume.all_closed()
+
+
+def is_clean(volume: Volume) -> bool:
+    with closing(sqlite3.connect(volume.paths.index)) as rows:
+        return bool(rows.execute("SELECT clean FROM state").fetchone()[0])
+
+
+def test_an_index_that_was_not_closed_in_peace_is_not_called_so_by_a_failed_opening(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume.write(1, 1)
+    volume.open().index.close(clean=False)
+    assert not is_clean(volume)
+    volume.files.fault = Fault(0, errno.EIO, lambda call: call.name == "list")
+    with pytest.raises(OSError, match="Input/output"):
+        volume.open()
+    assert not is_clean(volume)
+
+    def fails(_index: Index) -> None:
+        raise sqlite3.OperationalError("it failed")
+
+    volume.files.fault = None
+    monkeypatch.setattr(Index, "opened", fails)
+    with pytest.raises(sqlite3.OperationalError, match="it failed"):
+        volume.open()
+    assert not is_clean(volume)
 
 
 # What says nothing against an index.
