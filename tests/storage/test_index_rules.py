@@ -17,7 +17,7 @@ from farmer.storage import index as index_module
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.index import INDEX_DESCRIPTORS, INDEX_VERSION, Index, create_index
 from farmer.storage.index_errors import CommitInDoubtError, IndexDamagedError
-from farmer.storage.index_file import connect
+from farmer.storage.index_file import LOCK_TIMEOUT_S, connect
 from farmer.storage.marks import Action
 from farmer.storage.operations import mark_of
 from farmer.storage.places import Place, Position, Row
@@ -243,14 +243,14 @@ def test_only_for_the_cutting_off_the_writer_is_impatient(index: Index) -> None:
     def patience_ms() -> int:
         return int(index._writer.execute("PRAGMA busy_timeout").fetchone()[0])
 
-    before, seen = patience_ms(), list[str]()
+    seen = list[str]()
     index._writer.set_trace_callback(seen.append)
     index.checkpoint()
     index._writer.set_trace_callback(None)
     at = [number for number, said in enumerate(seen) if "TRUNCATE" in said]
     (cut,) = at
     assert seen[cut - 1] == f"PRAGMA busy_timeout={int(index_module.GIVING_WAY_S * 1000)}"
-    assert patience_ms() == before > 0
+    assert patience_ms() == LOCK_TIMEOUT_S * 1000
 
 
 def test_an_index_is_complete_only_once_its_rows_are_on_the_disk(path: Path) -> None:

@@ -398,6 +398,15 @@ def test_a_closed_volumes_index_is_made_again_by_hand(house: House) -> None:
     volume.close()
 
 
+def test_a_rebuild_by_hand_brings_an_annex_home(house: House) -> None:
+    house.fill()
+    house.files.read_only = "disk"
+    house.open(annexes=True).close()
+    house.files.read_only = ""
+    rebuild_index(house.settings, NODE, house.files, lambda _n, _last: None, house.annexes)
+    assert list(house.annexes.iterdir()) == []
+
+
 def test_an_open_volumes_index_is_left_alone(house: House) -> None:
     volume = house.open()
     with pytest.raises(VolumeSetupError, match="in use"):
