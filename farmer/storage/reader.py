@@ -179,9 +179,10 @@ class VolumeReader:
 
     def note(self, found: Examination) -> None:
         """Keep what an examination found; damage puts the shard into quarantine."""
+        is_news = self._is_news
         self._examined.keep(self._row.sequence, found)
         if not found.is_sound:
-            self._damaged()
+            self._damaged(is_news=is_news)
 
     def close(self) -> None:
         """See `farmer.node.ports.ShardReader`."""
@@ -218,7 +219,7 @@ class VolumeReader:
             trailer = self._beside(tree_offset(size), trailer_length(size))
             found = trust(self._header, trailer, self._row)
             if found is None or found.checksums is None:
-                self._damaged()
+                self._damaged(is_news=self._is_news)
             self._trust = found or self._salvaged()
         return self._trust
 
@@ -294,11 +295,18 @@ class VolumeReader:
         return VolumeUnavailableError(f"the disk could not be read: {error}")
 
     def _damage(self, offset: int, length: int) -> CorruptShardError:
-        self._damaged()
+        self._damaged(is_news=self._is_news)
         return CorruptShardError(offset, length)
 
-    def _damaged(self) -> None:
-        """Note that this record is not what it was; known damage is no news."""
-        if not self._row.is_damaged:
+    @property
+    def _is_news(self) -> bool:
+        """Whether nobody has examined this record and found it damaged."""
+        return self._examined.find(self._row.sequence) is None
+
+    def _damaged(self, *, is_news: bool) -> None:
+        """Put this record into quarantine, unless it is there; count what was not known."""
+        if self._row.is_damaged:
+            return
+        if is_news:
             self._ground.health.count("corrupt")
-            self._on_damage(self._row)
+        self._on_damage(self._row)

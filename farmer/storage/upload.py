@@ -84,9 +84,10 @@ class SmallUpload:
     def write(self, data: bytes) -> None:
         """Take the next bytes; more than declared end it."""
         size_bytes = self._wanted.size_bytes
-        if self.offset + len(data) > size_bytes:
+        received_bytes = self.offset + len(data)
+        if received_bytes > size_bytes:
             self.abandon()
-            raise WrongSizeError(size_bytes, self.offset + len(data))
+            raise WrongSizeError(size_bytes, received_bytes)
         self._buffer += data
 
     def commit(self, ending: Callable[[], None] = lambda: None) -> Future[StoredShard]:

@@ -469,3 +469,13 @@ def test_a_turn_that_hangs_holds_up_no_other_thread(farm: Farm) -> None:
     thread.join(20)
     farm.files.pread = pread  # type: ignore[method-assign]
     assert farm.engine.volumes()[0].scrub.checked == 1
+
+
+@pytest.mark.parametrize("where", ["header", "tree", "checksums", "payload"])
+@pytest.mark.parametrize("size", [9000, 300_000, MIB + 5])
+def test_one_damaged_record_counts_as_one_error(farm: Farm, where: str, size: int) -> None:
+    """It was three: the scrub's, that of who examined it to mend it, and that of the copy."""
+    shard = farm.store(noise(size)).shard
+    rot(farm, row_of(farm, shard), where)
+    scrub(farm)
+    assert dict(farm.engine.volumes()[0].errors) == {"corrupt": 1}

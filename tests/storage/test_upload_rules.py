@@ -258,12 +258,13 @@ def test_what_was_committed_has_ended(bench: Bench, size: int) -> None:
     assert open_parts(bench) == 0
 
 
-def test_how_many_bytes_came_is_told_of_a_large_one(bench: Bench) -> None:
-    upload = bench.begin()
-    upload.write(noise(LARGE)[:4000])
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_how_many_bytes_came_is_told(bench: Bench, size: int) -> None:
+    upload = bench.begin(size)
+    upload.write(noise(size)[:4000])
     with pytest.raises(WrongSizeError) as refused:
-        upload.write(bytes(LARGE - 4000 + 1))
-    assert refused.value.received_bytes == LARGE + 1
+        upload.write(bytes(size - 4000 + 1))
+    assert refused.value.received_bytes == size + 1
 
 
 @pytest.mark.parametrize("size", [0, SMALL, LARGE])
