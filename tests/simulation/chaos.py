@@ -209,7 +209,8 @@ class Chaos:
         if self.is_bulky and self.rng.random() < 0.3:
             wanted = content(300_000, int(self.rng.random() * 40))
         held = renter.held.get(wanted.shard)
-        if held is not None and held.user is not None:
+        is_used = held is not None and held.user is not None
+        if is_used or wanted.shard in renter.prying:
             return renter.ping(line)
         how = "well"
         if verb == "cheat":

@@ -71,6 +71,8 @@ class Renter:
     node: NodeId
     world: World
     held: dict[ShardId, Held] = field(default_factory=dict)
+    prying: set[ShardId] = field(default_factory=set)
+    """Shards of others that are asked for: stored meanwhile, one would be ours."""
     contract: Contract | None = None
     """As it was last shown."""
     may_be_gone: bool = False
@@ -376,7 +378,11 @@ class Renter:
             line.send(Delete(other.shard, True))
         else:
             line.send(Retrieve(other.shard, 0, other.size_bytes, False))
-        answer = yield
+        self.prying.add(other.shard)
+        try:
+            answer = yield
+        finally:
+            self.prying.discard(other.shard)
         self.expect(isinstance(answer, Refuse), "a foreign shard is visible")
         if answer.refused.refusal is not Refusal.NOT_FOUND:
             return self.refused("pry", answer.refused, None)
