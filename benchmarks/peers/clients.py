@@ -83,11 +83,14 @@ class HttpClient:
             """Say whether that was all of it."""
             hasher.update(step)
             target.write(step)
+            return is_all()
+
+        def is_all() -> bool:
             return (
                 hasher.size_bytes == held.size_bytes and hasher.finish().shard_id() == held.shard
             )
 
-        is_right = False
+        is_right = is_all()
 
         async def take(step: bytes) -> None:
             nonlocal is_right

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from farmer.audit.tree import TreeHasher
@@ -39,7 +39,7 @@ class Source:
     start: int
     shard: ShardId
     size_bytes: int
-    held: bytes | None = None
+    held: bytes | None = field(default=None, repr=False, compare=False)
     """All of them, if they are so few that they were kept when they were hashed."""
 
     @classmethod

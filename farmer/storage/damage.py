@@ -104,9 +104,23 @@ class Examined:
     HASHES_KEPT_MAX: Final = 2048 * HASH_BYTES
     """Of a larger shard (128 MiB) the tree is made again when it is needed: bounds memory."""
 
+    TOLD_MAX: Final = 4096
+    """Damaged records of which it is known that they were counted."""
+
     def __init__(self) -> None:
         self._lock = Lock()
         self._known: OrderedDict[int, Examination] = OrderedDict()
+        self._told: OrderedDict[int, None] = OrderedDict()
+
+    def is_news(self, sequence: int) -> bool:
+        """Say whether a record is found damaged for the first time; it is told by that."""
+        with self._lock:
+            if sequence in self._told:
+                return False
+            self._told[sequence] = None
+            if len(self._told) > self.TOLD_MAX:
+                self._told.popitem(last=False)
+            return True
 
     def find(self, sequence: int) -> Examination | None:
         """Return what is known of a record."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from traceback import extract_tb
 
 
 def internal(error: Exception) -> str:
     """Return what an owner can report of an error that nobody foresaw: what it is, and where."""
-    where = [
-        f" at {Path(one.filename).name}:{one.lineno}" for one in extract_tb(error.__traceback__)
-    ]
-    return f"internal error: {error!r}{''.join(where[-1:])}"
+    where, said = error.__traceback__, f"internal error: {error!r}"
+    if where is None:
+        return said
+    while where.tb_next is not None:
+        where = where.tb_next
+    return f"{said} at {Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}"
 
 
 class StorageError(Exception):

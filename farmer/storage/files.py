@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, Protocol
 
-from farmer.storage.syscalls import begin_write_back, punch_hole
+from farmer.storage.syscalls import begin_write_back, is_cached, punch_hole
 
 Buffer = bytes | bytearray | memoryview
 
@@ -20,7 +20,7 @@ _IOV_MAX: Final = 512
 """Buffers in one pwritev; Linux allows 1024."""
 
 _NOWAIT: Final = getattr(os, "RWF_NOWAIT", None)
-"""Linux's: what memory does not hold is not read."""
+"""Linux's: what memory does not hold is not waited for."""
 
 _COMMON: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -58,7 +58,7 @@ class Files(Protocol):
 
     def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:
         """
-        Return what `pread` would if memory holds all of it, else None; never wait for a disk.
+        Return what `pread` would if memory holds all of it, else None; wait for no disk.
 
         It tells of no failure: who gets None reads.
         """
@@ -157,13 +157,19 @@ class OsFiles:
         return b"".join(parts)
 
     def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:
-        """See `Files.pread_cached`; by Linux's RWF_NOWAIT, which few filesystems lack."""
-        if _NOWAIT is None:
+        """
+        See `Files.pread_cached`; by Linux's cachestat and RWF_NOWAIT.
+
+        Neither would do alone.  RWF_NOWAIT begins to read what is missing (Linux 6.18; some
+        releases before did not), which may wait for the map of the file; and a page may go, or
+        be on its way, after cachestat has counted it.
+        """
+        if _NOWAIT is None or not is_cached(fd, offset, length):
             return None
-        data = bytearray(length)
         try:
+            data = bytearray(length)
             have = os.preadv(fd, [data], offset, _NOWAIT)
-        except OSError:
+        except (OSError, MemoryError):
             return None
         return data if have == length else None
 

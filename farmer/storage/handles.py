@@ -118,8 +118,10 @@ class Handles:
     def take_open(self, place: Place) -> Handle | None:
         """Lend a file that is open already, without asking the disk for anything."""
         with self._lock:
-            handle = self._open.get((place.segment, place.file))
+            key = (place.segment, place.file)
+            handle = self._open.get(key)
             if handle is not None:
+                self._open.move_to_end(key)
                 handle.users += 1
             return handle
 

@@ -456,7 +456,8 @@ class Index:
             version, of_volume, complete, clean = row.fetchone()
             is_newer = version > INDEX_VERSION
         except (sqlite3.DatabaseError, TypeError) as error:
-            raise IndexDamagedError(f"not readable: {error}") from error
+            why = "there was none" if self._is_blank() else f"not readable: {error}"
+            raise IndexDamagedError(why) from error
         if is_newer:
             raise FormatTooNewError(
                 f"{self._path} has format {version}; this release reads up to {INDEX_VERSION}:"
@@ -467,6 +468,14 @@ class Index:
         if of_volume != volume or not (complete or unfinished):
             raise IndexDamagedError("unfinished, or of another volume")
         return bool(clean)
+
+    def _is_blank(self) -> bool:
+        """Whether SQLite has just made the file, or found it empty."""
+        try:
+            found = self._writer.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.DatabaseError:
+            return False
+        return bool(found == (0,))
 
 
 def create_index(path: Path, volume: bytes, connect: Connect = connect) -> Index:

@@ -251,9 +251,8 @@ def _tell(health: Health, ready: Ready) -> None:
     if ready.rebuilt:
         health.raise_alert(
             "IndexRebuilt",
-            f"{health.label}: the index was missing or damaged ({ready.rebuilt}) and was made"
-            f" again from the {ready.recovered.records} records of the volume; no shard was lost"
-            " by that.",
+            f"{health.label}: the index was made again ({ready.rebuilt}) from the"
+            f" {ready.recovered.records} records of the volume; no shard was lost by that.",
         )
     if ready.recovered.damaged:
         places = ", ".join(ready.recovered.damaged[:3])

@@ -116,7 +116,10 @@ class VolumeReader:
     def read_cached(self, offset: int, length: int) -> Buffer | None:
         """See `farmer.node.ports.ShardReader`."""
         trusted = self._trust
-        if trusted is None or not self._may_be_cached or not self._is_whole(offset, length):
+        if trusted is None or trusted.checksums is None:
+            # Hashes take three times as long as the reading.
+            return None
+        if not length or not self._may_be_cached or not self._is_whole(offset, length):
             return None
         data = self._cached(RECORD_HEADER_BYTES + offset, length)
         if data is None or trusted.wrong_block(data, offset // BLOCK_BYTES) is not None:
@@ -179,10 +182,9 @@ class VolumeReader:
 
     def note(self, found: Examination) -> None:
         """Keep what an examination found; damage puts the shard into quarantine."""
-        is_news = self._is_news
         self._examined.keep(self._row.sequence, found)
         if not found.is_sound:
-            self._damaged(is_news=is_news)
+            self._damaged()
 
     def close(self) -> None:
         """See `farmer.node.ports.ShardReader`."""
@@ -219,7 +221,7 @@ class VolumeReader:
             trailer = self._beside(tree_offset(size), trailer_length(size))
             found = trust(self._header, trailer, self._row)
             if found is None or found.checksums is None:
-                self._damaged(is_news=self._is_news)
+                self._damaged()
             self._trust = found or self._salvaged()
         return self._trust
 
@@ -295,18 +297,13 @@ class VolumeReader:
         return VolumeUnavailableError(f"the disk could not be read: {error}")
 
     def _damage(self, offset: int, length: int) -> CorruptShardError:
-        self._damaged(is_news=self._is_news)
+        self._damaged()
         return CorruptShardError(offset, length)
 
-    @property
-    def _is_news(self) -> bool:
-        """Whether nobody has examined this record and found it damaged."""
-        return self._examined.find(self._row.sequence) is None
-
-    def _damaged(self, *, is_news: bool) -> None:
+    def _damaged(self) -> None:
         """Put this record into quarantine, unless it is there; count what was not known."""
         if self._row.is_damaged:
             return
-        if is_news:
+        if self._examined.is_news(self._row.sequence):
             self._ground.health.count("corrupt")
         self._on_damage(self._row)

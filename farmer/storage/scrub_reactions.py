@@ -33,7 +33,7 @@ class Reactions:
     def damaged(self, row: Row, found: Examination) -> None:
         """Mend what can be mended without the renter; put the rest into quarantine."""
         self.notes.checked += 1
-        if not row.is_damaged:
+        if not row.is_damaged and self.volume.examined.is_news(row.sequence):
             self.volume.ground.health.count("corrupt")
         self.volume.examined.keep(row.sequence, found)
         if not found.bad_blocks and self._mend(row):

@@ -132,8 +132,11 @@ class Writer:
             try:
                 self._commit(operations)
             except Exception as error:  # a dead writer would hang every store
-                self._ground.health.fail(internal(error))
-                _leave(operations, VolumeUnavailableError(internal(error)))
+                said = internal(error)
+                try:
+                    self._ground.health.fail(said)
+                finally:
+                    _leave(operations, VolumeUnavailableError(said))
 
     def _take(self) -> list[Operation[Any]]:
         """Wait for work; return what fits one batch, or nothing when it is over."""

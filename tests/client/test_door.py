@@ -51,13 +51,18 @@ class Slow:
     """Work that waits until it is let go."""
 
     def __init__(self) -> None:
-        self.begun = 0
+        self.threads: list[int] = []
+        """Those that have begun it."""
         self.let_go = threading.Event()
 
     def __call__(self) -> int:
-        self.begun += 1
+        self.threads.append(threading.get_ident())
         self.let_go.wait(LONG_S)
         return threading.get_ident()
+
+    @property
+    def begun(self) -> int:
+        return len(self.threads)
 
 
 @pytest.fixture
@@ -75,9 +80,26 @@ def reactor(monkeypatch: pytest.MonkeyPatch) -> Reactor:
 def door(reactor: Reactor) -> Iterator[ThreadDoor]:
     door = ThreadDoor(reactor, THREADS)
     yield door
+    close(reactor, door)
+
+
+def close(reactor: Reactor, door: ThreadDoor) -> None:
     closing = Deferred.fromCoroutine(door.close())
     reactor.run_until(lambda: closing.called)
+    wait_until(lambda: not alive(door))
     assert not reactor.getDelayedCalls()
+
+
+def alive(door: ThreadDoor) -> int:
+    """Return how many threads the door has; the threads of other tests may live on."""
+    return sum(getattr(thread, "_target", None) == door._serve for thread in threading.enumerate())
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + LONG_S
+    while not is_so():
+        assert time.monotonic() < until_s
+        time.sleep(0.001)
 
 
 def fetched(reactor: Reactor, asked: list[Deferred[int]]) -> list[int]:
@@ -88,71 +110,101 @@ def fetched(reactor: Reactor, asked: list[Deferred[int]]) -> list[int]:
     return found
 
 
-def test_while_the_processor_is_busy_and_work_moves_one_thread_does_it(
+def grown(reactor: Reactor, door: ThreadDoor, slow: Slow) -> list[Deferred[int]]:
+    """Let all threads that there may be wait, and one piece of work more."""
+    reactor.busy = 0.1
+    asked = [door.run(slow) for _ in range(THREADS + 1)]
+    for number in range(1, THREADS + 1):
+        wait_until(lambda number=number: slow.begun == number)  # type: ignore[misc]
+        reactor.look()
+    return asked
+
+
+def test_while_the_processor_is_busy_one_thread_does_it_however_much_waits(
     reactor: Reactor, door: ThreadDoor
 ) -> None:
-    threads = set()
+    """Also where no work begins meanwhile: it may be a large file that is hashed."""
+    slow = Slow()
+    asked = [door.run(slow) for _ in range(10)]
+    wait_until(lambda: slow.begun == 1)
     for _ in range(5):
-        threads |= set(fetched(reactor, [door.run(threading.get_ident) for _ in range(10)]))
         reactor.look()
-    assert len(threads) == 1
+    assert alive(door) == 1
+    slow.let_go.set()
+    assert len(set(fetched(reactor, asked))) == 1
 
 
 def test_where_all_wait_there_are_more_up_to_as_many_as_there_may_be(
     reactor: Reactor, door: ThreadDoor
 ) -> None:
     slow = Slow()
-    asked = [door.run(slow) for _ in range(THREADS + 1)]
-    for number in range(1, THREADS + 1):
-        reactor.run_until(lambda number=number: slow.begun == number)  # type: ignore[misc]
-        reactor.look()
+    asked = grown(reactor, door, slow)
     reactor.look()
-    assert slow.begun == THREADS
+    reactor.look()
+    assert (slow.begun, alive(door)) == (THREADS, THREADS)
     slow.let_go.set()
     assert len(set(fetched(reactor, asked))) == THREADS
 
 
-def test_where_the_processor_is_idle_there_are_more_though_work_moves(
-    reactor: Reactor, door: ThreadDoor
-) -> None:
-    reactor.busy = 0.1
-    slow, quick = Slow(), Slow()
-    quick.let_go.set()
-    asked = [door.run(quick), door.run(slow), door.run(slow), door.run(slow)]
-    reactor.run_until(lambda: quick.begun == slow.begun == 1)
-    reactor.look()
-    reactor.run_until(lambda: slow.begun == 2)
-    slow.let_go.set()
-    fetched(reactor, asked)
-
-
-def test_those_that_are_too_many_end(reactor: Reactor, door: ThreadDoor) -> None:
+def test_those_that_are_too_many_end_with_their_work(reactor: Reactor, door: ThreadDoor) -> None:
     slow = Slow()
-    asked = [door.run(slow) for _ in range(THREADS + 1)]
-    for number in range(1, THREADS + 1):
-        reactor.run_until(lambda number=number: slow.begun == number)  # type: ignore[misc]
+    asked = grown(reactor, door, slow)
+    reactor.busy = 1.0
+    for _ in range(THREADS):
         reactor.look()
-    assert renters_threads() == THREADS
+    assert alive(door) == THREADS, "they are at work"
+    slow.let_go.set()
+    fetched(reactor, asked)
+    wait_until(lambda: alive(door) == 1)
+
+
+def test_there_are_never_more_than_there_may_be(reactor: Reactor, door: ThreadDoor) -> None:
+    """However often it changes what is short."""
+    works = [Slow() for _ in range(20)]
+    asked = [door.run(work) for work in works]
+    for number, work in enumerate(works):
+        wait_until(lambda work=work: work.begun == 1)  # type: ignore[misc]
+        for busy in (0.1, 0.1, 1.0) if number % 2 else (1.0, 1.0, 0.1):
+            reactor.busy = busy
+            reactor.look()
+            assert 1 <= alive(door) <= THREADS
+        work.let_go.set()
+    fetched(reactor, asked)
+
+
+def test_where_the_system_has_no_more_threads_fewer_do_it(
+    reactor: Reactor, door: ThreadDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    slow = Slow()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            door.run(slow)
+    reactor.busy = 0.1
+    asked = [door.run(slow) for _ in range(3)]
+    wait_until(lambda: slow.begun == 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        reactor.look()
+    assert alive(door) == 1
+    reactor.look()
+    wait_until(lambda: slow.begun > 1)
     slow.let_go.set()
     fetched(reactor, asked)
 
-    for left in (THREADS - 1, 1):
-        quick = Slow()
-        quick.let_go.set()
-        asked = [door.run(quick) for _ in range(10)]
-        # It moves, the processor is busy, and the reactor has not heard of the end of any.
-        wait_until(lambda quick=quick: quick.begun == 10)  # type: ignore[misc]
-        reactor.look()
-        wait_until(lambda left=left: renters_threads() == left)  # type: ignore[misc]
-        fetched(reactor, asked)
 
-
-def renters_threads() -> int:
-    return sum(thread.name.startswith("renter ") for thread in threading.enumerate())
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + LONG_S
-    while not is_so():
-        assert time.monotonic() < until_s
-        time.sleep(0.001)
+def test_what_waits_behind_a_thread_that_hangs_is_done_before_the_door_is_closed(
+    reactor: Reactor,
+) -> None:
+    door, slow = ThreadDoor(reactor, THREADS), Slow()
+    door.run(slow)
+    wait_until(lambda: slow.begun == 1)
+    quick = door.run(threading.get_ident)
+    closing = Deferred.fromCoroutine(door.close())
+    reactor.run_until(lambda: quick.called)
+    assert not closing.called
+    slow.let_go.set()
+    reactor.run_until(lambda: closing.called)

@@ -210,7 +210,7 @@ class Chaos:
             wanted = content(300_000, int(self.rng.random() * 40))
         held = renter.held.get(wanted.shard)
         is_used = held is not None and held.user is not None
-        if is_used or wanted.shard in renter.prying:
+        if is_used or wanted.shard in renter.prying.values():
             return renter.ping(line)
         how = "well"
         if verb == "cheat":

@@ -71,7 +71,7 @@ class Renter:
     node: NodeId
     world: World
     held: dict[ShardId, Held] = field(default_factory=dict)
-    prying: set[ShardId] = field(default_factory=set)
+    prying: dict[Line, ShardId] = field(default_factory=dict)
     """Shards of others that are asked for: stored meanwhile, one would be ours."""
     contract: Contract | None = None
     """As it was last shown."""
@@ -378,11 +378,9 @@ class Renter:
             line.send(Delete(other.shard, True))
         else:
             line.send(Retrieve(other.shard, 0, other.size_bytes, False))
-        self.prying.add(other.shard)
-        try:
-            answer = yield
-        finally:
-            self.prying.discard(other.shard)
+        self.prying[line] = other.shard
+        answer = yield
+        del self.prying[line]
         self.expect(isinstance(answer, Refuse), "a foreign shard is visible")
         if answer.refused.refusal is not Refusal.NOT_FOUND:
             return self.refused("pry", answer.refused, None)
@@ -412,6 +410,7 @@ class Renter:
 
     def lost(self, line: Line) -> None:
         """Let go of what was asked on a line that is over and no longer served."""
+        self.prying.pop(line, None)
         for held in self.held.values():
             if held.user is line:
                 held.user = None

@@ -11,12 +11,14 @@ import pytest
 
 from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES, RECORD_HEADER_BYTES
-from farmer.storage import files
+from farmer.storage import files, syscalls
 from farmer.storage.errors import CorruptShardError
 from farmer.storage.files import Access, Buffer, OsFiles
 from farmer.storage.reader import VolumeReader
+from farmer.storage.syscalls import is_cached
 from tests.storage.bench import ALICE, MIB, Farm, noise
 from tests.storage.recording import RecordingFiles
+from tests.storage.rot import rot
 
 DATA = noise(MIB + 5)
 STEP = 4 * BLOCK_BYTES
@@ -122,26 +124,43 @@ def test_a_file_is_lent_only_as_long_as_it_is_read(shelf: Shelf) -> None:
     handles.give_back(handle)
 
 
+def test_where_only_hashes_could_tell_it_is_left_to_a_thread(shelf: Shelf) -> None:
+    """The checksums are damaged: hashing would hold up all others."""
+    shelf.reader.close()
+    rot(shelf.farm, shelf.reader.row, "checksums")
+    reader = shelf.opened(shelf.shard)
+    reader.prepare()
+    shelf.files.forget()
+    assert reader.read_cached(0, STEP) is None
+    assert not shelf.asked
+    assert reader.read(0, STEP) == DATA[:STEP]
+    reader.close()
+
+
 class TestOsFiles:
-    """The call of the system, which some filesystems do not have."""
+    """The calls of the system, which some systems and filesystems do not have."""
 
     @pytest.fixture
     def fd(self, tmp_path: Path) -> Iterator[int]:
         path = tmp_path / "file"
-        path.write_bytes(DATA[:100])
+        path.write_bytes(DATA)
         fd = OsFiles().open(path, Access.READ)
         yield fd
         os.close(fd)
 
-    def answer(self, monkeypatch: pytest.MonkeyPatch, have: int | OSError) -> None:
+    def answer(
+        self, monkeypatch: pytest.MonkeyPatch, have: int | BaseException, *, cached: bool = True
+    ) -> None:
         def preadv(_fd: int, buffers: Sequence[bytearray], at: int, flags: int) -> int:
             assert flags == files._NOWAIT
-            if isinstance(have, OSError):
+            assert cached, "it would begin to read"
+            if isinstance(have, BaseException):
                 raise have
             buffers[0][:have] = DATA[at : at + have]
             return have
 
         monkeypatch.setattr(os, "preadv", preadv)
+        monkeypatch.setattr(files, "is_cached", lambda _fd, _at, _length: cached)
 
     def test_what_memory_holds_is_returned(self, fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answer(monkeypatch, 50)
@@ -155,13 +174,20 @@ class TestOsFiles:
             BlockingIOError(errno.EAGAIN, "would wait"),
             OSError(errno.EOPNOTSUPP, "not here"),
             OSError(errno.EIO, "broken"),
+            MemoryError(),
         ],
-        ids=str,
+        ids=repr,
     )
     def test_what_it_does_not_hold_is_not(
-        self, fd: int, monkeypatch: pytest.MonkeyPatch, have: int | OSError
+        self, fd: int, monkeypatch: pytest.MonkeyPatch, have: int | BaseException
     ) -> None:
         self.answer(monkeypatch, have)
+        assert OsFiles().pread_cached(fd, 50, 7) is None
+
+    def test_nothing_is_begun_where_a_page_is_missing(
+        self, fd: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.answer(monkeypatch, 50, cached=False)
         assert OsFiles().pread_cached(fd, 50, 7) is None
 
     def test_a_system_without_it_is_asked_nothing(
@@ -171,6 +197,34 @@ class TestOsFiles:
         monkeypatch.setattr(files, "_NOWAIT", None)
         assert OsFiles().pread_cached(fd, 50, 7) is None
 
-    def test_the_real_one_returns_all_or_nothing(self, fd: int) -> None:
-        assert OsFiles().pread_cached(fd, 100, 0) in (None, DATA[:100])
-        assert OsFiles().pread_cached(fd, 101, 0) is None
+    def test_the_real_ones_return_all_or_nothing(self, fd: int) -> None:
+        found = OsFiles().pread_cached(fd, len(DATA), 0)
+        assert found == DATA if knows_the_cache(fd) else found is None
+        assert OsFiles().pread_cached(fd, len(DATA) + 1, 0) is None
+
+    def test_what_memory_has_forgotten_is_not_read(self, fd: int) -> None:
+        """Not even begun: the pages are still missing afterwards."""
+        os.fsync(fd)
+        OsFiles().uncache(fd, 0, 0)
+        if is_cached(fd, 0, len(DATA)):
+            pytest.skip("this filesystem lies in memory")
+        assert OsFiles().pread_cached(fd, STEP, 0) is None
+        assert not is_cached(fd, 0, 1)
+
+    def test_a_system_that_cannot_say_says_no(
+        self, fd: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(syscalls, "_syscall", None)
+        assert not is_cached(fd, 0, 1)
+        monkeypatch.setattr(syscalls, "_syscall", lambda *_: -1)
+        assert not is_cached(fd, 0, 1)
+        assert not is_cached(-1, 0, 1)
+
+
+def knows_the_cache(fd: int) -> bool:
+    """Say whether the system counts cached pages, and reads them without waiting, here."""
+    try:
+        os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except OSError:
+        return False
+    return is_cached(fd, 0, 1)

@@ -180,7 +180,7 @@ def test_a_damaged_index_is_made_again(farm: Farm, garbage: bytes) -> None:
     assert farm.read(shard) == noise(5000)
     (alert,) = farm.engine.trouble()
     assert alert.name == "IndexRebuilt"
-    why = "no such table" if not garbage else "file is not a database"
+    why = "there was none" if not garbage else "file is not a database"
     assert why in alert.message
 
 

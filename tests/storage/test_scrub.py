@@ -479,3 +479,13 @@ def test_one_damaged_record_counts_as_one_error(farm: Farm, where: str, size: in
     rot(farm, row_of(farm, shard), where)
     scrub(farm)
     assert dict(farm.engine.volumes()[0].errors) == {"corrupt": 1}
+
+
+def test_one_that_is_read_first_counts_once_as_well(farm: Farm) -> None:
+    """By who wanted its tree, by who made it again, and by the scrub."""
+    data = noise(300_000)
+    shard = farm.store(data).shard
+    rot(farm, row_of(farm, shard), "tree")
+    assert farm.read(shard) == data
+    scrub(farm)
+    assert dict(farm.engine.volumes()[0].errors) == {"corrupt": 1}
