@@ -64,6 +64,8 @@ class RecordingFiles:
     def __post_init__(self) -> None:
         self._os = OsFiles()
         self._names: dict[int, str] = {}
+        self.is_open: dict[int, str] = {}
+        """The files that are open, by their descriptors."""
         self._lock = threading.Lock()
 
     def forget(self) -> None:
@@ -96,10 +98,12 @@ class RecordingFiles:
     def open(self, path: Path, access: Access) -> int:
         name = "open" if access is not Access.READ else "open_read"
         fd = self._do(Call(name, path.name), lambda: self._os.open(path, access))
-        self._names[fd] = path.name
+        self._names[fd] = self.is_open[fd] = path.name
         return fd
 
     def close(self, fd: int) -> None:
+        # Before it is closed: then the number may be another file's.
+        del self.is_open[fd]
         self._os.close(fd)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:

@@ -30,26 +30,9 @@ from tests.storage.recording import Fault, RecordingFiles
 FILE = bytes(range(0xA0, 0xB0))
 
 
-class Files(RecordingFiles):
-    """Files that know which are open."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.is_open: set[int] = set()
-
-    def open(self, path: Path, access: Access) -> int:
-        fd = super().open(path, access)
-        self.is_open.add(fd)
-        return fd
-
-    def close(self, fd: int) -> None:
-        self.is_open.remove(fd)
-        super().close(fd)
-
-
 @pytest.fixture
-def files() -> Iterator[Files]:
-    files = Files()
+def files() -> Iterator[RecordingFiles]:
+    files = RecordingFiles()
     yield files
     assert not files.is_open
 
@@ -66,7 +49,7 @@ def marked(root: Path, **fields: object) -> None:
     path.write_text(json.dumps({name: value for name, value in said.items() if value is not None}))
 
 
-def test_a_new_volume_is_read_back(files: Files, root: Path) -> None:
+def test_a_new_volume_is_read_back(files: RecordingFiles, root: Path) -> None:
     marker = create_volume(root, NODE, files, 1234)
     assert (marker.node, marker.created_at_ms, marker.retired) == (NODE, 1234, "")
     assert len(marker.volume) == 16
@@ -76,7 +59,9 @@ def test_a_new_volume_is_read_back(files: Files, root: Path) -> None:
     assert create_volume(root.with_name("other"), NODE, files, 1234).volume != marker.volume
 
 
-def test_a_new_volume_is_durable_and_its_marker_comes_last(files: Files, root: Path) -> None:
+def test_a_new_volume_is_durable_and_its_marker_comes_last(
+    files: RecordingFiles, root: Path
+) -> None:
     create_volume(root, NODE, files, 1234)
     done = [(call.name, call.path) for call in files.calls]
     marker = done.index(("rename", "farmer-volume.new"))
@@ -85,7 +70,7 @@ def test_a_new_volume_is_durable_and_its_marker_comes_last(files: Files, root: P
     assert done[marker + 1 :] == [("sync_directory", "volume"), ("sync_directory", "above")]
 
 
-def test_a_volume_is_made_where_nothing_is(files: Files, root: Path) -> None:
+def test_a_volume_is_made_where_nothing_is(files: RecordingFiles, root: Path) -> None:
     (root / "lost+found").mkdir(parents=True)
     create_volume(root, NODE, files, 1)
     with pytest.raises(VolumeSetupError, match="is a volume already"):
@@ -157,7 +142,7 @@ def test_a_quota_has_a_least_size() -> None:
     ],
 )
 def test_a_marker_that_makes_no_sense_is_damaged(
-    files: Files, root: Path, fields: dict[str, Any]
+    files: RecordingFiles, root: Path, fields: dict[str, Any]
 ) -> None:
     create_volume(root, NODE, files, 1)
     marked(root, **fields)
@@ -166,14 +151,16 @@ def test_a_marker_that_makes_no_sense_is_damaged(
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b"[" * 50_000])
-def test_what_is_no_marker_at_all_is_damaged(files: Files, root: Path, raw: bytes) -> None:
+def test_what_is_no_marker_at_all_is_damaged(
+    files: RecordingFiles, root: Path, raw: bytes
+) -> None:
     create_volume(root, NODE, files, 1)
     Paths(root).marker.write_bytes(raw)
     with pytest.raises(VolumeSetupError, match="is damaged"):
         read_marker(root, NODE, files)
 
 
-def test_the_largest_and_the_smallest_number_are_read(files: Files, root: Path) -> None:
+def test_the_largest_and_the_smallest_number_are_read(files: RecordingFiles, root: Path) -> None:
     create_volume(root, NODE, files, 1)
     for number in (0, (1 << 62) - 1):
         marked(root, created_ms=number)
@@ -182,7 +169,7 @@ def test_the_largest_and_the_smallest_number_are_read(files: Files, root: Path) 
     read_marker(root, NODE, files)
 
 
-def test_a_newer_format_needs_a_newer_release(files: Files, root: Path) -> None:
+def test_a_newer_format_needs_a_newer_release(files: RecordingFiles, root: Path) -> None:
     """Whatever else stands in it by then."""
     create_volume(root, NODE, files, 1)
     marked(root, format=2, volume="another form")
@@ -191,20 +178,20 @@ def test_a_newer_format_needs_a_newer_release(files: Files, root: Path) -> None:
 
 
 def test_a_directory_without_a_marker_may_be_a_disk_that_is_not_mounted(
-    files: Files, root: Path
+    files: RecordingFiles, root: Path
 ) -> None:
     root.mkdir(parents=True)
     with pytest.raises(VolumeSetupError, match="may not be mounted"):
         read_marker(root, NODE, files)
 
 
-def test_another_farmers_volume_is_refused(files: Files, root: Path) -> None:
+def test_another_farmers_volume_is_refused(files: RecordingFiles, root: Path) -> None:
     create_volume(root, NODE, files, 1)
     with pytest.raises(VolumeSetupError, match="belongs to the farmer"):
         read_marker(root, ALICE, files)
 
 
-def test_a_retired_volume_says_why_and_keeps_all_else(files: Files, root: Path) -> None:
+def test_a_retired_volume_says_why_and_keeps_all_else(files: RecordingFiles, root: Path) -> None:
     marker = create_volume(root, NODE, files, 77)
     files.forget()
     retire_marker(root, files, "its shards are on tank")
@@ -223,7 +210,7 @@ def test_a_retired_volume_says_why_and_keeps_all_else(files: Files, root: Path) 
 
 @pytest.mark.parametrize("call", ["open", "pwritev", "sync_data", "rename"])
 def test_a_small_file_is_the_old_one_until_the_new_one_is_whole(
-    files: Files, tmp_path: Path, call: str
+    files: RecordingFiles, tmp_path: Path, call: str
 ) -> None:
     path = tmp_path / "it.json"
     replace_small(files, path, b"old")
@@ -240,7 +227,7 @@ def test_a_small_file_is_the_old_one_until_the_new_one_is_whole(
     assert files.names() == steps
 
 
-def test_a_draft_stands_where_it_is_told(files: Files, tmp_path: Path) -> None:
+def test_a_draft_stands_where_it_is_told(files: RecordingFiles, tmp_path: Path) -> None:
     drafts = tmp_path / "drafts"
     with pytest.raises(FileNotFoundError):
         replace_small(files, tmp_path / "it.json", b"new", drafts=drafts)
@@ -250,18 +237,18 @@ def test_a_draft_stands_where_it_is_told(files: Files, tmp_path: Path) -> None:
     assert (tmp_path / "it.json").read_bytes() == b"new"
 
 
-def test_a_volume_is_locked_by_one(files: Files, root: Path) -> None:
+def test_a_volume_is_locked_by_one(files: RecordingFiles, root: Path) -> None:
     create_volume(root, NODE, files, 1)
     first = lock_volume(root, files)
     with pytest.raises(VolumeSetupError, match="in use by another process"):
         lock_volume(root, files)
-    assert files.is_open == {first}
+    assert list(files.is_open) == [first]
     files.close(first)
     files.close(lock_volume(root, files, Access.READ))
 
 
 def test_a_lock_that_fails_leaves_nothing_open(
-    files: Files, root: Path, monkeypatch: pytest.MonkeyPatch
+    files: RecordingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_volume(root, NODE, files, 1)
 
@@ -281,7 +268,7 @@ def test_a_lock_that_fails_leaves_nothing_open(
     ],
 )
 def test_a_marker_that_cannot_be_read_leaves_nothing_open(
-    files: Files, root: Path, use: Callable[[Path, Files], object]
+    files: RecordingFiles, root: Path, use: Callable[[Path, RecordingFiles], object]
 ) -> None:
     create_volume(root, NODE, files, 1)
     files.fault = Fault(0, errno.EIO, lambda call: call.name == "pread")
@@ -289,7 +276,7 @@ def test_a_marker_that_cannot_be_read_leaves_nothing_open(
         use(root, files)
 
 
-def test_a_marker_as_a_person_may_have_left_it_is_read(files: Files, root: Path) -> None:
+def test_a_marker_as_a_person_may_have_left_it_is_read(files: RecordingFiles, root: Path) -> None:
     """With more in it, and longer than ours."""
     marker: Marker = create_volume(root, NODE, files, 1)
     marked(root, note="x" * 60_000)

@@ -62,18 +62,13 @@ def test_a_long_path_is_read_whole(root: Path) -> None:
 
 
 def test_reading_it_leaves_no_file_open(root: Path) -> None:
-    class Closing(RecordingFiles):
-        def close(self, fd: int) -> None:
-            closed.append(fd)
-            super().close(fd)
-
-    closed: list[int] = []
-    write_duty(RecordingFiles(), root, DUTY)
+    files = RecordingFiles()
+    write_duty(files, root, DUTY)
     for text in (None, "no duty"):
         if text is not None:
             (root / DUTY_NAME).write_text(text)
-        read_duty(Closing(), root)
-    assert len(closed) == 2
+        read_duty(files, root)
+        assert not files.is_open
 
 
 def test_it_is_forgotten_durably(root: Path) -> None:

@@ -10,34 +10,17 @@ import pytest
 
 from farmer.storage import handles as handles_module
 from farmer.storage.directory import Paths
-from farmer.storage.files import Access, OsFiles
+from farmer.storage.files import Access
 from farmer.storage.handles import Handles
 from farmer.storage.places import Place
+from tests.storage.recording import RecordingFiles
 
 OWN = Place(0, 0, b"f" * 16)
 
 
-class Counting(OsFiles):
-    """Files that know which are open, and can have something happen at an opening."""
-
-    def __init__(self) -> None:
-        self.is_open: dict[int, str] = {}
-        self.opened: list[str] = []
-
-    def open(self, path: Path, access: Access) -> int:
-        self.opened.append(path.name)
-        fd = super().open(path, access)
-        self.is_open[fd] = path.name
-        return fd
-
-    def close(self, fd: int) -> None:
-        del self.is_open[fd]
-        super().close(fd)
-
-
 @pytest.fixture
-def files() -> Iterator[Counting]:
-    files = Counting()
+def files() -> Iterator[RecordingFiles]:
+    files = RecordingFiles()
     yield files
     for fd in list(files.is_open):
         os.close(fd)
@@ -54,24 +37,31 @@ def paths(tmp_path: Path) -> Paths:
 
 
 @pytest.fixture
-def handles(files: Counting, paths: Paths) -> Handles:
+def handles(files: RecordingFiles, paths: Paths) -> Handles:
     return Handles(files, paths)
 
 
-def read(handles: Handles, files: Counting, place: Place) -> bytes:
+def read(handles: Handles, files: RecordingFiles, place: Place) -> bytes:
     with handles.borrow(place) as fd:
         return files.pread(fd, 10, 0)
 
 
-def test_a_file_is_opened_once_for_all_of_its_records(handles: Handles, files: Counting) -> None:
+def opened(files: RecordingFiles) -> list[str]:
+    """Return which files were opened, one after the other."""
+    return [call.path for call in files.calls if call.name == "open_read"]
+
+
+def test_a_file_is_opened_once_for_all_of_its_records(
+    handles: Handles, files: RecordingFiles
+) -> None:
     for offset in (0, 4096):
         assert read(handles, files, Place(1, offset)) == b"\1"
     assert read(handles, files, Place(2, 0)) == b"\2"
-    assert files.opened == ["00000001.seg", "00000002.seg"]
+    assert opened(files) == ["00000001.seg", "00000002.seg"]
 
 
 def test_of_the_files_without_a_reader_those_used_last_stay_open(
-    handles: Handles, files: Counting, monkeypatch: pytest.MonkeyPatch
+    handles: Handles, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handles_module, "OPEN_FILES_MAX", 2)
     for number in (1, 2, 1, 3):
@@ -82,7 +72,7 @@ def test_of_the_files_without_a_reader_those_used_last_stay_open(
 
 
 def test_a_file_that_gives_way_is_closed_by_its_last_reader(
-    handles: Handles, files: Counting, monkeypatch: pytest.MonkeyPatch
+    handles: Handles, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handles_module, "OPEN_FILES_MAX", 1)
     first, second = handles.take(Place(1, 0)), handles.take(Place(1, 4096))
@@ -95,7 +85,7 @@ def test_a_file_that_gives_way_is_closed_by_its_last_reader(
 
 
 def test_a_file_that_goes_is_closed_at_once_or_by_its_last_reader(
-    handles: Handles, files: Counting
+    handles: Handles, files: RecordingFiles
 ) -> None:
     read(handles, files, Place(1, 0))
     handles.forget(Place(1, 8192))
@@ -107,7 +97,7 @@ def test_a_file_that_goes_is_closed_at_once_or_by_its_last_reader(
     assert not files.is_open
 
 
-def test_a_file_that_goes_takes_no_other_with_it(handles: Handles, files: Counting) -> None:
+def test_a_file_that_goes_takes_no_other_with_it(handles: Handles, files: RecordingFiles) -> None:
     for number in (1, 2):
         read(handles, files, Place(number, 0))
     handles.forget(Place(1, 0))
@@ -115,7 +105,7 @@ def test_a_file_that_goes_takes_no_other_with_it(handles: Handles, files: Counti
 
 
 def test_who_reads_when_all_are_closed_reads_on_and_closes_last(
-    handles: Handles, files: Counting
+    handles: Handles, files: RecordingFiles
 ) -> None:
     read(handles, files, Place(2, 0))
     with handles.borrow(Place(1, 0)) as fd:
@@ -130,18 +120,18 @@ def test_who_reads_when_all_are_closed_reads_on_and_closes_last(
 
 
 def test_of_two_who_open_a_file_at_once_both_get_the_one_that_was_first(
-    handles: Handles, files: Counting, monkeypatch: pytest.MonkeyPatch
+    handles: Handles, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = files.open
+    really = files.open
 
     def overtaken(path: Path, access: Access) -> int:
-        monkeypatch.setattr(files, "open", opened)
+        monkeypatch.setattr(files, "open", really)
         handles.give_back(handles.take(Place(1, 0)))
-        return opened(path, access)
+        return really(path, access)
 
     monkeypatch.setattr(files, "open", overtaken)
     assert read(handles, files, Place(1, 0)) == b"\1"
-    assert files.opened == ["00000001.seg"] * 2
+    assert opened(files) == ["00000001.seg"] * 2
     assert len(files.is_open) == 1
     assert read(handles, files, Place(1, 0)) == b"\1"
     handles.close()
@@ -149,16 +139,16 @@ def test_of_two_who_open_a_file_at_once_both_get_the_one_that_was_first(
 
 
 def test_who_was_overtaken_is_the_one_who_used_it_last(
-    handles: Handles, files: Counting, monkeypatch: pytest.MonkeyPatch
+    handles: Handles, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handles_module, "OPEN_FILES_MAX", 2)
-    opened = files.open
+    really = files.open
 
     def overtaken(path: Path, access: Access) -> int:
-        monkeypatch.setattr(files, "open", opened)
+        monkeypatch.setattr(files, "open", really)
         for number in (1, 2):
             read(handles, files, Place(number, 0))
-        return opened(path, access)
+        return really(path, access)
 
     monkeypatch.setattr(files, "open", overtaken)
     for number in (1, 3):
@@ -167,7 +157,7 @@ def test_who_was_overtaken_is_the_one_who_used_it_last(
 
 
 def test_a_large_shard_is_found_in_staging_and_where_it_stays(
-    handles: Handles, files: Counting, paths: Paths
+    handles: Handles, files: RecordingFiles, paths: Paths
 ) -> None:
     paths.part(OWN.file).write_bytes(b"part")
     assert handles.path_of(OWN) == paths.part(OWN.file)
@@ -177,7 +167,7 @@ def test_a_large_shard_is_found_in_staging_and_where_it_stays(
     assert handles.path_of(Place(3, 0)) == paths.segment(3)
 
 
-def test_a_file_that_is_not_there_is_told(handles: Handles, files: Counting) -> None:
+def test_a_file_that_is_not_there_is_told(handles: Handles, files: RecordingFiles) -> None:
     for place in (OWN, Place(9, 0)):
         with pytest.raises(FileNotFoundError):
             read(handles, files, place)

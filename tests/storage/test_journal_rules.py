@@ -10,29 +10,11 @@ import pytest
 
 from farmer.model.ids import NodeId, ShardId
 from farmer.storage.directory import Paths
-from farmer.storage.files import Access
 from farmer.storage.journal import CROSSING_MAX, NOTHING, Crossers, Journal
 from tests.storage.bench import ALICE, BOB
 from tests.storage.recording import Call, Fault, RecordingFiles
 
 SOURCE, TARGET = b"s" * 16, b"t" * 16
-
-
-class Counting(RecordingFiles):
-    """Knows which files are open."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.held: set[int] = set()
-
-    def open(self, path: Path, access: Access) -> int:
-        fd = super().open(path, access)
-        self.held.add(fd)
-        return fd
-
-    def close(self, fd: int) -> None:
-        super().close(fd)
-        self.held.discard(fd)
 
 
 @pytest.fixture
@@ -50,14 +32,14 @@ def crossers(*numbers: int, renter: NodeId = ALICE) -> Crossers:
 
 
 def written(root: Path, what: Crossers) -> Path:
-    Journal(Counting(), root).write(what)
+    Journal(RecordingFiles(), root).write(what)
     return root / "moving"
 
 
 def reread(root: Path) -> Crossers:
-    files = Counting()
+    files = RecordingFiles()
     found = Journal(files, root).open
-    assert not files.held
+    assert not files.is_open
     return found
 
 
@@ -87,7 +69,7 @@ def test_each_of_the_two_volumes_is_the_other_s_partner() -> None:
 
 def test_the_first_crossing_makes_the_file_and_the_next_ones_write_over_it(root: Path) -> None:
     """Each of them is synced before the journal says so."""
-    files = Counting()
+    files = RecordingFiles()
     journal = Journal(files, root)
     files.forget()
     journal.write(crossers(1, 2, 3))
@@ -104,25 +86,25 @@ def test_the_first_crossing_makes_the_file_and_the_next_ones_write_over_it(root:
     assert files.names("open", "pwritev", "sync_data") == ["open", "pwritev", "sync_data"]
     assert (root / "moving").stat().st_ino == inode
     assert journal.open == reread(root) == crossers(4), "whatever is left of a longer one behind"
-    assert not files.held
+    assert not files.is_open
 
 
 def test_a_crossing_that_could_not_be_noted_has_not_begun(root: Path) -> None:
     written(root, crossers(1))
     for name in ("pwritev", "sync_data"):
-        files = Counting()
+        files = RecordingFiles()
         journal = Journal(files, root)
         journal.settle()
         files.fault = Fault(0, errno.EIO, lambda call, name=name: call.name == name)  # type: ignore[misc]  # mypy does not know the type of a lambda with a default
         with pytest.raises(OSError, match="Input/output"):
             journal.write(crossers(2))
         assert journal.open == NOTHING
-        assert not files.held
+        assert not files.is_open
 
 
 def test_what_was_settled_can_be_forgotten_durably(root: Path) -> None:
     path = written(root, crossers(1))
-    files = Counting()
+    files = RecordingFiles()
     journal = Journal(files, root)
     files.forget()
     journal.clear()
@@ -159,8 +141,8 @@ def test_another_magic_or_version_is_not_this_file(root: Path, at: int, data: by
 def test_a_file_that_cannot_be_opened_or_read_is_not_taken_for_none(root: Path) -> None:
     written(root, crossers(1))
     for name in ("open_read", "pread"):
-        files = Counting()
+        files = RecordingFiles()
         files.fault = Fault(0, errno.EIO, lambda call, name=name: call.name == name)  # type: ignore[misc]  # mypy does not know the type of a lambda with a default
         with pytest.raises(OSError, match="Input/output"):
             Journal(files, root)
-        assert not files.held
+        assert not files.is_open

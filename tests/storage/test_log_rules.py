@@ -9,7 +9,6 @@ from typing import cast
 import pytest
 
 from farmer.storage.directory import Paths
-from farmer.storage.files import Access
 from farmer.storage.log import (
     Batch,
     Facts,
@@ -137,27 +136,18 @@ def test_a_record_of_marks_takes_no_more_than_was_reckoned() -> None:
         assert header.record_bytes <= marks_bytes(count) <= header.record_bytes + PAGE
 
 
-class Counting(RecordingFiles):
-    """Knows which files are open; closing fails once where it is told to."""
+class Files(RecordingFiles):
+    """Closing fails, having closed the file, where it is told to."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.held: set[int] = set()
-        self.is_close_failing = False
-
-    def open(self, path: Path, access: Access) -> int:
-        fd = super().open(path, access)
-        self.held.add(fd)
-        return fd
+    is_close_failing = False
 
     def close(self, fd: int) -> None:
         super().close(fd)
-        self.held.discard(fd)
         if self.is_close_failing:
             raise OSError(errno.ENOSPC, "closing failed, too")
 
 
-def begun(files: Counting, root: Path) -> Tail:
+def begun(files: Files, root: Path) -> Tail:
     paths = Paths(root)
     paths.log.mkdir(exist_ok=True)
     return open_segment(files, paths, VOLUME, 7, 8192, Facts(Sequencer(33), lambda: 99))
@@ -166,12 +156,12 @@ def begun(files: Counting, root: Path) -> Tail:
 def test_a_new_segment_is_durable_with_its_name_before_anything_stands_in_it(
     tmp_path: Path,
 ) -> None:
-    files = Counting()
+    files = Files()
     tail = begun(files, tmp_path)
     assert files.names() == ["open", "pwritev", "sync_data", "sync_directory"]
     uuid = segment_uuid(VOLUME, 7)
     assert (tail.number, tail.uuid, tail.end) == (7, uuid, PAGE)
-    assert files.held == {tail.fd}
+    assert list(files.is_open) == [tail.fd]
     (path,) = Paths(tmp_path).log.iterdir()
     header = decode_segment(path.read_bytes(), "")
     assert path.stat().st_size == PAGE
@@ -185,11 +175,11 @@ def test_a_new_segment_is_durable_with_its_name_before_anything_stands_in_it(
 def test_a_segment_that_cannot_be_made_leaves_no_file(
     tmp_path: Path, number: int, is_close_failing: bool
 ) -> None:
-    files = Counting()
+    files = Files()
     files.is_close_failing = is_close_failing
     files.fault = Fault(number, errno.EIO, lambda call: call.name in WRITING)
     with pytest.raises(OSError, match="Input/output"):
         begun(files, tmp_path)
     assert files.fault.struck
-    assert not files.held
+    assert not files.is_open
     assert list(Paths(tmp_path).log.iterdir()) == []

@@ -21,7 +21,6 @@ from farmer.storage.directory import (
     create_volume,
     retire_marker,
 )
-from farmer.storage.files import Access
 from farmer.storage.generation import Generation
 from farmer.storage.health import Health
 from farmer.storage.index_file import connect
@@ -44,28 +43,11 @@ from tests.storage.recording import Fault, ReadOnlyFiles
 QUOTA = 64 * MIB
 
 
-class Files(ReadOnlyFiles):
-    """Files that know which are open."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.is_open: set[int] = set()
-
-    def open(self, path: Path, access: Access) -> int:
-        fd = super().open(path, access)
-        self.is_open.add(fd)
-        return fd
-
-    def close(self, fd: int) -> None:
-        self.is_open.remove(fd)
-        super().close(fd)
-
-
 class House:
     """What all volumes of a farmer share, and one volume."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = Files()
+        self.files = ReadOnlyFiles()
         self.settings = VolumeSettings(folder / "disk", QUOTA, keep_free_bytes=5)
         self.marker = create_volume(self.settings.path, NODE, self.files, 1)
         self.paths = Paths(self.settings.path)

@@ -17,7 +17,6 @@ from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
 from farmer.storage import index as index_module
 from farmer.storage import recovery as recovery_module
 from farmer.storage.directory import Paths
-from farmer.storage.files import Access
 from farmer.storage.index import Index, create_index
 from farmer.storage.index_errors import LogCutError
 from farmer.storage.marks import Action, Mark, encode_marks
@@ -45,23 +44,6 @@ BAD = b"x" * PAGE
 """A page that is no record."""
 
 HOLE = bytes(PAGE)
-
-
-class Files(RecordingFiles):
-    """Files that know which are open."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.is_open: set[int] = set()
-
-    def open(self, path: Path, access: Access) -> int:
-        fd = super().open(path, access)
-        self.is_open.add(fd)
-        return fd
-
-    def close(self, fd: int) -> None:
-        self.is_open.remove(fd)
-        super().close(fd)
 
 
 def header_of(sequence: int, size: int = 100, segment: bytes = FILE) -> RecordHeader:
@@ -109,7 +91,7 @@ class Log:
     """The log of one volume and its index."""
 
     def __init__(self, root: Path) -> None:
-        self.files = Files()
+        self.files = RecordingFiles()
         self.paths = Paths(root)
         for path in (self.paths.log, self.paths.shards, self.paths.staging):
             path.mkdir()

@@ -9,28 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from farmer.storage.files import Access
 from farmer.storage.quota import RESERVE_BYTES
 from farmer.storage.reserve import SPEND_BYTES, Reserve
 from tests.storage.recording import Call, Fault, RecordingFiles
 
 
 class Disk(RecordingFiles):
-    """Files that know which are open, on a disk that gives a file no more than so much."""
+    """Files on a disk that gives a file no more than so much."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.room_bytes = 1 << 40
-        self.is_open: set[int] = set()
-
-    def open(self, path: Path, access: Access) -> int:
-        fd = super().open(path, access)
-        self.is_open.add(fd)
-        return fd
-
-    def close(self, fd: int) -> None:
-        self.is_open.remove(fd)
-        super().close(fd)
 
     def preallocate(self, fd: int, length: int) -> None:
         if length > self.room_bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -724,13 +725,20 @@ def test_what_goes_wrong_within_a_look_or_a_closing_is_told(
 
 
 def test_nobody_waits_for_a_volume_that_hangs(house: House) -> None:
+    slot = house.slots[1]
+    volume = slot.volume
+    assert volume is not None
     house.spawn = lambda _name, _work: None
     calls = stalled(house, 0, 1, 2)
-    with calls[0], calls[1], calls[2]:
-        house.clock.now_s += 60
-        house.slots.remove(house.slots[1])
-        assert len(house.slots) == 2
-    house.spawn = at_once
+    try:
+        with calls[0], calls[1], calls[2]:
+            house.clock.now_s += 60
+            house.slots.remove(slot)
+            assert len(house.slots) == 2
+    finally:
+        house.spawn = at_once
+        slot.watch_calls()
+        volume.close()
 
 
 def test_each_is_compared_with_all_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -747,5 +755,8 @@ def test_all_are_closed_with_a_clean_mark(house: House) -> None:
     house.slots.close()
     assert house.slots.opened() == []
     assert not any(volume.ground.health.errors() for volume in volumes)
-    house.farm.open()
-    assert len(house.farm.engine.opened()) == 3
+    for volume in volumes:
+        with closing(sqlite3.connect(volume.ground.paths.index)) as rows:
+            assert rows.execute("SELECT clean FROM state").fetchone() == (1,)
+    with closing(house.farm.open()) as engine:
+        assert len(engine.opened()) == 3

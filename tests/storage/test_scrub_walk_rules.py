@@ -17,7 +17,6 @@ from farmer.model.shard import BLOCK_BYTES
 from farmer.storage import scrub_walk
 from farmer.storage.damage import Examination
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.files import Access
 from farmer.storage.handles import Handles
 from farmer.storage.marks import Action, Mark
 from farmer.storage.places import Place, Row, Segment
@@ -551,33 +550,16 @@ def test_a_file_that_is_known_or_gone_when_it_is_looked_at_again_is_no_news(
     assert (found.rest, found.bad) == ([], [])
 
 
-class Counting(RecordingFiles):
-    """Knows which files are open."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.held: set[int] = set()
-
-    def open(self, path: Path, access: Access) -> int:
-        fd = super().open(path, access)
-        self.held.add(fd)
-        return fd
-
-    def close(self, fd: int) -> None:
-        super().close(fd)
-        self.held.discard(fd)
-
-
 def test_a_pass_leaves_no_file_open(tmp_path: Path) -> None:
-    files = Counting()
+    files = RecordingFiles()
     farm = Farm(tmp_path, files=files)
     farm.store(noise(SMALL))
     farm.store(noise(LARGE))
     farm.reopen()
     heard(farm)
-    held = set(files.held)
+    held = len(files.is_open)
     for _ in range(3):
         heard(farm)
-    assert len(files.held) <= len(held)
+    assert len(files.is_open) <= held
     farm.engine.close()
-    assert not files.held
+    assert not files.is_open

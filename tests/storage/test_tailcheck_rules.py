@@ -11,7 +11,6 @@ import pytest
 
 from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
 from farmer.storage import tailcheck
-from farmer.storage.files import Access
 from farmer.storage.log import Tail, marks_bytes
 from farmer.storage.records import SEGMENT_HEADER_BYTES, segment_uuid
 from farmer.storage.tailcheck import Doubt, TailCheck
@@ -24,28 +23,11 @@ COUNT = 8
 """Records of one page each, from the segment's header on."""
 
 
-class Files(RecordingFiles):
-    """Files that know which are open."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.is_open: set[int] = set()
-
-    def open(self, path: Path, access: Access) -> int:
-        fd = super().open(path, access)
-        self.is_open.add(fd)
-        return fd
-
-    def close(self, fd: int) -> None:
-        self.is_open.remove(fd)
-        super().close(fd)
-
-
 class Street:
     """One segment with some records, and the steps that were asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = Files()
+        self.files = RecordingFiles()
         self.farm = Farm(folder, files=self.files)
         self.shards = [self.farm.store(noise(2000, number)).shard for number in range(COUNT)]
         self.volume: Volume = self.farm.engine.opened()[0]
@@ -102,7 +84,7 @@ def test_all_that_was_acknowledged_of_a_segment_is_in_doubt(street: Street) -> N
 
 def test_what_is_sound_stays_and_is_read_from_the_disk_itself(street: Street) -> None:
     street.files.forget()
-    before = set(street.files.is_open)
+    before = dict(street.files.is_open)
     assert street.step() == []
     assert (street.asked, street.files.is_open) == ([], before)
     uncached = [call.length for call in street.files.calls if call.name == "uncache"]

@@ -11,7 +11,6 @@ import pytest
 
 from farmer.storage import generation as generation_module
 from farmer.storage.directory import Paths
-from farmer.storage.files import Access
 from farmer.storage.generation import Generation, Witness
 from tests.storage.recording import Fault, RecordingFiles
 
@@ -22,23 +21,6 @@ def counted(counter: int, book: bytes = BOOK, stamp: bytes = b"s" * 8) -> Genera
     return Generation(book, counter, stamp)
 
 
-class Files(RecordingFiles):
-    """Files that know which are open."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.is_open: set[int] = set()
-
-    def open(self, path: Path, access: Access) -> int:
-        fd = super().open(path, access)
-        self.is_open.add(fd)
-        return fd
-
-    def close(self, fd: int) -> None:
-        self.is_open.remove(fd)
-        super().close(fd)
-
-
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     paths = Paths(tmp_path)
@@ -47,13 +29,13 @@ def paths(tmp_path: Path) -> Paths:
 
 
 @pytest.fixture
-def files() -> Iterator[Files]:
-    files = Files()
+def files() -> Iterator[RecordingFiles]:
+    files = RecordingFiles()
     yield files
     assert not files.is_open
 
 
-def remembered(files: Files, paths: Paths) -> set[Generation]:
+def remembered(files: RecordingFiles, paths: Paths) -> set[Generation]:
     """Return what the next run finds."""
     witness = Witness(files, paths)
     assert witness.seen == ()
@@ -62,7 +44,7 @@ def remembered(files: Files, paths: Paths) -> set[Generation]:
     return set(witness.seen)
 
 
-def test_the_two_notes_before_a_crash_are_there(files: Files, paths: Paths) -> None:
+def test_the_two_notes_before_a_crash_are_there(files: RecordingFiles, paths: Paths) -> None:
     witness = Witness(files, paths)
     assert remembered(files, paths) == set()
     for counter in range(1, 6):
@@ -73,7 +55,7 @@ def test_the_two_notes_before_a_crash_are_there(files: Files, paths: Paths) -> N
     assert paths.book.stat().st_size == 4096 + 256
 
 
-def test_a_later_run_writes_over_the_older_note(files: Files, paths: Paths) -> None:
+def test_a_later_run_writes_over_the_older_note(files: RecordingFiles, paths: Paths) -> None:
     for counter in range(1, 7):
         witness = Witness(files, paths)
         witness.note(counted(counter))
@@ -82,7 +64,9 @@ def test_a_later_run_writes_over_the_older_note(files: Files, paths: Paths) -> N
         assert remembered(files, paths) == kept
 
 
-def test_a_note_is_written_and_synced_and_the_files_name_once(files: Files, paths: Paths) -> None:
+def test_a_note_is_written_and_synced_and_the_files_name_once(
+    files: RecordingFiles, paths: Paths
+) -> None:
     calls = ("pwritev", "sync_data", "sync_directory")
 
     def steps(witness: Witness, counter: int) -> tuple[str, ...]:
@@ -98,7 +82,7 @@ def test_a_note_is_written_and_synced_and_the_files_name_once(files: Files, path
     later.close()
 
 
-def test_what_is_known_is_not_written_again(files: Files, paths: Paths) -> None:
+def test_what_is_known_is_not_written_again(files: RecordingFiles, paths: Paths) -> None:
     witness = Witness(files, paths)
     for counter in (1, 2):
         witness.note(counted(counter))
@@ -110,7 +94,7 @@ def test_what_is_known_is_not_written_again(files: Files, paths: Paths) -> None:
 
 
 def test_a_slower_thread_does_not_note_an_older_state_over_a_newer(
-    files: Files, paths: Paths
+    files: RecordingFiles, paths: Paths
 ) -> None:
     witness = Witness(files, paths)
     witness.note(counted(5))
@@ -123,7 +107,7 @@ def test_a_slower_thread_does_not_note_an_older_state_over_a_newer(
     witness.close()
 
 
-def test_an_older_database_is_noted_by_a_later_run(files: Files, paths: Paths) -> None:
+def test_an_older_database_is_noted_by_a_later_run(files: RecordingFiles, paths: Paths) -> None:
     """Whether it is the right one is for others to say: only within a run is it a late thread."""
     witness = Witness(files, paths)
     witness.note(counted(5))
@@ -135,7 +119,9 @@ def test_an_older_database_is_noted_by_a_later_run(files: Files, paths: Paths) -
 
 
 @pytest.mark.parametrize("call", ["pwritev", "sync_data", "sync_directory"])
-def test_a_note_that_failed_is_not_said_to_be_kept(files: Files, paths: Paths, call: str) -> None:
+def test_a_note_that_failed_is_not_said_to_be_kept(
+    files: RecordingFiles, paths: Paths, call: str
+) -> None:
     witness = Witness(files, paths)
     files.fault = Fault(0, errno.EIO, lambda one: one.name == call)
     with pytest.raises(OSError, match="Input/output"):
@@ -149,7 +135,9 @@ def test_a_note_that_failed_is_not_said_to_be_kept(files: Files, paths: Paths, c
     witness.close()
 
 
-def test_a_file_that_cannot_be_read_is_closed_and_tried_again(files: Files, paths: Paths) -> None:
+def test_a_file_that_cannot_be_read_is_closed_and_tried_again(
+    files: RecordingFiles, paths: Paths
+) -> None:
     witness = Witness(files, paths)
     witness.note(counted(1))
     witness.close()
@@ -165,7 +153,7 @@ def test_a_file_that_cannot_be_read_is_closed_and_tried_again(files: Files, path
     again.close()
 
 
-def test_nothing_is_written_where_no_volume_is(files: Files, paths: Paths) -> None:
+def test_nothing_is_written_where_no_volume_is(files: RecordingFiles, paths: Paths) -> None:
     paths.marker.unlink()
     witness = Witness(files, paths)
     for use in (witness.recall, lambda: witness.note(counted(1))):
@@ -176,7 +164,7 @@ def test_nothing_is_written_where_no_volume_is(files: Files, paths: Paths) -> No
 
 @pytest.mark.parametrize("torn", [0, 4096])
 def test_of_a_torn_note_the_other_copy_is_left_and_is_not_written_over(
-    files: Files, paths: Paths, torn: int
+    files: RecordingFiles, paths: Paths, torn: int
 ) -> None:
     witness = Witness(files, paths)
     for counter in (1, 2):
@@ -196,7 +184,7 @@ def test_of_a_torn_note_the_other_copy_is_left_and_is_not_written_over(
     ("at", "field"), [(0, b"FARMBOX\0"), (8, (2).to_bytes(2, "big"))], ids=["magic", "version"]
 )
 def test_a_note_of_another_kind_says_nothing(
-    files: Files, paths: Paths, at: int, field: bytes
+    files: RecordingFiles, paths: Paths, at: int, field: bytes
 ) -> None:
     witness = Witness(files, paths)
     witness.note(counted(1))
@@ -210,7 +198,7 @@ def test_a_note_of_another_kind_says_nothing(
     assert remembered(files, paths) == set()
 
 
-def test_the_file_is_laid_out_as_its_format_says(files: Files, paths: Paths) -> None:
+def test_the_file_is_laid_out_as_its_format_says(files: RecordingFiles, paths: Paths) -> None:
     witness = Witness(files, paths)
     numbers = (0x0102030405060708, 0x0102030405060709)
     for number in numbers:
@@ -227,7 +215,7 @@ def test_the_file_is_laid_out_as_its_format_says(files: Files, paths: Paths) -> 
 
 
 def test_a_note_that_hangs_holds_up_the_next_only_for_a_moment(
-    files: Files, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    files: RecordingFiles, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generation_module, "PATIENCE_S", 0.01)
     witness = Witness(files, paths)
