@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from farmer.audit.tree import TreeHasher
@@ -14,6 +15,7 @@ from farmer.storage.claims import EngineUpload
 from farmer.storage.directory import VolumeSettings, create_volume
 from farmer.storage.engine import Engine, EngineLimits
 from farmer.storage.files import Files, OsFiles
+from farmer.storage.places import Place, Row
 
 MIB = 1024 * 1024
 NODE = NodeId(b"f" * 32)
@@ -56,6 +58,20 @@ def shard_of(data: bytes) -> ShardId:
 
 def noise(size_bytes: int, seed: object = 0) -> bytes:
     return random.Random(str((size_bytes, seed))).randbytes(size_bytes)
+
+
+def row(number: int = 1, **fields: object) -> Row:
+    """Return what an index may know of a small shard; *fields* say what else than usual."""
+    usual = Row(
+        renter=ALICE,
+        shard=ShardId(bytes([number]) * 32),
+        place=Place(1, 4096 * number),
+        size_bytes=100,
+        contract=ContractId(bytes(16)),
+        stored_at_ms=number,
+        sequence=number,
+    )
+    return replace(usual, **fields)  # type: ignore[arg-type]  # a test's shorthand
 
 
 class Farm:

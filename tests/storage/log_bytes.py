@@ -1,22 +1,44 @@
-"""Records made by hand, and a disk in memory from which a walk can read them."""
+"""Records and whole logs made by hand, and a disk in memory from which a walk can read them."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 from zlib import crc32
 
-from farmer.audit.tree import HASH_BYTES
-from farmer.model.ids import ContractId
-from farmer.model.shard import BLOCK_BYTES
+from farmer.audit.tree import TreeHasher
+from farmer.model.ids import ContractId, ShardId
+from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.storage.directory import Paths
+from farmer.storage.index import Index, create_index
 from farmer.storage.marks import Action, Mark, encode_marks
-from farmer.storage.records import BlockChecksums, Kind, RecordHeader, padding
+from farmer.storage.places import Place
+from farmer.storage.records import (
+    BlockChecksums,
+    Kind,
+    RecordHeader,
+    SegmentHeader,
+    padding,
+    segment_uuid,
+)
+from farmer.storage.recovery import Part, Recovered, Recovery
 from farmer.storage.scan import Source
 from tests.storage.bench import ALICE, noise, shard_of
+from tests.storage.recording import RecordingFiles
 
 SEGMENT = bytes(range(16))
+VOLUME = b"v" * 16
 PAGE = 4096
+SIZE = 100
+"""Of the shards in a log."""
+
+BAD = b"x" * PAGE
+"""A page that is no record."""
+
+HOLE = bytes(PAGE)
 
 
 @dataclass
@@ -44,18 +66,27 @@ def bad_spot(at: int) -> Callable[[int, int], int]:
     return lambda offset, length: errno.EIO if offset <= at < offset + length else 0
 
 
-def header_of(size_bytes: int, sequence: int = 1) -> RecordHeader:
-    """Return the header of the shard that `record` makes, but for its trailer's checksum."""
-    blocks = max(1, -(-size_bytes // BLOCK_BYTES))
+def trailer_of(data: bytes) -> bytes:
+    """Return what stands behind a shard's bytes: its tree's leaves and its checksums."""
+    tree, checksums = TreeHasher(), BlockChecksums()
+    tree.update(data)
+    checksums.update(data)
+    return tree.finish().block_hashes + checksums.finish()
+
+
+def header_of(size_bytes: int, sequence: int = 1, segment: bytes = SEGMENT) -> RecordHeader:
+    """Return the header of the shard that `record` makes."""
+    data = noise(size_bytes, sequence)
+    trailer = trailer_of(data)
     return RecordHeader(
         kind=Kind.SHARD,
-        segment=SEGMENT,
+        segment=segment,
         sequence=sequence,
         payload_bytes=size_bytes,
-        trailer_bytes=(HASH_BYTES + 4) * blocks,
-        trailer_crc=0,
+        trailer_bytes=len(trailer),
+        trailer_crc=crc32(trailer),
         renter=ALICE,
-        shard=shard_of(noise(size_bytes, sequence)),
+        shard=shard_of(data),
         contract=ContractId(b"c" * 16),
         stored_at_ms=5,
     )
@@ -64,12 +95,7 @@ def header_of(size_bytes: int, sequence: int = 1) -> RecordHeader:
 def record(size_bytes: int, sequence: int = 1, **other: object) -> bytes:
     """Return a whole record of a shard; *other* says what its header says otherwise."""
     data, header = noise(size_bytes, sequence), header_of(size_bytes, sequence)
-    checksums = BlockChecksums()
-    checksums.update(data)
-    hashes = noise(header.trailer_bytes // (HASH_BYTES + 4) * HASH_BYTES, "hashes")
-    trailer = hashes + checksums.finish()
-    header = replace(header, trailer_crc=crc32(trailer))
-    return whole(replace(header, **other), data + trailer)  # type: ignore[arg-type]  # a test's shorthand
+    return whole(replace(header, **other), data + trailer_of(data))  # type: ignore[arg-type]  # a test's shorthand
 
 
 def whole(header: RecordHeader, body: bytes) -> bytes:
@@ -94,3 +120,69 @@ def marks(sequence: int = 1) -> bytes:
 def spoilt(raw: bytes, at: int) -> bytes:
     """Change one bit."""
     return raw[:at] + bytes([raw[at] ^ 4]) + raw[at + 1 :]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """A marks record under a sequence."""
+
+    sequence: int
+    marks: Sequence[Mark]
+
+
+Written = int | bytes | Marks
+"""A shard under this sequence, some other bytes, or marks."""
+
+
+class Log:
+    """The log of one volume and its index."""
+
+    def __init__(self, root: Path) -> None:
+        self.files = RecordingFiles()
+        self.paths = Paths(root)
+        for path in (self.paths.log, self.paths.shards, self.paths.staging):
+            path.mkdir()
+        self.paths.marker.touch()
+        self.index: Index = create_index(self.paths.index, VOLUME)
+        self.index.finish()
+        self.told: list[tuple[int, int]] = []
+
+    def write(self, number: int, *records: Written, **header: int) -> None:
+        uuid = segment_uuid(VOLUME, number)
+        fields = {"first_sequence": 0, "previous_end": 0, "created_at_ms": 0} | header
+        raw = SegmentHeader(volume=VOLUME, segment=uuid, number=number, **fields).encode()
+        for one in records:
+            match one:
+                case int():
+                    raw += record(SIZE, one, segment=uuid)
+                case bytes():
+                    raw += one
+                case Marks():
+                    said, parts = encode_marks(one.marks, uuid, one.sequence)
+                    raw += whole(said, b"".join(map(bytes, parts)))
+        self.paths.segment(number).write_bytes(raw)
+
+    def replay(self) -> Recovered:
+        return Recovery(self.files, self.paths, VOLUME, self.index).replay()
+
+    def rebuild(self) -> Recovered:
+        recovery = Recovery(self.files, self.paths, VOLUME, self.index)
+        return recovery.rebuild(lambda number, last: self.told.append((number, last)))
+
+    def known(self) -> dict[int, Place]:
+        """Return where the index has which record."""
+        rows = self.index.page(ALICE, ShardId(bytes(32)), 999)
+        return {row.sequence: row.place for row in rows}
+
+    def size(self, number: int) -> int:
+        return self.paths.segment(number).stat().st_size
+
+
+def part_of(log: Log, sequence: int, path: Path | None = None, **fields: Any) -> Part:
+    """Let a large shard stand in a file of its own: in staging, unless it is told where."""
+    uuid = bytes([sequence]) * 16
+    header = replace(header_of(SIZE, sequence, uuid), **fields)
+    path = path or log.paths.part(uuid)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(header.encode() + record(SIZE, sequence)[RECORD_HEADER_BYTES:])
+    return Part(header, path)

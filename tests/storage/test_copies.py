@@ -6,26 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from farmer.model.ids import ContractId
 from farmer.model.shard import ShardState
 from farmer.storage.copies import that_count
-from farmer.storage.places import Place, Row
-from tests.storage.bench import ALICE, shard_of
+from farmer.storage.places import Row
+from tests.storage.bench import row
 
-ROW = Row(
-    renter=ALICE,
-    shard=shard_of(b"a shard"),
-    place=Place(1, 4096),
-    size_bytes=7,
-    contract=ContractId(bytes(16)),
-    stored_at_ms=1_000,
-    sequence=1,
-    state=ShardState.LIVE,
-    gone_at_ms=0,
-    observed_ms=0,
-    is_damaged=False,
-    alone_ms=0,
-)
+ROW = row(stored_at_ms=1_000)
 NEWER = replace(ROW, stored_at_ms=2_000, sequence=2)
 ALONE = replace(NEWER, alone_ms=500)
 """Stored again while the volume of the older copy could not be asked."""

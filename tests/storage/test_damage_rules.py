@@ -10,7 +10,7 @@ from zlib import crc32
 import pytest
 
 from farmer.audit.tree import hash_block
-from farmer.model.ids import ContractId, NodeId
+from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES, BadBlocks
 from farmer.storage.damage import (
     Examination,
@@ -23,9 +23,9 @@ from farmer.storage.damage import (
     split_trailer,
     trust,
 )
-from farmer.storage.places import Place, Row
+from farmer.storage.places import Place
 from farmer.storage.records import BlockChecksums, Kind
-from tests.storage.bench import ALICE, BOB, noise, shard_of
+from tests.storage.bench import BOB, noise, row, shard_of
 from tests.storage.log_bytes import SEGMENT, bad_spot, header_of, spoilt
 
 SIZES = [0, 1, 5000, 65_536, 65_537, 200_000]
@@ -46,15 +46,7 @@ class Record:
         self.trailer = self.hashes + self.checksums
         self.header = replace(header_of(size, SEQUENCE), trailer_crc=crc32(self.trailer))
         self.raw = self.header.encode() + self.data + self.trailer
-        self.row = Row(
-            renter=ALICE,
-            shard=shard_of(self.data),
-            place=Place(1, 4096),
-            size_bytes=size,
-            contract=ContractId(bytes(16)),
-            stored_at_ms=5,
-            sequence=SEQUENCE,
-        )
+        self.row = row(shard=shard_of(self.data), size_bytes=size, sequence=SEQUENCE)
         self.tree_at = 256 + size
         self.checksums_at = self.tree_at + len(self.hashes)
 

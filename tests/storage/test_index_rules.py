@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from farmer.model.contract import TRASH_MS
-from farmer.model.ids import ContractId, NodeId, ShardId
+from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState
 from farmer.storage import index as index_module
 from farmer.storage.errors import FormatTooNewError
@@ -23,7 +23,7 @@ from farmer.storage.operations import mark_of
 from farmer.storage.places import Place, Position, Row
 from farmer.storage.quota import Tally
 from farmer.storage.transaction import Transaction
-from tests.storage.bench import ALICE, BOB
+from tests.storage.bench import ALICE, BOB, row
 
 VOLUME = b"v" * 16
 NOTHING = ShardId(bytes(32))
@@ -32,18 +32,6 @@ FILE = b"f" * 16
 
 def shard(number: int) -> ShardId:
     return ShardId(bytes([number]) * 32)
-
-
-def row(number: int, renter: NodeId = ALICE) -> Row:
-    return Row(
-        renter=renter,
-        shard=shard(number),
-        place=Place(1, 4096 * number),
-        size_bytes=100,
-        contract=ContractId(bytes(16)),
-        stored_at_ms=number,
-        sequence=number,
-    )
 
 
 def put(index: Index, *rows: Row) -> None:
@@ -278,15 +266,15 @@ def test_an_index_has_as_many_files_open_as_it_says(index: Index, path: Path) ->
 
 
 def test_a_page_begins_behind_a_shard_and_has_one_renters_alone(index: Index) -> None:
-    put(index, *(row(number) for number in (3, 1, 2)), row(9, BOB))
+    put(index, *(row(number) for number in (3, 1, 2)), row(9, renter=BOB))
     assert index.page(ALICE, NOTHING, 99) == [row(1), row(2), row(3)]
     assert index.page(ALICE, shard(1), 1) == [row(2)]
     assert index.page(ALICE, shard(3), 99) == []
-    assert index.page(BOB, NOTHING, 99) == [row(9, BOB)]
+    assert index.page(BOB, NOTHING, 99) == [row(9, renter=BOB)]
 
 
 def test_all_shards_are_walked_over_in_parts(index: Index) -> None:
-    rows = [row(1), row(2), row(3, BOB), row(4, BOB)]
+    rows = [row(1), row(2), row(3, renter=BOB), row(4, renter=BOB)]
     put(index, *rows)
     walked, after = list[Row](), None
     while some := index.some(after, 1):

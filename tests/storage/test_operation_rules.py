@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from farmer.model.contract import TRASH_MS
-from farmer.model.ids import ContractId, NodeId, ShardId
+from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import Deletion, DeletionOutcome, ShardState
 from farmer.storage.errors import ShardNotFoundError
 from farmer.storage.index import Index, create_index
@@ -36,21 +36,13 @@ from farmer.storage.places import Place, Position, Row
 from farmer.storage.quota import Ledger, Reservation, VolumeAccount
 from farmer.storage.records import DAMAGED, MOVED, Kind, RecordHeader, decode_record
 from farmer.storage.transaction import Transaction
-from tests.storage.bench import ALICE, BOB, MIB
+from tests.storage.bench import ALICE, BOB, MIB, row
 
 UUID = b"s" * 16
 FILE = b"f" * 16
 SHARD, OTHER = ShardId(b"1" * 32), ShardId(b"2" * 32)
 LIVE, TRASH, QUARANTINED = ShardState.LIVE, ShardState.TRASH, ShardState.QUARANTINED
-ROW = Row(
-    renter=ALICE,
-    shard=SHARD,
-    place=Place(1, 4096),
-    size_bytes=100,
-    contract=ContractId(bytes(16)),
-    stored_at_ms=10,
-    sequence=5,
-)
+ROW = row(shard=SHARD, stored_at_ms=10, sequence=5)
 
 
 class Bench:

@@ -24,8 +24,8 @@ from farmer.storage.readying import Ready, Readying
 from farmer.storage.records import Kind
 from farmer.storage.reserve import Reserve
 from tests.storage.bench import ALICE, NODE
+from tests.storage.log_bytes import BAD, PAGE, SIZE, Log, header_of, part_of
 from tests.storage.recording import Call, Fault, RecordingFiles
-from tests.storage.test_recovery_rules import BAD, PAGE, Log, part_of, row
 
 
 class Always(Fault):
@@ -444,5 +444,5 @@ def test_what_nobody_could_say_was_lost_stops_the_opening(
     assert stored.path.exists()
     volume.files.fault = None
     volume.open()
-    assert volume.index.find(ALICE, row(4).shard) is not None
+    assert volume.index.find(ALICE, header_of(SIZE, 4).shard) is not None
     volume.index.close(clean=True)

@@ -3,133 +3,44 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import pytest
 
-from farmer.audit.tree import TreeHasher
-from farmer.model.ids import ContractId, ShardId
 from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
 from farmer.storage import index as index_module
 from farmer.storage import recovery as recovery_module
-from farmer.storage.directory import Paths
-from farmer.storage.index import Index, create_index
+from farmer.storage.index import create_index
 from farmer.storage.index_errors import LogCutError
-from farmer.storage.marks import Action, Mark, encode_marks
+from farmer.storage.marks import Action, Mark
 from farmer.storage.met import note_met
 from farmer.storage.operations import mark_of, row_of
 from farmer.storage.places import Place, Position, Row
 from farmer.storage.records import (
     SEGMENT_HEADER_BYTES,
-    BlockChecksums,
     Kind,
-    RecordHeader,
     SegmentHeader,
-    padding,
     segment_uuid,
-    trailer_length,
 )
-from farmer.storage.recovery import Part, Recovered, Recovery, read_part
-from tests.storage.bench import ALICE, noise, shard_of
-from tests.storage.recording import Fault, RecordingFiles
-
-VOLUME = b"v" * 16
-FILE = b"f" * 16
-PAGE = 4096
-BAD = b"x" * PAGE
-"""A page that is no record."""
-
-HOLE = bytes(PAGE)
-
-
-def header_of(sequence: int, size: int = 100, segment: bytes = FILE) -> RecordHeader:
-    data = noise(size, sequence)
-    return RecordHeader(
-        kind=Kind.SHARD,
-        segment=segment,
-        sequence=sequence,
-        payload_bytes=size,
-        trailer_bytes=trailer_length(size),
-        trailer_crc=crc32(trailer_of(data)),
-        renter=ALICE,
-        shard=shard_of(data),
-        contract=ContractId(bytes(16)),
-        stored_at_ms=sequence,
-    )
-
-
-def trailer_of(data: bytes) -> bytes:
-    tree, checksums = TreeHasher(), BlockChecksums()
-    tree.update(data)
-    checksums.update(data)
-    return tree.finish().block_hashes + checksums.finish()
-
-
-def record(header: RecordHeader) -> bytes:
-    data = noise(header.payload_bytes, header.sequence)
-    raw = header.encode() + data + trailer_of(data)
-    return raw + padding(len(raw))
-
-
-@dataclass(frozen=True)
-class Marks:
-    """A marks record under a sequence."""
-
-    sequence: int
-    marks: Sequence[Mark]
-
-
-Written = int | bytes | Marks
-"""A shard under this sequence, some other bytes, or marks."""
-
-
-class Log:
-    """The log of one volume and its index."""
-
-    def __init__(self, root: Path) -> None:
-        self.files = RecordingFiles()
-        self.paths = Paths(root)
-        for path in (self.paths.log, self.paths.shards, self.paths.staging):
-            path.mkdir()
-        self.paths.marker.touch()
-        self.index: Index = create_index(self.paths.index, VOLUME)
-        self.index.finish()
-        self.told: list[tuple[int, int]] = []
-
-    def write(self, number: int, *records: Written, **header: int) -> None:
-        uuid = segment_uuid(VOLUME, number)
-        fields = {"first_sequence": 0, "previous_end": 0, "created_at_ms": 0} | header
-        raw = SegmentHeader(volume=VOLUME, segment=uuid, number=number, **fields).encode()
-        for one in records:
-            match one:
-                case int():
-                    raw += record(header_of(one, segment=uuid))
-                case bytes():
-                    raw += one
-                case Marks():
-                    said, parts = encode_marks(one.marks, uuid, one.sequence)
-                    whole = said.encode() + b"".join(bytes(part) for part in parts)
-                    raw += whole + padding(len(whole))
-        self.paths.segment(number).write_bytes(raw)
-
-    def replay(self) -> Recovered:
-        return Recovery(self.files, self.paths, VOLUME, self.index).replay()
-
-    def rebuild(self) -> Recovered:
-        recovery = Recovery(self.files, self.paths, VOLUME, self.index)
-        return recovery.rebuild(lambda number, last: self.told.append((number, last)))
-
-    def known(self) -> dict[int, Place]:
-        """Return where the index has which record."""
-        rows = self.index.page(ALICE, ShardId(bytes(32)), 999)
-        return {row.sequence: row.place for row in rows}
-
-    def size(self, number: int) -> int:
-        return self.paths.segment(number).stat().st_size
+from farmer.storage.recovery import Recovery, read_part
+from tests.storage.bench import ALICE
+from tests.storage.log_bytes import (
+    BAD,
+    HOLE,
+    PAGE,
+    SIZE,
+    VOLUME,
+    Log,
+    Marks,
+    header_of,
+    part_of,
+    record,
+    spoilt,
+)
+from tests.storage.recording import Fault
 
 
 @pytest.fixture
@@ -141,11 +52,17 @@ def log(tmp_path: Path) -> Iterator[Log]:
 
 
 def row(sequence: int, number: int = 1, offset: int = PAGE) -> Row:
-    return row_of(header_of(sequence), Place(number, offset))
+    return row_of(header_of(SIZE, sequence), Place(number, offset))
 
 
 def gone(sequence: int, action: Action = Action.GONE, observed_ms: int = 0) -> Mark:
     return mark_of(row(sequence), action, 0, observed_ms)
+
+
+def rotten(sequence: int) -> bytes:
+    """Return a record of which the header alone is sound."""
+    raw = record(SIZE, sequence, segment=segment_uuid(VOLUME, 1))
+    return spoilt(raw, RECORD_HEADER_BYTES + 5)
 
 
 # Where it begins and ends.
@@ -289,26 +206,20 @@ def test_of_a_segment_without_its_successor_all_is_read(log: Log) -> None:
 
 def test_shards_are_verified_where_nothing_says_how_far_it_was_right(log: Log) -> None:
     """In a rebuild the end of the log alone: all else was acknowledged, and is scrubbed."""
-    spoilt = bytearray(record(header_of(2, segment=segment_uuid(VOLUME, 1))))
-    spoilt[RECORD_HEADER_BYTES + 5] ^= 1
-    log.write(1, 1, bytes(spoilt), 3)
+    log.write(1, 1, rotten(2), 3)
     log.write(2, 4, previous_end=4 * PAGE)
     assert log.rebuild().damaged == []
     assert set(log.known()) == {1, 2, 3, 4}
 
 
 def test_shards_at_the_end_of_the_log_are_verified(log: Log) -> None:
-    spoilt = bytearray(record(header_of(2, segment=segment_uuid(VOLUME, 1))))
-    spoilt[RECORD_HEADER_BYTES + 5] ^= 1
-    log.write(1, 1, bytes(spoilt), 3)
+    log.write(1, 1, rotten(2), 3)
     assert log.rebuild().damaged == [f"00000001.seg at {2 * PAGE}"]
     assert set(log.known()) == {1, 3}
 
 
 def test_all_that_is_replayed_is_verified(log: Log) -> None:
-    spoilt = bytearray(record(header_of(2, segment=segment_uuid(VOLUME, 1))))
-    spoilt[RECORD_HEADER_BYTES + 5] ^= 1
-    log.write(1, 1, bytes(spoilt), 3)
+    log.write(1, 1, rotten(2), 3)
     log.write(2, 4, previous_end=4 * PAGE)
     assert log.replay().damaged == [f"00000001.seg at {2 * PAGE}"]
     assert set(log.known()) == {1, 3, 4}
@@ -458,8 +369,8 @@ def test_a_mark_counts_whatever_stands_behind_it(log: Log) -> None:
 def test_a_shard_that_was_stored_again_outlives_the_mark_of_the_one_before(log: Log) -> None:
     log.write(1, 1, Marks(2, [gone(1)]))
     with log.paths.segment(1).open("ab") as file:
-        again = replace(header_of(1, segment=segment_uuid(VOLUME, 1)), sequence=3)
-        file.write(again.encode() + record(header_of(1))[RECORD_HEADER_BYTES:])
+        again = replace(header_of(SIZE, 1, segment_uuid(VOLUME, 1)), sequence=3)
+        file.write(again.encode() + record(SIZE, 1)[RECORD_HEADER_BYTES:])
     log.rebuild()
     assert set(log.known()) == {3}
 
@@ -474,15 +385,8 @@ def test_a_tombstone_stands_until_all_volumes_have_met(log: Log, met: int, stand
     assert log.index.tombstone(ALICE, row(2).shard) is None
 
 
-def spoilt(sequence: int) -> bytes:
-    """Return a record of which the header alone is sound."""
-    raw = bytearray(record(header_of(sequence, segment=segment_uuid(VOLUME, 1))))
-    raw[RECORD_HEADER_BYTES + 5] ^= 1
-    return bytes(raw)
-
-
 def test_a_shard_that_is_known_to_be_damaged_is_still_its_renters(log: Log) -> None:
-    log.write(1, spoilt(1), spoilt(2), Marks(3, [gone(1, Action.QUARANTINE)]))
+    log.write(1, rotten(1), rotten(2), Marks(3, [gone(1, Action.QUARANTINE)]))
     log.rebuild()
     assert log.known() == {1: Place(1, PAGE)}
     found = log.index.find(ALICE, row(1).shard)
@@ -491,21 +395,21 @@ def test_a_shard_that_is_known_to_be_damaged_is_still_its_renters(log: Log) -> N
 
 @pytest.mark.parametrize("action", [Action.GONE, Action.TOMBSTONE])
 def test_what_a_crash_tore_of_a_punching_is_given_back(log: Log, action: Action) -> None:
-    log.write(1, spoilt(1), spoilt(2), Marks(3, [gone(1, action)]))
+    log.write(1, rotten(1), rotten(2), Marks(3, [gone(1, action)]))
     log.rebuild()
     assert log.known() == {}
     assert [(one.sequence, one.place) for one in log.index.doomed()] == [(1, Place(1, PAGE))]
 
 
 def test_other_marks_of_a_damaged_shard_bring_nothing_back(log: Log) -> None:
-    log.write(1, spoilt(1), Marks(3, [gone(1, Action.TRASH), gone(1, Action.UNDELETE)]))
+    log.write(1, rotten(1), Marks(3, [gone(1, Action.TRASH), gone(1, Action.UNDELETE)]))
     log.rebuild()
     assert (log.known(), log.index.doomed()) == ({}, [])
 
 
 def test_a_mark_of_another_shard_under_this_sequence_means_another_one(log: Log) -> None:
     other = replace(gone(1, Action.QUARANTINE), shard=row(2).shard)
-    log.write(1, spoilt(1), Marks(3, [other, replace(other, action=Action.GONE)]))
+    log.write(1, rotten(1), Marks(3, [other, replace(other, action=Action.GONE)]))
     log.rebuild()
     assert (log.known(), log.index.doomed()) == ({}, [])
 
@@ -572,15 +476,6 @@ def test_the_write_ahead_log_is_kept_short_meanwhile(
 
 
 # Large shards.
-
-
-def part_of(log: Log, sequence: int, path: Path | None = None, **fields: Any) -> Part:
-    uuid = bytes([sequence]) * 16
-    header = replace(header_of(sequence, segment=uuid), **fields)
-    path = path or log.paths.part(uuid)
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(header.encode() + record(header_of(sequence))[RECORD_HEADER_BYTES:])
-    return Part(header, path)
 
 
 def recovery_of(log: Log) -> Recovery:
@@ -669,7 +564,7 @@ def test_a_file_that_is_cut_off_is_none(log: Log) -> None:
 @pytest.mark.parametrize("name", ["nonsense.part", f"{'ab' * 15}.part", f"{'ab' * 17}.part"])
 def test_a_file_of_another_name_is_none_and_is_not_read(log: Log, name: str) -> None:
     path = log.paths.staging / name
-    path.write_bytes(record(header_of(4)))
+    path.write_bytes(record(SIZE, 4))
     assert read_part(log.files, path) is None
     assert log.files.names("open_read") == []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from farmer.model.contract import TRASH_MS
-from farmer.model.ids import ContractId, NodeId, ShardId
+from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import ShardState
 from farmer.storage.index import Index, create_index
 from farmer.storage.marks import Action, Mark
@@ -17,6 +17,7 @@ from farmer.storage.places import Doomed, Place, Position, Row
 from farmer.storage.quota import Changes, Tally
 from farmer.storage.tombstones import Tombstone
 from farmer.storage.transaction import Transaction
+from tests.storage import bench
 from tests.storage.bench import ALICE, BOB, MIB
 
 FIRST = ShardId(bytes(32))
@@ -26,12 +27,10 @@ FILE = b"f" * 16
 
 
 def row(number: int, sequence: int, renter: NodeId = ALICE, **fields: object) -> Row:
-    small = Row(
+    small = bench.row(
+        number,
         renter=renter,
-        shard=ShardId(bytes([number]) * 32),
         place=Place(SEGMENT, CHARGE * sequence),
-        size_bytes=100,
-        contract=ContractId(bytes(16)),
         stored_at_ms=1000 + sequence,
         sequence=sequence,
     )
