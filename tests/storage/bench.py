@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,16 @@ def row(number: int = 1, **fields: object) -> Row:
         sequence=number,
     )
     return replace(usual, **fields)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def open_files(below: Path) -> list[Path]:
+    """Return the files in a directory that this process has open, one for each descriptor."""
+    opened = []
+    for fd in Path("/proc/self/fd").iterdir():
+        # Among them is the one by which this directory is listed.
+        with suppress(FileNotFoundError):
+            opened.append(fd.readlink())
+    return [path for path in opened if path.is_relative_to(below)]
 
 
 class Farm:

@@ -143,9 +143,20 @@ class Log:
         for path in (self.paths.log, self.paths.shards, self.paths.staging):
             path.mkdir()
         self.paths.marker.touch()
-        self.index: Index = create_index(self.paths.index, VOLUME)
-        self.index.finish()
+        self.index = self._new_index()
         self.told: list[tuple[int, int]] = []
+
+    def _new_index(self) -> Index:
+        index = create_index(self.paths.index, VOLUME)
+        index.finish()
+        return index
+
+    def lose_index(self) -> None:
+        """Go on with an empty one."""
+        self.index.close(clean=False)
+        for path in self.paths.root.glob("index.sqlite*"):
+            path.unlink()
+        self.index = self._new_index()
 
     def write(self, number: int, *records: Written, **header: int) -> None:
         uuid = segment_uuid(VOLUME, number)

@@ -53,6 +53,16 @@ class Fault:
         return False
 
 
+class Always(Fault):
+    """Every such call fails."""
+
+    def __init__(self, error: int, matches: Callable[[Call], bool]) -> None:
+        super().__init__(0, error, matches)
+
+    def strikes(self, call: Call) -> bool:
+        return self.matches(call)
+
+
 @dataclass
 class RecordingFiles:
     """The operating system's files, watched."""

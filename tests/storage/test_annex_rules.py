@@ -256,8 +256,8 @@ def test_other_places_are_none_of_its_business(place: Place) -> None:
     assert list(place.annex.iterdir()) == []
 
 
-def test_an_empty_file_of_ours_is_no_directory(place: Place) -> None:
-    """A directory of the annex counts as one, whatever size the filesystem says it has."""
+def test_a_directory_of_the_annex_hides_none_of_the_disk(place: Place) -> None:
+    """Whatever size the filesystem says it has: an empty file would."""
     (place.annex / "log").mkdir()
     assert place.files.exists(place.root / "log")
     assert "log" in place.files.list(place.root)

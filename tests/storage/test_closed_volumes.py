@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from farmer.storage.generation import Witness
 from farmer.storage.handles import Handles
 from farmer.storage.places import Place
 from farmer.storage.volume import Volume
-from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
+from tests.storage.bench import ALICE, MIB, Farm, noise, open_files, shard_of
 
 
 @pytest.fixture
@@ -38,14 +37,6 @@ def opened_anew(farm: Farm) -> Volume:
     return slot.volume
 
 
-def open_files(place: Path) -> list[str]:
-    links = []
-    for fd in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):
-            links.append(str(fd.readlink()))
-    return [link for link in links if link.startswith(f"{place}/log")]
-
-
 def test_who_reads_on_from_a_volume_that_was_closed_leaves_no_descriptor(farm: Farm) -> None:
     shard = farm.store(noise(MIB)).shard
     reader = farm.engine.open(ALICE, shard)
@@ -54,7 +45,7 @@ def test_who_reads_on_from_a_volume_that_was_closed_leaves_no_descriptor(farm: F
     assert reader.read(MIB - 10, 10) == noise(MIB)[-10:]
     reader.close()
     # The writer's own.
-    assert len(open_files(farm.path)) == 1
+    assert len(open_files(farm.path / "log")) == 1
 
 
 def test_a_file_that_does_not_open_holds_up_no_other_reader(tmp_path: Path) -> None:

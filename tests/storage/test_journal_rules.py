@@ -123,7 +123,7 @@ def test_a_file_that_was_torn_names_a_crossing_that_never_began(root: Path) -> N
         assert reread(root) == NOTHING
     for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        # Two bytes say nothing, but the checksum is theirs, too.
+        # Also in the two bytes that say nothing: the checksum is of all that is before it.
         assert reread(root) == NOTHING
     path.write_bytes(whole + b"what is left of a longer one")
     assert reread(root) == crossers(1, 2)

@@ -165,8 +165,6 @@ def test_what_rots_before_the_copy_ends_it(bench: Bench) -> None:
     with pytest.raises(CorruptShardError):
         mending.start()
     bench.check_all_is_let_go(ends=1)
-    bench.rot(4)
-    bench.rot(20)
 
 
 def test_one_that_is_given_up_leaves_all_as_it_was(bench: Bench) -> None:

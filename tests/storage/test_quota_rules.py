@@ -71,7 +71,6 @@ def test_an_empty_volume_keeps_a_segment_the_reserve_and_the_log_of_the_index() 
         kept = account_of(quota_bytes).allowance_bytes - segment_bytes(quota_bytes)
         # A map of extents takes 12 bytes a block of 4 KiB at worst.
         assert kept >= MIB + RESERVE_BYTES + WAL_BYTES_MAX + quota_bytes * 12 // 4096
-    assert RESERVE_BYTES >= MIB
 
 
 def test_the_allowance_grows_by_what_the_log_takes_and_by_each_shards_overhead() -> None:

@@ -25,14 +25,7 @@ from farmer.storage.records import Kind
 from farmer.storage.reserve import Reserve
 from tests.storage.bench import ALICE, NODE
 from tests.storage.log_bytes import BAD, PAGE, SIZE, Log, header_of, part_of
-from tests.storage.recording import Call, Fault, RecordingFiles
-
-
-class Always(Fault):
-    """Every such call fails."""
-
-    def strikes(self, call: Call) -> bool:
-        return self.matches(call)
+from tests.storage.recording import Always, Call, Fault, RecordingFiles
 
 
 class Files(RecordingFiles):
@@ -219,7 +212,7 @@ def test_an_opening_that_fails_leaves_nothing_open(volume: Volume, rebuild: bool
     if rebuild:
         volume.spoil_index()
     volume.files.fault = Always(
-        0, errno.EIO, lambda call: (call.name, call.path) == ("sync_data", "00000001.seg")
+        errno.EIO, lambda call: (call.name, call.path) == ("sync_data", "00000001.seg")
     )
     with pytest.raises(OSError, match="Input/output"):
         volume.open()
@@ -317,7 +310,7 @@ def test_a_spent_quota_that_sqlite_takes_for_a_broken_disk_is_want_of_room(
     volume.write(1, 1)
     volume.opened_once()
     failing(volume, sqlite3.SQLITE_IOERR, 1)
-    volume.files.fault = Always(0, errno.EDQUOT, lambda call: call.name == "preallocate")
+    volume.files.fault = Always(errno.EDQUOT, lambda call: call.name == "preallocate")
     ready = volume.open()
     assert (volume.reserve.missing_bytes, volume.is_kept) == (RESERVE_BYTES, True)
     ready.index.close(clean=True)
@@ -419,7 +412,7 @@ def test_of_a_disk_that_cannot_be_read_at_all_no_shard_is_passed_over(volume: Vo
     stored = part_of(volume, 4)
     volume.opened_once()
     volume.files.fault = Always(
-        0, errno.EIO, lambda call: call.name == "pread" and call.path[-5:] in {".part", ".json"}
+        errno.EIO, lambda call: call.name == "pread" and call.path[-5:] in {".part", ".json"}
     )
     with pytest.raises(OSError, match="Input/output"):
         volume.open()

@@ -11,7 +11,7 @@ import pytest
 
 from farmer.storage.quota import RESERVE_BYTES
 from farmer.storage.reserve import SPEND_BYTES, Reserve
-from tests.storage.recording import Call, Fault, RecordingFiles
+from tests.storage.recording import Always, Call, Fault, RecordingFiles
 
 
 class Disk(RecordingFiles):
@@ -120,11 +120,7 @@ def test_what_can_be_neither_cut_off_nor_removed_is_no_room(disk: Disk, path: Pa
     def refuses(call: Call) -> bool:
         return call.name in {"truncate", "unlink"}
 
-    class Always(Fault):
-        def strikes(self, call: Call) -> bool:
-            return self.matches(call)
-
-    disk.fault = Always(0, errno.ENOSPC, refuses)
+    disk.fault = Always(errno.ENOSPC, refuses)
     assert not reserve.spend()
     assert reserve.missing_bytes == RESERVE_BYTES
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.scrub import ALERTS, Scrub, Turn
+from farmer.storage.scrub import ALERTS, SAVE_S, Scrub, Turn
 from farmer.storage.scrub_notes import NOTES_NAME
 from tests.storage.bench import Farm, noise
 from tests.storage.rot import rot, row_of, volume_of
@@ -98,8 +97,7 @@ def test_a_turn_works_until_its_time_is_over_and_the_next_one_goes_on(bench: Ben
         turns.append(bench.turn(2.5))
     assert len(turns) > 2
     assert not any(turn.is_idle for turn in turns)
-    # It looks at the clock at its beginning, after each step, at the measure and at its end.
-    assert [turn.worked_s for turn in turns[:-1]] == [5.0] * (len(turns) - 1)
+    assert all(2.5 <= turn.worked_s < 10 for turn in turns[:-1])
     assert bench.scrub.status().checked == 4
     idle = bench.turn()
     assert (idle.is_idle, idle.read_bytes, idle.worked_s) == (True, 0, 0.0)
@@ -134,15 +132,15 @@ def test_only_so_much_work_is_lost_by_a_crash(bench: Bench) -> None:
     bench.turn(0)
     assert bench.notes()["done_bytes"] == 0, "the beginning is noted at once"
     assert bench.notes()["phase"] == "log"
-    bench.look_s = 5.0
-    for _ in range(2):
-        # Three looks after the first one.
-        assert bench.turn(0).worked_s == 15.0
-    assert bench.notes()["done_bytes"] == bench.scrub.status().done_bytes
-    bench.turn(0)
-    assert bench.notes()["done_bytes"] < bench.scrub.status().done_bytes
-    bench.turn(0)
-    assert bench.notes()["done_bytes"] == bench.scrub.status().done_bytes
+    bench.look_s = SAVE_S / 6
+    worked_s, noted = 0.0, list[bool]()
+    for _ in range(4):
+        worked_s += bench.turn(0).worked_s
+        noted.append(bench.notes()["done_bytes"] == bench.scrub.status().done_bytes)
+        assert noted[-1] is (worked_s >= SAVE_S)
+        if noted[-1]:
+            worked_s = 0.0
+    assert set(noted) == {True, False}
 
 
 def test_a_pass_goes_on_where_it_was_noted(bench: Bench) -> None:
@@ -364,11 +362,10 @@ def test_one_turn_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> No
     assert not bench.turn().is_idle
 
 
-def test_the_volume_tells_how_far_it_is_and_closes_it(bench: Bench, tmp_path: Path) -> None:
+def test_the_volume_tells_how_far_it_is_and_closes_it(bench: Bench) -> None:
     bench.turn(0)
     volume = volume_of(bench.farm)
     assert volume.status().scrub == bench.scrub.status()
     bench.farm.engine.close()
     assert bench.turn().is_idle
     assert bench.notes()["phase"] == "log"
-    assert tmp_path in bench.farm.path.parents

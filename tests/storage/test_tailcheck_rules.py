@@ -16,7 +16,7 @@ from farmer.storage.records import SEGMENT_HEADER_BYTES, segment_uuid
 from farmer.storage.tailcheck import Doubt, TailCheck
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, Farm, noise
-from tests.storage.recording import Fault, RecordingFiles
+from tests.storage.recording import Always, Fault, RecordingFiles
 
 PAGE = 4096
 COUNT = 8
@@ -216,11 +216,7 @@ def test_a_failing_read_never_leads_back(street: Street, monkeypatch: pytest.Mon
     """To where it was, for ever: the last step ends at the end, or behind it."""
     monkeypatch.setattr(tailcheck, "STEP_BYTES", 100 * PAGE)
 
-    class Broken(Fault):
-        def strikes(self, call: object) -> bool:
-            return getattr(call, "name", "") == "open_read"
-
-    street.files.fault = Broken(0, errno.EIO)
+    street.files.fault = Always(errno.EIO, lambda call: call.name == "open_read")
     assert street.step() == []
     street.files.fault = None
     assert (street.asked, street.counted("read")) == ([], 1)

@@ -22,6 +22,7 @@ from farmer.storage.book_schema import (
     unreadable,
 )
 from farmer.storage.errors import FormatTooNewError, VolumeUnavailableError
+from tests.storage.bench import open_files
 from tests.storage_contracts.world import KEY
 
 
@@ -41,11 +42,6 @@ def rows(path: Path) -> Iterator[sqlite3.Connection]:
 def asked(rows: sqlite3.Connection, query: str) -> object:
     (value,) = rows.execute(query).fetchone()
     return value
-
-
-def open_files() -> set[str]:
-    found = Path("/proc/self/fd").iterdir()
-    return {str(one.readlink()) for one in list(found) if one.exists()}
 
 
 def test_a_new_file_is_whole_and_made_once(rows: sqlite3.Connection, path: Path) -> None:
@@ -96,27 +92,25 @@ def test_the_file_is_its_owners_alone_whatever_it_was(path: Path) -> None:
 def test_file_and_name_are_durable_before_anything_is_in_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced, before = list[str](), open_files()
+    synced = list[str]()
     monkeypatch.setattr(
         os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
     )
     with closing(connected(path)):
         assert synced == [str(path), str(path.parent)]
-    assert open_files() <= before, "nothing is left open"
+    assert open_files(path.parent) == [], "nothing is left open"
 
 
 def test_what_cannot_be_opened_leaves_nothing_open(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = open_files()
-
     def fails(_fd: int) -> None:
         raise OSError("it failed")
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(VolumeUnavailableError, match="cannot be opened: it failed"):
         connected(path)
-    assert open_files() <= before
+    assert open_files(path.parent) == []
 
 
 def test_it_is_read_only_as_what_it_is(rows: sqlite3.Connection, path: Path) -> None:

