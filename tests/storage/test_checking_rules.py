@@ -20,7 +20,7 @@ from farmer.storage.directory import MARKER_NAME, create_volume
 from farmer.storage.files import Access, OsFiles
 from tests.storage.bench import BOB, MIB, NODE, Farm, noise
 from tests.storage.recording import Always, RecordingFiles
-from tests.storage.rot import file_of, flip, overwrite, row_of
+from tests.storage.rot import file_of, flip, overwrite, row_of, volume_of
 
 SMALL = 5000
 
@@ -66,9 +66,9 @@ def test_what_is_in_order_is_counted(bench: Bench) -> None:
 
 def test_segments_and_the_shards_in_each_are_counted(tmp_path: Path) -> None:
     farm = Farm(tmp_path)
-    for number in range(12):
-        farm.store(noise(900_000, number))
-    farm.engine.close()
+    with closing(farm.engine):
+        for number in range(12):
+            farm.store(noise(900_000, number))
     assert check_volume(farm.path, NODE, OsFiles()) == Checked(3, 12, ())
 
 
@@ -165,10 +165,10 @@ def test_a_record_that_is_given_up_is_no_stranger(bench: Bench) -> None:
 
 def test_a_large_shard_in_staging_is_looked_at_there(tmp_path: Path) -> None:
     farm = Farm(tmp_path)
-    farm.store(noise(MIB + 1))
-    assert len(list((farm.path / "staging").iterdir())) == 1
-    assert check_volume(farm.path, NODE, OsFiles()) == Checked(1, 1, ())
-    farm.engine.close()
+    with closing(farm.engine):
+        farm.store(noise(MIB + 1))
+        assert len(list((farm.path / "staging").iterdir())) == 1
+        assert check_volume(farm.path, NODE, OsFiles()) == Checked(1, 1, ())
 
 
 def test_a_segment_that_is_gone_is_told_with_what_stood_there(bench: Bench) -> None:
@@ -297,14 +297,12 @@ def test_the_disk_s_own_words_are_told_where_nothing_can_be_looked_at(bench: Ben
 
 def test_no_more_is_told_than_a_person_reads(tmp_path: Path) -> None:
     farm = Farm(tmp_path)
-    row = row_of(farm, farm.store(noise(10)).shard)
-    (slot,) = farm.engine._slots
-    assert slot.volume is not None
-    with slot.volume.ground.index.transaction() as transaction:
-        for number in range(FINDINGS_MAX + 5):
-            place = replace(row.place, offset=row.place.offset + 4096 * (number + 1))
-            shard = ShardId(number.to_bytes(32, "big"))
-            other = replace(row, shard=shard, place=place, sequence=row.sequence + number + 1)
-            transaction.put(other)
-    farm.engine.close()
+    with closing(farm.engine):
+        row = row_of(farm, farm.store(noise(10)).shard)
+        with volume_of(farm).ground.index.transaction() as transaction:
+            for number in range(FINDINGS_MAX + 5):
+                place = replace(row.place, offset=row.place.offset + 4096 * (number + 1))
+                shard = ShardId(number.to_bytes(32, "big"))
+                other = replace(row, shard=shard, place=place, sequence=row.sequence + number + 1)
+                transaction.put(other)
     assert len(check_volume(farm.path, NODE, OsFiles()).findings) == FINDINGS_MAX

@@ -66,6 +66,8 @@ class House:
             spawn=at_once,
         )
         self.connections: list[sqlite3.Connection] = []
+        self.opened: list[Volume] = []
+        """What may have to be closed at the end."""
 
     def fill(self, count: int = 2) -> None:
         """Let a farmer store something in it: small shards, and half of a large one."""
@@ -83,7 +85,15 @@ class House:
     def open(self, *, annexes: bool = False) -> Volume:
         around = replace(self.around, annexes=self.annexes) if annexes else self.around
         self.health = Health("disk", lambda: 1)
-        return open_volume(self.settings, around, self.health, Watch(lambda: 1.0))
+        self.opened.append(open_volume(self.settings, around, self.health, Watch(lambda: 1.0)))
+        return self.opened[-1]
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.files.fault = None
+        for volume in self.opened:
+            if not volume._is_closed:
+                volume.close()
 
     def alerts(self) -> dict[str, str]:
         return {alert.name: str(alert) for alert in self.health.alerts()}
@@ -116,6 +126,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
 
     monkeypatch.setattr(opening, "watched_connect", watched)
     yield house
+    house.close()
     assert house.closed()
 
 
@@ -136,7 +147,6 @@ def test_an_open_volume_is_entered_in_the_ledger_as_it_is(house: House) -> None:
     assert house.told == []
     assert volume.ground.facts.clock_ms() == 1234
     assert not volume.ground.is_apart
-    volume.close()
 
 
 def test_an_open_volume_goes_on_where_its_log_ends(house: House) -> None:
@@ -147,7 +157,6 @@ def test_an_open_volume_goes_on_where_its_log_ends(house: House) -> None:
     volume.delete(row.renter, row.shard, 5, erase=False, is_alone=False).result(20)
     assert house.paths.segment(1).stat().st_size > before
     assert not house.paths.segment(2).exists()
-    volume.close()
 
 
 def test_a_log_whose_last_header_is_lost_goes_on_in_a_new_segment(house: House) -> None:
@@ -159,7 +168,6 @@ def test_a_log_whose_last_header_is_lost_goes_on_in_a_new_segment(house: House) 
     row = volume.ground.index.some(None, 1)[0]
     volume.delete(row.renter, row.shard, 5, erase=False, is_alone=False).result(20)
     assert house.paths.segment(2).exists()
-    volume.close()
 
 
 def test_a_volume_that_is_open_is_locked(house: House) -> None:
@@ -173,11 +181,10 @@ def test_a_volume_that_is_open_is_locked(house: House) -> None:
 def test_an_index_that_was_made_again_is_told_with_what_it_cost(house: House) -> None:
     house.fill()
     house.lose_index()
-    volume = house.open()
+    house.open()
     assert "from the 2 records" in house.alerts()["IndexRebuilt"]
     assert list(house.alerts()) == ["IndexRebuilt"]
     assert house.told == [(1, 1)]
-    volume.close()
 
 
 def test_of_damaged_places_the_first_three_are_named(house: House) -> None:
@@ -187,18 +194,16 @@ def test_of_damaged_places_the_first_three_are_named(house: House) -> None:
         for number in range(4):
             file.seek(4096 * (1 + number) + 300)
             file.write(b"x" * 100)
-    volume = house.open()
+    house.open()
     told = house.alerts()["LogDamaged"]
     assert "4 damaged places" in told
     assert "00000001.seg at 4096, 00000001.seg at 8192, 00000001.seg at 12288)" in told
-    volume.close()
 
 
 def test_the_reserve_is_taken_at_the_opening(house: House) -> None:
     assert not house.paths.reserve.exists()
-    volume = house.open()
+    house.open()
     assert house.paths.reserve.stat().st_size == RESERVE_BYTES
-    volume.close()
 
 
 def test_a_reserve_that_was_spent_on_the_opening_is_taken_again(
@@ -211,9 +216,8 @@ def test_a_reserve_that_was_spent_on_the_opening_is_taken_again(
         return ready(readying)
 
     monkeypatch.setattr(Readying, "open", spending)
-    volume = house.open()
+    house.open()
     assert house.paths.reserve.stat().st_size == RESERVE_BYTES
-    volume.close()
 
 
 # Where it fails.
@@ -278,7 +282,6 @@ def test_without_room_for_a_note_of_the_contracts_a_volume_is_opened(house: Hous
     volume = house.open()
     assert house.files.fault.struck
     assert volume.witness.seen == ()
-    volume.close()
 
 
 def test_what_a_volume_remembers_of_the_contracts_is_known_at_once(house: House) -> None:
@@ -288,7 +291,6 @@ def test_what_a_volume_remembers_of_the_contracts_is_known_at_once(house: House)
     volume.close()
     again = house.open()
     assert again.witness.seen == (generation,)
-    again.close()
 
 
 # What can only be read.
@@ -320,7 +322,6 @@ def test_a_disk_that_takes_no_writes_is_opened_with_an_annex(house: House) -> No
     assert not home.ground.is_apart
     assert home.ground.account.total.shards == 1
     assert list(house.annexes.iterdir()) == []
-    home.close()
 
 
 def test_another_error_of_the_lock_makes_no_annex(house: House) -> None:
@@ -358,9 +359,8 @@ def test_a_disk_that_is_not_trusted_yet_keeps_its_annex(house: House) -> None:
     health = Health("disk", lambda: 1)
     health.read_only("it said so")
     around = replace(house.around, annexes=house.annexes)
-    volume = open_volume(house.settings, around, health, Watch(lambda: 1.0))
-    assert volume.ground.is_apart
-    volume.close()
+    with closing(open_volume(house.settings, around, health, Watch(lambda: 1.0))) as volume:
+        assert volume.ground.is_apart
 
 
 # By hand.
@@ -376,9 +376,8 @@ def test_a_closed_volumes_index_is_made_again_by_hand(house: House) -> None:
     assert house.closed()
     with closing(sqlite3.connect(house.paths.index)) as rows:
         assert rows.execute("SELECT clean FROM state").fetchone() == (1,)
-    volume = house.open()
+    house.open()
     assert house.alerts() == {}
-    volume.close()
 
 
 def test_a_rebuild_by_hand_brings_an_annex_home(house: House) -> None:
@@ -391,10 +390,9 @@ def test_a_rebuild_by_hand_brings_an_annex_home(house: House) -> None:
 
 
 def test_an_open_volumes_index_is_left_alone(house: House) -> None:
-    volume = house.open()
+    house.open()
     with pytest.raises(VolumeSetupError, match="in use"):
         rebuild_index(house.settings, NODE, house.files, lambda _n, _last: None)
-    volume.close()
 
 
 def test_a_rebuild_by_hand_that_fails_lets_the_lock_go(house: House) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
@@ -94,11 +95,16 @@ def segment_of(farm: Farm) -> Path:
     return farm.path / "log/00000001.seg"
 
 
+def change(farm: Farm, statement: str, *values: object) -> int:
+    """Change the index behind the engine's back; return how many rows."""
+    path = farm.path / "index.sqlite"
+    with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as sql:
+        return sql.execute(statement, values).rowcount
+
+
 def forget(farm: Farm, shard: ShardId) -> None:
-    """Let the index lose a row behind the engine's back."""
-    with sqlite3.connect(farm.path / "index.sqlite", timeout=20) as sql:
-        assert sql.execute("DELETE FROM shards WHERE shard = ?", (shard.raw,)).rowcount == 1
-    sql.close()
+    """Let the index lose a row."""
+    assert change(farm, "DELETE FROM shards WHERE shard = ?", shard.raw) == 1
 
 
 @pytest.fixture
@@ -264,9 +270,7 @@ def test_a_record_that_the_index_forgot_is_told_with_its_marks(
     farm.delete(farm.store(noise(SMALL, "another")).shard)
     farm.reopen()
     row = row_of(farm, shard)
-    with sqlite3.connect(farm.path / "index.sqlite", timeout=20) as sql:
-        sql.execute("DELETE FROM shards WHERE sequence = ?", (row.sequence,))
-    sql.close()
+    change(farm, "DELETE FROM shards WHERE sequence = ?", row.sequence)
     found = heard(farm)
     (said,) = found.rest
     name = "00000001.seg" if size == SMALL else f"{row.place.file.hex()}.seg"
@@ -317,15 +321,15 @@ def test_a_forgotten_record_that_is_stored_again_meanwhile_is_no_news(
 def test_an_older_record_of_a_shard_that_was_stored_again_is_no_news(tmp_path: Path) -> None:
     """Where no hole can be made it stays in the log until its segment is compacted."""
     farm = Farm(tmp_path, files=RecordingFiles(can_punch=False))
-    for _ in range(2):
+    with closing(farm.engine):
+        for _ in range(2):
+            shard = farm.store(noise(SMALL)).shard
+            farm.delete(shard, erase=True)
         shard = farm.store(noise(SMALL)).shard
-        farm.delete(shard, erase=True)
-    shard = farm.store(noise(SMALL)).shard
-    gone = farm.store(noise(SMALL, "gone")).shard
-    farm.delete(gone, erase=True)
-    found = heard(farm)
+        gone = farm.store(noise(SMALL, "gone")).shard
+        farm.delete(gone, erase=True)
+        found = heard(farm)
     assert (found.sound_shards, found.bad, found.rest) == ([shard], [], [])
-    farm.engine.close()
 
 
 def test_marks_that_cannot_be_read_are_told_at_the_end_if_they_are_still_listed(
@@ -358,9 +362,7 @@ def test_marks_that_were_being_given_back_or_are_readable_again_are_not_told(far
     flip(segment_of(farm), marks.place.offset + 300)
     walk = Pass(farm)
     walk.until(lambda: walk.notes.phase == "rows")
-    with sqlite3.connect(farm.path / "index.sqlite", timeout=20) as sql:
-        assert sql.execute("DELETE FROM marks").rowcount == 1
-    sql.close()
+    assert change(farm, "DELETE FROM marks") == 1
     assert walk.finish().rest == []
 
 
@@ -553,13 +555,13 @@ def test_a_file_that_is_known_or_gone_when_it_is_looked_at_again_is_no_news(
 def test_a_pass_leaves_no_file_open(tmp_path: Path) -> None:
     files = RecordingFiles()
     farm = Farm(tmp_path, files=files)
-    farm.store(noise(SMALL))
-    farm.store(noise(LARGE))
-    farm.reopen()
-    heard(farm)
-    held = len(files.is_open)
-    for _ in range(3):
+    with closing(farm.engine):
+        farm.store(noise(SMALL))
+        farm.store(noise(LARGE))
+    with closing(farm.open()):
         heard(farm)
-    assert len(files.is_open) <= held
-    farm.engine.close()
+        held = len(files.is_open)
+        for _ in range(3):
+            heard(farm)
+        assert len(files.is_open) <= held
     assert not files.is_open

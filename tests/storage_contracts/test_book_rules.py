@@ -58,9 +58,8 @@ def by_hand(path: Path, *statements: tuple[str, tuple[object, ...]]) -> None:
 def test_a_database_knows_whether_it_was_made_just_now(book: Book, path: Path) -> None:
     assert book.was_made
     book.close()
-    again = Book(path, KEY)
-    assert not again.was_made
-    again.close()
+    with closing(Book(path, KEY)) as again:
+        assert not again.was_made
 
 
 def test_it_is_open_until_it_is_closed(book: Book) -> None:
@@ -99,18 +98,16 @@ def test_a_change_that_is_taken_back_is_no_generation(book: Book, path: Path) ->
     assert (book.generation, seen_at(book)) == (before, 0)
     change(book)
     book.close()
-    again = Book(path, KEY)
-    assert again.generation.counter == before.counter + 1
-    again.close()
+    with closing(Book(path, KEY)) as again:
+        assert again.generation.counter == before.counter + 1
 
 
 def test_a_generation_outlives_the_process(book: Book, path: Path) -> None:
     change(book)
     last = book.generation
     book.close()
-    again = Book(path, KEY)
-    assert again.generation == last
-    again.close()
+    with closing(Book(path, KEY)) as again:
+        assert again.generation == last
 
 
 def test_the_past_is_known_as_far_as_it_is_kept(
@@ -303,15 +300,14 @@ def test_a_file_that_is_in_use_elsewhere_is_waited_for_by_the_next_use(
     book: Book, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("farmer.storage.book_schema.LOCK_TIMEOUT_S", 0.01)
-    other = sqlite3.connect(path, isolation_level=None)
-    change(book)
-    other.execute("BEGIN")
-    other.execute("SELECT * FROM clock").fetchall()
-    change(book, 2)
-    fail(book, sqlite3.SQLITE_IOERR)
-    with pytest.raises(VolumeUnavailableError, match="in use elsewhere"):
-        seen_at(book)
-    other.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        change(book)
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM clock").fetchall()
+        change(book, 2)
+        fail(book, sqlite3.SQLITE_IOERR)
+        with pytest.raises(VolumeUnavailableError, match="in use elsewhere"):
+            seen_at(book)
     assert seen_at(book) == 2
 
 
