@@ -183,18 +183,17 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Connections:
 def test_one_connection_is_kept_until_it_fails_or_the_book_is_closed(
     connections: Connections, path: Path
 ) -> None:
-    book = Book(path, KEY)
-    for at in (1, 2):
-        change(book, at)
-        assert seen_at(book) == at
-    assert len(connections.made) == 1
-    fail(book, sqlite3.SQLITE_IOERR)
-    assert connections.open() == []
-    for at in (3, 4):
-        change(book, at)
-        assert seen_at(book) == at
-    assert len(connections.made) == 2
-    book.close()
+    with closing(Book(path, KEY)) as book:
+        for at in (1, 2):
+            change(book, at)
+            assert seen_at(book) == at
+        assert len(connections.made) == 1
+        fail(book, sqlite3.SQLITE_IOERR)
+        assert connections.open() == []
+        for at in (3, 4):
+            change(book, at)
+            assert seen_at(book) == at
+        assert len(connections.made) == 2
     assert connections.open() == []
 
 
@@ -215,23 +214,21 @@ def test_a_connection_that_is_opened_again_makes_commits_durable_too(book: Book)
 def test_a_file_that_cannot_be_opened_again_leaves_no_connection(
     connections: Connections, path: Path, harm: str, says: str
 ) -> None:
-    book = Book(path, KEY)
-    fail(book, sqlite3.SQLITE_IOERR)
-    by_hand(path, (harm, ()))
-    for _ in range(2):
-        with pytest.raises(VolumeUnavailableError, match=says):
-            seen_at(book)
-        assert connections.open() == []
-    book.close()
+    with closing(Book(path, KEY)) as book:
+        fail(book, sqlite3.SQLITE_IOERR)
+        by_hand(path, (harm, ()))
+        for _ in range(2):
+            with pytest.raises(VolumeUnavailableError, match=says):
+                seen_at(book)
+            assert connections.open() == []
 
 
 def test_a_file_that_is_gone_is_let_go(connections: Connections, path: Path) -> None:
-    book = Book(path, KEY)
-    path.unlink()
-    with pytest.raises(VolumeUnavailableError, match="removed or replaced"):
-        change(book)
-    assert connections.open() == []
-    book.close()
+    with closing(Book(path, KEY)) as book:
+        path.unlink()
+        with pytest.raises(VolumeUnavailableError, match="removed or replaced"):
+            change(book)
+        assert connections.open() == []
 
 
 @pytest.mark.parametrize(
@@ -288,10 +285,9 @@ def test_a_file_that_has_gone_back_in_time_is_not_gone_on_with(book: Book, path:
 def test_a_generation_that_was_changed_elsewhere_is_learned_at_the_next_opening(
     book: Book, path: Path
 ) -> None:
-    other = Book(path, KEY)
-    change(other)
-    fail(book, sqlite3.SQLITE_IOERR)
-    other.close()
+    with closing(Book(path, KEY)) as other:
+        change(other)
+        fail(book, sqlite3.SQLITE_IOERR)
     assert seen_at(book) == 1
     assert book.generation == other.generation
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,14 +117,13 @@ def test_who_asks_may_change_the_answer_for_itself_alone(world: World) -> None:
 
 def test_the_same_question_is_not_asked_of_the_disk_again(tmp_path: Path) -> None:
     """Every few seconds somebody asks; reading all contracts takes long."""
-    book = Book(tmp_path / "book.sqlite", bytes(32))
-    known = BookHistory(book, lambda: 7)
     asked: list[str] = []
-    assert known.strangers([ANNA]) == [ANNA]
-    with book.reading() as rows:
-        rows.set_trace_callback(asked.append)
-    assert known.strangers([ANNA]) == [ANNA]
-    assert asked == []
-    assert known.strangers([ANNA, BERTA]) == [ANNA, BERTA]
-    assert asked
-    book.close()
+    with closing(Book(tmp_path / "book.sqlite", bytes(32))) as book:
+        known = BookHistory(book, lambda: 7)
+        assert known.strangers([ANNA]) == [ANNA]
+        with book.reading() as rows:
+            rows.set_trace_callback(asked.append)
+        assert known.strangers([ANNA]) == [ANNA]
+        assert asked == []
+        assert known.strangers([ANNA, BERTA]) == [ANNA, BERTA]
+        assert asked
