@@ -60,7 +60,9 @@ class Always(Fault):
         super().__init__(0, error, matches)
 
     def strikes(self, call: Call) -> bool:
-        return self.matches(call)
+        strikes = self.matches(call)
+        self.struck = self.struck or strikes
+        return strikes
 
 
 @dataclass
