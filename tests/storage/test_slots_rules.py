@@ -15,7 +15,8 @@ from farmer.storage.directory import MARKER_NAME, VolumeSettings, create_volume
 from farmer.storage.errors import FormatTooNewError, VolumeUnavailableError
 from farmer.storage.files import OsFiles
 from farmer.storage.opening import at_once, in_a_thread
-from tests.storage.bench import MIB, NODE, Farm
+from farmer.storage.upload import Wanted
+from tests.storage.bench import ALICE, MIB, NODE, Farm, contract_of, noise, shard_of
 from tests.storage.house import KEY, House, stalled
 
 
@@ -284,6 +285,11 @@ def test_each_is_compared_with_all_others(house: House, monkeypatch: pytest.Monk
 
 def test_all_are_closed_with_a_clean_mark(house: House) -> None:
     volumes = house.volumes
+    for number, volume in enumerate(volumes):
+        data = noise(100, number)
+        upload = volume.uploads.begin(Wanted(contract_of(ALICE), shard_of(data), len(data)))
+        upload.write(data)
+        upload.commit().result(20)
     house.slots.close()
     assert house.slots.opened() == []
     assert not any(volume.ground.health.errors() for volume in volumes)
