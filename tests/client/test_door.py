@@ -104,9 +104,8 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 def fetched(reactor: Reactor, asked: list[Deferred[int]]) -> list[int]:
     found: list[int] = []
-    for one in asked:
-        one.addCallback(found.append)
-    reactor.run_until(lambda: len(found) == len(asked))
+    told = [one.addCallback(found.append) for one in asked]
+    reactor.run_until(lambda: len(found) == len(told))
     return found
 
 

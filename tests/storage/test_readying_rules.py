@@ -45,7 +45,7 @@ class Volume(Log):
     """A volume without an engine, of which the index can be made ready."""
 
     def __init__(self, root: Path) -> None:
-        self.files: Files = Files()  # type: ignore[assignment]  # it says more
+        self.files: Files = Files()
         marker = create_volume(root, NODE, self.files, 1)
         self.marker = Marker(b"v" * 16, NODE, marker.created_at_ms)
         self.paths = Paths(root)
