@@ -274,6 +274,18 @@ def test_nobody_waits_for_a_volume_that_hangs(house: House) -> None:
         volume.close()
 
 
+def test_those_whose_disks_do_not_answer_are_named(house: House) -> None:
+    engine = house.farm.engine
+    assert engine.silent() == frozenset()
+    (call,) = stalled(house, 1)
+    with call:
+        house.clock.now_s += 60
+        house.slots.watch()
+        assert engine.silent() == {house.farm.settings[1].path}
+    house.slots.watch()
+    assert engine.silent() == frozenset()
+
+
 def test_each_is_compared_with_all_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[list[object]] = []
     for slot in house.slots:
