@@ -139,7 +139,7 @@ class ShardReader(Protocol):
 
     def read_cached(self, offset: int, length: int) -> Chunk | None:
         """
-        Return what `read` would if memory holds all of it, else None; never wait for a disk.
+        Return what `read` would if memory holds all of it, else None, and wait for no disk.
 
         For whole blocks; None as well where something is wrong with them, which `read` tells.
         """

@@ -16,8 +16,8 @@ from farmer.protocol.opening import End, Refuse
 from farmer.protocol.questions import Ping, Pong
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Store
-from tests.fakes import SteppingDisk, shard_of
-from tests.node.wires import NodeCase, Peer, stored
+from tests.fakes import shard_of
+from tests.node.wires import NodeCase, Peer, StepByStepCase, stored
 
 DATA = bytes(range(256)) * 10
 LARGE = bytes(4 << 20)
@@ -199,21 +199,11 @@ class DrainTests(DrainCase):
         self.assertEqual([CloseReason.SHED.value], self.meter.closed)
 
 
-class DrainWithThreadsTests(DrainCase):
+class DrainWithThreadsTests(StepByStepCase, DrainCase):
     """The disk's door makes its steps when the test says so."""
 
-    disk: SteppingDisk
-
-    def make_disk(self) -> SteppingDisk:
-        return SteppingDisk()
-
     def test_a_thread_at_work_is_waited_for_even_beyond_the_grace(self) -> None:
-        peer = self.call()
-        peer.outgoing += bytes.fromhex("0100000e") + b"FARM\0\1\0\1\5tests"
-        peer.connection.state = type(peer.connection.state).GREETING
-        peer.pump()
-        self.disk.run_all()
-        peer.pump()
+        peer = self.greet_step_by_step()
         peer.send(Store(shard_of(LARGE), len(LARGE)))
         drained = self.drain(5)
 
@@ -226,12 +216,7 @@ class DrainWithThreadsTests(DrainCase):
         self.assertEqual({}, self.store.uploads)
 
     def test_a_renter_that_left_is_done_when_its_thread_is(self) -> None:
-        peer = self.call()
-        peer.outgoing += bytes.fromhex("0100000e") + b"FARM\0\1\0\1\5tests"
-        peer.connection.state = type(peer.connection.state).GREETING
-        peer.pump()
-        self.disk.run_all()
-        peer.pump()
+        peer = self.greet_step_by_step()
         peer.send(Store(shard_of(LARGE), len(LARGE)))
         drained = self.drain(1000)
         peer.leave()

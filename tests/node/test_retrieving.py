@@ -10,13 +10,12 @@ from farmer.model.contract import ContractStage
 from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES, LEAF_BYTES
 from farmer.node.ports import CloseReason, Result, Verb
-from farmer.protocol.opening import End, Welcome
+from farmer.protocol.opening import End
 from farmer.protocol.questions import Delete, Ping, Pong
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
 from farmer.storage.errors import VolumeUnavailableError
-from tests.fakes import SteppingDisk
-from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer
+from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer, StepByStepCase
 
 DATA = bytes(range(256)) * 1000
 LARGE = bytes(range(256)) * (4 * 4096)
@@ -225,23 +224,6 @@ class RetrievingTests(NodeCase):
 
         self.assertEqual(0, self.store.readers_open)
         self.assertEqual(1, self.meter.finished[Verb.RETRIEVE, Result.LEFT])
-
-
-class StepByStepCase(NodeCase):
-    disk: SteppingDisk
-
-    def make_disk(self) -> SteppingDisk:
-        return SteppingDisk()
-
-    def greet_step_by_step(self) -> Peer:
-        peer = self.call()
-        peer.outgoing += bytes.fromhex("0100000e") + b"FARM\0\1\0\1\5tests"
-        peer.connection.state = type(peer.connection.state).GREETING
-        peer.pump()
-        self.disk.run_all()
-        peer.pump()
-        self.assertIsInstance(peer.answer(), Welcome)
-        return peer
 
 
 class ReadAtOnceTests(StepByStepCase):

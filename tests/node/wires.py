@@ -24,7 +24,15 @@ from farmer.protocol.messages import Message
 from farmer.protocol.opening import Hello, Refuse, Welcome
 from farmer.protocol.refusals import Refused
 from farmer.protocol.transfers import Accept, Store, Stored
-from tests.fakes import InlineDisk, MemoryBook, MemoryMeter, MemoryStore, TestSigner, shard_of
+from tests.fakes import (
+    InlineDisk,
+    MemoryBook,
+    MemoryMeter,
+    MemoryStore,
+    SteppingDisk,
+    TestSigner,
+    shard_of,
+)
 
 WIRE_BYTES = 64 * 1024
 DAY_MS = 86_400_000
@@ -295,3 +303,22 @@ class NodeCase(SynchronousTestCase):
 def stored(event: Event) -> Stored:
     assert isinstance(event, Stored), event
     return event
+
+
+class StepByStepCase(NodeCase):
+    """The disk's door does its work when the test says so."""
+
+    disk: SteppingDisk
+
+    def make_disk(self) -> SteppingDisk:
+        return SteppingDisk()
+
+    def greet_step_by_step(self) -> Peer:
+        peer = self.call()
+        peer.outgoing += bytes.fromhex("0100000e") + b"FARM\0\1\0\1\5tests"
+        peer.connection.state = type(peer.connection.state).GREETING
+        peer.pump()
+        self.disk.run_all()
+        peer.pump()
+        self.assertIsInstance(peer.answer(), Welcome)
+        return peer

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -187,3 +189,14 @@ def _sparse_copy(source: Path, target: Path) -> None:
             os.pwrite(new.fileno(), os.pread(old.fileno(), at - start, start), start)
         if source.suffix == ".part" and size:
             os.posix_fallocate(new.fileno(), 0, size)
+
+
+def are_closed(connections: Iterable[sqlite3.Connection]) -> bool:
+    """Say whether no database is open any more."""
+    for one in connections:
+        try:
+            one.execute("SELECT 1")
+        except sqlite3.ProgrammingError:
+            continue
+        return False
+    return True

@@ -38,7 +38,7 @@ from farmer.storage.reserve import SPEND_BYTES
 from farmer.storage.uuids import Uuids
 from farmer.storage.volume import Volume
 from farmer.storage.watch import Watch
-from tests.storage.bench import ALICE, MIB, NODE, Farm, noise
+from tests.storage.bench import ALICE, MIB, NODE, Farm, are_closed, noise
 from tests.storage.recording import Fault, ReadOnlyFiles
 
 QUOTA = 64 * MIB
@@ -104,13 +104,7 @@ class House:
 
     def closed(self) -> bool:
         """Say whether nothing is open: no file, and no connection."""
-        for one in self.connections:
-            try:
-                one.execute("SELECT 1")
-            except sqlite3.ProgrammingError:
-                continue
-            return False
-        return not self.files.is_open
+        return are_closed(self.connections) and not self.files.is_open
 
 
 @pytest.fixture

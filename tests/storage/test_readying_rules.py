@@ -23,7 +23,7 @@ from farmer.storage.quota import RESERVE_BYTES
 from farmer.storage.readying import Ready, Readying
 from farmer.storage.records import Kind
 from farmer.storage.reserve import Reserve
-from tests.storage.bench import ALICE, NODE
+from tests.storage.bench import ALICE, NODE, are_closed
 from tests.storage.log_bytes import BAD, PAGE, SIZE, Log, header_of, part_of
 from tests.storage.recording import Always, Call, Fault, RecordingFiles
 
@@ -84,13 +84,7 @@ class Volume(Log):
         self.files.forget()
 
     def all_closed(self) -> bool:
-        for one in self.connections:
-            try:
-                one.execute("SELECT 1")
-            except sqlite3.ProgrammingError:
-                continue
-            return False
-        return not self.files.is_open
+        return are_closed(self.connections) and not self.files.is_open
 
     def spoil_index(self) -> None:
         for path in self.paths.root.glob("index.sqlite-*"):
