@@ -13,18 +13,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
 from farmer.storage.bulk import SEQUENCE, PlainRow
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files, sync_what_a_kill_left
 from farmer.storage.index import Index
 from farmer.storage.index_errors import LogCutError
-from farmer.storage.marks import MARK_BYTES, Action, Mark, decode_marks
+from farmer.storage.marks import MARK_BYTES, Action, decode_marks
 from farmer.storage.met import read_met
 from farmer.storage.operations import row_of
-from farmer.storage.places import Place, Position, Row
+from farmer.storage.places import Place, Position
 from farmer.storage.plain import Plain, walk
 from farmer.storage.records import (
+    DAMAGED,
     SEGMENT_HEADER_BYTES,
     UUID_BYTES,
     DamagedError,
@@ -37,7 +38,8 @@ from farmer.storage.records import (
     trailer_length,
 )
 from farmer.storage.scan import Damaged, Found, Hole, Source
-from farmer.storage.transaction import ENDS, Transaction
+from farmer.storage.torn import Judge
+from farmer.storage.transaction import Transaction
 
 _PARTS_PER_TRANSACTION: Final = 512
 
@@ -92,8 +94,6 @@ class Recovery:
         """Bytes given back between the pending records."""
         self._met = read_met(files, paths.root)
         """Below this sequence no tombstone means anything."""
-        self._unsound: dict[int, Row] = {}
-        """By sequence: records whose headers are sound but whose shards are not."""
 
     def replay(self) -> Recovered:
         """
@@ -213,37 +213,43 @@ class Recovery:
         """Apply one segment's records; return the end of its last sound one."""
         path = self._paths.segment(header.number)
         fd = self._files.open(path, Access.READ)
-        end, holes = offset, 0
-        doubtful: list[str] = []
+        end, judge = offset, Judge()
+        holes: list[tuple[int, int]] = []
         try:
             size = self._files.size(fd)
             source = Source(self._files, fd, header.segment, path.name)
             self._open_segment(header)
             for one in walk(source, offset, min(size, limit or size), verify=verify):
-                match one:
-                    case Damaged(at, damaged):
-                        doubtful.append(f"{path.name} at {at}")
-                        if damaged is not None and damaged.kind is Kind.SHARD:
-                            row = row_of(damaged, Place(header.number, at))
-                            self._unsound[row.sequence] = row
-                    case Hole():
-                        holes += self._given_back(path, fd, one)
-                    case _:
-                        # What stands before something sound was sound once, too.
-                        recovered.damaged += doubtful
-                        recovered.records += self._gather(one)
-                        self._holes += holes
-                        doubtful, holes, end = [], 0, one.end
-                if self._entries >= self._entries_max:
+                if isinstance(one, Hole):
+                    holes.append((one.offset, self._given_back(path, fd, one.offset, one.length)))
+                    continue
+                self._take_damaged(path, judge.look(one), recovered)
+                if not isinstance(one, Damaged):
+                    recovered.records += self._gather(one)
+                    self._holes += sum(length for _, length in holes)
+                    holes, end = [], one.end
+                if self._entries >= self._entries_max and not judge.is_in_doubt:
                     self._settle(header, end)
+            damaged, torn = judge.end(0 if limit is None else min(size, limit))
+            self._take_damaged(path, damaged, recovered)
+            end = max(end, judge.durable_bytes)
+            for one in torn:
+                # What lies behind the end is cut off, or never looked at again.
+                if one.offset < end:
+                    recovered.damaged.append(f"{path.name} at {one.offset}")
+                    self._holes += self._wipe(path, fd, one)
+            self._holes += sum(length for at, length in holes if at < end)
         finally:
             self._files.close(fd)
-        if limit is not None:
-            # Everything up to here was acknowledged once: what is unreadable is damage.
-            recovered.damaged += doubtful
-            self._holes += holes
-            end = max(end, min(size, limit))
         return end
+
+    def _take_damaged(self, path: Path, records: list[Damaged], recovered: Recovered) -> None:
+        """Keep what the disk has damaged with the sound ones if it is known whose it is."""
+        for one in records:
+            if one.header is None:
+                recovered.damaged.append(f"{path.name} at {one.offset}")
+            else:
+                recovered.records += self._gather(Found(one.offset, one.end, _spoilt(one.header)))
 
     def _gather(self, sound: Plain | Found) -> int:
         """Keep sound records until they are committed; return how many they are."""
@@ -255,7 +261,7 @@ class Recovery:
         self._entries += 1 + len(sound.payload) // MARK_BYTES
         return 1
 
-    def _given_back(self, path: Path, fd: int, hole: Hole) -> int:
+    def _given_back(self, path: Path, fd: int, offset: int, length: int) -> int:
         """
         Return how much of a stretch without records takes no space any more, all or nothing.
 
@@ -263,16 +269,28 @@ class Recovery:
         takes space is given back here, where the filesystem can do that.
         """
         files = self._files
-        if files.is_hole(fd, hole.offset, hole.length):
-            return hole.length
+        if files.is_hole(fd, offset, length):
+            return length
         writing = files.open(path, Access.WRITE)
         try:
-            if not files.punch(writing, hole.offset, hole.length):
+            if not files.punch(writing, offset, length):
                 return 0
             files.sync_data(writing)
         finally:
             files.close(writing)
-        return hole.length
+        return length
+
+    def _wipe(self, path: Path, fd: int, torn: Damaged) -> int:
+        """Remove, durably, a record that was promised to nobody; return as `_given_back`."""
+        given_back = self._given_back(path, fd, torn.offset, torn.end - torn.offset)
+        if not given_back:
+            writing = self._files.open(path, Access.WRITE)
+            try:
+                self._files.pwritev(writing, [bytes(RECORD_HEADER_BYTES)], torn.offset)
+                self._files.sync_data(writing)
+            finally:
+                self._files.close(writing)
+        return given_back
 
     def _open_segment(self, header: SegmentHeader) -> None:
         with self._index.transaction() as transaction:
@@ -308,18 +326,8 @@ class Recovery:
         place = Place(number, found.offset)
         transaction.add_marks(found.header.sequence, place, found.header.record_bytes)
         for mark in decode_marks(found.payload):
-            if mark.action is Action.QUARANTINE and self._is_unsound(mark):
-                # Known to be damaged, and still the renter's: no loss that is news.
-                transaction.put(self._unsound.pop(mark.sequence))
-            elif mark.action in ENDS and self._is_unsound(mark):
-                # A crash has torn the punching of it: the rest is to be given back, too.
-                transaction.give_up(self._unsound.pop(mark.sequence))
             is_over = mark.action is Action.TOMBSTONE and found.header.sequence < self._met
             transaction.apply(replace(mark, action=Action.GONE) if is_over else mark)
-
-    def _is_unsound(self, mark: Mark) -> bool:
-        row = self._unsound.get(mark.sequence)
-        return row is not None and (row.renter, row.shard) == (mark.renter, mark.shard)
 
     def _cut(self, number: int, end: int) -> None:
         fd = self._files.open(self._paths.segment(number), Access.WRITE)
@@ -383,6 +391,13 @@ def read_part(files: Files, path: Path) -> Part | None:
     finally:
         files.close(fd)
     return Part(header, path) if whole and _is_large_shard(header) else None
+
+
+def _spoilt(header: RecordHeader) -> RecordHeader:
+    """Return what a header says of a record whose bytes turned out to be damaged."""
+    is_live = header.state is ShardState.LIVE
+    state = ShardState.QUARANTINED if is_live else header.state
+    return replace(header, flags=header.flags | DAMAGED, state=state)
 
 
 def _is_large_shard(header: RecordHeader) -> bool:

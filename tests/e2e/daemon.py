@@ -65,9 +65,11 @@ class Daemon:
         )
         assert made.returncode == 0, made.stderr
 
-    def call(self, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    def call(
+        self, *words: str, timeout_s: float = 60, **extra: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a verb of `farmer` on this home."""
-        return call("farmer", self.home, *words, **extra)
+        return call("farmer", self.home, *words, timeout_s=timeout_s, **extra)
 
     def start(self, *prefix: str) -> Self:
         """Start and wait for the line that begins with `ready`."""

@@ -240,3 +240,25 @@ class ReadOnlyFiles(RecordingFiles):
     def unlink(self, path: Path) -> None:
         self._check(path)
         super().unlink(path)
+
+
+class HeldFiles(RecordingFiles):
+    """A disk whose sync of the log, or of other files, waits for the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.let_go = threading.Event(), threading.Event()
+        self._passing = -1
+        self._suffix = ".seg"
+
+    def hold(self, passing: int = 0, suffix: str = ".seg") -> None:
+        """Hold a sync from now on, after so many others of such files."""
+        self._passing, self._suffix = passing, suffix
+
+    def sync_data(self, fd: int) -> None:
+        if self._names[fd].endswith(self._suffix):
+            if self._passing == 0:
+                self.reached.set()
+                assert self.let_go.wait(20)
+            self._passing -= 1
+        super().sync_data(fd)

@@ -14,31 +14,9 @@ from farmer.model.shard import ShardState, charge_bytes
 from farmer.storage.errors import BusyError, ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.places import Key
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
-from tests.storage.recording import RecordingFiles
+from tests.storage.recording import HeldFiles, RecordingFiles
 
 R = TypeVar("R")
-
-
-class HeldFiles(RecordingFiles):
-    """A disk whose sync of the log, or of other files, waits for the test."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reached, self.let_go = threading.Event(), threading.Event()
-        self._passing = -1
-        self._suffix = ".seg"
-
-    def hold(self, passing: int = 0, suffix: str = ".seg") -> None:
-        """Hold a sync from now on, after so many others of such files."""
-        self._passing, self._suffix = passing, suffix
-
-    def sync_data(self, fd: int) -> None:
-        if self._names[fd].endswith(self._suffix):
-            if self._passing == 0:
-                self.reached.set()
-                assert self.let_go.wait(20)
-            self._passing -= 1
-        super().sync_data(fd)
 
 
 @pytest.fixture

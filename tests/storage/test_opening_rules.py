@@ -182,16 +182,16 @@ def test_an_index_that_was_made_again_is_told_with_what_it_cost(house: House) ->
 
 
 def test_of_damaged_places_the_first_three_are_named(house: House) -> None:
-    house.fill(6)
+    house.fill(9)
     house.lose_index()
     with house.paths.segment(1).open("r+b") as file:
         for number in range(4):
-            file.seek(4096 * (1 + number) + 300)
+            file.seek(4096 * (1 + 2 * number) + 60)
             file.write(b"x" * 100)
     house.open()
     told = house.alerts()["LogDamaged"]
     assert "4 damaged places" in told
-    assert "00000001.seg at 4096, 00000001.seg at 8192, 00000001.seg at 12288)" in told
+    assert "00000001.seg at 4096, 00000001.seg at 12288, 00000001.seg at 20480)" in told
 
 
 def test_the_reserve_is_taken_at_the_opening(house: House) -> None:
