@@ -239,6 +239,7 @@ class RunningFarmer:
         self._scrubbing = Scrubbing(
             *(stores.engine.scrubs, self._disk, now_ms, settings.scrub),
             others_busy=lambda: self._disk.busy,
+            is_serving=self._is_serving,
             book=self._home.contracts,
         )
         self._upkeep.more_alerts = lambda: self._scrubbing.alerts(stores.engine.volumes())
@@ -259,9 +260,11 @@ class RunningFarmer:
             retired=self._retired,
             report=lambda stuck: self._board.report("moving", *stuck),
         )
-        self._movings = Movings(
-            stores.engine, self._disk, household, lambda: self._service.sessions.busy > 0
-        )
+        self._movings = Movings(stores.engine, self._disk, household, self._is_serving)
+
+    def _is_serving(self) -> bool:
+        """Tell whether a renter is being served at this moment."""
+        return self._service.sessions.busy > 0
 
     def _serve(self, stores: Stores) -> None:
         """Listen, then begin what goes on in the background."""

@@ -92,6 +92,12 @@ class ScrubStatus:
         """Return how much of the pass is done, 0 to 1."""
         return min(1.0, self.done_bytes / self.total_bytes) if self.total_bytes else 0.0
 
+    def is_ahead(self, now_ms: int, pass_ms: int) -> bool:
+        """Tell whether more is done than would be by now if the whole pass took *pass_ms*."""
+        passed_ms = now_ms - self.began_at_ms
+        # A clock that was set back says nothing of the time that is left.
+        return passed_ms >= 0 and self.done_bytes * pass_ms > self.total_bytes * passed_ms
+
     @property
     def eta_s(self) -> float | None:
         """Return how long the rest takes at this speed; None if that is not known."""

@@ -32,6 +32,9 @@ WORK_S: Final = 0.1
 IDLE_S: Final = 60.0
 """How often a volume without anything to do is asked again."""
 
+GIVE_WAY_S: Final = 0.5
+"""A pass that has time asks so often whether a renter is still being served."""
+
 LOOK_S: Final = 60.0
 """How often volumes that came are noticed, and the hours."""
 
@@ -89,19 +92,22 @@ class Scrubbing:
         now_ms: Callable[[], int],
         settings: ScrubSettings,
         others_busy: Callable[[], int] = lambda: 0,
+        is_serving: Callable[[], bool] = lambda: False,
         book: Path | None = None,
     ) -> None:
         """
         Make it.
 
-        *others_busy* says how many threads of the door are at work, *book* where the contract
-        database is: its own structure is checked as well.
+        *others_busy* says how many threads of the door are at work, *is_serving* whether a
+        renter is being served at this moment, *book* where the contract database is: its own
+        structure is checked as well.
         """
         self.settings = settings
         self.scrubs = scrubs
         self._disk = disk
         self._now_ms = now_ms
         self._others_busy = others_busy
+        self._is_serving = is_serving
         self._chores: dict[str, Chore] = {}
         self._at_work: set[str] = set()
         self._own_chores: list[Chore] = []
@@ -163,7 +169,9 @@ class Scrubbing:
         chore.start(first_after_s=0)
 
     async def _turn(self, name: str, clock: IReactorTime) -> float:
-        """Do one turn; return how long to rest."""
+        """Do one turn, or put it off; return how long to rest."""
+        if self._is_serving() and self.scrubs.put_off(name, self._now_ms(), self.settings.days):
+            return GIVE_WAY_S
         asked_s = clock.seconds()
         began: list[float] = []
 

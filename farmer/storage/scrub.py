@@ -83,6 +83,18 @@ class Scrub:
                 return
             self._notes.phase = ""
 
+    def put_off(self, now_ms: int, pass_ms: int) -> bool:
+        """
+        Put the next turn off, if there is time; say whether it is.
+
+        There is if nobody waits for this pass, and so far it is ahead of one that takes *pass_ms*.
+        Never waits for the disk.
+        """
+        is_put_off = not self._is_wanted_now and self.status().is_ahead(now_ms, pass_ms)
+        if is_put_off:
+            self._speed.interrupt()
+        return is_put_off
+
     def pause(self, *, paused: bool) -> None:
         """Stop for as long as the owner wants, over restarts; or go on."""
         with self._lock:
@@ -208,7 +220,7 @@ class Scrub:
 
 
 class _Speed:
-    """How fast a pass really goes, pauses included; forgets slowly."""
+    """How fast a pass really goes, rests included; forgets slowly."""
 
     _MEMORY_S: Final = 600.0
 
@@ -216,6 +228,10 @@ class _Speed:
         self.bytes_per_s = 0.0
         self._last_s: float | None = None
         self._weight_s = 0.0
+
+    def interrupt(self) -> None:
+        """Do not count the time until the next turn."""
+        self._last_s = None
 
     def add(self, now_s: float, read_bytes: int) -> None:
         if self._last_s is not None and now_s > self._last_s:

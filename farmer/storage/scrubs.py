@@ -42,6 +42,16 @@ class Scrubs:
         pass_every_ms = int(days * DAY_MS) * (PASS_SHARE - 1) // PASS_SHARE
         return scrub.turn(work_s, now_ms, pass_every_ms)
 
+    def put_off(self, name: str, now_ms: int, days: float) -> bool:
+        """
+        Put a volume's next turn off, if its pass has time; say whether it is.
+
+        It has while it goes on as if it were to take half of what it may.
+        """
+        known = self._scrubs.get(name)
+        pass_ms = int(days * DAY_MS) // (PASS_SHARE * 2)
+        return known is not None and known[1].put_off(now_ms, pass_ms)
+
     def open_hours(self, *, are_open: bool) -> None:
         """Tell whether the owner's hours allow work now; the next turns heed it."""
         for name in self.names():

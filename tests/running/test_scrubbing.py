@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from farmer.model.status import ScrubStatus, VolumeState, VolumeStatus
 from farmer.node.tasks import Tasks
+from farmer.running import scrubbing as scrubbing_module
 from farmer.running.errors import OwnerError
 from farmer.running.scrubbing import IDLE_S, Pace, Scrubbing, scrub_alerts, scrub_verbs
 from farmer.settings.kinds import HOURS, RATE, Hours
@@ -141,6 +142,32 @@ class ScrubbingTests(SynchronousTestCase):
         self.assertEqual(3, self.scrub().checked)
         self.assertEqual("idle", self.scrub().state)
         self.assertFalse(self.clock.getDelayedCalls())
+
+    def test_it_gives_way_to_who_is_being_served_as_long_as_it_has_time(self) -> None:
+        for number in range(60):
+            self.farm.store(noise(200_000, number))
+        serving = [False]
+        self.scrubbing = Scrubbing(
+            *(self.farm.engine.scrubs, InlineDisk(), lambda: self.farm.clocks.now_ms),
+            ScrubSettings(),
+            is_serving=lambda: serving[0],
+        )
+        self.patch(scrubbing_module, "WORK_S", 0.0)
+        self.scrubbing.start(self.clock, self.tasks)
+        while self.scrub().progress < 0.2:
+            self.clock.advance(0.5)
+        serving[0] = True
+        before = self.scrub().done_bytes
+        self.clock.pump([0.5] * 100)
+        self.assertEqual(before, self.scrub().done_bytes)
+        # Of the ten days that a pass may take, a fifth of it was done in more than one.
+        self.farm.clocks.pass_days(2)
+        self.clock.pump([0.5] * 3)
+        self.assertGreater(self.scrub().done_bytes, before)
+        serving[0] = False
+        self.clock.pump([0.5] * 400)
+        self.assertEqual("idle", self.scrub().state)
+        self.scrubbing.stop()
 
     def test_a_damaged_contract_database_is_told(self) -> None:
         path = Path(self.farm.path) / "book.sqlite"

@@ -316,6 +316,37 @@ def test_notes_that_cannot_be_written_do_not_matter(
     assert bench.scrub.status().checked == 4
 
 
+def test_a_turn_is_put_off_while_the_pass_is_ahead_of_its_time(bench: Bench) -> None:
+    def put_off(passed_ms: int) -> bool:
+        return bench.scrub.put_off(START_MS + passed_ms, 1000)
+
+    assert not put_off(0), "nothing is under way"
+    bench.turn(0)
+    while (done := bench.scrub.status().progress) < 0.4:
+        bench.turn(0)
+    assert put_off(0)
+    assert put_off(int(done * 1000) - 1)
+    assert not put_off(int(done * 1000) + 1)
+    assert not put_off(-1), "the clock was set back"
+    bench.scrub.begin_now()
+    assert not put_off(0), "somebody waits for it"
+
+
+def test_what_was_put_off_does_not_count_as_slowness(bench: Bench) -> None:
+    bench.turn(0)
+    bench.now_s += 10
+    bench.turn(0)
+    before = bench.scrub.status().bytes_per_s
+    assert before > 0
+    assert bench.scrub.put_off(START_MS, 1000)
+    bench.now_s += 5000
+    bench.turn(0)
+    assert bench.scrub.status().bytes_per_s == before
+    bench.now_s += 10
+    read = bench.turn(0).read_bytes
+    assert bench.scrub.status().bytes_per_s == pytest.approx((before * 10 + read) / 20)
+
+
 def test_the_speed_is_that_of_the_whole_pass_with_its_pauses(bench: Bench) -> None:
     def rate() -> float:
         return bench.scrub.status().bytes_per_s
