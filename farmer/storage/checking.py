@@ -38,8 +38,9 @@ FINDINGS_MAX: Final = 1000
 """More of them say nothing new."""
 
 _PATIENCE_S: Final = 5.0
-_BY_PLACE: Final = f"{ROW} WHERE s.segment > 0 ORDER BY s.segment, s.offset"
-_IN_FILES: Final = f"{ROW} WHERE s.segment = 0"
+_KEEP: Final = f"CREATE TEMP TABLE looked_at AS {ROW} ORDER BY s.segment, s.offset"
+_BY_PLACE: Final = "SELECT * FROM temp.looked_at WHERE segment > 0 ORDER BY rowid"
+_IN_FILES: Final = "SELECT * FROM temp.looked_at WHERE segment = 0 ORDER BY rowid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,6 @@ def _look(root: Path, node: NodeId, files: Files, annexes: Path | None) -> Check
         if is_untouched(root):
             return Checked(0, 0, ())
         with closing(index_to_read(paths.index, _PATIENCE_S)) as index:
-            index.execute("BEGIN")
             look = _Look(paths, marker.volume, files, index)
             look.all()
     except (VolumeSetupError, FormatTooNewError, OSError) as error:
@@ -103,13 +103,19 @@ class _Look:
 
     def all(self) -> None:
         """Look at everything."""
+        # One state of the index, and let go of before the disk is read: for as long as it is
+        # held, which would be hours, the farmer could not cut the index's write-ahead log off.
+        self._index.execute("BEGIN")
         self._look_at_index()
         doomed = self._index.execute("SELECT segment, offset, file FROM doomed").fetchall()
-        given_up = {(segment, offset) for segment, offset, _file in doomed}
         segments = self._index.execute("SELECT number, uuid, size FROM segments ORDER BY number")
+        numbers = segments.fetchall()
+        self._index.execute(_KEEP)
+        self._index.execute("COMMIT")
+        given_up = {(segment, offset) for segment, offset, _file in doomed}
         rows = _rows(self._index, _BY_PLACE)
         row = next(rows, None)
-        for number, uuid, size in segments.fetchall():
+        for number, uuid, size in numbers:
             expected: dict[int, Row] = {}
             while row is not None and row.place.segment <= number:
                 expected[row.place.offset] = row

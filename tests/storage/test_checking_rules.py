@@ -279,6 +279,28 @@ class Failing(RecordingFiles):
         return super().open(path, access)
 
 
+def test_the_index_is_not_held_while_the_disk_is_read(tmp_path: Path) -> None:
+    """A large disk takes hours, and all that while its write-ahead log would grow."""
+    bench = Bench(tmp_path)
+    busy: list[int] = []
+
+    class Watched(OsFiles):
+        def open(self, path: Path, access: Access) -> int:
+            if path.suffix == ".seg":
+                number = len(busy)
+                bench.sql("UPDATE state SET clean = ?", number)
+                with closing(sqlite3.connect(bench.path / "index.sqlite")) as sql:
+                    cut = sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                busy.append(cut[0])
+            return super().open(path, access)
+
+    try:
+        assert bench.check(Watched()).findings == ()
+        assert busy == [0, 0]
+    finally:
+        bench.close()
+
+
 def test_a_volume_that_is_in_order_is_looked_at_once(bench: Bench) -> None:
     files = Failing(0)
     assert bench.check(files).findings == ()
