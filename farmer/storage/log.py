@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
 
 from farmer.storage.directory import Paths
@@ -71,13 +71,8 @@ class Batch:
     def __post_init__(self) -> None:
         self.end = self.tail.end
 
-    @property
-    def before_bytes(self) -> int:
-        """For the header of the next record: what stands before it."""
-        return self.end - self.tail.end
-
     def append(self, header: RecordHeader, parts: list[Buffer]) -> Place:
-        """Add a record made for this place; return where it will stand."""
+        """Add a record made for this batch's segment; return where it will stand."""
         place = Place(self.tail.number, self.end)
         length = sum(map(len, parts)) + len(raw := header.encode())
         self.buffers += [raw, *parts, padding(length)]
@@ -94,7 +89,7 @@ class Batch:
         if self.marks:
             sequence = self.sequencer.take()
             header, parts = encode_marks(self.marks, self.tail.uuid, sequence)
-            place = self.append(replace(header, before_bytes=self.before_bytes), parts)
+            place = self.append(header, parts)
             self.transaction.add_marks(sequence, place, header.record_bytes)
         if self.buffers:
             self.transaction.grow_segment(self.tail.number, self.end)

@@ -259,7 +259,7 @@ def _tell(health: Health, ready: Ready) -> None:
         health.raise_alert(
             "LogDamaged",
             f"{len(ready.recovered.damaged)} damaged places were passed over ({places}); shards"
-            " that stood there are lost, unless a crash came before they were acknowledged;"
-            " otherwise the disk may be failing.",
+            " that stood there are lost, unless a crash came before they were acknowledged."
+            " The disk may be failing.",
             "dmesg | tail",
         )

@@ -88,12 +88,7 @@ class StoreRecord(Operation[StoredShard]):
         """Append record and row; a damaged record that it replaces is given up by that."""
         _check_still(batch, self._header.renter, self._header.shard, self._instead_of)
         sequence = batch.sequencer.take()
-        header = replace(
-            self._header,
-            segment=batch.tail.uuid,
-            sequence=sequence,
-            before_bytes=batch.before_bytes,
-        )
+        header = replace(self._header, segment=batch.tail.uuid, sequence=sequence)
         place = batch.append(header, self._parts)
         self._row = row_of(header, place)
         batch.transaction.put(self._row)
@@ -277,7 +272,6 @@ class Move(Operation[bool]):
             self._header,
             segment=batch.tail.uuid,
             sequence=batch.sequencer.take(),
-            before_bytes=batch.before_bytes,
             flags=MOVED | (DAMAGED if row.is_damaged else 0),
             state=row.state,
             gone_at_ms=row.gone_at_ms,

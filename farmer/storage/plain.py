@@ -32,7 +32,7 @@ _WINDOW_BYTES: Final = 1024 * 1024
 _ROWS_MAX: Final = 4096
 """Rows that are handed over together."""
 
-_HEADER: Final = struct.Struct(">12sI16sQQII32s32s16sQQQQQQQI56xI")
+_HEADER: Final = struct.Struct(">12sI16sQQII32s32s16sQQQQQQQ60xI")
 """The layout of `farmer.storage.records`, with magic, version, kind and state as one."""
 
 _PLAIN: Final = b"FARMREC\0\0\1\1\0"
@@ -50,8 +50,6 @@ class Plain:
     rows: list[PlainRow]
     end: int
     """Where the next record begins."""
-    batch_offset: int
-    """Where the batch of the last one begins."""
 
 
 def walk(
@@ -79,7 +77,6 @@ def _plain(source: Source, start: int, end: int, *, verify: bool) -> Plain:
     rows: list[PlainRow] = []
     segment, unpack = source.uuid, _HEADER.unpack_from
     at, window, window_at, window_end = start, memoryview(b""), 0, 0
-    batch = 0
     while at + RECORD_HEADER_BYTES <= end and len(rows) < _ROWS_MAX:
         if at + RECORD_HEADER_BYTES > window_end:
             window, window_at = _window(source, at, end)
@@ -89,8 +86,7 @@ def _plain(source: Source, start: int, end: int, *, verify: bool) -> Plain:
         here = at - window_at
         (
             front, flags, uuid, sequence, size, trailer, trailer_crc,
-            shard, renter, contract, stored, gone, observed, synced, active, until, alone,
-            before, crc,
+            shard, renter, contract, stored, gone, observed, synced, active, until, alone, crc,
         ) = unpack(window, here)  # fmt: skip
         blocks = -(-size // BLOCK_BYTES) or 1
         charge = -(-(RECORD_HEADER_BYTES + size + trailer) // _ALIGN) * _ALIGN
@@ -120,9 +116,8 @@ def _plain(source: Source, start: int, end: int, *, verify: bool) -> Plain:
             if not _is_sound(window[body : body + size + trailer], size, trailer_crc):
                 break
         rows.append((renter, shard, at, size, contract, stored, sequence, charge))
-        batch = at - before
         at += charge
-    return Plain(rows, at, batch)
+    return Plain(rows, at)
 
 
 def _window(source: Source, at: int, end: int) -> tuple[memoryview, int]:

@@ -27,9 +27,7 @@ hole can give back exactly what a record takes.
               176   8  the contract's end, Unix ms: a hint, the contract book decides
               184   8  observed running time, ms, when it was stored while a volume that may hold
                        an older copy could not be asked, or 0
-              192   4  how many bytes of its batch, which one write appended and one sync made
-                       durable, stand before it
-              196  56  zeros
+              192  60  zeros
               252   4  CRC32 of the bytes 0 to 251
               256   n  payload
           256 + n   t  trailer
@@ -89,7 +87,7 @@ MOVED: Final = 1
 DAMAGED: Final = 2
 """Flag of a copy whose bytes were known to be damaged when they were copied."""
 
-_RECORD: Final = struct.Struct(">8sHBBI16sQQII32s32s16sQQQQQQQI")
+_RECORD: Final = struct.Struct(">8sHBBI16sQQII32s32s16sQQQQQQQ")
 _SEGMENT: Final = struct.Struct(">8sH6x16s16sQQQQ")
 _CRC: Final = struct.Struct(">I")
 _CRC_OFFSET: Final = RECORD_HEADER_BYTES - _CRC.size
@@ -139,7 +137,6 @@ class RecordHeader:
     active_at_ms: int = 0
     until_ms: int = 0
     alone_ms: int = 0
-    before_bytes: int = 0
 
     @property
     def record_bytes(self) -> int:
@@ -169,7 +166,6 @@ class RecordHeader:
             self.active_at_ms,
             self.until_ms,
             self.alone_ms,
-            self.before_bytes,
         )
         return _with_crc(front)
 
@@ -197,7 +193,6 @@ class RecordFields(NamedTuple):
     active_at_ms: int
     until_ms: int
     alone_ms: int
-    before_bytes: int
 
 
 def record_fields(raw: bytes, segment: bytes, where: object) -> RecordFields:
@@ -244,7 +239,6 @@ def decode_record(raw: bytes, segment: bytes, where: object) -> RecordHeader:
         active_at_ms=found.active_at_ms,
         until_ms=found.until_ms,
         alone_ms=found.alone_ms,
-        before_bytes=found.before_bytes,
     )
 
 

@@ -8,13 +8,16 @@ removed is not resurrected, because marks are applied in the order of the log.
 
 from __future__ import annotations
 
+import errno
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
 from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
-from farmer.storage.bulk import SEQUENCE, PlainRow
+from farmer.storage.bulk import OFFSET, SEQUENCE, PlainRow, row_of_plain
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files, sync_what_a_kill_left
 from farmer.storage.index import Index
@@ -22,7 +25,7 @@ from farmer.storage.index_errors import LogCutError
 from farmer.storage.marks import MARK_BYTES, Action, decode_marks
 from farmer.storage.met import read_met
 from farmer.storage.operations import row_of
-from farmer.storage.places import Place, Position
+from farmer.storage.places import Place, Position, Row
 from farmer.storage.plain import Plain, walk
 from farmer.storage.records import (
     DAMAGED,
@@ -38,8 +41,8 @@ from farmer.storage.records import (
     trailer_length,
 )
 from farmer.storage.scan import Damaged, Found, Hole, Source
-from farmer.storage.torn import Judge
 from farmer.storage.transaction import Transaction
+from farmer.storage.wiping import give_back, wipe
 
 _PARTS_PER_TRANSACTION: Final = 512
 
@@ -94,6 +97,9 @@ class Recovery:
         """Bytes given back between the pending records."""
         self._met = read_met(files, paths.root)
         """Below this sequence no tombstone means anything."""
+        self._is_spoilt = False
+        """Whether shards among the pending are damaged, so that their order matters."""
+        self._is_whole = False
 
     def replay(self) -> Recovered:
         """
@@ -112,18 +118,18 @@ class Recovery:
             raise LogCutError(f"{path.name} is shorter than it was")
         first = max(1, position.segment)
         numbers = list(_consecutive(self._files, self._paths, first))
-        return self._walk(numbers, position, whole=False, progress=_silent)
+        return self._walk(numbers, position, progress=_silent)
 
     def rebuild(self, progress: Progress) -> Recovered:
         """Walk over everything; raises `FormatTooNewError`, `OSError`."""
-        self._entries_max = _REBUILT_PER_TRANSACTION
+        self._entries_max, self._is_whole = _REBUILT_PER_TRANSACTION, True
         unreadable = self._adopt_shelves()
         numbers = sorted(
             int(name[:-4])
             for name in self._files.list(self._paths.log)
             if name.endswith(".seg") and name[:-4].isdigit()
         )
-        recovered = self._walk(numbers, Position(0, 0, 1), whole=True, progress=progress)
+        recovered = self._walk(numbers, Position(0, 0, 1), progress=progress)
         recovered.damaged[:0] = unreadable
         return recovered
 
@@ -160,9 +166,7 @@ class Recovery:
             self._index.checkpoint_if_long()
         return unreadable
 
-    def _walk(
-        self, numbers: list[int], start: Position, *, whole: bool, progress: Progress
-    ) -> Recovered:
+    def _walk(self, numbers: list[int], start: Position, *, progress: Progress) -> Recovered:
         recovered = Recovered(start)
         if numbers:
             # Segments before the last were synced before the next one was begun.
@@ -180,8 +184,7 @@ class Recovery:
             progress(number, numbers[-1])
             offset = start.offset if number == start.segment else SEGMENT_HEADER_BYTES
             limit = after.previous_end or None if after and following == number + 1 else None
-            verify = not (whole and limit)
-            end = self._segment(header, offset, limit, recovered, verify=verify)
+            end = self._segment(header, offset, limit, recovered, is_last=not following)
             is_headless = number in recovered.headless
             if not following and not is_headless:
                 self._cut(number, end)
@@ -208,48 +211,55 @@ class Recovery:
         limit: int | None,
         recovered: Recovered,
         *,
-        verify: bool,
+        is_last: bool,
     ) -> int:
-        """Apply one segment's records; return the end of its last sound one."""
+        """Apply one segment's records; return the end of its last one."""
         path = self._paths.segment(header.number)
         fd = self._files.open(path, Access.READ)
-        end, judge = offset, Judge()
-        holes: list[tuple[int, int]] = []
+        end, holes = offset, 0
+        doubtful: list[Damaged] = []
         try:
             size = self._files.size(fd)
             source = Source(self._files, fd, header.segment, path.name)
             self._open_segment(header)
+            verify = not (self._is_whole and limit)
             for one in walk(source, offset, min(size, limit or size), verify=verify):
-                if isinstance(one, Hole):
-                    holes.append((one.offset, self._given_back(path, fd, one.offset, one.length)))
-                    continue
-                self._take_damaged(path, judge.look(one), recovered)
-                if not isinstance(one, Damaged):
-                    recovered.records += self._gather(one)
-                    self._holes += sum(length for _, length in holes)
-                    holes, end = [], one.end
-                if self._entries >= self._entries_max and not judge.is_in_doubt:
+                match one:
+                    case Damaged():
+                        doubtful.append(one)
+                    case Hole(at, length):
+                        # A crash may have torn a batch there, or the punching of it.
+                        holes += give_back(self._files, path, fd, at, length)
+                    case _:
+                        # What stands before something sound may have been sound once, too.
+                        self._take_damaged(path, doubtful, recovered)
+                        recovered.records += self._gather(one)
+                        self._holes += holes
+                        doubtful, holes, end = [], 0, one.end
+                if self._entries >= self._entries_max:
                     self._settle(header, end)
-            damaged, torn = judge.end(0 if limit is None else min(size, limit))
-            self._take_damaged(path, damaged, recovered)
-            end = max(end, judge.durable_bytes)
-            for one in torn:
-                # What lies behind the end is cut off, or never looked at again.
-                if one.offset < end:
-                    recovered.damaged.append(f"{path.name} at {one.offset}")
-                    self._holes += self._wipe(path, fd, one)
-            self._holes += sum(length for at, length in holes if at < end)
         finally:
             self._files.close(fd)
+        if not is_last:
+            # Another segment was begun: this one was acknowledged to its end.
+            end = max(end, self._take_damaged(path, doubtful, recovered), min(size, limit or 0))
+            self._holes += holes if limit else 0
+        elif self._is_whole:
+            # Most likely torn by a crash; but there need not have been one.
+            known = [one.offset for one in doubtful if one.header is not None]
+            recovered.damaged += [f"{path.name} at {at}" for at in known]
         return end
 
-    def _take_damaged(self, path: Path, records: list[Damaged], recovered: Recovered) -> None:
-        """Keep what the disk has damaged with the sound ones if it is known whose it is."""
+    def _take_damaged(self, path: Path, records: list[Damaged], recovered: Recovered) -> int:
+        """Keep what is damaged if it is known whose it is; return the end of the last of these."""
+        end = 0
         for one in records:
             if one.header is None:
                 recovered.damaged.append(f"{path.name} at {one.offset}")
             else:
-                recovered.records += self._gather(Found(one.offset, one.end, _spoilt(one.header)))
+                end = one.offset + one.header.record_bytes
+                recovered.records += self._gather(Found(one.offset, end, _spoilt(one.header)))
+        return end
 
     def _gather(self, sound: Plain | Found) -> int:
         """Keep sound records until they are committed; return how many they are."""
@@ -258,61 +268,23 @@ class Recovery:
             self._entries += len(sound.rows)
             return len(sound.rows)
         self._pending.append(sound)
+        self._is_spoilt = self._is_spoilt or bool(sound.header.flags & DAMAGED)
         self._entries += 1 + len(sound.payload) // MARK_BYTES
         return 1
-
-    def _given_back(self, path: Path, fd: int, offset: int, length: int) -> int:
-        """
-        Return how much of a stretch without records takes no space any more, all or nothing.
-
-        A crash may have torn the batch that stood there, or the punching of it: what then still
-        takes space is given back here, where the filesystem can do that.
-        """
-        files = self._files
-        if files.is_hole(fd, offset, length):
-            return length
-        writing = files.open(path, Access.WRITE)
-        try:
-            if not files.punch(writing, offset, length):
-                return 0
-            files.sync_data(writing)
-        finally:
-            files.close(writing)
-        return length
-
-    def _wipe(self, path: Path, fd: int, torn: Damaged) -> int:
-        """Remove, durably, a record that was promised to nobody; return as `_given_back`."""
-        given_back = self._given_back(path, fd, torn.offset, torn.end - torn.offset)
-        if not given_back:
-            writing = self._files.open(path, Access.WRITE)
-            try:
-                self._files.pwritev(writing, [bytes(RECORD_HEADER_BYTES)], torn.offset)
-                self._files.sync_data(writing)
-            finally:
-                self._files.close(writing)
-        return given_back
 
     def _open_segment(self, header: SegmentHeader) -> None:
         with self._index.transaction() as transaction:
             transaction.open_segment(header.number, header.segment)
 
     def _settle(self, header: SegmentHeader, end: int) -> None:
-        """
-        Commit what has gathered.
-
-        Shards first: a mark speaks of sequences below its own only, so that it comes after
-        whatever it means, and means nothing that comes after it.
-        """
+        """Commit what has gathered."""
         last = max((found.header.sequence for found in self._pending), default=0)
         last = max(last, max(map(SEQUENCE, self._plain), default=0))
         with self._index.transaction() as transaction:
-            transaction.put_plain(header.number, self._plain)
-            for found in self._pending:
-                if found.header.kind is Kind.SHARD:
-                    transaction.put(row_of(found.header, Place(header.number, found.offset)))
-            for found in self._pending:
-                if found.header.kind is Kind.MARKS:
-                    self._apply(transaction, header.number, found)
+            if self._is_spoilt:
+                self._enter_in_order(transaction, header.number)
+            else:
+                self._enter(transaction, header.number)
             transaction.grow_segment(header.number, end, self._holes)
             transaction.set_position(
                 Position(header.number, end, max(last + 1, header.first_sequence))
@@ -320,7 +292,61 @@ class Recovery:
         self._pending.clear()
         self._plain.clear()
         self._entries = self._holes = 0
+        self._is_spoilt = False
         self._index.checkpoint_if_long()
+
+    def _enter(self, transaction: Transaction, number: int) -> None:
+        """
+        Enter all that has gathered, shards first.
+
+        A mark speaks of sequences below its own only, so that it comes after whatever it means,
+        and means nothing that comes after it.
+        """
+        transaction.put_plain(number, self._plain)
+        for found in self._pending:
+            if found.header.kind is Kind.SHARD:
+                transaction.put(row_of(found.header, Place(number, found.offset)))
+        for found in self._pending:
+            if found.header.kind is Kind.MARKS:
+                self._apply(transaction, number, found)
+
+    def _enter_in_order(self, transaction: Transaction, number: int) -> None:
+        """
+        Enter all that has gathered in the order of the log.
+
+        Only so is it known whether there was another record of a shard when one was written
+        that is damaged now.
+        """
+        rows = deque(self._plain)
+        for found in sorted(self._pending, key=attrgetter("offset")):
+            while rows and OFFSET(rows[0]) < found.offset:
+                transaction.put(row_of_plain(number, rows.popleft()))
+            if found.header.kind is Kind.MARKS:
+                self._apply(transaction, number, found)
+            else:
+                self._put(transaction, row_of(found.header, Place(number, found.offset)))
+        for plain in rows:
+            transaction.put(row_of_plain(number, plain))
+
+    def _put(self, transaction: Transaction, row: Row) -> None:
+        """
+        Enter a record; a damaged one only if there is no older one of its shard.
+
+        It may have been torn by a crash, and the older one is then what was promised.  It may
+        also be a copy, of which the original goes only when the index is durable.  So it must
+        not be found by a later walk either, which may not look as closely.
+        """
+        there = transaction.find(row.renter, row.shard)
+        if not row.is_damaged or there is None or there.sequence >= row.sequence:
+            transaction.put(row)
+            return
+        path = self._paths.segment(row.place.segment)
+        try:
+            self._holes += wipe(self._files, path, row.place.offset, row.charge_bytes)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            transaction.give_up(row)
 
     def _apply(self, transaction: Transaction, number: int, found: Found) -> None:
         place = Place(number, found.offset)

@@ -43,11 +43,6 @@ class Found:
     payload: bytes = b""
     """Of a marks record; a shard's is not kept."""
 
-    @property
-    def batch_offset(self) -> int:
-        """Where its batch begins."""
-        return self.offset - self.header.before_bytes
-
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
@@ -56,13 +51,6 @@ class Damaged:
     offset: int
     header: RecordHeader | None
     """Where that much of it is sound, and its lengths can be those of a shard."""
-    end: int
-    """Where the next record can begin."""
-
-    @property
-    def batch_offset(self) -> int:
-        """Where its batch begins; 0 if that is not known."""
-        return self.offset - self.header.before_bytes if self.header is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +123,13 @@ def scan(
             if _is_zero(source, at):
                 yield Hole(at, behind - at)
             elif header is not None and _fits(header, at, behind):
+                yield Damaged(at, header)
                 # Its length is sound, so that it is known what does not belong to it.
                 rest = at + header.record_bytes
-                yield Damaged(at, header, rest)
-                if rest < behind:
-                    is_hole = _is_zero(source, rest)
-                    yield Hole(rest, behind - rest) if is_hole else Damaged(rest, None, behind)
+                if rest < behind and _is_zero(source, rest):
+                    yield Hole(rest, behind - rest)
             else:
-                yield Damaged(at, None, behind)
+                yield Damaged(at, None)
             at = following
         else:
             yield found

@@ -168,6 +168,10 @@ class Transaction:
         )
         self._count(after, 1)
 
+    def give_up(self, row: Row) -> None:
+        """Have a record's space given back that has no row."""
+        self._doom(row)
+
     def met_all(self, row: Row) -> None:
         """Note that no older copy of a shard is left anywhere."""
         self.changes_rows = True

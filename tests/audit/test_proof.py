@@ -119,10 +119,10 @@ def test_a_node_too_many_or_too_few_is_turned_down(
     more = (*proof.nodes[:at], bytes(32), *proof.nodes[at:])
     with pytest.raises(ProofError, match="a node too many"):
         held.verify(replace(proof, nodes=more), nonce, count)
-    assume(at < len(proof.nodes))
-    fewer = proof.nodes[:at] + proof.nodes[at + 1 :]
-    with pytest.raises(ProofError, match="a node is missing"):
-        held.verify(replace(proof, nodes=fewer), nonce, count)
+    if at < len(proof.nodes):
+        fewer = proof.nodes[:at] + proof.nodes[at + 1 :]
+        with pytest.raises(ProofError, match="a node is missing"):
+            held.verify(replace(proof, nodes=fewer), nonce, count)
 
 
 @given(st.integers(100_000, 400_000), st.integers(1, 5))

@@ -82,9 +82,12 @@ def _hear_word(pipe: int, word: bytes) -> bytes:
 def _hear_until(pipe: int, deadline: float | None) -> bytes:
     """Return what was said up to a moment, or to the end."""
     heard = []
+    # Not `select`, which takes no descriptor from 1,024 on.
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not select.select([pipe], [], [], left)[0]:
+        if not poll.poll(None if left is None else left * 1000):
             break
         data = os.read(pipe, 1 << 16)
         if not data:

@@ -130,25 +130,8 @@ class Marks:
     marks: Sequence[Mark]
 
 
-Written = int | bytes | Marks | tuple["Written", ...]
-"""A shard under this sequence, some other bytes, or marks; alone, or together in one batch."""
-
-
-def written(one: Written, uuid: bytes, before_bytes: int) -> bytes:
-    """Return it as it stands in a segment, behind so many bytes of its batch."""
-    match one:
-        case int():
-            return record(SIZE, one, segment=uuid, before_bytes=before_bytes)
-        case bytes():
-            return one
-        case Marks():
-            said, parts = encode_marks(one.marks, uuid, one.sequence)
-            return whole(replace(said, before_bytes=before_bytes), b"".join(map(bytes, parts)))
-        case tuple():
-            raw = b""
-            for each in one:
-                raw += written(each, uuid, before_bytes + len(raw))
-            return raw
+Written = int | bytes | Marks
+"""A shard under this sequence, some other bytes, or marks."""
 
 
 class Log:
@@ -180,7 +163,14 @@ class Log:
         fields = {"first_sequence": 0, "previous_end": 0, "created_at_ms": 0} | header
         raw = SegmentHeader(volume=VOLUME, segment=uuid, number=number, **fields).encode()
         for one in records:
-            raw += written(one, uuid, 0)
+            match one:
+                case int():
+                    raw += record(SIZE, one, segment=uuid)
+                case bytes():
+                    raw += one
+                case Marks():
+                    said, parts = encode_marks(one.marks, uuid, one.sequence)
+                    raw += whole(said, b"".join(map(bytes, parts)))
         self.paths.segment(number).write_bytes(raw)
 
     def replay(self) -> Recovered:

@@ -20,13 +20,15 @@ from farmer.storage.met import note_met
 from farmer.storage.operations import mark_of, row_of
 from farmer.storage.places import Place, Position, Row
 from farmer.storage.records import (
+    DAMAGED,
+    MOVED,
     SEGMENT_HEADER_BYTES,
     Kind,
     SegmentHeader,
     segment_uuid,
 )
 from farmer.storage.recovery import Recovery, read_part
-from tests.storage.bench import ALICE
+from tests.storage.bench import ALICE, noise
 from tests.storage.log_bytes import (
     BAD,
     HOLE,
@@ -39,8 +41,10 @@ from tests.storage.log_bytes import (
     part_of,
     record,
     spoilt,
+    trailer_of,
+    whole,
 )
-from tests.storage.recording import Fault
+from tests.storage.recording import Always, Fault
 
 
 @pytest.fixture
@@ -59,11 +63,26 @@ def gone(sequence: int, action: Action = Action.GONE, observed_ms: int = 0) -> M
     return mark_of(row(sequence), action, 0, observed_ms)
 
 
-def rotten(sequence: int, before_bytes: int = 0) -> bytes:
-    """Return a record of which the header alone is sound, behind so much of its batch."""
-    uuid = segment_uuid(VOLUME, 1)
-    raw = record(SIZE, sequence, segment=uuid, before_bytes=before_bytes)
-    return spoilt(raw, RECORD_HEADER_BYTES + 5)
+def again(sequence: int, of: int, flags: int = 0) -> bytes:
+    """Return a newer record of another one's shard."""
+    header = replace(header_of(SIZE, of, segment_uuid(VOLUME, 1)), sequence=sequence, flags=flags)
+    data = noise(SIZE, of)
+    return whole(header, data + trailer_of(data))
+
+
+def rotten(sequence: int, of: int | None = None, flags: int = 0) -> bytes:
+    """Return a record of which the header alone is sound; of another one's shard, if said."""
+    return spoilt(again(sequence, of or sequence, flags), RECORD_HEADER_BYTES + 5)
+
+
+def quarantined(log: Log) -> set[int]:
+    """Return the records that are known to be damaged."""
+    rows = log.index.page(ALICE, ShardId(bytes(32)), 999)
+    return {row.sequence for row in rows if row.state is ShardState.QUARANTINED}
+
+
+def page(log: Log, at: int) -> bytes:
+    return log.paths.segment(1).read_bytes()[at * PAGE : (at + 1) * PAGE]
 
 
 # Where it begins and ends.
@@ -215,110 +234,129 @@ def test_shards_are_verified_where_nothing_says_how_far_it_was_right(log: Log) -
 
 def test_shards_at_the_end_of_the_log_are_verified(log: Log) -> None:
     log.write(1, 1, rotten(2), 3)
-    assert log.rebuild().records == 3
+    recovered = log.rebuild()
+    assert (recovered.records, recovered.damaged) == (3, [])
+    assert set(log.known()) == {1, 2, 3}
     assert quarantined(log) == {2}
 
 
 def test_all_that_is_replayed_is_verified(log: Log) -> None:
-    log.write(1, 1, (2, rotten(3, PAGE), 4))
+    log.write(1, 1, rotten(2), 3, rotten(4))
     log.write(2, 5, previous_end=5 * PAGE)
     assert log.replay().damaged == []
     assert set(log.known()) == {1, 2, 3, 4, 5}
-    assert quarantined(log) == {3}
+    assert quarantined(log) == {2, 4}
 
 
-# Torn by a crash, or damaged by the disk.
+@pytest.mark.parametrize("follower", ["lost header", "gone"])
+def test_before_another_segment_all_was_acknowledged(log: Log, follower: str) -> None:
+    """Also where that one does not say how far: what is damaged at the end is not cut off."""
+    log.write(1, 1, rotten(2))
+    if follower == "gone":
+        log.write(3, 5)
+    else:
+        log.write(2, 5, previous_end=3 * PAGE)
+        lose_header(log, 2)
+    log.rebuild()
+    assert set(log.known()) == {1, 2, 5}
+    assert quarantined(log) == {2}
+    assert log.size(1) == 3 * PAGE
+    assert log.index.segments()[0].size_bytes == 3 * PAGE
 
 
-def quarantined(log: Log) -> set[int]:
-    """Return the records that are known to be damaged."""
-    rows = log.index.page(ALICE, ShardId(bytes(32)), 999)
-    return {row.sequence for row in rows if row.state is ShardState.QUARANTINED}
-
-
-def page(log: Log, at: int) -> bytes:
-    return log.paths.segment(1).read_bytes()[at * PAGE : (at + 1) * PAGE]
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_what_a_crash_tore_of_the_last_batch_is_wiped_off(log: Log, whole: bool) -> None:
-    log.write(1, 1, (rotten(2), BAD, 3, rotten(4, 3 * PAGE), 5))
-    recovered = log.rebuild() if whole else log.replay()
-    assert set(log.known()) == {1, 3, 5}
-    assert recovered.damaged == [f"00000001.seg at {at * PAGE}" for at in (2, 3, 5)]
-    assert recovered.end == Position(1, 7 * PAGE, 6)
-    assert [page(log, at) == HOLE for at in range(2, 7)] == [True, True, False, True, False]
-    assert [one.punched_bytes for one in log.index.segments()] == [3 * PAGE]
-    assert quarantined(log) == set()
-
-
-def test_where_no_holes_can_be_punched_a_torn_record_loses_its_header(log: Log) -> None:
-    log.files.can_punch = False
-    log.write(1, 1, (rotten(2), 3))
+def test_a_torn_end_is_cut_off_and_a_rebuild_tells_of_it(log: Log) -> None:
+    """Without a crash it would be a loss, and a rebuild does not know whether there was one."""
+    log.write(1, 1, rotten(2), BAD)
     log.replay()
+    assert log.size(1) == 2 * PAGE
+    log.write(1, 1, rotten(2), BAD)
+    log.lose_index()
+    assert log.rebuild().damaged == [f"00000001.seg at {2 * PAGE}"]
+    assert log.size(1) == 2 * PAGE
+
+
+# What is damaged displaces nothing.
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+@pytest.mark.parametrize("can_punch", [True, False])
+def test_a_damaged_copy_gives_way_to_what_it_was_copied_from(
+    log: Log, is_whole: bool, can_punch: bool
+) -> None:
+    """It may be torn, and the original goes only when the index is durable."""
+    log.files.can_punch = can_punch
+    log.write(1, 1, rotten(2, of=1, flags=MOVED), 3)
+    recovered = log.rebuild() if is_whole else log.replay()
+    assert log.known() == {1: Place(1, PAGE), 3: Place(1, 3 * PAGE)}
+    assert (log.index.doomed(), quarantined(log)) == ([], set())
     assert page(log, 2)[:RECORD_HEADER_BYTES] == bytes(RECORD_HEADER_BYTES)
-    assert page(log, 2)[RECORD_HEADER_BYTES:] != HOLE[RECORD_HEADER_BYTES:]
-    assert [one.punched_bytes for one in log.index.segments()] == [0]
+    assert [one.punched_bytes for one in log.index.segments()] == [PAGE if can_punch else 0]
+    assert recovered.end == Position(1, 4 * PAGE, 4)
+    # So that a walk which does not look as closely does not take it for the newer one.
+    log.write(2, 5, previous_end=4 * PAGE)
     log.lose_index()
     log.rebuild()
-    assert set(log.known()) == {1, 3}
+    assert set(log.known()) == {1, 3, 5}
 
 
-def test_what_is_wiped_off_is_so_durably_before_the_index_goes_on(log: Log) -> None:
-    log.write(1, 1, (rotten(2), 3))
+def test_a_copy_of_a_damaged_record_gives_way_as_well(log: Log) -> None:
+    """Its bytes are not verified, so that it may be torn, too."""
+    log.write(1, 1, rotten(2, of=1, flags=MOVED | DAMAGED), Marks(3, [gone(9)]))
+    log.replay()
+    assert set(log.known()) == {1}
+    assert page(log, 2) == HOLE
+
+
+def test_where_the_older_one_had_ended_the_damaged_one_is_entered(log: Log) -> None:
+    """In however many steps, and whatever stands around it."""
+    log.write(1, 1, 4, Marks(5, [gone(1)]), rotten(6, of=1), 7)
+    log.replay()
+    assert set(log.known()) == {4, 6, 7}
+    assert quarantined(log) == {6}
+    assert [one.sequence for one in log.index.doomed()] == [1]
+
+
+def test_marks_behind_a_damaged_one_end_it_and_those_before_do_not(log: Log) -> None:
+    log.write(1, Marks(1, [gone(2)]), rotten(2), rotten(3), Marks(4, [gone(3)]), 5)
+    log.replay()
+    assert set(log.known()) == {2, 5}
+    assert [one.sequence for one in log.index.doomed()] == [3]
+
+
+def test_a_newer_one_takes_the_place_of_a_damaged_one(log: Log) -> None:
+    log.write(1, rotten(2), again(3, of=2))
+    log.replay()
+    assert log.known() == {3: Place(1, 2 * PAGE)}
+    assert [one.sequence for one in log.index.doomed()] == [2]
+
+
+def test_a_damaged_copy_is_gone_before_the_index_goes_on(log: Log) -> None:
+    log.write(1, 1, rotten(2, of=1), 3)
     log.files.fault = Fault(
         0, errno.EIO, lambda call: call.name == "sync_data" and "punch" in log.files.names()
     )
     with pytest.raises(OSError, match="Input/output"):
         log.replay()
     assert log.index.position() == Position(0, 0, 1)
+    log.files.fault = None
+    log.replay()
+    assert set(log.known()) == {1, 3}
 
 
-def test_of_a_batch_that_another_followed_nothing_was_torn(log: Log) -> None:
-    log.write(1, (1, rotten(2, PAGE), 3), (4, 5))
-    assert log.replay().damaged == []
-    assert set(log.known()) == {1, 2, 3, 4, 5}
-    assert quarantined(log) == {2}
-
-
-def test_a_header_alone_shows_that_a_batch_followed(log: Log) -> None:
-    """Nothing of the last batch is sound: its torn end is cut off, the one before is not."""
-    log.write(1, 1, rotten(2), (BAD, rotten(3, PAGE), BAD))
-    recovered = log.replay()
-    assert recovered.damaged == []
-    assert recovered.end == Position(1, 3 * PAGE, 3)
-    assert log.size(1) == 3 * PAGE
-    assert quarantined(log) == {2}
+def test_on_a_volume_that_takes_no_writes_a_damaged_copy_is_given_up(log: Log) -> None:
+    log.files.can_punch = False
+    log.files.fault = Always(errno.EROFS, lambda call: call.name == "pwritev")
+    log.write(1, 1, rotten(2, of=1), 3)
+    log.replay()
+    assert set(log.known()) == {1, 3}
+    assert [one.sequence for one in log.index.doomed()] == [2]
 
 
 def test_damage_without_a_sound_header_is_told(log: Log) -> None:
-    log.write(1, 1, BAD, (2, BAD, 3), 4)
+    log.write(1, 1, BAD, 2, BAD, 3)
     assert log.replay().damaged == [f"00000001.seg at {at * PAGE}" for at in (2, 4)]
-    assert set(log.known()) == {1, 2, 3, 4}
+    assert set(log.known()) == {1, 2, 3}
     assert page(log, 2) == BAD
-
-
-def test_a_shard_that_was_torn_does_not_come_back(log: Log) -> None:
-    """It was stored again, and given up, and the second record and its marks have gone."""
-    log.write(1, 1, (rotten(2), 3))
-    log.replay()
-    log.write(2, 6, previous_end=4 * PAGE)
-    log.lose_index()
-    log.rebuild()
-    assert set(log.known()) == {1, 3, 6}
-
-
-def test_what_is_in_doubt_holds_the_index_back(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash in between must not make it forget what was to be wiped off."""
-    monkeypatch.setattr(recovery_module, "_REPLAYED_PER_TRANSACTION", 1)
-    log.write(1, 1, (rotten(2), Marks(3, [gone(1)]), Marks(4, [gone(1)])))
-    log.files.fault = Fault(0, errno.EIO, lambda call: call.name == "punch")
-    with pytest.raises(OSError, match="Input/output"):
-        log.replay()
-    assert log.index.position() == Position(1, 2 * PAGE, 2)
-    log.files.fault = None
-    log.replay()
-    assert page(log, 2) == HOLE
 
 
 # Lost headers.
@@ -493,11 +531,10 @@ def test_what_a_crash_tore_of_a_punching_is_given_back(log: Log, action: Action)
     assert [(one.sequence, one.place) for one in log.index.doomed()] == [(1, Place(1, PAGE))]
 
 
-def test_marks_of_a_torn_shard_bring_nothing_back(log: Log) -> None:
-    said = [gone(1, Action.QUARANTINE), gone(1, Action.TRASH), gone(1, Action.UNDELETE)]
-    log.write(1, (rotten(1), Marks(3, said)))
+def test_other_marks_of_a_damaged_shard_leave_it_damaged(log: Log) -> None:
+    log.write(1, rotten(1), Marks(3, [gone(1, Action.TRASH), gone(1, Action.UNDELETE)]))
     log.rebuild()
-    assert (log.known(), log.index.doomed()) == ({}, [])
+    assert quarantined(log) == {1}
 
 
 def test_a_mark_of_another_shard_under_this_sequence_means_another_one(log: Log) -> None:

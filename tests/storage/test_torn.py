@@ -9,6 +9,7 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
 from farmer.storage.directory import VolumeSettings
+from farmer.storage.errors import CorruptShardError
 from farmer.storage.files import Access, OsFiles
 from farmer.storage.records import decode_segment
 from farmer.storage.scan import Found, Source, scan
@@ -17,7 +18,6 @@ from tests.storage.recording import HeldFiles
 
 PAGE = 4096
 SIZE = 5000
-RECORD = 2 * PAGE
 SEGMENT = "log/00000001.seg"
 
 
@@ -52,9 +52,9 @@ def records(folder: Path) -> list[Found]:
         files.close(fd)
 
 
-def spoil(folder: Path, record: Found) -> None:
+def spoil(folder: Path, record: Found, behind_bytes: int = 1000) -> None:
     with (folder / SEGMENT).open("r+b") as file:
-        file.seek(record.offset + RECORD_HEADER_BYTES + 1000)
+        file.seek(record.offset + RECORD_HEADER_BYTES + behind_bytes)
         file.write(b"torn")
 
 
@@ -83,41 +83,52 @@ def lose_index(folder: Path) -> None:
         path.unlink()
 
 
-def test_each_record_says_how_far_into_its_batch_it_stands(farm: Farm, files: HeldFiles) -> None:
-    store_together(farm, files, 0)
-    farm.engine.close()
-    before = [one.header.before_bytes for one in records(farm.path)]
-    assert before == [0, 0, 0, RECORD, 2 * RECORD]
+def held(farm: Farm) -> dict[ShardId, ShardState]:
+    return {row.shard: row.state for row in farm.engine.page(ALICE, ShardId(bytes(32)), 99)}
 
 
-def test_what_was_torn_is_gone_for_good(farm: Farm, files: HeldFiles) -> None:
+@pytest.mark.parametrize("is_followed", [False, True])
+def test_what_was_torn_or_damaged_is_damaged_until_it_is_stored_again_or_erased(
+    farm: Farm, files: HeldFiles, is_followed: bool
+) -> None:
+    """Torn, it was promised to nobody; but that cannot be told from what a disk does later."""
     torn, kept = store_together(farm, files, 0)
+    if is_followed:
+        store_together(farm, files, 10)
     copy = crashed(farm)
     spoil(copy, records(copy)[2])
     farm.open()
-    held = {row.shard for row in farm.engine.page(ALICE, ShardId(bytes(32)), 10)}
-    assert kept in held and torn not in held
-    assert torn not in {one.header.shard for one in records(copy)}, "it waits for its marks to go"
-    again = farm.store(noise(SIZE, 2)).shard
-    assert again == torn
+    assert held(farm)[torn] is ShardState.QUARANTINED
+    assert held(farm)[kept] is ShardState.LIVE
+    assert {alert.name for alert in farm.engine.trouble()} == {"IndexRebuilt"}
+    farm.store(noise(SIZE, 2))
+    assert farm.read(torn) == noise(SIZE, 2)
     farm.delete(torn, erase=True)
     farm.sweep()
     farm.engine.close()
     lose_index(copy)
     farm.open()
-    held = {row.shard for row in farm.engine.page(ALICE, ShardId(bytes(32)), 10)}
-    assert kept in held and torn not in held
+    assert kept in held(farm) and torn not in held(farm)
 
 
-def test_what_the_disk_damaged_before_the_last_batch_is_still_its_renters(
-    farm: Farm, files: HeldFiles
-) -> None:
-    damaged, _ = store_together(farm, files, 0)
-    store_together(farm, files, 10)
+def test_a_torn_second_record_takes_nothing_from_the_first(farm: Farm) -> None:
+    """A damaged shard is stored again: as long as that may be untold, what was there counts."""
+    data = noise(3 * 65_536)
+    shard = farm.store(data).shard
+    (first,) = records(farm.path)
+    spoil(farm.path, first)
+    with pytest.raises(CorruptShardError):
+        farm.read(shard)
+    farm.store(data)
+    farm.store(noise(SIZE))
     copy = crashed(farm)
-    spoil(copy, records(copy)[2])
+    (second,) = (one for one in records(copy)[1:] if one.header.shard == shard)
+    spoil(copy, second, behind_bytes=2 * 65_536)
     farm.open()
-    assert farm.engine.stat(ALICE, damaged).state is ShardState.QUARANTINED
-    assert "LogDamaged" not in {alert.name for alert in farm.engine.trouble()}
-    farm.store(noise(SIZE, 2))
-    assert farm.read(damaged) == noise(SIZE, 2)
+    assert held(farm)[shard] is ShardState.QUARANTINED
+    reader = farm.engine.open(ALICE, shard)
+    try:
+        assert reader.read(65_536, 2 * 65_536) == data[65_536:]
+    finally:
+        reader.close()
+    assert [one.header.shard for one in records(copy)].count(shard) == 1

@@ -359,8 +359,7 @@ def test_a_file_that_was_given_up_counts_until_it_is_given_back(desk: Desk) -> N
 
 def test_given_up_records_are_known_by_whose_they_are(desk: Desk) -> None:
     one = row(1, 1)
-    desk.change(lambda t: t.put(one))
-    desk.apply(mark(one, Action.GONE))
+    desk.change(lambda t: t.give_up(one))
     with desk.index.transaction() as transaction:
         assert transaction.has_doomed(ALICE, one.shard)
         assert not transaction.has_doomed(BOB, one.shard)
