@@ -70,6 +70,7 @@ def test_a_ready_line_and_real_addresses(daemon: Daemon) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_kill_at_any_moment_loses_nothing_acknowledged(
     daemon: Daemon, renter: Renter, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -402,7 +403,7 @@ def _charges(numbers: set[int]) -> int:
     return sum(charge_bytes(SIZES[number]) for number in numbers)
 
 
-TestLiveSession = LiveSession.TestCase
+TestLiveSession = pytest.mark.slow(LiveSession.TestCase)
 TestLiveSession.settings = settings(
     settings.default,
     max_examples=60,

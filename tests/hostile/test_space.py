@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from farmer.identity.keys import Identity
 from farmer.identity.signing import make_invite
 from farmer.model.ids import InviteSerial, ShardId
@@ -50,6 +52,7 @@ class SpaceTests(HostileCase):
         self.assertLessEqual(allocated_bytes(self.home / "volume"), QUOTA_BYTES)
         self.assertLess(await self.in_thread(self.honest_answer_s), 8)
 
+    @pytest.mark.slow
     async def test_storing_and_erasing_for_ever_takes_no_space(self) -> None:
         """Space and index stay as they were, however many shards came and went."""
         sizes = []
