@@ -8,24 +8,19 @@ removed is not resurrected, because marks are applied in the order of the log.
 
 from __future__ import annotations
 
-import errno
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
 from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
-from farmer.storage.bulk import OFFSET, SEQUENCE, PlainRow, row_of_plain
 from farmer.storage.directory import Paths
+from farmer.storage.entering import Gathered
 from farmer.storage.files import Access, Files, sync_what_a_kill_left
 from farmer.storage.index import Index
 from farmer.storage.index_errors import LogCutError
-from farmer.storage.marks import MARK_BYTES, Action, decode_marks
-from farmer.storage.met import read_met
 from farmer.storage.operations import row_of
-from farmer.storage.places import Place, Position, Row
+from farmer.storage.places import Place, Position
 from farmer.storage.plain import Plain, walk
 from farmer.storage.records import (
     DAMAGED,
@@ -41,8 +36,7 @@ from farmer.storage.records import (
     trailer_length,
 )
 from farmer.storage.scan import Damaged, Found, Hole, Source
-from farmer.storage.transaction import Transaction
-from farmer.storage.wiping import give_back, wipe
+from farmer.storage.wiping import give_back
 
 _PARTS_PER_TRANSACTION: Final = 512
 
@@ -88,17 +82,10 @@ class Recovery:
         self._paths = paths
         self._volume = volume
         self._index = index
-        self._pending: list[Found] = []
-        self._plain: list[PlainRow] = []
+        self._gathered = Gathered(files, paths)
         self._entries_max = _REPLAYED_PER_TRANSACTION
-        self._entries = 0
-        """Shards and marks in the pending records."""
         self._holes = 0
-        """Bytes given back between the pending records."""
-        self._met = read_met(files, paths.root)
-        """Below this sequence no tombstone means anything."""
-        self._is_spoilt = False
-        """Whether shards among the pending are damaged, so that their order matters."""
+        """Bytes given back between the gathered records."""
         self._is_whole = False
 
     def replay(self) -> Recovered:
@@ -216,7 +203,8 @@ class Recovery:
         """Apply one segment's records; return the end of its last one."""
         path = self._paths.segment(header.number)
         fd = self._files.open(path, Access.READ)
-        end, holes = offset, 0
+        end = offset
+        holes: list[tuple[int, int]] = []
         doubtful: list[Damaged] = []
         try:
             size = self._files.size(fd)
@@ -229,21 +217,21 @@ class Recovery:
                         doubtful.append(one)
                     case Hole(at, length):
                         # A crash may have torn a batch there, or the punching of it.
-                        holes += give_back(self._files, path, fd, at, length)
+                        holes.append((at, give_back(self._files, path, fd, at, length)))
                     case _:
                         # What stands before something sound may have been sound once, too.
                         self._take_damaged(path, doubtful, recovered)
-                        recovered.records += self._gather(one)
-                        self._holes += holes
-                        doubtful, holes, end = [], 0, one.end
-                if self._entries >= self._entries_max:
+                        recovered.records += self._gather(one, may_be_torn=not limit)
+                        self._holes += sum(length for _, length in holes)
+                        doubtful, holes, end = [], [], one.end
+                if self._gathered.entries >= self._entries_max:
                     self._settle(header, end)
         finally:
             self._files.close(fd)
         if not is_last:
-            # Another segment was begun: this one was acknowledged to its end.
+            # When another segment was begun, all of this one had been synced that counts.
             end = max(end, self._take_damaged(path, doubtful, recovered), min(size, limit or 0))
-            self._holes += holes if limit else 0
+            self._holes += sum(length for at, length in holes if at < end)
         elif self._is_whole:
             # Most likely torn by a crash; but there need not have been one.
             known = [one.offset for one in doubtful if one.header is not None]
@@ -258,18 +246,19 @@ class Recovery:
                 recovered.damaged.append(f"{path.name} at {one.offset}")
             else:
                 end = one.offset + one.header.record_bytes
-                recovered.records += self._gather(Found(one.offset, end, _spoilt(one.header)))
+                found = Found(one.offset, end, _spoilt(one.header))
+                self._gathered.add(found, is_doubted=True)
+                recovered.records += 1
         return end
 
-    def _gather(self, sound: Plain | Found) -> int:
+    def _gather(self, one: Plain | Found, *, may_be_torn: bool) -> int:
         """Keep sound records until they are committed; return how many they are."""
-        if isinstance(sound, Plain):
-            self._plain += sound.rows
-            self._entries += len(sound.rows)
-            return len(sound.rows)
-        self._pending.append(sound)
-        self._is_spoilt = self._is_spoilt or bool(sound.header.flags & DAMAGED)
-        self._entries += 1 + len(sound.payload) // MARK_BYTES
+        if isinstance(one, Plain):
+            self._gathered.add_plain(one.rows)
+            return len(one.rows)
+        # The bytes of such a copy are not verified.
+        is_doubted = may_be_torn and bool(one.header.flags & DAMAGED)
+        self._gathered.add(one, is_doubted=is_doubted)
         return 1
 
     def _open_segment(self, header: SegmentHeader) -> None:
@@ -278,82 +267,14 @@ class Recovery:
 
     def _settle(self, header: SegmentHeader, end: int) -> None:
         """Commit what has gathered."""
-        last = max((found.header.sequence for found in self._pending), default=0)
-        last = max(last, max(map(SEQUENCE, self._plain), default=0))
+        following = max(self._gathered.last_sequence + 1, header.first_sequence)
         with self._index.transaction() as transaction:
-            if self._is_spoilt:
-                self._enter_in_order(transaction, header.number)
-            else:
-                self._enter(transaction, header.number)
+            self._holes += self._gathered.enter(transaction, header.number)
             transaction.grow_segment(header.number, end, self._holes)
-            transaction.set_position(
-                Position(header.number, end, max(last + 1, header.first_sequence))
-            )
-        self._pending.clear()
-        self._plain.clear()
-        self._entries = self._holes = 0
-        self._is_spoilt = False
+            transaction.set_position(Position(header.number, end, following))
+        self._gathered.clear()
+        self._holes = 0
         self._index.checkpoint_if_long()
-
-    def _enter(self, transaction: Transaction, number: int) -> None:
-        """
-        Enter all that has gathered, shards first.
-
-        A mark speaks of sequences below its own only, so that it comes after whatever it means,
-        and means nothing that comes after it.
-        """
-        transaction.put_plain(number, self._plain)
-        for found in self._pending:
-            if found.header.kind is Kind.SHARD:
-                transaction.put(row_of(found.header, Place(number, found.offset)))
-        for found in self._pending:
-            if found.header.kind is Kind.MARKS:
-                self._apply(transaction, number, found)
-
-    def _enter_in_order(self, transaction: Transaction, number: int) -> None:
-        """
-        Enter all that has gathered in the order of the log.
-
-        Only so is it known whether there was another record of a shard when one was written
-        that is damaged now.
-        """
-        rows = deque(self._plain)
-        for found in sorted(self._pending, key=attrgetter("offset")):
-            while rows and OFFSET(rows[0]) < found.offset:
-                transaction.put(row_of_plain(number, rows.popleft()))
-            if found.header.kind is Kind.MARKS:
-                self._apply(transaction, number, found)
-            else:
-                self._put(transaction, row_of(found.header, Place(number, found.offset)))
-        for plain in rows:
-            transaction.put(row_of_plain(number, plain))
-
-    def _put(self, transaction: Transaction, row: Row) -> None:
-        """
-        Enter a record; a damaged one only if there is no older one of its shard.
-
-        It may have been torn by a crash, and the older one is then what was promised.  It may
-        also be a copy, of which the original goes only when the index is durable.  So it must
-        not be found by a later walk either, which may not look as closely.
-        """
-        there = transaction.find(row.renter, row.shard)
-        if not row.is_damaged or there is None or there.sequence >= row.sequence:
-            transaction.put(row)
-            return
-        path = self._paths.segment(row.place.segment)
-        try:
-            self._holes += wipe(self._files, path, row.place.offset, row.charge_bytes)
-        except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            transaction.give_up(row)
-
-    def _apply(self, transaction: Transaction, number: int, found: Found) -> None:
-        place = Place(number, found.offset)
-        transaction.add_marks(found.header.sequence, place, found.header.record_bytes)
-        for mark in decode_marks(found.payload):
-            is_over = mark.action is Action.TOMBSTONE and found.header.sequence < self._met
-            transaction.apply(replace(mark, action=Action.GONE) if is_over else mark)
 
     def _cut(self, number: int, end: int) -> None:
         fd = self._files.open(self._paths.segment(number), Access.WRITE)

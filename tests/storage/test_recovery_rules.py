@@ -75,10 +75,10 @@ def rotten(sequence: int, of: int | None = None, flags: int = 0) -> bytes:
     return spoilt(again(sequence, of or sequence, flags), RECORD_HEADER_BYTES + 5)
 
 
-def quarantined(log: Log) -> set[int]:
+def damaged(log: Log) -> set[int]:
     """Return the records that are known to be damaged."""
     rows = log.index.page(ALICE, ShardId(bytes(32)), 999)
-    return {row.sequence for row in rows if row.state is ShardState.QUARANTINED}
+    return {row.sequence for row in rows if row.is_damaged}
 
 
 def page(log: Log, at: int) -> bytes:
@@ -237,7 +237,7 @@ def test_shards_at_the_end_of_the_log_are_verified(log: Log) -> None:
     recovered = log.rebuild()
     assert (recovered.records, recovered.damaged) == (3, [])
     assert set(log.known()) == {1, 2, 3}
-    assert quarantined(log) == {2}
+    assert damaged(log) == {2}
 
 
 def test_all_that_is_replayed_is_verified(log: Log) -> None:
@@ -245,7 +245,7 @@ def test_all_that_is_replayed_is_verified(log: Log) -> None:
     log.write(2, 5, previous_end=5 * PAGE)
     assert log.replay().damaged == []
     assert set(log.known()) == {1, 2, 3, 4, 5}
-    assert quarantined(log) == {2, 4}
+    assert damaged(log) == {2, 4}
 
 
 @pytest.mark.parametrize("follower", ["lost header", "gone"])
@@ -259,7 +259,7 @@ def test_before_another_segment_all_was_acknowledged(log: Log, follower: str) ->
         lose_header(log, 2)
     log.rebuild()
     assert set(log.known()) == {1, 2, 5}
-    assert quarantined(log) == {2}
+    assert damaged(log) == {2}
     assert log.size(1) == 3 * PAGE
     assert log.index.segments()[0].size_bytes == 3 * PAGE
 
@@ -288,7 +288,7 @@ def test_a_damaged_copy_gives_way_to_what_it_was_copied_from(
     log.write(1, 1, rotten(2, of=1, flags=MOVED), 3)
     recovered = log.rebuild() if is_whole else log.replay()
     assert log.known() == {1: Place(1, PAGE), 3: Place(1, 3 * PAGE)}
-    assert (log.index.doomed(), quarantined(log)) == ([], set())
+    assert (log.index.doomed(), damaged(log)) == ([], set())
     assert page(log, 2)[:RECORD_HEADER_BYTES] == bytes(RECORD_HEADER_BYTES)
     assert [one.punched_bytes for one in log.index.segments()] == [PAGE if can_punch else 0]
     assert recovered.end == Position(1, 4 * PAGE, 4)
@@ -307,12 +307,56 @@ def test_a_copy_of_a_damaged_record_gives_way_as_well(log: Log) -> None:
     assert page(log, 2) == HOLE
 
 
+@pytest.mark.parametrize("flags", [0, MOVED, MOVED | DAMAGED])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_of_two_that_are_damaged_alike_the_newer_one_counts(
+    log: Log, flags: int, is_there: bool
+) -> None:
+    """It knows more of what became of the shard; the older one may have been given back."""
+    newer = rotten(2, of=1, flags=flags)
+    log.write(1, rotten(1), newer, 3)
+    if not is_there:
+        log.write(1, 1)
+        log.replay()
+        log.write(1, HOLE, newer, 3)
+    log.replay()
+    assert log.known() == {2: Place(1, 2 * PAGE), 3: Place(1, 3 * PAGE)}
+    assert [one.sequence for one in log.index.doomed()] == [1]
+    assert damaged(log) == {2}
+
+
+def test_a_copy_of_a_damaged_record_is_believed_where_it_cannot_be_torn(log: Log) -> None:
+    """A later segment was begun since.  It alone may know that the shard is in the trash."""
+    trashed = replace(
+        header_of(SIZE, 1, segment_uuid(VOLUME, 1)),
+        sequence=2,
+        flags=MOVED | DAMAGED,
+        state=ShardState.TRASH,
+        gone_at_ms=9,
+    )
+    copy = spoilt(whole(trashed, noise(SIZE, 1) + trailer_of(noise(SIZE, 1))), 300)
+    log.write(1, 1, copy, 3)
+    log.write(2, 4, previous_end=4 * PAGE)
+    log.rebuild()
+    assert set(log.known()) == {2, 3, 4}
+    (found,) = (one for one in log.index.page(ALICE, ShardId(bytes(32)), 9) if one.sequence == 2)
+    assert (found.state, found.gone_at_ms) == (ShardState.TRASH, 9)
+
+
+def test_holes_in_front_of_a_damaged_end_are_counted(log: Log) -> None:
+    log.write(1, 1, HOLE, HOLE, rotten(2))
+    log.write(3, 5)
+    log.rebuild()
+    first = log.index.segments()[0]
+    assert (first.size_bytes, first.punched_bytes) == (5 * PAGE, 2 * PAGE)
+
+
 def test_where_the_older_one_had_ended_the_damaged_one_is_entered(log: Log) -> None:
     """In however many steps, and whatever stands around it."""
     log.write(1, 1, 4, Marks(5, [gone(1)]), rotten(6, of=1), 7)
     log.replay()
     assert set(log.known()) == {4, 6, 7}
-    assert quarantined(log) == {6}
+    assert damaged(log) == {6}
     assert [one.sequence for one in log.index.doomed()] == [1]
 
 
@@ -520,7 +564,7 @@ def test_a_shard_that_is_known_to_be_damaged_is_still_its_renters(log: Log) -> N
     log.write(1, rotten(1), rotten(2), Marks(3, [gone(1, Action.QUARANTINE)]))
     log.rebuild()
     assert log.known() == {1: Place(1, PAGE), 2: Place(1, 2 * PAGE)}
-    assert quarantined(log) == {1, 2}
+    assert damaged(log) == {1, 2}
 
 
 @pytest.mark.parametrize("action", [Action.GONE, Action.TOMBSTONE])
@@ -534,7 +578,7 @@ def test_what_a_crash_tore_of_a_punching_is_given_back(log: Log, action: Action)
 def test_other_marks_of_a_damaged_shard_leave_it_damaged(log: Log) -> None:
     log.write(1, rotten(1), Marks(3, [gone(1, Action.TRASH), gone(1, Action.UNDELETE)]))
     log.rebuild()
-    assert quarantined(log) == {1}
+    assert damaged(log) == {1}
 
 
 def test_a_mark_of_another_shard_under_this_sequence_means_another_one(log: Log) -> None:

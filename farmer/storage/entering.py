@@ -1,0 +1,159 @@
+"""
+Records that a walk over the log has found, and how they come into the index.
+
+A record that is in doubt may have been torn by a crash, and was then promised to nobody; or the
+disk has damaged it since.  It is entered as damaged, but takes nothing from an older record
+that has more of its shard.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from dataclasses import replace
+from operator import attrgetter
+from typing import Final
+
+from farmer.storage.bulk import OFFSET, SEQUENCE, PlainRow, row_of_plain
+from farmer.storage.damage import Examination, examine
+from farmer.storage.directory import Paths
+from farmer.storage.files import Access, Files
+from farmer.storage.marks import MARK_BYTES, Action, decode_marks
+from farmer.storage.met import read_met
+from farmer.storage.operations import row_of
+from farmer.storage.places import Place, Row
+from farmer.storage.records import Kind
+from farmer.storage.scan import Found
+from farmer.storage.transaction import Transaction
+from farmer.storage.wiping import wipe
+
+_OFFSET: Final = attrgetter("offset")
+
+
+class Gathered:
+    """What has been found of one segment and is not yet entered, in the order of the log."""
+
+    def __init__(self, files: Files, paths: Paths) -> None:
+        self._files = files
+        self._paths = paths
+        self._found: list[Found] = []
+        self._plain: list[PlainRow] = []
+        self._doubted: set[int] = set()
+        """Offsets of those in doubt."""
+        self.entries = 0
+        """How many shards and marks there are."""
+        self._met = read_met(files, paths.root)
+        """Below this sequence no tombstone means anything."""
+
+    def add_plain(self, rows: list[PlainRow]) -> None:
+        """Take some plain records."""
+        self._plain += rows
+        self.entries += len(rows)
+
+    def add(self, found: Found, *, is_doubted: bool) -> None:
+        """Take another record, which may be *in doubt*: see the module."""
+        self._found.append(found)
+        self.entries += 1 + len(found.payload) // MARK_BYTES
+        if is_doubted:
+            self._doubted.add(found.offset)
+
+    def clear(self) -> None:
+        """Begin anew: all of it is entered."""
+        self._found.clear()
+        self._plain.clear()
+        self._doubted.clear()
+        self.entries = 0
+
+    @property
+    def last_sequence(self) -> int:
+        """The highest sequence among them; 0 without any."""
+        found = max((found.header.sequence for found in self._found), default=0)
+        return max(found, max(map(SEQUENCE, self._plain), default=0))
+
+    def enter(self, transaction: Transaction, number: int) -> int:
+        """
+        Enter all of it; return how many bytes of the segment were given back.
+
+        Raises `OSError`: an old record could not be compared with a doubted one, or that could
+        not be wiped off.
+        """
+        if self._doubted:
+            return self._enter_in_order(transaction, number)
+        # Shards first: a mark speaks of sequences below its own only, so that it comes after
+        # whatever it means, and means nothing that comes after it.
+        transaction.put_plain(number, self._plain)
+        for found in self._found:
+            if found.header.kind is Kind.SHARD:
+                transaction.put(row_of(found.header, Place(number, found.offset)))
+        for found in self._found:
+            if found.header.kind is Kind.MARKS:
+                self._apply(transaction, number, found)
+        return 0
+
+    def _enter_in_order(self, transaction: Transaction, number: int) -> int:
+        """
+        Do it in the order of the log.
+
+        Only so is it known whether there was another record of a shard when one was written
+        that is in doubt now.
+        """
+        given_back = 0
+        rows = deque(self._plain)
+        for found in sorted(self._found, key=_OFFSET):
+            while rows and OFFSET(rows[0]) < found.offset:
+                transaction.put(row_of_plain(number, rows.popleft()))
+            if found.header.kind is Kind.MARKS:
+                self._apply(transaction, number, found)
+                continue
+            row = row_of(found.header, Place(number, found.offset))
+            if found.offset in self._doubted and self._is_less(transaction, row):
+                given_back += self._refuse(transaction, row)
+            else:
+                transaction.put(row)
+        for plain in rows:
+            transaction.put(row_of_plain(number, plain))
+        return given_back
+
+    def _is_less(self, transaction: Transaction, row: Row) -> bool:
+        """
+        Say whether an older record has more of a shard than a doubted one.
+
+        It need not be what the index says: it may have been given back, and the index, which is
+        not synced each time, not know it any more.
+        """
+        there = transaction.find(row.renter, row.shard)
+        if there is None or there.sequence >= row.sequence:
+            return False
+        return len(self._examined(there).bad_blocks) < len(self._examined(row).bad_blocks)
+
+    def _examined(self, row: Row) -> Examination:
+        path, start = self._paths.segment(row.place.segment), row.place.offset
+        if not self._files.exists(path):
+            return Examination.of_nothing(row.size_bytes)
+        fd = self._files.open(path, Access.READ)
+        try:
+            return examine(lambda at, length: self._files.pread(fd, length, start + at), row)
+        finally:
+            self._files.close(fd)
+
+    def _refuse(self, transaction: Transaction, row: Row) -> int:
+        """
+        Have a record that is less than an older one found by no later walk.
+
+        It may not look as closely, and would take it for the newer one.
+        """
+        path = self._paths.segment(row.place.segment)
+        try:
+            return wipe(self._files, path, row.place.offset, row.charge_bytes)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            transaction.give_up(row)
+            return 0
+
+    def _apply(self, transaction: Transaction, number: int, found: Found) -> None:
+        place = Place(number, found.offset)
+        transaction.add_marks(found.header.sequence, place, found.header.record_bytes)
+        for mark in decode_marks(found.payload):
+            is_over = mark.action is Action.TOMBSTONE and found.header.sequence < self._met
+            transaction.apply(replace(mark, action=Action.GONE) if is_over else mark)
