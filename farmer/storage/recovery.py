@@ -87,6 +87,7 @@ class Recovery:
         self._holes = 0
         """Bytes given back between the gathered records."""
         self._is_whole = False
+        """Whether all of the log is read, not only what the index has not seen."""
 
     def replay(self) -> Recovered:
         """
