@@ -1,5 +1,5 @@
 """
-Start to ready, memory and file operations of a farmer with a million small shards.
+Start to ready, memory and file operations of a farmer with a million small shards, or more.
 
 `python -m benchmarks.million --shards 10000000` takes ten million, 45 GB and an hour.
 """
@@ -24,12 +24,12 @@ from farmer.identity.signing import parse_link
 from tests.e2e.daemon import Daemon, environment
 
 COUNT = 1_000_000
-QUOTA_PER_SHARD = 6_500
-"""Bytes: a record takes 4 KiB, and a volume keeps some room for itself."""
-INVITED = 1_000_000_000
-"""Bytes for a renter beside them."""
-REBUILDS_PER_SECOND_LEAST = 10_000
-"""What is slower has hung."""
+SHARD_QUOTA_BYTES = 6_500
+"""A record takes 4 KiB, and a volume keeps some room for itself."""
+INVITED_BYTES = 1_000_000_000
+"""For a renter beside them."""
+REBUILT_PER_SECOND_MIN = 10_000
+"""Records; what is slower has hung."""
 ROUNDS = 3
 MIB = 1024**2
 CALLS = "openat,getdents64,stat,newfstatat,statx,unlink,rename"
@@ -67,7 +67,7 @@ def power_cut_like(daemon: Daemon, volume: Path) -> float:
 
 def first_answers(daemon: Daemon, home: Path) -> str:
     """Return how long the very first exchanges of each kind take, over TLS, hand-shaken."""
-    link = parse_link(daemon.invite(f"{INVITED}B"))
+    link = parse_link(daemon.invite(f"{INVITED_BYTES}B"))
     data = os.urandom(1024)
     identity = Identity.create(home)
     with blocking.connect(link, identity) as farmer:
@@ -100,7 +100,7 @@ def rebuild(daemon: Daemon, volume: Path, count: int) -> str:
     for path in volume.glob("index.sqlite*"):
         path.unlink()
     began = time.monotonic()
-    timeout_s = 60 + count / REBUILDS_PER_SECOND_LEAST
+    timeout_s = 60 + count / REBUILT_PER_SECOND_MIN
     done = daemon.call("volume", "rebuild", str(volume), timeout_s=timeout_s)
     wall = time.monotonic() - began
     assert done.returncode == 0, done.stderr
@@ -115,7 +115,7 @@ def main(words: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.million")
     parser.add_argument("--shards", type=int, default=COUNT)
     count: int = parser.parse_args(words).shards
-    quota = count * QUOTA_PER_SHARD + INVITED
+    quota = count * SHARD_QUOTA_BYTES + INVITED_BYTES
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         volume = base / "volume"

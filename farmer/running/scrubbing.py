@@ -67,6 +67,8 @@ class Pace:
         """
         if turn.is_idle:
             return IDLE_S
+        if turn.is_put_off:
+            return GIVE_WAY_S
         tranquil_s = self.settings.tranquility * turn.worked_s * (1 + others)
         rate = self.settings.rate
         slow_s = turn.read_bytes / rate - turn.worked_s if rate else 0.0
@@ -170,14 +172,14 @@ class Scrubbing:
 
     async def _turn(self, name: str, clock: IReactorTime) -> float:
         """Do one turn, or put it off; return how long to rest."""
-        if self._is_serving() and self.scrubs.put_off(name, self._now_ms(), self.settings.days):
-            return GIVE_WAY_S
         asked_s = clock.seconds()
+        may_wait = self._is_serving()
         began: list[float] = []
 
         def work() -> Turn:
             began.append(clock.seconds())
-            return self.scrubs.turn(name, WORK_S, self._now_ms(), self.settings.days)
+            now_ms, days = self._now_ms(), self.settings.days
+            return self.scrubs.turn(name, WORK_S, now_ms, days, may_wait=may_wait)
 
         self._at_work.add(name)
         try:

@@ -82,7 +82,7 @@ class AnnexFiles:
         return self.real.pread_cached(fd, length, offset)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
-        """See `Files.pwritev`; on the volume itself that is an error."""
+        """See `Files.pwritev`; on the volume itself raises `OSError` with `EROFS`."""
         if fd in self._only_read:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         self.real.pwritev(fd, buffers, offset)

@@ -37,6 +37,10 @@ LOOKS: Final = 2
 FINDINGS_MAX: Final = 1000
 """More of them say nothing new."""
 
+_NO_ROOM: Final = (
+    "the temporary directory has no room for a copy of the index: let SQLITE_TMPDIR name one"
+    " that has"
+)
 _PATIENCE_S: Final = 5.0
 _KEEP: Final = f"CREATE TEMP TABLE looked_at AS {ROW} ORDER BY s.segment, s.offset"
 _BY_PLACE: Final = "SELECT * FROM temp.looked_at WHERE segment > 0 ORDER BY rowid"
@@ -57,6 +61,7 @@ def check_volume(root: Path, node: NodeId, files: Files, annexes: Path | None = 
     """
     Look a volume over, with its annex; reads only, may take long on a large one.
 
+    Meanwhile the temporary directory holds a copy of the index's rows.
     Never raises for damage.
     """
     seen: set[str] | None = None
@@ -83,6 +88,8 @@ def _look(root: Path, node: NodeId, files: Files, annexes: Path | None) -> Check
     except (VolumeSetupError, FormatTooNewError, OSError) as error:
         return Checked(0, 0, (str(error),))
     except (sqlite3.Error, TypeError) as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return Checked(0, 0, (_NO_ROOM,))
         return Checked(0, 0, (f"the index cannot be read ({error}): farmer volume rebuild",))
     return Checked(look.segments, look.shards, tuple(look.findings[:FINDINGS_MAX]))
 

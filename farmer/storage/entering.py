@@ -14,7 +14,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Final
 
-from farmer.storage.bulk import OFFSET, SEQUENCE, PlainRow, row_of_plain
+from farmer.storage.bulk import OFFSET, SEQUENCE, PlainRow
 from farmer.storage.damage import Examination, examine
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files
@@ -40,6 +40,8 @@ class Gathered:
         self._plain: list[PlainRow] = []
         self._doubted: set[int] = set()
         """Offsets of those in doubt."""
+        self._refused: set[int] = set()
+        """Sequences of those that were less than an older record."""
         self.entries = 0
         """How many shards and marks there are."""
         self._met = read_met(files, paths.root)
@@ -74,8 +76,11 @@ class Gathered:
         """
         Enter all of it; return how many bytes of the segment were given back.
 
-        Raises `OSError`: an old record could not be compared with a doubted one, or that could
-        not be wiped off.
+        Raises:
+            OSError: an old record could not be compared with a doubted one, or that could not be
+                wiped off.
+            IndexDamagedError: as `Transaction.put_plain`.
+
         """
         if self._doubted:
             return self._enter_in_order(transaction, number)
@@ -100,8 +105,10 @@ class Gathered:
         given_back = 0
         rows = deque(self._plain)
         for found in sorted(self._found, key=_OFFSET):
+            run = []
             while rows and OFFSET(rows[0]) < found.offset:
-                transaction.put(row_of_plain(number, rows.popleft()))
+                run.append(rows.popleft())
+            transaction.put_plain(number, run)
             if found.header.kind is Kind.MARKS:
                 self._apply(transaction, number, found)
                 continue
@@ -110,8 +117,7 @@ class Gathered:
                 given_back += self._refuse(transaction, row)
             else:
                 transaction.put(row)
-        for plain in rows:
-            transaction.put(row_of_plain(number, plain))
+        transaction.put_plain(number, rows)
         return given_back
 
     def _is_less(self, transaction: Transaction, row: Row) -> bool:
@@ -143,6 +149,7 @@ class Gathered:
         It may not look as closely, and would take it for the newer one.
         """
         path = self._paths.segment(row.place.segment)
+        self._refused.add(row.sequence)
         try:
             return wipe(self._files, path, row.place.offset, row.charge_bytes)
         except OSError as error:
@@ -155,5 +162,7 @@ class Gathered:
         place = Place(number, found.offset)
         transaction.add_marks(found.header.sequence, place, found.header.record_bytes)
         for mark in decode_marks(found.payload):
+            if mark.action is Action.QUARANTINE and mark.sequence in self._refused:
+                continue  # of that very record; what ends it ends the older one, too
             is_over = mark.action is Action.TOMBSTONE and found.header.sequence < self._met
             transaction.apply(replace(mark, action=Action.GONE) if is_over else mark)

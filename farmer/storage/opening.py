@@ -258,8 +258,8 @@ def _tell(health: Health, ready: Ready) -> None:
         places = ", ".join(ready.recovered.damaged[:3])
         health.raise_alert(
             "LogDamaged",
-            f"{len(ready.recovered.damaged)} damaged places were passed over ({places}); shards"
-            " that stood there are lost, unless a crash came before they were acknowledged."
-            " The disk may be failing.",
+            f"{len(ready.recovered.damaged)} damaged places were passed over or cut off"
+            f" ({places}); shards that stood there are lost, unless a crash tore them before they"
+            " were acknowledged. The disk may be failing.",
             "dmesg | tail",
         )

@@ -60,7 +60,8 @@ class Recovered:
     uuid: bytes = b""
     """Of the last segment, if it may be appended to."""
     damaged: list[str] = field(default_factory=list)
-    """Places that hold no sound record although sound ones follow, for a person."""
+    """Places, for a person: where it is not known whose the record was; and, of a rebuild, where
+    the end of the log with a sound header was cut off."""
     records: int = 0
     headless: set[int] = field(default_factory=set)
     """Segments whose headers are lost: they are read, but neither cut off nor appended to."""
@@ -231,7 +232,8 @@ class Recovery:
             self._files.close(fd)
         if not is_last:
             # When another segment was begun, all of this one had been synced that counts.
-            end = max(end, self._take_damaged(path, doubtful, recovered), min(size, limit or 0))
+            taken = self._take_damaged(path, doubtful, recovered)
+            end = max(end, taken, min(size, limit or 0))
             self._holes += sum(length for at, length in holes if at < end)
         elif self._is_whole:
             # Most likely torn by a crash; but there need not have been one.
@@ -253,7 +255,7 @@ class Recovery:
         return end
 
     def _gather(self, one: Plain | Found, *, may_be_torn: bool) -> int:
-        """Keep sound records until they are committed; return how many they are."""
+        """Keep records that passed for sound until they are entered; return how many they are."""
         if isinstance(one, Plain):
             self._gathered.add_plain(one.rows)
             return len(one.rows)

@@ -34,7 +34,7 @@ _READ_AHEAD_BYTES: Final = 128 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A sound record."""
+    """A record whose header is sound; a walk that verifies yields only sound ones."""
 
     offset: int
     end: int

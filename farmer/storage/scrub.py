@@ -27,6 +27,9 @@ DAY_MS: Final = 86_400_000
 SAVE_S: Final = 30.0
 """Work between two notes of the position: what a crash makes the scrub read again."""
 
+PINNED_S: Final = 5.0
+"""What was being read stays pinned so long when a turn is put off; then it may be given back."""
+
 ALERTS: Final = ("ScrubFoundDamage", "IndexDisagrees", "LogDamaged", "IndexDamaged")
 """What a pass that finds nothing clears."""
 
@@ -39,6 +42,8 @@ class Turn:
     worked_s: float = 0.0
     is_idle: bool = False
     """Nothing is to be done now."""
+    is_put_off: bool = False
+    """There is time, and others are to go first."""
 
 
 class Scrub:
@@ -52,6 +57,8 @@ class Scrub:
         self._notes = read_notes(volume.ground)
         self._is_wanted_now = False
         self._unsaved_s = 0.0
+        self._worked_s = 0.0
+        """When the last turn ended, by the clock."""
         self._is_closed = False
         self._speed = _Speed()
         self.is_within_hours = True
@@ -85,15 +92,21 @@ class Scrub:
 
     def put_off(self, now_ms: int, pass_ms: int) -> bool:
         """
-        Put the next turn off, if there is time; say whether it is.
+        Put a turn off, if there is time; say whether it is.
 
-        There is if nobody waits for this pass, and so far it is ahead of one that takes *pass_ms*.
-        Never waits for the disk.
+        There is if nobody waits for this pass, and it is ahead of one that takes *pass_ms*.
         """
-        is_put_off = not self._is_wanted_now and self.status().is_ahead(now_ms, pass_ms)
-        if is_put_off:
+        status = self.status()
+        has_time = status.state == "running" and status.is_ahead(now_ms, pass_ms)
+        if self._is_wanted_now or not has_time or not self._lock.acquire(blocking=False):
+            return False
+        try:
             self._speed.interrupt()
-        return is_put_off
+            if self._steps is not None and self._clock_s() - self._worked_s > PINNED_S:
+                self._rest()
+        finally:
+            self._lock.release()
+        return True
 
     def pause(self, *, paused: bool) -> None:
         """Stop for as long as the owner wants, over restarts; or go on."""
@@ -145,7 +158,8 @@ class Scrub:
         except BaseException:
             self._rest()
             raise
-        worked_s = self._clock_s() - began_s
+        self._worked_s = self._clock_s()
+        worked_s = self._worked_s - began_s
         self._unsaved_s += worked_s
         if self._unsaved_s >= SAVE_S:
             self._save()

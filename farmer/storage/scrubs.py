@@ -30,27 +30,24 @@ class Scrubs:
         """Return the volumes that can be scrubbed now."""
         return tuple(volume.settings.label for volume in self._opened())
 
-    def turn(self, name: str, work_s: float, now_ms: int, days: float) -> Turn:
+    def turn(
+        self, name: str, work_s: float, now_ms: int, days: float, *, may_wait: bool = False
+    ) -> Turn:
         """
         Work on one volume for a moment; nothing to do if it is not open.
 
-        Every byte is to be read within *days*.  Raises `VolumeUnavailableError`.
+        Every byte is to be read within *days*.  If it *may wait*, the turn is put off as long as
+        the pass is ahead of one that takes half of the time that it may.
+
+        Raises `VolumeUnavailableError`.
         """
         scrub = self._find(name)
         if scrub is None:
             return Turn(is_idle=True)
-        pass_every_ms = int(days * DAY_MS) * (PASS_SHARE - 1) // PASS_SHARE
-        return scrub.turn(work_s, now_ms, pass_every_ms)
-
-    def put_off(self, name: str, now_ms: int, days: float) -> bool:
-        """
-        Put a volume's next turn off, if its pass has time; say whether it is.
-
-        It has while it goes on as if it were to take half of what it may.
-        """
-        known = self._scrubs.get(name)
-        pass_ms = int(days * DAY_MS) // (PASS_SHARE * 2)
-        return known is not None and known[1].put_off(now_ms, pass_ms)
+        pass_ms = int(days * DAY_MS) // PASS_SHARE
+        if may_wait and scrub.put_off(now_ms, pass_ms // 2):
+            return Turn(is_put_off=True)
+        return scrub.turn(work_s, now_ms, pass_ms * (PASS_SHARE - 1))
 
     def open_hours(self, *, are_open: bool) -> None:
         """Tell whether the owner's hours allow work now; the next turns heed it."""

@@ -40,7 +40,7 @@ _ADD_USAGE: Final = (
     " quarantined = quarantined + excluded.quarantined"
 )
 
-ENDS: Final = frozenset({Action.GONE, Action.TOMBSTONE})
+_ENDS: Final = frozenset({Action.GONE, Action.TOMBSTONE})
 _TRASHES: Final = frozenset({Action.TRASH, Action.TRASH_ALONE})
 
 _REFS: Final = {
@@ -145,7 +145,7 @@ class Transaction:
         row = self.find(mark.renter, mark.shard)
         if row is not None and row.sequence > mark.sequence:
             return
-        if mark.action in ENDS:
+        if mark.action in _ENDS:
             self._end(row, mark)
             return
         if row is None:

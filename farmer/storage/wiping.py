@@ -14,30 +14,32 @@ def give_back(files: Files, path: Path, fd: int, offset: int, length: int) -> in
 
     What still takes space is given back, where the filesystem can do that.  Raises `OSError`.
     """
-    if files.is_hole(fd, offset, length):
+    if files.is_hole(fd, offset, length) or _punch(files, path, offset, length, instead=b""):
         return length
-    writing = files.open(path, Access.WRITE)
-    try:
-        if not files.punch(writing, offset, length):
-            return 0
-        files.sync_data(writing)
-    finally:
-        files.close(writing)
-    return length
+    return 0
 
 
 def wipe(files: Files, path: Path, offset: int, length: int) -> int:
     """
-    Let no later walk find the record at an offset; return as `give_back`.
+    Let no later walk find the record at an offset.
 
-    Raises `OSError`: of a volume that can only be read, with `EROFS`.
+    Returns how many bytes take no space any more: all, or none where the filesystem cannot do
+    that and the header alone was written over.  Raises `OSError`: of a volume that can only be
+    read, with `EROFS`.
     """
-    writing = files.open(path, Access.WRITE)
+    zeros = bytes(RECORD_HEADER_BYTES)
+    return length if _punch(files, path, offset, length, instead=zeros) else 0
+
+
+def _punch(files: Files, path: Path, offset: int, length: int, *, instead: bytes) -> bool:
+    """Make a hole, durably, and say so; or write other bytes there instead."""
+    fd = files.open(path, Access.WRITE)
     try:
-        is_given_back = files.punch(writing, offset, length)
-        if not is_given_back:
-            files.pwritev(writing, [bytes(RECORD_HEADER_BYTES)], offset)
-        files.sync_data(writing)
+        is_punched = files.punch(fd, offset, length)
+        if not is_punched and instead:
+            files.pwritev(fd, [instead], offset)
+        if is_punched or instead:
+            files.sync_data(fd)
     finally:
-        files.close(writing)
-    return length if is_given_back else 0
+        files.close(fd)
+    return is_punched

@@ -160,7 +160,7 @@ class ScrubbingTests(SynchronousTestCase):
         before = self.scrub().done_bytes
         self.clock.pump([0.5] * 100)
         self.assertEqual(before, self.scrub().done_bytes)
-        # Of the ten days that a pass may take, a fifth of it was done in more than one.
+        # At five days a pass, two of them want two fifths of it; little more than one is done.
         self.farm.clocks.pass_days(2)
         self.clock.pump([0.5] * 3)
         self.assertGreater(self.scrub().done_bytes, before)

@@ -15,6 +15,7 @@ from zlib import crc32
 import pytest
 
 from farmer.model.ids import NodeId, ShardId
+from farmer.storage import checking as checking_module
 from farmer.storage.checking import FINDINGS_MAX, Checked, check_volume
 from farmer.storage.directory import MARKER_NAME, create_volume
 from farmer.storage.files import Access, OsFiles
@@ -299,6 +300,23 @@ def test_the_index_is_not_held_while_the_disk_is_read(tmp_path: Path) -> None:
         assert busy == [0, 0]
     finally:
         bench.close()
+
+
+def test_a_full_temporary_directory_is_told_as_that(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as a damaged index, which would be made again for nothing."""
+    real = checking_module.index_to_read
+
+    def cramped(path: Path, patience_s: float) -> sqlite3.Connection:
+        index = real(path, patience_s)
+        index.execute("PRAGMA temp.max_page_count = 1")
+        return index
+
+    monkeypatch.setattr(checking_module, "index_to_read", cramped)
+    (told,) = bench.said()
+    assert "no room for a copy of the index" in told
+    assert "SQLITE_TMPDIR" in told
 
 
 def test_a_volume_that_is_in_order_is_looked_at_once(bench: Bench) -> None:

@@ -351,11 +351,15 @@ def test_holes_in_front_of_a_damaged_end_are_counted(log: Log) -> None:
     assert (first.size_bytes, first.punched_bytes) == (5 * PAGE, 2 * PAGE)
 
 
-def test_where_the_older_one_had_ended_the_damaged_one_is_entered(log: Log) -> None:
-    """In however many steps, and whatever stands around it."""
-    log.write(1, 1, 4, Marks(5, [gone(1)]), rotten(6, of=1), 7)
+@pytest.mark.parametrize("at_once", [1, 2, 3, 99])
+def test_where_the_older_one_had_ended_the_damaged_one_is_entered(
+    log: Log, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """In however many steps; and where it had not ended, it stays."""
+    monkeypatch.setattr(recovery_module, "_REPLAYED_PER_TRANSACTION", at_once)
+    log.write(1, 1, 4, Marks(5, [gone(1)]), rotten(6, of=1), 7, rotten(8, of=4), 9)
     log.replay()
-    assert set(log.known()) == {4, 6, 7}
+    assert set(log.known()) == {4, 6, 7, 9}
     assert damaged(log) == {6}
     assert [one.sequence for one in log.index.doomed()] == [1]
 
@@ -561,10 +565,22 @@ def test_a_tombstone_stands_until_all_volumes_have_met(log: Log, met: int, stand
 
 
 def test_a_shard_that_is_known_to_be_damaged_is_still_its_renters(log: Log) -> None:
-    log.write(1, rotten(1), rotten(2), Marks(3, [gone(1, Action.QUARANTINE)]))
+    log.write(1, 1, 2, Marks(3, [gone(1, Action.QUARANTINE)]))
     log.rebuild()
     assert log.known() == {1: Place(1, PAGE), 2: Place(1, 2 * PAGE)}
-    assert damaged(log) == {1, 2}
+    assert damaged(log) == {1}
+
+
+def test_a_mark_about_a_record_that_was_refused_says_nothing_of_the_older_one(log: Log) -> None:
+    """That is sound; but what ends the newer one ends it, too."""
+    about = replace(gone(2, Action.QUARANTINE), shard=row(1).shard)
+    log.write(1, 1, rotten(2, of=1, flags=MOVED), Marks(3, [about]), 4)
+    log.replay()
+    assert (set(log.known()), damaged(log)) == ({1, 4}, set())
+    log.write(1, 1, rotten(2, of=1, flags=MOVED), Marks(3, [replace(about, action=Action.GONE)]))
+    log.lose_index()
+    log.replay()
+    assert log.known() == {}
 
 
 @pytest.mark.parametrize("action", [Action.GONE, Action.TOMBSTONE])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.scrub import ALERTS, SAVE_S, Scrub, Turn
+from farmer.storage.scrub import ALERTS, PINNED_S, SAVE_S, Scrub, Turn
 from farmer.storage.scrub_notes import NOTES_NAME
 from tests.storage.bench import Farm, noise
 from tests.storage.rot import rot, row_of, volume_of
@@ -330,6 +330,33 @@ def test_a_turn_is_put_off_while_the_pass_is_ahead_of_its_time(bench: Bench) -> 
     assert not put_off(-1), "the clock was set back"
     bench.scrub.begin_now()
     assert not put_off(0), "somebody waits for it"
+
+
+def test_what_is_put_off_for_long_pins_nothing(bench: Bench) -> None:
+    """Else it could not be given back until the pass goes on, which may be days."""
+    bench.turn(0)
+    while not bench.is_pinned:
+        bench.turn(0)
+    before = bench.scrub.status()
+    assert bench.scrub.put_off(START_MS, 1000)
+    assert bench.is_pinned, "it may go on in a moment"
+    bench.now_s += PINNED_S + 0.1
+    assert bench.scrub.put_off(START_MS, 1000)
+    assert not bench.is_pinned
+    assert bench.notes()["done_bytes"] == before.done_bytes
+    bench.turn()
+    assert (bench.state, bench.scrub.status().checked) == ("idle", 4)
+
+
+def test_outside_its_hours_or_paused_it_is_not_put_off_but_rests(bench: Bench) -> None:
+    bench.turn(0)
+    bench.scrub.is_within_hours = False
+    assert not bench.scrub.put_off(START_MS, 1000)
+    assert bench.turn().is_idle
+    assert not bench.is_pinned
+    bench.scrub.is_within_hours = True
+    bench.scrub.pause(paused=True)
+    assert not bench.scrub.put_off(START_MS, 1000)
 
 
 def test_what_was_put_off_does_not_count_as_slowness(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ SEGMENT = "log/00000001.seg"
 
 
 def store_together(farm: Farm, files: HeldFiles, first: int) -> list[ShardId]:
-    """Store two shards, and delete a third, while a sync is held: all in the next batch."""
+    """Hold one store's sync; two more, which are returned, and a deletion wait for the next."""
     gone = farm.store(noise(SIZE, first)).shard
     files.hold()
     files.reached.clear()
@@ -64,8 +65,10 @@ def files() -> HeldFiles:
 
 
 @pytest.fixture
-def farm(tmp_path: Path, files: HeldFiles) -> Farm:
-    return Farm(tmp_path, files=files)
+def farm(tmp_path: Path, files: HeldFiles) -> Iterator[Farm]:
+    farm = Farm(tmp_path, files=files)
+    yield farm
+    farm.engine.close()
 
 
 def crashed(farm: Farm) -> Path:
