@@ -19,6 +19,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO
@@ -103,7 +104,9 @@ class BlockLog:
         except OSError as error:
             body, code = None, -(error.errno or errno.EIO)
         body = body or b""
-        os.write(self._fuse, _ANSWER.pack(16 + len(body), code, unique) + body)
+        # Whoever asked may have been interrupted: then the kernel knows of no such request.
+        with suppress(FileNotFoundError):
+            os.write(self._fuse, _ANSWER.pack(16 + len(body), code, unique) + body)
 
     def _attributes(self, node: int) -> bytes:
         size = self._size if node == _DISK else 0
