@@ -11,8 +11,6 @@ from __future__ import annotations
 import errno
 from collections import deque
 from dataclasses import replace
-from operator import attrgetter
-from typing import Final
 
 from farmer.storage.bulk import OFFSET, SEQUENCE, PlainRow
 from farmer.storage.damage import Examination, examine
@@ -26,8 +24,6 @@ from farmer.storage.records import Kind
 from farmer.storage.scan import Found
 from farmer.storage.transaction import Transaction
 from farmer.storage.wiping import wipe
-
-_OFFSET: Final = attrgetter("offset")
 
 
 class Gathered:
@@ -104,7 +100,7 @@ class Gathered:
         """
         given_back = 0
         rows = deque(self._plain)
-        for found in sorted(self._found, key=_OFFSET):
+        for found in self._found:
             run = []
             while rows and OFFSET(rows[0]) < found.offset:
                 run.append(rows.popleft())
