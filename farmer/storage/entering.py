@@ -9,10 +9,12 @@ that has more of its shard.
 from __future__ import annotations
 
 import errno
-from collections import deque
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from dataclasses import replace
+from typing import Final
 
-from farmer.storage.bulk import OFFSET, SEQUENCE, PlainRow
+from farmer.storage.bulk import PLAIN_ROW_BYTES, PlainRow, last_sequence, offset_of
 from farmer.storage.damage import Examination, examine
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files
@@ -25,52 +27,61 @@ from farmer.storage.scan import Found
 from farmer.storage.transaction import Transaction
 from farmer.storage.wiping import wipe
 
+_FOUND_BYTES: Final = 1024
+_PER_BYTE_OF_MARKS: Final = 4
+"""A mark of a hundred bytes may give a record up, of which the transaction tells."""
+
 
 class Gathered:
-    """What has been found of one segment and is not yet entered, in the order of the log."""
+    """What has been found and is not yet entered, in the order of the log."""
 
     def __init__(self, files: Files, paths: Paths) -> None:
         self._files = files
         self._paths = paths
-        self._found: list[Found] = []
-        self._plain: list[PlainRow] = []
-        self._doubted: set[int] = set()
-        """Offsets of those in doubt."""
+        self._found: list[tuple[int, Found]] = []
+        """With their segments."""
+        self._plain: defaultdict[int, list[PlainRow]] = defaultdict(list)
+        """By segment."""
+        self._doubted: set[Place] = set()
         self._refused: set[int] = set()
         """Sequences of those that were less than an older record."""
         self.entries = 0
         """How many shards and marks there are."""
+        self.memory_bytes = 0
+        """What they take, and will take while they are entered; about."""
         self._met = read_met(files, paths.root)
         """Below this sequence no tombstone means anything."""
 
-    def add_plain(self, rows: list[PlainRow]) -> None:
-        """Take some plain records."""
-        self._plain += rows
+    def add_plain(self, number: int, rows: list[PlainRow]) -> None:
+        """Take some plain records of a segment."""
+        self._plain[number] += rows
         self.entries += len(rows)
+        self.memory_bytes += len(rows) * PLAIN_ROW_BYTES
 
-    def add(self, found: Found, *, is_doubted: bool) -> None:
-        """Take another record, which may be *in doubt*: see the module."""
-        self._found.append(found)
+    def add(self, number: int, found: Found, *, is_doubted: bool) -> None:
+        """Take another record of a segment, which may be *in doubt*: see the module."""
+        self._found.append((number, found))
         self.entries += 1 + len(found.payload) // MARK_BYTES
+        self.memory_bytes += _FOUND_BYTES + _PER_BYTE_OF_MARKS * len(found.payload)
         if is_doubted:
-            self._doubted.add(found.offset)
+            self._doubted.add(Place(number, found.offset))
 
     def clear(self) -> None:
         """Begin anew: all of it is entered."""
         self._found.clear()
         self._plain.clear()
         self._doubted.clear()
-        self.entries = 0
+        self.entries = self.memory_bytes = 0
 
     @property
     def last_sequence(self) -> int:
         """The highest sequence among them; 0 without any."""
-        found = max((found.header.sequence for found in self._found), default=0)
-        return max(found, max(map(SEQUENCE, self._plain), default=0))
+        found = [found.header.sequence for _, found in self._found]
+        return max([*found, *map(last_sequence, self._plain.values())], default=0)
 
-    def enter(self, transaction: Transaction, number: int) -> int:
+    def enter(self, transaction: Transaction) -> Counter[int]:
         """
-        Enter all of it; return how many bytes of the segment were given back.
+        Enter all of it; return how many bytes of which segments were given back.
 
         Raises:
             OSError: an old record could not be compared with a doubted one, or that could not be
@@ -79,42 +90,50 @@ class Gathered:
 
         """
         if self._doubted:
-            return self._enter_in_order(transaction, number)
+            return self._enter_in_order(transaction)
         # Shards first: a mark speaks of sequences below its own only, so that it comes after
         # whatever it means, and means nothing that comes after it.
-        transaction.put_plain(number, self._plain)
-        for found in self._found:
+        transaction.put_plain(self._plain)
+        for number, found in self._found:
             if found.header.kind is Kind.SHARD:
                 transaction.put(row_of(found.header, Place(number, found.offset)))
-        for found in self._found:
+        for number, found in self._found:
             if found.header.kind is Kind.MARKS:
                 self._apply(transaction, number, found)
-        return 0
+        return Counter()
 
-    def _enter_in_order(self, transaction: Transaction, number: int) -> int:
+    def _enter_in_order(self, transaction: Transaction) -> Counter[int]:
         """
         Do it in the order of the log.
 
         Only so is it known whether there was another record of a shard when one was written
         that is in doubt now.
         """
-        given_back = 0
-        rows = deque(self._plain)
-        for found in self._found:
-            run = []
-            while rows and OFFSET(rows[0]) < found.offset:
-                run.append(rows.popleft())
-            transaction.put_plain(number, run)
+        given_back = Counter[int]()
+        for number, found in self._found:
+            place = Place(number, found.offset)
+            transaction.put_plain(self._take_plain_before(place))
             if found.header.kind is Kind.MARKS:
                 self._apply(transaction, number, found)
                 continue
-            row = row_of(found.header, Place(number, found.offset))
-            if found.offset in self._doubted and self._is_less(transaction, row):
-                given_back += self._refuse(transaction, row)
+            row = row_of(found.header, place)
+            if place in self._doubted and self._is_less(transaction, row):
+                given_back[number] += self._refuse(transaction, row)
             else:
                 transaction.put(row)
-        transaction.put_plain(number, rows)
+        transaction.put_plain(self._plain)
         return given_back
+
+    def _take_plain_before(self, place: Place) -> dict[int, list[PlainRow]]:
+        """Return the plain records of the log before this place that were not yet taken."""
+        before = {}
+        for number in [number for number in self._plain if number <= place.segment]:
+            rows = self._plain.pop(number)
+            if number == place.segment:
+                end = bisect_left(rows, place.offset, key=offset_of)
+                self._plain[number], rows = rows[end:], rows[:end]
+            before[number] = rows
+        return before
 
     def _is_less(self, transaction: Transaction, row: Row) -> bool:
         """

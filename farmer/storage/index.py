@@ -53,8 +53,8 @@ INDEX_DESCRIPTORS: Final = 2 * (1 + _READERS)
 
 _WRITER_CACHE_KIB: Final = 4096
 _READER_CACHE_KIB: Final = 512
-_BUILDING_CACHE_KIB: Final = 32 * 1024
-"""While an index is made: what is entered in one go touches nearly every page."""
+_BUILDING_CACHE_KIB: Final = 8 * 1024
+"""While an index is made: what is entered together goes through the pages once, in their order."""
 
 WAL_BYTES_MAX: Final = 1024 * 1024
 """The write-ahead log is written back and cut off beyond this, which holds up the writer; a

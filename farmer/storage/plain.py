@@ -21,7 +21,7 @@ from farmer.model.shard import (
     RECORD_ALIGNMENT_BYTES,
     RECORD_HEADER_BYTES,
 )
-from farmer.storage.bulk import PlainRow
+from farmer.storage.bulk import PlainRow, pack
 from farmer.storage.quota import SMALL_BYTES_MAX
 from farmer.storage.records import MOVED, NUMBER_BITS
 from farmer.storage.scan import Damaged, Found, Hole, Source, scan
@@ -53,12 +53,12 @@ class Plain:
 
 
 def walk(
-    source: Source, start: int, end: int, *, verify: bool
+    source: Source, number: int, start: int, end: int, *, verify: bool
 ) -> Iterator[Plain | Found | Damaged | Hole]:
-    """Yield what `farmer.storage.scan.scan` yields, plain shards taken together."""
+    """Yield what `farmer.storage.scan.scan` yields of a segment, plain shards taken together."""
     at = start
     while True:
-        plain = _plain(source, at, end, verify=verify)
+        plain = _plain(source, number, at, end, verify=verify)
         if plain.rows:
             yield plain
             at = plain.end
@@ -72,7 +72,7 @@ def walk(
             return
 
 
-def _plain(source: Source, start: int, end: int, *, verify: bool) -> Plain:
+def _plain(source: Source, number: int, start: int, end: int, *, verify: bool) -> Plain:
     """Return the plain records from an offset on, up to the first that is not."""
     rows: list[PlainRow] = []
     segment, unpack = source.uuid, _HEADER.unpack_from
@@ -115,7 +115,7 @@ def _plain(source: Source, start: int, end: int, *, verify: bool) -> Plain:
             body = here + RECORD_HEADER_BYTES
             if not _is_sound(window[body : body + size + trailer], size, trailer_crc):
                 break
-        rows.append((renter, shard, at, size, contract, stored, sequence, charge))
+        rows.append(pack(renter, shard, number, at, size, contract, stored, sequence, charge))
         at += charge
     return Plain(rows, at)
 

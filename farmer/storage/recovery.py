@@ -45,8 +45,11 @@ _REPLAYED_PER_TRANSACTION: Final = 16 * 1024
 of the index of its own; those of a large one share them.  16 MiB of memory, and 64 MiB of
 write-ahead log: within what the allowance keeps for a compaction, which does not run now."""
 
-_REBUILT_PER_TRANSACTION: Final = 64 * 1024
-"""The same for an index that has no write-ahead log yet: 40 MiB of memory."""
+_REBUILT_PER_TRANSACTION: Final = 384 * 1024
+"""The same for an index that has no write-ahead log yet."""
+
+_GATHERED_BYTES_MAX: Final = 64 * 1024**2
+"""What they may take in memory, whatever they are."""
 
 Progress = Callable[[int, int], None]
 """Told the number of the segment that is read, and of the last one."""
@@ -67,6 +70,17 @@ class Recovered:
     """Segments whose headers are lost: they are read, but neither cut off nor appended to."""
 
 
+@dataclass(slots=True)
+class _Reached:
+    """How far a segment is read whose records are not all entered."""
+
+    header: SegmentHeader
+    end: int = 0
+    """Of the last record that is gathered."""
+    holes_bytes: int = 0
+    """Bytes given back between the gathered records."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A file of one large shard: stored, or unfinished."""
@@ -85,8 +99,8 @@ class Recovery:
         self._index = index
         self._gathered = Gathered(files, paths)
         self._entries_max = _REPLAYED_PER_TRANSACTION
-        self._holes = 0
-        """Bytes given back between the gathered records."""
+        self._reached: dict[int, _Reached] = {}
+        """By segment, in the order of the log."""
         self._is_whole = False
         """Whether all of the log is read, not only what the index has not seen."""
 
@@ -177,13 +191,15 @@ class Recovery:
             is_headless = number in recovered.headless
             if not following and not is_headless:
                 self._cut(number, end)
-            self._settle(header, end)
-            recovered.end = self._index.position()
+            self._reach(header, end)
+            if not self._is_whole or not following:
+                self._settle(recovered)
             recovered.uuid = b"" if is_headless else header.segment
         return recovered
 
     def _pass_over(self, number: int, recovered: Recovered, *, is_last: bool) -> None:
         """Go on without a segment that holds nothing but a damaged header."""
+        self._settle(recovered)
         path = self._paths.segment(number)
         if is_last:
             # A crash while it was made: nothing was ever written behind the header.
@@ -213,7 +229,8 @@ class Recovery:
             source = Source(self._files, fd, header.segment, path.name)
             self._open_segment(header)
             verify = not (self._is_whole and limit)
-            for one in walk(source, offset, min(size, limit or size), verify=verify):
+            until = min(size, limit or size)
+            for one in walk(source, header.number, offset, until, verify=verify):
                 match one:
                     case Damaged():
                         doubtful.append(one)
@@ -222,62 +239,83 @@ class Recovery:
                         holes.append((at, give_back(self._files, path, fd, at, length)))
                     case _:
                         # What stands before something sound may have been sound once, too.
-                        self._take_damaged(path, doubtful, recovered)
-                        recovered.records += self._gather(one, may_be_torn=not limit)
-                        self._holes += sum(length for _, length in holes)
+                        self._take_damaged(header.number, doubtful, recovered)
+                        recovered.records += self._gather(
+                            header.number, one, may_be_torn=not limit
+                        )
+                        self._reach(header, one.end, holes)
                         doubtful, holes, end = [], [], one.end
-                if self._gathered.entries >= self._entries_max:
-                    self._settle(header, end)
+                if self._has_gathered_much():
+                    self._reach(header, end)
+                    self._settle(recovered)
         finally:
             self._files.close(fd)
         if not is_last:
             # When another segment was begun, all of this one had been synced that counts.
-            taken = self._take_damaged(path, doubtful, recovered)
+            taken = self._take_damaged(header.number, doubtful, recovered)
             end = max(end, taken, min(size, limit or 0))
-            self._holes += sum(length for at, length in holes if at < end)
+            self._reach(header, end, [hole for hole in holes if hole[0] < end])
         elif self._is_whole:
             # Most likely torn by a crash; but there need not have been one.
             known = [one.offset for one in doubtful if one.header is not None]
             recovered.damaged += [f"{path.name} at {at}" for at in known]
         return end
 
-    def _take_damaged(self, path: Path, records: list[Damaged], recovered: Recovered) -> int:
+    def _take_damaged(self, number: int, records: list[Damaged], recovered: Recovered) -> int:
         """Keep what is damaged if it is known whose it is; return the end of the last of these."""
-        end = 0
+        end, path = 0, self._paths.segment(number)
         for one in records:
             if one.header is None:
                 recovered.damaged.append(f"{path.name} at {one.offset}")
             else:
                 end = one.offset + one.header.record_bytes
                 found = Found(one.offset, end, _spoilt(one.header))
-                self._gathered.add(found, is_doubted=True)
+                self._gathered.add(number, found, is_doubted=True)
                 recovered.records += 1
         return end
 
-    def _gather(self, one: Plain | Found, *, may_be_torn: bool) -> int:
+    def _gather(self, number: int, one: Plain | Found, *, may_be_torn: bool) -> int:
         """Keep records that passed for sound until they are entered; return how many they are."""
         if isinstance(one, Plain):
-            self._gathered.add_plain(one.rows)
+            self._gathered.add_plain(number, one.rows)
             return len(one.rows)
         # The bytes of such a copy are not verified.
         is_doubted = may_be_torn and bool(one.header.flags & DAMAGED)
-        self._gathered.add(one, is_doubted=is_doubted)
+        self._gathered.add(number, one, is_doubted=is_doubted)
         return 1
 
     def _open_segment(self, header: SegmentHeader) -> None:
         with self._index.transaction() as transaction:
             transaction.open_segment(header.number, header.segment)
 
-    def _settle(self, header: SegmentHeader, end: int) -> None:
+    def _has_gathered_much(self) -> bool:
+        entries, memory_bytes = self._gathered.entries, self._gathered.memory_bytes
+        return entries >= self._entries_max or memory_bytes >= _GATHERED_BYTES_MAX
+
+    def _reach(
+        self, header: SegmentHeader, end: int, holes: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """Note how far a segment is read, and what was given back since this was last noted."""
+        reached = self._reached.setdefault(header.number, _Reached(header))
+        reached.end = end
+        reached.holes_bytes += sum(length for _, length in holes)
+
+    def _settle(self, recovered: Recovered) -> None:
         """Commit what has gathered."""
-        following = max(self._gathered.last_sequence + 1, header.first_sequence)
+        if not self._reached:
+            return
+        last = [*self._reached.values()][-1]
+        following = max(self._gathered.last_sequence + 1, last.header.first_sequence)
         with self._index.transaction() as transaction:
-            self._holes += self._gathered.enter(transaction, header.number)
-            transaction.grow_segment(header.number, end, self._holes)
-            transaction.set_position(Position(header.number, end, following))
+            given_back = self._gathered.enter(transaction)
+            for number, reached in self._reached.items():
+                holes_bytes = reached.holes_bytes + given_back[number]
+                transaction.grow_segment(number, reached.end, holes_bytes)
+            transaction.set_position(Position(last.header.number, last.end, following))
         self._gathered.clear()
-        self._holes = 0
+        self._reached.clear()
         self._index.checkpoint_if_long()
+        recovered.end = self._index.position()
 
     def _cut(self, number: int, end: int) -> None:
         fd = self._files.open(self._paths.segment(number), Access.WRITE)

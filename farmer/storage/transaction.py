@@ -8,14 +8,15 @@ rebuild from nothing; so what they do with a record depends on sequences alone.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, starmap
 from typing import Final, Literal
 
 from farmer.model.contract import TRASH_MS
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import ShardState
-from farmer.storage.bulk import OFFSET, PlainRow, enter, row_of_plain
+from farmer.storage.bulk import PlainRow, enter, offset_of, row_of_plain
 from farmer.storage.marks import Action, Mark
 from farmer.storage.places import Doomed, Place, Position, Row, Segment
 from farmer.storage.quota import SMALL_BYTES_MAX, Changes, Tally
@@ -112,33 +113,39 @@ class Transaction:
             self._remove(there)
         self._insert(row)
 
-    def put_plain(self, segment: int, rows: Sequence[PlainRow]) -> None:
+    def put_plain(self, rows: Mapping[int, Sequence[PlainRow]]) -> None:
         """
-        Enter many live small shards of one segment as `put` does, in the order of the pages.
+        Enter many live small shards, by segment, as `put` does, in the order of the pages.
 
         Raises:
-            IndexDamagedError: it has one that stands behind what it knows of the segment.
+            IndexDamagedError: it has one that stands behind what it knows of a segment.
 
         """
-        known_bytes = self._segment(segment).size_bytes
-        if self.tombstones.exist or min(map(OFFSET, rows), default=known_bytes) < known_bytes:
-            for plain in rows:
-                self.put(row_of_plain(segment, plain))
+        everything = list(chain.from_iterable(rows.values()))
+        if self.tombstones.exist or any(starmap(self._knows_some, rows.items())):
+            self._put_each(everything)
             return
         entered = enter(
             self._sql,
-            segment,
-            rows,
+            everything,
             lambda raw: self._ref("renter", raw),
             lambda raw: self._ref("contract", raw),
         )
-        for renter, (charge, shards) in entered.renters.items():
-            change = self.changes.of(NodeId(renter))
-            change.live_bytes += charge
-            change.shards += shards
+        for (renter, segment), charge in entered.charges.items():
+            self.changes.of(NodeId(renter)).live_bytes += charge
             self._segment(segment).live_bytes += charge
-        for row in entered.others:
-            self.put(row_of_plain(segment, row))
+        for renter, shards in entered.shards.items():
+            self.changes.of(NodeId(renter)).shards += shards
+        self._put_each(entered.others)
+
+    def _put_each(self, rows: Iterable[PlainRow]) -> None:
+        for plain in rows:
+            self.put(row_of_plain(plain))
+
+    def _knows_some(self, segment: int, rows: Iterable[PlainRow]) -> bool:
+        """Say whether one of a segment's rows stands before the end that it has in the index."""
+        known_bytes = self._segment(segment).size_bytes
+        return known_bytes > 0 and min(map(offset_of, rows), default=known_bytes) < known_bytes
 
     def apply(self, mark: Mark) -> None:
         """Do to a shard what a mark says, unless a later record of it was written."""

@@ -12,10 +12,11 @@ from zlib import crc32
 from farmer.audit.tree import TreeHasher
 from farmer.model.ids import ContractId, ShardId
 from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.storage.bulk import PlainRow, pack
 from farmer.storage.directory import Paths
 from farmer.storage.index import Index, create_index
 from farmer.storage.marks import Action, Mark, encode_marks
-from farmer.storage.places import Place
+from farmer.storage.places import Place, Row
 from farmer.storage.records import (
     BlockChecksums,
     Kind,
@@ -39,6 +40,14 @@ BAD = b"x" * PAGE
 """A page that is no record."""
 
 HOLE = bytes(PAGE)
+
+
+def plain_of(row: Row) -> PlainRow:
+    """Return a live small shard as reading many at once finds it."""
+    return pack(
+        *(row.renter.raw, row.shard.raw, row.place.segment, row.place.offset, row.size_bytes),
+        *(row.contract.raw, row.stored_at_ms, row.sequence, row.charge_bytes),
+    )
 
 
 @dataclass

@@ -23,6 +23,7 @@ from farmer.storage.places import Doomed, Place, Row
 from farmer.storage.quota import Tally
 from farmer.storage.transaction import Transaction
 from tests.storage.bench import ALICE, BOB, Farm, noise
+from tests.storage.log_bytes import plain_of
 from tests.storage.recording import RecordingFiles
 
 Entered = tuple[set[Row], set[Doomed], dict[NodeId, Tally], int]
@@ -108,16 +109,7 @@ def test_a_transaction_that_was_rolled_back_is_as_if_it_had_not_been(
 
 def at_once(transaction: Transaction, rows: Sequence[Row]) -> None:
     """Enter them together, as a rebuild does."""
-    transaction.put_plain(
-        1,
-        [
-            (
-                *(one.renter.raw, one.shard.raw, one.place.offset, one.size_bytes),
-                *(one.contract.raw, one.stored_at_ms, one.sequence, one.charge_bytes),
-            )
-            for one in rows
-        ],
-    )
+    transaction.put_plain({1: [plain_of(one) for one in rows]})
 
 
 @settings(max_examples=40, deadline=None)

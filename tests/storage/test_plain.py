@@ -9,7 +9,7 @@ from zlib import crc32
 
 import pytest
 
-from farmer.storage.bulk import PlainRow, row_of_plain
+from farmer.storage.bulk import PlainRow, pack, row_of_plain
 from farmer.storage.files import Access, OsFiles
 from farmer.storage.index import Index, create_index
 from farmer.storage.index_errors import IndexDamagedError
@@ -29,12 +29,13 @@ def read(path: Path, *, verify: bool, plainly: bool) -> list[object]:
     fd = files.open(path, Access.READ)
     size = files.size(fd)
     header = decode_segment(files.pread(fd, SEGMENT_HEADER_BYTES, 0), path.name)
-    how = walk if plainly else scan
+    source = Source(files, fd, header.segment, path.name)
     found: list[object] = []
-    for one in how(Source(files, fd, header.segment, path.name), 4096, size, verify=verify):
+    plain = walk(source, 1, 4096, size, verify=verify)
+    for one in plain if plainly else scan(source, 4096, size, verify=verify):
         match one:
             case Plain(rows, end):
-                found += [row_of_plain(1, row) for row in rows]
+                found += map(row_of_plain, rows)
                 found.append(end)
             case Found() if not one.payload:
                 found += [row_of(one.header, Place(1, one.offset)), one.end]
@@ -94,7 +95,8 @@ def _spoil(raw: bytearray, at: int, rng: random.Random) -> None:
 
 
 def plain(number: int, shard: int, sequence: int) -> PlainRow:
-    return (ALICE.raw, shard.to_bytes(32, "big"), number * 4096, 10, bytes(16), 7, sequence, 4096)
+    at = number * 4096
+    return pack(ALICE.raw, shard.to_bytes(32, "big"), 1, at, 10, bytes(16), 7, sequence, 4096)
 
 
 def totals(index: Index) -> tuple[list[Row], object, object]:
@@ -114,10 +116,10 @@ def test_plain_rows_are_entered_as_all_others(tmp_path: Path, seed: int) -> None
             with index.transaction() as transaction:
                 transaction.open_segment(1, bytes(16))
                 if how == "at once":
-                    transaction.put_plain(1, part)
+                    transaction.put_plain({1: part})
                 else:
                     for row in part:
-                        transaction.put(row_of_plain(1, row))
+                        transaction.put(row_of_plain(row))
         results.append(totals(index))
         index.finish()
         assert totals(index) == results[-1]
@@ -132,9 +134,9 @@ def test_an_index_that_has_the_very_records_already_is_no_good(tmp_path: Path, a
     rows = [plain(n, n, n + 1) for n in range(100)]
     with index.transaction() as transaction:
         transaction.open_segment(1, bytes(16))
-        transaction.put_plain(1, rows[:again])
+        transaction.put_plain({1: rows[:again]})
     with pytest.raises(IndexDamagedError), index.transaction() as transaction:
-        transaction.put_plain(1, rows)
+        transaction.put_plain({1: rows})
     index.close(clean=False)
 
 
@@ -144,7 +146,7 @@ def test_an_index_is_complete_only_when_it_was_finished(tmp_path: Path) -> None:
     index = create_index(path, VOLUME)
     with index.transaction() as transaction:
         transaction.open_segment(1, bytes(16))
-        transaction.put_plain(1, [plain(n, n, n + 1) for n in range(100)])
+        transaction.put_plain({1: [plain(n, n, n + 1) for n in range(100)]})
     with pytest.raises(IndexDamagedError):
         Index(path, VOLUME)
     index.finish()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from farmer.model.shard import ShardState
+from farmer.storage.bulk import pack, row_of_plain
 from farmer.storage.plain import Plain, walk
 from farmer.storage.records import DAMAGED, MOVED, Kind
 from farmer.storage.scan import Damaged, Found, Hole, scan
@@ -20,10 +21,10 @@ def told(raw: bytes, *, verify: bool = True, start: int = 0, end: int | None = N
     """Return what a walk says: of plain records the sequences, of others where they are."""
     said = []
     end = len(raw) if end is None else end
-    for one in walk(Memory(raw).source(), start, end, verify=verify):
+    for one in walk(Memory(raw).source(), 1, start, end, verify=verify):
         match one:
             case Plain(rows, to):
-                said.append(f"plain {[row[6] for row in rows]} to {to}")
+                said.append(f"plain {[row_of_plain(row).sequence for row in rows]} to {to}")
             case Found(at, to, header):
                 said.append(f"{header.kind.name.lower()} {header.sequence} at {at} to {to}")
             case Damaged(at, _):
@@ -49,13 +50,13 @@ def between(odd: bytes, *, verify: bool = False) -> list[str]:
 @pytest.mark.parametrize("verify", [True, False])
 def test_a_row_is_what_the_header_says(*, verify: bool) -> None:
     raw = record(10, 1) + record(5000, 2, flags=MOVED, stored_at_ms=LARGEST)
-    (plain,) = walk(Memory(raw).source(), 0, len(raw), verify=verify)
+    (plain,) = walk(Memory(raw).source(), 7, 0, len(raw), verify=verify)
     assert isinstance(plain, Plain)
     first, second = header_of(10, 1), header_of(5000, 2)
     contract = first.contract.raw
     assert plain.rows == [
-        (ALICE.raw, first.shard.raw, 0, 10, contract, 5, 1, PAGE),
-        (ALICE.raw, second.shard.raw, PAGE, 5000, contract, LARGEST, 2, 2 * PAGE),
+        pack(ALICE.raw, first.shard.raw, 7, 0, 10, contract, 5, 1, PAGE),
+        pack(ALICE.raw, second.shard.raw, 7, PAGE, 5000, contract, LARGEST, 2, 2 * PAGE),
     ]
     assert plain.end == 3 * PAGE
 
@@ -186,17 +187,17 @@ def test_plain_records_come_together_and_are_read_a_mebibyte_at_once(
     """Also those of which a window ends in the middle."""
     raw = b"".join(record(size, sequence) for sequence in range(1, number + 1))
     disk = Memory(raw)
-    plains = list(walk(disk.source(), 0, len(raw), verify=verify))
+    plains = list(walk(disk.source(), 1, 0, len(raw), verify=verify))
     assert [type(one) for one in plains] == [Plain]
     assert isinstance(plains[0], Plain)
-    assert [row[6] for row in plains[0].rows] == list(range(1, number + 1))
+    assert [row_of_plain(row).sequence for row in plains[0].rows] == list(range(1, number + 1))
     assert len(disk.asked) <= len(raw) // MIB + 3
 
 
 def test_no_more_rows_come_at_once_than_a_few_thousand() -> None:
     one = record(0, 1)
     raw = one * 4097
-    ends = [plain.end for plain in walk(Memory(raw).source(), 0, len(raw), verify=True)
+    ends = [plain.end for plain in walk(Memory(raw).source(), 1, 0, len(raw), verify=True)
             if isinstance(plain, Plain)]  # fmt: skip
     assert ends == [4096 * PAGE, 4097 * PAGE]
 

@@ -63,16 +63,17 @@ def gone(sequence: int, action: Action = Action.GONE, observed_ms: int = 0) -> M
     return mark_of(row(sequence), action, 0, observed_ms)
 
 
-def again(sequence: int, of: int, flags: int = 0) -> bytes:
+def again(sequence: int, of: int, flags: int = 0, segment: int = 1) -> bytes:
     """Return a newer record of another one's shard."""
-    header = replace(header_of(SIZE, of, segment_uuid(VOLUME, 1)), sequence=sequence, flags=flags)
+    uuid = segment_uuid(VOLUME, segment)
+    header = replace(header_of(SIZE, of, uuid), sequence=sequence, flags=flags)
     data = noise(SIZE, of)
     return whole(header, data + trailer_of(data))
 
 
-def rotten(sequence: int, of: int | None = None, flags: int = 0) -> bytes:
+def rotten(sequence: int, of: int | None = None, flags: int = 0, segment: int = 1) -> bytes:
     """Return a record of which the header alone is sound; of another one's shard, if said."""
-    return spoilt(again(sequence, of or sequence, flags), RECORD_HEADER_BYTES + 5)
+    return spoilt(again(sequence, of or sequence, flags, segment), RECORD_HEADER_BYTES + 5)
 
 
 def damaged(log: Log) -> set[int]:
@@ -624,6 +625,36 @@ def test_in_however_many_steps_it_is_the_same(
     assert sizes[1] == (4 * PAGE, 0)
     assert recovered.end == Position(2, 4 * PAGE, 11)
     assert recovered.records == 10
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4, 100])
+def test_a_damaged_one_is_compared_with_what_an_earlier_segment_holds(
+    log: Log, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """In the order of the log, over all segments that are entered together."""
+    monkeypatch.setattr(recovery_module, "_REBUILT_PER_TRANSACTION", at_once)
+    log.write(1, 1, 2, 3)
+    late = [rotten(5, of=1, segment=2), rotten(6, of=7, segment=2)]
+    log.write(2, 4, *late, 7, Marks(8, [gone(3)]), previous_end=4 * PAGE)
+    log.rebuild()
+    assert set(log.known()) == {1, 2, 4, 7}
+    assert damaged(log) == set()
+    assert [one.sequence for one in log.index.doomed()] == [3, 6]
+    assert [one.punched_bytes for one in log.index.segments()] == [0, PAGE]
+
+
+def test_what_has_gathered_is_entered_before_it_takes_much_memory(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write(1, 1, 2, Marks(4, [gone(1)]), 5)
+    monkeypatch.setattr(recovery_module, "_GATHERED_BYTES_MAX", 400)
+    said = list[str]()
+    log.index._writer.set_trace_callback(said.append)
+    log.rebuild()
+    log.index._writer.set_trace_callback(None)
+    # The segment is opened; two shards are little, with marks it is much; and what is left.
+    assert said.count("COMMIT") == 3
+    assert set(log.known()) == {2, 5}
 
 
 def more_commits(log: Log, monkeypatch: pytest.MonkeyPatch, at_once: int) -> int:

@@ -19,6 +19,7 @@ from farmer.storage.tombstones import Tombstone
 from farmer.storage.transaction import Transaction
 from tests.storage import bench
 from tests.storage.bench import ALICE, BOB, MIB
+from tests.storage.log_bytes import plain_of
 
 FIRST = ShardId(bytes(32))
 SEGMENT = 1
@@ -103,13 +104,6 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk.index.close(clean=False)
 
 
-def plain(one: Row) -> tuple[bytes, bytes, int, int, bytes, int, int, int]:
-    return (
-        *(one.renter.raw, one.shard.raw, one.place.offset, one.size_bytes),
-        *(one.contract.raw, one.stored_at_ms, one.sequence, one.charge_bytes),
-    )
-
-
 def test_what_is_in_it_counts_for_its_renter_by_kind(desk: Desk) -> None:
     trashed = row(2, 2, state=ShardState.TRASH, gone_at_ms=7, observed_ms=8)
     bad = row(3, 3, state=ShardState.QUARANTINED, is_damaged=True)
@@ -191,7 +185,7 @@ def test_a_tombstone_stops_its_own_record_and_earlier_ones(
     assert desk.stones() == [Tombstone(ALICE, row(1, 5).shard, 5, 77)]
     one = row(1, sequence)
     if at_once:
-        desk.change(lambda t: t.put_plain(SEGMENT, [plain(one)]))
+        desk.change(lambda t: t.put_plain({SEGMENT: [plain_of(one)]}))
     else:
         desk.put(one)
     assert desk.rows() == ([one] if is_there else [])
@@ -202,15 +196,15 @@ def test_a_tombstone_stops_its_own_record_and_earlier_ones(
 
 def test_many_plain_records_count_for_each_renter_and_their_segment(desk: Desk) -> None:
     many = [row(1, 1), row(2, 2, size_bytes=5000), row(1, 3, BOB)]
-    desk.change(lambda t: t.put_plain(SEGMENT, [plain(one) for one in many]))
+    desk.change(lambda t: t.put_plain({SEGMENT: [plain_of(one) for one in many]}))
     assert desk.rows() == many[:2]
     assert desk.rows(BOB) == many[2:]
     assert desk.tally() == Tally(live_bytes=3 * CHARGE, shards=2)
     assert desk.sizes() == (0, 4 * CHARGE, 0)
     desk.change(lambda t: t.grow_segment(SEGMENT, 4 * CHARGE))
-    assert desk.change(lambda t: t.put_plain(SEGMENT, [plain(one) for one in many])) == []
+    assert desk.change(lambda t: t.put_plain({SEGMENT: [plain_of(one) for one in many]})) == []
     again = row(1, 4)
-    assert desk.change(lambda t: t.put_plain(SEGMENT, [plain(again)])) == [doomed(many[0])]
+    assert desk.change(lambda t: t.put_plain({SEGMENT: [plain_of(again)]})) == [doomed(many[0])]
     assert desk.rows() == [again, many[1]]
 
 
