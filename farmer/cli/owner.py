@@ -197,6 +197,11 @@ def _add_keeping(verbs: Verbs) -> None:
         volumes, "rebuild", "make a new index from the shards", "owner_volumes:volume_rebuild"
     )
     rebuild.add_argument("path", metavar="PATH", help="a volume of the settings; farmer stopped")
+    rebuild.add_argument(
+        "--overwrite-unreadable",
+        action="store_true",
+        help="give up what the disk cannot read, so that the rest is to be had again",
+    )
     forget = _add(
         volumes, "forget", "give up a volume and its shards", "owner_volumes:volume_forget"
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from farmer.cli.exits import BAD_SETTINGS, DEGRADED, OK, CommandError
@@ -215,7 +217,22 @@ def volume_rebuild(home: Home, options: argparse.Namespace) -> int:
             # The others' are not asked.
             others = set(paths) - {path}
             [plan] = [one for one in plan_volumes(home, settings, others) if one.path == path]
-            shards, size_bytes = rebuild(home, plan, lambda line: print(line, file=sys.stderr))
+            shards, size_bytes = rebuild(
+                home,
+                plan,
+                lambda line: print(line, file=sys.stderr),
+                may_overwrite=options.overwrite_unreadable,
+            )
+    except OSError as error:
+        if error.errno != errno.EIO or options.overwrite_unreadable:
+            raise
+        anyway = home.command("volume rebuild --overwrite-unreadable")
+        raise CommandError(
+            f"{path} cannot be read everywhere ({error}), so that no index was made. If all that "
+            "is wrong are some bad sectors, copy the disk to a new one while it can be read "
+            "(ddrescue), or give up what lies on them, mostly a few shards, for the rest: "
+            f"{anyway} {quote(str(path))}"
+        ) from error
     except HomeLockedError as error:
         raise CommandError(f"stop the farmer first, then rebuild: {error}") from error
     print(f"{path}: a new index of {counted(shards, 'shard')}, {format_size(size_bytes)}")

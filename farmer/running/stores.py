@@ -130,12 +130,29 @@ def _not_in_settings(home: Home, known: KnownVolume, now_ms: int) -> Alert:
     )
 
 
-def rebuild(home: Home, plan: VolumePlan, tell: Told) -> tuple[int, int]:
-    """Make a volume's index anew from its records; return its live shards and their bytes."""
+def rebuild(
+    home: Home, plan: VolumePlan, tell: Told, *, may_overwrite: bool = False
+) -> tuple[int, int]:
+    """
+    Make a volume's index anew from its records; return its live shards and their bytes.
+
+    What the disk cannot read ends it, unless it may be written over.
+    """
     identity = Identity.load(home.identity)
     settings = volume_settings(plan)
     told = _progress(tell, WANTED)
-    rebuild_index(settings, identity.node_id, OsFiles(), told, home.annexes)
+
+    def overwritten(path: Path, offset: int, length: int) -> None:
+        tell(f"{path}: {length} bytes at {offset} could not be read, and were written over")
+
+    rebuild_index(
+        settings,
+        identity.node_id,
+        OsFiles(),
+        told,
+        home.annexes,
+        overwritten if may_overwrite else None,
+    )
     return live_shards(plan.path, home.annexes) or (0, 0)
 
 

@@ -19,11 +19,17 @@ _BLOCK_BYTES: Final = RECORD_ALIGNMENT_BYTES
 class BadSpots:
     """The reading half of a volume's files, of which each block that cannot be read is noise."""
 
-    def __init__(self, files: Files, paths: Paths) -> None:
-        self.met = 0
-        """How often a block could not be read."""
+    def __init__(self, files: Files, paths: Paths, met_max: int | None = MET_MAX) -> None:
+        self.found: list[tuple[int, int]] = []
+        """Offset and length of what could not be read, each time that it was tried."""
         self._files = files
         self._paths = paths
+        self._met_max = met_max
+
+    @property
+    def met(self) -> int:
+        """How often a block could not be read."""
+        return len(self.found)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """
@@ -52,8 +58,8 @@ class BadSpots:
         try:
             return self._files.pread(fd, length, offset)
         except OSError as error:
-            self.met += 1
-            if self.met > MET_MAX:
+            self.found.append((offset, length))
+            if self._met_max is not None and self.met > self._met_max:
                 raise
             self._survive(error)
             return b"\xff" * length

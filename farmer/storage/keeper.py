@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from threading import Lock
 from typing import Final
 
@@ -283,7 +284,7 @@ class Slot:
             self.too_new = error
             self.health.go(f"cannot be used: {error}")
         except (VolumeSetupError, StorageError, OSError, sqlite3.Error) as error:
-            self.health.go(f"cannot be used: {error}")
+            self.health.go(f"cannot be used: {error}{self._advice(error)}")
         except MemoryError:
             raise
         except Exception as error:  # whatever rot brings up here, the other volumes must open
@@ -293,6 +294,15 @@ class Slot:
             self.health.reopened()
             if volume.ground.is_apart and not self.health.is_read_only:
                 self.health.read_only("it takes no writes")
+
+    def _advice(self, error: Exception) -> str:
+        if not (isinstance(error, OSError) and error.errno == errno.EIO):
+            return ""
+        anew = f"farmer volume rebuild {quote(str(self.settings.path))}"
+        return (
+            ". It comes back by itself if that passes. If not, and the disk has bad sectors: stop"
+            f" the farmer; {anew} says what can be done"
+        )
 
     def _close(self) -> None:
         self.watch.catch_up()

@@ -23,6 +23,7 @@ from farmer.storage.handles import Handles
 from farmer.storage.health import Health
 from farmer.storage.index_file import Connect, connect
 from farmer.storage.log import Facts, Sequencer, Tail
+from farmer.storage.overwriting import Overwritten, overwrite_unreadable
 from farmer.storage.quota import Ledger, VolumeAccount
 from farmer.storage.readying import Ready, Readying
 from farmer.storage.records import Kind
@@ -147,12 +148,19 @@ def rebuild_index(
     files: Files,
     progress: Progress,
     annexes: Path | None = None,
+    overwritten: Overwritten | None = None,
 ) -> Recovered:
-    """Make a closed volume's index again from its records; raises as `open_volume`."""
+    """
+    Make a closed volume's index again from its records; raises as `open_volume`.
+
+    What the disk cannot read ends it, or is written over if *overwritten* wants to be told.
+    """
     marker = read_marker(settings.path, node, files)
     annex = None if annexes is None else annex_of(annexes, marker.volume)
     lock, place = _locked(settings.path, files, annex)
     try:
+        if overwritten is not None:
+            overwrite_unreadable(place.files, place.paths, overwritten)
         reserve = Reserve(place.files, place.paths.reserve)
         made = place.readying(marker, reserve, progress, connect).rebuild()
         made.index.close(clean=True)

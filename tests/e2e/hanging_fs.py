@@ -6,6 +6,8 @@ Stopped by SIGSTOP it is a network share whose server has gone: every call hangs
 with SIGCONT.  While there is a file DIRECTORY.delay, reads and syncs take the seconds that it
 says: a disk that tries again and again.  While there is a file DIRECTORY.dead, every call that
 has come here waits: unlike one that nobody has read yet, the kernel cannot take it back.
+A directory DIRECTORY.bad has a file for each block of 4096 bytes that cannot be read until it is
+written, `NAME@OFFSET`: so a drive puts another sector in the place of a bad one.
 """
 
 # mypy: ignore-errors
@@ -13,6 +15,7 @@ has come here waits: unlike one that nobody has read yet, the kernel cannot take
 # ruff: noqa: PTH100, PTH101, PTH102, PTH104, PTH106, PTH108, PTH110, PTH123, PTH208
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -21,6 +24,7 @@ import fuse
 
 fuse.fuse_python_api = (0, 2)
 ROOT = os.path.abspath(sys.argv[2])
+BLOCK = 4096
 
 
 def await_life():
@@ -38,11 +42,22 @@ def tire():
     time.sleep(seconds)
 
 
+def bad_blocks(name, length, offset):
+    """Return the marks of the bad blocks that a stretch of a file of this name touches."""
+    marks = []
+    for block in range(offset // BLOCK * BLOCK, offset + length, BLOCK):
+        mark = f"{ROOT}.bad/{name}@{block}"
+        if os.path.exists(mark):
+            marks.append((block, mark))
+    return marks
+
+
 class Handle:
     """An open file; a bare number would be taken for an error."""
 
-    def __init__(self, fd):
-        self.fd = fd
+    def __init__(self, path, flags, mode=0):
+        self.fd = os.open(ROOT + path, flags, mode)
+        self.name = path.rpartition("/")[2]
 
 
 class Mirror(fuse.Fuse):
@@ -81,17 +96,23 @@ class Mirror(fuse.Fuse):
         return os.statvfs(ROOT)
 
     def open(self, path, flags):
-        return Handle(os.open(ROOT + path, flags & ~os.O_NOFOLLOW))
+        return Handle(path, flags & ~os.O_NOFOLLOW)
 
     def create(self, path, flags, mode):
-        return Handle(os.open(ROOT + path, flags | os.O_CREAT, mode))
+        return Handle(path, flags | os.O_CREAT, mode)
 
     def read(self, _path, length, offset, handle):
         tire()
+        if bad_blocks(handle.name, length, offset):
+            return -errno.EIO
         return os.pread(handle.fd, length, offset)
 
     def write(self, _path, data, offset, handle):
         await_life()
+        for block, mark in bad_blocks(handle.name, len(data), offset):
+            if offset > block or offset + len(data) < block + BLOCK:
+                return -errno.EIO
+            os.unlink(mark)
         return os.pwrite(handle.fd, data, offset)
 
     def fsync(self, _path, _data_only, handle):

@@ -54,6 +54,7 @@ class SharedDisk:
         self.behind = folder / "behind"
         self._delay = folder / "behind.delay"
         self._dead = folder / "behind.dead"
+        self._bad = folder / "behind.bad"
         self.mount.mkdir()
         self.behind.mkdir()
         command = [SYSTEM_PYTHON, HERE / "hanging_fs.py", self.mount, self.behind]
@@ -84,6 +85,11 @@ class SharedDisk:
         draft = self._delay.with_suffix(".new")
         draft.write_text(str(delay_s))
         draft.rename(self._delay)
+
+    def scratch(self, name: str, offset: int) -> None:
+        """Let a block of a file be unreadable until it is written."""
+        self._bad.mkdir(exist_ok=True)
+        (self._bad / f"{name}@{offset}").touch()
 
     def end(self) -> None:
         self.answer()

@@ -1,0 +1,218 @@
+"""What a disk cannot read keeps its volume shut without an index, until it is written over."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from farmer.model.ids import ShardId
+from farmer.storage.bad_spots import MET_MAX
+from farmer.storage.directory import VolumeSettings
+from farmer.storage.files import Buffer, OsFiles
+from farmer.storage.opening import rebuild_index
+from farmer.storage.quota import SMALL_BYTES_MAX
+from farmer.storage.recovery import Recovered
+from tests.storage.bench import ALICE, MIB, NODE, Farm, noise, shard_of
+from tests.storage.rot import row_of
+
+BLOCK = 4096
+SIZES = [100, 70_000, SMALL_BYTES_MAX, SMALL_BYTES_MAX + 1, 10, 5000]
+
+
+class Scratched(OsFiles):
+    """Blocks that cannot be read until they are written: by name without ending, and offset."""
+
+    def __init__(self) -> None:
+        self.bad: set[tuple[str, int]] = set()
+        self.heals = True
+        self.dies = False
+        """Whether nothing can be read any more once memory is asked to forget what it has."""
+        self.is_dead = False
+        self.written: list[tuple[str, int, int]] = []
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        if self.is_dead or any(
+            offset < at + BLOCK and at < offset + length for at in self._of(fd)
+        ):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().pread(fd, length, offset)
+
+    def uncache(self, fd: int, offset: int, length: int) -> None:
+        self.is_dead |= self.dies
+        super().uncache(fd, offset, length)
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
+        name = Path(f"/proc/self/fd/{fd}").readlink().stem
+        length = sum(map(len, buffers))
+        self.written.append((name, offset, length))
+        if self.heals:
+            self.bad -= {(name, at) for at in self._of(fd) if offset <= at < offset + length}
+        super().pwritev(fd, buffers, offset)
+
+    def _of(self, fd: int) -> list[int]:
+        name = Path(f"/proc/self/fd/{fd}").readlink().stem
+        return [at for one, at in self.bad if one == name]
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Farm:
+    """A closed farm of some shards."""
+    farm = Farm(tmp_path)
+    for number, size in enumerate(SIZES):
+        farm.store(noise(size, number))
+    return farm
+
+
+def place_of(farm: Farm, number: int) -> tuple[str, int]:
+    """Return the file of a shard, and where its record begins there."""
+    row = row_of(farm, shard_of(noise(SIZES[number], number)))
+    (volume,) = farm.engine.opened()
+    return volume.handles.path_of(row.place).stem, row.place.offset
+
+
+def note(told: list[tuple[str, int, int]], path: Path, offset: int, length: int) -> None:
+    told.append((path.stem, offset, length))
+
+
+def rebuilt(
+    farm: Farm, files: OsFiles, told: list[tuple[str, int, int]] | None = None
+) -> Recovered:
+    return rebuild_index(
+        VolumeSettings(farm.path, 400 * MIB),
+        NODE,
+        files,
+        lambda _at, _of: None,
+        overwritten=None if told is None else partial(note, told),
+    )
+
+
+def bytes_of(farm: Farm) -> dict[str, bytes]:
+    """Return all files but the index."""
+    return {
+        str(path.relative_to(farm.path)): path.read_bytes()
+        for path in farm.path.rglob("*")
+        if path.is_file() and not path.name.startswith("index.sqlite")
+    }
+
+
+def check(farm: Farm, lost: int | None = None) -> None:
+    """Compare all shards but the one of which a part is lost."""
+    farm.open()
+    with closing(farm.engine):
+        listed = {row.shard for row in farm.engine.page(ALICE, ShardId(bytes(32)), 100)}
+        for number, size in enumerate(SIZES):
+            data = noise(size, number)
+            if number != lost:
+                assert shard_of(data) in listed
+                assert farm.read(shard_of(data)) == data
+
+
+@pytest.mark.parametrize("number", range(len(SIZES)))
+def test_an_unreadable_header_costs_its_shard_and_no_other(farm: Farm, number: int) -> None:
+    files = Scratched()
+    name, offset = place_of(farm, number)
+    farm.engine.close()
+    files.bad = {(name, offset)}
+    before = bytes_of(farm)
+    with pytest.raises(OSError, match="Input/output"):
+        rebuilt(farm, files)
+    assert bytes_of(farm) == before
+
+    told: list[tuple[str, int, int]] = []
+    rebuilt(farm, files, told)
+    assert told == [(name, offset, BLOCK)]
+    assert files.bad == set()
+    check(farm, lost=number)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_of_a_shard_whose_bytes_cannot_be_read_the_intact_blocks_are_served(
+    farm: Farm, number: int
+) -> None:
+    """As of any that is damaged."""
+    files = Scratched()
+    name, offset = place_of(farm, number)
+    farm.engine.close()
+    files.bad = {(name, offset + BLOCK)}
+    told: list[tuple[str, int, int]] = []
+    rebuilt(farm, files, told)
+    assert told == [(name, offset + BLOCK, BLOCK)]
+    data = noise(SIZES[number], number)
+    check(farm, lost=number)
+    farm.open()
+    with closing(farm.engine), closing(farm.engine.open(ALICE, shard_of(data))) as reader:
+        assert reader.read(65_536, 1000) == data[65_536:66_536]
+
+
+def test_a_header_of_a_segment_is_made_again(farm: Farm) -> None:
+    files = Scratched()
+    farm.engine.close()
+    files.bad = {("00000001", 0)}
+    told: list[tuple[str, int, int]] = []
+    rebuilt(farm, files, told)
+    assert told == [("00000001", 0, BLOCK)]
+    check(farm)
+
+
+def test_an_unfinished_upload_whose_header_cannot_be_read_is_given_up(farm: Farm) -> None:
+    files = Scratched()
+    data = noise(3 * MIB, 9)
+    others = {*(farm.path / "staging").iterdir()}
+    upload = farm.begin(data)
+    upload.write(data[:MIB])
+    (path,) = {*(farm.path / "staging").iterdir()} - others
+    upload.abandon()
+    farm.engine.close()
+    files.bad = {(path.stem, 0)}
+    told: list[tuple[str, int, int]] = []
+    rebuilt(farm, files, told)
+    assert [name for name, *_ in told] == [path.stem]
+    check(farm)
+
+
+def test_however_many_there_are(farm: Farm) -> None:
+    """The owner has said so, and sees how they come; what can be read is not touched."""
+    files = Scratched()
+    name, offset = place_of(farm, 2)
+    farm.engine.close()
+    files.bad = {(name, offset + BLOCK * (1 + 2 * at)) for at in range(MET_MAX + 10)}
+    bad = sorted(files.bad)
+    before = (farm.path / "log" / f"{name}.seg").read_bytes()
+    told: list[tuple[str, int, int]] = []
+    rebuilt(farm, files, told)
+    assert told == [(*one, BLOCK) for one in bad]
+    assert [one for one in files.written if one[0] == name] == told
+    after = (farm.path / "log" / f"{name}.seg").read_bytes()
+    changed = [
+        at for at in range(0, len(before), BLOCK) if before[at:][:BLOCK] != after[at:][:BLOCK]
+    ]
+    assert changed == [at for _, at in bad]
+    check(farm, lost=2)
+
+
+def test_one_that_stays_bad_is_told_of(farm: Farm) -> None:
+    files = Scratched()
+    name, offset = place_of(farm, 0)
+    farm.engine.close()
+    files.bad, files.heals = {(name, offset)}, False
+    told: list[tuple[str, int, int]] = []
+    with pytest.raises(OSError, match="Input/output"):
+        rebuilt(farm, files, told)
+    assert (told, len(files.written)) == ([], 1)
+
+
+def test_on_a_disk_that_cannot_be_read_at_all_nothing_is_written(farm: Farm) -> None:
+    files = Scratched()
+    name, offset = place_of(farm, 0)
+    farm.engine.close()
+    files.bad, files.dies = {(name, offset)}, True
+    with pytest.raises(OSError, match="Input/output"):
+        rebuilt(farm, files, [])
+    assert files.is_dead
+    assert files.written == []
