@@ -152,13 +152,9 @@ class Engine:
                     return answer
                 there = self._where.look_up(key, for_store=True)
             room = contract if there.best is None else roomier(contract, there.best.row)
+            wanted = Wanted(room, shard, size_bytes, there.alone_ms(self._observed_ms()))
             volumes = candidates(self._slots.opened(), key, there.best, self.fill)
-            watch, upload = begin_on(
-                volumes,
-                lambda volume: Wanted(
-                    room, shard, size_bytes, there.alone_ms(self._observed_ms(), volume)
-                ),
-            )
+            watch, upload = begin_on(volumes, wanted)
         except BaseException:
             self._claims.give_back(key)
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
 from farmer.storage.fill import Choice, Fill, order
@@ -17,14 +17,10 @@ from farmer.storage.whereabouts import Copy
 def candidates(
     volumes: Sequence[Volume], key: Key, there: Copy | None, fill: Fill
 ) -> list[Volume]:
-    """
-    Return the volumes to try, in order; what is stored again goes where it lies.
-
-    If it is damaged there, others are tried as well: that volume may be full, or left.
-    """
-    if there is not None and not there.row.is_damaged:
+    """Return the volumes to try, in order; what is stored again goes where it lies."""
+    if there is not None:
         here = [volume for volume in volumes if volume is there.volume and volume.takes_stores]
-        if here:
+        if here or there.row.is_damaged:
             return here
     choices = [
         Choice(
@@ -37,17 +33,10 @@ def candidates(
         )
         for volume in volumes
     ]
-    ordered = order(choices, key[1], fill)
-    if there is not None:
-        ordered.sort(
-            key=lambda one: (not choices[one].has_lease, volumes[one] is not there.volume)
-        )
-    return [volumes[number] for number in ordered]
+    return [volumes[number] for number in order(choices, key[1], fill)]
 
 
-def begin_on(
-    volumes: Iterable[Volume], wanted_on: Callable[[Volume], Wanted]
-) -> tuple[Watch, AnyUpload]:
+def begin_on(volumes: Iterable[Volume], wanted: Wanted) -> tuple[Watch, AnyUpload]:
     """
     Begin a store on the first that has room.
 
@@ -60,7 +49,7 @@ def begin_on(
     best: NoSpaceError | None = None
     for volume in volumes:
         try:
-            return volume.ground.watch, volume.uploads.begin(wanted_on(volume))
+            return volume.ground.watch, volume.uploads.begin(wanted)
         except NoSpaceError as error:
             if best is None or error.available_bytes > best.available_bytes:
                 best = error

@@ -50,14 +50,9 @@ class Copies:
         """The one that is served, if there is one."""
         return self.counting[0] if self.counting else None
 
-    def alone_ms(self, observed_ms: int, volume: Volume) -> int:
-        """Return `Row.alone_ms` of a store that begins there now: 0 if nothing can outlive it."""
-        # A damaged copy elsewhere is to go when this one is there.
-        leaves_damage = any(
-            copy.row.is_damaged and copy.volume is not volume for copy in self.every
-        )
-        all_count = len(self.every) == len(self.counting)
-        if self.is_certain and not self.buried_ms and all_count and not leaves_damage:
+    def alone_ms(self, observed_ms: int) -> int:
+        """Return `Row.alone_ms` of a store that begins now: 0 if nothing can outlive it."""
+        if self.is_certain and not self.buried_ms and len(self.every) == len(self.counting):
             return 0
         # Never 0, which would say that nothing can outlive it.
         return max(

@@ -561,12 +561,10 @@ def test_what_is_stored_again_goes_where_it_lies(three: Farm, is_damaged: bool) 
     there = copy_on(three, 1, is_damaged=is_damaged)
     volumes = three.engine.opened()
     key = (ALICE, there.row.shard)
-    elsewhere = [volumes[0], volumes[2]]
-    # What is damaged need not stay where it is.
-    here = [volumes[1], *(elsewhere if is_damaged else [])]
-    assert candidates(volumes, key, there, Fill.FIRST) == here
+    assert candidates(volumes, key, there, Fill.FIRST) == [volumes[1]]
     assert candidates(volumes, key, None, Fill.FIRST) == volumes
     volumes[1].ground.health.fail("it is old")
+    elsewhere = [] if is_damaged else [volumes[0], volumes[2]]
     assert candidates(volumes, key, there, Fill.FIRST) == elsewhere
 
 
@@ -583,20 +581,20 @@ def test_where_a_store_waits_unfinished_it_goes_on(three: Farm) -> None:
 
 def test_a_store_begins_on_the_first_that_has_room(three: Farm) -> None:
     first, second, third = volumes = three.engine.opened()
-    watch, upload = begin_on(volumes[1:], lambda _: wanted())
+    watch, upload = begin_on(volumes[1:], wanted())
     assert watch is second.ground.watch
     assert second.ground.account.reserved_bytes == CHARGE
     upload.abandon()
     second.change_quota(second.settings.quota_bytes, 1 << 60)
-    watch, upload = begin_on(volumes[1:], lambda _: wanted())
+    watch, upload = begin_on(volumes[1:], wanted())
     assert watch is third.ground.watch
     upload.abandon()
     for volume in (first, third):
         volume.change_quota(volume.settings.quota_bytes, 1 << 60)
     with pytest.raises(NoSpaceError):
-        begin_on(volumes, lambda _: wanted())
+        begin_on(volumes, wanted())
     with pytest.raises(VolumeUnavailableError, match="no volume can be written"):
-        begin_on([], lambda _: wanted())
+        begin_on([], wanted())
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
@@ -612,5 +610,5 @@ def test_what_the_roomiest_has_is_told(
 
         monkeypatch.setattr(volume.uploads, "begin", begin)
     with pytest.raises(NoSpaceError) as refused:
-        begin_on([volumes[number] for number in order], lambda _: wanted())
+        begin_on([volumes[number] for number in order], wanted())
     assert refused.value.available_bytes == 9000

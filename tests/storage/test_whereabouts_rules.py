@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,8 +28,6 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 # Finding.
 
-HERE: Any = "the volume of a store"
-
 
 def known(*, is_certain: bool = True, buried_ms: int = 0, rest: Sequence[int] = ()) -> Copies:
     """Return what is known of a shard with copies that were stored alone at these times."""
@@ -39,22 +36,15 @@ def known(*, is_certain: bool = True, buried_ms: int = 0, rest: Sequence[int] = 
 
 
 def test_a_store_is_alone_where_something_may_outlive_it() -> None:
-    assert known().alone_ms(50, HERE) == 0
-    assert known(rest=[9]).alone_ms(50, HERE) == 0
-    assert known(is_certain=False).alone_ms(50, HERE) == 50
-    assert known(is_certain=False).alone_ms(0, HERE) == 1
-    assert known(buried_ms=7).alone_ms(5, HERE) == 8
-    assert known(buried_ms=7).alone_ms(50, HERE) == 50
-    assert known(is_certain=False, rest=[60, 70]).alone_ms(50, HERE) == 71
+    assert known().alone_ms(50) == 0
+    assert known(rest=[9]).alone_ms(50) == 0
+    assert known(is_certain=False).alone_ms(50) == 50
+    assert known(is_certain=False).alone_ms(0) == 1
+    assert known(buried_ms=7).alone_ms(5) == 8
+    assert known(buried_ms=7).alone_ms(50) == 50
+    assert known(is_certain=False, rest=[60, 70]).alone_ms(50) == 71
     outlived = known(rest=[3])
-    assert replace(outlived, counting=()).alone_ms(2, HERE) == 4
-
-
-def test_a_store_is_alone_where_it_leaves_a_damaged_copy_behind() -> None:
-    damaged = replace(ROW, alone_ms=3, is_damaged=True)
-    for where, alone_ms in ((HERE, 0), (None, 8)):
-        copy = Copy(where, damaged)
-        assert Copies((copy,), (copy,), 0, is_certain=True).alone_ms(8, HERE) == alone_ms
+    assert replace(outlived, counting=()).alone_ms(2) == 4
 
 
 def test_the_best_is_the_first_that_counts() -> None:
