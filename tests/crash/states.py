@@ -31,6 +31,7 @@ from tests.crash.checking import check_book, check_engine
 from tests.crash.disks import make_image, mounted, unmount
 from tests.crash.fuse import BlockLog, Kind, read_log
 from tests.crash.work import keep_busy, make_volumes, open_book, open_engine
+from tests.pools import to_its_end
 from tests.storage.bench import MIB
 
 SECTOR = 512
@@ -360,7 +361,8 @@ def campaign(
             jobs.append((system, some, f"{seed}.{number}", folder, mutant))
     outcomes = {system: Outcome(system) for system, count in counts.items() if count}
     began = time.monotonic()
-    with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
+    processes_of = multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1)
+    with to_its_end(processes_of) as pool:
         for outcome in pool.imap_unordered(_run, jobs, chunksize=1):
             outcomes[outcome.system].add(outcome)
     seconds = time.monotonic() - began

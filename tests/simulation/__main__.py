@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import partial
 from multiprocessing import get_context
 
+from tests.pools import to_its_end
 from tests.simulation.report import Report
 from tests.simulation.run import Outcome, run, settle_in
 
@@ -63,7 +64,8 @@ def _outcomes(seeds: range, ops: int, jobs: int) -> Iterator[Outcome]:
     context = get_context("forkserver")
     context.set_forkserver_preload([run.__module__])
     # Not an executor: that one may hang for ever where its processes have a number of tasks.
-    with context.Pool(jobs, settle_in, maxtasksperchild=SEEDS_PER_PROCESS) as pool:
+    processes = context.Pool(jobs, settle_in, maxtasksperchild=SEEDS_PER_PROCESS)
+    with to_its_end(processes) as pool:
         yield from pool.imap(partial(run, operations=ops), seeds)
 
 
