@@ -104,6 +104,7 @@ def joined(served):
     return served
 
 
+@pytest.mark.slow
 def test_what_is_stored_over_tls_comes_back_and_is_proved(served, tmp_path):
     content = random.Random(1).randbytes(20 * MIB + 17)
     (tmp_path / "file").write_bytes(content)

@@ -30,6 +30,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 def test_threads_are_together_while_many_requests_come_unless_the_owner_does_not_want_it(
     daemon: Daemon, tmp_path: Path
 ) -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.daemon import Daemon, Renter
 from tests.e2e.test_owner import ask, eventually
 
@@ -31,6 +33,7 @@ def fill(renter: Renter, folder: Path) -> list[Path]:
     return files
 
 
+@pytest.mark.slow
 def test_a_volume_moves_to_another_directory_while_it_serves(
     daemon: Daemon, renter: Renter, tmp_path: Path
 ) -> None:
@@ -73,6 +76,7 @@ def test_a_volume_moves_to_another_directory_while_it_serves(
     assert daemon.call("volume", "check", str(tmp_path / "nowhere")).returncode == 1
 
 
+@pytest.mark.slow
 def test_a_volume_is_drained_and_retired_with_its_files(
     daemon: Daemon, renter: Renter, tmp_path: Path
 ) -> None:

@@ -104,6 +104,7 @@ class SlowTests(HostileCase):
         self.assertLess(await self.in_thread(talk), HANDSHAKE_S + SLACK_S)
         await self.assert_closed(CloseReason.IDLE)
 
+    @pytest.mark.slow
     async def test_a_stranger_cannot_stay_by_pinging(self) -> None:
         """Limit: STRANGER_S."""
         Identity.create(self.home / "stranger")
@@ -120,6 +121,7 @@ class SlowTests(HostileCase):
         self.assertLess(await self.in_thread(talk), 200)
         await self.assert_closed(CloseReason.STRANGER)
 
+    @pytest.mark.slow
     async def test_a_store_byte_by_byte_ends_and_gives_its_space_back(self) -> None:
         """Limit: RATE_BYTES_PER_S_MIN after RATE_GRACE_S."""
 
@@ -137,6 +139,7 @@ class SlowTests(HostileCase):
         await self.until(lambda: self.engine.usage(self.honest).reserved_bytes == 0)
         self.assertEqual(0, self.farm.small_stores.inside_bytes)
 
+    @pytest.mark.slow
     async def test_who_never_reads_a_retrieve_ends_and_holds_little(self) -> None:
         """Limit: IDLE_S without a byte taken; memory: one step in each direction and TLS."""
         self.patch(deadlines, "IDLE_S", 3.0)
@@ -192,6 +195,7 @@ class SlowTests(HostileCase):
         self.assertLess(neighbour_s, SLACK_S)
         renter.socket.close()
 
+    @pytest.mark.slow
     async def test_what_follows_a_refusal_ends(self) -> None:
         """Limit: DISCARD_S, whatever is sent meanwhile."""
 

@@ -162,6 +162,7 @@ def world(
     shutil.rmtree(tmp_path / "world")
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_a_crash_at_any_call(world: World) -> None:
     """Every shard is there once at the start, at the end, and when both indexes are lost."""
     farm, cuts, seen = world
