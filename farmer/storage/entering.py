@@ -9,9 +9,11 @@ that has more of its shard.
 from __future__ import annotations
 
 import errno
+import sys
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from dataclasses import replace
+from itertools import takewhile
 from typing import Final
 
 from farmer.storage.bulk import PLAIN_ROW_BYTES, PlainRow, last_sequence, offset_of
@@ -42,6 +44,8 @@ class Gathered:
         """With their segments."""
         self._plain: defaultdict[int, list[PlainRow]] = defaultdict(list)
         """By segment."""
+        self._taken: Counter[int] = Counter()
+        """How many of these are entered already."""
         self._doubted: set[Place] = set()
         self._refused: set[int] = set()
         """Sequences of those that were less than an older record."""
@@ -70,6 +74,7 @@ class Gathered:
         """Begin anew: all of it is entered."""
         self._found.clear()
         self._plain.clear()
+        self._taken.clear()
         self._doubted.clear()
         self.entries = self.memory_bytes = 0
 
@@ -121,18 +126,20 @@ class Gathered:
                 given_back[number] += self._refuse(transaction, row)
             else:
                 transaction.put(row)
-        transaction.put_plain(self._plain)
+        transaction.put_plain(self._take_plain_before(Place(sys.maxsize, 0)))
         return given_back
 
     def _take_plain_before(self, place: Place) -> dict[int, list[PlainRow]]:
         """Return the plain records of the log before this place that were not yet taken."""
         before = {}
-        for number in [number for number in self._plain if number <= place.segment]:
-            rows = self._plain.pop(number)
+        for number in [*takewhile(lambda number: number <= place.segment, self._plain)]:
+            rows, taken = self._plain[number], self._taken[number]
             if number == place.segment:
-                end = bisect_left(rows, place.offset, key=offset_of)
-                self._plain[number], rows = rows[end:], rows[:end]
-            before[number] = rows
+                end = bisect_left(rows, place.offset, lo=taken, key=offset_of)
+                self._taken[number] = end
+                before[number] = rows[taken:end]
+            else:
+                before[number] = self._plain.pop(number)[taken:]
         return before
 
     def _is_less(self, transaction: Transaction, row: Row) -> bool:

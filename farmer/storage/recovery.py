@@ -49,7 +49,7 @@ _REBUILT_PER_TRANSACTION: Final = 384 * 1024
 """The same for an index that has no write-ahead log yet."""
 
 _GATHERED_BYTES_MAX: Final = 64 * 1024**2
-"""What they may take in memory, whatever they are."""
+"""What they may take in memory, whatever they are; to enter them takes up to as much again."""
 
 Progress = Callable[[int, int], None]
 """Told the number of the segment that is read, and of the last one."""
@@ -127,11 +127,7 @@ class Recovery:
         """Walk over everything; raises `FormatTooNewError`, `OSError`."""
         self._entries_max, self._is_whole = _REBUILT_PER_TRANSACTION, True
         unreadable = self._adopt_shelves()
-        numbers = sorted(
-            int(name[:-4])
-            for name in self._files.list(self._paths.log)
-            if name.endswith(".seg") and name[:-4].isdigit()
-        )
+        numbers = segment_numbers(self._files, self._paths)
         recovered = self._walk(numbers, Position(0, 0, 1), progress=progress)
         recovered.damaged[:0] = unreadable
         return recovered
@@ -305,7 +301,8 @@ class Recovery:
         if not self._reached:
             return
         last = [*self._reached.values()][-1]
-        following = max(self._gathered.last_sequence + 1, last.header.first_sequence)
+        first = max(one.header.first_sequence for one in self._reached.values())
+        following = max(self._gathered.last_sequence + 1, first)
         with self._index.transaction() as transaction:
             given_back = self._gathered.enter(transaction)
             for number, reached in self._reached.items():
@@ -362,13 +359,29 @@ class Recovery:
             self._files.close(fd)
 
 
-def read_part(files: Files, path: Path) -> Part | None:
-    """Return what a file of one large shard is, or None if it is not sound."""
+def segment_numbers(files: Files, paths: Paths) -> list[int]:
+    """Return the numbers of the segments that are there, ascending."""
+    numbers = [
+        (int(name[:-4]), name)
+        for name in files.list(paths.log)
+        if name.endswith(".seg") and name[:-4].isdigit()
+    ]
+    return sorted(number for number, name in numbers if paths.segment(number).name == name)
+
+
+def part_uuid(path: Path) -> bytes | None:
+    """Return which large shard a file would be by its name; None if it is something else."""
     try:
         uuid = bytes.fromhex(path.stem)
     except ValueError:
         return None
-    if len(uuid) != UUID_BYTES:
+    return uuid if len(uuid) == UUID_BYTES else None
+
+
+def read_part(files: Files, path: Path) -> Part | None:
+    """Return what a file of one large shard is, or None if it is not sound."""
+    uuid = part_uuid(path)
+    if uuid is None:
         return None
     fd = files.open(path, Access.READ)
     try:

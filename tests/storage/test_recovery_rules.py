@@ -138,7 +138,7 @@ def test_a_rebuild_walks_over_all_segments_that_are_there(log: Log) -> None:
     log.write(2, 1, 2)
     log.write(10, 5)
     log.write(4, 3)
-    for name in ("notes.seg", "00000003.txt", "3.seg~"):
+    for name in ("notes.seg", "00000003.txt", "3.seg~", "2.seg", "000000002.seg"):
         (log.paths.log / name).write_bytes(BAD)
     recovered = log.rebuild()
     assert log.told == [(2, 10), (4, 10), (10, 10)]
@@ -641,6 +641,14 @@ def test_a_damaged_one_is_compared_with_what_an_earlier_segment_holds(
     assert damaged(log) == set()
     assert [one.sequence for one in log.index.doomed()] == [3, 6]
     assert [one.punched_bytes for one in log.index.segments()] == [0, PAGE]
+
+
+def test_no_sequence_is_given_twice_whatever_the_last_segment_has_lost(log: Log) -> None:
+    """A header says which ones the segments before it have."""
+    log.write(1, 1, 2)
+    log.write(2, HOLE, first_sequence=1000, previous_end=3 * PAGE)
+    log.paths.segment(3).write_bytes(BAD + HOLE)
+    assert log.rebuild().end.next_sequence == 1000
 
 
 def test_what_has_gathered_is_entered_before_it_takes_much_memory(
