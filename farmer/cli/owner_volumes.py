@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from farmer.cli.exits import BAD_SETTINGS, DEGRADED, OK, CommandError
 from farmer.cli.owner_settings import load_settings
@@ -22,6 +22,9 @@ from farmer.running.locks import HomeLock, HomeLockedError, lock_to_change
 from farmer.settings.loader import load_text
 from farmer.settings.written import VolumeLine, with_volume
 from farmer.units import Space, counted, format_size
+
+if TYPE_CHECKING:
+    from farmer.running.volumes import VolumePlan
 
 CHECK_PATIENCE_S: Final = 24 * 3600.0
 """A check reads all headers: on a large and slow disk that takes hours."""
@@ -200,7 +203,6 @@ def away_volumes(home: Home) -> dict[Path, str]:
 
 def volume_rebuild(home: Home, options: argparse.Namespace) -> int:
     """Make a volume's index anew from its shards; the farmer must not run."""
-    from farmer.running.stores import rebuild
     from farmer.running.volumes import answers, plan_volumes, volume_paths
 
     path = Path(options.path).expanduser().absolute()
@@ -217,26 +219,34 @@ def volume_rebuild(home: Home, options: argparse.Namespace) -> int:
             # The others' are not asked.
             others = set(paths) - {path}
             [plan] = [one for one in plan_volumes(home, settings, others) if one.path == path]
-            shards, size_bytes = rebuild(
-                home,
-                plan,
-                lambda line: print(line, file=sys.stderr),
-                may_overwrite=options.overwrite_unreadable,
-            )
-    except OSError as error:
-        if error.errno != errno.EIO or options.overwrite_unreadable:
-            raise
-        anyway = home.command("volume rebuild --overwrite-unreadable")
-        raise CommandError(
-            f"{path} cannot be read everywhere ({error}), so that no index was made. If all that "
-            "is wrong are some bad sectors, copy the disk to a new one while it can be read "
-            "(ddrescue), or give up what lies on them, mostly a few shards, for the rest: "
-            f"{anyway} {quote(str(path))}"
-        ) from error
+            shards, size_bytes = _rebuild(home, plan, may_overwrite=options.overwrite_unreadable)
     except HomeLockedError as error:
         raise CommandError(f"stop the farmer first, then rebuild: {error}") from error
     print(f"{path}: a new index of {counted(shards, 'shard')}, {format_size(size_bytes)}")
     return OK
+
+
+def _rebuild(home: Home, plan: VolumePlan, *, may_overwrite: bool) -> tuple[int, int]:
+    """Return live shards and their bytes; a bad sector ends it with what can be done."""
+    from farmer.running.stores import rebuild
+
+    try:
+        return rebuild(
+            home,
+            plan,
+            lambda line: print(line, file=sys.stderr),
+            may_overwrite=may_overwrite,
+        )
+    except OSError as error:
+        if error.errno != errno.EIO or may_overwrite:
+            raise
+        anyway = home.command("volume rebuild --overwrite-unreadable")
+        raise CommandError(
+            f"{plan.path} cannot be read everywhere ({error.strerror}): no index was made, and"
+            " what there was of one is as it was. If all that is wrong are some bad sectors, copy"
+            " the disk to a new one while it can be read (ddrescue), or give up what lies on them"
+            f" for the rest: {anyway} {quote(str(plan.path))}"
+        ) from error
 
 
 def _unwritten(home: Home) -> list[VolumeLine]:

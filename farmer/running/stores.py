@@ -143,9 +143,11 @@ def rebuild(
     told = _progress(tell, WANTED)
 
     def overwritten(path: Path, offset: int, length: int) -> None:
-        tell(f"{path}: {length} bytes at {offset} could not be read, and were written over")
+        tell(f"{path}: {length} bytes at {offset} cannot be read, and are written over")
 
-    rebuild_index(
+    if may_overwrite:
+        tell("looking for what cannot be read; that takes as long as reading the whole volume")
+    recovered = rebuild_index(
         settings,
         identity.node_id,
         OsFiles(),
@@ -153,6 +155,8 @@ def rebuild(
         home.annexes,
         overwritten if may_overwrite else None,
     )
+    for place in recovered.damaged:
+        tell(f"{place}: damaged, and what was there is not known any more")
     return live_shards(plan.path, home.annexes) or (0, 0)
 
 

@@ -81,6 +81,10 @@ class AnnexFiles:
         """See `Files.pread_cached`."""
         return self.real.pread_cached(fd, length, offset)
 
+    def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
+        """See `Files.pread_apart`."""
+        return self.real.pread_apart(fd, length, offset)
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """See `Files.pwritev`; on the volume itself raises `OSError` with `EROFS`."""
         if fd in self._only_read:

@@ -56,7 +56,7 @@ class BadSpots:
     def _again(self, fd: int, length: int, offset: int) -> bytes:
         """Read what lies in one block; a disk that only stumbled has lost nothing."""
         try:
-            return self._files.pread(fd, length, offset)
+            return self._files.pread_apart(fd, length, offset)
         except OSError as error:
             self.found.append((offset, length))
             if self._met_max is not None and self.met > self._met_max:

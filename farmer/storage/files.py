@@ -63,6 +63,13 @@ class Files(Protocol):
         It tells of no failure: who gets None reads.
         """
 
+    def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
+        """
+        Return what `pread` would, from the disk and without anything around it, if that can be.
+
+        The kernel reads many blocks at once, and if one of them is bad none counts as read.
+        """
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """Write all of the buffers, one after the other."""
 
@@ -172,6 +179,21 @@ class OsFiles:
         except (OSError, MemoryError):
             return None
         return data if have == length else None
+
+    def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
+        """
+        See `Files.pread_apart`.
+
+        Of what memory has of the file all must go: pages that were read together go together.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return self.pread(fd, length, offset)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        try:
+            return self.pread(fd, length, offset)
+        finally:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_NORMAL)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """See `Files.pwritev`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from farmer.storage.index_file import Connect, connect
 from farmer.storage.log import Facts, Sequencer, Tail
 from farmer.storage.overwriting import Overwritten, overwrite_unreadable
 from farmer.storage.quota import Ledger, VolumeAccount
-from farmer.storage.readying import Ready, Readying
+from farmer.storage.readying import Ready, Readying, set_aside
 from farmer.storage.records import Kind
 from farmer.storage.recovery import Progress, Recovered
 from farmer.storage.reserve import Reserve
@@ -153,7 +153,8 @@ def rebuild_index(
     """
     Make a closed volume's index again from its records; raises as `open_volume`.
 
-    What the disk cannot read ends it, or is written over if *overwritten* wants to be told.
+    What the disk cannot read ends it, and the index stays; or is written over if *overwritten*
+    wants to be told.
     """
     marker = read_marker(settings.path, node, files)
     annex = None if annexes is None else annex_of(annexes, marker.volume)
@@ -162,8 +163,10 @@ def rebuild_index(
         if overwritten is not None:
             overwrite_unreadable(place.files, place.paths, overwritten)
         reserve = Reserve(place.files, place.paths.reserve)
-        made = place.readying(marker, reserve, progress, connect).rebuild()
-        made.index.close(clean=True)
+        is_kept = nullcontext() if place.is_apart else set_aside(place.files, place.paths)
+        with is_kept:
+            made = place.readying(marker, reserve, progress, connect).rebuild()
+            made.index.close(clean=True)
         return made.recovered
     finally:
         files.close(lock)

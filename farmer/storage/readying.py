@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -41,6 +41,31 @@ class Ready:
     parts: list[Part]
     rebuilt: str = ""
     """Why the index had to be made again, if it was the index; or empty."""
+
+
+_ASIDE: Final = ".before"
+"""Behind the names of an index that is kept until another one is made."""
+
+
+@contextmanager
+def set_aside(files: Files, paths: Paths) -> Iterator[None]:
+    """Keep what there is of an index while another one is made; it comes back if that fails."""
+    names = [name for name in INDEX_FILES if files.exists(paths.index.with_name(name))]
+    for name in names:
+        files.rename(paths.index.with_name(name), paths.index.with_name(name + _ASIDE))
+    try:
+        yield
+    except BaseException:
+        _drop(files, paths)
+        for name in reversed(names):
+            files.rename(paths.index.with_name(name + _ASIDE), paths.index.with_name(name))
+        raise
+    _drop(files, paths, _ASIDE)
+
+
+def _drop(files: Files, paths: Paths, ending: str = "") -> None:
+    for name in INDEX_FILES:
+        files.unlink(paths.index.with_name(name + ending))
 
 
 class Readying:
@@ -83,8 +108,7 @@ class Readying:
 
     def rebuild(self) -> Ready:
         """Throw away what is left of it, a cache after all, and make it; raises as `open`."""
-        for name in INDEX_FILES:
-            self._files.unlink(self._paths.index.with_name(name))
+        _drop(self._files, self._paths)
         try:
             return self._made_again()
         except IndexDamagedError as error:
@@ -115,6 +139,8 @@ class Readying:
             except BaseException:
                 index.close(clean=False)
                 raise
+        # A crash may have left it there in the middle of an owner's rebuild.
+        _drop(self._files, self._paths, _ASIDE)
         made = self.rebuild()
         if is_cut:
             made.recovered.damaged.insert(0, reason)

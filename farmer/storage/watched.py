@@ -75,6 +75,11 @@ class WatchedFiles:
         """See `Files.pread_cached`; it waits for nothing, so there is nothing to watch."""
         return self._files.pread_cached(fd, length, offset)
 
+    def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
+        """See `Files.pread_apart`."""
+        with self._asked("read"):
+            return self._files.pread_apart(fd, length, offset)
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """See `Files.pwritev`."""
         with self._asked("write", meter=self._meters.writes):

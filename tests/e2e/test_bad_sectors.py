@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from farmer.cli.exits import FAILED
 from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.storage.files import OsFiles
+from farmer.storage.opening import rebuild_index
+from tests.crash.disks import make_image, mounted, need
 from tests.e2e.daemon import Daemon, Renter
 from tests.e2e.sick_disks import SharedDisk, state_of, volume_at
+from tests.storage.bench import MIB, NODE, Farm, noise, shard_of
 
 pytestmark = pytest.mark.slow
 
 SIZES = (10, 1000, 70_000, 3_000_000, 2000)
 BAD = 1
+BLOCK = 4096
 
 
 @pytest.fixture
@@ -56,7 +64,7 @@ def test_what_lies_on_a_bad_sector_is_given_up_for_the_rest(
         assert again.stderr == refused.stderr
         made = farmer.call("volume", "rebuild", "--overwrite-unreadable", str(volume))
         assert made.returncode == 0, made.stderr
-        assert f"00000001.seg: 4096 bytes at {at} could not be read" in made.stderr
+        assert f"00000001.seg: 4096 bytes at {at} cannot be read" in made.stderr
         assert f"a new index of {len(SIZES) - 1} shards" in made.stdout
 
         farmer.start()
@@ -71,3 +79,51 @@ def test_what_lies_on_a_bad_sector_is_given_up_for_the_rest(
 def offset_of(segment: Path, data: bytes) -> int:
     """Return where in the log the record of a shard begins."""
     return segment.read_bytes().index(data) - RECORD_HEADER_BYTES
+
+
+def physical_of(path: Path, offset: int) -> int:
+    """Return where on its disk a block of a file is."""
+    listed = subprocess.run(
+        ["filefrag", "-v", f"-b{BLOCK}", path], check=True, capture_output=True, text=True
+    )
+    for found in re.finditer(r"^ *\d+: +(\d+)\.\. +(\d+): +(\d+)\.\.", listed.stdout, re.M):
+        first, last, there = map(int, found.groups())
+        if first <= offset // BLOCK <= last:
+            return (there + offset // BLOCK - first) * BLOCK
+    raise AssertionError(listed.stdout)
+
+
+@pytest.mark.parametrize("system", ["ext4", "xfs"])
+def test_of_a_real_filesystem_no_more_is_given_up_than_is_bad(
+    tmp_path: Path, disk: SharedDisk, system: str
+) -> None:
+    """The kernel reads many blocks at once, and of these none counts as read if one is bad."""
+    need(system)
+    image, folder = disk.mount / "disk.img", tmp_path / "mounted"
+    folder.mkdir()
+    make_image(image, system)
+    data = [noise(60_000, number) for number in range(200)]
+    with mounted(image, folder, system):
+        farm = Farm(folder, quota_bytes=2048 * MIB)
+        for one in data:
+            farm.store(one)
+        farm.engine.close()
+        (folder / "volume0/index.sqlite").unlink()
+        segment = folder / "volume0/log/00000001.seg"
+        at = offset_of(segment, data[100])
+        where = physical_of(segment, at)
+    disk.scratch(image.name, where)
+    told: list[tuple[str, int, int]] = []
+    with mounted(image, folder, system):
+        (settings,) = farm.settings
+        remade = partial(rebuild_index, settings, NODE, OsFiles(), lambda _at, _of: None)
+        with pytest.raises(OSError, match="Input/output"):
+            remade()
+        remade(overwritten=lambda path, offset, length: told.append((path.name, offset, length)))
+    assert told == [(segment.name, at, BLOCK)]
+    with mounted(image, folder, system):
+        farm.open()
+        for number, one in enumerate(data):
+            if number != 100:
+                assert farm.read(shard_of(one)) == one
+        farm.engine.close()

@@ -120,6 +120,9 @@ class NthFiles:
     def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:
         return self._os.pread_cached(fd, length, offset)
 
+    def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
+        return self.pread(fd, length, offset)
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         raw = b"".join(bytes(buffer) for buffer in buffers)
 

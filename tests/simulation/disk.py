@@ -212,6 +212,9 @@ class SimDisk:
             return None
         return bytes(memoryview(node.cached)[offset : offset + length])
 
+    def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
+        return self.pread(fd, length, offset)
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         raw = b"".join(buffers)
         fault = self._due("pwritev", fd)

@@ -126,6 +126,10 @@ class RecordingFiles:
         call = self._named("pread_cached", fd, length)
         return self._do(call, lambda: self._os.pread_cached(fd, length, offset))
 
+    def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
+        call = self._named("pread", fd, length)
+        return self._do(call, lambda: self._os.pread_apart(fd, length, offset))
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         call = self._named("pwritev", fd, sum(map(len, buffers)))
         self._do(call, lambda: self._os.pwritev(fd, buffers, offset))

@@ -14,7 +14,7 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.storage.bad_spots import MET_MAX
 from farmer.storage.directory import VolumeSettings
-from farmer.storage.files import Buffer, OsFiles
+from farmer.storage.files import Access, Buffer, OsFiles
 from farmer.storage.opening import rebuild_index
 from farmer.storage.quota import SMALL_BYTES_MAX
 from farmer.storage.recovery import Recovered
@@ -22,6 +22,7 @@ from tests.storage.bench import ALICE, MIB, NODE, Farm, noise, shard_of
 from tests.storage.rot import row_of
 
 BLOCK = 4096
+GROUP = 16 * BLOCK
 SIZES = [100, 70_000, SMALL_BYTES_MAX, SMALL_BYTES_MAX + 1, 10, 5000]
 
 
@@ -34,14 +35,32 @@ class Scratched(OsFiles):
         self.dies = False
         """Whether nothing can be read any more once memory is asked to forget what it has."""
         self.is_dead = False
+        self.stumbles = False
+        """Whether all can be read once somebody is about to write."""
+        self.is_another = False
+        """Whether a path stands for another file each time that it is asked for."""
+        self.asked = 0
         self.written: list[tuple[str, int, int]] = []
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
-        if self.is_dead or any(
-            offset < at + BLOCK and at < offset + length for at in self._of(fd)
-        ):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        """Read by groups of blocks, as the kernel does."""
+        start = offset // GROUP * GROUP
+        self._fail_on_bad(fd, start, -(-(offset + length) // GROUP) * GROUP - start)
         return super().pread(fd, length, offset)
+
+    def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
+        self._fail_on_bad(fd, offset, length)
+        return super().pread(fd, length, offset)
+
+    def open(self, path: Path, access: Access) -> int:
+        if access is Access.WRITE and self.stumbles:
+            self.bad.clear()
+        return super().open(path, access)
+
+    def inode(self, place: Path | int) -> tuple[int, int]:
+        self.asked += 1
+        device, inode = super().inode(place)
+        return device, inode + (self.asked if self.is_another else 0)
 
     def uncache(self, fd: int, offset: int, length: int) -> None:
         self.is_dead |= self.dies
@@ -54,6 +73,11 @@ class Scratched(OsFiles):
         if self.heals:
             self.bad -= {(name, at) for at in self._of(fd) if offset <= at < offset + length}
         super().pwritev(fd, buffers, offset)
+
+    def _fail_on_bad(self, fd: int, offset: int, length: int) -> None:
+        is_bad = any(offset < at + BLOCK and at < offset + length for at in self._of(fd))
+        if self.is_dead or is_bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def _of(self, fd: int) -> list[int]:
         name = Path(f"/proc/self/fd/{fd}").readlink().stem
@@ -196,15 +220,73 @@ def test_however_many_there_are(farm: Farm) -> None:
     check(farm, lost=2)
 
 
-def test_one_that_stays_bad_is_told_of(farm: Farm) -> None:
+def test_one_that_stays_bad_is_told_of_each_time(farm: Farm) -> None:
+    """With its file; what the write has left in memory is not taken for what the disk has."""
     files = Scratched()
     name, offset = place_of(farm, 0)
     farm.engine.close()
     files.bad, files.heals = {(name, offset)}, False
+    for tries in (1, 2):
+        told: list[tuple[str, int, int]] = []
+        with pytest.raises(OSError, match=rf"Input/output.*{name}\.seg"):
+            rebuilt(farm, files, told)
+        assert (told, len(files.written)) == ([(name, offset, BLOCK)], tries)
+
+
+def test_a_disk_that_only_stumbled_keeps_all_it_has(farm: Farm) -> None:
+    """Nor is anything written where another disk has come in the place of the one that failed."""
+    files = Scratched()
+    name, offset = place_of(farm, 0)
+    farm.engine.close()
+    before = bytes_of(farm)
+    files.bad, files.stumbles = {(name, offset)}, True
     told: list[tuple[str, int, int]] = []
-    with pytest.raises(OSError, match="Input/output"):
+    rebuilt(farm, files, told)
+    assert (told, files.written, bytes_of(farm)) == ([], [], before)
+    files.bad, files.stumbles, files.is_another = {(name, offset)}, False, True
+    with pytest.raises(OSError, match="Stale"):
         rebuilt(farm, files, told)
-    assert (told, len(files.written)) == ([], 1)
+    assert (told, files.written, bytes_of(farm)) == ([], [], before)
+
+
+def test_what_is_no_record_is_left_alone(farm: Farm) -> None:
+    """As some systems put it into each directory."""
+    files = Scratched()
+    farm.engine.close()
+    (farm.path / "staging" / "@eaDir").mkdir()
+    (farm.path / "log" / "elsewhere").symlink_to("/dev/null")
+    (farm.path / "log" / "00000001.seg~").write_bytes(bytes(9000))
+    (farm.path / "staging" / "leaving.new").write_bytes(bytes(100))
+    files.bad = {("00000001", 99 * BLOCK * 1000), ("leaving", 0)}
+    rebuilt(farm, files, [])
+    assert files.written == []
+    check(farm)
+
+
+def test_an_index_stays_until_there_is_another(farm: Farm) -> None:
+    """A volume that serves all but one shard would be shut by trying to mend it."""
+    files = Scratched()
+    name, offset = place_of(farm, 0)
+    farm.engine.close()
+    index = farm.path / "index.sqlite"
+    before = index.read_bytes()
+    files.bad = {(name, offset)}
+    with pytest.raises(OSError, match="Input/output"):
+        rebuilt(farm, files)
+    assert index.read_bytes() == before
+    assert [path.name for path in farm.path.glob("index*")] == [index.name]
+    files.bad.clear()
+    rebuilt(farm, files)
+    assert [path.name for path in farm.path.glob("index*")] == [index.name]
+    check(farm)
+
+
+def test_what_a_killed_rebuild_set_aside_goes_at_the_next_start(farm: Farm) -> None:
+    farm.engine.close()
+    index = farm.path / "index.sqlite"
+    index.rename(index.with_name("index.sqlite.before"))
+    check(farm)
+    assert {path.name for path in farm.path.glob("index*before")} == set()
 
 
 def test_on_a_disk_that_cannot_be_read_at_all_nothing_is_written(farm: Farm) -> None:
