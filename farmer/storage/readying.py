@@ -49,18 +49,29 @@ _ASIDE: Final = ".before"
 
 @contextmanager
 def set_aside(files: Files, paths: Paths) -> Iterator[None]:
-    """Keep what there is of an index while another one is made; it comes back if that fails."""
-    names = [name for name in INDEX_FILES if files.exists(paths.index.with_name(name))]
-    for name in names:
-        files.rename(paths.index.with_name(name), paths.index.with_name(name + _ASIDE))
-    try:
+    """
+    Keep what there is of an index while another one is made; it comes back if that fails.
+
+    The database goes last, and comes back first, each time durably: SQLite would take the
+    write-ahead log of the one for that of the other.
+    """
+    with ExitStack() as undo:
+        for name in reversed(INDEX_FILES):
+            path = paths.index.with_name(name)
+            if files.exists(path):
+                aside = path.with_name(name + _ASIDE)
+                files.rename(path, aside)
+                undo.callback(files.rename, aside, path)
+        files.sync_directory(paths.index.parent)
+        undo.callback(_drop_durably, files, paths)
         yield
-    except BaseException:
-        _drop(files, paths)
-        for name in reversed(names):
-            files.rename(paths.index.with_name(name + _ASIDE), paths.index.with_name(name))
-        raise
+        undo.pop_all()
     _drop(files, paths, _ASIDE)
+
+
+def _drop_durably(files: Files, paths: Paths) -> None:
+    _drop(files, paths)
+    files.sync_directory(paths.index.parent)
 
 
 def _drop(files: Files, paths: Paths, ending: str = "") -> None:
