@@ -22,7 +22,7 @@ from farmer.storage.index_errors import (
     is_for_memory,
     is_for_room,
 )
-from farmer.storage.index_file import INDEX_FILES, Connect
+from farmer.storage.index_file import INDEX_FILES, INDEX_NAME, Connect
 from farmer.storage.quota import RESERVE_BYTES
 from farmer.storage.records import Kind, RecordHeader
 from farmer.storage.recovery import Part, Progress, Recovered, Recovery, read_part
@@ -128,6 +128,9 @@ class Readying:
     def _opened(self) -> Ready:
         ready = self._up_to_date()
         try:
+            if self._files.exists(self._paths.index.with_name(INDEX_NAME + _ASIDE)):
+                # A crash left it there in the middle of an owner's rebuild.
+                _drop(self._files, self._paths, _ASIDE)
             ready.index.opened()
         except BaseException:
             ready.index.close(clean=False)
@@ -150,8 +153,6 @@ class Readying:
             except BaseException:
                 index.close(clean=False)
                 raise
-        # A crash may have left it there in the middle of an owner's rebuild.
-        _drop(self._files, self._paths, _ASIDE)
         made = self.rebuild()
         if is_cut:
             made.recovered.damaged.insert(0, reason)
