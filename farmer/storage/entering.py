@@ -13,6 +13,7 @@ import sys
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from dataclasses import replace
+from functools import cached_property
 from itertools import takewhile
 from typing import Final
 
@@ -53,8 +54,15 @@ class Gathered:
         """How many shards and marks there are."""
         self.memory_bytes = 0
         """What they take, and will take while they are entered; about."""
-        self._met = read_met(files, paths.root)
-        """Below this sequence no tombstone means anything."""
+
+    @cached_property
+    def _met(self) -> int:
+        """
+        The sequence below which no tombstone means anything.
+
+        Only asked for if there are any: a bad sector under it concerns nobody else.
+        """
+        return read_met(self._files, self._paths.root)
 
     def add_plain(self, number: int, rows: list[PlainRow]) -> None:
         """Take some plain records of a segment."""

@@ -16,6 +16,7 @@ from farmer.model.ids import ShardId
 from farmer.storage.bad_spots import MET_MAX
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.files import Access, Buffer, OsFiles
+from farmer.storage.met import MET_NAME, note_met
 from farmer.storage.opening import rebuild_index
 from farmer.storage.quota import SMALL_BYTES_MAX
 from farmer.storage.recovery import Recovered
@@ -343,3 +344,14 @@ def test_whatever_fails_meanwhile_no_shard_is_lost_and_nothing_is_left(
         # Without its database a write-ahead log is small, and goes with the next rebuild.
         assert left <= {"index.sqlite-wal.before"}, number
     assert number > 8
+
+
+def test_a_bad_sector_under_a_note_about_tombstones_concerns_nobody_without_them(
+    farm: Farm,
+) -> None:
+    files = Scratched()
+    farm.engine.close()
+    note_met(OsFiles(), farm.path, 3)
+    files.bad = {(MET_NAME, 0)}
+    rebuilt(farm, files)
+    check(farm)
