@@ -379,6 +379,9 @@ class SimDisk:
 
     def rename(self, source: Path, target: Path) -> None:
         drive, here = self._enter("rename", source, target.name)
+        if INDEX in here:
+            source.rename(target)
+            return
         there = self._inside(target)[1]
         old_folder, old = self._parent(drive, here)
         new_folder, new = self._parent(drive, there)

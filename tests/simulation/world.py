@@ -492,6 +492,8 @@ class World:
         for _ in range(12):
             self.pass_s(10.0)
             assert self.house is not None
+            # A hang that the start has met is over: the farmer looks for that each second.
+            self.house.engine.watch_disks()
             self.house.start_chore("probe", self.house.upkeep.probe())
             self.settle()
         if not self.is_healthy:
