@@ -20,6 +20,7 @@ from zlib import crc32
 from benchmarks.harness import memory_bytes, report, reset_peak, spread
 from benchmarks.loading import endless_contract, open_engine, store_many
 from farmer.model.ids import ContractId, NodeId, ShardId
+from farmer.model.shard import charge_bytes
 from farmer.storage.directory import Paths, VolumeSettings, create_volume, read_marker
 from farmer.storage.files import OsFiles
 from farmer.storage.opening import rebuild_index
@@ -37,7 +38,6 @@ from farmer.storage.records import (
 COUNT = 200_000
 ROUNDS = 3
 SHARD_BYTES = 1024
-RECORD_BYTES = 4096
 QUOTA_PER_SHARD_BYTES = 40_000
 NODE = NodeId(bytes(32))
 RENTER = NodeId(b"r" * 32)
@@ -58,9 +58,9 @@ def write_straight(volume: Path, count: int) -> float:
     """Write the log of so many shards as it would be, and return how many a second."""
     create_volume(volume, NODE, OsFiles(), 0)
     paths, marker = Paths(volume), read_marker(volume, NODE, OsFiles())
-    began, written, end = time.monotonic(), 0, 0
-    for number in range(1, count + 1):
-        some = min(SEGMENT_BYTES_MAX // RECORD_BYTES - 1, count - written)
+    began, end = time.monotonic(), 0
+    in_segment = (SEGMENT_BYTES_MAX - SEGMENT_HEADER_BYTES) // charge_bytes(SHARD_BYTES)
+    for number, written in enumerate(range(0, count, in_segment), 1):
         header = SegmentHeader(
             volume=marker.volume,
             segment=segment_uuid(marker.volume, number),
@@ -69,10 +69,7 @@ def write_straight(volume: Path, count: int) -> float:
             previous_end=end,
             created_at_ms=0,
         )
-        end = _write_segment(paths.segment(number), header, some)
-        written += some
-        if written == count:
-            break
+        end = _write_segment(paths.segment(number), header, min(in_segment, count - written))
     return count / (time.monotonic() - began)
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.e2e import recording
 from tests.e2e.apart import stand_ins
 from tests.e2e.daemon import Daemon, Renter
+from tests.e2e.sick_disks import SharedDisk
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,3 +44,11 @@ def renter(daemon: Daemon, tmp_path: Path) -> Renter:
     person = Renter(tmp_path / "renter")
     person.join(daemon.invite())
     return person
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SharedDisk]:
+    """A disk that can hang, tire, die, or lose sectors."""
+    made = SharedDisk(tmp_path)
+    yield made
+    made.end()

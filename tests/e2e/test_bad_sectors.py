@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,13 +24,6 @@ pytestmark = pytest.mark.slow
 SIZES = (10, 1000, 70_000, 3_000_000, 2000)
 BAD = 1
 BLOCK = 4096
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SharedDisk]:
-    made = SharedDisk(tmp_path)
-    yield made
-    made.end()
 
 
 def test_what_lies_on_a_bad_sector_is_given_up_for_the_rest(

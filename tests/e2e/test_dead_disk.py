@@ -23,13 +23,6 @@ STOPPED_S = 45.0
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SharedDisk]:
-    made = SharedDisk(tmp_path)
-    yield made
-    made.end()
-
-
-@pytest.fixture
 def daemon(tmp_path: Path, disk: SharedDisk) -> Iterator[Daemon]:
     """A farmer with a healthy and a dead disk, and a port that does not change."""
     with Daemon(tmp_path / "home", tmp_path / "plain") as farmer:

@@ -26,13 +26,6 @@ WAITS = ("request_wait_answer", "d_alloc_parallel", "fuse_lock_inode")
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SharedDisk]:
-    made = SharedDisk(tmp_path)
-    yield made
-    made.end()
-
-
-@pytest.fixture
 def daemon(tmp_path: Path, disk: SharedDisk) -> Iterator[Daemon]:
     """A farmer that does not run yet, whose settings name a volume that was never made."""
     with Daemon(tmp_path / "home", tmp_path / "plain") as farmer:
