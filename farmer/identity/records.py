@@ -45,6 +45,13 @@ RECORD_BYTES: Final = 16 * 1024
 SLICE_BYTES: Final = 32 * 1024
 """What OpenSSL is given at once: it keeps the room for the largest piece as long as it lives."""
 
+SILENT_RECORDS_MAX: Final = 64
+"""
+Records of one connection, after its handshake, that bring nothing for us; and how many OpenSSL is
+given at once.  A peer may ask for new keys (RFC 8446, 4.6.3), which costs us keys and an answer,
+and it 27 bytes; ours never does, and others once in many gigabytes.
+"""
+
 TAIL_BYTES: Final = 64
 """What may be left over at the end of what is written, say for a frame's header, goes with it."""
 
@@ -77,19 +84,26 @@ class WholeRecords:
         self._left = 0
         """Bytes of the record that has begun which are still to come."""
 
-    def take(self, data: bytes | memoryview) -> int:
-        """Take the next bytes; return how many records they complete."""
-        if self._header:
+    def take(self, data: bytes | memoryview, most: int) -> tuple[int, int]:
+        """
+        Take the next bytes, but none behind the *most*-th record that they complete.
+
+        Return how many records they complete, and how many bytes were taken.
+        """
+        known_bytes = len(self._header)
+        if known_bytes:
             data, self._header = self._header + data, b""
         at, size = self._left, len(data)
         whole = int(0 < at <= size)
-        while at + HEADER_BYTES <= size:
+        while whole < most and at + HEADER_BYTES <= size:
             at += HEADER_BYTES + (data[at + 3] << 8 | data[at + 4])
             whole += at <= size
-        if at < size:
+        if whole == most:
+            size = at
+        elif at < size:
             self._header = bytes(data[at:])
         self._left = max(at - size, 0)
-        return whole
+        return whole, size - known_bytes
 
 
 class RecordTLS(BufferingTLSTransport):
@@ -103,6 +117,8 @@ class RecordTLS(BufferingTLSTransport):
         super().__init__(*words, **named)
         self._records = WholeRecords()
         self._whole = 0
+        self._silent = 0
+        """Records that brought nothing, since the handshake."""
         self._opened_bytes = 0
         """What lies in `_OPENED`, to be passed on all at once."""
 
@@ -120,10 +136,10 @@ class RecordTLS(BufferingTLSTransport):
         view = memoryview(data)
         try:
             with ffi.from_buffer(data) as address:
-                for at in range(0, len(data), SLICE_BYTES):
-                    # A slice before it may have ended all of it.
-                    if not self._lostTLSConnection:
-                        self._take(address + at, view[at : at + SLICE_BYTES])
+                at = 0
+                # A slice before it may have ended all of it.
+                while at < len(data) and not self._lostTLSConnection:
+                    at += self._take(address + at, view[at : at + SLICE_BYTES])
             self._deliver()
         except BaseException:
             # Say, no memory.  What lies in the room is lost, and will be another connection's.
@@ -131,17 +147,19 @@ class RecordTLS(BufferingTLSTransport):
             self._break_off()
             raise
 
-    def _take(self, address: Any, part: memoryview) -> None:  # noqa: ANN401  # a pointer of cffi
-        """Open what a slice makes whole."""
-        self._whole += self._records.take(part)
+    def _take(self, address: Any, part: memoryview) -> int:  # noqa: ANN401  # a pointer of cffi
+        """Open what a slice makes whole, or the first of it; return how many bytes were taken."""
+        whole, size_bytes = self._records.take(part, SILENT_RECORDS_MAX)
+        self._whole += whole
         if self._handshakeDone and not self._appSendBuffer:
             bio = self._tlsConnection._into_ssl  # noqa: SLF001
-            if lib.BIO_write(bio, address, len(part)) != len(part):
+            if lib.BIO_write(bio, address, size_bytes) != size_bytes:
                 self._tlsConnection._handle_bio_errors(bio, -1)  # noqa: SLF001
             self._flushReceiveBIO()
         else:
             self._deliver()
-            super().dataReceived(bytes(part))
+            super().dataReceived(bytes(part[:size_bytes]))
+        return size_bytes
 
     def write_now(self, data: bytes) -> None:
         """Write, with what waits for company, in this turn: nothing follows for now."""
@@ -185,10 +203,21 @@ class RecordTLS(BufferingTLSTransport):
             if result > 0:
                 opened_bytes += result
             else:
+                # All of those that are left, and this one, brought nothing.
+                self._count_silent(self._whole + 1)
                 self._whole, self._opened_bytes = 0, opened_bytes
                 return _reason(connection, result)
         self._opened_bytes = opened_bytes
         return None
+
+    def _count_silent(self, records: int) -> None:
+        """Hang up on a peer that keeps us busy with TLS itself."""
+        if not self._handshakeDone:
+            return
+        self._silent += records
+        if self._silent > SILENT_RECORDS_MAX:
+            self._reason = Failure(Error("too many records that bring nothing"))
+            self._break_off()
 
     def _deliver(self) -> None:
         size_bytes, self._opened_bytes = self._opened_bytes, 0

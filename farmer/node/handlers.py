@@ -72,6 +72,8 @@ HANDLERS: Final[dict[type[object], tuple[Verb, Handler]]] = dict(_ROWS)
 """Who serves which request, and what it is counted as."""
 assert set(HANDLERS) == set(get_args(Request))
 
+_NEEDS_NO_CONTRACT: Final = frozenset({Verb.REDEEM, Verb.PING})
+
 
 class Introduce(Shape):
     """Says whether there is room for a session, now that its renter is known."""
@@ -188,6 +190,7 @@ class Conversation:
     ) -> Result:
         """Serve one request; every error but a lost or rude renter becomes a refusal."""
         try:
+            await self._recognize(session, exchange)
             await handler(self._farm, exchange, asked)
         except TurnedDownError as no:
             refused = no.refused
@@ -204,6 +207,13 @@ class Conversation:
             return Result.OK
         self._refuse(session, refused)
         return Result.ERROR if refused.refusal in OUR_FAULT else Result.REFUSED
+
+    async def _recognize(self, session: Session, exchange: Exchange) -> None:
+        """Notice a contract that has come since HELLO, say by another connection."""
+        if session.known or exchange.verb in _NEEDS_NO_CONTRACT:
+            return
+        if await self._farm.disk.run(_has_contract, self._farm, exchange.renter):
+            exchange.known()
 
     def _refuse(self, session: Session, refused: Refused) -> None:
         """Refuse the open exchange; if it was answered already, hang up before we confuse."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 from typing import Protocol as Shape
@@ -22,7 +22,7 @@ from farmer.node.held import STEP_BYTES, Account, Held, Keeping
 from farmer.node.inbox import Inbox
 from farmer.node.outbox import Outbox
 from farmer.node.ports import CloseReason, Meter
-from farmer.node.tasks import Tasks, next_turn
+from farmer.node.tasks import Tasks
 from farmer.node.turnstile import Turnstile
 from farmer.node.wire import Wire
 from farmer.protocol.connection import DataReceived, Event, FarmerConnection
@@ -34,8 +34,13 @@ from farmer.protocol.state import RENTERS_TURN, State
 
 R = TypeVar("R")
 
-EVENTS_PER_TURN: Final = 128
-"""Frames of one session after which the others get their turn: tiny ones cost time, too."""
+EVENTS_PER_TURN: Final = 32
+"""
+Frames of one session after which it waits for its turn: tiny ones cost time, too.
+
+A farmer answers as many pings in some 2 ms; hundreds of sessions that send them may not do so
+each in every turn of the reactor.
+"""
 
 
 class RenterLeftError(Exception):
@@ -169,7 +174,8 @@ class Session(Protocol):
     def handshakeCompleted(self) -> None:
         """Drop at once who shows a certificate that names nobody, before it says a word."""
         try:
-            self._renter = self._inbox.whose = self._around.identify(self.transport)
+            self._renter = self._around.identify(self.transport)
+            self._inbox.whose = self._whose
         except PeerCertificateError as error:
             self.log.debug("no usable certificate: {error!r}", error=str(error))
             self.abort(CloseReason.CERTIFICATE)
@@ -236,6 +242,7 @@ class Session(Protocol):
     def greeted(self, *, known: bool) -> None:
         """Note that HELLO was answered, and whether the renter has a contract."""
         self._greeted, self.known = True, known
+        self._inbox.whose = self._whose
         self._patience.greeted(known=known)
 
     def begin(self) -> None:
@@ -287,11 +294,11 @@ class Session(Protocol):
             await self._patiently(WaitingFor.TRANSFER, self.wait(self._outbox.room()))
 
     async def turn(self) -> None:
-        """Wait for our turn to do something costly: a step of a transfer that has many."""
+        """Wait for our turn to do something costly, or very much that is not."""
         if self._over:
             raise RenterLeftError
         turn: Deferred[None] = Deferred()
-        self._around.turnstile.ask(self._renter, lambda: turn.callback(None))
+        self._around.turnstile.ask(self._whose, lambda: turn.callback(None))
         if not turn.called:
             await self.wait(turn)
 
@@ -435,7 +442,12 @@ class Session(Protocol):
     async def _let_others(self) -> None:
         self._taken += 1
         if self._taken % EVENTS_PER_TURN == 0:
-            await self.wait(next_turn(self._around.clock))
+            await self.turn()
+
+    @property
+    def _whose(self) -> Hashable:
+        """Who waits when this waits for its turn: keys cost nothing, addresses do."""
+        return self._renter if self.known else self.address
 
 
 def _time_of(patience: Patience, clock: IReactorTime) -> Callable[[bool], None]:

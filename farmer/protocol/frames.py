@@ -6,7 +6,13 @@ from collections.abc import MutableSequence
 from dataclasses import dataclass
 from typing import Final
 
-from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_MAX, FRAME_HEADER_BYTES
+from farmer.protocol.limits import (
+    CONTROL_BYTES_MAX,
+    DATA_BYTES_MAX,
+    FRAME_HEADER_BYTES,
+    TINY_DATA_BYTES,
+    TINY_FRAMES_MAX,
+)
 from farmer.protocol.refusals import Refusal, Refused, RemoteProtocolError
 from farmer.protocol.types import Type
 
@@ -65,6 +71,8 @@ class FrameReader:
         self._later: list[Chunk] = []
         """Few at most.  An empty deque would take half a KiB, of each of ten thousand sessions."""
         self._data_left = 0
+        self._tiny_frames = 0
+        """DATA with hardly any, without another frame in between."""
 
     def feed(self, data: bytes) -> None:
         """Append what came from the wire."""
@@ -88,7 +96,8 @@ class FrameReader:
 
         Raises:
             RemoteProtocolError: a frame declares more bytes than its kind may have, or is DATA
-                without any: a flood of those would be neither slow nor ever done.
+                without any, or of many in a row with hardly any: a flood of those would be
+                neither slow nor ever done.
 
         """
         if not self.waiting_bytes:
@@ -139,8 +148,7 @@ class FrameReader:
         if length > allowed:
             raise RemoteProtocolError(Refused(Refusal.FRAME_TOO_LARGE, length, allowed))
         if kind == Type.DATA:
-            if not length:
-                raise RemoteProtocolError(Refused(Refusal.MALFORMED, kind), "empty DATA")
+            self._check_data(length)
             self._pass(FRAME_HEADER_BYTES)
             return length
         size_bytes = FRAME_HEADER_BYTES + length
@@ -148,7 +156,14 @@ class FrameReader:
             return None
         body = bytes(self._first[self._at + FRAME_HEADER_BYTES : self._at + size_bytes])
         self._pass(size_bytes)
+        self._tiny_frames = 0
         return ControlFrame(kind, body)
+
+    def _check_data(self, length: int) -> None:
+        self._tiny_frames = self._tiny_frames + 1 if length < TINY_DATA_BYTES else 0
+        if not length or self._tiny_frames > TINY_FRAMES_MAX:
+            what = "too many tiny DATA" if length else "empty DATA"
+            raise RemoteProtocolError(Refused(Refusal.MALFORMED, Type.DATA), what)
 
     def _has(self, size_bytes: int) -> bool:
         """Tell whether so many bytes are here; then they are in the first."""

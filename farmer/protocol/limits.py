@@ -20,6 +20,12 @@ DATA_BYTES_MAX: Final = 1024 * 1024
 DATA_BYTES_SENT: Final = 256 * 1024
 """What we put into one data frame ourselves: the memory one stream needs per step."""
 
+TINY_DATA_BYTES: Final = 1024
+TINY_FRAMES_MAX: Final = 1024
+"""
+DATA frames of less than so many bytes, one after another: each costs as much time as a large one.
+"""
+
 INBOUND_BYTES_MAX: Final = CONTROL_BYTES_MAX + DATA_BYTES_MAX
 """Unread bytes at which a side stops reading its peer: one frame of each kind."""
 

@@ -19,6 +19,7 @@ BEGIN, END = "<!-- limits: begin -->\n", "<!-- limits: end -->\n"
 
 WIRE, NODE, CLIENT = "farmer.protocol.limits", "farmer.node.", "farmer.client.limits"
 TALK, TURNS = "tests/node/test_session.py::", "tests/node/test_turnstile.py::"
+RECORD = "farmer.identity.records"
 HELD, ARRIVAL = "tests/node/test_held.py::", "tests/node/test_arrival.py::"
 RECORDS = "tests/identity/test_records.py::"
 CHECKS, MEMORY = "tests/node/test_checks.py::", "tests/running/test_memory.py::"
@@ -41,6 +42,7 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "What keeps one turn of the reactor short": [
         (NODE + "turnstile", "STEPS_PER_TURN", TURNS + "test_no_turn_has_more_than_a_few"),
+        (RECORD, "SILENT_RECORDS_MAX", HOSTILE + "test_tls.py::test_a_flood_of_key_updates"),
         (NODE + "inbox", "TURN_BYTES", TALK + "test_a_transfer_waits_for_its_turn"),
         (NODE + "service", "CHECKED_PER_TURN", CHECKS + "test_deadlines_of_many_are_looked_at"),
         (NODE + "service", "HANG_UP_CHECKS", CHECKS + "test_of_many_who_are_late"),
@@ -49,7 +51,7 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "What lies in memory": [
         (NODE + "arrival", "FIRST_BYTES_MAX", ARRIVAL + "test_no_more_is_kept"),
-        ("farmer.identity.records", "SLICE_BYTES", RECORDS + "test_large_reads_reach_openssl"),
+        (RECORD, "SLICE_BYTES", RECORDS + "test_large_reads_reach_openssl"),
         (NODE + "arrival", "UNSENT_BYTES", HOSTILE + "test_slow.py::test_the_kernel_keeps_little"),
         (NODE + "held", "HELD_BYTES_MAX", HELD + "test_who_is_slow_and_holds_some_goes"),
         (NODE + "held", "NOTICED_BYTES", HELD + "test_who_is_slow_and_holds_some_goes"),
@@ -66,6 +68,8 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
     "Frames and requests": [
         (WIRE, "CONTROL_BYTES_MAX", "tests/protocol/test_frames.py::test_a_frame_may_be"),
         (WIRE, "DATA_BYTES_MAX", "tests/protocol/test_frames.py::test_a_frame_may_be"),
+        (WIRE, "TINY_DATA_BYTES", "tests/protocol/test_frames.py::test_tiny_frames_of_data"),
+        (WIRE, "TINY_FRAMES_MAX", "tests/protocol/test_frames.py::test_tiny_frames_of_data"),
         (NODE + "inbox", "READ_AHEAD_BYTES", HOSTILE + "test_slow.py::test_who_never_reads"),
         (NODE + "inbox", "STRANGER_AHEAD_BYTES", HOSTILE + "test_slow.py::test_endless_requests"),
         (WIRE, "TEXT_BYTES_MAX", "tests/protocol/test_messages.py::test_forbidden_values"),

@@ -16,9 +16,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from twisted.internet.defer import Deferred
 
+from farmer.identity.records import SILENT_RECORDS_MAX, RecordTLS
 from farmer.node.ports import CloseReason
+from farmer.protocol.limits import VERSION_MAX, VERSION_MIN
+from farmer.protocol.messages import encode
+from farmer.protocol.opening import Hello
+from farmer.protocol.types import Type
 from tests.e2e.test_node_tls import pem_of, wide_pem
 from tests.hostile.base import HostileCase
 from tests.identity.test_tls import certificate_for
@@ -152,10 +156,19 @@ class KeyUpdater:
                 return sent
         return updates
 
+    def say(self, data: bytes) -> None:
+        assert self.lib.SSL_write(self.ssl, data, len(data)) == len(data)
+
+    def hear(self) -> bytes:
+        """Return what comes next."""
+        room = ctypes.create_string_buffer(4096)
+        size_bytes = self.lib.SSL_read(self.ssl, room, len(room))
+        return room.raw[: max(0, size_bytes)]
+
 
 class KeyUpdateTests(HostileCase):
-    async def test_a_flood_of_key_updates_ends_and_holds_nobody_up(self) -> None:
-        """Limit: HANDSHAKE_S to the HELLO, IDLE_S after it: new keys are no request."""
+    async def test_a_flood_of_key_updates_is_cut_off(self) -> None:
+        """Limit: SILENT_RECORDS_MAX: each costs an answer, and has no place among requests."""
 
         def talk() -> tuple[float, int]:
             began_s, sent = time.monotonic(), 0
@@ -165,18 +178,32 @@ class KeyUpdateTests(HostileCase):
                     sent += some
             return time.monotonic() - began_s, sent
 
-        flooding = Deferred.fromCoroutine(self.in_thread(talk))
-        await self.until(lambda: len(self.service.sessions) > 0)
-        answers_s = [await self.in_thread(self.honest_answer_s) for _ in range(3)]
-        held = [self.held_bytes(session) for session in self.service.sessions]
-        lasted_s, sent = await flooding
+        taken = []
+        handle = RecordTLS._count_silent
 
-        self.assertGreater(sent, 1000)
-        self.assertLess(lasted_s, 15)
-        self.assertLess(max(answers_s), 8)
-        self.assertLess(max(held, default=0), 1 << 20)
-        ends = {CloseReason.HANDSHAKE.value, CloseReason.TLS.value}
-        self.assertTrue(ends & set(self.meter.closed), self.meter.closed)
+        def counted(tls: RecordTLS, records: int) -> None:
+            taken.append(records)
+            handle(tls, records)
+
+        self.patch(RecordTLS, "_count_silent", counted)
+        lasted_s, sent = await self.in_thread(talk)
+        await self.until(lambda: bool(self.meter.closed))
+
+        self.assertEqual([CloseReason.TLS.value], self.meter.closed)
+        self.assertGreater(sent, SILENT_RECORDS_MAX)
+        self.assertLessEqual(sum(taken), 3 * SILENT_RECORDS_MAX)
+        self.assertLess(lasted_s, 10)
+        self.assertLess(await self.in_thread(self.honest_answer_s), 2)
+
+    async def test_who_changes_keys_now_and_then_is_served(self) -> None:
+        def talk() -> bytes:
+            with self.dial() as raw:
+                updater = KeyUpdater(self.home / "honest", raw)
+                assert updater.flood(SILENT_RECORDS_MAX // 2) == SILENT_RECORDS_MAX // 2
+                updater.say(encode(Hello(VERSION_MIN, VERSION_MAX, "a renter")))
+                return updater.hear()
+
+        self.assertEqual(Type.WELCOME, (await self.in_thread(talk))[0])
 
 
 @pytest.mark.tool("openssl")

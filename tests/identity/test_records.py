@@ -56,18 +56,28 @@ def cut(data: bytes, chance: random.Random, most: int) -> Iterator[bytes]:
         at += step
 
 
-@given(st.lists(st.integers(0, 300), max_size=8), st.integers(), st.integers(1, 400))
+@given(
+    st.lists(st.integers(0, 300), max_size=8),
+    st.integers(),
+    st.integers(1, 400),
+    st.integers(1, 3),
+)
 def test_records_are_counted_when_they_are_whole_however_they_are_cut(
-    sizes: list[int], seed: int, most: int
+    sizes: list[int], seed: int, most_bytes: int, most: int
 ) -> None:
     stream, ends, whole = b"".join(map(record, sizes)), [], 0
     for size in sizes:
         ends.append((ends[-1] if ends else 0) + HEADER_BYTES + size)
     counter, at = WholeRecords(), 0
-    for piece in cut(stream, random.Random(seed), most):
-        whole += counter.take(piece)
-        at += len(piece)
-        assert whole == sum(end <= at for end in ends)
+    for piece in cut(stream, random.Random(seed), most_bytes):
+        end = at + len(piece)
+        while at < end:
+            more, taken = counter.take(stream[at:end], most)
+            whole, at = whole + more, at + taken
+            assert more <= most
+            assert more == most or at == end
+            assert whole == sum(end <= at for end in ends)
+            assert more < most or at in ends
 
 
 class Watched:

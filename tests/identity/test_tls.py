@@ -20,6 +20,7 @@ from twisted.test.iosim import FakeTransport, IOPump, connect
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from farmer.identity import tls
 from farmer.identity.keys import Identity
 from farmer.identity.records import RecordTLS
 from farmer.identity.tls import PeerCertificateError, farmer_side, peer_id, renter_side
@@ -82,13 +83,26 @@ def stranger_answers(context):
     return Creator()
 
 
-def certificate_for(key, signer=None, name="stranger", algorithm=None):
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject)
+def named(name):
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def certificate_for(key, signer=None, name="stranger", algorithm=None, issuer=None):
+    builder = x509.CertificateBuilder().subject_name(named(name))
+    builder = builder.issuer_name(named(issuer or name))
     builder = builder.public_key(key.public_key()).serial_number(7)
     builder = builder.not_valid_before(datetime.datetime(2001, 1, 1))
     builder = builder.not_valid_after(datetime.datetime(2002, 1, 1))
     return builder.sign(signer or key, algorithm)
+
+
+def linked_chain(length):
+    """Return a key, and certificates of which each was signed by the next."""
+    keys = [Ed25519PrivateKey.generate() for _ in range(length)]
+    return keys[0], [
+        certificate_for(key, signer, name=f"n{number}", issuer=f"n{number + 1}")
+        for number, (key, signer) in enumerate(zip(keys, [*keys[1:], keys[-1]], strict=True))
+    ]
 
 
 def wide_certificate(key):
@@ -117,9 +131,9 @@ class HandshakeTests(SynchronousTestCase):
         for creator, is_client in ((server, False), (client, True)):
             end = End()
             factory = Factory.forProtocol(lambda end=end: end)
-            tls = TLSMemoryBIOFactory(creator, is_client, factory, self.clock)
-            tls.protocol = RecordTLS
-            wires.append(tls.buildProtocol(None))
+            wrapped = TLSMemoryBIOFactory(creator, is_client, factory, self.clock)
+            wrapped.protocol = RecordTLS
+            wires.append(wrapped.buildProtocol(None))
             ends.append(end)
         pump = connect(
             wires[0], FakeTransport(wires[0], True), wires[1], FakeTransport(wires[1], False)
@@ -136,6 +150,17 @@ class HandshakeTests(SynchronousTestCase):
         server, client, _ = self.join()
         self.assertEqual(client.peer, self.farmer.node_id)
         self.assertEqual(server.peer, self.renter.node_id)
+
+    def test_a_chain_is_not_looked_at_signature_by_signature(self):
+        """Each takes the reactor's time, before it is known that nobody may show a chain."""
+        looked_at = []
+        self.patch(tls, "_let_through", lambda *words: looked_at.append(words) or True)
+        key, (first, *others) = linked_chain(20)
+        stranger = Stranger(first, key, chain=others)
+        server, _, _ = self.join(client=stranger_connects(stranger.context))
+        self.assertIsInstance(server.peer, PeerCertificateError)
+        self.assertGreater(len(looked_at), 0)
+        self.assertLess(len(looked_at), 8)
 
     def test_bytes_go_both_ways_and_the_close_is_clean(self):
         server, client, pump = self.join()

@@ -9,6 +9,7 @@ from farmer.model.shard import DeletionOutcome, ShardState
 from farmer.node.farm import Terms
 from farmer.node.ports import Result, Verb
 from farmer.protocol.documents import invite_bytes
+from farmer.protocol.limits import STRANGER_S
 from farmer.protocol.questions import (
     ContractShown,
     Delete,
@@ -99,6 +100,22 @@ class ContractTests(NodeCase):
         self.book.stages[RENTER] = ContractStage.GONE
         peer.send(ShowContract())
         self.assertEqual(Refused(Refusal.NO_CONTRACT), peer.refusal())
+
+    def test_a_contract_that_came_by_another_connection_is_noticed(self) -> None:
+        """Else a store there would be cut off as a stranger's, a minute after its connection."""
+        stage, self.book.stages[RENTER] = self.book.stages[RENTER], ContractStage.GONE
+        peer = self.greet()
+        self.assertFalse(peer.session.known)
+        self.book.stages[RENTER] = stage
+
+        self.begin_store(peer, bytes(8 << 20))
+        for _ in range(16):
+            peer.outgoing += peer.connection.send_data(bytes(256 * 1024))
+            peer.pump()
+        self.pass_s(STRANGER_S + 2, peer)
+
+        self.assertTrue(peer.session.known)
+        self.assertFalse(peer.session.over)
 
     def test_strangers_may_greet_redeem_and_ping_and_nothing_else(self) -> None:
         peer = self.greet(STRANGER)

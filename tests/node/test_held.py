@@ -21,7 +21,12 @@ from farmer.node.inbox import BLOCK_READ_BYTES
 from farmer.node.ports import CloseReason
 from farmer.node.storing import ONE_STEP_BYTES
 from farmer.protocol.frames import data_header
-from farmer.protocol.limits import HURRIED_BYTES_PER_S_MIN, HURRIED_S
+from farmer.protocol.limits import (
+    HURRIED_BYTES_PER_S_MIN,
+    HURRIED_S,
+    TINY_DATA_BYTES,
+    TINY_FRAMES_MAX,
+)
 from farmer.protocol.messages import encode
 from farmer.protocol.opening import End
 from farmer.protocol.questions import Ping, Pong
@@ -210,14 +215,15 @@ class CountingTests(HeldCase):
     def test_bytes_that_come_one_by_one_take_no_more_room_than_they_are(self) -> None:
         peer = self.greet()
         self.begin_store(peer, LARGE)
-        frames = (data_header(1) + b"x") * 60_000
+        tiny = (data_header(1) + b"x") * TINY_FRAMES_MAX
+        frames = (tiny + data_header(TINY_DATA_BYTES) + bytes(TINY_DATA_BYTES)) * 30
         tracemalloc.start()
         try:
             peer.send_raw(frames)
             _, most_bytes = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        self.assertEqual(60_000, self.held_bytes)
+        self.assertEqual(30 * (TINY_FRAMES_MAX + TINY_DATA_BYTES), self.held_bytes)
         self.assertLess(most_bytes, 2 << 20)
 
     def test_what_the_renter_does_not_take_is_counted(self) -> None:

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farmer.identity.tls import PeerCertificateError
+from farmer.model.contract import ContractStage
 from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES
 from farmer.node.held import STEP_BYTES
 from farmer.node.inbox import READ_AHEAD_BYTES, TURN_BYTES
-from farmer.node.ports import CloseReason
-from farmer.node.session import Session
+from farmer.node.ports import CloseReason, Result, Verb
+from farmer.node.session import EVENTS_PER_TURN, Session
 from farmer.node.turnstile import STEPS_PER_TURN
 from farmer.protocol.limits import CONTROL_BYTES_MAX, IDLE_S, SESSIONS_PER_RENTER_MAX
 from farmer.protocol.messages import encode
@@ -27,7 +28,7 @@ from farmer.protocol.transfers import TO_THE_END, Retrieve, Store, Stored
 from farmer.protocol.types import Type
 from farmer.storage.errors import StorageError
 from tests.fakes import SteppingDisk, shard_of
-from tests.node.wires import RENTER, STRANGER, NodeCase, Peer
+from tests.node.wires import RENTER, STRANGER, NodeCase, Peer, pass_turn
 
 DATA = bytes(range(256)) * 10
 
@@ -358,6 +359,24 @@ class PacingTests(NodeCase):
         self.assertLess(answered, 1000)
         other.send(Ping(2))
         self.assertIsInstance(other.answer(), Pong)
+
+    def test_many_sessions_of_one_address_share_their_turns(self) -> None:
+        """Or each would answer a burst in every turn, and the others wait for all of them."""
+        self.book.stages[RENTER] = ContractStage.GONE
+        floods = [self.greet() for _ in range(8)]
+        self.clock.advance(0)
+        for flood in floods:
+            flood.outgoing += encode(Ping(1)) * 500
+            flood._deliver()
+
+        def answered() -> int:
+            return self.meter.finished[Verb.PING, Result.OK]
+
+        for _ in range(20):
+            before = answered()
+            pass_turn(self.clock)
+            self.assertLessEqual(answered() - before, STEPS_PER_TURN * EVENTS_PER_TURN)
+        self.assertGreater(answered(), 20 * EVENTS_PER_TURN)
 
     def occupy_this_turn(self) -> None:
         for _ in range(STEPS_PER_TURN):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from farmer.node.turnstile import STEPS_PER_TURN, Turnstile
+from tests.node.wires import pass_turn
 
 
 class ForgetfulClock(Clock):
@@ -37,12 +38,9 @@ class Steps:
             self.turnstile.ask(who, lambda: self.done.append(who))
 
     def turn(self) -> list[str]:
-        """Let one turn pass, as a reactor does: what it asks for waits for the next."""
+        """Let one turn pass; return who was let through."""
         before = len(self.done)
-        due, self.clock.calls = self.clock.calls, []
-        for call in due:
-            call.called = 1
-            call.func(*call.args, **call.kw)
+        pass_turn(self.clock)
         return self.done[before:]
 
 

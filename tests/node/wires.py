@@ -300,6 +300,17 @@ class NodeCase(SynchronousTestCase):
         return self.successResultOf(deferred)
 
 
+def pass_turn(clock: Clock) -> None:
+    """Let one turn pass, as a reactor does: what it asks for waits for the next."""
+    due, clock.calls = clock.calls, []
+    later = [call for call in due if call.getTime() > clock.seconds()]
+    for call in due:
+        if call not in later:
+            call.called = 1
+            call.func(*call.args, **call.kw)
+    clock.calls += later
+
+
 def stored(event: Event) -> Stored:
     assert isinstance(event, Stored), event
     return event

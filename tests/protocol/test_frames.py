@@ -13,7 +13,12 @@ from farmer.protocol.frames import (
     data_header,
     gather,
 )
-from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_MAX
+from farmer.protocol.limits import (
+    CONTROL_BYTES_MAX,
+    DATA_BYTES_MAX,
+    TINY_DATA_BYTES,
+    TINY_FRAMES_MAX,
+)
 from farmer.protocol.refusals import Refusal, Refused, RemoteProtocolError
 from farmer.protocol.types import Type
 
@@ -176,3 +181,22 @@ def test_our_own_data_frames_keep_the_limit() -> None:
     assert data_header(DATA_BYTES_MAX) == header(Type.DATA, DATA_BYTES_MAX)
     with pytest.raises(AssertionError):
         data_header(DATA_BYTES_MAX + 1)
+
+
+@pytest.mark.parametrize("between", [header(Type.END, 0), data_header(1024) + bytes(1024)])
+def test_tiny_frames_of_data_do_not_come_without_end(between: bytes) -> None:
+    """A frame costs as much time with a byte in it as with a thousand."""
+    tiny = data_header(TINY_DATA_BYTES - 1) + bytes(TINY_DATA_BYTES - 1)
+
+    def taken(frames: bytes) -> int:
+        reader, data = FrameReader(), 0
+        reader.feed(frames)
+        while (frame := reader.take()) is not None:
+            data += isinstance(frame, DataPart)
+        assert reader.waiting_bytes == 0
+        return data
+
+    assert taken(tiny * TINY_FRAMES_MAX + between + tiny * TINY_FRAMES_MAX) >= 2 * TINY_FRAMES_MAX
+    with pytest.raises(RemoteProtocolError) as caught:
+        taken(tiny * (TINY_FRAMES_MAX + 1))
+    assert caught.value.refused == Refused(Refusal.MALFORMED, Type.DATA)
