@@ -27,7 +27,7 @@ from farmer.node.ports import Result, Verb
 OTHER: Final = "other"
 """The label of whatever is not in a closed set: no peer can make a series."""
 
-AUDIT_RESULTS: Final = ("ok", "missing", "corrupt", "budget", "error")
+AUDIT_RESULTS: Final = ("ok", "missing", "corrupt", "budget", "later", "error")
 PURGE_CAUSES: Final = ("deleted", "expired")
 """Out of the trash, or with an ended contract; an erased shard is a finished request."""
 LOG_LEVELS: Final = ("debug", "info", "warn", "error", "critical")
@@ -150,7 +150,7 @@ class Metrics:
         if label == "ok":
             self._activity.audits_passed += 1
             self._last_audit.set(self._now_s())
-        elif label != "budget":
+        elif label not in {"budget", "later"}:
             self._activity.audits_failed += 1
 
     # What the rest of the house reports.

@@ -24,7 +24,12 @@ from farmer.protocol.opening import End
 from farmer.protocol.proofs import FullProof, ProofItem, encode_item
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import Audit
-from farmer.storage.errors import NoContractError, ShardNotFoundError, StorageError
+from farmer.storage.errors import (
+    NoContractError,
+    ShardNotFoundError,
+    StorageError,
+    VolumeUnavailableError,
+)
 
 _log = Logger()
 
@@ -32,6 +37,8 @@ _COUNTED_AS: Final = {
     Refusal.NOT_FOUND: "missing",
     Refusal.CORRUPT: "corrupt",
     Refusal.AUDIT_BUDGET: "budget",
+    Refusal.BUSY: "later",
+    Refusal.UNAVAILABLE: "later",
 }
 
 
@@ -111,6 +118,8 @@ async def _answered(
     except StorageError as error:
         if exchange.sent_bytes != sent:
             raise
+        if isinstance(error, VolumeUnavailableError):
+            farm.budget.give_back(renter, cost_bytes)
         return _refused(farm, error)
     return None
 

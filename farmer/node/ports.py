@@ -358,4 +358,8 @@ class Meter(Protocol):
         """A new shard became durable."""
 
     def audited(self, result: str, seconds: float) -> None:
-        """One shard of a challenge was answered: ok, missing, corrupt, budget or error."""
+        """
+        One shard of a challenge was answered: ok, missing, corrupt or error.
+
+        Or put off: budget (the renter's) or later (we could not look now).
+        """

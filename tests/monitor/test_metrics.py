@@ -107,9 +107,9 @@ def test_words_outside_the_closed_set_make_one_series(series: str, label: str, r
     assert b"peer-" not in counted.exposition()
 
 
-def test_audit_results_feed_activity_and_refused_budgets_do_not() -> None:
+def test_audit_results_feed_activity_and_those_put_off_do_not() -> None:
     counted = metrics()
-    for result in ("ok", "ok", "missing", "corrupt", "budget"):
+    for result in ("ok", "ok", "missing", "corrupt", "budget", "later"):
         counted.audited(result, 0.01)
     assert (counted.activity.audits_passed, counted.activity.audits_failed) == (2, 2)
     assert value(counted, "farmer_audit_last_success_timestamp_seconds") == NOW_S

@@ -17,7 +17,7 @@ from farmer.protocol.opening import End
 from farmer.protocol.proofs import FullProof, ProofItem, ProofItemReader
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import Audit
-from farmer.storage.errors import CorruptShardError
+from farmer.storage.errors import CorruptShardError, VolumeUnavailableError
 from tests.fakes import SteppingDisk
 from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer
 
@@ -221,6 +221,18 @@ class AuditingTests(AuditCase):
         self.assertEqual(Refusal.AUDIT_BUDGET, spent.refusal)
         self.clock.advance(spent.first / 1000)
         self.assertIsInstance(self.items(self.greet(), self.full(entry))[0], FullProof)
+
+    def test_a_volume_that_is_away_makes_no_audit_fail_and_costs_no_budget(self) -> None:
+        shard = self.hold(LARGE)
+        entry = AuditEntry(shard, len(LARGE), 0)
+        for _ in range(130):
+            self.store.fail_next["prove_full"] = VolumeUnavailableError("a volume is missing")
+            (item,) = self.items(self.greet(), self.full(entry))
+            assert isinstance(item, Refused)
+            self.assertEqual(Refusal.UNAVAILABLE, item.refusal)
+            self.peers.pop().leave()
+
+        self.assertEqual({"later"}, set(self.meter.audits))
 
     def test_asking_for_absent_shards_costs_no_budget(self) -> None:
         absent = self.full(*[AuditEntry(ABSENT, 1 << 30, 0)] * 5)
