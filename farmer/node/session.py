@@ -64,7 +64,7 @@ class Guest(Shape):
 
     @property
     def has_unread(self) -> bool:
-        """Whether the renter has already sent something more."""
+        """Whether the renter has already sent something more, whole."""
 
     def check(self) -> bool:
         """Hang up if it is late, and say so; called every second or so."""
@@ -231,8 +231,8 @@ class Session(Protocol):
 
     @property
     def has_unread(self) -> bool:
-        """Whether the renter has already sent something more."""
-        return not self._inbox.is_empty
+        """See `Guest`."""
+        return self._connection.has_whole
 
     def renter(self) -> NodeId:
         """Return who it is; known from the handshake on."""

@@ -73,6 +73,11 @@ class _Connection:
         """Bytes that have arrived and were not yet turned into events."""
         return self._frames.waiting_bytes
 
+    @property
+    def has_whole(self) -> bool:
+        """Whether a whole step of the peer's waits to be turned into an event."""
+        return self._frames.has_whole
+
     def receive(self, data: bytes) -> None:
         """Take bytes from the wire; `next_event` says what they meant."""
         self._frames.feed(data)

@@ -90,6 +90,18 @@ class FrameReader:
             return Type.DATA
         return self._first[self._at] if self._has(FRAME_HEADER_BYTES) else None
 
+    @property
+    def has_whole(self) -> bool:
+        """Whether `take` has something to give out, or to raise."""
+        if self._data_left:
+            return self.waiting_bytes > 0
+        if not self._has(FRAME_HEADER_BYTES):
+            return False
+        kind, length = self._header()
+        needed_bytes = min(length, 1) if kind == Type.DATA else length
+        is_fault = needed_bytes > CONTROL_BYTES_MAX
+        return is_fault or self.waiting_bytes >= FRAME_HEADER_BYTES + needed_bytes
+
     def take(self) -> ControlFrame | DataPart | None:
         """
         Return the next whole control frame or piece of data; None until more arrives.
@@ -142,8 +154,7 @@ class FrameReader:
         """Return a control frame, or the length of a DATA frame whose header was removed."""
         if not self._has(FRAME_HEADER_BYTES):
             return None
-        header = int.from_bytes(self._first[self._at : self._at + FRAME_HEADER_BYTES], "big")
-        kind, length = header >> 24, header & 0xFF_FFFF
+        kind, length = self._header()
         allowed = DATA_BYTES_MAX if kind == Type.DATA else CONTROL_BYTES_MAX
         if length > allowed:
             raise RemoteProtocolError(Refused(Refusal.FRAME_TOO_LARGE, length, allowed))
@@ -158,6 +169,11 @@ class FrameReader:
         self._pass(size_bytes)
         self._tiny_frames = 0
         return ControlFrame(kind, body)
+
+    def _header(self) -> tuple[int, int]:
+        """Return type and length of the next frame, whose header is here."""
+        header = int.from_bytes(self._first[self._at : self._at + FRAME_HEADER_BYTES], "big")
+        return header >> 24, header & 0xFF_FFFF
 
     def _check_data(self, length: int) -> None:
         self._tiny_frames = self._tiny_frames + 1 if length < TINY_DATA_BYTES else 0

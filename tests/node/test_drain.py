@@ -12,6 +12,7 @@ from farmer.node.ports import CloseReason
 from farmer.node.refusals import DRAINING_RETRY_MS
 from farmer.node.service import Doorkeeper, FarmerService, show_address
 from farmer.node.session import Session
+from farmer.protocol.messages import encode
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.questions import Ping, Pong
 from farmer.protocol.refusals import Refusal, Refused
@@ -119,6 +120,20 @@ class DrainTests(DrainCase):
         peer.pump()
 
         self.assertIsInstance(peer.events[-1], Pong)
+        self.assertTrue(peer.closed)
+        self.assertTrue(self.result(drained))
+
+    def test_nobody_waits_for_the_rest_of_a_request(self) -> None:
+        shard = self.hold(LARGE)
+        peer = self.greet()
+        peer.takes = False
+        peer.send(Retrieve(shard, 0, TO_THE_END, False))
+        peer.send_raw(encode(Ping(1))[:5])
+        drained = self.drain()
+
+        peer.takes = True
+        peer.pump()
+
         self.assertTrue(peer.closed)
         self.assertTrue(self.result(drained))
 

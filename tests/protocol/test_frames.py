@@ -51,6 +51,35 @@ def test_data_is_given_out_as_it_comes() -> None:
     assert reader.waiting_bytes == 1
 
 
+@pytest.mark.parametrize(
+    ("come", "whole"),
+    [
+        (b"", False),
+        (header(Type.STAT, 3)[:3], False),
+        (header(Type.STAT, 3) + b"ab", False),
+        (header(Type.STAT, 3) + b"abc", True),
+        (header(Type.END, 0), True),
+        (header(Type.STAT, CONTROL_BYTES_MAX + 1), True),
+        (header(Type.DATA, 5), False),
+        (header(Type.DATA, 5) + b"a", True),
+        (header(Type.DATA, 0), True),
+    ],
+)
+def test_it_is_known_whether_there_is_something_to_give_out(come: bytes, whole: bool) -> None:
+    reader = FrameReader()
+    reader.feed(come)
+    assert reader.has_whole is whole
+
+
+def test_data_that_has_begun_is_whole_by_the_byte() -> None:
+    reader = FrameReader()
+    reader.feed(header(Type.DATA, 5) + b"ab")
+    assert reader.take() == DataPart(b"ab")
+    assert not reader.has_whole
+    reader.feed(b"c")
+    assert reader.has_whole
+
+
 def test_data_alone_is_taken_frame_by_frame_and_no_more_than_wanted() -> None:
     reader = FrameReader()
     reader.feed(header(Type.DATA, 5) + b"abcde" + header(Type.DATA, 3) + b"fg")
