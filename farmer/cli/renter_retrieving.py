@@ -39,6 +39,9 @@ from farmer.units import format_size
 
 _STANDARD_OUTPUT: Final = "-"
 
+_DIRECTORY_ENDS: Final = ("/", "/.", "/..")
+"""So ends what can only be meant for a directory; a `Path` forgets the first two."""
+
 _PASSING: Final = (
     *(ConnectionLostError, ConnectionFailedError, BusyError, DrainingError),
     *(TooManySessionsError, TooSlowError, UnavailableError),
@@ -259,6 +262,11 @@ def _target(output: str, wanted: Wanted, stored_from: str) -> Target | None:
     path = Path(output)
     if path.is_dir():
         return Target(path / _implied_name(wanted, stored_from), is_typed=False)
+    if output.endswith(_DIRECTORY_ENDS):
+        raise CommandError(
+            f"{output} is not a directory: make it first (mkdir -p), or type no slash at the end"
+            " for a file of that name"
+        )
     if descriptor_of(output) is not None:
         return None
     if path.exists() and not path.is_file():

@@ -575,6 +575,20 @@ def test_a_file_whose_name_nobody_typed_is_not_replaced(joined, tmp_path, capsys
     assert photo.read_bytes() == b"photo"
 
 
+@pytest.mark.parametrize("end", ["/", "/."])
+def test_a_directory_that_is_not_there_is_not_taken_for_a_file(joined, tmp_path, capsys, end):
+    """Each retrieve into it would have replaced what the last one brought."""
+    joined.fake.shards[shard_of(b"photo")] = b"photo"
+    there = tmp_path / "backup"
+    assert joined.renter("retrieve", str(shard_of(b"photo")), "-o", f"{there}{end}") == 1
+    assert f"{there}{end} is not a directory: make it first" in capsys.readouterr().err
+    assert not there.exists()
+    assert Type.RETRIEVE not in [one.TYPE for one in joined.fake.asked]
+    there.mkdir()
+    assert joined.renter("retrieve", str(shard_of(b"photo")), "-o", f"{there}{end}") == 0
+    assert [path.read_bytes() for path in there.iterdir()] == [b"photo"]
+
+
 def test_a_damaged_receipt_costs_no_other_and_is_no_pass(joined, tmp_path, capsys):
     for name in ("sick", "well"):
         (tmp_path / name).write_text(name)
