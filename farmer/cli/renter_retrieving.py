@@ -112,12 +112,12 @@ class Draft:
         self.file.flush()
         size_bytes = os.fstat(self.file.fileno()).st_size
         give_name(self.file.fileno(), self._path, self._target)
-        self.file.close()
         directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
+        self.file.close()
         return size_bytes
 
     def holds_what_is_there(self) -> bool:
@@ -126,8 +126,9 @@ class Draft:
         return filecmp.cmp(self._path, self._target, shallow=False)
 
     def discard(self) -> None:
-        """Leave nothing behind."""
-        self._path.unlink(missing_ok=True)
+        """Leave nothing behind but what has got its name."""
+        if self._has_name(self.file.fileno()):
+            self._path.unlink()
         self.file.close()
 
 
@@ -201,6 +202,9 @@ class _Fetch:
         try:
             self._run(draft.file)
             target.allow(draft)
+            # One that fails here goes: what the disk did not take still looks whole in the cache,
+            # and the next to make it durable would be told that it is.
+            return draft.publish()
         except _PASSING:
             if self._is_resumable and draft.file.seek(0, os.SEEK_END):
                 warn("renter: what has arrived is kept; type the same again to go on")
@@ -211,7 +215,6 @@ class _Fetch:
         except BaseException:
             draft.discard()
             raise
-        return draft.publish()
 
     def to_stream(self, name: str) -> int:
         """Keep the bytes aside until all are checked, then pass them on; return how many."""

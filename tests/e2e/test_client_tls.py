@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import json
@@ -711,6 +712,29 @@ def test_a_retrieve_that_is_refused_in_its_middle_is_gone_on_with(
     assert joined.renter(*command) == 0
     assert (tmp_path / "back").read_bytes() == content
     assert joined.fake.asked[-1].offset == (0 if refusal == "INTERNAL" else 2 * MIB)
+
+
+@pytest.mark.parametrize("words", [(), ("--offset", "1")])
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_what_could_not_be_made_durable_is_fetched_again(
+    joined, tmp_path, monkeypatch, capsys, words, fails
+):
+    """It looks whole in the cache, and a second fsync of it would succeed."""
+
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    command = ("retrieve", str(shard_of(b"precious")), "-o", str(tmp_path / "back"), *words)
+    before = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(os if fails == "fsync" else Path, fails, fail)
+        assert joined.renter(*command) == 1
+    assert "Input/output error" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+    assert joined.renter(*command) == 0
+    assert [one.TYPE for one in joined.fake.asked].count(Type.RETRIEVE) == 2
 
 
 @pytest.mark.parametrize("words", [(), ("--offset", "1")])
