@@ -10,7 +10,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from farmer.client.refusals import (
     TooSlowError,
     UnavailableError,
 )
-from farmer.client.replacing import beside, give_name, guard, mode_of_new
+from farmer.client.replacing import beside, give_name, give_new_name, guard, mode_of_new
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import ShardId
 from farmer.units import format_size
@@ -107,11 +107,11 @@ class Draft:
             return False
         return os.path.samestat(there, os.fstat(descriptor))
 
-    def publish(self) -> int:
-        """Give the file its name, as `give_name` says, durably; return its size in bytes."""
+    def publish(self, give: Callable[[int, Path, Path], None] = give_name) -> int:
+        """Give the file its name, as *give* does, durably; return its size in bytes."""
         self.file.flush()
         size_bytes = os.fstat(self.file.fileno()).st_size
-        give_name(self.file.fileno(), self._path, self._target)
+        give(self.file.fileno(), self._path, self._target)
         directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
@@ -150,10 +150,19 @@ class Target:
         if self._is_precious and size_bytes not in (None, self.path.stat().st_size):
             raise self._refusal()
 
-    def allow(self, draft: Draft) -> None:
-        """Refuse a draft that would replace other bytes under a name that nobody typed."""
-        if self._is_precious and not draft.holds_what_is_there():
-            raise self._refusal()
+    def take(self, draft: Draft) -> int:
+        """
+        Publish a draft; return its size in bytes.
+
+        Refuses one that would replace other bytes under a name that nobody typed, also where
+        these came in the same moment.
+        """
+        if not self.is_typed:
+            with suppress(FileExistsError):
+                return draft.publish(give_new_name)
+            if self._is_precious and not draft.holds_what_is_there():
+                raise self._refusal()
+        return draft.publish()
 
     @property
     def _is_precious(self) -> bool:
@@ -201,10 +210,9 @@ class _Fetch:
         draft = Draft(target.path, self._wanted.shard, keep_bytes)
         try:
             self._run(draft.file)
-            target.allow(draft)
             # One that fails here goes: what the disk did not take still looks whole in the cache,
             # and the next to make it durable would be told that it is.
-            return draft.publish()
+            return target.take(draft)
         except _PASSING:
             if self._is_resumable and draft.file.seek(0, os.SEEK_END):
                 warn("renter: what has arrived is kept; type the same again to go on")

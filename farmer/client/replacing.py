@@ -22,6 +22,9 @@ _ACL: Final = "system.posix_acl_access"
 _NO_ACL: Final = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS)
 """A file has none, or its file system knows none."""
 
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""A file system knows no file with two names: FAT, some networks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rights:
@@ -93,6 +96,28 @@ def give_name(descriptor: int, draft: Path, target: Path) -> None:
     except BaseException:
         _take_back(descriptor)
         raise
+
+
+def give_new_name(descriptor: int, draft: Path, target: Path) -> None:
+    """
+    Give a draft a name as `give_name` does, but never in place of anything.
+
+    Raises:
+        FileExistsError: something has the name; the draft is there as before.
+
+    """
+    os.fsync(descriptor)
+    try:
+        target.hardlink_to(draft)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # The next best: two programs that look in the same moment both see nothing.
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        draft.replace(target)
+        return
+    draft.unlink()
 
 
 def _hand_over(descriptor: int, rights: Rights) -> None:

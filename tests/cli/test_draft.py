@@ -13,7 +13,7 @@ import pytest
 
 from farmer.cli import renter_retrieving
 from farmer.cli.exits import CommandError
-from farmer.cli.renter_retrieving import Draft
+from farmer.cli.renter_retrieving import Draft, Target
 from farmer.model.ids import ShardId
 
 SHARD = ShardId(bytes(32))
@@ -230,3 +230,50 @@ def test_where_all_files_are_somebody_elses_what_we_made_is_ours(
     Draft(tmp_path / "file", SHARD, 99).file.close()
     draft(tmp_path).publish()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_came_in_the_same_moment_under_a_name_that_nobody_typed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another retrieve into the directory ends while our bytes are made durable."""
+    target, sync = tmp_path / "file", os.fsync
+
+    def sync_late(descriptor: int) -> None:
+        target.write_bytes(b"theirs")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync_late)
+    ours = draft(tmp_path)
+    ours.file.write(b"ours")
+    with pytest.raises(CommandError, match="is left as it is"):
+        Target(target, is_typed=False).take(ours)
+    ours.discard()
+    assert target.read_bytes() == b"theirs"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("there", [None, b"ours", b"theirs"])
+@pytest.mark.parametrize("number", [0, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_a_file_has_one_name_only_other_bytes_stay_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, there: bytes | None
+) -> None:
+    """Those that are there before; and the same bytes are no reason to refuse."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    if number:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    target = tmp_path / "file"
+    if there is not None:
+        target.write_bytes(there)
+    ours = draft(tmp_path)
+    ours.file.write(b"ours")
+    if there == b"theirs":
+        with pytest.raises(CommandError, match="is left as it is"):
+            Target(target, is_typed=False).take(ours)
+        ours.discard()
+    else:
+        assert Target(target, is_typed=False).take(ours) == len(b"ours")
+    assert target.read_bytes() == (there or b"ours")
+    assert list(tmp_path.iterdir()) == [target]
