@@ -42,10 +42,12 @@ def audit(home: Home, options: argparse.Namespace) -> int:
     verdicts: list[tuple[NodeId, Audited]] = []
     errors: list[tuple[NodeId, str]] = []
     for farmer, entries in _wanted(home, options).items():
+        found: list[Audited] = []
         try:
-            verdicts += [(farmer, one) for one in _audit_one(home, options, farmer, entries)]
+            _audit_one(home, options, farmer, Auditing(entries, found))
         except ClientError as error:
             errors.append((farmer, str(error)))
+        verdicts += [(farmer, one) for one in found]
     return _tell(verdicts, errors, _unknown(home, options), as_json=options.json)
 
 
@@ -73,39 +75,58 @@ def _wanted(home: Home, options: argparse.Namespace) -> dict[NodeId, list[Entry]
 
 
 def _audit_one(
-    home: Home, options: argparse.Namespace, farmer_id: NodeId, entries: list[Entry]
-) -> list[Audited]:
+    home: Home, options: argparse.Namespace, farmer_id: NodeId, auditing: Auditing
+) -> None:
     """Audit what one farmer holds; raises `ClientError`."""
     line = ProgressLine("auditing")
 
-    async def audited(farmer: Farmer) -> list[Audited]:
+    async def audited(farmer: Farmer) -> None:
         if options.full:
-            found = [await _audit_full(farmer, entry, line) for entry in entries]
+            await auditing.full(farmer, line)
         else:
-            report = await farmer.audit([one.receipt for one in entries], options.samples)
-            found = list(report.shards)
-        return await _trash_looked_in(farmer, entries, found)
+            await auditing.sampled(farmer, options.samples)
 
     try:
-        return ask(home, home.farmer(str(farmer_id)), audited)
+        ask(home, home.farmer(str(farmer_id)), audited)
     finally:
         line.clear()
 
 
-async def _trash_looked_in(
-    farmer: Farmer, entries: list[Entry], found: list[Audited]
-) -> list[Audited]:
-    """Tell what is in the trash; a failure unless it was us who put it there."""
-    looked_in = 0
-    for at, (entry, one) in enumerate(zip(entries, found, strict=True)):
-        if not isinstance(one.refusal, NotFoundError) or looked_in == _TRASH_LOOKED_IN_MAX:
-            continue
-        looked_in += 1
+class Auditing:
+    """
+    The audit of what one farmer holds.
+
+    A verdict is put into *found* when it is known, and stays there whatever comes after it.
+    Both ways raise `ClientError`.
+    """
+
+    def __init__(self, entries: list[Entry], found: list[Audited]) -> None:
+        self._entries = entries
+        self._found = found
+        self._looks_left = _TRASH_LOOKED_IN_MAX
+
+    async def sampled(self, farmer: Farmer, samples: int | None = None) -> None:
+        """Have some leaves of each shard proved."""
+        entries = iter(self._entries)
+        receipts = [one.receipt for one in self._entries]
+        async for one in farmer.verdicts(receipts, samples):
+            self._found.append(await self._trash_looked_in(farmer, next(entries), one))
+
+    async def full(self, farmer: Farmer, line: ProgressLine) -> None:
+        """Have every byte of each shard proved."""
+        for entry in self._entries:
+            one = await _audit_full(farmer, entry, line)
+            self._found.append(await self._trash_looked_in(farmer, entry, one))
+
+    async def _trash_looked_in(self, farmer: Farmer, entry: Entry, one: Audited) -> Audited:
+        """Tell if it is in the trash; a failure unless it was us who put it there."""
+        if not isinstance(one.refusal, NotFoundError) or not self._looks_left:
+            return one
+        self._looks_left -= 1
         error = await not_found(farmer, one.shard, one.refusal)
         ours = error is not one.refusal and entry.standing is Standing.TRASHED
         verdict = Verdict.POSTPONED if ours else one.verdict
-        found[at] = replace(one, verdict=verdict, reason=str(error))
-    return found
+        return replace(one, verdict=verdict, reason=str(error))
 
 
 async def _audit_full(farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
@@ -179,8 +200,10 @@ def _tell(
             say(f"{one.shard}  FAILED: {one.reason}")
         for _, one in postponed:
             say(f"{one.shard}  not audited: {one.reason}")
+    begun = {who for who, _ in verdicts}
     for who, text in errors:
-        warn(f"renter: farmer {who.short} could not be audited: {text}")
+        how_far = " to the end" if who in begun else ""
+        warn(f"renter: farmer {who.short} could not be audited{how_far}: {text}")
     if not verdicts and not errors and not unknown:
         warn("renter: there is nothing to audit: no receipts; that is not a pass")
     if failed or errors or unknown or not verdicts:

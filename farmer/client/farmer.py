@@ -190,13 +190,22 @@ class Farmer:
         *samples* leaves of each shard; without a number, enough to find a loss of 1 % of
         everything with a probability of 99 %, or 20 of each.
         """
+        return AuditReport(tuple([one async for one in self.verdicts(receipts, samples)]))
+
+    async def verdicts(
+        self, receipts: Iterable[Receipt], samples: int | None = None
+    ) -> AsyncIterator[Audited]:
+        """
+        Audit like `audit`, and return each verdict, in the order asked, as soon as it is known.
+
+        What was returned before an error is as true as without it.
+        """
         held = tuple(receipts)
         each = auditing.samples_for(len(held)) if samples is None else samples
         entries = [auditing.sample_entry(one.shard, one.size_bytes, each) for one in held]
-        verdicts: tuple[Audited, ...] = ()
         for batch in auditing.batches(entries):
-            verdicts += await self._audit_batch(batch)
-        return AuditReport(verdicts)
+            for one in await self._audit_batch(batch):
+                yield one
 
     async def audit_full(self, receipt: Receipt, source: BinaryIO) -> Audited:
         """

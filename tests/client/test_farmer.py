@@ -9,12 +9,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from farmer.client import refusals
 from farmer.client.auditing import Verdict
 from farmer.client.checks import Checks
+from farmer.client.errors import FarmerBrokeProtocolError
 from farmer.client.farmer import Farmer
 from farmer.client.limits import READ_AHEAD_BYTES
 from farmer.identity.keys import Identity
 from farmer.identity.records import READ_BYTES
 from farmer.model.shard import DeletionOutcome, ShardState
-from tests.client.fake_farmer import FakeDialer, FakeFarmer, InlineDoor, shard_of
+from farmer.protocol.opening import End
+from farmer.protocol.types import Type
+from tests.client.fake_farmer import FakeDialer, FakeFarmer, InlineDoor, Talk, shard_of
 from tests.client.pipes import World
 
 SIZES = (0, 1, 4095, 4096, 4097, 65535, 65536, 65537, 1024 * 1024 + 5)
@@ -136,6 +139,29 @@ class EveryVerbTests(FarmerCase):
         self.assertEqual(len(report.of(Verdict.PASSED)), 60)
         audits = [asked for asked in self.fake.asked if type(asked).__name__ == "Audit"]
         self.assertEqual([len(one.challenge.entries) for one in audits], [51, 9])
+
+    def test_the_verdicts_before_an_error_are_returned(self):
+        receipts = []
+        for number in range(60):
+            content = number.to_bytes(2, "big") * 100_000
+            receipts.append(self.fake.receipt(self.hold(content), len(content)))
+        found = []
+
+        def cut_at_the_second(talk, audit):
+            if len(audit.challenge.entries) == 51:
+                Talk.answer(talk, audit)
+            else:
+                talk.send(End())
+
+        async def audited():
+            async for one in self.farmer.verdicts(receipts, samples=20):
+                found.append(one)  # noqa: PERF401 - what came before the error is asked for
+
+        self.fake.script[Type.AUDIT] = cut_at_the_second
+        with self.assertRaises(FarmerBrokeProtocolError):
+            self.run_(audited())
+        self.assertEqual([one.shard for one in found], [one.shard for one in receipts[:51]])
+        self.assertEqual({one.verdict for one in found}, {Verdict.PASSED})
 
     def test_auditing_nothing_is_not_a_pass(self):
         self.assertFalse(self.run_(self.farmer.audit([])).is_pass)

@@ -356,6 +356,31 @@ def test_a_full_audit_goes_on_where_one_of_our_files_cannot_be_read(joined, tmp_
     assert fetched == [shard_of(b"sick")]
 
 
+def test_what_was_judged_before_an_error_is_told_beside_it(joined, tmp_path, capsys):
+    """Of three shards the first is lost; the second is proved; at the third the farmer lies."""
+    shards = sorted(shard_of(name.encode()) for name in ("one", "two", "three"))
+    for name in ("one", "two", "three"):
+        (tmp_path / name).write_text(name)
+        joined.renter("store", str(tmp_path / name))
+    del joined.fake.shards[shards[0]]
+
+    def lie_at_last(talk, audit):
+        if audit.challenge.entries[0].shard == shards[2]:
+            talk.send(End())
+        else:
+            Talk.answer(talk, audit)
+
+    joined.fake.script[Type.AUDIT] = lie_at_last
+    capsys.readouterr()
+    assert joined.renter("audit", "--full", "--json") == 1
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["audited"], found["passed"], found["failed"]) == (2, 1, 1)
+    assert [row["shard"] for row in found["failures"]] == [str(shards[0])]
+    assert ["broke the protocol" in row["error"] for row in found["errors"]] == [True]
+    assert "could not be audited to the end" in err
+
+
 def test_deleted_shards_are_not_audited_until_undeleted(joined, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"precious")
     joined.renter("store", str(tmp_path / "file"))
