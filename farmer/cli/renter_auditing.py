@@ -12,14 +12,17 @@ from farmer.cli.exits import FAILED, OK, UNANSWERED, CommandError
 from farmer.cli.renter_asking import ask
 from farmer.cli.renter_trash import not_found
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
-from farmer.client.auditing import Audited, Verdict
+from farmer.client.auditing import NOT_YET, Audited, Verdict
 from farmer.client.errors import ClientError, SourceChangedError, WrongBytesError
 from farmer.client.farmer import Farmer
 from farmer.client.home import Home
 from farmer.client.ledger_rows import Damaged, Entry, Standing
-from farmer.client.refusals import NotFoundError, RefusedError
+from farmer.client.refusals import BadRangeError, CorruptError, InternalError, NotFoundError
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import NodeId
+
+_OF_THE_SHARD: Final = (*NOT_YET, NotFoundError, CorruptError, BadRangeError)
+"""What a farmer says of one shard in place of its bytes; anything else does not accuse it."""
 
 _TRASH_LOOKED_IN_MAX: Final = 100
 """Shards of one audit for which we ask if they are in the trash: a farmer may have lost all."""
@@ -42,12 +45,13 @@ def audit(home: Home, options: argparse.Namespace) -> int:
     verdicts: list[tuple[NodeId, Audited]] = []
     errors: list[tuple[NodeId, str]] = []
     for farmer, entries in _wanted(home, options).items():
-        found: list[Audited] = []
+        auditing = Auditing(entries)
         try:
-            _audit_one(home, options, farmer, Auditing(entries, found))
+            _audit_one(home, options, farmer, auditing)
         except ClientError as error:
-            errors.append((farmer, str(error)))
-        verdicts += [(farmer, one) for one in found]
+            auditing.errors.append(str(error))
+        verdicts += [(farmer, one) for one in auditing.found]
+        errors += [(farmer, text) for text in auditing.errors]
     return _tell(verdicts, errors, _unknown(home, options), as_json=options.json)
 
 
@@ -96,13 +100,14 @@ class Auditing:
     """
     The audit of what one farmer holds.
 
-    A verdict is put into *found* when it is known, and stays there whatever comes after it.
-    Both ways raise `ClientError`.
+    Both ways raise `ClientError`; what was known before stays here.
     """
 
-    def __init__(self, entries: list[Entry], found: list[Audited]) -> None:
+    def __init__(self, entries: list[Entry]) -> None:
+        self.found: list[Audited] = []
+        self.errors: list[str] = []
+        """Why a shard could not be audited, though the others could."""
         self._entries = entries
-        self._found = found
         self._looks_left = _TRASH_LOOKED_IN_MAX
 
     async def sampled(self, farmer: Farmer, samples: int | None = None) -> None:
@@ -110,13 +115,18 @@ class Auditing:
         entries = iter(self._entries)
         receipts = [one.receipt for one in self._entries]
         async for one in farmer.verdicts(receipts, samples):
-            self._found.append(await self._trash_looked_in(farmer, next(entries), one))
+            self.found.append(await self._trash_looked_in(farmer, next(entries), one))
 
     async def full(self, farmer: Farmer, line: ProgressLine) -> None:
         """Have every byte of each shard proved."""
         for entry in self._entries:
-            one = await _audit_full(farmer, entry, line)
-            self._found.append(await self._trash_looked_in(farmer, entry, one))
+            try:
+                one = await _audit_full(farmer, entry, line)
+            except InternalError as error:
+                # It may be over this shard alone, and would keep us from the others every time.
+                self.errors.append(f"shard {entry.receipt.shard}: {error}")
+                continue
+            self.found.append(await self._trash_looked_in(farmer, entry, one))
 
     async def _trash_looked_in(self, farmer: Farmer, entry: Entry, one: Audited) -> Audited:
         """Tell if it is in the trash; a failure unless it was us who put it there."""
@@ -140,7 +150,7 @@ async def _audit_full(farmer: Farmer, entry: Entry, line: ProgressLine) -> Audit
         return await farmer.audit_full(receipt, file)
     except (SourceChangedError, OSError):
         return await _fetched(farmer, entry, line)
-    except RefusedError as error:
+    except _OF_THE_SHARD as error:
         return Audited.refused(receipt.shard, error)
     finally:
         await farmer.door.run(file.close)
@@ -152,7 +162,7 @@ async def _fetched(farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
     try:
         retrieval = Retrieval(wanted, cast(BinaryIO, Nowhere()))
         await farmer.carry_out(retrieval, line.of(receipt.shard, receipt.size_bytes))
-    except RefusedError as error:
+    except _OF_THE_SHARD as error:
         return Audited.refused(receipt.shard, error)
     except WrongBytesError as error:
         return Audited(receipt.shard, Verdict.FAILED, str(error))

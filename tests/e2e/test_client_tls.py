@@ -381,6 +381,55 @@ def test_what_was_judged_before_an_error_is_told_beside_it(joined, tmp_path, cap
     assert "could not be audited to the end" in err
 
 
+@pytest.fixture(params=["proved by its digest", "fetched"])
+def three(joined, tmp_path, capsys, request):
+    """Three stored shards, of which we have the files or have them no more; return their ids."""
+    for name in ("one", "two", "three"):
+        (tmp_path / name).write_text(name)
+        joined.renter("store", str(tmp_path / name))
+        if request.param == "fetched":
+            (tmp_path / name).unlink()
+    capsys.readouterr()
+    return sorted(joined.fake.shards)
+
+
+def test_a_farmer_without_a_place_for_us_has_lost_nothing(joined, three, capsys):
+    def full(talk, _):
+        talk.transport.write(talk.connection.hang_up(Refused(Refusal.TOO_MANY_SESSIONS, 5, 4)))
+
+    joined.fake.script[Type.HELLO] = full
+    assert joined.renter("audit", "--full", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["audited"], found["failures"], found["postponed"]) == (0, [], [])
+    (error,) = found["errors"]
+    assert "TOO_MANY_SESSIONS" in error["error"]
+    assert [one.TYPE for one in joined.fake.asked].count(Type.HELLO) == 1 + len(three) + 1
+
+
+@pytest.mark.parametrize(
+    ("refusal", "passed", "failed", "errors"),
+    [("INTERNAL", 2, 0, 1), ("TOO_SLOW", 1, 0, 1), ("NOT_FOUND", 2, 1, 0), ("CORRUPT", 2, 1, 0)],
+)
+def test_a_refusal_that_is_not_about_a_shard_does_not_accuse_it(
+    joined, three, capsys, refusal, passed, failed, errors
+):
+    """At the second of three; after a fault of the farmer's the third is asked for."""
+
+    def refuse(talk, asked):
+        one = asked.challenge.entries[0] if asked.TYPE is Type.AUDIT else asked
+        if one.shard == three[1]:
+            talk.refuse(Refusal[refusal])
+        else:
+            Talk.answer(talk, asked)
+
+    joined.fake.script[Type.AUDIT] = joined.fake.script[Type.RETRIEVE] = refuse
+    assert joined.renter("audit", "--full", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["passed"], found["failed"], len(found["errors"])) == (passed, failed, errors)
+    assert found["postponed"] == []
+    assert all(refusal in row["error"] for row in found["errors"] + found["failures"])
+
+
 def test_deleted_shards_are_not_audited_until_undeleted(joined, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"precious")
     joined.renter("store", str(tmp_path / "file"))
