@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from farmer.cli.exits import FAILED, OK, UNANSWERED, CommandError
 from farmer.cli.renter_asking import ask
-from farmer.cli.renter_trash import not_found
+from farmer.cli.renter_trash import looked_up
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client.auditing import NOT_YET, Audited, Verdict
 from farmer.client.errors import ClientError, SourceChangedError, WrongBytesError
@@ -18,6 +18,7 @@ from farmer.client.farmer import Farmer
 from farmer.client.home import Home
 from farmer.client.ledger_rows import Damaged, Entry, Standing
 from farmer.client.refusals import BadRangeError, CorruptError, InternalError, NotFoundError
+from farmer.client.retries import BusyWait
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import NodeId
 
@@ -109,6 +110,7 @@ class Auditing:
         """Why a shard could not be audited, though the others could."""
         self._entries = entries
         self._looks_left = _TRASH_LOOKED_IN_MAX
+        self._busy = BusyWait()
 
     async def sampled(self, farmer: Farmer, samples: int | None = None) -> None:
         """Have some leaves of each shard proved."""
@@ -121,52 +123,56 @@ class Auditing:
         """Have every byte of each shard proved."""
         for entry in self._entries:
             try:
-                one = await _audit_full(farmer, entry, line)
+                one = await self._audit_full(farmer, entry, line)
             except InternalError as error:
                 # It may be over this shard alone, and would keep us from the others every time.
                 self.errors.append(f"shard {entry.receipt.shard}: {error}")
                 continue
             self.found.append(await self._trash_looked_in(farmer, entry, one))
 
+    async def _audit_full(self, farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
+        """Compare with our own file if it can be read and is the same, else fetch the shard."""
+        receipt = entry.receipt
+        try:
+            file = await farmer.door.run(_open, entry.file)
+        except OSError:
+            return await self._fetched(farmer, entry, line)
+        try:
+            return await farmer.audit_full(receipt, file, self._busy)
+        except (SourceChangedError, OSError):
+            return await self._fetched(farmer, entry, line)
+        except _OF_THE_SHARD as error:
+            return Audited.refused(receipt.shard, error)
+        finally:
+            await farmer.door.run(file.close)
+
+    async def _fetched(self, farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
+        receipt = entry.receipt
+        wanted = Wanted(receipt.shard, size_bytes=receipt.size_bytes)
+        try:
+            retrieval = Retrieval(wanted, cast(BinaryIO, Nowhere()))
+            progress = line.of(receipt.shard, receipt.size_bytes)
+            await farmer.carry_out(retrieval, progress, self._busy)
+        except _OF_THE_SHARD as error:
+            return Audited.refused(receipt.shard, error)
+        except WrongBytesError as error:
+            return Audited(receipt.shard, Verdict.FAILED, str(error))
+        return Audited(receipt.shard, Verdict.PASSED)
+
     async def _trash_looked_in(self, farmer: Farmer, entry: Entry, one: Audited) -> Audited:
         """Tell if it is in the trash; a failure unless it was us who put it there."""
         if not isinstance(one.refusal, NotFoundError) or not self._looks_left:
             return one
         self._looks_left -= 1
-        error = await not_found(farmer, one.shard, one.refusal)
+        try:
+            error = await looked_up(farmer, one.shard, one.refusal)
+        except ClientError:
+            # It would be silent for each, for minutes.
+            self._looks_left = 0
+            return one
         ours = error is not one.refusal and entry.standing is Standing.TRASHED
         verdict = Verdict.POSTPONED if ours else one.verdict
         return replace(one, verdict=verdict, reason=str(error))
-
-
-async def _audit_full(farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
-    """Compare with our own file if it can be read and is the same, else fetch the shard."""
-    receipt = entry.receipt
-    try:
-        file = await farmer.door.run(_open, entry.file)
-    except OSError:
-        return await _fetched(farmer, entry, line)
-    try:
-        return await farmer.audit_full(receipt, file)
-    except (SourceChangedError, OSError):
-        return await _fetched(farmer, entry, line)
-    except _OF_THE_SHARD as error:
-        return Audited.refused(receipt.shard, error)
-    finally:
-        await farmer.door.run(file.close)
-
-
-async def _fetched(farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
-    receipt = entry.receipt
-    wanted = Wanted(receipt.shard, size_bytes=receipt.size_bytes)
-    try:
-        retrieval = Retrieval(wanted, cast(BinaryIO, Nowhere()))
-        await farmer.carry_out(retrieval, line.of(receipt.shard, receipt.size_bytes))
-    except _OF_THE_SHARD as error:
-        return Audited.refused(receipt.shard, error)
-    except WrongBytesError as error:
-        return Audited(receipt.shard, Verdict.FAILED, str(error))
-    return Audited(receipt.shard, Verdict.PASSED)
 
 
 def _open(name: str) -> BinaryIO:

@@ -12,8 +12,16 @@ from farmer.model.ids import ShardId
 async def not_found(farmer: Farmer, shard: ShardId, error: NotFoundError) -> NotFoundError:
     """Return the error, in other words if the farmer says that the shard is in the trash."""
     try:
-        stated = await farmer.stat(shard)
+        return await looked_up(farmer, shard, error)
     except ClientError:
+        return error
+
+
+async def looked_up(farmer: Farmer, shard: ShardId, error: NotFoundError) -> NotFoundError:
+    """Return the error as `not_found` does; raises `ClientError` if the farmer does not say."""
+    try:
+        stated = await farmer.stat(shard)
+    except NotFoundError:
         return error
     if not stated.gone_at_ms:
         return error

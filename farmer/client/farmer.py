@@ -18,7 +18,7 @@ from farmer.client.door import Door, ThreadDoor
 from farmer.client.errors import ClientError, SourceChangedError
 from farmer.client.listing import Listing
 from farmer.client.repairing import Repaired
-from farmer.client.retries import Retries
+from farmer.client.retries import BusyWait, Retries
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.client.session import Session
 from farmer.client.sessions import Sessions
@@ -170,9 +170,14 @@ class Farmer:
         wanted = Wanted(shard, offset, length, proved)
         await self.carry_out(Retrieval(wanted, target), progress)
 
-    async def carry_out(self, retrieval: Retrieval, progress: Progress = no_progress) -> None:
-        """Retrieve what was prepared; see `retrieve`."""
-        retries = Retries()
+    async def carry_out(
+        self,
+        retrieval: Retrieval,
+        progress: Progress = no_progress,
+        busy: BusyWait | None = None,
+    ) -> None:
+        """Retrieve what was prepared; see `retrieve`, and for *busy* `audit_full`."""
+        retries = Retries(busy)
 
         def watch(done_bytes: int, total_bytes: int) -> None:
             retries.progressed(done_bytes)
@@ -203,13 +208,18 @@ class Farmer:
         held = tuple(receipts)
         each = auditing.samples_for(len(held)) if samples is None else samples
         entries = [auditing.sample_entry(one.shard, one.size_bytes, each) for one in held]
+        busy = BusyWait()
         for batch in auditing.batches(entries):
-            for one in await self._audit_batch(batch):
+            for one in await self._audit_batch(batch, busy):
                 yield one
 
-    async def audit_full(self, receipt: Receipt, source: BinaryIO) -> Audited:
+    async def audit_full(
+        self, receipt: Receipt, source: BinaryIO, busy: BusyWait | None = None
+    ) -> Audited:
         """
         Have the farmer hash a whole shard under a fresh nonce, and compare with our own bytes.
+
+        Who audits many gives all the same *busy*: what is left to wait for a farmer that is.
 
         Raises:
             SourceChangedError: *source*, from where it stands, is not that shard.
@@ -230,7 +240,7 @@ class Farmer:
             return digest, item
 
         try:
-            digest, item = await self._trying(asked)
+            digest, item = await self._trying(asked, Retries(busy))
         except auditing.NOT_YET as error:
             return auditing.postponed((entry,), error)[0]
         return auditing.judge_full(entry, item, digest)
@@ -280,14 +290,16 @@ class Farmer:
     async def _ask(self, question: Message, answer: type[A]) -> A:
         return await self._trying(lambda session: session.ask(question, answer))
 
-    async def _audit_batch(self, batch: tuple[AuditEntry, ...]) -> tuple[Audited, ...]:
+    async def _audit_batch(
+        self, batch: tuple[AuditEntry, ...], busy: BusyWait
+    ) -> tuple[Audited, ...]:
         async def asked(session: Session) -> tuple[Challenge, list[ProofItem]]:
             # Another one each time: who has seen it could hang up, and fetch what it asks for.
             challenge = _challenge(AuditKind.SAMPLE, batch)
             return challenge, await auditing.answers(session, challenge)
 
         try:
-            challenge, items = await self._trying(asked)
+            challenge, items = await self._trying(asked, Retries(busy))
         except auditing.NOT_YET as error:
             return auditing.postponed(batch, error)
         return await self.door.run(auditing.judge_samples, challenge, items)

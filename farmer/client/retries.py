@@ -12,6 +12,13 @@ from farmer.client.limits import (
 from farmer.client.refusals import BusyError
 
 
+class BusyWait:
+    """How long a farmer that says `BUSY` is still waited for: by one operation, or by several."""
+
+    def __init__(self) -> None:
+        self.left_s = BUSY_S
+
+
 class Retries:
     """
     One operation's attempts.
@@ -22,10 +29,11 @@ class Retries:
     waits for; who is told to come back later than that can take is told so at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, busy: BusyWait | None = None) -> None:
         self._failed = 0
+        self._busy = busy or BusyWait()
         self._busy_ms = 0
-        self._busy_since_s: float | None = None
+        self._asked_again_s: float | None = None
         self._done_bytes = 0
 
     def progressed(self, done_bytes: int) -> None:
@@ -33,8 +41,9 @@ class Retries:
         if done_bytes - self._done_bytes >= RETRY_PROGRESS_BYTES:
             self._done_bytes = done_bytes
             self._failed = 0
+            self._busy.left_s = BUSY_S
             self._busy_ms = 0
-            self._busy_since_s = None
+            self._asked_again_s = None
 
     def delay_s(self, error: ClientError, now_s: float, *, was_reached: bool) -> float | None:
         """Return how long to wait before the next attempt, or None to give up."""
@@ -49,12 +58,15 @@ class Retries:
         return delay_s
 
     def _busy_s(self, error: BusyError, now_s: float) -> float | None:
-        if self._busy_since_s is None:
-            self._busy_since_s = now_s
-        left_s = BUSY_S - (now_s - self._busy_since_s)
+        if self._asked_again_s is not None:
+            self._busy.left_s -= now_s - self._asked_again_s
+        left_s = self._busy.left_s
         if left_s <= 0 or error.retry_after_ms / 1000 > left_s:
             return None
         least_ms, most_ms = BUSY_DELAYS_MS
         doubled_ms = min(max(least_ms, 2 * self._busy_ms), most_ms)
         self._busy_ms = max(doubled_ms, error.retry_after_ms)
-        return self._busy_ms / 1000
+        delay_s = self._busy_ms / 1000
+        self._busy.left_s -= delay_s
+        self._asked_again_s = now_s + delay_s
+        return delay_s
