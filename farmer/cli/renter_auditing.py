@@ -51,6 +51,7 @@ def audit(home: Home, options: argparse.Namespace) -> int:
             _audit_one(home, options, farmer, auditing)
         except ClientError as error:
             auditing.errors.append(str(error))
+        _tell_at_once(farmer, auditing, as_json=options.json)
         verdicts += [(farmer, one) for one in auditing.found]
         errors += [(farmer, text) for text in auditing.errors]
     return _tell(verdicts, errors, _unknown(home, options), as_json=options.json)
@@ -182,6 +183,18 @@ def _open(name: str) -> BinaryIO:
     return cast(BinaryIO, path.open("rb"))
 
 
+def _tell_at_once(farmer: NodeId, auditing: Auditing, *, as_json: bool) -> None:
+    """Tell what is not well at one farmer: the next may take long."""
+    if not as_json:
+        for one in auditing.found:
+            if one.verdict is not Verdict.PASSED:
+                how = "FAILED" if one.verdict is Verdict.FAILED else "not audited"
+                say(f"{one.shard}  {how}: {one.reason}")
+    how_far = " to the end" if auditing.found else ""
+    for text in auditing.errors:
+        warn(f"renter: farmer {farmer.short} could not be audited{how_far}: {text}")
+
+
 def _tell(
     verdicts: list[tuple[NodeId, Audited]],
     errors: list[tuple[NodeId, str]],
@@ -212,14 +225,6 @@ def _tell(
             f"{len(passed) + len(failed)} audited, {len(passed)} passed, {len(failed)} failed"
             + open_yet
         )
-        for _, one in failed:
-            say(f"{one.shard}  FAILED: {one.reason}")
-        for _, one in postponed:
-            say(f"{one.shard}  not audited: {one.reason}")
-    begun = {who for who, _ in verdicts}
-    for who, text in errors:
-        how_far = " to the end" if who in begun else ""
-        warn(f"renter: farmer {who.short} could not be audited{how_far}: {text}")
     if not verdicts and not errors and not unknown:
         warn("renter: there is nothing to audit: no receipts; that is not a pass")
     if failed or errors or unknown or not verdicts:

@@ -458,6 +458,26 @@ def named(served) -> tuple[str, str]:
     return ("--farmer", str(served.fake.identity.node_id))
 
 
+def test_what_one_farmer_lost_is_told_before_the_next_is_asked(joined, other, tmp_path, capsys):
+    """The next may be one that takes its time."""
+    (tmp_path / "file").write_bytes(b"precious")
+    told = []
+
+    def tell_and_answer(talk, audit):
+        told.append(capsys.readouterr().out)
+        Talk.answer(talk, audit)
+
+    for farmer in (joined, other):
+        assert joined.renter("store", str(tmp_path / "file"), *named(farmer)) == 0
+        farmer.fake.shards.clear()
+        farmer.fake.script[Type.AUDIT] = tell_and_answer
+    capsys.readouterr()
+    assert joined.renter("audit") == 1
+    assert told[0] == ""
+    assert told[1].startswith(f"{shard_of(b'precious')}  FAILED: NOT_FOUND")
+    assert capsys.readouterr().out.endswith("2 audited, 0 passed, 2 failed\n")
+
+
 @pytest.mark.parametrize("deleted_at", [0, 1])
 def test_undelete_asks_the_farmer_in_whose_trash_the_shard_is(
     joined, other, tmp_path, capsys, deleted_at
@@ -582,8 +602,9 @@ def test_an_audit_that_is_not_answered_yet_is_neither_good_nor_bad(
     capsys.readouterr()
     assert joined.renter("audit") == 4
     out = capsys.readouterr().out
-    assert out.startswith("1 audited, 1 passed, 0 failed, 1 not answered yet")
-    assert f"{shard_of(b'one')}  not audited: {refusal}: " in out
+    row, summary = out.splitlines()
+    assert row.startswith(f"{shard_of(b'one')}  not audited: {refusal}: ")
+    assert summary == "1 audited, 1 passed, 0 failed, 1 not answered yet"
     assert joined.renter("audit", "--json") == 4
     found = json.loads(capsys.readouterr().out)
     assert [row["refusal"]["name"] for row in found["postponed"]] == [refusal]
