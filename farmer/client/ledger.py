@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -26,6 +27,30 @@ LEDGER_VERSION: Final = 1
 
 _BUSY_S: Final = 20.0
 """For another program on the same home to finish its write."""
+
+_DAMAGED: Final = "bring it back from a backup"
+_FULL: Final = "it is not known to be damaged: free some space on its disk"
+_SHUT: Final = "it is not known to be damaged: look who may write to it and to its directory"
+_TAKEN: Final = "it is not known to be damaged: another program uses it, try again"
+_OTHER: Final = "it is not known to be damaged: look at its disk, and try again"
+
+_SQLITE_ADVICE: Final = {
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_PERM: _SHUT,
+    sqlite3.SQLITE_READONLY: _SHUT,
+    sqlite3.SQLITE_CANTOPEN: _SHUT,
+    sqlite3.SQLITE_BUSY: _TAKEN,
+    sqlite3.SQLITE_LOCKED: _TAKEN,
+}
+_SYSTEM_ADVICE: Final = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _SHUT,
+    errno.EPERM: _SHUT,
+    errno.EROFS: _SHUT,
+}
 
 _SCHEMA: Final = (
     """
@@ -105,9 +130,7 @@ class Ledger:
                 connection.close()
                 raise
         except (OSError, sqlite3.Error) as error:
-            raise LedgerError(
-                f"cannot use {path}: {error}; bring it back from a backup"
-            ) from error
+            raise LedgerError(f"cannot use {path}: {error}; {_advice(error)}") from error
         return cls(connection)
 
     def join(self, address: FarmerAddress, shown: ContractShown) -> None:
@@ -171,7 +194,7 @@ class Ledger:
                 return self._connection.execute(query, values).fetchall()
             except sqlite3.Error as error:
                 raise LedgerError(
-                    f"cannot read the renter's ledger: {error}; bring it back from a backup"
+                    f"cannot read the renter's ledger: {error}; {_advice(error)}"
                 ) from error
 
     def _whole(self, read: Iterable[R | Damaged]) -> list[R]:
@@ -196,8 +219,19 @@ class Ledger:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
-                    raise LedgerError(f"cannot write the renter's ledger: {error}") from error
+                    raise LedgerError(
+                        f"cannot write the renter's ledger: {error}; {_advice(error)}"
+                    ) from error
                 raise
+
+
+def _advice(error: OSError | sqlite3.Error) -> str:
+    """Return what to do; a backup, which knows less, only in place of what is damaged for sure."""
+    if isinstance(error, OSError):
+        return _SYSTEM_ADVICE.get(error.errno or 0, _OTHER)
+    # Above the lowest byte there are details.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return _SQLITE_ADVICE.get(code, _OTHER)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a renter keeps, over crashes and releases."""
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -137,6 +138,75 @@ def test_a_damaged_ledger_is_named(tmp_path):
         Ledger.open(tmp_path / LEDGER_FILE)
     with pytest.raises(LedgerError):
         Ledger.open(tmp_path / "absent" / LEDGER_FILE)
+
+
+def failing(number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EACCES, "who may write to it"),
+        (errno.EROFS, "who may write to it"),
+        (errno.EIO, "look at its disk"),
+    ],
+)
+def test_a_ledger_that_cannot_be_opened_need_not_be_damaged(tmp_path, monkeypatch, number, what):
+    """Who brings a backup back loses the receipts since."""
+    monkeypatch.setattr(Path, "touch", failing(number))
+    with pytest.raises(LedgerError, match="not known to be damaged") as caught:
+        Ledger.open(tmp_path / LEDGER_FILE)
+    assert what in str(caught.value)
+    assert "backup" not in str(caught.value)
+
+
+def test_a_ledger_that_another_program_uses_is_not_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr("farmer.client.ledger._BUSY_S", 0)
+    Ledger.open(tmp_path / LEDGER_FILE).close()
+    other = sqlite3.connect(tmp_path / LEDGER_FILE, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(LedgerError, match="not known to be damaged: another program uses it"):
+        Ledger.open(tmp_path / LEDGER_FILE)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "what"),
+    [("max_page_count = 1", "free some space"), ("query_only = 1", "who may write to it")],
+)
+def test_a_write_that_fails_says_what_to_do(home, fake, setting, what):
+    home.ledger._connection.execute(f"PRAGMA {setting}")
+    with pytest.raises(LedgerError, match=what):
+        for number in range(200):
+            home.ledger.keep(ONE, fake.receipt(ShardId(bytes([number]) * 32), 7), "")
+
+
+def test_of_what_sqlite_says_the_details_do_not_count(home):
+    """As when the table of free pages is found to be wrong."""
+    error = sqlite3.DatabaseError("malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT_INDEX
+    home.ledger._connection.close()
+    home.ledger._connection = Sick(error)
+    with pytest.raises(LedgerError, match="malformed; bring it back from a backup"):
+        home.ledger.entries()
+
+
+class Sick:
+    """A connection of which every question fails."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def execute(self, *_):
+        raise self.error
+
+    def close(self):
+        """Nothing is open."""
 
 
 def spoil(home, text, *values):
