@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Final, NoReturn
 
 from farmer.cli.exits import FAILED, INTERRUPTED
+from farmer.cli.terminal import flushed
 
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
 """An interrupt from the keyboard reaches the child by itself."""
@@ -57,20 +57,6 @@ def in_a_child(work: Callable[[], int]) -> int:
     return ended if ended >= 0 else BY_SIGNAL - ended
 
 
-def _flushed(code: int) -> int:
-    """Let go of what was printed; return the exit code, which is none of success if it is lost."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who read it has heard enough.
-        return code
-    except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError, ValueError):
-            print(f"the answer could not be written: {error}", file=sys.stderr)
-        return code or FAILED
-    return code
-
-
 def _work(work: Callable[[], int], writing: int) -> NoReturn:
     code = FAILED
     try:
@@ -78,7 +64,7 @@ def _work(work: Callable[[], int], writing: int) -> NoReturn:
     except BaseException:  # it must not return into what the parent does
         traceback.print_exc()
     finally:
-        code = _flushed(code)
+        code = flushed(code)
         # A thread of ours may never end, and keep open what others read to its end.
         os.closerange(1, 3)
         os.write(writing, bytes((code,)))

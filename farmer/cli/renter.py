@@ -6,13 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from farmer.cli import exits
 from farmer.cli.exits import CommandError
-from farmer.cli.terminal import print_json, warn
+from farmer.cli.terminal import drop_output, flushed, print_json, warn
 
 if TYPE_CHECKING:
     from farmer.client.home import Home
@@ -31,6 +32,10 @@ Verbs = Any
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     options = parser().parse_args(words)
+    return flushed(_ended(options))
+
+
+def _ended(options: argparse.Namespace) -> int:
     try:
         return _run(options)
     except CommandError as error:
@@ -38,8 +43,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough; Python must not complain at the last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has enough.
+        drop_output()
         return exits.FAILED
     except Exception as error:
         return _translated(error, options)
@@ -186,7 +191,9 @@ def _fail(
 ) -> int:
     warn(f"renter: {error}")
     if options.json:
-        print_json({"schema": 1, "error": str(error), "refusal": refusal})
+        # If it is the output that fails, the last flush tells it.
+        with suppress(OSError):
+            print_json({"schema": 1, "error": str(error), "refusal": refusal})
     return code
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TextIO
 
+from farmer.cli.exits import FAILED
 from farmer.cli.tables import visible
 from farmer.units import format_size
 
@@ -32,8 +35,33 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a line for the person, not for the pipe: on standard error."""
-    print(_lines(text), file=sys.stderr)
+    """Print a line for the person, not for the pipe: on standard error, if that is open."""
+    # It is None if it was closed (2>&-): `print` would take standard output then.
+    if sys.stderr is not None:
+        print(_lines(text), file=sys.stderr)
+
+
+def flushed(code: int) -> int:
+    """Let go of what was printed; return the exit code, which is none of success if it is lost."""
+    if sys.stdout is None:
+        return code
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read it has heard enough.
+        drop_output()
+    except (OSError, ValueError) as error:
+        drop_output()
+        with suppress(OSError, ValueError):
+            warn(f"the answer could not be written: {error}")
+        return code or FAILED
+    return code
+
+
+def drop_output() -> None:
+    """Have what cannot be written go nowhere: Python must not complain at the last flush."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def moment(time_ms: int) -> str:
@@ -64,7 +92,8 @@ class ProgressLine:
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._verb = verb
-        self._stream = sys.stderr if stream is None else stream
+        # None if standard error was closed: nobody looks then.
+        self._stream: TextIO | None = sys.stderr if stream is None else stream
         self._seconds = seconds
         self._began_s = seconds()
         self._drawn_s = 0.0
@@ -83,7 +112,7 @@ class ProgressLine:
 
     def clear(self) -> None:
         """Take the line away."""
-        if self._is_drawn:
+        if self._stream is not None and self._is_drawn:
             self._stream.write(_ERASE_LINE)
             self._stream.flush()
             self._is_drawn = False
@@ -92,7 +121,7 @@ class ProgressLine:
         now_s = self._seconds()
         if now_s - self._began_s < SHOWN_AFTER_S or now_s - self._drawn_s < _EVERY_S:
             return
-        if not self._stream.isatty():
+        if self._stream is None or not self._stream.isatty():
             return
         self._drawn_s, self._is_drawn = now_s, True
         self._stream.write(_ERASE_LINE + self.text(now_s - self._began_s))

@@ -68,6 +68,12 @@ def test_an_answer_that_cannot_be_written_is_no_success() -> None:
     assert "the answer could not be written: [Errno 28]" in done.stderr
 
 
+def test_with_standard_output_closed_its_exit_code_is_passed_on_too() -> None:
+    body = "os.close(1); sys.stdout = None; sys.exit(in_a_child(lambda: 4))"
+    done = subprocess.run(script(body), check=False, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (4, "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("late", ["", "signal.signal = late"])
 def test_who_ends_the_command_ends_its_work(number: signal.Signals, late: str) -> None:

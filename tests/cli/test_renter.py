@@ -1,6 +1,9 @@
 """The grammar of `renter`, and that looking at it costs little."""
 
 import argparse
+import json
+import os
+import shlex
 import subprocess
 import sys
 
@@ -55,6 +58,53 @@ def test_version_makes_no_home_and_imports_no_reactor(tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert not home.exists()
+
+
+AS_USUAL = {**os.environ, "PYTHONUNBUFFERED": ""}
+"""What is printed is kept until there is much of it, or the end."""
+
+
+def ran_in_a_shell(words):
+    """Run it with what a shell does to its descriptors."""
+    line = f"{shlex.quote(sys.executable)} -m farmer.cli.renter {words}"
+    return subprocess.run(
+        ["sh", "-c", line], check=False, capture_output=True, text=True, env=AS_USUAL
+    )
+
+
+@pytest.mark.parametrize("verb", ["version", "version --json", "--home /dev/null ping --json"])
+def test_an_answer_that_cannot_be_written_is_no_success(verb):
+    ran = ran_in_a_shell(f"{verb} >/dev/full")
+    assert ran.returncode == 1
+    told = ran.stderr.splitlines()
+    assert told[-1] == "the answer could not be written: [Errno 28] No space left on device"
+    assert "Exception" not in ran.stderr
+
+
+def test_a_reader_that_has_gone_is_no_failure_of_what_was_done():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as gone:  # noqa: PTH123 - a number
+        ran = subprocess.run(
+            [sys.executable, "-m", "farmer.cli.renter", "version"],
+            check=False,
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=AS_USUAL,
+        )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_with_standard_error_closed_the_answer_is_json_alone():
+    ran = ran_in_a_shell("--home /dev/null ping --json 2>&-")
+    assert ran.returncode == 1
+    assert json.loads(ran.stdout)["error"]
+
+
+def test_with_standard_output_closed_there_is_no_traceback():
+    ran = ran_in_a_shell("version >&-")
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_a_home_that_cannot_be_made_is_an_error_not_a_traceback(tmp_path, capsys):

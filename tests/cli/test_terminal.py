@@ -1,8 +1,9 @@
 """The progress line: only where somebody looks, only when it takes long."""
 
 import io
+import sys
 
-from farmer.cli.terminal import SHOWN_AFTER_S, ProgressLine, counted, moment
+from farmer.cli.terminal import SHOWN_AFTER_S, ProgressLine, counted, moment, warn
 
 
 class Screen(io.StringIO):
@@ -50,6 +51,18 @@ def test_nothing_is_drawn_into_a_pipe():
     times.now_s += 60
     progress(50, 100)
     assert screen.getvalue() == ""
+
+
+def test_where_standard_error_is_closed_nothing_is_shown_and_nothing_breaks(monkeypatch, capsys):
+    """Least of all in front of the JSON of the answer."""
+    monkeypatch.setattr(sys, "stderr", None)
+    times = Times()
+    line = ProgressLine("storing", seconds=times)
+    times.now_s += 60
+    line.of("a")(50, 100)
+    line.clear()
+    warn("for the person")
+    assert capsys.readouterr().out == ""
 
 
 def test_many_files_are_counted_together():
