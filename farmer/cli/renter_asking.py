@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from typing import Any, TypeVar
 
-from farmer.cli.exits import OK
+from farmer.cli.exits import OK, CommandError
 from farmer.cli.tables import table
 from farmer.cli.terminal import counted, moment, print_json, say
-from farmer.client import blocking
+from farmer.client import blocking, limits
 from farmer.client.dial import FarmerAddress
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
@@ -87,16 +87,12 @@ def ping(home: Home, options: argparse.Namespace) -> int:
 def list_shards(home: Home, options: argparse.Namespace) -> int:
     """Show what the farmer says it has, and which receipts it does not mention."""
     address = home.farmer(options.farmer)
-
-    async def listed(farmer: Farmer) -> list[Stated]:
-        return [entry async for entry in farmer.list()]
-
-    entries = ask(home, address, listed)
     files = {
         entry.receipt.shard: entry.file
         for entry in home.ledger.entries()
         if entry.farmer == address.farmer
     }
+    entries = ask(home, address, lambda farmer: _listed(farmer, files))
     there = {entry.shard for entry in entries}
     held = home.held(str(address.farmer)).get(address.farmer, [])
     missing = [str(one.receipt.shard) for one in held if one.receipt.shard not in there]
@@ -120,6 +116,22 @@ def list_shards(home: Home, options: argparse.Namespace) -> int:
     for shard in missing:
         say(f"{shard}  MISSING: there is a receipt, and the farmer does not list it")
     return OK
+
+
+async def _listed(farmer: Farmer, known: Container[ShardId]) -> list[Stated]:
+    """Return all that the farmer lists; refuse what memory should not be given for."""
+    entries: list[Stated] = []
+    unknown = 0
+    async for entry in farmer.list():
+        entries.append(entry)
+        unknown += entry.shard not in known
+        if unknown > limits.UNKNOWN_SHOWN_MAX:
+            raise CommandError(
+                f"the farmer lists more than {limits.UNKNOWN_SHOWN_MAX} shards that you have no"
+                " receipts for, which is more than can be shown; a program can go over them one"
+                " by one: list() in farmer.client.blocking"
+            )
+    return entries
 
 
 def stat(home: Home, options: argparse.Namespace) -> int:

@@ -36,6 +36,9 @@ RETRY_PROGRESS_BYTES: Final = 1024 * 1024
 LISTED_MAX: Final = SHARDS_PER_CONTRACT_MAX
 """Shards in a whole list: ids can be invented for ever, each page above the one before."""
 
+UNKNOWN_SHOWN_MAX: Final = 250_000
+"""Shards without a receipt that `renter list` shows: 2 kB of memory each, and easy to invent."""
+
 SMALL_PAGES_MAX: Final = 100
 """Pages of a list not half as full as asked for, with more to come: one shard each has no end."""
 

@@ -724,6 +724,24 @@ def test_a_damaged_receipt_for_what_was_deleted_is_no_error_of_an_audit(joined, 
     assert json.loads(capsys.readouterr().out)["errors"] == []
 
 
+def test_a_list_of_shards_that_nobody_stored_does_not_fill_the_memory(
+    joined, tmp_path, capsys, monkeypatch
+):
+    """Limit: UNKNOWN_SHOWN_MAX; what we have receipts for does not count."""
+    monkeypatch.setattr("farmer.client.limits.UNKNOWN_SHOWN_MAX", 2)
+    for name in ("one", "two", "three"):
+        (tmp_path / name).write_text(name)
+        joined.renter("store", str(tmp_path / name))
+    for content in (b"a", b"b"):
+        joined.fake.shards[shard_of(content)] = content
+    assert joined.renter("list") == 0
+    joined.fake.shards[shard_of(b"c")] = b"c"
+    capsys.readouterr()
+    assert joined.renter("list", "--json") == 1
+    out, _ = capsys.readouterr()
+    assert "lists more than 2 shards that you have no receipts for" in json.loads(out)["error"]
+
+
 def test_headings_stand_over_their_columns(joined, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"1")
     joined.renter("store", str(tmp_path / "file"))

@@ -110,6 +110,7 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (CLIENT, "HASHED_BYTES_PER_S_MIN", LIES + "test_lies.py::test_an_audit_byte_by_byte"),
         (CLIENT, "READ_AHEAD_BYTES", LIES + "test_lies.py::test_what_comes_unasked"),
         (CLIENT, "LISTED_MAX", LIES + "test_lies.py::test_a_list_of_invented_ids"),
+        (CLIENT, "UNKNOWN_SHOWN_MAX", "tests/e2e/test_client_tls.py::test_a_list_of_shards"),
         (CLIENT, "SMALL_PAGES_MAX", LIES + "test_lies.py::test_a_list_of_tiny_pages"),
         (CLIENT, "LISTED_PER_S_MIN", LIES + "test_lies.py::test_a_list_whose_pages_come"),
         (CLIENT, "SESSIONS_MAX", LIES + "test_hostile.py::test_no_more_connections"),
