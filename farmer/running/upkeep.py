@@ -88,16 +88,25 @@ class Upkeep:
 
     async def look(self) -> None:
         """Count contracts and invites, and gather what disks and clock complain of."""
-        self._overview.board.report("engine", *self._engine.trouble())
+        report = self._overview.board.report
+        report("engine", *self._engine.trouble())
+        report("clock", *clock_doubt(self._book.clock.doubt))
+        report("damage", *damage(self._engine.volumes()))
+        report("scrub", *self.more_alerts())
+        try:
+            await self._look_at_book()
+        except StorageError:
+            # The book says itself what it failed at, and that is told.
+            if not self._book.failure:
+                raise
+        finally:
+            report("book", *book_failure(self._book.failure))
+
+    async def _look_at_book(self) -> None:
         self._overview.counts = await self._disk.run(count_book, self._book)
         await self._disk.run(compare, self._book, self._engine)
         missing = await self._disk.run(complaints, self._book, self._engine)
         self._overview.board.report("contracts", *missing)
-        doubt, command = self._book.clock.doubt, "farmer clock confirm"
-        alert = Alert(name="ClockSuspicious", since_ms=0, message=doubt, command=command)
-        self._overview.board.report("clock", *([alert] if doubt else []))
-        self._overview.board.report("damage", *damage(self._engine.volumes()))
-        self._overview.board.report("scrub", *self.more_alerts())
 
     async def probe(self) -> None:
         """Notice a disk that went, or came back, while nobody stored or retrieved."""
@@ -141,6 +150,27 @@ def count_book(book: ContractDatabase) -> BookCounts:
     """Return what the contract database holds.  Blocking."""
     census = book.census()
     return BookCounts(census.contracts, census.open_invites, census.promised_bytes)
+
+
+def clock_doubt(doubt: str) -> list[Alert]:
+    """Return the alert that stands while the clock is in doubt."""
+    if not doubt:
+        return []
+    command = "farmer clock confirm"
+    return [Alert(name="ClockSuspicious", since_ms=0, message=doubt, command=command)]
+
+
+def book_failure(failure: str) -> list[Alert]:
+    """Return the alert that stands while the contract database cannot be used."""
+    if not failure:
+        return []
+    message = (
+        f"The contracts cannot be read or changed ({failure}): renters are refused, and no invite "
+        "can be made or redeemed; shards and contracts are kept. See that the disk of the "
+        "farmer's home is there, has room and can be written: the farmer then goes on by itself "
+        "within a minute, and restarting it helps where it does not."
+    )
+    return [Alert(name="ContractsUnavailable", since_ms=0, message=message)]
 
 
 def damage(volumes: Iterable[VolumeStatus]) -> list[Alert]:

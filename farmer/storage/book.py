@@ -48,6 +48,9 @@ class Book:
         self.changes = 0
         """Another number whenever a query may find something else than before: compare it with
         what it was in `reading`."""
+        self.failure = ""
+        """Why the file could not be used, for a person; empty again when it took a change since.
+        A use that only reads, or a change of nothing, does not show that it can be written."""
         self._rows = connected(path)
         self._is_sound = True
         try:
@@ -116,15 +119,22 @@ class Book:
                 raise
             except sqlite3.DatabaseError as error:
                 self._drop(error)
-                raise VolumeUnavailableError(f"{self._path}: {error}") from error
+                self.failure = f"{self._path}: {error}"
+                raise VolumeUnavailableError(self.failure) from error
+            except VolumeUnavailableError as error:
+                self.failure = str(error)
+                raise
 
     @contextmanager
     def _transaction(self, rows: sqlite3.Connection) -> Iterator[None]:
         self._check_place()
+        before = rows.total_changes
         rows.execute("BEGIN IMMEDIATE")
         try:
             yield
             rows.execute("COMMIT")
+            if rows.total_changes != before:
+                self.failure = ""
         finally:
             self.changes += 1
             # SQLite may have rolled back by itself, say on a full disk.

@@ -141,7 +141,9 @@ class DurableClock:
         self._last_look_s = monotonic_s
         unsaved_ms = self._state.observed_ms - self._saved.observed_ms
         news = bool(self._state.doubted_ms) != bool(self._saved.doubted_ms)
-        if news or unsaved_ms >= SAVE_EVERY_MS or not self._saved.believed_ms:
+        # Only what is written shows whether a file that has failed is well again.
+        news = news or not self._saved.believed_ms or bool(self._book.failure)
+        if news or unsaved_ms >= SAVE_EVERY_MS:
             self._save()
 
     def confirm(self, wall_ms: int) -> None:

@@ -101,6 +101,11 @@ class ContractDatabase:
         finally:
             self._book.close()
 
+    @property
+    def failure(self) -> str:
+        """Why the file could not be used, for a person; empty again when it took a change."""
+        return self._book.failure
+
     # What renters do.
 
     def redeem(self, serial: InviteSerial, renter: NodeId) -> Contract:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from farmer.model.contract import ContractStage, Offer
 from farmer.model.ids import NodeId
-from farmer.model.status import NodeState, VolumeState
+from farmer.model.status import Alert, NodeState, VolumeState
 from farmer.node.tasks import Tasks
 from farmer.running.alerts import AlertBoard
 from farmer.running.home import Home
@@ -19,7 +19,7 @@ from farmer.running.overview import Overview
 from farmer.running.stores import open_stores
 from farmer.running.upkeep import SWEEP_S, Clocks, Upkeep, damage
 from farmer.settings.loader import load_text
-from farmer.storage.errors import NoSpaceError
+from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
 from tests.fakes import InlineDisk
 
 DAY_MS = 86_400_000
@@ -174,6 +174,40 @@ class UpkeepTests(SynchronousTestCase):
         self.do(self.upkeep.probe())
         self.do(self.upkeep.look())
         self.assertIs(NodeState.RUNNING, self.overview.status().state)
+
+    def test_a_home_whose_disk_fails_is_told_until_it_is_well(self) -> None:
+        """
+        What the renters are refused for stands on the page; what else stands is told as well.
+        """
+        self.do(self.upkeep.tick())
+        self.do(self.upkeep.look())
+        away = self.home.contracts.rename(self.home.contracts.with_name("away"))
+        with self.assertRaises(VolumeUnavailableError):
+            self.rent()
+        self.upkeep.more_alerts = lambda: [Alert(name="ScrubTooSlow", since_ms=0, message="")]
+        self.do(self.upkeep.look())
+        alerts = {alert.name: alert.message for alert in self.overview.board.alerts}
+        self.assertEqual({"ContractsUnavailable", "ScrubTooSlow"}, set(alerts))
+        self.assertIn("removed or replaced", alerts["ContractsUnavailable"])
+        self.assertIs(NodeState.DEGRADED, self.overview.status().state)
+        away.rename(self.home.contracts)
+        self.upkeep.more_alerts = list
+        self.do(self.upkeep.tick())
+        self.do(self.upkeep.look())
+        self.assertEqual((), self.overview.board.alerts)
+
+    def test_what_fails_elsewhere_is_not_laid_to_the_contracts(self) -> None:
+        """
+        It goes on to whoever keeps account of failed chores.
+        """
+
+        def fails() -> list[NodeId]:
+            raise VolumeUnavailableError("an index cannot be read")
+
+        self.stores.engine.renters = fails  # type: ignore[method-assign]
+        looked = Deferred.fromCoroutine(self.upkeep.look())
+        self.failureResultOf(looked, VolumeUnavailableError)
+        self.assertEqual((), self.overview.board.alerts)
 
     def test_damage_stands_while_damaged_shards_are_there(self) -> None:
         """

@@ -256,6 +256,39 @@ def test_only_of_what_passes_the_connection_is_kept(book: Book, code: int, passe
     assert (seen_at(book), book.generation.counter) == (6, 2)
 
 
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR])
+def test_why_it_failed_is_told_until_it_takes_a_change(book: Book, code: int) -> None:
+    """A full disk can be read, and one that fails opened again, and both still refuse writes."""
+    assert not book.failure
+    fail(book, code)
+    seen_at(book)
+    with book.changing():
+        pass
+    assert book.failure.endswith("contracts.sqlite: it failed")
+    change(book)
+    assert not book.failure
+
+
+def test_a_file_that_is_away_is_told_until_it_is_back_and_takes_a_change(
+    book: Book, path: Path
+) -> None:
+    away = path.rename(path.with_name("away"))
+    with pytest.raises(VolumeUnavailableError):
+        change(book)
+    with pytest.raises(VolumeUnavailableError):
+        seen_at(book)
+    assert "removed or replaced" in book.failure
+    away.rename(path)
+    change(book)
+    assert not book.failure
+
+
+def test_a_mistake_of_ours_is_no_failure_of_the_file(book: Book) -> None:
+    with pytest.raises(sqlite3.ProgrammingError), book.reading() as rows:
+        rows.execute("SELECT ?", ())
+    assert not book.failure
+
+
 def test_what_is_opened_again_is_checked_and_written_back(book: Book, path: Path) -> None:
     change(book)
     fail(book, sqlite3.SQLITE_IOERR_FSYNC)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from farmer.storage.clock import AT_START, RUNNING, SETTLING, ClockState, Tolerance, judged
+from farmer.storage.errors import VolumeUnavailableError
 from tests.storage_contracts.world import DAY_MS, HOUR_MS, START_MS, World
 
 MINUTE_MS = 60_000
@@ -84,6 +85,18 @@ def test_the_first_look_of_a_run_counts_for_nothing(world: World) -> None:
     assert world.book.clock.observed_ms == 0
     world.restart(off_ms=DAY_MS)
     assert world.book.clock.observed_ms == 0
+
+
+def test_a_file_that_failed_is_tried_again_by_the_next_look(world: World) -> None:
+    away = world.path.rename(world.path.with_name("away"))
+    with pytest.raises(VolumeUnavailableError):
+        world.mint()
+    with pytest.raises(VolumeUnavailableError):
+        look_after(world, MINUTE_MS)
+    away.rename(world.path)
+    assert world.book.failure
+    look_after(world, MINUTE_MS)
+    assert not world.book.failure
 
 
 def test_what_was_seen_is_kept_every_ten_minutes(world: World, tmp_path: Path) -> None:
