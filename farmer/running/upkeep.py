@@ -123,23 +123,28 @@ class Upkeep:
             self.log.info("no sweep while the clock is in doubt")
             return
         now_ms = self._clocks.now_ms()
-        gone = await self._disk.run(self._book.advance, now_ms)
-        for contract in gone:
+        try:
+            await self._advance(now_ms)
+        finally:
+            # A full home keeps no volume from emptying its trash.
+            observed_ms = self._book.clock.observed_ms
+            swept = await self._disk.run(self._engine.sweep, now_ms, observed_ms)
+            self._purged("deleted", swept)
+
+    async def _advance(self, now_ms: int) -> None:
+        for contract in await self._disk.run(self._book.advance, now_ms):
             await self._purge(contract)
-        observed_ms = self._book.clock.observed_ms
-        self._purged("deleted", await self._disk.run(self._engine.sweep, now_ms, observed_ms))
 
     async def _purge(self, contract: Contract) -> None:
         try:
             removed = await self._disk.run(self._engine.purge, contract.renter, contract.contract)
+            self._purged("expired", removed)
+            await self._disk.run(self._book.purged, contract.contract)
         except StorageError as error:
             # Its other shards may lie there; the next sweep tries again, and the others go on.
             self.log.info(
                 "contract {id} is not cleared yet: {error}", id=contract.contract, error=error
             )
-            return
-        self._purged("expired", removed)
-        await self._disk.run(self._book.purged, contract.contract)
 
     async def compare(self) -> None:
         """Compare the ledger with what the disks say."""

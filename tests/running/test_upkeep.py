@@ -68,7 +68,7 @@ class UpkeepTests(SynchronousTestCase):
             self.wall_ms += 600_000
             self.do(self.upkeep.tick())
 
-    def rent(self) -> None:
+    def rent(self, renter: NodeId = RENTER) -> None:
         offer = Offer(
             space_bytes=1000,
             duration_ms=DAY_MS,
@@ -76,7 +76,7 @@ class UpkeepTests(SynchronousTestCase):
             expires_at_ms=self.wall_ms + DAY_MS,
         )
         book = self.stores.book
-        book.redeem(book.mint(offer, 10**9), RENTER)
+        book.redeem(book.mint(offer, 10**9), renter)
 
     def stages(self) -> dict[ContractStage, int]:
         self.do(self.upkeep.look())
@@ -159,6 +159,44 @@ class UpkeepTests(SynchronousTestCase):
         self.stores.engine.purge = purge
         self.do(self.upkeep.sweep())
         self.assertEqual([], self.stores.book.to_purge())
+
+    def test_contracts_are_cleared_though_none_can_be_noted_as_cleared(self) -> None:
+        """
+        The room on the volumes is had, and the next sweep notes it.
+        """
+
+        def full(*_: object) -> None:
+            raise VolumeUnavailableError("the database or disk is full")
+
+        self.do(self.upkeep.tick())
+        self.rent()
+        self.rent(NodeId(b"s" * 32))
+        for days in (1.1, 14.1):
+            self.live(days)
+            self.do(self.upkeep.sweep())
+        noted, self.stores.book.purged = self.stores.book.purged, full
+        self.purged.clear()
+        self.live(7.1)
+        self.do(self.upkeep.sweep())
+        self.assertEqual([("expired", 0), ("expired", 0), ("deleted", 0)], self.purged)
+        self.stores.book.purged = noted
+        self.do(self.upkeep.sweep())
+        self.assertEqual([], self.stores.book.to_purge())
+
+    def test_a_home_that_cannot_be_written_keeps_no_trash(self) -> None:
+        """
+        Contracts do not move on, which is told; what renters deleted goes all the same.
+        """
+        self.do(self.upkeep.tick())
+        self.rent()
+        self.live(1.1)
+        away = self.home.contracts.rename(self.home.contracts.with_name("away"))
+        swept = Deferred.fromCoroutine(self.upkeep.sweep())
+        self.failureResultOf(swept, VolumeUnavailableError)
+        self.assertEqual([("deleted", 0)], self.purged)
+        away.rename(self.home.contracts)
+        self.do(self.upkeep.sweep())
+        self.assertEqual({ContractStage.GRACE: 1}, self.stages())
 
     def test_a_disk_that_goes_and_comes_back(self) -> None:
         """
