@@ -154,6 +154,8 @@ class Alert:
     """What happened and what it means."""
     command: str = ""
     """What to type about it."""
+    about: str = ""
+    """Of which of many things it is, where several alerts of the same name may stand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,12 +30,12 @@ class AlertBoard:
         Replace all that *source* reported before by *found*.
 
         An alert that does not know since when it stands, 0, began when it was first
-        reported, and its source has one of that name.
+        reported, and its source has one of that name about the same.
         """
         before = self._standing.get(source, {})
         after = {}
         for alert in found:
-            key = f"{alert.name} {alert.message}" if alert.since_ms else alert.name
+            key = f"{alert.name} {alert.message if alert.since_ms else alert.about}"
             since_ms = before[key].since_ms if key in before else self._now_ms()
             after[key] = replace(alert, since_ms=alert.since_ms or since_ms)
         self._standing[source] = after

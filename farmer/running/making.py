@@ -123,6 +123,7 @@ def _cannot_be_made(path: Path, error: Exception) -> Alert:
         since_ms=0,
         message=f"The volume {path} could not be made when its disk answered: {error}",
         command="farmer volume list",
+        about=str(path),
     )
 
 

@@ -354,6 +354,7 @@ def _stuck(path: Path, why: str) -> Alert:
         since_ms=0,
         message=f"{path} is empty, but could not be taken out of the settings: {why}",
         command="farmer config check",
+        about=str(path),
     )
 
 

@@ -98,6 +98,7 @@ def test_why_it_cannot_be_made_is_told(house: House) -> None:
     [alert] = house.unmade.make_late([house.plan])
     assert alert.name == "VolumeNotMade"
     assert "film is in it" in alert.message
+    assert alert.about == str(house.plan.path)
     (house.plan.path / "film").unlink()
     assert house.unmade.make_late([house.plan]) == []
     assert house.is_made

@@ -108,14 +108,11 @@ def test_a_lock_that_is_not_let_go_is_not_awaited_for_ever(home: Home) -> None:
         pass
 
 
-def test_a_volume_that_is_retired_while_another_is_added_does_not_come_back(
-    home: Home, tmp_path: Path
-) -> None:
-    """The running farmer takes it out of what the owner's command has just written."""
-    home.settings.write_text(settings_text(volumes=[line(tmp_path / "a"), line(tmp_path / "b")]))
+@contextmanager
+def emptied(home: Home, told: list[list[Alert]], *paths: Path) -> Iterator[Movings]:
+    """Run a farmer on the settings until these of its volumes are empty, to be retired."""
     settings = load_text(home.settings.read_text(), "f", {}).settings
     stores = open_stores(home, settings, lambda: NOW_MS, print)
-    told: list[list[Alert]] = []
     household = Household(
         home=home,
         environ={},
@@ -127,17 +124,44 @@ def test_a_volume_that_is_retired_while_another_is_added_does_not_come_back(
     )
     movings = Movings(stores.engine, InlineDisk(), household, lambda: False)
     try:
-        movings.do("volume-drain", {"path": str(tmp_path / "a"), "verb": "retire"})
+        for path in paths:
+            movings.do("volume-drain", {"path": str(path), "verb": "retire"})
         while stores.engine.mover.step() is not None:
             pass
+        yield movings
+    finally:
+        stores.close()
+
+
+def test_a_volume_that_is_retired_while_another_is_added_does_not_come_back(
+    home: Home, tmp_path: Path
+) -> None:
+    """The running farmer takes it out of what the owner's command has just written."""
+    home.settings.write_text(settings_text(volumes=[line(tmp_path / "a"), line(tmp_path / "b")]))
+    told: list[list[Alert]] = []
+    with emptied(home, told, tmp_path / "a") as movings:
         with meanwhile(home.state / SETTINGS_LOCK, movings._finish):
             text = with_volume(settings_text(volumes=[line(tmp_path / "a")]), line(tmp_path / "c"))
             home.settings.write_text(text)
         movings.tell()
-    finally:
-        stores.close()
     assert told == [[]]
     assert named(home) == ["c"]
+
+
+def test_each_volume_that_cannot_be_taken_out_of_the_settings_is_told(
+    home: Home, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    home.settings.write_text(settings_text(volumes=list(map(line, paths))))
+    told: list[list[Alert]] = []
+    with emptied(home, told, *paths) as movings:
+        home.settings.write_text("version: 1\nvolumes: here\n")
+        movings._finish()
+        movings.tell()
+    [alerts] = told
+    assert [(alert.name, alert.about) for alert in alerts] == [
+        ("VolumeNotRetired", str(path)) for path in paths
+    ]
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,22 @@ def test_alerts_stand_until_they_clear() -> None:
     assert [one.name for one in board.alerts] == ["VolumeGone", "VolumeGone"]
 
 
-def alert(name: str, message: str, since_ms: int = 0) -> Alert:
-    return Alert(name=name, since_ms=since_ms, message=message)
+def test_alerts_of_one_name_about_two_things_both_stand() -> None:
+    """Each keeps its own first time, whatever becomes of its words."""
+    now = iter(range(100, 200, 10))
+    board = AlertBoard(lambda: next(now))
+    board.report("unmade", alert("VolumeNotMade", "a: full", about="a"))
+    board.report(
+        "unmade",
+        alert("VolumeNotMade", "a: busy", about="a"),
+        alert("VolumeNotMade", "b: full", about="b"),
+    )
+    shown = [(one.since_ms, one.message) for one in board.alerts]
+    assert shown == [(100, "a: busy"), (110, "b: full")]
+
+
+def alert(name: str, message: str, since_ms: int = 0, about: str = "") -> Alert:
+    return Alert(name=name, since_ms=since_ms, message=message, about=about)
 
 
 def settings_of(text: str) -> Settings:
