@@ -41,7 +41,7 @@ from farmer.running.errors import OwnerError
 from farmer.running.files import sync_directory, write_json
 from farmer.running.greeting import greeting, places
 from farmer.running.home import Home
-from farmer.running.listening import Doors, page_hosts
+from farmer.running.listening import Doors
 from farmer.running.memory import collect_seldom, share_heaps
 from farmer.running.moving import TURN_S, Household, Movings
 from farmer.running.notify import ServiceNotifier
@@ -279,7 +279,7 @@ class RunningFarmer:
         overview.sessions = lambda: len(sessions)
         self._one_core = OneCore(reactor, self._farm.served, OwnThreads())
         self._one_core.is_wanted = settings.processor.one_core == "auto"
-        hosts = page_hosts(settings.listen.page)
+        hosts = doors.page_hosts(settings.listen.page)
         page = page_site(StatusPage(overview.status, self._metrics, time.time, hosts), reactor)
         page_port, overview.page = doors.for_page(page, settings.listen.page)
         verbs = owner_verbs(

@@ -94,6 +94,15 @@ class Doors:
         remember_ports(self._home, PAGE, [asked], [found])
         return port, found
 
+    def page_hosts(self, asked: str) -> tuple[str, ...]:
+        """
+        Return the names under which the owner may call the page, before it is served.
+
+        A passed socket decides where the page is; the settings may still name that place.
+        """
+        given = [join_address(*address) for address in self._passed.addresses(PAGE)]
+        return tuple(name for address in (asked, *given) for name in _names_of(address))
+
     def for_owner(
         self, factory: IProtocolFactory, environ: Mapping[str, str]
     ) -> tuple[IListeningPort, Path]:
@@ -125,7 +134,7 @@ class Doors:
             return listen(asked)
 
 
-def page_hosts(address: str) -> tuple[str, ...]:
+def _names_of(address: str) -> tuple[str, ...]:
     """Return the names under which the owner may call a page that listens on *address*."""
     host, _ = split_address(address)
     return ("*",) if host in _EVERY else (host,)

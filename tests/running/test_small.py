@@ -7,6 +7,7 @@ import re
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,9 @@ from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
 from farmer.running.files import may_not_write, read_json, write_json, write_whole
 from farmer.running.home import Home
+from farmer.running.listening import Doors
 from farmer.running.notify import ServiceNotifier
+from farmer.running.passed import PassedSockets
 from farmer.running.ports import remember_ports, with_last_ports
 from farmer.running.process import goes_to_journal
 from farmer.settings.changes import changes
@@ -226,6 +229,32 @@ def test_a_link_in_place_of_a_small_file_is_replaced_not_followed(tmp_path: Path
     write_whole(tmp_path / "f", b"ours")
     assert (tmp_path / "elsewhere").read_text() == "theirs"
     assert stat.S_IMODE((tmp_path / "f").lstat().st_mode) == 0o600
+
+
+class Passed:
+    """A socket that listens where it was told to."""
+
+    def __init__(self, *address: object) -> None:
+        self._address = address
+
+    def getsockname(self) -> tuple[object, ...]:
+        return self._address
+
+
+@pytest.mark.parametrize(
+    ("passed", "hosts"),
+    [
+        ([], ("nas.example",)),
+        ([Passed("192.168.1.5", 4647)], ("nas.example", "192.168.1.5")),
+        ([Passed("fd00::5", 4647, 0, 0)], ("nas.example", "fd00::5")),
+        ([Passed("::", 4647, 0, 0)], ("nas.example", "*")),
+    ],
+)
+def test_the_page_answers_to_where_the_service_manager_put_it(
+    tmp_path: Path, passed: list[Any], hosts: tuple[str, ...]
+) -> None:
+    doors = Doors(None, Home.at(tmp_path), PassedSockets(None, {"page": passed}))
+    assert doors.page_hosts("nas.example:4647") == hosts
 
 
 def test_port_0_stays_what_it_became(tmp_path: Path) -> None:
