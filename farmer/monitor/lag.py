@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 PERIOD_S: Final = 1.0
 
@@ -19,22 +17,21 @@ class LagSampler:
         self._clock = clock
         self._observe = observe
         self._due_s = 0.0
-        self._ended: Deferred[LoopingCall] | None = None
-        self._call = LoopingCall(self._sample)
-        self._call.clock = clock
+        self._next: IDelayedCall | None = None
 
     def start(self) -> None:
         """Begin; the first sample comes after one period."""
+        # Each period begins anew where the last one ended: after a long stall the missed
+        # ones are one stall, not many, and who is late each time is so in each sample.
         self._due_s = self._clock.seconds() + PERIOD_S
-        self._ended = self._call.start(PERIOD_S, now=False)
+        self._next = self._clock.callLater(PERIOD_S, self._sample)
 
     def stop(self) -> None:
         """End; safe when not started."""
-        if self._call.running:
-            self._call.stop()
+        if self._next is not None and self._next.active():
+            self._next.cancel()
 
     def _sample(self) -> None:
-        now_s = self._clock.seconds()
-        self._observe(max(0.0, now_s - self._due_s))
-        # After a long stall the missed ticks are one stall, not many.
-        self._due_s = now_s + PERIOD_S
+        late_s = self._clock.seconds() - self._due_s
+        self.start()
+        self._observe(max(0.0, late_s))
