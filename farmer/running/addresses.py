@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 from farmer.settings.kinds import join_address, split_address
@@ -12,6 +14,10 @@ from farmer.settings.kinds import join_address, split_address
 _V4_PROBE: Final = ("192.0.2.1", 9)
 _V6_PROBE: Final = ("2001:db8::1", 9)
 """Documentation addresses (RFC 5737, RFC 3849): asked for the way there, never sent to."""
+
+_ADDRESS_PREFERENCES: Final = 72
+_PREFER_PUBLIC: Final = 2
+"""IPV6_ADDR_PREFERENCES and IPV6_PREFER_SRC_PUBLIC (RFC 5014) as Linux numbers them."""
 
 
 class NoAddressError(Exception):
@@ -55,12 +61,14 @@ def _hosts(host: str, local: Callable[[], list[str]]) -> list[str]:
     return own or ["127.0.0.1"]
 
 
-def local_addresses() -> list[str]:
+def local_addresses(wire_of: Callable[[int, int], socket.socket] = socket.socket) -> list[str]:
     """Return the addresses from which this machine would call the world, IPv4 first."""
     found = []
     for family, probe in ((socket.AF_INET, _V4_PROBE), (socket.AF_INET6, _V6_PROBE)):
         try:
-            with socket.socket(family, socket.SOCK_DGRAM) as wire:
+            with wire_of(family, socket.SOCK_DGRAM) as wire:
+                if family == socket.AF_INET6:
+                    _prefer_lasting(wire)
                 wire.connect(probe)
                 address = str(wire.getsockname()[0])
         except OSError:
@@ -68,6 +76,13 @@ def local_addresses() -> list[str]:
         if not ipaddress.ip_address(address).is_link_local:
             found.append(address)
     return found
+
+
+def _prefer_lasting(wire: socket.socket) -> None:
+    """Ask for no temporary address (RFC 8981): it is gone in a week, an invite lasts longer."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            wire.setsockopt(socket.IPPROTO_IPV6, _ADDRESS_PREFERENCES, _PREFER_PUBLIC)
 
 
 def has_ipv6() -> bool:

@@ -6,8 +6,9 @@ import os
 import re
 import socket
 import stat
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -115,6 +116,46 @@ def test_invites_never_name_port_0() -> None:
 
 def test_own_addresses_are_no_wildcards() -> None:
     assert not {"0.0.0.0", "::"} & set(local_addresses())
+
+
+class Wire:
+    """Is on a network with temporary addresses, on a system that may not let one choose."""
+
+    can_choose = True
+
+    def __init__(self, family: int, _kind: int) -> None:
+        self.family = family
+        self.chosen: tuple[Any, ...] = ()
+        self.host = ""
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def setsockopt(self, *option: Any) -> None:
+        if not self.can_choose:
+            raise OSError("no such option")
+        self.chosen = option
+
+    def connect(self, _address: Any) -> None:
+        lasting = self.chosen == (socket.IPPROTO_IPV6, 72, 2)
+        of_6 = "2001:db8::20" if lasting else "2001:db8::fade"
+        self.host = of_6 if self.family == socket.AF_INET6 else "192.168.1.20"
+
+    def getsockname(self) -> tuple[str, int]:
+        return self.host, 9
+
+
+class OldWire(Wire):
+    can_choose = False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the choice is Linux's")
+def test_invites_name_no_address_that_is_gone_in_a_week() -> None:
+    for kind, of_6 in ((Wire, "2001:db8::20"), (OldWire, "2001:db8::fade")):
+        assert local_addresses(cast(Any, kind)) == ["192.168.1.20", of_6]
 
 
 def test_alerts_stand_until_they_clear() -> None:
