@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -11,13 +11,17 @@ from twisted.logger import Logger
 
 from farmer.node.tasks import Tasks
 
+FAILING: Final = 3
+"""Failures in a row from which on it is not an accident any more, and is told."""
+
 
 class Chore:
     """
     One piece of work, done again *every_s* seconds after it was last finished.
 
     Its work is a coroutine and goes through the disk's door for whatever blocks.  An error is
-    logged and counted, and the next turn comes all the same.
+    logged and counted, and the next turn comes all the same.  One that fails each time stands
+    among what its *tasks* say is failing.
     """
 
     log = Logger()
@@ -37,6 +41,7 @@ class Chore:
         self.failures = 0
         """Times it ended with an exception."""
         self.running = False
+        self._in_a_row = 0
         self._work = work
         self._clock = clock
         self._tasks = tasks
@@ -63,14 +68,23 @@ class Chore:
         self.running = True
         try:
             await self._work()
-        except Exception:
-            self.failures += 1
-            self.log.failure("chore {name} failed", name=self.name)
+        except Exception as error:
+            self._note_failure(error)
+        else:
+            self._in_a_row = 0
+            self._tasks.failing.pop(self.name, None)
         finally:
             self.running = False
             self.runs += 1
             if self._on:
                 self._plan(self.every_s)
+
+    def _note_failure(self, error: Exception) -> None:
+        self.failures += 1
+        self._in_a_row += 1
+        self.log.failure("chore {name} failed", name=self.name)
+        if self._in_a_row >= FAILING:
+            self._tasks.failing[self.name] = str(error) or type(error).__name__
 
     def _plan(self, after_s: float) -> None:
         self._unplan()

@@ -25,6 +25,8 @@ class Tasks:
         self._running: set[Deferred[None]] = set()
         self.failures = 0
         """Tasks that ended with an exception since the start."""
+        self.failing: dict[str, str] = {}
+        """The chores that fail each time, and why they did the last time."""
 
     def __len__(self) -> int:
         return len(self._running)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,11 +65,17 @@ class Upkeep:
         self._clocks = clocks
         self._purged = purged
         self._chores: list[Chore] = []
+        self._failing: Mapping[str, str] = {}
         self.more_alerts: Callable[[], list[Alert]] = list
         """What else stands, asked at each look; never waits for a disk."""
 
     def start(self, clock: IReactorTime, tasks: Tasks) -> None:
-        """Begin all chores; the clock is looked at before the first sweep."""
+        """
+        Begin all chores; the clock is looked at before the first sweep.
+
+        Those of *tasks* that fail each time are told, whoever began them.
+        """
+        self._failing = tasks.failing
         plan = (
             ("clock", TICK_S, 0.0, self.tick),
             ("look", LOOK_S, LOOK_S, self.look),
@@ -89,16 +96,14 @@ class Upkeep:
     async def look(self) -> None:
         """Count contracts and invites, and gather what disks and clock complain of."""
         report = self._overview.board.report
+        report("chores", *chores_failing(self._failing))
         report("engine", *self._engine.trouble())
         report("clock", *clock_doubt(self._book.clock.doubt))
         report("damage", *damage(self._engine.volumes()))
         report("scrub", *self.more_alerts())
         try:
-            await self._look_at_book()
-        except StorageError:
-            # The book says itself what it failed at, and that is told.
-            if not self._book.failure:
-                raise
+            with self._told_by_book():
+                await self._look_at_book()
         finally:
             report("book", *book_failure(self._book.failure))
 
@@ -115,7 +120,8 @@ class Upkeep:
     async def tick(self) -> None:
         """Let the durable clock go on; one in doubt stops the sweeps and is told."""
         now_ms, monotonic_s = self._clocks.now_ms(), self._clocks.monotonic_s()
-        await self._disk.run(self._book.clock.tick, now_ms, monotonic_s)
+        with self._told_by_book():
+            await self._disk.run(self._book.clock.tick, now_ms, monotonic_s)
 
     async def sweep(self) -> None:
         """Move ended contracts on, empty the trash; not while the clock is doubtful."""
@@ -124,7 +130,8 @@ class Upkeep:
             return
         now_ms = self._clocks.now_ms()
         try:
-            await self._advance(now_ms)
+            with self._told_by_book():
+                await self._advance(now_ms)
         finally:
             # A full home keeps no volume from emptying its trash.
             observed_ms = self._book.clock.observed_ms
@@ -146,6 +153,15 @@ class Upkeep:
                 "contract {id} is not cleared yet: {error}", id=contract.contract, error=error
             )
 
+    @contextmanager
+    def _told_by_book(self) -> Iterator[None]:
+        """Let pass what is told anyway: that the contracts cannot be read or changed."""
+        try:
+            yield
+        except StorageError:
+            if not self._book.failure:
+                raise
+
     async def compare(self) -> None:
         """Compare the ledger with what the disks say."""
         await self._disk.run(self._engine.compare_with_disk)
@@ -155,6 +171,20 @@ def count_book(book: ContractDatabase) -> BookCounts:
     """Return what the contract database holds.  Blocking."""
     census = book.census()
     return BookCounts(census.contracts, census.open_invites, census.promised_bytes)
+
+
+def chores_failing(failing: Mapping[str, str]) -> list[Alert]:
+    """Return an alert for each chore that fails each time."""
+    return [
+        Alert(
+            name="ChoreFailing",
+            since_ms=0,
+            message=f'The background work called "{name}" fails each time: {why}. What it does is '
+            "not done meanwhile; the log says more, and a restart may help.",
+            about=name,
+        )
+        for name, why in failing.items()
+    ]
 
 
 def clock_doubt(doubt: str) -> list[Alert]:

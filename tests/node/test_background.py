@@ -102,6 +102,20 @@ class ChoreTests(SynchronousTestCase):
         self.assertEqual(0, self.tasks.failures)
         self.turns[1].callback(None)
 
+    def test_what_fails_each_time_is_told_until_it_does_not(self) -> None:
+        """
+        Three times in a row is each time; one good turn begins the count anew.
+        """
+        self.chore.start()
+        told = []
+        for error in (OSError(), None, OSError(), OSError("a"), OSError("b"), OSError(), None):
+            self.clock.advance(60)
+            turn = self.turns.pop()
+            turn.callback(None) if error is None else turn.errback(error)
+            told.append(dict(self.tasks.failing))
+        self.flushLoggedErrors(OSError)
+        self.assertEqual([{}] * 4 + [{"sweep": "b"}, {"sweep": "OSError"}, {}], told)
+
     def test_stopped_it_finishes_and_begins_no_more(self) -> None:
         self.chore.start()
         self.clock.advance(60)

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from farmer.model.contract import ContractStage, Offer
+from farmer.model.contract import Contract, ContractStage, Offer
 from farmer.model.ids import NodeId
 from farmer.model.status import Alert, NodeState, VolumeState
 from farmer.node.tasks import Tasks
@@ -185,18 +185,30 @@ class UpkeepTests(SynchronousTestCase):
 
     def test_a_home_that_cannot_be_written_keeps_no_trash(self) -> None:
         """
-        Contracts do not move on, which is told; what renters deleted goes all the same.
+        Contracts do not move on; what renters deleted goes all the same.
         """
         self.do(self.upkeep.tick())
         self.rent()
         self.live(1.1)
         away = self.home.contracts.rename(self.home.contracts.with_name("away"))
-        swept = Deferred.fromCoroutine(self.upkeep.sweep())
-        self.failureResultOf(swept, VolumeUnavailableError)
+        self.do(self.upkeep.sweep())
         self.assertEqual([("deleted", 0)], self.purged)
         away.rename(self.home.contracts)
         self.do(self.upkeep.sweep())
         self.assertEqual({ContractStage.GRACE: 1}, self.stages())
+
+    def test_contracts_that_do_not_move_on_for_whatever_reason_keep_no_trash(self) -> None:
+        """
+        A reason that nobody foresaw goes on to whoever keeps account of failed chores.
+        """
+
+        def fails(*_: object) -> list[Contract]:
+            raise ZeroDivisionError
+
+        self.do(self.upkeep.tick())
+        self.stores.book.advance = fails  # type: ignore[method-assign]
+        self.failureResultOf(Deferred.fromCoroutine(self.upkeep.sweep()), ZeroDivisionError)
+        self.assertEqual([("deleted", 0)], self.purged)
 
     def test_a_disk_that_goes_and_comes_back(self) -> None:
         """
@@ -231,6 +243,22 @@ class UpkeepTests(SynchronousTestCase):
         away.rename(self.home.contracts)
         self.upkeep.more_alerts = list
         self.do(self.upkeep.tick())
+        self.do(self.upkeep.look())
+        self.assertEqual((), self.overview.board.alerts)
+
+    def test_a_chore_that_fails_each_time_is_told(self) -> None:
+        """
+        By its name, whoever began it; until it does not fail any more.
+        """
+        tasks = Tasks()
+        self.upkeep.start(self.clock, tasks)
+        tasks.failing |= {"moving": "no room", "disk sizes": "no home"}
+        self.do(self.upkeep.look())
+        alerts = self.overview.board.alerts
+        self.assertEqual(["ChoreFailing"] * 2, [alert.name for alert in alerts])
+        self.assertEqual({"moving", "disk sizes"}, {alert.about for alert in alerts})
+        self.assertIn('"moving" fails each time: no room.', alerts[0].message)
+        tasks.failing.clear()
         self.do(self.upkeep.look())
         self.assertEqual((), self.overview.board.alerts)
 
