@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
@@ -134,7 +134,7 @@ class FarmerService:
             try:
                 self._ports.append(self._tcp.listenTCP(port, self._door, BACKLOG, host))
             except CannotListenError as error:
-                self.tasks.start("closing ports", self._stop_listening())
+                self._let_go()
                 raise ListenError(
                     f"cannot listen on {show_address(host, port)}: {error.socketError}; "
                     "is another program using it? Choose another address in listen.shards"
@@ -172,10 +172,18 @@ class FarmerService:
         timer.cancel()
         return True
 
+    def _let_go(self) -> None:
+        """Stop listening at once: whoever tries again may want the same addresses."""
+        sockets = [getattr(port, "socket", None) for port in self._ports]
+        self.tasks.start("closing ports", self._stop_listening())
+        # The reactor has let go of them, but would close them only in its next turn.
+        for bound in sockets:
+            if bound is not None:
+                bound.close()
+
     async def _stop_listening(self) -> None:
         ports, self._ports = self._ports, []
-        for port in ports:
-            await maybeDeferred(port.stopListening)
+        await gatherResults([maybeDeferred(port.stopListening) for port in ports])
 
     def _arrival(self, address: str) -> Arrival:
         return Arrival(self._around, address, self._behind_tls)

@@ -37,6 +37,7 @@ from farmer.protocol.opening import End, Hello, Refuse, Welcome
 from farmer.protocol.questions import Ping, Pong
 from farmer.protocol.refusals import Refusal
 from farmer.protocol.transfers import TO_THE_END, Accept, Retrieve, Send, Store, Stored
+from tests.crash.live import free_port
 from tests.fakes import MemoryBook, MemoryMeter, MemoryStore, TestSigner, shard_of
 from tests.identity.test_tls import certificate_for, wide_certificate
 from tests.node.wires import OFFER, SERIAL
@@ -391,3 +392,20 @@ class NodeOverTlsTests(TestCase):
 
         self.assertEqual((), second.addresses)
         await Deferred.fromCoroutine(second.drain(0))
+
+    async def test_what_could_be_had_is_let_go_at_once_where_not_all_can(self) -> None:
+        """
+        Whoever goes on with another port for the one in use wants the others again.
+        """
+        host, _, taken = self.service.addresses[0].rpartition(":")
+        free = [(host, free_port()), (host, free_port())]
+        second, third = self.make_service([*free, (host, int(taken))]), self.make_service(free)
+        with self.assertRaises(ListenError):
+            second.start()
+
+        third.start()
+
+        self.assertEqual(tuple(f"{host}:{port}" for _, port in free), third.addresses)
+        await Deferred.fromCoroutine(second.drain(0))
+        await deferToThread(lambda: socket.create_connection(free[1], timeout=20).close())
+        await Deferred.fromCoroutine(third.drain(0))
