@@ -142,6 +142,8 @@ def create_volume(root: Path, node: NodeId, files: Files, now_ms: int) -> Marker
     """
     Make a new, empty volume of this farmer's; the directory may exist if it is empty.
 
+    What an attempt that was cut short has left there, which holds nothing, is taken over.
+
     Raises:
         VolumeSetupError: something is there already.
         OSError: the directory cannot be written.
@@ -150,9 +152,9 @@ def create_volume(root: Path, node: NodeId, files: Files, now_ms: int) -> Marker
     paths = Paths(root)
     root.parent.mkdir(parents=True, exist_ok=True)
     files.make_directory(root)
-    there = [name for name in files.list(root) if name != "lost+found"]
-    if MARKER_NAME in there:
+    if files.exists(paths.marker):
         raise VolumeSetupError(f"{root} is a volume already")
+    there = [name for name in files.list(root) if not _is_nothing(paths, name, files)]
     if there:
         raise VolumeSetupError(
             f"{root} is not empty ({there[0]} is in it); give a volume a directory of its own"
@@ -163,6 +165,17 @@ def create_volume(root: Path, node: NodeId, files: Files, now_ms: int) -> Marker
     _write_marker(paths, marker, files)
     files.sync_directory(root.parent)
     return marker
+
+
+def _is_nothing(paths: Paths, name: str, files: Files) -> bool:
+    """Say whether what is in the way of a new volume holds nothing, and never did."""
+    path = paths.root / name
+    if path in (paths.log, paths.shards, paths.staging) and not path.is_symlink():
+        try:
+            return not files.list(path)
+        except NotADirectoryError:
+            return False
+    return name == "lost+found" or path == _draft_of(paths.marker)
 
 
 def read_marker(root: Path, node: NodeId, files: Files) -> Marker:
@@ -206,7 +219,7 @@ def replace_small(files: Files, path: Path, raw: bytes, *, drafts: Path | None =
     point is empty, there is none, and nothing is written.  What a crash leaves there is removed
     at the next start.  Raises `OSError`.
     """
-    draft = (drafts or path.parent) / f"{path.stem}.new"
+    draft = _draft_of(path, drafts)
     files.unlink(draft)
     fd = files.open(draft, Access.CREATE)
     try:
@@ -216,6 +229,10 @@ def replace_small(files: Files, path: Path, raw: bytes, *, drafts: Path | None =
         files.close(fd)
     files.rename(draft, path)
     files.sync_directory(path.parent)
+
+
+def _draft_of(path: Path, drafts: Path | None = None) -> Path:
+    return (drafts or path.parent) / f"{path.stem}.new"
 
 
 def lock_volume(root: Path, files: Files, access: Access = Access.ENSURE) -> int:

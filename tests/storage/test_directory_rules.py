@@ -83,6 +83,58 @@ def test_a_volume_is_made_where_nothing_is(files: RecordingFiles, root: Path) ->
     assert [one.name for one in other.iterdir()] == ["photo"]
 
 
+@pytest.mark.parametrize("name", ["make_directory", "open", "pwritev", "sync_data", "rename"])
+def test_a_making_that_was_cut_short_is_made_again(
+    files: RecordingFiles, root: Path, name: str
+) -> None:
+    """Wherever that was: a full disk, a power cut, an owner who lost patience."""
+    create_volume(root.with_name("whole"), NODE, files, 1)
+    steps = files.names().count(name)
+    for step in range(steps):
+        cut = root.with_name(f"{name}{step}")
+        files.fault = Fault(step, errno.ENOSPC, lambda one: one.name == name)
+        with pytest.raises(OSError, match="No space left"):
+            create_volume(cut, NODE, files, 1)
+        files.fault = None
+        assert create_volume(cut, NODE, files, 2) == read_marker(cut, NODE, files)
+        assert {one.name for one in cut.iterdir()} == {
+            *("farmer-volume.json", "log", "shards", "staging")
+        }
+
+
+@pytest.mark.parametrize(
+    ("inside", "shown"),
+    [
+        ("log/00000001.seg", "log"),
+        ("shards/ab/shard.seg", "shards"),
+        ("staging/one.part", "staging"),
+        ("index.sqlite", "index.sqlite"),
+        ("shards", "shards"),
+    ],
+)
+def test_where_a_shard_may_be_no_volume_is_made(
+    files: RecordingFiles, root: Path, inside: str, shown: str
+) -> None:
+    """A volume that has lost its marker, or a file of somebody else's that is called so."""
+    (root / "log").mkdir(parents=True)
+    (root / inside).parent.mkdir(parents=True, exist_ok=True)
+    (root / inside).write_bytes(b"bytes")
+    before = sorted(root.rglob("*"))
+    with pytest.raises(VolumeSetupError, match=rf"not empty \({shown} is in it\)"):
+        create_volume(root, NODE, files, 1)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_link_in_the_place_of_a_directory_is_not_taken(
+    files: RecordingFiles, root: Path, tmp_path: Path
+) -> None:
+    root.mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (root / "log").symlink_to(tmp_path / "empty")
+    with pytest.raises(VolumeSetupError, match=r"not empty \(log is in it\)"):
+        create_volume(root, NODE, files, 1)
+
+
 def test_files_have_the_names_that_the_format_says() -> None:
     paths = Paths(Path("/v"))
     assert {
