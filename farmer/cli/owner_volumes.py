@@ -20,6 +20,7 @@ from farmer.running.caller import FarmerRefusedError, NotRunningError, call
 from farmer.running.home import Home
 from farmer.running.locks import HomeLock, HomeLockedError, lock_to_change
 from farmer.settings.loader import load_text
+from farmer.settings.tree import PREFIX
 from farmer.settings.written import VolumeLine, with_volume
 from farmer.units import Space, counted, format_size
 
@@ -108,19 +109,31 @@ def _use_now(home: Home, path: str) -> str | None:
 
 def _with_added(home: Home, added: VolumeLine, unwritten: list[VolumeLine], text: str) -> str:
     """Return the settings *text* with a new volume; a quota is changed there, not here."""
-    volumes = load_text(text, str(home.settings), os.environ).settings.volumes
-    if added.path in [str(Path(one.path).expanduser()) for one in volumes]:
+    before = _named_in(home, text)
+    if added.path in before:
         raise CommandError(
             f"{added.path} is a volume of this farmer already. To change its quota, edit it in "
             f"{home.settings}; a reload (SIGHUP) applies it",
             BAD_SETTINGS,
         )
     try:
-        for line in (added,) if volumes else (*unwritten, added):
+        for line in (added,) if before else (*unwritten, added):
             text = with_volume(text, line)
     except ValueError as error:
         raise CommandError(f"{home.settings}: {error}; add the volume by hand") from error
+    if added.path not in _named_in(home, text):
+        raise CommandError(
+            f"the environment names the volumes of this farmer ({PREFIX}VOLUMES__0__PATH and so"
+            f" on), over those of {home.settings}: add {added.path} there; nothing was made",
+            BAD_SETTINGS,
+        )
     return text
+
+
+def _named_in(home: Home, text: str) -> list[str]:
+    """Return the volumes that the settings *text* names, with the environment over it."""
+    volumes = load_text(text, str(home.settings), os.environ).settings.volumes
+    return [str(Path(one.path).expanduser()) for one in volumes]
 
 
 def volume_forget(home: Home, options: argparse.Namespace) -> int:

@@ -384,6 +384,18 @@ def test_volumes_are_added_once_and_with_their_whole_path(
     assert "stores beyond that are refused" in json.loads(capsys.readouterr().out)["warnings"][0]
 
 
+def test_where_the_environment_names_the_volumes_none_is_added(
+    home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes over the file, which would name one that nobody uses."""
+    monkeypatch.setenv("FARMER_VOLUMES__0__PATH", str(tmp_path / "a"))
+    monkeypatch.setenv("FARMER_VOLUMES__0__QUOTA", "100MB")
+    assert run(home, "volume", "add", f"{tmp_path / 'b'}=100MB") == exits.BAD_SETTINGS
+    assert f"add {tmp_path / 'b'} there; nothing was made" in capsys.readouterr().err
+    assert not (home / "farmer.yaml").exists()
+    assert not (tmp_path / "b").exists()
+
+
 def test_what_others_write_while_a_volume_is_made_stays_written(
     home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
