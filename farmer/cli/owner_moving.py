@@ -7,13 +7,17 @@ import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_ask import ask_running
 from farmer.cli.owner_volumes import volume_add
 from farmer.running.home import Home
 from farmer.units import counted, format_size
+
+GONE: Final = "gone"
+RETIRED: Final = "retired"
+"""States of volumes, as the status names them."""
 
 
 def volume_drain(home: Home, options: argparse.Namespace) -> int:
@@ -38,16 +42,35 @@ def volume_move(home: Home, options: argparse.Namespace) -> int:
     path = _path(options.path)
     named, _equals, size = options.to.partition("=")
     to_path = _path(named)
-    volumes = {row["path"]: row for row in ask_running(home, "status")["volumes"]}
-    if path not in volumes:
+    volumes = _volumes(home)
+    source = volumes.get(path)
+    if source is None:
         raise CommandError(f"{path} is not a volume of this farmer; see: farmer volume list")
+    if source["state"] == GONE:
+        raise CommandError(
+            f"{path} is gone ({source['reason']}): nothing can be moved from there, and nothing "
+            "was made. Bring its disk back first"
+        )
     if to_path not in volumes:
-        quota = size or f"{volumes[path]['quota_bytes']}B"
-        added = argparse.Namespace(volume=f"{to_path}={quota}", json=False)
-        with redirect_stdout(sys.stderr if options.json else sys.stdout):
-            volume_add(home, added)
+        _add(home, f"{to_path}={size or str(source['quota_bytes']) + 'B'}", options)
+    elif size:
+        raise CommandError(
+            f"{to_path} is a volume of this farmer already: leave out ={size}. To change its "
+            f"quota, edit it in {home.settings}; a reload (SIGHUP) applies it"
+        )
     words = _words(options, path, "move") | _at_the_end(options) | {"to_path": to_path}
     return _begun(home, options, words, "Once the old one is empty it leaves the settings.")
+
+
+def _volumes(home: Home) -> dict[str, dict[str, Any]]:
+    """Return the volumes of the running farmer by their paths; retired ones are none any more."""
+    volumes = ask_running(home, "status")["volumes"]
+    return {row["path"]: row for row in volumes if row["state"] != RETIRED}
+
+
+def _add(home: Home, volume: str, options: argparse.Namespace) -> None:
+    with redirect_stdout(sys.stderr if options.json else sys.stdout):
+        volume_add(home, argparse.Namespace(volume=volume, json=False))
 
 
 def _words(options: argparse.Namespace, path: str, verb: str) -> dict[str, Any]:
