@@ -81,6 +81,7 @@ def _run(action: str, home: Home, options: argparse.Namespace) -> int:
 def _translated(error: Exception) -> int:
     """Turn the errors of the slow imports into words; what is left is our bug."""
     from farmer.identity.keys import IdentityError
+    from farmer.running.caller import FarmerRefusedError
     from farmer.running.locks import HomeLockedError
     from farmer.settings.loader import SettingsError
     from farmer.storage.directory import VolumeSetupError
@@ -92,7 +93,7 @@ def _translated(error: Exception) -> int:
             count = len(error.faults)
             mistakes = "1 mistake" if count == 1 else f"{count} mistakes"
             return _fail(f"{mistakes} in the settings", exits.BAD_SETTINGS)
-        case HomeLockedError():
+        case HomeLockedError() | FarmerRefusedError():
             return _fail(str(error), exits.FAILED)
         case IdentityError() | StorageError() | VolumeSetupError() | ValueError() | OSError():
             return _fail(said(error), exits.FAILED)

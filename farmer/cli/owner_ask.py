@@ -5,23 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from farmer.cli.exits import NOT_RUNNING, CommandError
-from farmer.running.caller import FarmerRefusedError, NotRunningError, call
+from farmer.running.caller import NotRunningError, call
 from farmer.running.home import Home
 
 
 def ask_running(home: Home, verb: str, words: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the running farmer's answer; `CommandError` if there is none, or it says no."""
+    """
+    Return the running farmer's answer.
+
+    Raises:
+        CommandError: none runs.
+        FarmerRefusedError: it says no, or nothing.
+
+    """
     try:
         return call(home, verb, words)
     except NotRunningError as error:
         message = f"{error}; start it with: {home.command('run')}"
         raise CommandError(message, NOT_RUNNING) from error
-    except FarmerRefusedError as error:
-        raise CommandError(str(error)) from error
 
 
 def ask(home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer of the running farmer, else do *verb* here, under the home's lock."""
+    """
+    Return the answer of the running farmer, else do *verb* here, under the home's lock.
+
+    Raises:
+        CommandError: it cannot be done here.
+        FarmerRefusedError: the farmer says no, or nothing.
+
+    """
     if not home.exists:
         home.check()
         raise CommandError(
@@ -30,8 +42,6 @@ def ask(home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
         )
     try:
         return call(home, verb, words)
-    except FarmerRefusedError as error:
-        raise CommandError(str(error)) from error
     except NotRunningError:
         return _do_here(home, verb, words)
 

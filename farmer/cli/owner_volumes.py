@@ -37,8 +37,6 @@ def volume_list(home: Home, options: argparse.Namespace) -> int:
     """Print the volumes of the running farmer, or what can be seen of a stopped one's."""
     try:
         volumes = call(home, "status")["volumes"]
-    except FarmerRefusedError as error:
-        raise CommandError(str(error)) from error
     except NotRunningError as error:
         volumes = _at_rest(home)
         print(f"farmer: {error}; this is what can be seen from outside", file=sys.stderr)
@@ -201,8 +199,6 @@ def _looked_over(home: Home, path: Path, why_away: str) -> dict[str, Any]:
         return call(home, "volume-check", {"path": str(path)}, CHECK_PATIENCE_S)
     except NotRunningError:
         return look_over(path, Identity.load(home.identity).node_id, home.annexes)
-    except FarmerRefusedError as error:
-        raise CommandError(str(error)) from error
 
 
 def away_volumes(home: Home) -> dict[Path, str]:

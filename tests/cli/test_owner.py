@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from farmer.cli import exits, owner_settings
+from farmer.cli import exits, owner_ask, owner_settings, owner_status, owner_volumes
 from farmer.cli.owner import main, parser
 from farmer.cli.owner_status import exit_code, lines_of, volume_table
 from farmer.cli.tables import table, visible
@@ -312,6 +312,26 @@ def test_tables_align() -> None:
 def test_answers_that_are_none(line: bytes, words: str) -> None:
     with pytest.raises(FarmerRefusedError, match=words):
         _answer(line)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["status", "volume list", "volume add /v=1GB", "volume move /v /w", "invite list", "metrics"],
+)
+def test_a_farmer_that_hangs_is_told_in_one_line(
+    home: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Or that ends between hearing and answering."""
+    Home.at(home).make()
+
+    def hang(*_words: object) -> None:
+        raise FarmerRefusedError("the running farmer does not answer: timed out")
+
+    for module in (owner_status, owner_volumes, owner_ask):
+        monkeypatch.setattr(module, "call", hang)
+    assert run(home, *verb.split()) == exits.FAILED
+    told = capsys.readouterr().err
+    assert told == "farmer: the running farmer does not answer: timed out\n"
 
 
 def test_questions_of_init_repeat_until_understood(
