@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_words import said, warn
 from farmer.running.home import Home, HomeError
-from farmer.settings.kinds import ADDRESS, NAME, QUOTA
+from farmer.settings.kinds import ADDRESS, NAME, PUBLIC_ADDRESS, QUOTA
 from farmer.settings.loader import Loaded, load, load_text
 from farmer.settings.printed import example, flat, json_schema, plain
 from farmer.settings.schema import DEFAULTS
@@ -136,7 +136,7 @@ def _ask(home: Home, options: argparse.Namespace, ask: Callable[[str], str]) -> 
         options.listen = [_answer(ask, "Address for renters", usual, ADDRESS.parse)]
     if not options.announce:
         question = "Address that renters outside can reach, host:port (empty: this machine's own)"
-        found = _answer(ask, question, "", lambda text: text and ADDRESS.parse(text))
+        found = _answer(ask, question, "", lambda text: text and PUBLIC_ADDRESS.parse(text))
         options.announce = [found] if found else []
 
 

@@ -340,7 +340,8 @@ def test_questions_of_init_repeat_until_understood(
     """At most five, each with a default, and a wrong answer is asked again."""
     options = parser().parse_args(["init"])
     asked = []
-    answers = iter(["/srv/shards", "5", "80%", "attic", "", "nowhere", "a.example:4646"])
+    wrong = ["nowhere", "0.0.0.0:4646", "a.example:0"]
+    answers = iter(["/srv/shards", "5", "80%", "attic", "", *wrong, "a.example:4646"])
 
     def ask(question: str) -> str:
         asked.append(question)
@@ -354,7 +355,9 @@ def test_questions_of_init_repeat_until_understood(
         ["a.example:4646"],
     )
     assert len(set(asked)) == 5
-    assert "has no unit" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "has no unit" in told
+    assert "'0.0.0.0:4646' is not an address that others can call" in told
 
 
 def test_a_stopped_farmers_volumes_are_listed(home: Path, tmp_path: Path, capsys: Any) -> None:
