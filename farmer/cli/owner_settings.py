@@ -148,6 +148,12 @@ def _answer(
             return parse(ask(f"{question} [{usual}]: ").strip() or usual)
         except ValueError as error:
             print(f"  {error}")
+        except EOFError as error:
+            print()
+            raise CommandError(
+                "the input ended before the last answer, and nothing was made. Init again; "
+                "with --yes it asks nothing"
+            ) from error
 
 
 def _absolute(text: str) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import stat
@@ -358,6 +359,21 @@ def test_questions_of_init_repeat_until_understood(
     told = capsys.readouterr().out
     assert "has no unit" in told
     assert "'0.0.0.0:4646' is not an address that others can call" in told
+
+
+def test_who_ends_the_questions_of_init_has_made_nothing(
+    home: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Ctrl-D at a terminal."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal("/srv/shards\n"))
+    assert run(home, "init") == exits.FAILED
+    assert "the input ended before the last answer" in capsys.readouterr().err
+    assert not home.exists()
 
 
 def test_a_stopped_farmers_volumes_are_listed(home: Path, tmp_path: Path, capsys: Any) -> None:
