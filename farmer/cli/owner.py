@@ -14,6 +14,7 @@ from farmer.cli import exits
 from farmer.cli.apart import in_a_child
 from farmer.cli.exits import CommandError
 from farmer.cli.owner_words import said
+from farmer.cli.streams import open_streams
 from farmer.running.home import Home, HomeError
 from farmer.units import parse_duration, parse_money, parse_size
 
@@ -34,6 +35,8 @@ DESCRIPTION: Final = "Rent out spare disk: store shards, prove that they are the
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     os.umask(0o077)
+    if words is None:
+        open_streams()
     options = parser().parse_args(_with_negatives(sys.argv[1:] if words is None else words))
     if words is None and options.action != SERVING:
         return in_a_child(partial(_do, options))

@@ -376,6 +376,18 @@ def test_who_ends_the_questions_of_init_has_made_nothing(
     assert not home.exists()
 
 
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_as_good_as_none(home: Path, tmp_path: Path, closed: str) -> None:
+    """As some programs begin others; what is a warning does not come among the answers."""
+    words = [sys.executable, "-m", "farmer.cli.owner", "--home", str(home), "init"]
+    words += [f"--volume={tmp_path / name}=100MB" for name in "ab"]
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *words]
+    told = subprocess.run(shell, capture_output=True, text=True, check=False, timeout=60)
+    assert (told.returncode, "Traceback" in told.stderr) == (exits.OK, False), told.stderr
+    assert "lie on one filesystem" not in told.stdout
+    assert (home / "farmer.yaml").exists()
+
+
 def test_a_stopped_farmers_volumes_are_listed(home: Path, tmp_path: Path, capsys: Any) -> None:
     """From what can be seen without opening them."""
     assert run(home, "init", "--yes", "--volume", f"{tmp_path / 'a'}=100MB") == exits.OK
