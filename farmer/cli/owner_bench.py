@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
-from twisted.internet import reactor
+from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -27,11 +29,17 @@ from farmer.running.caller import FarmerRefusedError, NotRunningError, call
 from farmer.running.home import Home
 from farmer.units import format_size
 
+reactor: Any = _reactor
+"""The real one; the module's type says too little of it."""
+
 KIB: Final = 1024
 SIZES: Final = (64 * KIB, 2 * KIB * KIB, 64 * KIB * KIB)
 AT_ONCE: Final = (1, 16)
 SPACE_BYTES_MIN: Final = 300_000_000
 SCHEMA: Final = 1
+
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""By any of them a command is ended; a farmer reads its settings again at the last."""
 
 
 def bench(home: Home, options: argparse.Namespace) -> int:
@@ -44,13 +52,41 @@ def bench(home: Home, options: argparse.Namespace) -> int:
     if _is_running(home):
         told("Your farmer is running and does its work meanwhile: these figures are low.")
     try:
-        with TemporaryDirectory(prefix=".farmer-bench-", dir=where) as folder:
+        with _ending_in_order(), TemporaryDirectory(prefix=".farmer-bench-", dir=where) as folder:
             document = _measured(Path(folder), options)
     except (BenchError, ClientError) as error:
         raise CommandError(f"the measuring failed: {error}") from error
     if options.json:
         print(json.dumps({"schema": SCHEMA, "directory": str(where)} | document, indent=2))
     return OK
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """
+    Let whoever ends us end the farmer of ours too, and find nothing left behind.
+
+    He is heard once: what is to be done then takes some seconds.
+    """
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    # Somebody who began us (nohup) does not want us to hear some of them.
+    heard = {one: was for one, was in handlers.items() if was is not signal.SIG_IGN}
+
+    def end(_number: int, _frame: object) -> None:
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN)
+        if not reactor.running:
+            raise KeyboardInterrupt
+        # What is raised in there counts as an error of whatever happens to run.
+        reactor.callFromThread(reactor.stop)
+
+    for number in heard:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
 
 
 def _measured(folder: Path, options: argparse.Namespace) -> dict[str, object]:
@@ -86,7 +122,7 @@ def _load(owned: OwnFarmer, folder: Path, plan: Plan) -> list[Cell]:
         reactor.stop()
 
     reactor.callWhenRunning(begin)
-    reactor.run()
+    reactor.run(installSignalHandlers=False)
     if not outcome:
         raise KeyboardInterrupt
     [found] = outcome

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import call
+from tests.e2e.daemon import call, environment
+from tests.e2e.test_owner import eventually
 
 SPACE = "300MB"
 
@@ -38,6 +43,29 @@ def test_it_says_in_plain_words_what_the_disk_allows(tmp_path: Path) -> None:
     assert told.returncode == 0, told.stderr
     assert "Your disk allows " in told.stdout
     assert "durable writes of 64 KiB a second" in told.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("late", [False, True], ids=["disk", "farmer"])
+def test_who_ends_it_ends_its_farmer_and_finds_nothing(
+    tmp_path: Path, number: signal.Signals, late: bool
+) -> None:
+    """While it is at the disk, and while renters are at work."""
+    words = ("--dir", str(tmp_path), "--space", SPACE, "--seconds", "0.5")
+    command = [sys.executable, "-m", "farmer.cli.owner", "--home", str(tmp_path / "home"), "bench"]
+    waited_for = ".farmer-bench-*/" + ("renter1" if late else "disk")
+    with subprocess.Popen([*command, *words], env=environment(), process_group=0) as process:
+        eventually(lambda: bool(list(tmp_path.glob(waited_for))))
+        runs = [
+            json.loads(run.read_text()) for run in tmp_path.glob(".farmer-bench-*/home/run.json")
+        ]
+        # As a terminal does it.
+        os.killpg(process.pid, number)
+        process.wait(60)
+    assert len(runs) == late
+    eventually(lambda: not list(tmp_path.iterdir()))
+    assert not [run for run in runs if Path(f"/proc/{run['pid']}").exists()]
 
 
 @pytest.mark.parametrize(
