@@ -50,9 +50,9 @@ def measure_disk(folder: Path, file_bytes: int, seconds: float) -> DiskFigures:
         read_s = _timed(lambda: _read(path, file_bytes))
         reads = _random_reads(path, file_bytes, seconds)
         path.unlink()
-        flushes = _flushes(path, FLUSHED_BYTES, seconds)
+        flushes = _flushes(path, FLUSHED_BYTES, file_bytes, seconds)
         path.unlink()
-        durable = _flushes(path, BLOCK_BYTES, seconds)
+        durable = _flushes(path, BLOCK_BYTES, file_bytes, seconds)
     finally:
         path.unlink(missing_ok=True)
     return DiskFigures(
@@ -102,11 +102,16 @@ def _random_reads(path: Path, file_bytes: int, seconds: float) -> float:
     return count / (time.perf_counter() - began)
 
 
-def _flushes(path: Path, size_bytes: int, seconds: float) -> list[float]:
+def _flushes(path: Path, size_bytes: int, file_bytes: int, seconds: float) -> list[float]:
+    """Return how long each took; the file begins anew before it is larger than *file_bytes*."""
     piece, took = os.urandom(size_bytes), []
     until = time.perf_counter() + seconds
     with path.open("wb", buffering=0) as file:
         while time.perf_counter() < until:
+            if file.tell() + size_bytes > file_bytes:
+                # Not only written over: to append takes the disk longer.
+                file.seek(0)
+                file.truncate()
             began = time.perf_counter()
             file.write(piece)
             os.fdatasync(file.fileno())
