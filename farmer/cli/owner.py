@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from farmer.cli import exits
 from farmer.cli.apart import in_a_child
@@ -17,6 +17,8 @@ from farmer.cli.owner_words import said
 from farmer.cli.streams import open_streams
 from farmer.running.home import Home, HomeError
 from farmer.units import parse_duration, parse_money, parse_size
+
+V = TypeVar("V")
 
 NEEDS_NONE: Final = (
     *("owner_settings:init", "owner_settings:schema", "owner_settings:print_example"),
@@ -28,6 +30,10 @@ SERVING: Final = "owner_run:run"
 """What whoever started us watches and ends by our process id."""
 
 VOLUME: Final = "a directory, and how much of its disk: 500GB, 500GiB, 80%% or max; at least 64MiB"
+
+SECONDS_MIN: Final = 0.1
+SECONDS_MAX: Final = 3600.0
+"""How long a bench may take for each figure."""
 
 DESCRIPTION: Final = "Rent out spare disk: store shards, prove that they are there, serve them."
 
@@ -145,7 +151,7 @@ def _add_running(verbs: Verbs) -> None:
         "--space", type=_size, metavar="SIZE", default="1GB", help="to use meanwhile; default: 1GB"
     )
     bench.add_argument(
-        "--seconds", type=float, metavar="N", default=3.0, help="for each figure; default: 3"
+        "--seconds", type=_seconds, metavar="N", default=3.0, help="for each figure; default: 3"
     )
 
 
@@ -284,8 +290,8 @@ def _add_duration(
     )
 
 
-def _typed(parse: Callable[[str], int]) -> Callable[[str], int]:
-    def convert(text: str) -> int:
+def _typed(parse: Callable[[str], V]) -> Callable[[str], V]:
+    def convert(text: str) -> V:
         try:
             return parse(text)
         except ValueError as error:
@@ -294,9 +300,18 @@ def _typed(parse: Callable[[str], int]) -> Callable[[str], int]:
     return convert
 
 
+def _parse_seconds(text: str) -> float:
+    seconds = float(text)
+    # No number at all (nan) lies between any two.
+    if not SECONDS_MIN <= seconds <= SECONDS_MAX:
+        raise ValueError(f"{text!r} is not between {SECONDS_MIN:g} and {SECONDS_MAX:g} seconds")
+    return seconds
+
+
 _size = _typed(parse_size)
 _duration = _typed(parse_duration)
 _money = _typed(parse_money)
+_seconds = _typed(_parse_seconds)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,11 @@ def test_version(home: Path, capsys: Any) -> None:
         ["contract"],
         ["contract", "extend"],
         ["status", "--loud"],
+        ["bench", "--seconds", "0"],
+        ["bench", "--seconds", "-1"],
+        ["bench", "--seconds", "nan"],
+        ["bench", "--seconds", "inf"],
+        ["bench", "--seconds", "three"],
     ],
 )
 def test_misused_commands_end_with_2(home: Path, words: list[str], capsys: Any) -> None:
