@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -133,7 +134,7 @@ def _load(owned: OwnFarmer, folder: Path, plan: Plan) -> list[Cell]:
 
 
 def _disk_of(home: Home) -> Path:
-    """Return a directory on the disk of the first volume: beside it, if that is the same disk."""
+    """Return where we may write on the disk of the first volume: beside it, else in it."""
     from farmer.cli.owner_settings import load_settings
     from farmer.running.volumes import volume_paths
 
@@ -141,7 +142,13 @@ def _disk_of(home: Home) -> Path:
     there = next(place for place in (volume, *volume.parents) if place.exists())
     beside = volume.parent
     is_beside = beside.exists() and beside.stat().st_dev == there.stat().st_dev
-    return beside if is_beside else there
+    for place in (beside, there) if is_beside else (there,):
+        if os.access(place, os.W_OK | os.X_OK):
+            return place
+    raise CommandError(
+        f"the first volume is {volume}, and you may write neither there nor beside it: name a "
+        "directory on the disk in question with --dir, or be the user that the farmer runs as"
+    )
 
 
 def _check_room(where: Path, space_bytes: int) -> None:

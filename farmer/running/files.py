@@ -93,9 +93,24 @@ def user_name(user_id: int) -> str:
 
 
 def may_not_write(path: Path) -> str:
-    """Return what to tell the owner of a directory that this user may not make or write."""
+    """
+    Return what to tell the owner of a directory that this user may not make or write.
+
+    How to make it his is said only if it is his or not there: to take another's (/srv) is wrong.
+    """
     user = user_name(os.geteuid()).removeprefix("#")
+    whose = _owner_id(path)
+    if whose is not None and whose != os.geteuid():
+        other = user_name(whose).removeprefix("#")
+        return f"{user} may not write there, it is {other}'s. Use a directory of {user}'s own"
     return (
         f"{user} may not write there. Make it {user}'s with: "
         f"sudo install -d -o {quote(user)} {quote(str(path))}"
     )
+
+
+def _owner_id(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None

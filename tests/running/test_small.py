@@ -15,7 +15,7 @@ import pytest
 from farmer.model.status import Alert
 from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
-from farmer.running.files import may_not_write, read_json, write_json, write_whole
+from farmer.running.files import may_not_write, read_json, user_name, write_json, write_whole
 from farmer.running.home import Home
 from farmer.running.listening import Doors
 from farmer.running.notify import ServiceNotifier
@@ -84,6 +84,18 @@ def test_only_the_journal_itself_is_the_journal() -> None:
 def test_a_lack_of_rights_comes_with_what_mends_it() -> None:
     told = may_not_write(Path("/mnt/my disk"))
     assert re.search(r"Make it (\S+)'s with: sudo install -d -o \1 '/mnt/my disk'$", told)
+
+
+def test_nobody_is_told_to_take_what_is_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /srv, whose `install -d -o` would give it to the farmer."""
+    assert f"install -d -o {user_name(os.geteuid())}" in may_not_write(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    whose = user_name(tmp_path.stat().st_uid)
+    told = may_not_write(tmp_path)
+    assert told == f"12345 may not write there, it is {whose}'s. Use a directory of 12345's own"
+    assert "install -d -o 12345" in may_not_write(tmp_path / "new")
 
 
 def no_addresses() -> list[str]:
