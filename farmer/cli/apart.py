@@ -45,7 +45,9 @@ def in_a_child(work: Callable[[], int]) -> int:
         os.kill(os.getpid(), number)
 
     for number in _PASSED_ON:
-        signal.signal(number, pass_on)
+        # By `nohup` some are to be ignored, and so they are by the child.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, pass_on)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         told = os.read(reading, 1)

@@ -98,3 +98,17 @@ def test_who_ends_the_command_ends_its_work(number: signal.Signals, late: str) -
         # The child held the other end of it.
         assert command.stdout.read() == ""
         assert time.monotonic() - began < 30
+
+
+def test_what_the_command_is_not_to_hear_it_does_not_hear() -> None:
+    """As `nohup` has it: the terminal is closed, and the work goes on."""
+    body = """
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        def work():
+            os.kill(os.getppid(), signal.SIGHUP)
+            time.sleep(0.3)
+            return 3
+        sys.exit(in_a_child(work))
+        """
+    done = subprocess.run(script(body), check=False, timeout=60)
+    assert done.returncode == 3
