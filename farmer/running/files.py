@@ -96,17 +96,25 @@ def may_not_write(path: Path) -> str:
     """
     Return what to tell the owner of a directory that this user may not make or write.
 
-    How to make it his is said only if it is his or not there: to take another's (/srv) is wrong.
+    How to make it his is said only of what is his, not there, or empty, as a disk just mounted:
+    to take a directory that others use (/srv) is wrong.
     """
     user = user_name(os.geteuid()).removeprefix("#")
     whose = _owner_id(path)
-    if whose is not None and whose != os.geteuid():
+    if whose not in {None, os.geteuid()} and not _is_empty(path):
         other = user_name(whose).removeprefix("#")
         return f"{user} may not write there, it is {other}'s. Use a directory of {user}'s own"
     return (
         f"{user} may not write there. Make it {user}'s with: "
         f"sudo install -d -o {quote(user)} {quote(str(path))}"
     )
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return set(os.listdir(path)) <= {"lost+found"}
+    except OSError:
+        return False
 
 
 def _owner_id(path: Path) -> int | None:
