@@ -112,7 +112,7 @@ def may_not_write(path: Path) -> str:
 
 def _is_empty(path: Path) -> bool:
     try:
-        return set(os.listdir(path)) <= {"lost+found"}
+        return {one.name for one in path.iterdir()} <= {"lost+found"}
     except OSError:
         return False
 
