@@ -200,7 +200,7 @@ def book_failure(failure: str) -> list[Alert]:
     if not failure:
         return []
     message = (
-        f"The contracts cannot be read or changed ({failure}): renters are refused, and no invite "
+        f"The contracts cannot be read or changed ({failure}): renters may be refused, no invite "
         "can be made or redeemed; shards and contracts are kept. See that the disk of the "
         "farmer's home is there, has room and can be written: the farmer then goes on by itself "
         "within a minute, and restarting it helps where it does not."
