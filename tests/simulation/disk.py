@@ -236,8 +236,11 @@ class SimDisk:
         node, _ = self._enter_fd("sync_data", fd)
         if fault in {"EIO", "ENOSPC"} and node.pending:
             self._watcher.struck(f"{fault} at fsync")
-            self._fail_to_write(node, node.pending)
-            node.pending, node.written_early, node.lost_early = [], [], False
+            written = [op for op in node.pending if op[0] == "write"]
+            self._fail_to_write(node, written)
+            # A hole or a length is for the file system's journal, which no failed page concerns.
+            node.pending = [op for op in node.pending if op[0] != "write"]
+            node.written_early, node.lost_early = [], False
             raise _error(errno.EIO if fault == "EIO" else errno.ENOSPC, "fsync")
         pending, node.pending = node.pending, []
         early, node.written_early = node.written_early, []
