@@ -323,7 +323,7 @@ class RunningFarmer:
         }
         write_json(self._home.run, run)
         self._lag.start()
-        self._upkeep.start(reactor, self._tasks)
+        self._upkeep.start(reactor, self._tasks, self._watching, self._service.tasks)
         self._scrubbing.start(reactor, self._tasks)
         self._moving = Chore("moving", TURN_S, self._movings.turn, reactor, self._tasks)
         self._moving.start()

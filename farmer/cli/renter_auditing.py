@@ -20,7 +20,7 @@ from farmer.client.ledger_rows import Damaged, Entry, Standing
 from farmer.client.refusals import BadRangeError, CorruptError, InternalError, NotFoundError
 from farmer.client.retries import BusyWait
 from farmer.client.retrieving import Retrieval, Wanted
-from farmer.model.ids import NodeId
+from farmer.model.ids import NodeId, ShardId
 
 _OF_THE_SHARD: Final = (*NOT_YET, NotFoundError, CorruptError, BadRangeError)
 """What a farmer says of one shard in place of its bytes; anything else does not accuse it."""
@@ -123,6 +123,9 @@ class Auditing:
     async def full(self, farmer: Farmer, line: ProgressLine) -> None:
         """Have every byte of each shard proved."""
         for entry in self._entries:
+            if self._busy.is_over:
+                self.found.append(_put_off(entry, "the farmer was busy too long with others"))
+                continue
             try:
                 one = await self._audit_full(farmer, entry, line)
             except InternalError as error:
@@ -162,18 +165,33 @@ class Auditing:
 
     async def _trash_looked_in(self, farmer: Farmer, entry: Entry, one: Audited) -> Audited:
         """Tell if it is in the trash; a failure unless it was us who put it there."""
-        if not isinstance(one.refusal, NotFoundError) or not self._looks_left:
+        if not isinstance(one.refusal, NotFoundError):
             return one
+        error = await self._looked_up(farmer, one.shard, one.refusal)
+        is_ours = entry.standing is Standing.TRASHED
+        if error is None:
+            return _put_off(entry, "we trashed it, and did not look there") if is_ours else one
+        is_there = error is not one.refusal
+        verdict = Verdict.POSTPONED if is_there and is_ours else one.verdict
+        return replace(one, verdict=verdict, reason=str(error))
+
+    async def _looked_up(
+        self, farmer: Farmer, shard: ShardId, error: NotFoundError
+    ) -> NotFoundError | None:
+        """Return what `looked_up` does, or None if the farmer was, or is, not asked."""
+        if not self._looks_left:
+            return None
         self._looks_left -= 1
         try:
-            error = await looked_up(farmer, one.shard, one.refusal)
+            return await looked_up(farmer, shard, error)
         except ClientError:
             # It would be silent for each, for minutes.
             self._looks_left = 0
-            return one
-        ours = error is not one.refusal and entry.standing is Standing.TRASHED
-        verdict = Verdict.POSTPONED if ours else one.verdict
-        return replace(one, verdict=verdict, reason=str(error))
+            return None
+
+
+def _put_off(entry: Entry, why: str) -> Audited:
+    return Audited(entry.receipt.shard, Verdict.POSTPONED, why)
 
 
 def _open(name: str) -> BinaryIO:

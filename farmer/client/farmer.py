@@ -46,6 +46,7 @@ from farmer.protocol.questions import (
     Stated,
     Undelete,
 )
+from farmer.protocol.refusals import Refusal, Refused
 
 A = TypeVar("A", bound=Message)
 R = TypeVar("R")
@@ -226,7 +227,7 @@ class Farmer:
 
         """
         entry = AuditEntry(receipt.shard, receipt.size_bytes, 0)
-        start = await self.door.run(source.tell)
+        start, busy = await self.door.run(source.tell), busy or BusyWait()
 
         async def asked(session: Session) -> tuple[bytes, ProofItem]:
             challenge = _challenge(AuditKind.FULL, (entry,))
@@ -236,7 +237,10 @@ class Farmer:
             )
             if not same:
                 raise SourceChangedError("this file is not what was stored; it changed since")
+            asked_s = self._clock.seconds()
             (item,) = await auditing.answers(session, challenge)
+            if isinstance(item, Refused) and item.refusal is Refusal.BUSY:
+                busy.left_s -= self._clock.seconds() - asked_s
             return digest, item
 
         try:

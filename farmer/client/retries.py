@@ -18,6 +18,11 @@ class BusyWait:
     def __init__(self) -> None:
         self.left_s = BUSY_S
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was waited for long enough."""
+        return self.left_s <= 0
+
 
 class Retries:
     """
@@ -32,6 +37,7 @@ class Retries:
     def __init__(self, busy: BusyWait | None = None) -> None:
         self._failed = 0
         self._busy = busy or BusyWait()
+        self._is_alone = busy is None
         self._busy_ms = 0
         self._asked_again_s: float | None = None
         self._done_bytes = 0
@@ -41,7 +47,8 @@ class Retries:
         if done_bytes - self._done_bytes >= RETRY_PROGRESS_BYTES:
             self._done_bytes = done_bytes
             self._failed = 0
-            self._busy.left_s = BUSY_S
+            if self._is_alone:
+                self._busy.left_s = BUSY_S
             self._busy_ms = 0
             self._asked_again_s = None
 

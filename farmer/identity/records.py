@@ -47,9 +47,9 @@ SLICE_BYTES: Final = 32 * 1024
 
 SILENT_RECORDS_MAX: Final = 64
 """
-Records of one connection, after its handshake, that bring nothing for us; and how many OpenSSL is
-given at once.  A peer may ask for new keys (RFC 8446, 4.6.3), which costs us keys and an answer,
-and it 27 bytes; ours never does, and others once in many gigabytes.
+Records of one connection that bring nothing for us, the last of its handshake among them; and how
+many OpenSSL is given at once.  A peer may ask for new keys (RFC 8446, 4.6.3), which costs us keys
+and an answer, and it 27 bytes; ours never does, and others once in many gigabytes.
 """
 
 TAIL_BYTES: Final = 64

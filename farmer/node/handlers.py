@@ -97,6 +97,7 @@ class Conversation:
         """
         *began* and *ended* hear of every request that is being served.
 
+        *ended* hears of what is no request and is done, too.
         *introduce* says whether there is room for a renter's session, once it is known whose.
         """
         self._farm = farm
@@ -161,11 +162,13 @@ class Conversation:
             case UnknownReceived(kind):
                 session.refuse(Refused(Refusal.UNKNOWN_MESSAGE, kind))
                 self._farm.meter.refused(Refusal.UNKNOWN_MESSAGE.name)
+                self._ended(session)
             case DataReceived():
                 assert discarding, session.state
             case End():
                 assert discarding, session.state
                 session.discarded()
+                self._ended(session)
             case event:
                 await self._request(session, renter, cast(Request, event))
 

@@ -156,6 +156,8 @@ class Session(Protocol):
         self._greeted = False
         self._why: CloseReason | None = None
         self._taken = 0
+        self._is_held_back = False
+        """Whether an event is taken and waits for its turn."""
         self._wanted: Callable[[], bool] | None = None
         """Tells whether another renter waits for what this one holds."""
 
@@ -232,7 +234,7 @@ class Session(Protocol):
     @property
     def has_unread(self) -> bool:
         """See `Guest`."""
-        return self._connection.has_whole
+        return self._is_held_back or self._connection.has_whole
 
     def renter(self) -> NodeId:
         """Return who it is; known from the handshake on."""
@@ -314,7 +316,9 @@ class Session(Protocol):
         if event is None:
             waiting = _WAITING.get(self._connection.state, WaitingFor.REQUEST)
             event = await self._patiently(waiting, self._arrival())
+        self._is_held_back = True
         await self._let_others()
+        self._is_held_back = False
         return event
 
     async def next_step(self, least_bytes: int) -> Step:

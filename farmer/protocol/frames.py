@@ -92,7 +92,7 @@ class FrameReader:
 
     @property
     def has_whole(self) -> bool:
-        """Whether `take` has something to give out, or to raise."""
+        """Whether `take` has something to give out, or a frame that is too long."""
         if self._data_left:
             return self.waiting_bytes > 0
         if not self._has(FRAME_HEADER_BYTES):

@@ -100,25 +100,20 @@ def may_not_write(path: Path) -> str:
     to take a directory that others use (/srv) is wrong.
     """
     user = user_name(os.geteuid()).removeprefix("#")
-    whose = _owner_id(path)
-    if whose not in {None, os.geteuid()} and not _is_empty(path):
-        other = user_name(whose).removeprefix("#")
-        return f"{user} may not write there, it is {other}'s. Use a directory of {user}'s own"
+    if _is_anothers(path):
+        return f"{user} may not write there. Use a directory of {user}'s own"
     return (
         f"{user} may not write there. Make it {user}'s with: "
         f"sudo install -d -o {quote(user)} {quote(str(path))}"
     )
 
 
-def _is_empty(path: Path) -> bool:
+def _is_anothers(path: Path) -> bool:
+    """Say whether somebody else may have something in a directory."""
     try:
-        return {one.name for one in path.iterdir()} <= {"lost+found"}
-    except OSError:
+        is_ours = path.stat().st_uid == os.geteuid()
+        return not is_ours and not {one.name for one in path.iterdir()} <= {"lost+found"}
+    except FileNotFoundError:
         return False
-
-
-def _owner_id(path: Path) -> int | None:
-    try:
-        return path.stat().st_uid
     except OSError:
-        return None
+        return True

@@ -71,6 +71,7 @@ def write_settings(home: Home, text: str) -> None:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write_whole(path, text.encode())
     except PermissionError as error:
-        raise HomeError(f"{home.settings}: {may_not_write(path.parent)}") from error
+        by_hand = "or change that file yourself, as whoever may"
+        raise HomeError(f"{home.settings}: {may_not_write(path.parent)}; {by_hand}") from error
     except OSError as error:
         raise HomeError(f"{home.settings} cannot be written: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,13 +70,13 @@ class Upkeep:
         self.more_alerts: Callable[[], list[Alert]] = list
         """What else stands, asked at each look; never waits for a disk."""
 
-    def start(self, clock: IReactorTime, tasks: Tasks) -> None:
+    def start(self, clock: IReactorTime, tasks: Tasks, *others: Tasks) -> None:
         """
         Begin all chores; the clock is looked at before the first sweep.
 
-        Those of *tasks* that fail each time are told, whoever began them.
+        Those of *tasks*, and of *others*, that fail each time are told, whoever began them.
         """
-        self._failing = tasks.failing
+        self._failing = ChainMap(tasks.failing, *(one.failing for one in others))
         plan = (
             ("clock", TICK_S, 0.0, self.tick),
             ("look", LOOK_S, LOOK_S, self.look),

@@ -1,14 +1,18 @@
 """An audit of many shards: who stalls at each of them does not cost its time for each."""
 
 import io
+from dataclasses import replace
+from pathlib import Path
 
 from farmer.cli.renter_auditing import Auditing
 from farmer.cli.terminal import ProgressLine
 from farmer.client.auditing import Verdict
 from farmer.client.ledger_rows import Entry, Standing
 from farmer.client.limits import BUSY_DELAYS_MS, BUSY_S, RETRY_DELAYS_S
-from farmer.protocol.limits import ANSWER_S
-from farmer.protocol.refusals import Refusal
+from farmer.protocol.limits import ANSWER_S, TURN_S
+from farmer.protocol.opening import End
+from farmer.protocol.proofs import encode_item
+from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.types import Type
 from tests.client.fake_farmer import Talk
 from tests.client.test_farmer import FarmerCase
@@ -21,7 +25,7 @@ class AuditingCase(FarmerCase):
 
     def setUp(self):
         super().setUp()
-        entries = []
+        self.entries = entries = []
         for number in range(SHARDS):
             receipt = self.fake.receipt(self.hold(bytes([number])), 1)
             node_id = self.fake.identity.node_id
@@ -52,6 +56,34 @@ class StallingTests(AuditingCase):
         self.assertEqual(self.asked(Type.STAT), attempts)
         self.assertEqual(len(self.auditing.found), SHARDS)
         self.assertEqual(self.verdicts(), {Verdict.FAILED})
+
+    def test_what_we_trashed_is_not_lost_because_we_could_not_look(self):
+        self.fake.shards.clear()
+        self.fake.script[Type.STAT] = lambda talk, _: talk.refuse(Refusal.INTERNAL)
+        trashed = [replace(one, standing=Standing.TRASHED) for one in self.entries]
+        self.auditing = Auditing(trashed)
+        self.took_s(self.auditing.sampled(self.farmer))
+        self.assertEqual(self.verdicts(), {Verdict.POSTPONED})
+        self.assertEqual(self.asked(Type.STAT), 1)
+
+    def test_who_takes_long_to_say_that_it_is_busy_is_not_asked_for_ever(self):
+        """An item of a full audit's answer: no error, and as long a wait."""
+
+        def say(talk):
+            talk.data(encode_item(Refused(Refusal.BUSY, 1000)))
+            talk.send(End())
+
+        self.fake.script[Type.AUDIT] = lambda talk, _: self.world.clock.callLater(
+            TURN_S, say, talk
+        )
+        path = Path(self.mktemp())
+        path.write_bytes(bytes([7]))
+        shard = self.hold(bytes([7]))
+        entry = replace(self.entries[0], receipt=self.fake.receipt(shard, 1), file=str(path))
+        self.auditing = Auditing([entry] * SHARDS)
+        self.took_s(self.auditing.full(self.farmer, self.line))
+        self.assertEqual(self.verdicts(), {Verdict.POSTPONED})
+        self.assertEqual(self.asked(Type.AUDIT), 1 + int(BUSY_S / TURN_S))
 
     def test_who_refuses_to_look_into_the_trash_is_not_asked_again(self):
         self.fake.shards.clear()

@@ -17,9 +17,9 @@ from tests.e2e.daemon import Daemon, Renter
 PATIENCE_S = 10.0
 
 
-def eventually(truth: Callable[[], bool]) -> None:
+def eventually(truth: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
     """Wait for what another process will do soon."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + within_s
     while not truth():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.05)

@@ -11,14 +11,14 @@ from farmer.node.admission import Places
 from farmer.node.ports import CloseReason
 from farmer.node.refusals import DRAINING_RETRY_MS
 from farmer.node.service import Doorkeeper, FarmerService, show_address
-from farmer.node.session import Session
+from farmer.node.session import EVENTS_PER_TURN, Session
 from farmer.protocol.messages import encode
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.questions import Ping, Pong
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Store
 from tests.fakes import shard_of
-from tests.node.wires import NodeCase, Peer, StepByStepCase, stored
+from tests.node.wires import NodeCase, Peer, StepByStepCase, pass_turn, stored
 
 DATA = bytes(range(256)) * 10
 LARGE = bytes(4 << 20)
@@ -120,6 +120,37 @@ class DrainTests(DrainCase):
         peer.pump()
 
         self.assertIsInstance(peer.events[-1], Pong)
+        self.assertTrue(peer.closed)
+        self.assertTrue(self.result(drained))
+
+    def test_a_request_that_waits_for_its_turn_is_served_before_goodbye(self) -> None:
+        peer = self.greet()
+        for token in range(EVENTS_PER_TURN - 2):
+            peer.send(Ping(token))
+        self.around.turnstile.ask("another", lambda: None)
+        peer.outgoing += peer.connection.send(Ping(99))
+        peer._deliver()
+        drained = self.drain()
+        self.assertFalse(peer.closed)
+        pass_turn(self.clock)
+        peer.pump()
+
+        answer = peer.events[-1]
+        assert isinstance(answer, Pong), answer
+        self.assertEqual(99, answer.token)
+        self.assertTrue(peer.closed)
+        self.assertTrue(self.result(drained))
+
+    def test_who_sent_ahead_what_is_no_request_is_let_go(self) -> None:
+        peer = self.greet()
+        peer.takes = False
+        peer.send(Retrieve(self.hold(LARGE), 0, TO_THE_END, False))
+        peer.send_raw(b"\xee\0\0\0")
+        drained = self.drain()
+
+        peer.takes = True
+        peer.pump()
+
         self.assertTrue(peer.closed)
         self.assertTrue(self.result(drained))
 
