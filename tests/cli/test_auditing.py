@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from farmer.cli.renter_auditing import Auditing
 from farmer.cli.terminal import ProgressLine
@@ -76,7 +77,9 @@ class StallingTests(AuditingCase):
         self.fake.script[Type.AUDIT] = lambda talk, _: self.world.clock.callLater(
             TURN_S, say, talk
         )
-        path = Path(self.mktemp())
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = Path(folder.name) / "file"
         path.write_bytes(bytes([7]))
         shard = self.hold(bytes([7]))
         entry = replace(self.entries[0], receipt=self.fake.receipt(shard, 1), file=str(path))
