@@ -47,6 +47,8 @@ class Held:
     user: Line | None = None
     """On which line something is asked of it, or the farmer is still at it."""
     harms: list[Harm] = field(default_factory=list)
+    may_have_twins: bool = False
+    """Whether a mark of it was lost at any time: an older copy may come back beside a newer."""
 
     @property
     def shard(self) -> ShardId:

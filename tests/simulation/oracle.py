@@ -57,7 +57,7 @@ def check_space(world: World) -> None:
             raise ViolationError(f"{drive.name} has promised {promised} bytes")
 
 
-def _check_shards(  # noqa: C901  # a list of what must be so
+def _check_shards(  # a list of what must be so
     world: World, renter: Renter, *, thorough: bool
 ) -> None:
     assert world.house is not None
@@ -83,14 +83,31 @@ def _check_shards(  # noqa: C901  # a list of what must be so
         if shard not in shown and held.user is None:
             renter.is_in(held, Is.ABSENT, "is lost")
     if not world.lines and not world.has_trouble:
-        usage = engine.usage(renter.node)
-        live = sum(_charge(one) for one in shown.values() if one.state is not ShardState.TRASH)
-        trash = sum(_charge(one) for one in shown.values() if one.state is ShardState.TRASH)
-        if (usage.live_bytes, usage.trash_bytes, usage.shards) != (live, trash, len(shown)):
-            raise ViolationError(
-                f"renter {renter.number} is said to use {usage},"
-                f" but has {len(shown)} shards, {live} bytes and {trash} in the trash"
-            )
+        _check_usage(world, renter, list(shown.values()))
+
+
+def _check_usage(world: World, renter: Renter, shown: list[StoredShard]) -> None:
+    """The ledger has what is shown, and the twins that a disk which lost marks has made."""
+    assert world.house is not None
+    engine = world.house.engine
+    twins = [
+        row
+        for held in renter.held.values()
+        if held.may_have_twins
+        for volume in engine._slots.opened()
+        if (row := volume.find(renter.node, held.shard)) is not None
+    ]
+    hurt = {row.shard for row in twins}
+    every = [(one.size_bytes, one.state) for one in shown if one.shard not in hurt]
+    every += [(row.size_bytes, row.state) for row in twins]
+    live = sum(charge_bytes(size) for size, state in every if state is not ShardState.TRASH)
+    trash = sum(charge_bytes(size) for size, state in every if state is ShardState.TRASH)
+    usage = engine.usage(renter.node)
+    if (usage.live_bytes, usage.trash_bytes, usage.shards) != (live, trash, len(every)):
+        raise ViolationError(
+            f"renter {renter.number} is said to use {usage},"
+            f" but has {len(every)} shards, {live} bytes and {trash} in the trash"
+        )
 
 
 def _compare(renter: Renter, held: Held, stored: StoredShard) -> None:
@@ -265,7 +282,3 @@ def _node_of(world: World, drive: Drive, volume, row) -> Node | None:  # type: i
     path = str(volume.handles.path_of(row.place))
     entry = world.disk._find(drive, path[len(str(volume.settings.path)) + 1 :])
     return entry if isinstance(entry, Node) else None
-
-
-def _charge(stored: StoredShard) -> int:
-    return charge_bytes(stored.size_bytes)

@@ -132,6 +132,7 @@ class World:
             for held in renter.held.values():
                 if (renter.node, held.shard) in touched:
                     held.harms.append(Harm(whole=True))
+                    held.may_have_twins = True
 
     def trace(self, *what: object) -> None:
         """Take something into the trace."""
