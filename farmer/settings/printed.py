@@ -38,7 +38,8 @@ DIR` or `FARMER_HOME`, else `/etc/farmer/farmer.yaml` for root and
 `$XDG_CONFIG_HOME/farmer/farmer.yaml` (`~/.config/farmer/farmer.yaml`) for everybody else.
 
 The environment goes over the file: a key's name in capitals, two underscores between its
-parts, list entries by number from 0, or separated by commas.
+parts, list entries by number from 0, or, where they are single values (`FARMER_ANNOUNCE`),
+separated by commas.
 
 Sizes are `500GB` (10^9 bytes each), `500GiB` (2^30), shares `80%` or `max`; durations `30s`,
 `12h`, `90d`. A number without a unit is refused.
