@@ -33,6 +33,10 @@ CHECK_PATIENCE_S: Final = 24 * 3600.0
 SILENT: Final = "its disk does not answer"
 
 
+_UNUSABLE: Final = ("read-only", "failing", "gone")
+"""States in which a new volume takes no shards, as the status names them."""
+
+
 def volume_list(home: Home, options: argparse.Namespace) -> int:
     """Print the volumes of the running farmer, or what can be seen of a stopped one's."""
     try:
@@ -98,11 +102,22 @@ def _use_now(home: Home, path: str) -> str | None:
     """Have a running farmer open a new volume; say how that went, None if none runs."""
     try:
         call(home, "volume-open", {"path": path})
+        rows = call(home, "status")["volumes"]
     except NotRunningError:
         return None
     except FarmerRefusedError as error:
-        return f"Restart the farmer to use it ({error})."
+        return _not_yet(str(error))
+    for row in rows:
+        if row["path"] == path and row["state"] in _UNUSABLE:
+            return _not_yet(f"{row['state']}: {row['reason']}")
     return "The running farmer uses it now."
+
+
+def _not_yet(why: str) -> str:
+    return (
+        f"The running farmer cannot use it yet ({why}). Does it run as a service? It may write "
+        "only where its unit lets it: name the place in ReadWritePaths=. Then restart it."
+    )
 
 
 def _with_added(home: Home, added: VolumeLine, unwritten: list[VolumeLine], text: str) -> str:

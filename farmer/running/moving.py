@@ -159,7 +159,9 @@ class Movings:
         house.retired.look_again()
         self._engine.add_volume(volume_settings(plans[0]))
         if self._engine.volume_at(path) is None:
-            raise OwnerError(f"{path} cannot be opened; see: farmer volume list")
+            rows = [one for one in self._engine.volumes() if one.path == str(path)]
+            why = rows[0].reason if rows else "see: farmer volume list"
+            raise OwnerError(f"{path} cannot be opened: {why}")
         self._adopted = settings
         return {"path": str(path)}
 

@@ -182,7 +182,11 @@ def _locked(
     except OSError as error:
         if annex is None or error.errno != errno.EROFS:
             raise
-        lock, is_read_only = lock_volume(root, files, Access.READ), True
+        try:
+            lock, is_read_only = lock_volume(root, files, Access.READ), True
+        except FileNotFoundError:
+            # Never opened before: that it cannot be written is what there is to say.
+            raise error from None
     try:
         both = with_annex(
             files, root, annex, is_read_only=is_read_only, may_come_home=may_come_home

@@ -440,6 +440,22 @@ def test_volumes_are_added_once_and_with_their_whole_path(
     assert "stores beyond that are refused" in json.loads(capsys.readouterr().out)["warnings"][0]
 
 
+@pytest.mark.parametrize("state", ["healthy", "read-only"])
+def test_a_new_volume_that_the_farmer_cannot_write_to_is_told(
+    home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """A service may write below a few directories only, and the command runs outside of it."""
+    path = str(tmp_path / "new")
+    row = {"path": path, "state": state, "reason": "Read-only file system"}
+    monkeypatch.setattr(owner_volumes, "call", lambda *_words: {"volumes": [row]})
+    told = str(owner_volumes._use_now(Home.at(home), path))
+    if state == "healthy":
+        assert told == "The running farmer uses it now."
+    else:
+        assert "cannot use it yet (read-only: Read-only file system)" in told
+        assert "ReadWritePaths=" in told
+
+
 def test_where_the_environment_names_the_volumes_none_is_added(
     home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState, StoredShard
 from farmer.model.status import VolumeState
 from farmer.storage import emptying
-from farmer.storage.directory import VolumeSettings
+from farmer.storage.directory import Paths, VolumeSettings
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.fill import Fill
 from farmer.storage.volume import Volume
@@ -258,6 +258,16 @@ def test_a_start_from_a_read_only_disk_serves_what_is_there(yard: Yard) -> None:
     assert yard.state is VolumeState.HEALTHY
     yard.check()
     assert yard.annexes == []
+
+
+def test_one_that_was_never_opened_says_that_it_cannot_be_written(yard: Yard) -> None:
+    """As it is for a service outside of the places that its unit lets it write to."""
+    yard.farm.engine.close()
+    Paths(yard.farm.path).lock.unlink()
+    yard.files.read_only = SICK
+    yard.farm.open()
+    assert yard.state is VolumeState.GONE
+    assert "Read-only file system" in yard.farm.engine.volumes()[0].reason
 
 
 def test_an_upload_that_had_begun_there_holds_nothing_up(yard: Yard) -> None:
