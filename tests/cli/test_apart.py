@@ -78,7 +78,9 @@ def test_with_standard_output_closed_its_exit_code_is_passed_on_too() -> None:
 @pytest.mark.parametrize("late", ["", "signal.signal = late"])
 def test_who_ends_the_command_ends_its_work(number: signal.Signals, late: str) -> None:
     """However early: also before the command is ready to pass it on."""
+    # Who began the tests (nohup) may not want to hear it.
     body = f"""
+        signal.signal({number:d}, signal.SIG_DFL)
         really = signal.signal
         def late(*words):
             time.sleep(0.3)

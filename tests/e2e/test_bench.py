@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,16 @@ def test_it_says_in_plain_words_what_the_disk_allows(tmp_path: Path) -> None:
     assert "durable writes of 64 KiB a second" in told.stdout
 
 
+@pytest.fixture
+def hears_hang_ups() -> Iterator[None]:
+    """Who began the tests (nohup) may not want to; what they begin would not hear them, either."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("hears_hang_ups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("late", [False, True], ids=["disk", "farmer"])
 def test_who_ends_it_ends_its_farmer_and_finds_nothing(
