@@ -12,12 +12,13 @@ from typing import Any, Final
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_ask import ask_running
 from farmer.cli.owner_volumes import volume_add
+from farmer.model.status import VolumeState
 from farmer.running.home import Home
 from farmer.units import counted, format_size
 
-GONE: Final = "gone"
-RETIRED: Final = "retired"
-"""States of volumes, as the status names them."""
+GONE: Final = VolumeState.GONE.value
+RETIRED: Final = VolumeState.RETIRED.value
+"""As the status names them."""
 
 
 def volume_drain(home: Home, options: argparse.Namespace) -> int:

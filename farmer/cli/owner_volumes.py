@@ -16,6 +16,7 @@ from farmer.cli.exits import BAD_SETTINGS, DEGRADED, OK, CommandError
 from farmer.cli.owner_settings import load_settings
 from farmer.cli.owner_status import volume_table
 from farmer.cli.owner_words import warn
+from farmer.model.status import VolumeState
 from farmer.running.caller import FarmerRefusedError, NotRunningError, call
 from farmer.running.home import Home
 from farmer.running.locks import HomeLock, HomeLockedError, lock_to_change
@@ -32,8 +33,9 @@ CHECK_PATIENCE_S: Final = 24 * 3600.0
 
 SILENT: Final = "its disk does not answer"
 
-
-_UNUSABLE: Final = ("read-only", "failing", "gone")
+_UNUSABLE: Final = tuple(
+    state.value for state in (VolumeState.READ_ONLY, VolumeState.FAILING, VolumeState.GONE)
+)
 """States in which a new volume takes no shards, as the status names them."""
 
 
@@ -222,7 +224,11 @@ def away_volumes(home: Home) -> dict[Path, str]:
         volumes = call(home, "status")["volumes"]
     except (NotRunningError, FarmerRefusedError):
         return {}
-    return {Path(one["path"]): one["reason"] for one in volumes if one["state"] == "gone"}
+    return {
+        Path(one["path"]): one["reason"]
+        for one in volumes
+        if one["state"] == VolumeState.GONE.value
+    }
 
 
 def volume_rebuild(home: Home, options: argparse.Namespace) -> int:

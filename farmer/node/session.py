@@ -38,8 +38,7 @@ EVENTS_PER_TURN: Final = 32
 """
 Frames of one session after which it waits for its turn: tiny ones cost time, too.
 
-A farmer answers as many pings in some 2 ms; hundreds of sessions that send them may not do so
-each in every turn of the reactor.
+Hundreds of sessions that send them may not have so many each in every turn of the reactor.
 """
 
 
