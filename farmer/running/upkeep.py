@@ -29,6 +29,9 @@ LOOK_S: Final = 5.0
 PROBE_S: Final = 2.0
 """A disk that went is noticed within 10 s, also when nobody uses it: a look, then a hang."""
 
+HINTS_S: Final = 30.0
+"""Until a volume that was opened is learned each look-up asks it, which is slower and no worse."""
+
 TICK_S: Final = 60.0
 SWEEP_S: Final = 3600.0
 COMPARE_S: Final = 6 * 3600.0
@@ -81,6 +84,7 @@ class Upkeep:
             ("clock", TICK_S, 0.0, self.tick),
             ("look", LOOK_S, LOOK_S, self.look),
             ("probe", PROBE_S, PROBE_S, self.probe),
+            ("hints", HINTS_S, PROBE_S, self.learn),
             ("sweep", SWEEP_S, TICK_S, self.sweep),
             ("comparison", COMPARE_S, FIRST_COMPARE_S, self.compare),
         )
@@ -117,6 +121,10 @@ class Upkeep:
     async def probe(self) -> None:
         """Notice a disk that went, or came back, while nobody stored or retrieved."""
         await self._disk.run(self._engine.look_after_disks)
+
+    async def learn(self) -> None:
+        """Let the engine learn where a shard need not be looked for."""
+        await self._disk.run(self._engine.learn)
 
     async def tick(self) -> None:
         """Let the durable clock go on; one in doubt stops the sweeps and is told."""

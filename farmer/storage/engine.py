@@ -40,6 +40,7 @@ from farmer.storage.errors import (
 )
 from farmer.storage.files import Files
 from farmer.storage.fill import Fill
+from farmer.storage.hints import Hints
 from farmer.storage.keeper import Slot
 from farmer.storage.measure import measure
 from farmer.storage.mending import Mending, begin_mending, roomier
@@ -118,7 +119,8 @@ class Engine:
         self._claims = Claims()
         self._crossing = Crossing()
         self.mover = Mover(self._slots.opened, self._slots.is_complete, self._crossing)
-        self._where = Whereabouts(self._slots, self._crossing)
+        self._hints = Hints()
+        self._where = Whereabouts(self._slots, self._crossing, self._hints)
         self._reunion = Reunion(self._slots.opened, self._slots.is_certain, self._crossing)
         self.scrubs = Scrubs(self._slots.readable, monotonic_s)
         self._is_closing = False
@@ -314,6 +316,10 @@ class Engine:
         """Notice disks that were unmounted, or that are back; cheap, for every few seconds."""
         self._slots.look_after(wait_s)
         self._bring_together()
+
+    def learn(self) -> None:
+        """Learn in which volumes a shard need not be looked for; may take long, and rests."""
+        self._hints.learn(self._slots.opened(), lambda: self._is_closing)
 
     def watch_disks(self) -> None:
         """Notice calls that do not return, that they have, and slow ones; never waits."""

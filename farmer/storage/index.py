@@ -10,8 +10,9 @@ Written by one thread; read by many, over a small pool of connections.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -95,6 +96,24 @@ _BEHIND: Final = (
     "(s.renter, s.shard) > (coalesce((SELECT id FROM renters WHERE renter = ?), 0), ?)"
 )
 
+
+class Table(Enum):
+    """What is kept of shards, by renter and shard."""
+
+    SHARDS = "shards"
+    TOMBSTONES = "tombstones"
+
+
+Listed = tuple[int, bytes]
+"""The number of a renter, in this index, and a shard."""
+
+START: Final[Listed] = (0, b"")
+"""Before everything that a table has."""
+
+_LIST: Final = (
+    "SELECT renter, shard FROM {} WHERE (renter, shard) > (?, ?) ORDER BY renter, shard LIMIT ?"
+)
+
 _ANOTHER_KIND: Final = "a value is not of its kind"
 
 
@@ -123,9 +142,12 @@ class Index:
         self._known = Remembered()
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         self._gathering = Lock()
+        self._telling = Lock()
+        self._told: Callable[[Iterable[bytes]], None] | None = None
         self._looking: list[Callable[[], None]] = []
         """What ends each long look at the file that is under way."""
         self._is_condemned = False
+        self._is_being_made = unfinished
         self.has_tombstones = False
         """Whether there may be any; known without a query."""
         self.stones_changed = 0
@@ -153,6 +175,7 @@ class Index:
         self._writer.execute("PRAGMA shrink_memory")
         self._writer.execute("UPDATE state SET complete = 1")
         self.checkpoint()
+        self._is_being_made = False
 
     def close(self, *, clean: bool) -> None:
         """Close it; *clean* says that nothing is left to replay."""
@@ -184,11 +207,16 @@ class Index:
         """
         self._writer.execute("BEGIN IMMEDIATE")
         self._known.limit()
-        transaction = Transaction(self._writer, self._known, has_tombstones=self.has_tombstones)
+        transaction = Transaction(
+            self._writer,
+            self._known,
+            has_tombstones=self.has_tombstones,
+            lists_entered=not self._is_being_made,
+        )
         try:
             yield transaction
             transaction.flush()
-            self._commit(changes_rows=transaction.changes_rows)
+            self._commit(transaction)
         except BaseException:
             self._known.forget()
             if self._writer.in_transaction:
@@ -204,10 +232,24 @@ class Index:
             self.stones_changed += 1
             self._look_for_tombstones()
 
-    def _commit(self, *, changes_rows: bool) -> None:
+    def tell(self, told: Callable[[Iterable[bytes]], None] | None) -> None:
+        """
+        From now on have *told* hear of each shard that is entered, before others can see it.
+
+        It gets the ids' bytes, of what is buried too.  Whoever listens and then reads the index
+        from its beginning misses none.  Nothing is told while an index is made.
+        """
+        with self._telling:
+            self._told = told
+
+    def _commit(self, transaction: Transaction) -> None:
+        changes_rows = transaction.changes_rows
         self.rows_changed += changes_rows
         try:
-            self._writer.execute("COMMIT")
+            with self._telling:
+                if self._told is not None:
+                    self._told(transaction.entered)
+                self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             if is_for_memory(error):
                 raise CommitInDoubtError("memory ran out in a commit of the index") from error
@@ -333,6 +375,10 @@ class Index:
             limit,
         )
         return [Row.of(row) for row in rows]
+
+    def listed(self, table: Table, after: Listed, limit: int) -> list[Listed]:
+        """Return which shards a table has, in its order, behind one of them."""
+        return self._read(_LIST.format(table.value), *after, limit)
 
     def is_doomed(self, sequence: int) -> bool:
         """Say whether this record has been given up and is still on the disk."""

@@ -28,8 +28,7 @@ class Leases:
         """Whether the volume was given up."""
 
     def __contains__(self, key: Key) -> bool:
-        with self._lock:
-            return key in self._kept
+        return key in self._kept
 
     def begun_bytes(self, key: Key) -> int:
         """Return how much of an unfinished upload is there; 0 if there is none."""

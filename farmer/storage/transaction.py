@@ -60,7 +60,12 @@ class Transaction:
     """Made by `farmer.storage.index.Index.transaction`; used inside its block only."""
 
     def __init__(
-        self, connection: sqlite3.Connection, known: Remembered, *, has_tombstones: bool
+        self,
+        connection: sqlite3.Connection,
+        known: Remembered,
+        *,
+        has_tombstones: bool,
+        lists_entered: bool = True,
     ) -> None:
         """Begin; *has_tombstones* is False only if there is none."""
         self._sql = connection
@@ -69,6 +74,9 @@ class Transaction:
         """Idle bytes, before this transaction, of the segments that it may change."""
         self.changes_rows = False
         """Whether a row that was there is changed or removed."""
+        self.entered: list[bytes] = []
+        """The ids of shards that got a row or a tombstone here; empty unless they are listed."""
+        self._lists_entered = lists_entered
         self.tombstones = Tombstones(connection, exist=has_tombstones)
         self.changes = Changes()
         """What changes for the ledger; complete after the block."""
@@ -294,7 +302,12 @@ class Transaction:
         is_new = self._sql.execute(_INSERT, self._columns(row)).rowcount == 1
         if is_new:
             self._count(row, 1)
+            self._list(row.shard)
         return is_new
+
+    def _list(self, shard: ShardId) -> None:
+        if self._lists_entered:
+            self.entered.append(shard.raw)
 
     def _columns(self, row: Row) -> tuple[object, ...]:
         return (
@@ -322,6 +335,7 @@ class Transaction:
         if mark.action is Action.TOMBSTONE:
             stone = Tombstone(mark.renter, mark.shard, mark.sequence, mark.observed_ms)
             self.tombstones.set(self._ref("renter", mark.renter.raw), stone)
+            self._list(mark.shard)
         else:
             self.tombstones.lift(mark.renter, mark.shard)
 

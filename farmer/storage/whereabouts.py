@@ -13,6 +13,7 @@ from farmer.storage.copies import that_count
 from farmer.storage.crossing import Crossing
 from farmer.storage.doubts import InDoubtError
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
+from farmer.storage.hints import Hints
 from farmer.storage.places import Key, Row
 from farmer.storage.slots import Slots
 from farmer.storage.tombstones import Tombstone
@@ -104,9 +105,10 @@ class _Look:
 class Whereabouts:
     """All volumes of one engine.  Safe from any thread."""
 
-    def __init__(self, slots: Slots, crossing: Crossing) -> None:
+    def __init__(self, slots: Slots, crossing: Crossing, hints: Hints) -> None:
         self._slots = slots
         self._crossing = crossing
+        self._hints = hints
 
     def find(self, renter: NodeId, shard: ShardId, size_bytes: int | None = None) -> Copy:
         """
@@ -146,14 +148,16 @@ class Whereabouts:
         """
         Return all that there is of a shard.
 
-        Volumes that do not answer right now are left out unless *stalled*, or no other does.
+        Volumes that do not answer right now are left out unless *stalled*, or no other does; so
+        are those that have nothing of it for certain.
         Raises as `look_up`.
         """
         every = self._slots.opened()
         here = [volume for volume in every if volume.ground.health.is_here]
-        awake = [volume for volume in here if not volume.ground.watch.is_stalled]
-        asked = here if stalled or not awake else awake
-        look = _Look(is_certain=len(asked) == len(every) == len(self._slots))
+        may = self._hints.narrow(here, key[1])
+        asked = may if stalled else _awake(may, here)
+        are_all_here = len(here) == len(every) == len(self._slots)
+        look = _Look(is_certain=are_all_here and len(asked) == len(may))
         # In this order: a meeting removes older copies before it lifts the tombstones.
         for volume in asked:
             if volume.ground.index.has_tombstones:
@@ -189,6 +193,14 @@ class Whereabouts:
         if for_store or quick.is_certain or (quick.best and not quick.best.row.is_damaged):
             return quick
         return self.copies(key)
+
+
+def _awake(volumes: list[Volume], others: Sequence[Volume]) -> list[Volume]:
+    """Return those that answer right now, or all if none does, also of the others."""
+    awake = [volume for volume in volumes if not volume.ground.watch.is_stalled]
+    if len(awake) == len(volumes) or any(not one.ground.watch.is_stalled for one in others):
+        return awake
+    return volumes
 
 
 def _is_there(copies: Copies) -> bool:

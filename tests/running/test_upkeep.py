@@ -17,7 +17,7 @@ from farmer.running.alerts import AlertBoard
 from farmer.running.home import Home
 from farmer.running.overview import Overview
 from farmer.running.stores import open_stores
-from farmer.running.upkeep import SWEEP_S, Clocks, Upkeep, damage
+from farmer.running.upkeep import HINTS_S, SWEEP_S, Clocks, Upkeep, damage
 from farmer.settings.loader import load_text
 from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
 from tests.fakes import InlineDisk
@@ -290,10 +290,13 @@ class UpkeepTests(SynchronousTestCase):
         """
         And none after the stop.
         """
+        learned: list[float] = []
+        self.stores.engine.learn = lambda: learned.append(self.clock.seconds())  # type: ignore[method-assign]
         self.upkeep.start(self.clock, Tasks())
         for _ in range(int(SWEEP_S / 5) + 20):
             self.clock.advance(5)
             self.wall_ms += 5000
         self.assertTrue(self.purged)
+        self.assertGreater(len(learned), SWEEP_S / HINTS_S / 2)
         self.upkeep.stop()
         self.assertEqual([], self.clock.getDelayedCalls())

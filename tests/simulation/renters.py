@@ -272,7 +272,11 @@ class Renter:
         ended = "ok"
         for held, entry, item in zip(some, entries, items, strict=True):
             if isinstance(item, Refused):
-                ended = self._not_served("audit", item, held, None)
+                # One full audit of a renter at a time: beside one that crawls another gives up.
+                if item.refusal is Refusal.BUSY and full and self.world.has_trouble:
+                    ended = "busy"
+                else:
+                    ended = self._not_served("audit", item, held, None)
                 continue
             self._judge(held, entry, item, nonce)
             self.is_in(held, Is.LIVE, "is proved")

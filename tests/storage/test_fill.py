@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,11 +42,11 @@ def test_first_is_the_order_of_the_settings() -> None:
 
 @pytest.mark.parametrize("fill", Fill)
 def test_slow_ones_then_full_ones_come_last_and_a_stalled_one_behind_its_like(fill: Fill) -> None:
-    full = replace(LARGE, state=VolumeState.FULL, free_bytes=0)
-    slow = replace(LARGE, state=VolumeState.SLOW)
+    full = LARGE._replace(state=VolumeState.FULL, free_bytes=0)
+    slow = LARGE._replace(state=VolumeState.SLOW)
     for number in range(50):
         assert order([full, slow, SMALL], shard(number), fill) == [2, 1, 0]
-        stalled = replace(LARGE, is_stalled=True)
+        stalled = LARGE._replace(is_stalled=True)
         assert order([stalled, SMALL], shard(number), fill) == [1, 0]
 
 
@@ -56,13 +55,13 @@ def test_slow_ones_then_full_ones_come_last_and_a_stalled_one_behind_its_like(fi
     [VolumeState.READ_ONLY, VolumeState.FAILING, VolumeState.GONE, VolumeState.RETIRED],
 )
 def test_what_cannot_be_written_is_never_tried(state: VolumeState) -> None:
-    assert order([replace(LARGE, state=state, has_lease=True)], shard(1), Fill.SPREAD) == []
+    assert order([LARGE._replace(state=state, has_lease=True)], shard(1), Fill.SPREAD) == []
 
 
 def test_a_drained_volume_takes_nothing_new_but_finishes_what_was_begun() -> None:
-    draining = replace(LARGE, draining=True)
+    draining = LARGE._replace(draining=True)
     assert order([draining, SMALL], shard(1), Fill.SPREAD) == [1]
-    resumed = replace(draining, has_lease=True)
+    resumed = draining._replace(has_lease=True)
     assert order([SMALL, resumed], shard(1), Fill.FIRST) == [1, 0]
 
 
