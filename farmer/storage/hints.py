@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from farmer.model.ids import ShardId
 from farmer.storage.errors import StorageError
 from farmer.storage.index import START, Table
 from farmer.storage.keyfilter import COLUMNS_MAX, KeyFilter
+from farmer.storage.places import Key, raw_key
 from farmer.storage.volume import Volume
 
 LEARN_AT_ONCE: Final = 256
@@ -49,12 +49,12 @@ class Hints:
         self._given: dict[Volume, int] = {}
         """Columns, also of volumes that are not learned yet, and that are closed by now."""
 
-    def narrow(self, volumes: list[Volume], shard: ShardId) -> list[Volume]:
+    def narrow(self, volumes: list[Volume], key: Key) -> list[Volume]:
         """Return those that may have a shard, or its tombstone, or be in doubt of it."""
         known = self._known
         if known is None:
             return volumes
-        may, columns = known.filter.which(shard.raw), known.columns
+        may, columns = known.filter.which(raw_key(*key)), known.columns
         return [
             volume
             for volume in volumes
@@ -98,9 +98,9 @@ class Hints:
         # First it tells, then it is read: what is entered meanwhile is heard of, or read.
         volume.ground.index.tell(add)
         with suppress(StorageError):
-            for shards in _pages(volume):
+            for keys in _pages(volume):
                 with volume.ground.rests.after():
-                    add(shards)
+                    add(keys)
                 if is_over():
                     return
             self._known = _Known(known.filter, known.columns | {volume: column})
@@ -113,9 +113,9 @@ def _filter_for(volumes: Sequence[Volume]) -> KeyFilter:
 
 
 def _pages(volume: Volume) -> Iterator[list[bytes]]:
-    """Yield all shards of one volume, and all of which it has tombstones."""
+    """Yield the keys of one volume's shards, and of its tombstones."""
     for table in Table:
-        after = START
-        while page := volume.listed(table, after, LEARN_AT_ONCE):
-            after = page[-1]
-            yield [shard for _, shard in page]
+        place = START
+        while page := volume.listed(table, place, LEARN_AT_ONCE):
+            place = page[-1].place
+            yield [listed.key for listed in page]

@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from farmer.model.ids import NodeId, ShardId
 from farmer.storage.errors import FormatTooNewError
@@ -104,14 +104,24 @@ class Table(Enum):
     TOMBSTONES = "tombstones"
 
 
-Listed = tuple[int, bytes]
+ListPlace = tuple[int, bytes]
 """The number of a renter, in this index, and a shard."""
 
-START: Final[Listed] = (0, b"")
+START: Final[ListPlace] = (0, b"")
 """Before everything that a table has."""
 
+
+class Listed(NamedTuple):
+    """One shard of a table."""
+
+    place: ListPlace
+    key: bytes
+    """See `raw_key`."""
+
+
 _LIST: Final = (
-    "SELECT renter, shard FROM {} WHERE (renter, shard) > (?, ?) ORDER BY renter, shard LIMIT ?"
+    "SELECT t.renter, t.shard, r.renter FROM {} t JOIN renters r ON r.id = t.renter"
+    " WHERE (t.renter, t.shard) > (?, ?) ORDER BY t.renter, t.shard LIMIT ?"
 )
 
 _ANOTHER_KIND: Final = "a value is not of its kind"
@@ -236,7 +246,7 @@ class Index:
         """
         From now on have *told* hear of each shard that is entered, before others can see it.
 
-        It gets the ids' bytes, of what is buried too.  Whoever listens and then reads the index
+        It gets the raw keys, of what is buried too.  Whoever listens and then reads the index
         from its beginning misses none.  Nothing is told while an index is made.
         """
         with self._telling:
@@ -376,9 +386,10 @@ class Index:
         )
         return [Row.of(row) for row in rows]
 
-    def listed(self, table: Table, after: Listed, limit: int) -> list[Listed]:
-        """Return which shards a table has, in its order, behind one of them."""
-        return self._read(_LIST.format(table.value), *after, limit)
+    def listed(self, table: Table, after: ListPlace, limit: int) -> list[Listed]:
+        """Return which shards a table has, in its order, behind a place."""
+        rows = self._read(_LIST.format(table.value), *after, limit)
+        return [Listed((number, shard), renter + shard) for number, shard, renter in rows]
 
     def is_doomed(self, sequence: int) -> bool:
         """Say whether this record has been given up and is still on the disk."""

@@ -2,20 +2,22 @@
 A Bloom filter (Bloom 1970) of several columns: which of them may have a shard, by one question.
 
 Each of its rows has a bit for each column, so that one look at a few rows answers for all columns
-(bit-sliced signatures, Faloutsos and Christodoulakis 1984).  A shard's id is the root of a hash
-tree, so its own words say which rows are its.  Whoever makes ids to fill chosen rows gets look-ups
-that would have been made without a filter.
+(bit-sliced signatures, Faloutsos and Christodoulakis 1984).  Which rows are a shard's depends on
+its renter, too: a shard of another renter must take no longer than one that nobody has
+(`docs/security.md`).  And on a secret, so that nobody can choose keys for rows.
 """
 
 from __future__ import annotations
 
+import secrets
 from array import array
 from collections.abc import Iterable
+from hashlib import blake2b
 from struct import Struct
 from threading import Lock
 from typing import Final
 
-_WORDS: Final = Struct("<4I").unpack_from
+_WORDS: Final = Struct("<4I")
 """A shard's rows: four."""
 
 ROWS_FOR_A_SHARD: Final = 8
@@ -45,24 +47,29 @@ class KeyFilter:
         """How many were added to each column, over and over again included."""
         self._rows: array[int] = array(kind, bytes(rows * _BYTES_OF_A_ROW[kind]))
         self._mask = rows - 1
+        self._secret = secrets.token_bytes(16)
         self._lock = Lock()
 
-    def add(self, column: int, shards: Iterable[bytes]) -> None:
-        """Add shards, by the bytes of their ids, to a column."""
+    def add(self, column: int, keys: Iterable[bytes]) -> None:
+        """Add shards to a column: the bytes of the renter and of the shard, together."""
         rows, mask, bit, count = self._rows, self._mask, 1 << column, 0
         with self._lock:
-            for shard in shards:
-                for word in _WORDS(shard):
+            for key in keys:
+                for word in self._words(key):
                     rows[word & mask] |= bit
                 count += 1
             self.counts[column] += count
 
-    def which(self, shard: bytes) -> int:
+    def which(self, key: bytes) -> int:
         """Return the columns that may have a shard, as bits; the others have not."""
         rows, mask = self._rows, self._mask
-        words: tuple[int, int, int, int] = _WORDS(shard)
-        a, b, c, d = words
+        a, b, c, d = self._words(key)
         return rows[a & mask] & rows[b & mask] & rows[c & mask] & rows[d & mask]
+
+    def _words(self, key: bytes) -> tuple[int, int, int, int]:
+        digest = blake2b(key, digest_size=_WORDS.size, key=self._secret).digest()
+        words: tuple[int, int, int, int] = _WORDS.unpack(digest)
+        return words
 
 
 def _kind_of_row(columns: int) -> tuple[str, int]:

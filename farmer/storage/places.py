@@ -13,6 +13,11 @@ Key = tuple[NodeId, ShardId]
 """What a farmer tells shards apart by: each renter has a copy of its own."""
 
 
+def raw_key(renter: NodeId, shard: ShardId) -> bytes:
+    """Return a key as 64 bytes."""
+    return renter.raw + shard.raw
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a record is: in a segment of the log, or (segment 0) in a file of its own."""

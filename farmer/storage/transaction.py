@@ -18,7 +18,7 @@ from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import ShardState
 from farmer.storage.bulk import PlainRow, enter, offset_of, row_of_plain
 from farmer.storage.marks import Action, Mark
-from farmer.storage.places import Doomed, Place, Position, Row, Segment
+from farmer.storage.places import Doomed, Place, Position, Row, Segment, raw_key
 from farmer.storage.quota import SMALL_BYTES_MAX, Changes, Tally
 from farmer.storage.remembered import Remembered
 from farmer.storage.tombstones import Tombstone, Tombstones
@@ -75,7 +75,7 @@ class Transaction:
         self.changes_rows = False
         """Whether a row that was there is changed or removed."""
         self.entered: list[bytes] = []
-        """The ids of shards that got a row or a tombstone here; empty unless they are listed."""
+        """The raw keys of what got a row or a tombstone here; empty unless they are listed."""
         self._lists_entered = lists_entered
         self.tombstones = Tombstones(connection, exist=has_tombstones)
         self.changes = Changes()
@@ -302,12 +302,12 @@ class Transaction:
         is_new = self._sql.execute(_INSERT, self._columns(row)).rowcount == 1
         if is_new:
             self._count(row, 1)
-            self._list(row.shard)
+            self._list(row.renter, row.shard)
         return is_new
 
-    def _list(self, shard: ShardId) -> None:
+    def _list(self, renter: NodeId, shard: ShardId) -> None:
         if self._lists_entered:
-            self.entered.append(shard.raw)
+            self.entered.append(raw_key(renter, shard))
 
     def _columns(self, row: Row) -> tuple[object, ...]:
         return (
@@ -335,7 +335,7 @@ class Transaction:
         if mark.action is Action.TOMBSTONE:
             stone = Tombstone(mark.renter, mark.shard, mark.sequence, mark.observed_ms)
             self.tombstones.set(self._ref("renter", mark.renter.raw), stone)
-            self._list(mark.shard)
+            self._list(mark.renter, mark.shard)
         else:
             self.tombstones.lift(mark.renter, mark.shard)
 

@@ -28,7 +28,7 @@ from farmer.storage.errors import (
 from farmer.storage.generation import Witness
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
-from farmer.storage.index import Listed, Table
+from farmer.storage.index import Listed, ListPlace, Table
 from farmer.storage.index_errors import is_for_memory, is_for_room
 from farmer.storage.journal import Journal
 from farmer.storage.leases import Leases
@@ -142,7 +142,7 @@ class Volume:
         with self.ground.watch.visit("list"), self._index_errors():
             return self.ground.index.page(renter, after, limit)
 
-    def listed(self, table: Table, after: Listed, limit: int) -> list[Listed]:
+    def listed(self, table: Table, after: ListPlace, limit: int) -> list[Listed]:
         """Return which shards are in a table of the index, as it does; raises as `find`."""
         self.ground.health.check_readable()
         with self.ground.watch.visit("list"), self._index_errors():

@@ -154,7 +154,7 @@ class Whereabouts:
         """
         every = self._slots.opened()
         here = [volume for volume in every if volume.ground.health.is_here]
-        may = self._hints.narrow(here, key[1])
+        may = self._hints.narrow(here, key)
         asked = may if stalled else _awake(may, here)
         are_all_here = len(here) == len(every) == len(self._slots)
         look = _Look(is_certain=are_all_here and len(asked) == len(may))

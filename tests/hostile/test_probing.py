@@ -56,13 +56,15 @@ class ProbingTests(NodeCase):
         super().setUp()
         root = Path(mkdtemp())
         self.addCleanup(shutil.rmtree, root)
-        self.real = bench.Farm(root)
+        # Several volumes, so that it is also ruled out which of them need not be asked.
+        self.real = bench.Farm(root, volumes=3)
         self.addCleanup(self.real.engine.close)
         self.farm: Farm
         self.farm.store = self.real.engine
         self.foreign = [self.put(bench.noise(SIZE, n), OTHER) for n in range(FOREIGN)]
         for n in range(FOREIGN):
             self.put(bench.noise(SIZE, FOREIGN + n), RENTER)
+        self.real.engine.learn()
         chance = random.Random(7)
         self.absent = [ShardId(chance.randbytes(32)) for _ in range(FOREIGN)]
         self.chance = chance

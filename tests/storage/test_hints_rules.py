@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from farmer.model.ids import ShardId
+from farmer.model.ids import NodeId, ShardId
 from farmer.storage import hints, keyfilter
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.index import Index, Listed, Table, create_index
-from farmer.storage.places import Row
+from farmer.storage.index import START, Index, Listed, ListPlace, Table, create_index
+from farmer.storage.places import Row, raw_key
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, BOB, Farm, noise, shard_of
 from tests.storage.house import KEY, ROW, House, stalled
+
+Pages = Callable[[Table, ListPlace, int], list[Listed]]
+"""`Volume.listed`."""
 
 
 @pytest.fixture
@@ -31,9 +34,9 @@ def another(number: int) -> Row:
     return replace(ROW, shard=shard_of(noise(10, number)), sequence=number)
 
 
-def asked(house: House, shard: ShardId = ROW.shard) -> list[int]:
+def asked(house: House, shard: ShardId = ROW.shard, renter: NodeId = ALICE) -> list[int]:
     """Return the numbers of the volumes that would be asked for a shard."""
-    some = house.engine._hints.narrow(house.volumes, shard)
+    some = house.engine._hints.narrow(house.volumes, (renter, shard))
     return [house.volumes.index(volume) for volume in some]
 
 
@@ -48,6 +51,18 @@ def test_only_volumes_that_may_have_a_shard_are_asked(house: House) -> None:
         assert house.where.find(ALICE, row.shard).volume is house.volumes[number % 3]
     assert sum(len(asked(house, row.shard)) for row in rows) < 50
     assert asked(house, another(99).shard) == []
+
+
+def test_a_shard_of_another_renter_takes_no_longer_than_one_that_nobody_has(
+    house: House,
+) -> None:
+    rows = [another(number) for number in range(1, 20)]
+    house.put(1, *rows[:10])
+    house.bury(2, ROW, 5)
+    house.engine.learn()
+    house.put(1, *rows[10:])
+    for row in (*rows, ROW):
+        assert asked(house, row.shard, BOB) == []
 
 
 def test_what_is_buried_on_a_volume_is_asked_there(house: House) -> None:
@@ -81,14 +96,12 @@ def test_what_comes_while_a_volume_is_read_is_heard_of(
     assert [asked(house, row.shard) for row in rows] == [[0], [0], [], [0]]
 
 
-def _then(
-    real: Callable[[Table, Listed, int], list[Listed]], work: Callable[[], None]
-) -> Callable[[Table, Listed, int], list[Listed]]:
+def _then(real: Pages, work: Callable[[], None]) -> Pages:
     """Return a reading of pages that does something after each first page of shards."""
 
-    def listed(table: Table, after: Listed, limit: int) -> list[Listed]:
+    def listed(table: Table, after: ListPlace, limit: int) -> list[Listed]:
         page = real(table, after, limit)
-        if table is Table.SHARDS and after[0] == 0:
+        if table is Table.SHARDS and after == START:
             work()
         return page
 
@@ -118,7 +131,7 @@ def test_an_index_tells_before_others_can_see_it(index: Index) -> None:
     with index.transaction() as transaction:
         transaction.open_segment(1, bytes(16))
         transaction.put(ROW)
-    assert seen == [([ROW.shard.raw], None)]
+    assert seen == [([raw_key(*KEY)], None)]
     assert index.find(*KEY) == ROW
 
 
@@ -130,11 +143,11 @@ def test_what_was_entered_before_somebody_listens_and_committed_after_is_told(
         transaction.open_segment(1, bytes(16))
         transaction.put(ROW)
         index.tell(heard.extend)
-    assert heard == [ROW.shard.raw]
+    assert heard == [raw_key(*KEY)]
     index.tell(None)
     with index.transaction() as transaction:
         transaction.put(replace(ROW, shard=ShardId(b"o" * 32), sequence=2))
-    assert heard == [ROW.shard.raw]
+    assert heard == [raw_key(*KEY)]
 
 
 def test_while_an_index_is_made_nothing_is_kept_to_be_told(tmp_path: Path) -> None:
@@ -147,7 +160,7 @@ def test_while_an_index_is_made_nothing_is_kept_to_be_told(tmp_path: Path) -> No
         index.finish()
         with index.transaction() as transaction:
             transaction.put(replace(ROW, renter=BOB, sequence=2))
-            assert transaction.entered == [ROW.shard.raw]
+            assert transaction.entered == [raw_key(BOB, ROW.shard)]
 
 
 def test_a_volume_in_doubt_is_asked(house: House) -> None:
@@ -240,10 +253,10 @@ def test_an_engine_that_closes_learns_no_more(
 
         def listed(
             table: Table,
-            after: Listed,
+            after: ListPlace,
             limit: int,
             volume: Volume = volume,
-            real: Callable[[Table, Listed, int], list[Listed]] = volume.listed,
+            real: Pages = volume.listed,
         ) -> Sequence[Listed]:
             pages.append(volume)
             return real(table, after, limit)
