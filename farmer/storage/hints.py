@@ -84,7 +84,9 @@ class Hints:
         self._known = None
         self._given.clear()
         for volume in volumes:
-            volume.ground.index.tell(None)
+            # One that hangs goes on telling a filter that nobody asks.
+            with suppress(StorageError):
+                volume.tell(None)
 
     def _has_room(self, known: KeyFilter, volumes: Sequence[Volume]) -> bool:
         columns = len(self._given.keys() | set(volumes))
@@ -95,9 +97,9 @@ class Hints:
             return
         column = self._given.setdefault(volume, len(self._given))
         add = partial(known.filter.add, column)
-        # First it tells, then it is read: what is entered meanwhile is heard of, or read.
-        volume.ground.index.tell(add)
         with suppress(StorageError):
+            # First it tells, then it is read: what is entered meanwhile is heard of, or read.
+            volume.tell(add)
             for keys in _pages(volume):
                 with volume.ground.rests.after():
                     add(keys)

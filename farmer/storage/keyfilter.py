@@ -45,7 +45,7 @@ class KeyFilter:
         """So many in each column: with more it should be made anew."""
         self.counts = [0] * self.columns
         """How many were added to each column, over and over again included."""
-        self._rows: array[int] = array(kind, bytes(rows * _BYTES_OF_A_ROW[kind]))
+        self._rows: array[int] = array(kind, [0]) * rows
         self._mask = rows - 1
         self._secret = secrets.token_bytes(16)
         self._lock = Lock()

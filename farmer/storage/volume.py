@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -141,6 +141,12 @@ class Volume:
         self.ground.doubts.check_all(renter)
         with self.ground.watch.visit("list"), self._index_errors():
             return self.ground.index.page(renter, after, limit)
+
+    def tell(self, told: Callable[[Iterable[bytes]], None] | None) -> None:
+        """Have *told* hear of what is entered, as the index does; raises as `find`."""
+        # It waits for a commit that is under way, which may hang.
+        with self.ground.watch.visit("listen"):
+            self.ground.index.tell(told)
 
     def listed(self, table: Table, after: ListPlace, limit: int) -> list[Listed]:
         """Return which shards are in a table of the index, as it does; raises as `find`."""

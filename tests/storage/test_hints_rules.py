@@ -281,3 +281,21 @@ def test_a_disk_that_stalls_is_not_waited_for_where_it_has_nothing(house: House)
     with call:
         house.clock.now_s += 2
         assert not house.where.copies(KEY, stalled=False).is_certain
+
+
+def test_a_volume_that_hangs_keeps_the_others_from_nothing(house: House) -> None:
+    """Nor is the filter that it goes on telling taken for one that others use."""
+    house.put(0, ROW)
+    house.put(1, another(1))
+    house.engine.learn()
+    house.volumes[1].ground.watch.declare("the disk does not answer")
+    first = _filter(house)
+    house.engine._hints._forget(house.volumes)
+    house.engine.learn()
+    assert _filter(house) is not first
+    assert asked(house) == [0, 1], "the second is not learned"
+    house.volumes[1].ground.watch.declare("")
+    house.put(1, another(2))
+    house.engine.learn()
+    assert asked(house) == [0]
+    assert asked(house, another(2).shard) == [1]
