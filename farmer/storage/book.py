@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Final
 from farmer.storage.book_schema import connected, damaged, prepare, unreadable
 from farmer.storage.errors import StorageError, VolumeUnavailableError
 from farmer.storage.generation import STAMP_BYTES, Generation
+from farmer.storage.watch import HUNG_S
 
 _PASSING: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 """Of these SQLite's own ROLLBACK leaves nothing behind; after all others the file is read anew."""
@@ -29,8 +32,11 @@ class Book:
     not be what the file holds.  The next use opens and checks it again, so a transaction
     whose commit failed is then either there, wholly and durably, or not at all.
 
+    A disk that hangs has whoever met that; those who come later are turned away, or the threads
+    that serve renters would be lost one after the other.
+
     Raises everywhere:
-        VolumeUnavailableError: the disk failed us, or the book is closed.
+        VolumeUnavailableError: the disk failed us or does not answer, or the book is closed.
 
     """
 
@@ -45,6 +51,8 @@ class Book:
         self._path = path
         self._farmer_key = farmer_key
         self._lock = threading.Lock()
+        self._since_s = math.inf
+        """When whoever uses the connection began; infinite while nobody does."""
         self.changes = 0
         """Another number whenever a query may find something else than before: compare it with
         what it was in `reading`."""
@@ -96,9 +104,9 @@ class Book:
         return self._last
 
     def close(self) -> None:
-        """Close the file; safe twice."""
-        with self._lock:
-            self._open = False
+        """Close the file, unless its disk hangs; safe twice."""
+        self._open = False
+        with suppress(VolumeUnavailableError), self._alone():
             self._close_rows()
 
     @property
@@ -107,8 +115,22 @@ class Book:
         return self._open
 
     @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let nobody else use the connection; wait for who does no longer than a disk may take."""
+        in_use_s = time.monotonic() - self._since_s
+        if not self._lock.acquire(timeout=min(HUNG_S, max(0.0, HUNG_S - in_use_s))):
+            self.failure = f"{self._path}: the disk does not answer"
+            raise VolumeUnavailableError(self.failure)
+        try:
+            self._since_s = time.monotonic()
+            yield
+        finally:
+            self._since_s = math.inf
+            self._lock.release()
+
+    @contextmanager
     def _used(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._alone():
             if not self._open:
                 raise VolumeUnavailableError("the contract database is closed")
             try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -281,6 +283,45 @@ def test_a_file_that_is_away_is_told_until_it_is_back_and_takes_a_change(
     away.rename(path)
     change(book)
     assert not book.failure
+
+
+def test_who_comes_while_the_disk_hangs_is_turned_away_and_who_met_it_is_not(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only one thread is lost by it, which goes on when the disk does; nor does the end wait."""
+    monkeypatch.setattr(book_module, "HUNG_S", 0.2)
+    hangs, answers = Event(), Event()
+
+    def use() -> None:
+        with book.changing() as rows:
+            rows.execute("INSERT OR REPLACE INTO clock VALUES (1, 7, 7, 0)")
+            hangs.set()
+            assert answers.wait(20)
+
+    user = Thread(target=use)
+    user.start()
+    assert hangs.wait(20)
+    for _ in range(3):
+        with pytest.raises(VolumeUnavailableError, match="does not answer"):
+            seen_at(book)
+    assert "does not answer" in book.failure
+    began_s = time.monotonic()
+    with pytest.raises(VolumeUnavailableError):
+        change(book)
+    assert time.monotonic() - began_s < 0.1, "how long it hangs is known"
+    answers.set()
+    user.join(20)
+    assert (seen_at(book), book.failure) == (7, "")
+
+
+def test_the_end_does_not_wait_for_a_disk_that_hangs(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book_module, "HUNG_S", 0.1)
+    with book.reading():
+        book.close()
+    with pytest.raises(VolumeUnavailableError, match="closed"):
+        seen_at(book)
 
 
 def test_a_mistake_of_ours_is_no_failure_of_the_file(book: Book) -> None:
