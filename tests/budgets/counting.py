@@ -68,9 +68,11 @@ class WarmFiles(RecordingFiles):
 class Counted:
     """One renter and the farmer, with every cost in view."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, volumes: int = 1) -> None:
         self.files = WarmFiles()
-        self.farm = bench.Farm(folder, files=self.files, quota_bytes=512 * 1024 * 1024)
+        self.farm = bench.Farm(
+            folder, files=self.files, quota_bytes=512 * 1024 * 1024, volumes=volumes
+        )
         self.clock, self.door = Clock(), CountingDoor()
         self.statements: list[str] = []
         signer = TestSigner()
@@ -172,10 +174,10 @@ class Counted:
         self.clock.callLater = counted  # type: ignore[method-assign]
 
     def _trace(self) -> None:
-        (volume,) = self.farm.engine.opened()
-        index = volume.ground.index
-        readers = [index._readers.get() for _ in range(index._readers.qsize())]
-        for connection in (index._writer, *readers):
-            connection.set_trace_callback(self.statements.append)
-        for reader in readers:
-            index._readers.put(reader)
+        for volume in self.farm.engine.opened():
+            index = volume.ground.index
+            readers = [index._readers.get() for _ in range(index._readers.qsize())]
+            for connection in (index._writer, *readers):
+                connection.set_trace_callback(self.statements.append)
+            for reader in readers:
+                index._readers.put(reader)
