@@ -47,7 +47,7 @@ from farmer.running.moving import TURN_S, Household, Movings
 from farmer.running.notify import ServiceNotifier
 from farmer.running.one_core import TURN_S as ONE_CORE_S
 from farmer.running.one_core import OneCore, OwnThreads
-from farmer.running.overview import Overview
+from farmer.running.overview import Overview, usable_bytes
 from farmer.running.passed import take as passed_sockets
 from farmer.running.process import (
     STDOUT,
@@ -368,10 +368,7 @@ class RunningFarmer:
 
     def _usable_bytes(self) -> int:
         assert self._stores is not None
-        return sum(
-            volume.used_bytes + volume.trash_bytes + volume.reserved_bytes + volume.free_bytes
-            for volume in self._stores.engine.volumes()
-        )
+        return usable_bytes(self._stores.engine.volumes())
 
     async def _apply(self, settings: Settings) -> None:
         """Put in force what can change while serving; nothing if no volumes can be planned."""

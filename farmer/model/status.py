@@ -125,7 +125,7 @@ class VolumeStatus:
     allowance_bytes: int = 0
     """Kept inside the quota for the index, deletions and one compaction."""
     free_bytes: int = 0
-    """What can still be rented."""
+    """What can still be rented: 0 of a volume that takes no new shards now."""
     shards: int = 0
     quarantined: int = 0
     allocated_bytes: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from farmer.model.contract import ContractStage
@@ -12,6 +12,16 @@ from farmer.running.alerts import AlertBoard
 from farmer.version import VERSION
 
 _WELL = (VolumeState.HEALTHY, VolumeState.SLOW, VolumeState.FULL, VolumeState.RETIRED)
+
+
+def usable_bytes(volumes: Iterable[VolumeStatus]) -> int:
+    """Return how much of shards the volumes can hold now, with what they hold already."""
+    # What leaves a volume takes room on another one; what is gone holds nothing for anybody.
+    kept = (one for one in volumes if not one.draining and one.state is not VolumeState.GONE)
+    return sum(
+        volume.used_bytes + volume.trash_bytes + volume.reserved_bytes + volume.free_bytes
+        for volume in kept
+    )
 
 
 @dataclass(frozen=True, slots=True)

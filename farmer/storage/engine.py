@@ -408,7 +408,7 @@ class Engine:
     def _status(self, slot: Slot) -> VolumeStatus:
         status = slot.status()
         work = self.mover.work(slot.volume) if slot.volume is not None else None
-        return status if work is None else replace(status, work=work, free_bytes=0)
+        return status if work is None else replace(status, work=work)
 
     def _bring_together(self) -> None:
         """Let each shard be on one volume, as far as the volumes that are there allow it."""

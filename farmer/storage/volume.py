@@ -351,7 +351,7 @@ class Volume:
             reserved_bytes=account.reserved_bytes,
             trash_bytes=account.total.trash_bytes,
             allowance_bytes=account.allowance_bytes,
-            free_bytes=account.free_bytes,
+            free_bytes=account.free_bytes if self.takes_new else 0,
             shards=account.total.shards,
             quarantined=account.total.quarantined,
             allocated_bytes=self._allocated[0],

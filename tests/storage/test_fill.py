@@ -102,3 +102,33 @@ def test_a_full_volume_is_passed_over_and_the_number_told_is_the_best(tmp_path: 
         farm.store(noise(60 * MIB))
     assert refused.value.available_bytes == second.ground.account.free_bytes
     farm.engine.close()
+
+
+@pytest.mark.parametrize(
+    "sick",
+    [
+        lambda health: health.go("its marker is missing"),
+        lambda health: health.hang("a read does not return"),
+        lambda health: health.read_only("EROFS"),
+        lambda health: health.write_failed("EIO"),
+    ],
+    ids=["gone", "hung", "read-only", "failing"],
+)
+def test_a_volume_that_takes_nothing_now_has_nothing_free_to_show(tmp_path: Path, sick) -> None:
+    """Its owner sees what its renters are told."""
+    farm = Farm(tmp_path, volumes=2)
+    first, second = farm.engine.opened()
+    sick(first.ground.health)
+    free = [status.free_bytes for status in farm.engine.volumes()]
+    assert free == [0, second.ground.account.free_bytes]
+    assert sum(free) == farm.engine.free_bytes()
+    farm.engine.close()
+
+
+def test_a_drained_volume_has_nothing_free_to_show(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, volumes=2)
+    first, _second = farm.engine.opened()
+    first.duty = Duty(verb=Leaving.DRAIN, since_ms=0)
+    assert sum(one.free_bytes for one in farm.engine.volumes()) == farm.engine.free_bytes() > 0
+    assert farm.engine.volumes()[0].free_bytes == 0
+    farm.engine.close()
