@@ -61,6 +61,7 @@ from farmer.running.remembering import recover
 from farmer.running.retired import Retired
 from farmer.running.scrubbing import Scrubbing, scrub_verbs
 from farmer.running.signals import Signals
+from farmer.running.started import Started
 from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
 from farmer.running.upkeep import Clocks, Upkeep, count_book
@@ -200,7 +201,7 @@ class RunningFarmer:
         self._overview = Overview(
             node_id=stores.identity.node_id,
             pid=os.getpid(),
-            started_at_ms=now_ms(),
+            started_at_ms=Started(clocks).at_ms,
             clean_start=not self._home.run.exists(),
             first_start=stores.book.clock.first_run,
             board=self._board,

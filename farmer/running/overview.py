@@ -38,12 +38,12 @@ class Overview:
     """
     Gathers the status; its fields are set by whoever knows.
 
-    *volumes* and *sessions* answer from memory; nothing here touches a disk.
+    *started_at_ms*, *volumes* and *sessions* answer from memory; nothing here touches a disk.
     """
 
     node_id: NodeId
     pid: int
-    started_at_ms: int
+    started_at_ms: Callable[[], int]
     clean_start: bool
     first_start: bool = False
     board: AlertBoard
@@ -67,7 +67,7 @@ class Overview:
             name=self.name,
             version=VERSION,
             pid=self.pid,
-            started_at_ms=self.started_at_ms,
+            started_at_ms=self.started_at_ms(),
             listen=self.listen,
             announce=self.announced(),
             page=self.page,

@@ -43,7 +43,7 @@ class UpkeepTests(SynchronousTestCase):
         self.overview = Overview(
             node_id=self.stores.identity.node_id,
             pid=1,
-            started_at_ms=0,
+            started_at_ms=lambda: 0,
             clean_start=True,
             board=AlertBoard(lambda: self.wall_ms),
             volumes=self.stores.engine.volumes,
