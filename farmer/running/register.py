@@ -1,9 +1,9 @@
-"""The home remembers every volume that was ever made: where, how large, and its id."""
+"""The home remembers every volume that was ever made: where, how large, its id and its name."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,11 @@ REGISTER_BYTES_MAX: Final = 16 * 1024 * 1024
 
 _Retired = dict[str, Any]
 """By path."""
+
+_Known = tuple[dict[str, int], dict[str, str], _Retired, dict[str, str]]
+"""Quotas, ids, those that were given up, and names; all by path."""
+
+_NO_NAMES: Final[Mapping[Path, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,11 @@ def quotas(home: Home) -> dict[str, int]:
     return made
 
 
+def names(home: Home) -> dict[str, str]:
+    """Return path and short name of the volumes that were given one; no two have the same."""
+    return dict(_register(home).get("names", {}))
+
+
 def known_volumes(home: Home) -> list[KnownVolume]:
     """Return all volumes that the home knows; looks at their disks, if they answer."""
     return _looked_at(home, quotas(home))
@@ -114,15 +124,27 @@ def _look(path: Path, annexes: Path) -> tuple[str, Holdings | None]:
     return volume, holdings(path, annexes) if volume else None
 
 
-def remember(home: Home, volumes: Iterable[tuple[Path, int]]) -> None:
-    """Note, durably, that these volumes have been made, and with which quota in bytes."""
+def remember(
+    home: Home, volumes: Iterable[tuple[Path, int]], called: Mapping[Path, str] = _NO_NAMES
+) -> None:
+    """
+    Note, durably, that these volumes have been made, and with which quota in bytes.
+
+    Those that are *called* something keep their first name; one that is not in use, and had
+    it before, loses it.
+    """
     # Asked before the lock is taken: a disk may keep us waiting.
     seen = [(str(path), quota, answer_of(partial(volume_id, path))) for path, quota in volumes]
-    with _changed(home) as (made, ids, given_up):
+    with _changed(home) as (made, ids, given_up, given):
         for path, quota_bytes, volume in seen:
             given_up.pop(path, None)
             made[path] = quota_bytes
             ids[path] = volume or ids.get(path, "")
+        for path, name in ((str(path), name) for path, name in called.items()):
+            if path not in given:
+                for other in [other for other, its in given.items() if its == name]:
+                    del given[other]
+                given[path] = name
 
 
 def forget(home: Home, path: Path) -> None:
@@ -134,9 +156,9 @@ def forget(home: Home, path: Path) -> None:
 
 def retire(home: Home, volume: RetiredVolume) -> None:
     """Note, durably, that this volume was emptied and given up."""
-    with _changed(home) as (made, ids, given_up):
-        made.pop(str(volume.path), None)
-        ids.pop(str(volume.path), None)
+    with _changed(home) as (made, ids, given_up, given):
+        for known in (made, ids, given):
+            known.pop(str(volume.path), None)
         given_up[str(volume.path)] = {"why": volume.why, "at_ms": volume.at_ms}
 
 
@@ -150,16 +172,22 @@ def retired(home: Home) -> list[RetiredVolume]:
 
 
 @contextmanager
-def _changed(home: Home) -> Iterator[tuple[dict[str, int], dict[str, str], _Retired]]:
+def _changed(home: Home) -> Iterator[_Known]:
     """Give what is known at this moment to be changed, and write it; others wait meanwhile."""
     with for_a_moment(home.state / REGISTER_LOCK):
-        known = dict(quotas(home)), _ids(home), _retired(home)
+        known = dict(quotas(home)), _ids(home), _retired(home), names(home)
         yield known
         _write(home, *known)
 
 
-def _write(home: Home, made: dict[str, int], ids: dict[str, str], given_up: _Retired) -> None:
-    document = {"made": made, "ids": ids, "retired": given_up}
+def _write(
+    home: Home,
+    made: dict[str, int],
+    ids: dict[str, str],
+    given_up: _Retired,
+    given: dict[str, str],
+) -> None:
+    document = {"made": made, "ids": ids, "retired": given_up, "names": given}
     if document != _register(home):
         write_json(home.state / REGISTER_FILE, document)
 
@@ -195,13 +223,14 @@ def _register(home: Home) -> dict[str, Any]:
 
 
 def _is_well_formed(document: dict[str, Any]) -> bool:
-    made, ids = document.get("made"), document.get("ids", {})
+    made, ids, given = document.get("made"), document.get("ids", {}), document.get("names", {})
     return (
         isinstance(made, dict)
         and isinstance(ids, dict)
+        and isinstance(given, dict)
         and isinstance(document.get("retired", {}), dict)
         and all(isinstance(quota_bytes, int) for quota_bytes in made.values())
-        and all(isinstance(volume, str) for volume in ids.values())
+        and all(isinstance(text, str) for text in (*ids.values(), *given.values()))
     )
 
 

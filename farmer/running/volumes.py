@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -81,11 +81,11 @@ def plan_volumes(
 
     """
     known = register.quotas(home)
+    names = _names(volume_paths(home, settings), register.names(home))
     if settings.volumes:
-        names = _names([Path(volume.path) for volume in settings.volumes])
         rows = zip(settings.volumes, names, strict=True)
         return [_plan(volume, name, known, silent) for volume, name in rows]
-    return [_plan_in_home(home, known.get(str(home.volume)))]
+    return [_plan_in_home(home, names[0], known.get(str(home.volume)))]
 
 
 def in_force(home: Home, settings: Settings) -> Settings:
@@ -103,7 +103,11 @@ def remember(home: Home, plans: Sequence[VolumePlan]) -> None:
     """Note, durably, that these volumes have been made."""
     # What does not answer was remembered when it did.
     answering = [plan for plan in plans if not plan.is_guess]
-    register.remember(home, [(plan.path, plan.quota_bytes) for plan in answering])
+    register.remember(
+        home,
+        [(plan.path, plan.quota_bytes) for plan in answering],
+        {plan.path: plan.name for plan in answering},
+    )
 
 
 def doubts(plans: Sequence[VolumePlan]) -> list[str]:
@@ -161,14 +165,14 @@ def free_bytes(path: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def _plan_in_home(home: Home, quota_before: int | None) -> VolumePlan:
+def _plan_in_home(home: Home, name: str, quota_before: int | None) -> VolumePlan:
     """Plan the volume of a farmer that was told nothing; its quota is chosen once."""
     path, new = home.volume, quota_before is None
     sizes = _asked(lambda: (filesystem_bytes(path), free_bytes(path)))
     if sizes is None or isinstance(sizes, OSError):
-        return _guess(path, path.name, quota_before, VOLUME_BYTES_MIN, sizes)
+        return _guess(path, name, quota_before, VOLUME_BYTES_MIN, sizes)
     quota = quota_before or small_quota_bytes(sizes[1])
-    return VolumePlan(path, path.name, quota, KEEP_FREE.of(sizes[0]), new)
+    return VolumePlan(path, name, quota, KEEP_FREE.of(sizes[0]), new)
 
 
 def _plan(
@@ -209,10 +213,18 @@ def _guess(
     )
 
 
-def _names(paths: list[Path]) -> list[str]:
-    """Return the directories' names, or the whole paths of those that share one."""
-    names = Counter(path.name for path in paths)
-    return [path.name if names[path.name] == 1 and path.name else str(path) for path in paths]
+def _names(paths: list[Path], given: Mapping[str, str]) -> list[str]:
+    """
+    Return the names that were given, else the directories', or the whole paths of who share one.
+
+    A volume that comes changes no other's name: figures of years stand under it.
+    """
+    called = [given.get(str(path), "") for path in paths]
+    taken = Counter(name or path.name for name, path in zip(called, paths, strict=True))
+    return [
+        name or (path.name if taken[path.name] == 1 and path.name else str(path))
+        for name, path in zip(called, paths, strict=True)
+    ]
 
 
 def _device(path: Path) -> int:

@@ -194,9 +194,11 @@ def test_the_last_quota_is_remembered(home: Home, tmp_path: Path) -> None:
         (b'{"made": {"/mnt/disk1": "1GB"}}', "not what a farmer writes"),
         (b'{"made": {}, "ids": {"/mnt/disk1": 1}}', "not what a farmer writes"),
         (b'{"made": {}, "retired": []}', "not what a farmer writes"),
+        (b'{"made": {}, "names": []}', "not what a farmer writes"),
+        (b'{"made": {}, "names": {"/mnt/disk1": 1}}', "not what a farmer writes"),
         (b'{"made": {}}' + b" " * REGISTER_BYTES_MAX, "larger than"),
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_a_register_that_cannot_be_used_is_not_an_empty_one(
     home: Home, tmp_path: Path, content: bytes, why: str

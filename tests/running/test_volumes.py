@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from farmer.running import register
 from farmer.running.files import write_json
 from farmer.running.home import Home
+from farmer.running.register import RetiredVolume
 from farmer.running.volumes import (
     SMALL_QUOTA_BYTES,
     filesystem_bytes,
@@ -77,3 +79,56 @@ def test_volumes_of_the_settings_are_made_once(home: Home, tmp_path: Path) -> No
 
 def test_a_filesystem_has_free_space(tmp_path: Path) -> None:
     assert 0 < free_bytes(tmp_path / "a" / "b") <= filesystem_bytes(tmp_path)
+
+
+def names_of(home: Home, *paths: Path) -> list[str]:
+    """Plan these volumes as a farmer that starts with them, and remember them."""
+    rows = "".join(f"  - {{path: {path}, quota: 100MB}}\n" for path in paths)
+    plans = plan_volumes(home, load_text(f"version: 1\nvolumes:\n{rows}", "f", {}).settings)
+    remember(home, plans)
+    return [plan.name for plan in plans]
+
+
+def test_a_volume_keeps_its_name_when_another_comes(home: Home) -> None:
+    """The series of its figures would break off."""
+    first, second, third = (Path(f"/mnt/disk{number}/farmer") for number in (1, 2, 3))
+    assert names_of(home, first) == ["farmer"]
+    for _ in range(2):
+        assert names_of(home, second, first) == [str(second), "farmer"]
+    assert names_of(home, second) == [str(second)]
+    assert names_of(home, third, second) == ["farmer", str(second)]
+    assert names_of(home, first, second, third) == [str(first), str(second), "farmer"]
+
+
+def test_volumes_that_come_together_and_share_a_name_are_called_by_their_paths(home: Home) -> None:
+    first, second = Path("/mnt/disk1/farmer"), Path("/mnt/disk2/farmer")
+    assert names_of(home, first, second) == [str(first), str(second)]
+    assert names_of(home, first) == [str(first)]
+
+
+def test_a_volume_that_was_given_up_leaves_its_name(home: Home) -> None:
+    first, second = Path("/mnt/disk1/farmer"), Path("/mnt/disk2/farmer")
+    for give_up in (
+        lambda path: register.forget(home, path),
+        lambda path: register.retire(home, RetiredVolume(path, "moved", 1)),
+    ):
+        assert names_of(home, first) == ["farmer"]
+        give_up(first)
+        assert register.names(home) == {}
+        assert names_of(home, second) == ["farmer"]
+        register.forget(home, second)
+
+
+def test_a_register_of_an_older_release_has_no_names(home: Home) -> None:
+    path = Path("/mnt/disk1/farmer")
+    write_json(home.state / "volumes.json", {"made": {str(path): 100_000_000}, "ids": {}})
+    assert register.names(home) == {}
+    assert names_of(home, path) == ["farmer"]
+    assert register.names(home) == {str(path): "farmer"}
+
+
+def test_the_volume_in_the_home_keeps_its_name_when_others_are_named(home: Home) -> None:
+    remember(home, plan_volumes(home, DEFAULTS))
+    assert names_of(home, Path("/mnt/volume"), home.volume) == ["/mnt/volume", "volume"]
+    [plan] = plan_volumes(home, DEFAULTS)
+    assert plan.name == "volume"
