@@ -590,6 +590,7 @@ class MemoryMeter:
     handshakes: list[str] = field(default_factory=list)
     started: Counter[Verb] = field(default_factory=Counter)
     finished: Counter[tuple[Verb, Result]] = field(default_factory=Counter)
+    served: int = 0
     refusals: list[str] = field(default_factory=list)
     first_bytes: int = 0
     bytes_in: Counter[Verb] = field(default_factory=Counter)
@@ -612,6 +613,9 @@ class MemoryMeter:
     def request_finished(self, verb: Verb, result: Result, seconds: float) -> None:
         assert seconds >= 0
         self.finished[verb, result] += 1
+
+    def renter_served(self) -> None:
+        self.served += 1
 
     def refused(self, refusal_name: str) -> None:
         self.refusals.append(refusal_name)

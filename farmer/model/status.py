@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from farmer.model.contract import ContractStage
 from farmer.model.ids import NodeId
+
+VOLUME_OPERATIONS: Final = (
+    *("corrupt", "hung", "index", "measure", "no_space", "probe", "quarantine", "read"),
+    *("read_only", "reclaim", "refused", "rename", "sweep", "sync", "truncate", "unlink"),
+    "write",
+)
+"""All that a volume counts failures of."""
 
 
 class VolumeState(Enum):
@@ -135,7 +143,7 @@ class VolumeStatus:
     filesystem_size_bytes: int = 0
     filesystem_free_bytes: int = 0
     errors: tuple[tuple[str, int], ...] = ()
-    """Failed operations since the start, by kind."""
+    """Failed operations since the start, by `VOLUME_OPERATIONS`; without those that never did."""
     waits_s: tuple[tuple[str, float], ...] = ()
     """How long a sync, read or write that waits for the disk takes, on the average of late."""
     work: VolumeWork | None = None

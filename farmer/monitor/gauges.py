@@ -11,14 +11,25 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from farmer.model.contract import ContractStage
-from farmer.model.status import NodeState, NodeStatus, VolumeState, VolumeStatus
+from farmer.model.status import (
+    VOLUME_OPERATIONS,
+    NodeState,
+    NodeStatus,
+    VolumeState,
+    VolumeStatus,
+)
+from farmer.monitor.status import Activity
 
 VOLUME_GAUGES: Final[tuple[tuple[str, str, Callable[[VolumeStatus], float]], ...]] = (
     ("quota_bytes", "Space the owner offers on this volume.", lambda v: v.quota_bytes),
     ("used_bytes", "Space charged for live shards.", lambda v: v.used_bytes),
     ("trash_bytes", "Space held by deleted shards until they are gone.", lambda v: v.trash_bytes),
     ("reserved_bytes", "Space promised to stores under way.", lambda v: v.reserved_bytes),
-    ("available_bytes", "Space that can still be rented.", lambda v: v.free_bytes),
+    (
+        "available_bytes",
+        "Space that can still be rented: 0 while the volume takes no new shards.",
+        lambda v: v.free_bytes,
+    ),
     (
         "allocated_bytes",
         "Disk space taken by everything under the volume, at the last comparison.",
@@ -92,6 +103,29 @@ class StatusCollector(Collector):
         yield from _renting(status)
 
 
+class MomentsCollector(Collector):
+    """When last came what should come now and then; no sample before the first since the start."""
+
+    # A 0 for never would make whatever compares it with the time ring after each restart.
+
+    def __init__(self, activity: Activity) -> None:
+        self._activity = activity
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield both families."""
+        yield _moment(
+            "last_renter_contact_timestamp_seconds",
+            "Unix time at which a request of a renter with a contract was last answered in full; "
+            "not there before the first since the start.",
+            self._activity.last_contact_s,
+        )
+        yield _moment(
+            "audit_last_success_timestamp_seconds",
+            "Unix time of the last good proof; not there before the first since the start.",
+            self._activity.last_proof_s,
+        )
+
+
 def _node(status: NodeStatus) -> Iterator[Metric]:
     yield _gauge(
         "build_info",
@@ -107,7 +141,7 @@ def _node(status: NodeStatus) -> Iterator[Metric]:
     )
     yield _gauge(
         "start_time_seconds",
-        "Unix time at which the daemon started.",
+        "Unix time at which the daemon started, by the clock as it is now.",
         (),
         [((), status.started_at_ms / 1000)],
     )
@@ -161,8 +195,10 @@ def _volumes(volumes: tuple[VolumeStatus, ...]) -> Iterator[Metric]:
         "Operations that failed on the volume, by operation.",
         labels=("volume", "operation"),
     )
-    for volume in volumes:
-        for operation, count in volume.errors:
+    for volume in used:
+        # From 0 on: a rate over a series that appears with 1 misses the one.
+        counts = dict.fromkeys(VOLUME_OPERATIONS, 0) | dict(volume.errors)
+        for operation, count in counts.items():
             errors.add_metric((volume.name, operation), count)
     yield errors
 
@@ -178,6 +214,10 @@ def _renting(status: NodeStatus) -> Iterator[Metric]:
         ("state",),
         [((stage.name.lower(),), counts.get(stage, 0)) for stage in stages],
     )
+
+
+def _moment(name: str, text: str, unix_s: float) -> Metric:
+    return _gauge(name, text, (), [((), unix_s)] if unix_s else [])
 
 
 def _gauge(

@@ -20,7 +20,7 @@ from prometheus_client import (
 )
 
 from farmer.model.status import NodeStatus
-from farmer.monitor.gauges import StatusCollector
+from farmer.monitor.gauges import MomentsCollector, StatusCollector
 from farmer.monitor.status import Activity
 from farmer.node.ports import Result, Verb
 
@@ -78,6 +78,7 @@ class Metrics:
         self._make_audits()
         self._make_daemon()
         self.registry.register(StatusCollector(status))
+        self.registry.register(MomentsCollector(self._activity))
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
@@ -115,9 +116,10 @@ class Metrics:
         self._in_progress_of(verb).dec()
         self._requests_of(verb, result).inc()
         self._durations_of(verb).observe(seconds)
-        if result is Result.OK:
-            self._activity.last_contact_s = self._now_s()
-            self._last_contact.set(self._activity.last_contact_s)
+
+    def renter_served(self) -> None:
+        """See `Meter`."""
+        self._activity.last_contact_s = self._now_s()
 
     def refused(self, refusal_name: str) -> None:
         """See `Meter`."""
@@ -149,7 +151,9 @@ class Metrics:
         self._audit_durations.observe(seconds)
         if label == "ok":
             self._activity.audits_passed += 1
-            self._last_audit.set(self._now_s())
+            self._activity.last_proof_s = self._now_s()
+        elif label == "missing":
+            self._activity.audits_missing += 1
         elif label not in {"budget", "later"}:
             self._activity.audits_failed += 1
 
@@ -224,10 +228,6 @@ class Metrics:
         self._handshakes = self._counter(
             "handshake_failures", "TLS or protocol handshakes that failed, by reason.", "reason"
         )
-        self._last_contact = self._gauge(
-            "last_renter_contact_timestamp_seconds",
-            "Unix time at which a renter's request was last answered in full; 0 for never.",
-        )
         _begin(self._closed, self._labels.close_reasons)
         _begin(self._handshakes, self._labels.handshake_reasons)
 
@@ -236,10 +236,6 @@ class Metrics:
         self._audits_of = cache(audits.labels)
         self._audit_durations = self._histogram(
             "audit_duration_seconds", "Time to prove one challenged shard.", ANSWER_BUCKETS_S
-        )
-        self._last_audit = self._gauge(
-            "audit_last_success_timestamp_seconds",
-            "Unix time of the last good proof; 0 for never.",
         )
         _begin(audits, AUDIT_RESULTS)
 

@@ -21,8 +21,12 @@ class Activity:
     stored: int = 0
     audits_passed: int = 0
     audits_failed: int = 0
+    audits_missing: int = 0
+    """Of shards that are not here: whoever erases one, or names any, and asks for it counts."""
     last_contact_s: float = 0.0
-    """When a renter was last served; 0 for never."""
+    """When a renter with a contract was last served; 0 for never."""
+    last_proof_s: float = 0.0
+    """When a shard was last proved; 0 for never."""
 
 
 def status_document(status: NodeStatus, activity: Activity | None = None) -> dict[str, Any]:
@@ -133,5 +137,6 @@ def _activity(activity: Activity) -> dict[str, Any]:
         "stored": activity.stored,
         "audits_passed": activity.audits_passed,
         "audits_failed": activity.audits_failed,
+        "audits_missing": activity.audits_missing,
         "last_contact_ms": int(activity.last_contact_s * 1000),
     }

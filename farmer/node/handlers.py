@@ -184,6 +184,8 @@ class Conversation:
         finally:
             took_s, served = exchange.seconds, self._farm.served
             meter.request_finished(verb, result, took_s)
+            if result is Result.OK and exchange.is_known:
+                meter.renter_served()
             served.requests += 1
             served.took_s += took_s
             self._ended(session)

@@ -342,6 +342,9 @@ class Meter(Protocol):
     def request_finished(self, verb: Verb, result: Result, seconds: float) -> None:
         """It was answered or broken off."""
 
+    def renter_served(self) -> None:
+        """It was answered in full, to a renter who has a contract."""
+
     def refused(self, refusal_name: str) -> None:
         """A refusal was sent."""
 

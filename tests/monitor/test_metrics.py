@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from farmer.model.status import NodeStatus, VolumeState
+from farmer.model.status import VOLUME_OPERATIONS, NodeStatus, VolumeState
 from farmer.monitor.metrics import Metrics
 from farmer.node.ports import Meter, Result, Verb
 from tests.monitor import docs
@@ -28,6 +29,7 @@ def busy() -> Metrics:
     counted.handshake_failed("tls")
     counted.request_started(Verb.STORE)
     counted.request_finished(Verb.STORE, Result.OK, 0.2)
+    counted.renter_served()
     counted.refused("NO_SPACE")
     counted.first_byte(0.01)
     counted.received(Verb.STORE, 1000)
@@ -73,12 +75,22 @@ def test_requests_are_counted_by_verb_and_result() -> None:
     assert value(counted, "farmer_last_renter_contact_timestamp_seconds") == NOW_S
 
 
-def test_only_an_answer_in_full_counts_as_contact() -> None:
+def test_only_a_renter_that_was_served_counts_as_contact() -> None:
     counted = metrics()
-    counted.request_started(Verb.STAT)
-    counted.request_finished(Verb.STAT, Result.REFUSED, 0.1)
-    assert value(counted, "farmer_last_renter_contact_timestamp_seconds") == 0
+    counted.request_started(Verb.PING)
+    counted.request_finished(Verb.PING, Result.OK, 0.1)
     assert counted.activity.last_contact_s == 0
+
+
+def test_what_did_not_come_since_the_start_has_no_time() -> None:
+    """A 0 would make every rule that compares it with the time ring after a restart."""
+    counted = metrics()
+    names = ("farmer_last_renter_contact", "farmer_audit_last_success")
+    series = [f"{name}_timestamp_seconds" for name in names]
+    assert [value(counted, name) for name in series] == [None, None]
+    counted.renter_served()
+    counted.audited("ok", 0.1)
+    assert [value(counted, name) for name in series] == [NOW_S, NOW_S]
 
 
 def test_open_connections_are_those_opened_and_not_closed() -> None:
@@ -109,9 +121,10 @@ def test_words_outside_the_closed_set_make_one_series(series: str, label: str, r
 
 def test_audit_results_feed_activity_and_those_put_off_do_not() -> None:
     counted = metrics()
-    for result in ("ok", "ok", "missing", "corrupt", "budget", "later"):
+    for result in ("ok", "ok", "missing", "missing", "corrupt", "budget", "later"):
         counted.audited(result, 0.01)
-    assert (counted.activity.audits_passed, counted.activity.audits_failed) == (2, 2)
+    done = counted.activity
+    assert (done.audits_passed, done.audits_failed, done.audits_missing) == (2, 1, 2)
     assert value(counted, "farmer_audit_last_success_timestamp_seconds") == NOW_S
 
 
@@ -138,6 +151,41 @@ def test_gauges_are_the_status_at_the_scrape() -> None:
     assert value(counted, "farmer_alerts", alert="VolumeGone") is None
 
 
+def test_every_failure_of_a_volume_begins_at_none() -> None:
+    """The first one is the one to hear of, and a rate misses a series that begins with 1."""
+    volume = replace(ATTIC, errors=(("sync", 1),))
+    counted = metrics(replace(STATUS, volumes=(volume,)))
+    series = {
+        operation: value(
+            counted, "farmer_volume_errors_total", volume="attic", operation=operation
+        )
+        for operation in VOLUME_OPERATIONS
+    }
+    assert series == dict.fromkeys(VOLUME_OPERATIONS, 0) | {"sync": 1}
+
+
+def test_volumes_count_no_other_failures() -> None:
+    """Whoever counts says what by a word that stands there."""
+    words = set()
+    for path in (PACKAGE / "storage").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if _counts_a_failure(node):
+                [word] = node.args
+                assert isinstance(word, ast.Constant), f"{path}:{node.lineno}"
+                words.add(word.value)
+    assert sorted(words) == sorted(VOLUME_OPERATIONS)
+
+
+def _counts_a_failure(node: ast.AST) -> bool:
+    """Tell a call like `volume.ground.health.count("sweep")`, or `self.count` of the health."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Attribute(attr=name), attr="count")):
+            return name in {"health", "_health"}
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="count")):
+            return name in {"health", "self"}
+    return False
+
+
 def test_a_retired_volume_is_nothing_but_retired() -> None:
     """An alert on volumes that are not up must not ring for it."""
     old = replace(ATTIC, name="old", state=VolumeState.RETIRED)
@@ -146,6 +194,8 @@ def test_a_retired_volume_is_nothing_but_retired() -> None:
     assert value(counted, "farmer_volume_state", volume="old", state="retired") == 1
     assert value(counted, "farmer_volume_up", volume="old") is None
     assert value(counted, "farmer_volume_quota_bytes", volume="old") is None
+    series = {"volume": "old", "operation": "read"}
+    assert value(counted, "farmer_volume_errors_total", **series) is None
     assert value(counted, "farmer_volume_up", volume="attic") == 1
 
 

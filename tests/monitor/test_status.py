@@ -36,4 +36,6 @@ def test_activity_is_there_when_given() -> None:
     counted = metrics()
     counted.shard_stored(9)
     assert "activity" not in status_document(STATUS)
-    assert status_document(STATUS, counted.activity)["activity"]["stored"] == 1
+    counted.audited("missing", 0.1)
+    activity = status_document(STATUS, counted.activity)["activity"]
+    assert [activity[name] for name in ("stored", "audits_failed", "audits_missing")] == [1, 0, 1]

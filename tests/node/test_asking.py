@@ -197,6 +197,20 @@ class AskingTests(NodeCase):
         assert isinstance(page, Listed)
         self.assertEqual((2, False), (len(page.entries), page.more))
 
+    def test_only_who_has_a_contract_counts_as_a_renter_that_was_served(self) -> None:
+        """Else any stranger, by a ping, would hide that no renter comes any more."""
+        for who, served in ((STRANGER, 0), (RENTER, 1)):
+            peer = self.greet(who)
+            peer.send(Ping(1))
+            assert isinstance(peer.answer(), Pong)
+            self.assertEqual(served, self.meter.served)
+
+    def test_a_refused_request_is_no_service(self) -> None:
+        peer = self.greet()
+        peer.send(Stat(ABSENT))
+        self.assertEqual(Refused(Refusal.NOT_FOUND), peer.refusal())
+        self.assertEqual(0, self.meter.served)
+
     def test_a_ping_tells_anybody_how_we_are(self) -> None:
         self.farm.terms = Terms(price=Price(currency="EUR", stored_micros=2))
         peer = self.greet(STRANGER)
