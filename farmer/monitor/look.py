@@ -5,12 +5,14 @@ from typing import Final
 _DARK: Final = """
 --bg:#0d1117;--card:#151b23;--fg:#e6edf3;--mute:#8d98a5;--line:#262e38;--link:#7ab0ff;
 --live:#60a5fa;--trash:#fbbf24;--reserved:#a78bfa;--kept:#586371;--free:#262e38;--gap:#7f1d1d;
+--leaving:#2dd4bf;--shut:#f472b6;
 --ok:#4ade80;--okbg:#11301f;--warn:#fbbf24;--warnbg:#3a2a0a;--bad:#f87171;--badbg:#3b1418
 """
 
 _LIGHT: Final = """
 --bg:#f5f6f8;--card:#fff;--fg:#14181f;--mute:#5c6673;--line:#e3e7ec;--link:#1d4ed8;
 --live:#2563eb;--trash:#d97706;--reserved:#7c3aed;--kept:#a3adba;--free:#e3e7ec;--gap:#fca5a5;
+--leaving:#0d9488;--shut:#be185d;
 --ok:#166534;--okbg:#dcfce7;--warn:#92400e;--warnbg:#fef3c7;--bad:#991b1b;--badbg:#fee2e2
 """
 
@@ -55,6 +57,8 @@ rect.trash,i.trash{fill:var(--trash);background:var(--trash)}
 rect.reserved,i.reserved{fill:var(--reserved);background:var(--reserved)}
 rect.kept,i.kept{fill:var(--kept);background:var(--kept)}
 rect.gap,i.gap{fill:var(--gap);background:var(--gap)}
+rect.leaving,i.leaving{fill:var(--leaving);background:var(--leaving)}
+rect.shut,i.shut{fill:var(--shut);background:var(--shut)}
 rect.free,i.free{fill:var(--free);background:var(--free)}
 ul.legend{list-style:none;margin:12px 0 0;padding:0}
 .legend li{display:flex;gap:9px;align-items:center;padding:2px 0}
@@ -68,13 +72,30 @@ dl.about{grid-template-columns:max-content 1fr}
 .wide{overflow-x:auto}
 table{width:100%;border-collapse:collapse}
 th{font-weight:600;color:var(--mute);font-size:13px;text-align:left}
-th,td{padding:8px 12px 8px 0;border-bottom:1px solid var(--line);white-space:nowrap}
+th,td{padding:8px 14px 0 0;white-space:nowrap;vertical-align:top}
 tr>:last-child{padding-right:0}
-tbody tr:last-child td{border:0;padding-bottom:0}
+th,tbody tr:last-child td{padding-bottom:8px}
+tbody:last-child tr:last-child td{padding-bottom:0}
+tbody{border-top:1px solid var(--line)}
 .r{text-align:right}
+.where{white-space:normal;min-width:150px}
+td.r:last-child{white-space:normal}
+tbody .why td{white-space:normal;overflow-wrap:anywhere;padding-top:2px;color:var(--mute);
+font-size:13.5px}
 @media(max-width:760px){
 main{padding:14px 10px 30px}.k{grid-column:span 6}.w6{grid-column:span 12}.v{font-size:20px}
-dl.about{grid-template-columns:1fr;gap:0}.about dd{margin-bottom:9px}}
+dl.about{grid-template-columns:1fr;gap:0}.about dd{margin-bottom:9px}
+table,tbody{display:block}
+thead{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}
+tbody{padding:10px 0}
+tbody:first-of-type{border:0;padding-top:0}
+tbody:last-child{padding-bottom:0}
+tbody tr{display:grid;grid-template-columns:repeat(3,minmax(0,1fr));gap:6px 12px}
+tbody tr:first-child td,tbody tr:last-child td{padding:0;white-space:normal;text-align:left}
+tbody tr td:not([data-name]){grid-column:1/-1}
+td[data-name]:before{content:attr(data-name);display:block;color:var(--mute);font-size:12.5px}
+.why{margin-top:6px}
+}
 @media(max-width:380px){.k{grid-column:span 12}}
 """
 )

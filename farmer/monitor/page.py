@@ -54,6 +54,13 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+WRONG_NAME: Final = (
+    "The farmer does not answer to the host name in this page's address, so that no other web "
+    "page can read this one under a name of its own. If the name is yours, write it into the "
+    "setting listen.page, as in nas.lan:4647, and restart the farmer; or open the page by the "
+    "address that is there."
+)
+
 HTML: Final = "text/html; charset=utf-8"
 TEXT: Final = "text/plain; charset=utf-8"
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -105,13 +112,17 @@ class StatusPage(resource.Resource):
         headers = {**HEADERS, "Content-Type": kind}
         if code == http.NOT_ALLOWED:
             headers["Allow"] = "GET, HEAD"
+        if request.method == b"HEAD":
+            # Only its length: Twisted sends no body either, but logs that it was given one.
+            headers["Content-Length"] = str(len(body))
+            body = b""
         for name, value in headers.items():
             request.responseHeaders.setRawHeaders(name, [value])
         return body
 
     def _answer(self, request: server.Request) -> Answer:
         if not self._knows(request.getHeader("host")):
-            return _sorry(421, "Wrong name", "This farmer does not answer to that host name.")
+            return 421, HTML, message("Wrong name", WRONG_NAME, leads_on=False).encode()
         if request.method not in (b"GET", b"HEAD"):
             return _sorry(405, "Only for reading", "This page can be read, nothing else.")
         route = self._routes.get(request.path)

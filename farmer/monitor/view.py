@@ -20,7 +20,8 @@ from farmer.monitor.words import count, moment, percent
 from farmer.units import format_duration
 from farmer.units import format_size as size
 
-REFRESH_S: Final = 15
+REFRESH_S: Final = 60
+"""Whoever reads is thrown back by it, to the left of a table that is wider than the window."""
 
 _NODE_WORDS: Final = {
     NodeState.STARTING: ("warn", "Starting"),
@@ -37,6 +38,12 @@ _VOLUME_WORDS: Final = {
     VolumeState.GONE: "bad",
     VolumeState.RETIRED: "ok",
 }
+_VOLUME_FIGURES: Final = ("Stored", "Quota", "Free", "Shards", "Errors", "Read again")
+_GAPS: Final = (
+    ("leaving", "Offered on volumes that are being emptied"),
+    ("shut", "Offered on volumes that take nothing now"),
+    ("gap", "Offered, but not there on the disks now"),
+)
 
 
 def page(status: NodeStatus, activity: Activity, now_s: float) -> str:
@@ -56,9 +63,10 @@ def page(status: NodeStatus, activity: Activity, now_s: float) -> str:
     return _document(title, "\n".join(parts))
 
 
-def message(heading: str, text: str) -> str:
-    """Return a small page with one sentence: for what went wrong."""
-    body = f'<h1>{escape(heading)}</h1><p>{escape(text)} <a href="/">To the status page</a></p>'
+def message(heading: str, text: str, *, leads_on: bool = True) -> str:
+    """Return a small page of some words: for what went wrong."""
+    link = ' <a href="/">To the status page</a>' if leads_on else ""
+    body = f"<h1>{escape(heading)}</h1><p>{escape(text)}{link}</p>"
     return _document(escape(heading), body, refresh=False)
 
 
@@ -93,7 +101,7 @@ def _alert(alert: Alert, now_s: float) -> str:
     command = f" Type: <code>{escape(alert.command)}</code>" if alert.command else ""
     since = _span(now_s - alert.since_ms / 1000)
     return (
-        f'<section class="note" role="alert"><b>{escape(alert.name)}</b>'
+        f'<section class="note"><b>{escape(alert.name)}</b>'
         f'<div>{escape(alert.message)}{command} <span class="mute">for {since}</span></div>'
         "</section>"
     )
@@ -109,10 +117,12 @@ def _figures(status: NodeStatus, activity: Activity, now_s: float) -> Iterator[s
         f"{percent(used, quota)} · {size(status.promised_bytes)} promised · {size(free)} free",
     )
     proved, failed = activity.audits_passed, activity.audits_failed
+    absent = activity.audits_missing
     yield _figure(
         "Audits since start",
         percent(proved, proved + failed) if proved + failed else "none yet",
-        f"{count(proved)} passed · {count(failed)} failed",
+        f"{count(proved)} passed · {count(failed)} failed"
+        + (f" · {count(absent)} of shards not held" if absent else ""),
     )
     yield _figure(
         "Traffic since start",
@@ -134,17 +144,14 @@ def _figure(heading: str, value: str, below: str) -> str:
 
 
 def _bytes_card(volumes: tuple[VolumeStatus, ...]) -> str:
-    parts: tuple[tuple[str, str, int], ...] = (
+    parts = (
         ("live", "Stored", sum(v.used_bytes for v in volumes)),
         ("trash", "Trash, gone within 7 days", sum(v.trash_bytes for v in volumes)),
         ("reserved", "Reserved for stores under way", sum(v.reserved_bytes for v in volumes)),
         ("kept", "Kept for index and tidying up", sum(v.allowance_bytes for v in volumes)),
         ("free", "Free", sum(v.free_bytes for v in volumes)),
+        *_gaps(volumes),
     )
-    quota = sum(volume.quota_bytes for volume in volumes)
-    gap = quota - sum(amount for _, _, amount in parts)
-    if gap > 0:
-        parts = (*parts, ("gap", "Offered, but not there on the disks now", gap))
     total = max(sum(amount for _, _, amount in parts), 1)
     legend = "".join(
         f'<li><i class="{kind}"></i><span>{name}</span><b>{size(amount)}</b></li>'
@@ -156,6 +163,31 @@ def _bytes_card(volumes: tuple[VolumeStatus, ...]) -> str:
         f'<ul class="legend">{legend}</ul>'
         f'<p class="mute">{_comparison(volumes)}</p></section>'
     )
+
+
+def _gaps(volumes: tuple[VolumeStatus, ...]) -> Iterator[tuple[str, str, int]]:
+    """Yield what is offered and cannot be rented, by cause; a cause that is none is not named."""
+    for kind, name in _GAPS:
+        amount = sum(_gap_bytes(volume) for volume in volumes if _gap_kind(volume) == kind)
+        if amount:
+            yield kind, name, amount
+
+
+def _gap_bytes(volume: VolumeStatus) -> int:
+    taken = volume.used_bytes + volume.trash_bytes + volume.reserved_bytes
+    return max(0, volume.quota_bytes - taken - volume.allowance_bytes - volume.free_bytes)
+
+
+def _gap_kind(volume: VolumeStatus) -> str:
+    match volume.state:
+        case VolumeState.GONE:
+            return "shut"
+        case _ if volume.draining:
+            return "leaving"
+        case VolumeState.READ_ONLY | VolumeState.FAILING:
+            return "shut"
+        case _:
+            return "gap"
 
 
 def _comparison(volumes: tuple[VolumeStatus, ...]) -> str:
@@ -199,25 +231,25 @@ def _renting_card(status: NodeStatus) -> str:
 
 
 def _volumes_card(volumes: tuple[VolumeStatus, ...]) -> str:
-    head = "".join(
-        f'<th scope="col"{" class=r" if right else ""}>{name}</th>'
-        for name, right in (
-            *(("Volume", False), ("Path", False), ("State", False), ("Stored", True)),
-            *(("Quota", True), ("Free", True), ("Shards", True), ("Errors", True)),
-            ("Read again", True),
-        )
+    head = '<th scope="col">Volume</th><th scope="col">State</th>' + "".join(
+        f'<th scope="col" class="r">{name}</th>' for name in _VOLUME_FIGURES
     )
-    rows = "".join(_volume_row(volume) for volume in volumes)
+    rows = "".join(_volume_rows(volume) for volume in volumes)
+    # A box that scrolls can be reached by the keyboard, and says what it is.
+    box = '<div class="wide" tabindex="0" role="region" aria-label="Volumes">'
     return (
-        '<section class="card w12"><h2>Volumes</h2><div class="wide"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>"
+        f'<section class="card w12"><h2>Volumes</h2>{box}<table>'
+        f"<thead><tr>{head}</tr></thead>{rows}</table></div></section>"
     )
 
 
-def _volume_row(volume: VolumeStatus) -> str:
+def _volume_rows(volume: VolumeStatus) -> str:
+    """Return a volume's figures and, in a row of its own, what an owner should know of it."""
     kind = _VOLUME_WORDS[volume.state]
     notes = [note for note in (volume.reason, _leaving(volume)) if note]
-    reason = f' <span class="mute">{escape("; ".join(notes))}</span>' if notes else ""
+    why = f'<tr class="why"><td colspan="8">{escape("; ".join(notes))}</td></tr>' if notes else ""
+    # One that shares its short name with another is called by its whole path already.
+    name = "" if volume.name == volume.path else f"<b>{escape(volume.name)}</b> "
     numbers = (
         size(volume.used_bytes),
         size(volume.quota_bytes),
@@ -227,10 +259,13 @@ def _volume_row(volume: VolumeStatus) -> str:
         _scrub_words(volume.scrub),
     )
     return (
-        f"<tr><td>{escape(volume.name)}</td><td><code>{escape(volume.path)}</code></td>"
-        f'<td><span class="pill {kind}">{volume.state.value}</span>{reason}</td>'
-        + "".join(f'<td class="r">{number}</td>' for number in numbers)
-        + "</tr>"
+        f'<tbody><tr><td class="where">{name}<code>{escape(volume.path)}</code></td>'
+        f'<td><span class="pill {kind}">{volume.state.value}</span></td>'
+        + "".join(
+            f'<td class="r" data-name="{name}">{number}</td>'
+            for name, number in zip(_VOLUME_FIGURES, numbers, strict=True)
+        )
+        + f"</tr>{why}</tbody>"
     )
 
 
@@ -239,7 +274,7 @@ def _scrub_words(scrub: ScrubStatus) -> str:
     if scrub.state == "idle":
         return moment(scrub.ended_at_ms / 1000) if scrub.ended_at_ms else "not yet"
     left = f", {_span(scrub.eta_s)} left" if scrub.eta_s is not None else ""
-    return f"{scrub.state} {scrub.progress * 100:.0f} %{left}"
+    return f"{scrub.state} {percent(scrub.progress, 1)}{left}"
 
 
 def _leaving(volume: VolumeStatus) -> str:

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from farmer.model.status import NodeState
+from farmer.model.status import NodeState, VolumeState, VolumeWork
 from farmer.monitor import page
 from farmer.monitor.page import StatusPage, page_site
 from farmer.monitor.view import message
 from farmer.monitor.view import page as rendered
-from tests.monitor.sample import ATTIC, NOW_S, STATUS, metrics
+from tests.monitor.sample import ATTIC, NOW_S, STATUS, USB, metrics
 
 PEER = IPv4Address("TCP", "127.0.0.1", 40000)
 
@@ -112,6 +114,20 @@ class PageTests(SynchronousTestCase):
     def test_head_has_the_length_and_no_body(self) -> None:
         code, headers, body = self.get("/healthz", method="HEAD")
         assert (code, headers["content-length"], body) == (200, "6", b"")
+
+    def test_head_is_no_line_in_the_log(self) -> None:
+        """Whoever looks each minute whether the page is there would fill it."""
+        logged: list[dict[str, object]] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        for path in ("/", "/metrics", "/nothing"):
+            self.get(path, method="HEAD")
+        assert logged == []
+
+    def test_a_wrong_name_is_told_what_to_do(self) -> None:
+        _, _, body = self.get("/", "nas.local")
+        assert b"listen.page" in body
+        assert b'href="/"' not in body, "leads to the same words"
 
     def test_it_answers_to_loopback_and_its_own_name(self) -> None:
         for host in (
@@ -231,3 +247,59 @@ def test_it_does_not_say_what_nobody_checked() -> None:
 def test_every_state_has_words(state: NodeState) -> None:
     bare = replace(STATUS, state=state, volumes=(), alerts=(), contracts=(), name="", listen=())
     assert "<h1>00010203</h1>" in rendered(bare, metrics().activity, NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"state": VolumeState.HEALTHY}, "not there on the disks now"),
+        ({"state": VolumeState.FULL}, "not there on the disks now"),
+        ({"state": VolumeState.GONE}, "on volumes that take nothing now"),
+        ({"state": VolumeState.READ_ONLY}, "on volumes that take nothing now"),
+        ({"state": VolumeState.FAILING}, "on volumes that take nothing now"),
+        ({"state": VolumeState.HEALTHY, "draining": True}, "on volumes that are being emptied"),
+        ({"state": VolumeState.READ_ONLY, "draining": True}, "on volumes that are being emptied"),
+        ({"state": VolumeState.GONE, "draining": True}, "on volumes that take nothing now"),
+    ],
+)
+def test_what_is_offered_and_not_free_has_its_cause(how, words: str) -> None:
+    """A volume that has more than its quota takes nothing of it away."""
+    over = replace(ATTIC, quota_bytes=1, free_bytes=0)
+    volume = replace(ATTIC, free_bytes=0, **how)
+    html = rendered(replace(STATUS, volumes=(over, volume)), metrics().activity, NOW_S)
+    causes = re.findall(r"<span>Offered,? (?:but )?([^<]+)</span><b>([^<]+)</b>", html)
+    assert causes == [(words, "823 GB")]
+
+
+def test_nothing_is_missing_from_a_volume_that_is_well() -> None:
+    html = rendered(replace(STATUS, volumes=(ATTIC,)), metrics().activity, NOW_S)
+    assert "Offered" not in html
+
+
+def test_the_reason_of_a_volume_stands_in_a_row_of_its_own() -> None:
+    """Beside the figures it would push them out of the window, as long as it is."""
+    work = VolumeWork(verb="drain", left_shards=3, left_bytes=10**9, problem="no room")
+    html = rendered(
+        replace(STATUS, volumes=(replace(USB, work=work), ATTIC)), metrics().activity, NOW_S
+    )
+    [reason] = re.findall(r'<tr class="why"><td colspan="8">(.*?)</td></tr>', html)
+    assert reason.startswith("its marker is missing: is the disk mounted?; drain: 3 shards")
+    assert len(re.findall('<th scope="col"', html)) == 8
+
+
+def test_audits_of_what_is_not_held_are_no_failures() -> None:
+    """A renter may erase a shard, and ask for it as often as it likes."""
+    counted = metrics()
+    assert "not held" not in rendered(STATUS, counted.activity, NOW_S)
+    for result in ("ok", "ok", *["missing"] * 13):
+        counted.audited(result, 0.01)
+    html = rendered(STATUS, counted.activity, NOW_S)
+    assert "100\u202f%" in html
+    assert "2 passed · 0 failed · 13 of shards not held" in html
+
+
+def test_what_reloads_by_itself_interrupts_nobody() -> None:
+    """A screen reader would say every alert again each time."""
+    html = rendered(STATUS, metrics().activity, NOW_S)
+    assert 'role="alert"' not in html
+    assert '<div class="wide" tabindex="0" role="region" aria-label="Volumes">' in html
