@@ -43,6 +43,24 @@ def test_a_service_is_not_restarted_on_bad_settings(unit: str) -> None:
     assert "\nExecCondition=" not in text
 
 
+@pytest.mark.parametrize("unit", EXPOSURE_MAX)
+def test_a_missing_disk_neither_stops_the_service_nor_keeps_it_from_starting(unit: str) -> None:
+    """It comes after the mount of each place that it may write to, and depends on none."""
+    text = (UNITS / unit).read_text()
+    (places,) = re.findall(r"(?m)^ReadWritePaths=(.+)$", text)
+    waited_for = {word for line in _values(text, "After") for word in line.split()}
+    for place in places.split():
+        # "-" in front: without the place it starts all the same.
+        assert place.startswith("-/")
+        assert place[2:].replace("/", "-") + ".mount" in waited_for
+    assert _values(text, "RequiresMountsFor") == _values(text, "BindsTo") == []
+    assert _values(text, "Requires") in ([], ["farmer.socket"])
+
+
+def _values(text: str, key: str) -> list[str]:
+    return re.findall(rf"(?m)^{key}=(.+)$", text)
+
+
 def test_the_two_services_differ_in_nothing_but_the_network() -> None:
     """What is hardened in one and not in the other would be forgotten sooner or later."""
     plain, socket = (
