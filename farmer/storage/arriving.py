@@ -19,7 +19,12 @@ from zlib import crc32
 from farmer.audit.tree import TreeHasher
 from farmer.model.shard import RECORD_HEADER_BYTES, StoredShard
 from farmer.storage.doubts import Leftover
-from farmer.storage.errors import CorruptShardError, VolumeUnavailableError
+from farmer.storage.errors import (
+    CorruptShardError,
+    StorageError,
+    VolumeClosedError,
+    VolumeUnavailableError,
+)
 from farmer.storage.files import Access, Buffer
 from farmer.storage.operations import Adopt, StoreRecord, row_of
 from farmer.storage.places import Key, Place, Row
@@ -102,10 +107,10 @@ class LargeCopy:
         self._is_asked = False
         """Whether the target's writer was asked to enter it."""
         self._is_dropped = False
-        self._stays: OSError | None = None
+        self._stays: OSError | StorageError | None = None
         """Why its file could not be removed."""
         try:
-            with self._understood():
+            with self._understood(), self._ours():
                 self._make()
         except BaseException:
             self.close()
@@ -118,6 +123,14 @@ class LargeCopy:
             yield
         except OSError as error:
             raise self._target.ground.understand(error, self.size_bytes) from error
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """Raise `VolumeClosedError` if the target was opened anew; it is not meanwhile."""
+        with self._target.ground.tenure.lasting() as is_ours:
+            if not is_ours:
+                raise VolumeClosedError("the volume was closed")
+            yield
 
     def _make(self) -> None:
         files, paths = self._target.ground.files, self._target.ground.paths
@@ -166,14 +179,19 @@ class LargeCopy:
         return self._held
 
     def send(self, target: Volume, row: Row, held: Reservation) -> Future[StoredShard]:
-        """Write its last header, synced: now it is there; then enter it.  Raises `OSError`."""
+        """
+        Write its last header, synced: now it is there; then enter it.
+
+        Raises `OSError`, `VolumeClosedError`.
+        """
         ground = target.ground
         _counts_as(held, row)
         header = _as_now(self._header, row)
         header = replace(header, kind=Kind.SHARD, sequence=ground.facts.sequencer.take())
-        self._sent = True
-        ground.files.pwritev(self._fd, [header.encode()], 0)
-        ground.files.sync_data(self._fd)
+        with self._ours():
+            self._sent = True
+            ground.files.pwritev(self._fd, [header.encode()], 0)
+            ground.files.sync_data(self._fd)
         stored = row_of(header, Place(0, 0, header.segment))
         operation = Adopt(stored, held, self._drop)
         self._is_asked = True
@@ -185,7 +203,8 @@ class LargeCopy:
 
         Raises:
             OSError: it is there still; until its file is gone the shard is in doubt there.
-            VolumeUnavailableError: the target has not said yet whether it was entered.
+            VolumeUnavailableError: the target has not said yet whether it was entered, or was
+                opened anew, and has it as it was then.
 
         """
         assert target is self._target
@@ -214,10 +233,14 @@ class LargeCopy:
             return
         ground = self._target.ground
         try:
-            if self._is_made:
-                ground.files.unlink(self._path)
-            if self._sent:
-                ground.files.sync_directory(ground.paths.staging)
+            with self._ours():
+                if self._is_made:
+                    ground.files.unlink(self._path)
+                if self._sent:
+                    ground.files.sync_directory(ground.paths.staging)
+        except VolumeClosedError as error:
+            self._stays = error
+            self._held.release()
         except OSError as error:
             self._stays = error
             ground.health.count("unlink")

@@ -19,6 +19,7 @@ from farmer.storage.log import Facts
 from farmer.storage.quota import Ledger, VolumeAccount
 from farmer.storage.reserve import SPEND_BYTES, Reserve
 from farmer.storage.rests import Rests
+from farmer.storage.tenure import Tenure
 from farmer.storage.watch import Watch
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -45,6 +46,7 @@ class Ground:
     watch: Watch
     rests: Rests
     doubts: Doubts = field(default_factory=Doubts)
+    tenure: Tenure = field(default_factory=Tenure)
     is_apart: bool = False
     """Whether the volume is only read, and what becomes of its shards noted in its annex."""
 

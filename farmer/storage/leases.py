@@ -7,25 +7,32 @@ from threading import Lock
 from farmer.model.ids import ContractId, NodeId
 from farmer.storage.directory import Paths
 from farmer.storage.doubts import Doubts, Leftover
-from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.errors import VolumeClosedError, VolumeUnavailableError
 from farmer.storage.files import Files
 from farmer.storage.health import Health
 from farmer.storage.places import Key
 from farmer.storage.staging import Lease
+from farmer.storage.tenure import Tenure
 
 
 class Leases:
     """One volume's; each belongs either here or to the one upload that took it."""
 
-    def __init__(self, files: Files, paths: Paths, health: Health, doubts: Doubts) -> None:
+    def __init__(
+        self, files: Files, paths: Paths, health: Health, doubts: Doubts, tenure: Tenure
+    ) -> None:
         self._files = files
         self._paths = paths
         self._health = health
         self._doubts = doubts
+        self._tenure = tenure
         self._lock = Lock()
         self._kept: dict[Key, Lease] = {}
-        self.are_over = False
+
+    @property
+    def are_over(self) -> bool:
         """Whether the volume was given up."""
+        return self._tenure.is_over
 
     def __contains__(self, key: Key) -> bool:
         return key in self._kept
@@ -57,8 +64,8 @@ class Leases:
 
     def let_go(self) -> None:
         """Give back what is promised to them: the volume's next opening finds their files."""
+        self._tenure.end()
         with self._lock:
-            self.are_over = True
             kept = list(self._kept.values())
             self._kept.clear()
         for lease in kept:
@@ -89,10 +96,12 @@ class Leases:
         self.drop(lease)
 
     def drop(self, lease: Lease) -> None:
-        """Remove one that was taken."""
+        """Remove one that was taken; the file of one that is over is the next opening's."""
         path = self._paths.part(lease.file)
         try:
-            self._files.unlink(path)
+            with self._tenure.lasting() as is_ours:
+                if is_ours:
+                    self._files.unlink(path)
         except OSError:
             self._health.count("unlink")
             self._doubts.leave(Leftover(path, lease.reservation))
@@ -100,16 +109,20 @@ class Leases:
             lease.reservation.release()
 
     def erase(self, key: Key) -> bool:
-        """Remove one durably; say whether there was one."""
+        """Remove one durably; say whether there was one.  Raises `VolumeUnavailableError`."""
         lease = self.take(key)
         if lease is None:
             return False
         try:
-            self._files.unlink(self._paths.part(lease.file))
-            self._files.sync_directory(self._paths.staging)
+            with self._tenure.lasting() as is_ours:
+                if is_ours:
+                    self._files.unlink(self._paths.part(lease.file))
+                    self._files.sync_directory(self._paths.staging)
         except OSError as error:
             self.keep(lease)
             self._health.count("unlink")
             raise VolumeUnavailableError(f"the disk failed: {error}") from error
         lease.reservation.release()
+        if not is_ours:
+            raise VolumeClosedError("the volume was closed")
         return True

@@ -10,8 +10,10 @@ shard, is the commit point: a file with a sound one *is* a stored shard.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 from zlib import crc32
 
@@ -208,8 +210,14 @@ def staging_header(
     )
 
 
-def stage(files: Files, paths: Paths, header: RecordHeader) -> Staged:
-    """Make a staging file: space taken, header and name durable.  Raises `OSError`."""
+def stage(
+    files: Files, paths: Paths, header: RecordHeader, stays: Callable[[Path], None]
+) -> Staged:
+    """
+    Make a staging file: space taken, header and name durable.
+
+    Raises `OSError`; *stays* is told before if the file could not be removed then.
+    """
     path = paths.part(header.segment)
     fd = files.open(path, Access.CREATE)
     try:
@@ -221,8 +229,10 @@ def stage(files: Files, paths: Paths, header: RecordHeader) -> Staged:
         # Whatever they say: what counts is why it could not be made.
         with suppress(OSError):
             files.close(fd)
-        with suppress(OSError):
+        try:
             files.unlink(path)
+        except OSError:
+            stays(path)
         raise
     return Staged(files, paths, header, fd)
 

@@ -196,15 +196,15 @@ class LargeUpload:
         if self._staged.shard_id() != header.shard:
             self._drop()
             raise WrongHashError
-        if self._leases.are_over:
+        try:
+            with self._ground.tenure.lasting() as is_ours:
+                stored = self._finish() if is_ours else None
+        except OSError as error:
+            raise self._failed(error) from error
+        if stored is None:
             # Nobody would enter what is stored now; the next opening goes on from what is here.
             self.abandon()
             raise VolumeUnavailableError(_ENDED)
-        facts = self._ground.facts
-        try:
-            stored = self._staged.finish(facts.sequencer.take(), facts.clock_ms())
-        except OSError as error:
-            raise self._failed(error) from error
         with self._lock:
             self._is_open = False
         self._staged.close()
@@ -233,6 +233,10 @@ class LargeUpload:
         """Forget it, and leave no lease; not after commit or failure."""
         self._drop()
 
+    def _finish(self) -> RecordHeader:
+        facts = self._ground.facts
+        return self._staged.finish(facts.sequencer.take(), facts.clock_ms())
+
     def _failed(self, error: OSError) -> StorageError:
         """Give up after a failure of the disk: what the file holds is not known any more."""
         self._drop()
@@ -246,12 +250,16 @@ class LargeUpload:
         self._discard()
 
     def _discard(self) -> None:
+        """Remove the file, or leave it to the next opening, which has found it already."""
         header = self._staged.header
         try:
-            self._staged.remove()
+            with self._ground.tenure.lasting() as is_ours:
+                if is_ours:
+                    self._staged.remove()
         except OSError:
             self._ground.health.count("unlink")
             key = (header.renter, header.shard) if self._staged.may_be_stored else None
             self._ground.doubts.leave(Leftover(self._staged.path, self._reservation, key))
         else:
+            self._staged.close()
             self._reservation.release()

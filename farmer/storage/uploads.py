@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
-from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.doubts import Leftover
+from farmer.storage.errors import VolumeClosedError, VolumeUnavailableError
 from farmer.storage.ground import NOT_THE_DISK, Ground
 from farmer.storage.leases import Leases
 from farmer.storage.quota import SMALL_BYTES_MAX, Reservation
-from farmer.storage.staging import Lease, reopen, stage, staging_header
+from farmer.storage.records import RecordHeader
+from farmer.storage.staging import Lease, Staged, reopen, stage, staging_header
 from farmer.storage.upload import LargeUpload, SmallUpload, Submit, Wanted
 
 AnyUpload = SmallUpload | LargeUpload
@@ -66,11 +69,26 @@ class Uploads:
             wanted.alone_ms,
         )
         try:
-            staged = stage(ground.files, ground.paths, header)
+            staged = self._stage(header, reservation)
         except OSError as error:
             raise ground.understand(error, reservation.charge_bytes) from error
         reservation.allocated()
         return LargeUpload(ground, staged, reservation, submit, self._leases, wanted.instead_of)
+
+    def _stage(self, header: RecordHeader, reservation: Reservation) -> Staged:
+        """Make the file; raises `OSError`, and keeps the promise of one that cannot be removed."""
+        ground = self._ground
+
+        def stays(path: Path) -> None:
+            reservation.hold()
+            reservation.allocated()
+            ground.doubts.leave(Leftover(path, reservation))
+
+        with ground.tenure.lasting() as is_ours:
+            if not is_ours:
+                # The next opening would not know of it: it has looked already.
+                raise VolumeClosedError("the volume was closed")
+            return stage(ground.files, ground.paths, header, stays)
 
     def _resume(self, lease: Lease, alone_ms: int) -> LargeUpload:
         ground = self._ground

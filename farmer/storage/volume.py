@@ -81,7 +81,9 @@ class Volume:
         self.reclaimer = Reclaimer(ground, handles, writer)
         writer.release = self.reclaimer.release
         self.witness = Witness(ground.files, ground.paths)
-        self.leases = Leases(ground.files, ground.paths, ground.health, ground.doubts)
+        self.leases = Leases(
+            ground.files, ground.paths, ground.health, ground.doubts, ground.tenure
+        )
         self.uploads = Uploads(ground, self.leases, writer.submit)
         self.examined = Examined()
         self.scrub_status: Callable[[], ScrubStatus] = ScrubStatus
@@ -402,6 +404,8 @@ class Volume:
         for let_go in self.before_close:
             let_go(True)
         clean = self.writer.close()
+        self.leases.let_go()
+        self.ground.doubts.let_go()
         self.handles.close()
         with suppress(OSError):
             # What counts was synced, and the lock has yet to go.

@@ -17,6 +17,7 @@ from farmer.storage.doubts import InDoubtError
 from farmer.storage.errors import (
     CorruptShardError,
     NoSpaceError,
+    VolumeClosedError,
     VolumeUnavailableError,
 )
 from farmer.storage.places import Row
@@ -328,6 +329,25 @@ def test_a_file_that_was_never_said_to_be_stored_keeps_its_space_alone(two: Two)
     assert two.open_parts() == []
     two.target.ground.doubts.remove_leftovers(two.files)
     assert (two.staged(), two.promised_bytes) == ([], 0)
+
+
+def test_a_copy_to_a_volume_that_was_given_up_leaves_its_file_to_the_next_opening(
+    two: Two,
+) -> None:
+    row, reader = two.stored(LARGE)
+    with closing(reader):
+        with closing(LargeCopy(two.target, reader)) as copy:
+            list(copy.copy())
+            two.target.leases.let_go()
+            with pytest.raises(VolumeClosedError):
+                copy.send(two.target, row, copy.reserve(two.target))
+            assert two.header().kind is Kind.STAGING
+            with pytest.raises(VolumeClosedError):
+                copy.discard(two.target)
+        with pytest.raises(VolumeClosedError):
+            LargeCopy(two.target, reader)
+    assert len(two.staged()) == 1
+    assert (two.promised_bytes, two.open_parts()) == (0, [])
 
 
 def test_a_copy_that_the_writer_refused_is_dropped_and_can_be_discarded(two: Two) -> None:

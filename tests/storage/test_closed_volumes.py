@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -10,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from farmer.model.shard import RECORD_HEADER_BYTES, StoredShard
 from farmer.storage import slots
 from farmer.storage.directory import Paths
-from farmer.storage.errors import ShardNotFoundError, StorageError
+from farmer.storage.errors import ShardNotFoundError, StorageError, VolumeUnavailableError
 from farmer.storage.files import Access, OsFiles
 from farmer.storage.generation import Witness
 from farmer.storage.handles import Handles
 from farmer.storage.places import Place
+from farmer.storage.records import Kind
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, noise, open_files, shard_of
 
@@ -106,6 +109,60 @@ def test_an_upload_that_outlives_its_volume_is_not_entered_and_goes_on(farm: Far
     farm.store(data)
     assert farm.engine.usage(ALICE).shards == 1
     assert farm.engine.usage(ALICE).reserved_bytes == 0
+
+
+class SlowEnd(OsFiles):
+    """A disk on which the last sync of a large store takes until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.reached, self.let_go = threading.Event(), threading.Event()
+        self.renter: threading.Thread | None = None
+
+    def sync_data(self, fd: int) -> None:
+        super().sync_data(fd)
+        is_renters = threading.current_thread() is self.renter
+        if is_renters and os.pread(fd, RECORD_HEADER_BYTES, 0)[10] == Kind.SHARD:
+            self.reached.set()
+            assert self.let_go.wait(20)
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_a_large_store_in_its_last_sync_keeps_its_file_when_its_volume_is_closed(
+    tmp_path: Path, in_order: bool
+) -> None:
+    """It may be entered by the next opening: whoever was refused meanwhile must not remove it."""
+    files = SlowEnd()
+    farm, data = Farm(tmp_path, files=files), noise(2 * MIB)
+    upload = farm.begin(data)
+    upload.write(data)
+    outcomes: list[StoredShard | StorageError] = []
+
+    def commit() -> None:
+        try:
+            outcomes.append(upload.commit().result(20))
+        except StorageError as error:
+            outcomes.append(error)
+
+    def close() -> None:
+        if in_order:
+            farm.reopen()
+        else:
+            opened_anew(farm)
+
+    files.renter, closing = threading.Thread(target=commit), threading.Thread(target=close)
+    files.renter.start()
+    assert files.reached.wait(20)
+    closing.start()
+    closing.join(0.3)
+    files.let_go.set()
+    for thread in (files.renter, closing):
+        thread.join(20)
+    upload.abandon()
+    assert isinstance(outcomes[0], VolumeUnavailableError)
+    assert farm.store(data).shard == shard_of(data)
+    assert farm.read(shard_of(data)) == data
+    assert farm.engine.usage(ALICE).reserved_bytes == 0
+    farm.engine.close()
 
 
 def test_a_volume_whose_files_do_not_close_is_counted_once(

@@ -77,6 +77,10 @@ def on_disk(paths: Paths, header: RecordHeader) -> RecordHeader:
     return decode_record(raw[:RECORD_HEADER_BYTES], header.segment, "it")
 
 
+def unexpected(path: Path) -> None:
+    raise AssertionError(f"{path} stays")
+
+
 def test_a_first_header_says_what_is_to_come() -> None:
     one, other = header_of(), header_of()
     assert one.segment != other.segment
@@ -102,7 +106,7 @@ def test_space_header_and_name_are_durable_before_a_byte_is_asked_for(
     files: Files, paths: Paths
 ) -> None:
     header = header_of()
-    staged = stage(files, paths, header)
+    staged = stage(files, paths, header, unexpected)
     names = files.names("open", "preallocate", "pwritev", "sync_data", "sync_directory")
     assert names == ["open", "preallocate", "pwritev", "sync_data", "sync_directory"]
     assert path_of(paths, header).stat().st_size == header.record_bytes
@@ -115,13 +119,13 @@ def test_space_header_and_name_are_durable_before_a_byte_is_asked_for(
 def test_what_cannot_be_made_leaves_nothing(files: Files, paths: Paths, call: str) -> None:
     files.fault = Fault(0, errno.ENOSPC, lambda one: one.name == call)
     with pytest.raises(OSError, match="No space"):
-        stage(files, paths, header_of())
+        stage(files, paths, header_of(), unexpected)
     assert list(paths.staging.iterdir()) == []
 
 
 def test_a_finished_file_is_a_record(files: Files, paths: Paths) -> None:
     header = header_of()
-    staged = stage(files, paths, header)
+    staged = stage(files, paths, header, unexpected)
     for start in range(0, SIZE, 1000):
         staged.write(DATA[start : start + 1000], 2000)
     assert staged.shard_id() == header.shard
@@ -155,7 +159,7 @@ def test_bytes_are_synced_every_so_often_and_only_then_said_to_be_there(
     files: Files, paths: Paths
 ) -> None:
     header = header_of()
-    staged = stage(files, paths, header)
+    staged = stage(files, paths, header, unexpected)
     files.forget()
     synced = []
     for step in range(5):
@@ -171,7 +175,7 @@ def test_bytes_are_synced_every_so_often_and_only_then_said_to_be_there(
 def test_the_disk_is_told_to_begin_with_whole_pages_and_never_twice(
     files: Files, paths: Paths
 ) -> None:
-    staged = stage(files, paths, header_of())
+    staged = stage(files, paths, header_of(), unexpected)
     files.begun.clear()
     for start in range(0, SIZE, STEP // 2 + 500):
         staged.write(DATA[start : start + STEP // 2 + 500], 2000)
@@ -185,7 +189,7 @@ def test_the_disk_is_told_to_begin_with_whole_pages_and_never_twice(
 
 def test_the_last_bytes_are_left_to_the_sync(files: Files, paths: Paths) -> None:
     data = noise(STEP + 100)
-    staged = stage(files, paths, header_of(data))
+    staged = stage(files, paths, header_of(data), unexpected)
     files.begun.clear()
     staged.write(data[: STEP - RECORD_HEADER_BYTES - 1], 2000)
     assert files.begun == []
@@ -195,7 +199,7 @@ def test_the_last_bytes_are_left_to_the_sync(files: Files, paths: Paths) -> None
 
 
 def test_a_step_is_begun_when_it_is_whole(files: Files, paths: Paths) -> None:
-    staged = stage(files, paths, header_of())
+    staged = stage(files, paths, header_of(), unexpected)
     staged.write(DATA[: STEP - RECORD_HEADER_BYTES], 2000)
     assert files.begun == [(0, STEP)]
     staged.close()
@@ -207,7 +211,7 @@ def test_a_few_mib_are_begun_now_and_then_and_wait_for_no_sync(
     """With the steps that the farmer has."""
     monkeypatch.undo()
     data = noise(4 * MIB)
-    staged = stage(files, paths, header_of(data))
+    staged = stage(files, paths, header_of(data), unexpected)
     files.forget()
     for start in range(0, 3 * MIB, 256 * 1024):
         staged.write(data[start : start + 256 * 1024], 2000)
@@ -217,7 +221,7 @@ def test_a_few_mib_are_begun_now_and_then_and_wait_for_no_sync(
 
 
 def test_what_a_sync_covers_is_not_begun_again(files: Files, paths: Paths) -> None:
-    staged = stage(files, paths, header_of())
+    staged = stage(files, paths, header_of(), unexpected)
     staged.write(DATA[: STEP // 2], 2000)
     staged.sync(2001)
     staged.write(DATA[STEP // 2 : STEP], 2000)
@@ -231,7 +235,7 @@ def test_what_a_sync_covers_is_not_begun_again(files: Files, paths: Paths) -> No
 
 def test_who_leaves_a_file_alone_has_made_it_durable(files: Files, paths: Paths) -> None:
     header = header_of()
-    staged = stage(files, paths, header)
+    staged = stage(files, paths, header, unexpected)
     staged.write(DATA[:1000], 2000)
     files.forget()
     staged.lease(3000)
@@ -242,7 +246,7 @@ def test_who_leaves_a_file_alone_has_made_it_durable(files: Files, paths: Paths)
 
 
 def test_a_lease_lasts_no_longer_for_going_on_without_a_byte(files: Files, paths: Paths) -> None:
-    staged = stage(files, paths, header_of())
+    staged = stage(files, paths, header_of(), unexpected)
     files.forget()
     staged.lease(3000)
     assert files.names() == []
@@ -259,7 +263,7 @@ def test_a_lease_lasts_no_longer_for_going_on_without_a_byte(files: Files, paths
 
 
 def test_who_goes_on_gets_the_same_shard(files: Files, paths: Paths) -> None:
-    staged = stage(files, paths, header_of())
+    staged = stage(files, paths, header_of(), unexpected)
     staged.write(DATA[: 3 * STEP + 5], 2000)
     staged.lease(3000)
     staged.close()
@@ -274,7 +278,7 @@ def test_who_goes_on_gets_the_same_shard(files: Files, paths: Paths) -> None:
 
 
 def test_who_goes_on_does_not_begin_what_is_on_the_disk(files: Files, paths: Paths) -> None:
-    staged = stage(files, paths, header_of())
+    staged = stage(files, paths, header_of(), unexpected)
     staged.write(DATA[: 2 * STEP], 2000)
     staged.lease(3000)
     staged.close()
@@ -288,7 +292,7 @@ def test_who_goes_on_does_not_begin_what_is_on_the_disk(files: Files, paths: Pat
 def test_a_file_shorter_than_its_header_says_is_not_gone_on_with(
     files: Files, paths: Paths
 ) -> None:
-    staged = stage(files, paths, header_of())
+    staged = stage(files, paths, header_of(), unexpected)
     staged.write(DATA[: 2 * STEP], 2000)
     staged.lease(3000)
     staged.close()
@@ -303,7 +307,7 @@ def test_a_file_is_removed_durably_if_a_start_might_take_it_for_a_shard(
     files: Files, paths: Paths, stored: bool
 ) -> None:
     data = DATA[:1000]
-    staged = stage(files, paths, header_of(data))
+    staged = stage(files, paths, header_of(data), unexpected)
     staged.write(data, 2000)
     if stored:
         staged.finish(1, 3000)
@@ -317,7 +321,7 @@ def test_a_file_is_removed_durably_if_a_start_might_take_it_for_a_shard(
 def test_a_close_never_fails_and_is_safe_twice(
     files: Files, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    staged = stage(files, paths, header_of())
+    staged = stage(files, paths, header_of(), unexpected)
     closed = files.close
 
     def fails(fd: int) -> None:
@@ -348,7 +352,7 @@ def test_a_lease_may_be_swept_a_day_after_its_last_activity() -> None:
 
 
 def test_a_staging_file_is_open_until_it_is_closed(files: Files, paths: Paths) -> None:
-    staged: Staged = stage(files, paths, header_of())
+    staged: Staged = stage(files, paths, header_of(), unexpected)
     assert files.is_open
     staged.close()
     assert not files.is_open

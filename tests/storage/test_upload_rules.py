@@ -17,14 +17,16 @@ from farmer.storage.doubts import InDoubtError
 from farmer.storage.errors import (
     NoSpaceError,
     ShardNotFoundError,
+    VolumeClosedError,
     VolumeUnavailableError,
     WrongHashError,
     WrongSizeError,
 )
 from farmer.storage.files import Filesystem
 from farmer.storage.fill import Fill
+from farmer.storage.places import Key
 from farmer.storage.placing import begin_on, candidates
-from farmer.storage.staging import Staged
+from farmer.storage.staging import Lease, Staged
 from farmer.storage.upload import LargeUpload, SmallUpload, Wanted
 from farmer.storage.uploads import AnyUpload
 from farmer.storage.volume import Volume
@@ -439,6 +441,65 @@ def test_what_outlives_its_volume_is_not_entered_but_waits_for_the_next(bench: B
     bench.volume.leases.let_go()
     with pytest.raises(VolumeUnavailableError, match="ended"):
         upload.commit()
+    assert len(bench.parts) == 1
+    assert bench.reserved_bytes == 0
+
+
+def test_a_file_that_could_not_be_made_nor_removed_keeps_its_space(bench: Bench) -> None:
+    def strikes(call: Call) -> bool:
+        return (call.name, call.path[-7:]) == ("sync_directory", "staging") or (
+            call.name == "unlink" and call.path.endswith(".part")
+        )
+
+    bench.files.fault = Always(errno.EIO, strikes)
+    with pytest.raises(VolumeUnavailableError):
+        bench.begin()
+    bench.files.fault = None
+    assert len(bench.parts) == 1
+    assert bench.reserved_bytes == CHARGE
+    bench.farm.engine.compare_with_disk()
+    assert bench.farm.engine.volumes()[0].drift_bytes == 0
+    bench.volume.settle_doubts()
+    assert bench.is_clean()
+
+
+def test_nothing_begins_on_a_volume_that_was_given_up(bench: Bench) -> None:
+    """Its next opening has looked already, and would not know of the file."""
+    bench.volume.leases.let_go()
+    with pytest.raises(VolumeClosedError):
+        bench.begin()
+    assert bench.is_clean()
+
+
+def test_what_was_given_up_removes_no_file_of_the_next_opening(bench: Bench) -> None:
+    upload, other = bench.begin(), bench.begin(2 * LARGE)
+    for one in (upload, other):
+        one.write(noise(LARGE)[:3000])
+    other.abandon()
+    (lease,) = bench.volume.leases.of()
+    bench.volume.leases.let_go()
+    upload.drop()
+    bench.volume.leases.drop(lease)
+    assert len(bench.parts) == 2
+    assert bench.reserved_bytes == 0
+    assert open_files(bench.volume.ground.paths.staging) == []
+
+
+def test_a_lease_that_was_given_up_meanwhile_is_not_called_erased(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.lease()
+    leases = bench.volume.leases
+    took = leases.take
+
+    def take(key: Key) -> Lease | None:
+        lease = took(key)
+        leases.let_go()
+        return lease
+
+    monkeypatch.setattr(leases, "take", take)
+    with pytest.raises(VolumeClosedError):
+        leases.erase((ALICE, shard_of(noise(LARGE))))
     assert len(bench.parts) == 1
     assert bench.reserved_bytes == 0
 
