@@ -92,9 +92,20 @@ CREATE TABLE staged (file BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
 
-_BEHIND: Final = (
-    "(s.renter, s.shard) > (coalesce((SELECT id FROM renters WHERE renter = ?), 0), ?)"
+_NUMBER: Final = "coalesce((SELECT id FROM renters WHERE renter = ?), 0)"
+_BEHIND: Final = f"(s.renter, s.shard) > ({_NUMBER}, ?)"
+_NOBODYS: Final = (NodeId(bytes(32)), ShardId(bytes(32)))
+"""Before all that there are."""
+
+_IN_TRASH: Final = (
+    f"{ROW} WHERE s.state = 1 AND s.gone <= ? AND (s.gone, s.renter, s.shard) > (?, {_NUMBER}, ?)"
+    " ORDER BY s.gone, s.renter, s.shard LIMIT ?"
 )
+"""Along the index of the trash.  By observed time as well there is none: to look for that as far
+as it takes would, with a million shards in the trash, count as a disk that hangs."""
+
+_LOOKED_AT: Final = 256
+"""Rows that lie here and there, read by one query: each may be a seek."""
 
 
 class Table(Enum):
@@ -122,6 +133,11 @@ class Listed(NamedTuple):
 _LIST: Final = (
     "SELECT t.renter, t.shard, r.renter FROM {} t JOIN renters r ON r.id = t.renter"
     " WHERE (t.renter, t.shard) > (?, ?) ORDER BY t.renter, t.shard LIMIT ?"
+)
+
+_OBSERVED: Final = (
+    "SELECT gone, renter, shard, observed FROM shards WHERE state = 1"
+    " AND (gone, renter, shard) > (?, ?, ?) ORDER BY gone, renter, shard LIMIT ?"
 )
 
 _ANOTHER_KIND: Final = "a value is not of its kind"
@@ -377,7 +393,7 @@ class Index:
 
     def some(self, after: Key | None, limit: int) -> list[Row]:
         """Return shards of all renters, in the order of the index, behind one of them."""
-        renter, shard = after or (NodeId(bytes(32)), ShardId(bytes(32)))
+        renter, shard = after or _NOBODYS
         rows = self._read(
             f"{ROW} WHERE {_BEHIND} ORDER BY s.renter, s.shard LIMIT ?",
             renter.raw,
@@ -395,20 +411,20 @@ class Index:
         """Say whether this record has been given up and is still on the disk."""
         return bool(self._read("SELECT 1 FROM doomed WHERE sequence = ?", sequence))
 
-    def expired(self, now_ms: int, trashed_before_ms: int, limit: int) -> list[Row]:
-        """Return shards whose trash is over by wall time, and began early enough otherwise."""
-        rows = self._read(
-            f"{ROW} WHERE s.state = 1 AND s.gone <= ? AND s.observed <= ? LIMIT ?",
-            now_ms,
-            trashed_before_ms,
-            limit,
-        )
+    def in_trash(self, until_ms: int, after: Row | None, limit: int) -> list[Row]:
+        """Return shards whose trash is over then by wall time, as it ends, behind one of them."""
+        gone_ms = after.gone_at_ms if after else -1
+        renter, shard = (after.renter, after.shard) if after else _NOBODYS
+        rows = self._read(_IN_TRASH, until_ms, gone_ms, renter.raw, shard.raw, limit)
         return [Row.of(row) for row in rows]
 
     def latest_observed_ms(self) -> int:
         """Return the observed time at which a shard was last put into the trash, or 0."""
-        rows = self._read("SELECT coalesce(max(observed), 0) FROM shards WHERE state = 1")
-        return int(rows[0][0])
+        latest_ms, after = 0, (-1, *START)
+        while rows := self._read(_OBSERVED, *after, _LOOKED_AT):
+            latest_ms = max(latest_ms, *(row[3] for row in rows))
+            after = rows[-1][:3]
+        return latest_ms
 
     def doomed(self, after: int = 0, limit: int = -1) -> list[Doomed]:
         """Return records whose space waits to be given back, behind a sequence, ascending."""

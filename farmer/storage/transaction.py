@@ -32,6 +32,20 @@ ROW: Final = (
 
 FIND_ROW: Final = f"{ROW} WHERE r.renter = ? AND s.shard = ?"
 
+_LAST_OF: Final = (
+    "SELECT renter, shard FROM shards WHERE (renter, shard) > (?, ?) ORDER BY renter, shard"
+    " LIMIT 1 OFFSET ?"
+)
+_BETWEEN: Final = (
+    f"{ROW} WHERE (s.renter, s.shard) > (?, ?) AND (s.renter, s.shard) <= (?, ?)"
+    " AND s.segment = ? AND s.offset >= ? AND s.offset < ?"
+)
+_BEFORE_ALL: Final = (0, b"")
+_BEHIND_ALL: Final = ((1 << 63) - 1, b"")
+
+_ROWS_AT_ONCE: Final = 64 * 1024
+"""Rows that lie side by side, read by one query: 10 MiB."""
+
 _INSERT: Final = "INSERT OR IGNORE INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _ADD_USAGE: Final = (
@@ -90,10 +104,16 @@ class Transaction:
 
     def rows_between(self, segment: int, start: int, end: int) -> list[Row]:
         """Return what lies in a stretch of the log; looks at every row."""
-        rows = self._sql.execute(
-            f"{ROW} WHERE s.segment = ? AND s.offset >= ? AND s.offset < ?", (segment, start, end)
-        )
-        return [Row.of(columns) for columns in rows]
+        found: list[Row] = []
+        after: tuple[int, bytes] | None = _BEFORE_ALL
+        while after is not None:
+            # One question for all rows would, with many, count as a disk that hangs.
+            until = self._sql.execute(_LAST_OF, (*after, _ROWS_AT_ONCE - 1)).fetchone()
+            here = (*after, *(until or _BEHIND_ALL))
+            rows = self._sql.execute(_BETWEEN, (*here, segment, start, end)).fetchall()
+            found += [Row.of(columns) for columns in rows]
+            after = until
+        return found
 
     def put(self, row: Row) -> None:
         """Enter a record; of two records of one shard the higher sequence counts."""

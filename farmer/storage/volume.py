@@ -54,6 +54,10 @@ from farmer.storage.writer import Writer
 LOOK_AT_ONCE: Final = 256
 """Shards that a sweep or a purge looks up by one question."""
 
+NOT_YET_MAX: Final = 4096
+"""Shards looked at, one after the other, whose trash is over by wall time but not by observed
+time: with a farmer that was off for long there may be millions, at every sweep."""
+
 REMOVE_AT_ONCE: Final = 32
 """Shards removed by one operation of a sweep: a store behind it waits for little."""
 
@@ -94,6 +98,8 @@ class Volume:
         self.duty = read_duty(ground.files, ground.paths.root)
         """What its owner wants done with it besides serving; None for nothing."""
         self._allocated = (0, 0)
+        self._emptied_to: Row | None = None
+        """Where the next sweep goes on behind what comes first in the trash."""
         self._is_closed = False
         self._met_after = -1
         """How often tombstones had changed when it was noted that all are met; see `note_met`."""
@@ -274,12 +280,7 @@ class Volume:
             lease.not_after(now_ms)
             if lease.gone_at_ms <= now_ms or self._is_stored(lease):
                 self.leases.end(lease)
-        removed = 0
-        while rows := self._expired(now_ms, observed_ms):
-            count = self.remove(rows)
-            removed += count
-            if not count:
-                break
+        removed = self._empty_trash(now_ms, observed_ms - TRASH_MS)
         self.tidy()
         self.ground.refresh_filesystem()
         return removed
@@ -444,10 +445,37 @@ class Volume:
             row = self.ground.index.find(lease.header.renter, lease.header.shard)
         return row is not None and row.state is ShardState.LIVE
 
-    def _expired(self, now_ms: int, observed_ms: int) -> list[Row]:
-        with self._index_errors():
-            trashed_before_ms = observed_ms - TRASH_MS
-            return self.ground.index.expired(now_ms, trashed_before_ms, LOOK_AT_ONCE)
+    def _empty_trash(self, now_ms: int, trashed_before_ms: int) -> int:
+        """
+        Remove what is over by both clocks; return how many shards went.
+
+        What was put into the trash first is over first, by the one clock and the other, but for a
+        wall clock that was wrong and shards that came from another volume.  So it is enough to
+        begin at the front, and to go on each time with a little of what lies behind.
+        """
+        removed, stopped = self._empty_behind(None, now_ms, trashed_before_ms)
+        if stopped is None:
+            self._emptied_to = None
+            return removed
+        onward = self._emptied_to or stopped
+        more, self._emptied_to = self._empty_behind(onward, now_ms, trashed_before_ms)
+        return removed + more
+
+    def _empty_behind(
+        self, after: Row | None, now_ms: int, trashed_before_ms: int
+    ) -> tuple[int, Row | None]:
+        """Do that behind one shard while some go; return where it stopped, None at the end."""
+        removed = not_yet = 0
+        while not_yet < NOT_YET_MAX:
+            with self._index_errors():
+                rows = self.ground.index.in_trash(now_ms, after, LOOK_AT_ONCE)
+            if not rows:
+                return removed, None
+            after = rows[-1]
+            due = [row for row in rows if row.observed_ms <= trashed_before_ms]
+            not_yet = 0 if due else not_yet + len(rows)
+            removed += self.remove(due)
+        return removed, after
 
     def _index_errors(self) -> _IndexErrors:
         return _IndexErrors(self.index_failed)

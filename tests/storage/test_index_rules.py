@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from farmer.storage import index as index_module
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.index import INDEX_DESCRIPTORS, INDEX_VERSION, Index, create_index
 from farmer.storage.index_errors import CommitInDoubtError, IndexDamagedError
-from farmer.storage.index_file import LOCK_TIMEOUT_S, connect
+from farmer.storage.index_file import LOCK_TIMEOUT_S, Connect, connect
 from farmer.storage.marks import Action
 from farmer.storage.operations import mark_of
 from farmer.storage.places import Place, Position, Row
@@ -68,6 +68,15 @@ def index(path: Path) -> Iterator[Index]:
     yield index
     with suppress(sqlite3.Error):
         index.close(clean=False)
+
+
+@contextmanager
+def ready(path: Path, connect: Connect) -> Iterator[Index]:
+    index = create_index(path, VOLUME, connect)
+    change(index, segmented)
+    index.finish()
+    yield index
+    index.close(clean=False)
 
 
 def changed_by_hand(path: Path, statement: str, *values: object) -> None:
@@ -290,19 +299,57 @@ def test_a_lone_shard_is_found_or_is_not(index: Index) -> None:
     assert index.find(ALICE, shard(2)) is None
 
 
-def test_the_trash_is_over_when_both_clocks_say_so(index: Index) -> None:
-    put(index, row(1), row(2), row(3))
-    apply(index, row(1), Action.TRASH, 1000, 50)
-    apply(index, row(2), Action.TRASH, 2000, 60)
+def test_the_trash_is_told_piece_by_piece_as_it_ends(index: Index) -> None:
+    put(index, *(row(number) for number in range(1, 5)))
+    for number, at_ms in ((1, 3000), (2, 1000), (3, 2000), (4, 1000)):
+        apply(index, row(number), Action.TRASH, at_ms, 60 - number)
 
-    def over(now_ms: int, trashed_before_ms: int, limit: int = 9) -> list[ShardId]:
-        return [one.shard for one in index.expired(now_ms, trashed_before_ms, limit)]
+    def over(until_ms: int, after: Row | None = None, limit: int = 9) -> list[Row]:
+        return index.in_trash(until_ms + TRASH_MS, after, limit)
 
-    assert over(1000 + TRASH_MS, 50) == [shard(1)]
-    assert over(1000 + TRASH_MS - 1, 50) == over(1000 + TRASH_MS, 49) == []
-    assert over(2000 + TRASH_MS, 60) == [shard(1), shard(2)]
-    assert len(over(2000 + TRASH_MS, 60, limit=1)) == 1
-    assert index.latest_observed_ms() == 60
+    assert [one.shard for one in over(3000)] == [shard(2), shard(4), shard(3), shard(1)]
+    assert [one.shard for one in over(2999)] == [shard(2), shard(4), shard(3)]
+    assert over(999) == []
+    assert over(3000, limit=2) == over(3000)[:2]
+    assert over(3000, over(3000)[0], limit=2) == over(3000)[1:3]
+    assert over(3000, over(3000)[3]) == []
+    assert index.latest_observed_ms() == 59
+
+
+def test_the_trash_of_several_renters_is_told_once(index: Index) -> None:
+    rows = [replace(row(number), renter=renter) for renter in (BOB, ALICE) for number in (1, 2)]
+    put(index, *(replace(one, sequence=at) for at, one in enumerate(rows, 1)))
+    for at, one in enumerate(rows, 1):
+        apply(index, replace(one, sequence=at), Action.TRASH, 1000, 50)
+    told: list[Row] = []
+    while some := index.in_trash(1000 + TRASH_MS, told[-1] if told else None, 1):
+        told += some
+    assert [(one.renter, one.shard) for one in told] == [(one.renter, one.shard) for one in rows]
+
+
+def test_a_look_into_the_trash_takes_no_longer_the_more_there_is_in_it(path: Path) -> None:
+    steps = [0]
+
+    def step() -> None:
+        steps[0] += 1
+
+    def counting(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.set_progress_handler(step, 1)
+        return connection
+
+    def taken(before: int, trashed: int) -> int:
+        for number in range(before + 1, trashed + 1):
+            one = replace(row(number), shard=ShardId(number.to_bytes(32)))
+            put(index, one)
+            apply(index, one, Action.TRASH, 1000, 50)
+        half = index.in_trash(1000 + TRASH_MS, None, trashed // 2)
+        steps[0] = 0
+        assert len(index.in_trash(1000 + TRASH_MS, half[-1], 8)) == 8
+        return steps[0]
+
+    with ready(path, counting) as index:
+        assert taken(0, 20) == taken(20, 80)
 
 
 def test_without_trash_no_time_was_seen(index: Index) -> None:

@@ -11,6 +11,7 @@ import pytest
 from farmer.model.contract import TRASH_MS
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import ShardState
+from farmer.storage import transaction as transaction_module
 from farmer.storage.index import Index, create_index
 from farmer.storage.marks import Action, Mark
 from farmer.storage.places import Doomed, Place, Position, Row
@@ -398,13 +399,18 @@ def test_a_segment_is_forgotten_with_all_that_lay_in_it(desk: Desk) -> None:
     assert desk.sizes() == (0, 0, 0)
 
 
-def test_a_stretch_of_the_log_is_from_its_start_to_before_its_end(desk: Desk) -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 3, 5, 6, 1000])
+def test_a_stretch_of_the_log_is_from_its_start_to_before_its_end(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(transaction_module, "_ROWS_AT_ONCE", at_once)
     rows = [row(number, number) for number in (1, 2, 3, 4)]
     desk.change(lambda t: t.open_segment(2, b"w" * 16))
+    rows[1] = replace(rows[1], renter=BOB)
     desk.put(*rows, row(5, 5, place=Place(2, 2 * CHARGE)))
     with desk.index.transaction() as transaction:
         found = transaction.rows_between(SEGMENT, 2 * CHARGE, 4 * CHARGE)
-    assert found == rows[1:3]
+    assert sorted(found, key=lambda one: one.sequence) == rows[1:3]
 
 
 def test_changes_so_far_are_seen_within_a_transaction(desk: Desk) -> None:
