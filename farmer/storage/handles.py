@@ -69,6 +69,11 @@ class Handles:
         with self._lock:
             return len(self._pins)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether a pin keeps nothing where it is any more: see `close`."""
+        return self._is_closed
+
     def is_segment_pinned(self, number: int) -> bool:
         """Say whether somebody reads any record of this segment."""
         with self._lock:
@@ -86,7 +91,11 @@ class Handles:
         self._close_all(unused)
 
     def close(self) -> None:
-        """Close all files, each when nobody reads it any more; from now on keep none open."""
+        """
+        Close all files, each when nobody reads it any more; from now on keep none open.
+
+        Whoever opens the volume anew knows nothing of the pins.
+        """
         with self._lock:
             self._is_closed = True
             unused = self._retired(self._open.values())

@@ -34,7 +34,12 @@ from farmer.storage.damage import (
     span_of,
     trust,
 )
-from farmer.storage.errors import BadRangeError, CorruptShardError, VolumeUnavailableError
+from farmer.storage.errors import (
+    BadRangeError,
+    CorruptShardError,
+    VolumeClosedError,
+    VolumeUnavailableError,
+)
 from farmer.storage.files import Buffer
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
@@ -55,6 +60,10 @@ class VolumeReader:
     The header is read and compared at once: a misdirected write shows there.  The trailer is
     read when it is first needed, in one piece.  Where one of them is damaged the tree still
     has to give the shard id; if need be it is made again from the blocks, once.
+
+    Once its volume was closed it reads on as long as all is right.  What is not may have been
+    given back, or written over, by whoever opened the volume anew: that is no damage, but a
+    `VolumeClosedError`.
     """
 
     def __init__(
@@ -164,7 +173,7 @@ class VolumeReader:
         What the disk has is read, not what memory remembers of it.
 
         Raises:
-            VolumeUnavailableError: the disk cannot be read at all.
+            VolumeUnavailableError: the disk cannot be read at all, or the volume was closed.
 
         """
         place, files = self._row.place, self._ground.files
@@ -288,6 +297,8 @@ class VolumeReader:
 
     def _failed(self, error: OSError) -> Exception:
         """Return what a failed read means: no volume, no file, or a bad spot on the disk."""
+        if self._handles.is_closed:
+            return _closed()
         health = self._ground.health
         health.count("read")
         if error.errno == errno.ENOENT:
@@ -301,9 +312,19 @@ class VolumeReader:
         return CorruptShardError(offset, length)
 
     def _damaged(self) -> None:
-        """Put this record into quarantine, unless it is there; count what was not known."""
+        """
+        Put this record into quarantine, unless it is there; count what was not known.
+
+        Raises `VolumeClosedError` where nobody can say whether it is damaged.
+        """
+        if self._handles.is_closed:
+            raise _closed()
         if self._row.is_damaged:
             return
         if self._examined.is_news(self._row.sequence):
             self._ground.health.count("corrupt")
         self._on_damage(self._row)
+
+
+def _closed() -> VolumeClosedError:
+    return VolumeClosedError("the volume was closed while the shard was read")

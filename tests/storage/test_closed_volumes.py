@@ -14,7 +14,12 @@ import pytest
 from farmer.model.shard import RECORD_HEADER_BYTES, StoredShard
 from farmer.storage import slots
 from farmer.storage.directory import Paths
-from farmer.storage.errors import ShardNotFoundError, StorageError, VolumeUnavailableError
+from farmer.storage.errors import (
+    ShardNotFoundError,
+    StorageError,
+    VolumeClosedError,
+    VolumeUnavailableError,
+)
 from farmer.storage.files import Access, OsFiles
 from farmer.storage.generation import Witness
 from farmer.storage.handles import Handles
@@ -49,6 +54,25 @@ def test_who_reads_on_from_a_volume_that_was_closed_leaves_no_descriptor(farm: F
     reader.close()
     # The writer's own.
     assert len(open_files(farm.path / "log")) == 1
+
+
+@pytest.mark.parametrize("size", [100, MIB, 2 * MIB])
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_what_was_given_back_since_a_volume_was_opened_anew_is_no_damage(
+    farm: Farm, size: int, has_begun: bool
+) -> None:
+    shard = farm.store(noise(size)).shard
+    reader = farm.engine.open(ALICE, shard)
+    if has_begun:
+        reader.prepare()
+    volume = opened_anew(farm)
+    farm.delete(shard, erase=True)
+    for look in (lambda: reader.read(0, size), reader.examine):
+        with pytest.raises(VolumeClosedError):
+            look()
+    reader.close()
+    assert volume.ground.health.errors() == ()
+    assert not farm.engine.trouble()
 
 
 def test_a_file_that_does_not_open_holds_up_no_other_reader(tmp_path: Path) -> None:
