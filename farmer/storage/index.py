@@ -38,7 +38,7 @@ from farmer.storage.index_file import (
 from farmer.storage.places import Doomed, Key, Position, Row, Segment
 from farmer.storage.quota import Changes, Tally
 from farmer.storage.remembered import Remembered
-from farmer.storage.tombstones import EXIST, FIND, SOME, Tombstone
+from farmer.storage.tombstones import FIND, SOME, Tombstone, Tombstones
 from farmer.storage.transaction import FIND_ROW, ROW, Transaction
 
 INDEX_VERSION: Final = 2
@@ -141,6 +141,7 @@ _OBSERVED: Final = (
 )
 
 _ANOTHER_KIND: Final = "a value is not of its kind"
+_NO_MEMORY: Final = "memory ran out in a commit of the index"
 
 
 class Index:
@@ -187,7 +188,7 @@ class Index:
                 self._readers.put(set_up(connect(path), _READER_CACHE_KIB))
             if unfinished:
                 self._writer.execute(f"PRAGMA cache_size=-{_BUILDING_CACHE_KIB}")
-            self._look_for_tombstones()
+            self.has_tombstones = Tombstones(self._writer, exist=True).are_left()
         except BaseException:
             self._close_all()
             raise
@@ -242,6 +243,9 @@ class Index:
         try:
             yield transaction
             transaction.flush()
+            # Behind the commit nothing may fail: what was committed would count as undone.
+            stones = transaction.tombstones
+            has_tombstones = stones.are_left() if stones.changed else self.has_tombstones
             self._commit(transaction)
         except BaseException:
             self._known.forget()
@@ -256,7 +260,7 @@ class Index:
             self.has_tombstones |= transaction.tombstones.changed
         if transaction.tombstones.changed:
             self.stones_changed += 1
-            self._look_for_tombstones()
+            self.has_tombstones = has_tombstones
 
     def tell(self, told: Callable[[Iterable[bytes]], None] | None) -> None:
         """
@@ -278,7 +282,12 @@ class Index:
                 self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             if is_for_memory(error):
-                raise CommitInDoubtError("memory ran out in a commit of the index") from error
+                raise CommitInDoubtError(_NO_MEMORY) from error
+            raise
+        except MemoryError as error:
+            # Ours, not SQLite's: it may have come when the commit had been made.
+            if not self._writer.in_transaction:
+                raise CommitInDoubtError(_NO_MEMORY) from error
             raise
         finally:
             self.rows_changed += changes_rows
@@ -345,7 +354,8 @@ class Index:
         """
         try:
             long = self._log_path.stat().st_size > WAL_BYTES_MAX
-        except FileNotFoundError:
+        except OSError:
+            # There is none yet; or the disk fails, of which others tell: what was committed stays.
             return False
         if not long:
             return False
@@ -504,9 +514,6 @@ class Index:
         in_files = self._read("SELECT coalesce(sum(length), 0) FROM doomed WHERE segment = 0")
         changes.log_bytes = in_files[0][0] + sum(one.idle_bytes for one in self.segments())
         return changes
-
-    def _look_for_tombstones(self) -> None:
-        self.has_tombstones = bool(self._writer.execute(EXIST).fetchone()[0])
 
     def _close_all(self) -> None:
         """Close every connection; who comes too late gets an error, and waits for none."""

@@ -23,7 +23,7 @@ _COLUMNS: Final = (
 )
 FIND: Final = f"{_COLUMNS} WHERE r.renter = ? AND t.shard = ?"
 SOME: Final = f"{_COLUMNS} LIMIT ?"
-EXIST: Final = "SELECT EXISTS (SELECT 1 FROM tombstones)"
+_EXIST: Final = "SELECT EXISTS (SELECT 1 FROM tombstones)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,10 @@ class Tombstones:
         self.exist = exist
         """False only if there is none."""
         self.changed = False
+
+    def are_left(self) -> bool:
+        """Say whether there are any, with the changes so far."""
+        return self.exist and bool(self._sql.execute(_EXIST).fetchone()[0])
 
     def find(self, renter: NodeId, shard: ShardId) -> Tombstone | None:
         """Return a shard's."""

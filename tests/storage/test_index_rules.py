@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -556,7 +557,81 @@ def test_a_commit_without_memory_is_in_doubt_and_others_failed(path: Path, code:
     index.close(clean=False)
 
 
+class FailingQuery(sqlite3.Connection):
+    """A connection of which one query fails for want of memory, or it does behind a commit."""
+
+    failing = "nothing"
+
+    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        if self.failing == "COMMIT" == sql:
+            super().execute(sql)
+            raise MemoryError
+        if self.failing in sql:
+            error = sqlite3.OperationalError("out of memory")
+            error.sqlite_errorcode = sqlite3.SQLITE_NOMEM
+            raise error
+        return super().execute(sql, *values)  # type: ignore[arg-type]
+
+
+def failing_index(path: Path) -> tuple[Index, FailingQuery]:
+    def failing(path: Path) -> sqlite3.Connection:
+        return sqlite3.connect(
+            path, factory=FailingQuery, isolation_level=None, check_same_thread=False
+        )
+
+    index = create_index(path, VOLUME, failing)
+    change(index, segmented)
+    index.finish()
+    put(index, row(1))
+    assert isinstance(index._writer, FailingQuery)
+    return index, index._writer
+
+
+def test_what_fails_to_see_whether_tombstones_are_left_has_not_been_committed(path: Path) -> None:
+    """Whoever is told of a failure takes the records behind it out of the log."""
+    index, writer = failing_index(path)
+    writer.failing = "EXISTS (SELECT 1 FROM tombstones)"
+    with pytest.raises(sqlite3.OperationalError):
+        apply(index, row(1), Action.TOMBSTONE)
+    assert index.find(ALICE, shard(1)) is not None
+    assert index.has_tombstones, "for all that it knows"
+    writer.failing = "nothing"
+    apply(index, row(1), Action.TOMBSTONE)
+    assert index.tombstone(ALICE, shard(1)) is not None
+    apply(index, row(1), Action.GONE)
+    assert not index.has_tombstones
+    index.close(clean=False)
+
+
+def test_a_commit_behind_which_memory_runs_out_is_in_doubt(path: Path) -> None:
+    index, writer = failing_index(path)
+    writer.failing = "COMMIT"
+    with pytest.raises(CommitInDoubtError):
+        apply(index, row(1), Action.TRASH)
+    writer.failing = "nothing"
+    found = index.find(ALICE, shard(1))
+    assert found is not None and found.state is ShardState.TRASH
+    index.close(clean=False)
+
+
 # The write-ahead log.
+
+
+def test_a_log_of_which_nobody_can_say_how_long_it_is_waits_for_another_time(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is asked when all is committed: it is no failure of what was stored."""
+
+    class Stale:
+        def stat(self) -> None:
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    put(index, row(1))
+    monkeypatch.setattr(index_module, "WAL_BYTES_MAX", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(index, "_log_path", Stale())
+        assert not index.checkpoint_if_long()
+    assert index.checkpoint_if_long()
 
 
 def test_a_short_log_is_not_cut_off(

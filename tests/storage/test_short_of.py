@@ -18,6 +18,7 @@ from farmer.storage.index_errors import CommitInDoubtError
 from farmer.storage.log import Batch
 from farmer.storage.records import RecordHeader
 from farmer.storage.staging import Staged
+from farmer.storage.transaction import Transaction
 from tests.storage.bench import ALICE, MIB, Farm, noise
 from tests.storage.recording import RecordingFiles
 
@@ -41,9 +42,9 @@ def test_a_commit_in_which_memory_ran_out_is_looked_up_in_the_file(
     slot._around = replace(slot._around, monotonic_s=lambda: now[0])
     real = Index._commit
 
-    def commit(self: Index, *, changes_rows: bool) -> None:
+    def commit(self: Index, transaction: Transaction) -> None:
         if committed:
-            real(self, changes_rows=changes_rows)
+            real(self, transaction)
         raise CommitInDoubtError
 
     with monkeypatch.context() as patch:
@@ -100,12 +101,12 @@ def test_an_index_whose_commit_is_in_doubt_while_it_is_opened_is_kept(
     kept = [farm.store(noise(size)).shard for size in (100, 2 * MIB)]
     real, left = Index._commit, [1]
 
-    def commit(self: Index, *, changes_rows: bool) -> None:
+    def commit(self: Index, transaction: Transaction) -> None:
         if not left:
-            return real(self, changes_rows=changes_rows)
+            return real(self, transaction)
         left.pop()
         if committed:
-            real(self, changes_rows=changes_rows)
+            real(self, transaction)
         cause = sqlite3.OperationalError("out of memory")
         cause.sqlite_errorcode = sqlite3.SQLITE_NOMEM
         raise CommitInDoubtError("in a commit") from cause
