@@ -63,8 +63,11 @@ class Scrub:
         self._speed = _Speed()
         self.is_within_hours = True
         """Whether the owner's hours allow work now; told by whoever calls."""
-        volume.scrub_status = self.status
-        volume.before_close.append(self.close)
+
+    def take_charge(self) -> None:
+        """Be the volume's scrub: tell how far it is, and end with it.  Of several made, one."""
+        self._volume.scrub_status = self.status
+        self._volume.before_close.append(self.close)
 
     def turn(self, work_s: float, now_ms: int, pass_every_ms: int) -> Turn:
         """
@@ -86,9 +89,6 @@ class Scrub:
         self._is_wanted_now = True
         with self._lock:
             self._notes.is_paused = False
-            if self._notes.phase:
-                return
-            self._notes.phase = ""
 
     def put_off(self, now_ms: int, pass_ms: int) -> bool:
         """

@@ -10,9 +10,14 @@ from threading import Event
 from typing import Final
 
 from farmer.storage.threads import begin_thread
+from farmer.storage.watch import HUNG_S
 
-CHECK_S_MAX: Final = 5.0
-"""For SQLite's own check of a database: meanwhile its write-ahead log cannot be cut off."""
+CHECK_S_MAX: Final = HUNG_S / 2
+"""
+For SQLite's own check of a database: meanwhile its write-ahead log cannot be cut off.
+
+Far below what a call may take: one that does not end then waits for a disk.
+"""
 
 _NOT_LOOKED_AT: Final = frozenset(
     {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN}
@@ -34,7 +39,7 @@ def check_database(
     """
     broken_off = Event()
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=limit_s)
     except sqlite3.Error as error:
         return _verdict(error)
 

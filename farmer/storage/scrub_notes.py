@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from farmer.model.ids import NodeId, ShardId
@@ -15,6 +15,11 @@ from farmer.storage.places import Key
 NOTES_NAME: Final = "scrub.json"
 NOTES_VERSION: Final = 1
 _NOTES_BYTES_MAX: Final = 4096
+SEGMENTS_MAX: Final = 64
+"""Segments that a list of the notes may name; a longer one stands for all of them."""
+
+_NEWER: Final = frozenset({"spotted", "doubtful"})
+"""What earlier releases did not note: a pass of theirs goes on without it."""
 
 PHASES: Final = ("log", "files", "rows", "index")
 """A pass goes through these in order: segments of the log, large shards' files, the rows of the
@@ -51,6 +56,13 @@ class Notes:
     """Where index and log did not say the same, in this pass."""
     is_paused: bool = False
 
+    # What the log leaves to the later phases: see `_NEWER`.
+
+    spotted: list[int] = field(default_factory=list)
+    """Segments with bad spots: what the log did not show there is read by its rows."""
+    doubtful: list[int] = field(default_factory=list)
+    """Segments with marks that could not be read: they are looked at again at the end."""
+
     @property
     def findings(self) -> int:
         """Return how often something was wrong in this pass."""
@@ -69,10 +81,22 @@ class Notes:
         self.segment = self.offset = self.shelf = self.done_bytes = 0
         self.checked = self.damaged = self.mended = self.disagreements = 0
         self.renter = self.shard = ""
+        self.spotted, self.doubtful = [], []
 
     def end(self, now_ms: int) -> None:
         """End it."""
         self.phase, self.ended_ms = "", now_ms
+
+
+def name_segment(segments: list[int], number: int) -> None:
+    """Let a list of the notes name a segment."""
+    if not is_named(segments, number):
+        segments.append(number)
+
+
+def is_named(segments: list[int], number: int) -> bool:
+    """Say whether a list of the notes names a segment."""
+    return number in segments or len(segments) > SEGMENTS_MAX
 
 
 def read_notes(ground: Ground) -> Notes:
@@ -102,13 +126,22 @@ def _parsed(document: Any) -> Notes:  # noqa: ANN401 - whatever JSON holds
     if not isinstance(document, dict) or document.get("format") != NOTES_VERSION:
         raise ValueError("not these notes")
     known: dict[str, Any] = {}
-    for field in fields(Notes):
-        value = document.get(field.name)
-        if not isinstance(value, type(field.default)) or (type(value) is int and value < 0):
-            raise ValueError(field.name)
-        known[field.name] = value
+    blank = Notes()
+    for one in fields(Notes):
+        default = getattr(blank, one.name)
+        value = document.get(one.name, default if one.name in _NEWER else None)
+        if not _is_of_kind(value, default):
+            raise ValueError(one.name)
+        known[one.name] = value
     notes = Notes(**known)
     if notes.phase not in {"", *PHASES}:
         raise ValueError("phase")
     _ = notes.last_key  # must be one
     return notes
+
+
+def _is_of_kind(value: object, default: object) -> bool:
+    """Say whether a value may stand where this one stands in blank notes."""
+    if isinstance(default, list):
+        return isinstance(value, list) and all(_is_of_kind(one, 0) for one in value)
+    return type(value) is type(default) and not (type(value) is int and value < 0)

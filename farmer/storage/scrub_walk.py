@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -36,7 +36,7 @@ from farmer.storage.records import (
 )
 from farmer.storage.scan import Found, Source, read_marks, scan
 from farmer.storage.scrub_check import check_database
-from farmer.storage.scrub_notes import Notes
+from farmer.storage.scrub_notes import Notes, is_named, name_segment
 
 ROWS_AT_ONCE: Final = 64
 SHELVES: Final = 256
@@ -76,12 +76,6 @@ class Walk:
     findings: Findings
     is_reclaiming: Callable[[], bool]
     """Whether records that nobody needs are being given back right now."""
-    _doubtful: list[Doomed] = field(default_factory=list, init=False)
-    """Marks that could not be read: if they are listed at the end, while nothing is being given
-    back, they are damaged."""
-
-    _spotted: set[int] = field(default_factory=set, init=False)
-    """Segments with bad spots: what the log did not show there is read by its rows."""
 
     def steps(self) -> Steps:
         """Go from where the notes say to the end of the pass."""
@@ -95,21 +89,24 @@ class Walk:
                 yield from walk()
                 following = {"log": "files", "files": "rows", "rows": "index", "index": ""}
                 self.notes.phase = following[phase]
+                self.notes.segment = 0
 
     # The log: every record of every segment.
 
     def _log(self) -> Steps:
-        while segment := self._segment_from(self.notes.segment):
-            if segment.number != self.notes.segment:
-                self.notes.segment, self.notes.offset = segment.number, SEGMENT_HEADER_BYTES
-            place = Place(segment.number, 0)
-            with self._pinned(place):
+        notes = self.notes
+        while segment := self._segment_from(notes.segment):
+            number = segment.number
+            if number != notes.segment:
+                notes.segment, notes.offset = number, SEGMENT_HEADER_BYTES
+            with self._pinned(Place(number, 0)):
                 try:
                     yield from self._segment(segment)
                 except OSError as error:
-                    self._survive(error, self.ground.paths.segment(segment.number))
-                    self._spotted.add(segment.number)
-            self.notes.segment, self.notes.offset = segment.number + 1, SEGMENT_HEADER_BYTES
+                    self._survive(error, self.ground.paths.segment(number))
+                    name_segment(notes.spotted, number)
+                    name_segment(notes.doubtful, number)
+            notes.segment, notes.offset = number + 1, SEGMENT_HEADER_BYTES
 
     def _segment_from(self, number: int) -> Segment | None:
         return next(iter(self.ground.index.segments(number, 1)), None)
@@ -127,6 +124,9 @@ class Walk:
             source = Source(spots, fd, segment.uuid, path.name)
             start = max(self.notes.offset, SEGMENT_HEADER_BYTES)
             for found in scan(source, start, segment.size_bytes, verify=False):
+                if spots.met:
+                    # Now: whatever ends this pass, the notes of it may be read before its end.
+                    name_segment(self.notes.spotted, number)
                 if isinstance(found, Found):
                     self.notes.offset = found.offset
                     if found.header.kind is Kind.SHARD:
@@ -137,11 +137,11 @@ class Walk:
             for marks in index.marks(number):
                 yield marks.length
                 if not self._read_marks(source, marks.place.offset):
-                    self._doubtful.append(marks)
+                    name_segment(self.notes.doubtful, number)
         finally:
             self.ground.files.close(fd)
             if spots.met:
-                self._spotted.add(number)
+                name_segment(self.notes.spotted, number)
                 self.ground.health.count("read")
 
     def _spots(self) -> BadSpots:
@@ -278,7 +278,8 @@ class Walk:
             raw = self._reading(row)(0, RECORD_HEADER_BYTES)
         except OSError:
             raw = b""
-        if read_header(raw, row) is None or row.place.segment in self._spotted:
+        is_spotted = is_named(self.notes.spotted, row.place.segment)
+        if is_spotted or read_header(raw, row) is None:
             yield from self._examine(row)
 
     # One record.
@@ -329,19 +330,38 @@ class Walk:
 
     # What is left for the end: marks in doubt, and the index's own structure.
 
+    def _doubtful_marks(self) -> Steps:
+        """Marks that cannot be read and are listed, while nothing is given back, are damaged."""
+        notes = self.notes
+        while segment := self._segment_from(notes.segment):
+            read_bytes = 0
+            if is_named(notes.doubtful, segment.number):
+                for marks in self.ground.index.marks(segment.number):
+                    read_bytes += marks.length
+                    self._look_at_doubtful(marks)
+            notes.segment = segment.number + 1
+            yield read_bytes
+
+    def _look_at_doubtful(self, marks: Doomed) -> None:
+        try:
+            is_sound = bool(self._borrowed_marks(marks))
+        except OSError as error:
+            self._survive(error, self.handles.path_of(marks.place))
+            is_sound = False
+        # In this order: what is given back is listed until that is over.
+        if is_sound or self.is_reclaiming() or not self._are_listed(marks):
+            return
+        where = f"at {marks.place.offset} of segment {marks.place.segment}"
+        self.findings.marks_damaged(f"a record of marks {where}")
+
     def _are_listed(self, marks: Doomed) -> bool:
         return any(marks == one for one in self.ground.index.marks(marks.place.segment))
 
     def _index(self) -> Steps:
-        for marks in self._doubtful:
-            if self.is_reclaiming() or not self._are_listed(marks):
-                continue
-            if not self._borrowed_marks(marks) and self._are_listed(marks):
-                where = f"at {marks.place.offset} of segment {marks.place.segment}"
-                self.findings.marks_damaged(f"a record of marks {where}")
-        self._doubtful.clear()
+        yield from self._doubtful_marks()
         index = self.ground.index
-        wrong = check_database(self.ground.paths.index, gives_way=index.gives_way)
+        with self.ground.watch.call("check of the index"):
+            wrong = check_database(self.ground.paths.index, gives_way=index.gives_way)
         if wrong:
             self.findings.index_damaged(wrong)
         yield 0

@@ -89,5 +89,6 @@ class Scrubs:
             with self._lock:
                 known = self._scrubs.get(name)
                 if known is None or known[0] is not volume:
+                    fresh.take_charge()
                     known = self._scrubs[name] = (volume, fresh)
         return known[1]

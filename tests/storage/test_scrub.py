@@ -17,9 +17,12 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES, ShardState
 from farmer.model.status import ScrubStatus
+from farmer.storage import scrubs
 from farmer.storage.errors import CorruptShardError, ShardNotFoundError, StorageError
 from farmer.storage.marks import MARK_BYTES
+from farmer.storage.scrub import Scrub
 from farmer.storage.scrub_notes import NOTES_NAME
+from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, BOB, DAY_MS, MIB, Farm, noise
 from tests.storage.recording import RecordingFiles
 from tests.storage.rot import WHERE, file_of, flip, overwrite, rot, row_of, volume_of
@@ -269,6 +272,28 @@ def test_a_pass_goes_on_where_a_restart_broke_it_off(tmp_path: Path) -> None:
     assert 12 <= status.checked <= 13, "nothing was passed over, one record at most read twice"
     assert (status.done_bytes, status.bytes_per_s) == (0, 0.0), "nothing is under way"
     farm.engine.close()
+
+
+def test_two_who_see_a_volume_first_get_one_scrub_and_the_pause_of_it_is_kept(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, engine, others = farm.settings[0].label, farm.engine, list[object]()
+
+    class Overtaken(Scrub):
+        """While it is made, somebody else asks for it."""
+
+        def __init__(self, volume: Volume, monotonic_s: Callable[[], float]) -> None:
+            monkeypatch.setattr(scrubs, "Scrub", Scrub)
+            others.append(engine.scrubs._find(name))
+            super().__init__(volume, monotonic_s)
+
+    monkeypatch.setattr(scrubs, "Scrub", Overtaken)
+    assert [engine.scrubs._find(name)] == others
+    engine.scrubs.pause(paused=True)
+    assert engine.volumes()[0].scrub.state == "paused"
+    farm.reopen()
+    farm.engine.scrubs.open_hours(are_open=True)
+    assert farm.engine.volumes()[0].scrub.state == "paused"
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 2}'])

@@ -11,9 +11,9 @@ import pytest
 
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.scrub import ALERTS, PINNED_S, SAVE_S, Scrub, Turn
-from farmer.storage.scrub_notes import NOTES_NAME
+from farmer.storage.scrub_notes import NOTES_NAME, SEGMENTS_MAX, is_named, name_segment
 from tests.storage.bench import Farm, noise
-from tests.storage.rot import rot, row_of, volume_of
+from tests.storage.rot import flip, rot, row_of, volume_of
 
 SMALL = 4 * 65_536
 EVERY_MS = 1000
@@ -37,7 +37,9 @@ class Bench:
         return self.now_s
 
     def fresh(self) -> Scrub:
-        return Scrub(volume_of(self.farm), self.clock)
+        scrub = Scrub(volume_of(self.farm), self.clock)
+        scrub.take_charge()
+        return scrub
 
     def turn(self, work_s: float = ALL_S) -> Turn:
         return self.scrub.turn(work_s, self.now_ms, EVERY_MS)
@@ -158,6 +160,54 @@ def test_a_pass_goes_on_where_it_was_noted(bench: Bench) -> None:
     assert not bench.turn().is_idle
     status = bench.scrub.status()
     assert (status.began_at_ms, status.ended_at_ms) == (START_MS, START_MS + 5)
+
+
+def test_marks_that_cannot_be_read_are_told_also_after_a_rest(bench: Bench) -> None:
+    bench.farm.delete(bench.shards[0])
+    (marks,) = volume_of(bench.farm).ground.index.marks()
+    segment = volume_of(bench.farm).ground.paths.segment(marks.place.segment)
+    flip(segment, marks.place.offset + 256 + 50)
+    bench.turn(0)
+    for _ in range(100):
+        bench.turn(0)
+        if bench.scrub._notes.phase == "rows":
+            break
+    bench.scrub.close()
+    bench.scrub = bench.fresh()
+    bench.turn()
+    assert bench.scrub.status().disagreements == 1
+    assert bench.alerts() == {"LogDamaged"}
+    bench.now_ms += EVERY_MS
+    bench.turn(0)
+    assert bench.notes()["doubtful"] == [], "the next pass sees for itself"
+
+
+def test_more_segments_than_the_notes_can_name_stand_for_all(bench: Bench) -> None:
+    segments: list[int] = []
+    for number in range(1, 2000):
+        assert is_named(segments, number) is (number > SEGMENTS_MAX + 1)
+        name_segment(segments, number)
+        name_segment(segments, number)
+    assert len(segments) == SEGMENTS_MAX + 1
+    bench.turn(0)
+    long = [2**32 - 1 - number for number in segments]
+    path = bench.farm.path / NOTES_NAME
+    path.write_text(json.dumps(bench.notes() | {"spotted": long, "doubtful": long}))
+    assert bench.fresh().status().state == "running", "they are short enough to be read"
+
+
+def test_a_pass_that_an_earlier_release_began_goes_on(bench: Bench) -> None:
+    for _ in range(3):
+        bench.turn(0)
+    bench.scrub.close()
+    notes = bench.notes()
+    newer = {name: notes.pop(name) for name in ("spotted", "doubtful")}
+    path = bench.farm.path / NOTES_NAME
+    path.write_text(json.dumps(notes))
+    assert bench.fresh().status().done_bytes == notes["done_bytes"] > 0
+    for wrong in ("many", [-1], ["1"], [1.5], {"1": 1}):
+        path.write_text(json.dumps(notes | newer | {"spotted": wrong}))
+        assert bench.fresh().status().state == "idle", "no notes"
 
 
 def test_a_volume_that_is_gone_is_not_written_when_its_scrub_is_closed(bench: Bench) -> None:

@@ -21,8 +21,10 @@ from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.handles import Handles
 from farmer.storage.marks import Action, Mark
 from farmer.storage.places import Place, Row, Segment
+from farmer.storage.scrub_check import CHECK_S_MAX
 from farmer.storage.scrub_notes import Notes
 from farmer.storage.scrub_walk import Walk
+from farmer.storage.watch import HUNG_S
 from tests.storage.bench import ALICE, BOB, MIB, Farm, noise
 from tests.storage.recording import RecordingFiles
 from tests.storage.rot import file_of, flip, overwrite, rot, row_of, volume_of
@@ -510,6 +512,22 @@ def test_what_is_read_again_comes_from_the_disk_and_not_from_memory(
 def test_a_damaged_index_is_told(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrub_walk, "check_database", lambda _path, **_other: "a page is lost")
     assert heard(farm).rest == ["index: a page is lost"]
+
+
+def test_a_check_of_the_index_that_never_ends_is_noticed_like_any_call(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, noted = volume_of(farm).ground.watch, list[str]()
+
+    def checking(_path: Path, **_other: object) -> str:
+        noted.extend(call.what for call in watch.calls.values())
+        return ""
+
+    monkeypatch.setattr(scrub_walk, "check_database", checking)
+    heard(farm)
+    assert noted == ["check of the index"]
+    assert not watch.calls
+    assert CHECK_S_MAX * 2 <= HUNG_S, "one that is broken off in time hangs not"
 
 
 def test_more_rows_than_are_asked_for_at_once_are_all_looked_at(farm: Farm) -> None:

@@ -206,6 +206,43 @@ def test_what_lies_behind_a_bad_spot_is_scrubbed_however_often_the_pass_rests(
         assert volume_of(farm).find(ALICE, second).state is ShardState.QUARANTINED
 
 
+def test_rows_of_a_segment_that_was_given_up_are_read_also_after_a_rest(tmp_path: Path) -> None:
+    """Behind too many bad blocks the log shows nothing; each row is read, not only its header."""
+    files = Spotty()
+    farm = Farm(tmp_path, files=files)
+    with closing(farm.engine) as engine:
+        first, second = [farm.store(noise(size)).shard for size in (4096 * (MET_MAX + 8), 9000)]
+        rot(farm, row_of(farm, second), "payload")
+        row = row_of(farm, first)
+        log = volume_of(farm).ground.paths.segment(row.place.segment)
+        inode, at = log.stat().st_ino, row.place.offset
+        files.bad = {(inode, at + 4096 * block) for block in range(MET_MAX + 2)}
+        engine.scrubs.begin_now()
+        engine.scrubs.turn("volume0", 0.0, farm.clocks.now_ms, 30)
+        for turn in range(200):
+            if turn % 10 == 9:
+                engine.scrubs.pause(paused=True)
+                engine.scrubs.pause(paused=False)
+            engine.scrubs.turn("volume0", 0.0, farm.clocks.now_ms, 30)
+        assert engine.volumes()[0].scrub.state == "idle"
+        assert volume_of(farm).find(ALICE, second).state is ShardState.QUARANTINED
+
+
+def test_marks_behind_too_many_bad_blocks_are_told(tmp_path: Path) -> None:
+    files = Spotty()
+    farm = Farm(tmp_path, files=files)
+    with closing(farm.engine):
+        shard = farm.store(noise(4096 * (MET_MAX + 8))).shard
+        farm.delete(farm.store(noise(9000)).shard)
+        [marks] = volume_of(farm).ground.index.marks()
+        at = row_of(farm, shard).place.offset
+        log = volume_of(farm).ground.paths.segment(marks.place.segment)
+        rot_at = {at + 4096 * block for block in range(MET_MAX + 2)} | {marks.place.offset}
+        files.bad = {(log.stat().st_ino, one) for one in rot_at}
+        scrub(farm)
+        assert "LogDamaged" in alerts(farm)
+
+
 def test_marks_on_a_bad_spot_are_told(tmp_path: Path) -> None:
     files = Spotty()
     farm = Farm(tmp_path, files=files)
