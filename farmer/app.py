@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -66,7 +66,7 @@ from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
 from farmer.running.upkeep import Clocks, Upkeep, count_book
 from farmer.running.verbs import check_verbs, owner_verbs
-from farmer.running.volumes import VolumePlan, plan_volumes
+from farmer.running.volumes import check_quotas, plan_volumes
 from farmer.settings.schema import Settings
 from farmer.storage.directory import VolumeSetupError
 from farmer.storage.errors import StorageError
@@ -84,7 +84,7 @@ WATCH_S: Final = 0.5
 """How often calls that do not return are looked for; in memory, on the reactor."""
 
 SIZES_S: Final = 10.0
-"""How often a disk that did not answer is asked again how large it is."""
+"""How often a disk that was not there, or did not answer, is asked again how large it is."""
 
 WIND_DOWN_S: Final = 10.0
 """For background work after the grace of transfers; longer than a hang takes to be seen."""
@@ -372,10 +372,15 @@ class RunningFarmer:
         return usable_bytes(self._stores.engine.volumes())
 
     async def _apply(self, settings: Settings) -> None:
-        """Put in force what can change while serving; nothing if no volumes can be planned."""
+        """Put in force what can change while serving: all of it, or nothing if any of it fails."""
         assert self._stores is not None
         self._coming = settings
-        plans = await self._plans(settings)
+        try:
+            await self._size(settings)
+        except BaseException:
+            if self._coming is settings:
+                self._coming = self._settings
+            raise
         if settings is not self._coming:
             # Newer ones came meanwhile.
             return
@@ -387,34 +392,35 @@ class RunningFarmer:
         self._desk.terms = self._house_terms(settings)
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
         self._stores.engine.fill = Fill(settings.shards.fill)
-        await self._size(plans)
 
-    async def _plans(self, settings: Settings) -> list[VolumePlan]:
-        assert self._stores is not None
-        return await self._disk.run(
-            plan_volumes, self._home, settings, self._stores.engine.silent()
-        )
+    async def _size(self, settings: Settings) -> None:
+        """
+        Make the volumes that wait for their disks, and give all their quotas, as *settings* say.
 
-    async def _size(self, plans: Sequence[VolumePlan]) -> None:
-        """Give the volumes their quotas, and make those that wait for their disks."""
+        The quotas come last: they do not fail, and before them nothing of the settings is in
+        force.  Those of settings that others have overtaken are not given.
+        """
         assert self._stores is not None
-        change_quota = self._stores.engine.change_quota
+        engine = self._stores.engine
+        plans = await self._disk.run(plan_volumes, self._home, settings, engine.silent())
+        check_quotas(plans)
+        if settings is not self._coming:
+            return
         self._silent = frozenset(plan.path for plan in plans if plan.is_guess)
-        for plan in plans:
-            await self._disk.run(change_quota, plan.path, plan.quota_bytes, plan.keep_free_bytes)
         unmade = await self._disk.run(self._stores.unmade.make_late, plans)
         self._board.report("unmade volumes", *unmade)
+        for plan in plans:
+            if settings is self._coming:
+                sizes = (plan.quota_bytes, plan.keep_free_bytes)
+                await self._disk.run(engine.change_quota, plan.path, *sizes)
 
     async def _size_again(self) -> None:
-        """Ask disks that did not answer how large they are, and make volumes that wait there."""
+        """Ask disks that did not say how large they are, and make volumes that wait there."""
         assert self._stores is not None
         wanted = self._silent | self._stores.unmade.waiting
         # Not while they hang: each question would cost another thread.
         if wanted - self._stores.engine.silent():
-            settings = self._settings
-            plans = await self._plans(settings)
-            if settings is self._settings:
-                await self._size(plans)
+            await self._size(self._settings)
 
     # Ready, reload, stop.
 

@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_words import said, warn
 from farmer.running.home import Home, HomeError
 from farmer.settings.kinds import ADDRESS, NAME, PUBLIC_ADDRESS, QUOTA
-from farmer.settings.loader import Loaded, load, load_text
+from farmer.settings.loader import Loaded, SettingsError, load, load_text
 from farmer.settings.printed import example, flat, json_schema, plain
 from farmer.settings.schema import DEFAULTS
+from farmer.settings.tree import Fault
 from farmer.settings.written import VolumeLine, settings_text
 from farmer.units import Space, format_size
 
@@ -32,11 +34,27 @@ def load_settings(home: Home) -> Loaded:
 
 
 def check(home: Home, options: argparse.Namespace) -> int:
-    """Read a settings file and say whether it is good."""
+    """Read a settings file and say whether it is good, on the disks that answer now."""
     path = Path(options.file) if options.file else home.settings_to_read
-    load(path, os.environ)
+    if faults := list(_small_shares(load(path, os.environ))):
+        raise SettingsError(faults)
     print(f"{path}: good" if path else f"{home.settings} does not exist, the defaults hold: good")
     return OK
+
+
+def _small_shares(loaded: Loaded) -> Iterator[Fault]:
+    """Yield a fault for each share of a disk that is too small for a volume."""
+    from farmer.running.answering import answer_of
+    from farmer.running.volumes import filesystem_bytes, too_small
+
+    for index, volume in enumerate(loaded.settings.volumes):
+        name, path = f"volumes.{index}.quota", Path(volume.path).expanduser()
+        try:
+            size = answer_of(partial(filesystem_bytes, path))
+        except OSError:
+            continue
+        if size is not None and (why := too_small(path, volume.quota.of(size))) is not None:
+            yield Fault(loaded.origins[name], f'"{name}": {why}')
 
 
 def show(home: Home, options: argparse.Namespace) -> int:

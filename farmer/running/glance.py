@@ -35,7 +35,7 @@ def _planned(home: Home, plan: VolumePlan) -> dict[str, Any]:
         return _gone(plan.path, plan.quota_bytes, "never made") | {"state": "new"}
     seen = None if plan.is_guess else answer_of(partial(_look, plan.path, home.annexes))
     if seen is None:
-        return _gone(plan.path, plan.quota_bytes, "its disk does not answer")
+        return _gone(plan.path, plan.quota_bytes, "its disk is not there, or does not answer")
     held, free = seen
     if held is None:
         return _gone(plan.path, plan.quota_bytes, "it cannot be read from outside")

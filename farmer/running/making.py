@@ -14,7 +14,7 @@ from farmer.running.answering import asked
 from farmer.running.files import may_not_write
 from farmer.running.home import Home, HomeError
 from farmer.running.mounts import mount_point
-from farmer.running.volumes import VolumePlan, remember
+from farmer.running.volumes import VolumePlan, check_quotas, remember
 from farmer.storage.annex import annex_of, beside
 from farmer.storage.directory import (
     MARKER_NAME,
@@ -36,6 +36,7 @@ def make_volumes(home: Home, identity: Identity, plans: Sequence[VolumePlan], no
         VolumeSetupError, HomeError, OSError: one cannot be made, or its disk does not answer.
 
     """
+    check_quotas(plans)
     for plan in plans:
         if plan.new:
             _check(plan)

@@ -17,7 +17,7 @@ from farmer.running.home import Home
 from farmer.running.making import Unmade
 from farmer.running.register import KnownVolume, not_among
 from farmer.running.remembering import compare, consult, note
-from farmer.running.volumes import VolumePlan, plan_volumes
+from farmer.running.volumes import VolumePlan, check_quotas, plan_volumes
 from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.schema import Settings
 from farmer.storage.contracts import ContractDatabase
@@ -47,7 +47,7 @@ class Stores:
     book: ContractDatabase
     unmade: Unmade
     silent: frozenset[Path]
-    """The volumes whose disks did not answer how large they are: they must be asked again."""
+    """The volumes whose disks did not say how large they are: they must be asked again."""
 
     def close(self) -> None:
         """Close all in order."""
@@ -65,6 +65,7 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
     """
     identity = Identity.load_or_create(home.identity)
     plans = plan_volumes(home, settings)
+    check_quotas(plans)
     unmade = Unmade(home, identity, now_ms)
     for plan in plans:
         unmade.make(plan)

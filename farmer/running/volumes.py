@@ -22,6 +22,7 @@ from farmer.running.answering import answer_of
 from farmer.running.home import Home
 from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.schema import Settings, VolumeSettings
+from farmer.storage.directory import MARKER_NAME, VolumeSetupError
 from farmer.storage.outside import holdings
 from farmer.units import Space, format_size
 
@@ -52,7 +53,7 @@ class VolumePlan:
     new: bool
     """Never made before: make it."""
     is_guess: bool = False
-    """Its disk did not answer, or with an error: a guessed quota, and nothing is stored now."""
+    """Its disk is not there, or did not answer: a guessed quota, and nothing is stored now."""
     why_not: str = ""
     """The error of a disk on which the volume has yet to be made."""
 
@@ -110,13 +111,37 @@ def remember(home: Home, plans: Sequence[VolumePlan]) -> None:
     )
 
 
+def check_quotas(plans: Sequence[VolumePlan]) -> None:
+    """
+    Make sure that shares of disks are quotas that volumes can have.
+
+    Raises:
+        VolumeSetupError: one is too small on the filesystem that is there now.
+
+    """
+    for plan in plans:
+        if (why := too_small(plan.path, plan.quota_bytes)) is not None:
+            raise VolumeSetupError(why)
+
+
+def too_small(path: Path, quota_bytes: int) -> str | None:
+    """Return why a volume cannot have this quota; None if it can."""
+    if quota_bytes >= VOLUME_BYTES_MIN:
+        return None
+    return (
+        f"the quota of {path} is {format_size(quota_bytes)} of the filesystem that is there now, "
+        "too small for a volume: at least 64MiB"
+    )
+
+
 def doubts(plans: Sequence[VolumePlan]) -> list[str]:
     """Return what an owner had better know of these volumes: quotas that disks cannot hold."""
     found = []
     for plan in plans:
         room_bytes = usable_bytes(plan)
         if room_bytes is None:
-            found.append(f"the disk of {plan.path} does not answer: nothing is known of it now")
+            what = f"the disk of {plan.path} is not there, or does not answer"
+            found.append(f"{what}: nothing is known of it now")
         elif plan.quota_bytes > room_bytes:
             found.append(
                 f"the quota of {plan.path} is {format_size(plan.quota_bytes)}, but its filesystem "
@@ -180,15 +205,23 @@ def _plan(
 ) -> VolumePlan:
     path = Path(volume.path).expanduser()
     quota_before = known.get(str(path))
-    size = None if path in silent else _asked(lambda: filesystem_bytes(path))
+    is_made = quota_before is not None
+    size = None if path in silent else _asked(lambda: _size_of_its_disk(path, is_made=is_made))
     if size is None or isinstance(size, OSError):
         least = volume.quota.size_bytes or VOLUME_BYTES_MIN
         return _guess(path, name, quota_before, least, size)
     quota, keep_free = volume.quota.of(size), volume.keep_free.of(size)
-    return VolumePlan(path, name, quota, keep_free, new=quota_before is None)
+    return VolumePlan(path, name, quota, keep_free, new=not is_made)
 
 
-def _asked(ask: Callable[[], R]) -> R | OSError | None:
+def _size_of_its_disk(path: Path, *, is_made: bool) -> int | None:
+    """Return how large it is; None if it is not mounted, for what answers is another one."""
+    if is_made and not (path / MARKER_NAME).exists():
+        return None
+    return filesystem_bytes(path)
+
+
+def _asked(ask: Callable[[], R | None]) -> R | OSError | None:
     """Return what a disk answers, which may be an error; None for silence."""
     try:
         return answer_of(ask)
@@ -200,7 +233,9 @@ def _guess(
     path: Path, name: str, quota_before: int | None, quota_bytes: int, error: OSError | None
 ) -> VolumePlan:
     """
-    Plan a volume whose disk does not answer, or with an *error*: with the quota that it had.
+    Plan a volume whose disk is not there, does not answer, or with an *error*.
+
+    It keeps the quota that it had.
 
     A failing disk stops its volume, not the farmer: what is wrong with one that was made is
     said by whoever opens it.

@@ -208,7 +208,8 @@ def _tranquility(text: str) -> float:
 
 def _quota(text: str) -> Space:
     quota = Space.parse(text)
-    if quota.size_bytes is not None and quota.size_bytes < VOLUME_BYTES_MIN:
+    is_small = quota.size_bytes is not None and quota.size_bytes < VOLUME_BYTES_MIN
+    if is_small or quota.percent == 0:
         raise ValueError(f"{text!r} is too small for a volume: at least 64MiB")
     return quota
 

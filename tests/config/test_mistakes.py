@@ -48,6 +48,7 @@ MISTAKES = [
     ("a size too large", V + "shards:\n  size_max: 5GiB", "between 1B and 4GiB"),
     ("a bad unit", V + "shards:\n  size_max: 5XB", "'XB' is not a unit of size"),
     ("a tiny volume", V + "volumes: [{path: /a, quota: 1MB}]", "too small for a volume"),
+    ("no share", V + "volumes: [{path: /a, quota: 0%}]", "too small for a volume"),
     ("a quota over all", V + "volumes: [{path: /a, quota: 101%}]", "between 0% and 100%"),
     ("a relative path", V + "volumes: [{path: a, quota: 1GB}]", "not an absolute path"),
     (

@@ -117,6 +117,37 @@ def test_a_reload_that_cannot_be_done_whole_changes_nothing_and_is_shown(
     eventually(lambda: not daemon.status()["alerts"])
 
 
+def test_nothing_of_a_reload_is_in_force_if_a_quota_cannot_be_had(daemon: Daemon) -> None:
+    """Neither name nor price, nor the other volume's quota; all of it when that is mended."""
+    second = daemon.volume.with_name("second")
+    assert daemon.call("volume", "add", f"{second}=100MB").returncode == 0
+    settings = daemon.home / "farmer.yaml"
+    before = settings.read_text()
+    text = before.replace('"test"', '"attic"').replace("1GB", "2GB")
+    text += "price: {currency: EUR, stored: 99}\n"
+    settings.write_text(text.replace("100MB", "0.000001%"))
+    hang_up(daemon)
+    eventually(lambda: bool(daemon.status()["alerts"]))
+
+    def in_force() -> tuple[str, list[int], int]:
+        status = daemon.status()
+        made = ask(daemon, "invite", "--space", "1MB", "--for", "1d")
+        quotas = [one["quota_bytes"] for one in status["volumes"]]
+        return status["name"], quotas, made["price"]["stored_micros"]
+
+    [alert] = daemon.status()["alerts"]
+    assert alert["name"] == "SettingsNotApplied"
+    assert f"the quota of {second} is" in alert["message"]
+    assert in_force() == ("test", [10**9, 10**8], 0)
+    checked = daemon.call("config", "check")
+    assert checked.returncode == 78
+    assert '"volumes.1.quota": the quota of' in checked.stderr
+    settings.write_text(text)
+    hang_up(daemon)
+    eventually(lambda: in_force() == ("attic", [2 * 10**9, 10**8], 99_000_000))
+    assert not daemon.status()["alerts"]
+
+
 def test_contracts_and_invites_go_through_the_running_farmer(
     daemon: Daemon, renter: Renter
 ) -> None:

@@ -17,7 +17,7 @@ from farmer.running.home import Home
 from farmer.running.making import Unmade, make_volumes
 from farmer.running.stores import open_stores
 from farmer.settings.schema import Settings, VolumeSettings
-from farmer.storage.directory import VolumeSetupError
+from farmer.storage.directory import MARKER_NAME, VolumeSetupError
 from farmer.units import Space
 
 MIB = 1 << 20
@@ -85,7 +85,9 @@ def test_a_known_volume_of_a_silent_disk_is_planned_with_nothing_free(
 ) -> None:
     home = Home.at(tmp_path)
     sick, well = tmp_path / "sick", tmp_path / "well"
-    well.mkdir()
+    for path in (sick, well):
+        path.mkdir()
+        (path / MARKER_NAME).touch()
     register.remember(home, [(sick, 300 * MIB), (well, 200 * MIB)])
     real = volumes.filesystem_bytes
 

@@ -4,12 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from farmer.identity.keys import Identity
 from farmer.running import register
 from farmer.running.files import write_json
 from farmer.running.home import Home
+from farmer.running.making import make_volumes
 from farmer.running.register import RetiredVolume
+from farmer.running.stores import open_stores
 from farmer.running.volumes import (
+    NOTHING_FREE_BYTES,
     SMALL_QUOTA_BYTES,
+    check_quotas,
     filesystem_bytes,
     free_bytes,
     in_force,
@@ -20,6 +25,7 @@ from farmer.running.volumes import (
 from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.loader import load_text
 from farmer.settings.schema import DEFAULTS
+from farmer.storage.directory import MARKER_NAME, VolumeSetupError
 
 
 @pytest.fixture
@@ -75,6 +81,41 @@ def test_volumes_of_the_settings_are_made_once(home: Home, tmp_path: Path) -> No
     remember(home, [plan])
     [again] = plan_volumes(home, settings)
     assert not again.new
+
+
+def test_a_disk_that_is_not_mounted_is_not_measured_by_the_one_below(
+    home: Home, tmp_path: Path
+) -> None:
+    """Its volume keeps the quota that it had, also in the register, until it is there again."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    register.remember(home, [(path, 8 * 10**12)])
+    text = f"version: 1\nvolumes: [{{path: {path}, quota: 0.00001%}}]\n"
+    settings = load_text(text, "f", {}).settings
+    [plan] = plan_volumes(home, settings)
+    assert (plan.quota_bytes, plan.is_guess, plan.new) == (8 * 10**12, True, False)
+    assert plan.keep_free_bytes == NOTHING_FREE_BYTES
+    check_quotas([plan])
+    remember(home, [plan])
+    assert register.quotas(home) == {str(path): 8 * 10**12}
+    (path / MARKER_NAME).touch()
+    [plan] = plan_volumes(home, settings)
+    assert (plan.quota_bytes, plan.is_guess) == (int(filesystem_bytes(path) * 1e-7), False)
+
+
+def test_a_share_that_is_too_small_for_a_volume_is_refused_before_anything_is_made(
+    home: Home, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny"
+    text = f"version: 1\nvolumes: [{{path: {path}, quota: 0.00001%}}]\n"
+    settings = load_text(text, "f", {}).settings
+    with pytest.raises(VolumeSetupError, match=f"the quota of {path} is .* too small"):
+        open_stores(home, settings, lambda: 1, print)
+    identity = Identity.load_or_create(home.identity)
+    with pytest.raises(VolumeSetupError, match=f"the quota of {path} is .* too small"):
+        make_volumes(home, identity, plan_volumes(home, settings), 1)
+    assert not path.exists()
+    assert register.quotas(home) == {}
 
 
 def test_a_filesystem_has_free_space(tmp_path: Path) -> None:
