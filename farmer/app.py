@@ -24,6 +24,7 @@ from farmer.identity.tls import farmer_side
 from farmer.monitor.lag import LagSampler
 from farmer.monitor.log import LogStyle, LogWriter, begin_logging, stderr_writer, style_for
 from farmer.monitor.metrics import LabelSets, Metrics
+from farmer.monitor.own_process import tell_of_process
 from farmer.monitor.page import StatusPage, page_site
 from farmer.node.admission import Places, Sessions
 from farmer.node.chores import Chore
@@ -210,6 +211,7 @@ class RunningFarmer:
         )
         self._disk.stalled = stores.engine.stalled_threads
         self._metrics = Metrics(self._overview.status, time.time, _label_sets())
+        tell_of_process(self._metrics.registry)
         self._writer.count = self._metrics.logged
         self._disk_watch = Chore("disk watch", WATCH_S, self._watch_disks, reactor, self._watching)
         self._lag = LagSampler(reactor, self._metrics.lagged)

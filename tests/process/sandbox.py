@@ -10,8 +10,9 @@ the unit says so a network of its own without interfaces; umask 0077; the user a
 other group, no capability, no new privileges; and the unit's own system call filter, as
 `systemd-analyze syscall-filter` expands it, with sockets of the unit's address families.
 
-What is missing: PrivateUsers, ProtectProc, device and memory limits, which are systemd's own
-doing.
+/proc shows the user's own processes, and nothing else where the unit says so.
+
+What is missing: PrivateUsers, device and memory limits, which are systemd's own doing.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ def main() -> None:
     has_network = "PrivateNetwork=yes" not in text
     _must("unshare", _NEWNS | _NEWUTS | _NEWIPC | (0 if has_network else _NEWNET))
     _must("mount", None, b"/", None, _REC | _PRIVATE, None)
+    own_alone = b"hidepid=invisible" + (b",subset=pid" if "ProcSubset=pid" in text else b"")
+    _must("mount", b"proc", b"/proc", b"proc", 0, own_alone)
     _hide_homes_but([Path(sys.base_prefix), Path(sys.prefix), ROOT])
     _read_only_but([Path(place) for place in writable.split(",")])
     os.umask(0o077)

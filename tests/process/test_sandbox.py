@@ -125,8 +125,10 @@ def _serve(house: House, tmp_path: Path) -> None:
     for row, path in zip(rows, files, strict=True):
         assert renter.call("retrieve", row["shard"], "-o", str(tmp_path / "b")).returncode == 0
         assert (tmp_path / "b").read_bytes() == path.read_bytes()
-    with urllib.request.urlopen(f"http://127.0.0.1:{house.ports[1]}/healthz", timeout=5) as answer:
-        assert answer.status == 200
+    for path, told in (("healthz", "alive\n"), ("metrics", "\nprocess_resident_memory_bytes ")):
+        url = f"http://127.0.0.1:{house.ports[1]}/{path}"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            assert told in answer.read().decode()
 
 
 def _check_files(house: House) -> None:
