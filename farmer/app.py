@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet import reactor as _reactor
@@ -67,7 +68,7 @@ from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
 from farmer.running.upkeep import Clocks, Upkeep, count_book
 from farmer.running.verbs import check_verbs, owner_verbs
-from farmer.running.volumes import check_quotas, plan_volumes
+from farmer.running.volumes import check_quotas, made_at_ms, plan_volumes
 from farmer.settings.schema import Settings
 from farmer.storage.directory import VolumeSetupError
 from farmer.storage.errors import StorageError
@@ -245,6 +246,7 @@ class RunningFarmer:
             is_serving=self._is_serving,
             book=self._home.contracts,
         )
+        self._scrubbing.made_ms = self._made_ms
         self._upkeep.more_alerts = lambda: self._scrubbing.alerts(stores.engine.volumes())
         self._reloader = Reloader(
             read=lambda: load_again(self._home, self._environ),
@@ -264,6 +266,13 @@ class RunningFarmer:
             report=lambda stuck: self._board.report("moving", *stuck),
         )
         self._movings = Movings(stores.engine, self._disk, household, self._is_serving)
+
+    def _made_ms(self, name: str) -> int:
+        """Return when a volume was made; 0 if that cannot be told.  Blocking."""
+        assert self._stores is not None
+        paths = {one.name: Path(one.path) for one in self._stores.engine.volumes()}
+        node = self._stores.identity.node_id
+        return made_at_ms(paths[name], node) if name in paths else 0
 
     def _is_serving(self) -> bool:
         """Tell whether a renter is being served at this moment."""

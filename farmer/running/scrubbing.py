@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from farmer.model.status import Alert, VolumeStatus
+from farmer.model.status import Alert, VolumeState, VolumeStatus
 from farmer.node.chores import Chore
 from farmer.node.ports import Disk
 from farmer.node.tasks import Tasks
@@ -46,6 +46,8 @@ QUEUE_FACTOR: Final = 20.0
 BOOK_S: Final = 86_400.0
 FIRST_BOOK_S: Final = 600.0
 """The contract database is small: SQLite's check of it takes milliseconds, once a day is often."""
+
+_NOT_HERE: Final = (VolumeState.GONE, VolumeState.RETIRED)
 
 RELIABLE_BYTES: Final = 256 * 1024 * 1024
 """A pass that has read less says little of its speed."""
@@ -115,6 +117,10 @@ class Scrubbing:
         self._own_chores: list[Chore] = []
         self._book = book
         self._book_damage = ""
+        self.made_ms: Callable[[str], int] = lambda _name: 0
+        """When a volume was made, by its name; may ask its disk, and is 0 if nobody knows."""
+        self._since_ms: dict[str, int] = {}
+        """Since when there is something to read on each volume; at least since it was seen."""
 
     def start(self, clock: IReactorTime, tasks: Tasks) -> None:
         """Begin."""
@@ -149,7 +155,7 @@ class Scrubbing:
 
     def alerts(self, volumes: tuple[VolumeStatus, ...]) -> list[Alert]:
         """Return what stands: a damaged contract database, and what makes the scrub too slow."""
-        late = scrub_alerts(volumes, self.settings, self._now_ms())
+        late = scrub_alerts(volumes, self.settings, self._now_ms(), self._since_ms)
         if not self._book_damage:
             return late
         message = (
@@ -179,6 +185,8 @@ class Scrubbing:
         def work() -> Turn:
             began.append(clock.seconds())
             now_ms, days = self._now_ms(), self.settings.days
+            if name not in self._since_ms:
+                self._since_ms[name] = self.made_ms(name) or now_ms
             return self.scrubs.turn(name, WORK_S, now_ms, days, may_wait=may_wait)
 
         self._at_work.add(name)
@@ -221,10 +229,21 @@ def scrub_verbs(scrubbing: Scrubbing, disk: Disk) -> dict[str, Verb]:
 
 
 def scrub_alerts(
-    volumes: tuple[VolumeStatus, ...], settings: ScrubSettings, now_ms: int
+    volumes: tuple[VolumeStatus, ...],
+    settings: ScrubSettings,
+    now_ms: int,
+    since_ms: Mapping[str, int],
 ) -> list[Alert]:
-    """Return what stands in the way of reading everything within the days."""
-    late = [line for volume in volumes if (line := _lateness(volume, settings, now_ms))]
+    """
+    Return what stands in the way of reading everything within the days.
+
+    *since_ms* says by their names since when there is something to read on the volumes.
+    """
+    late = []
+    for volume in volumes:
+        unread_ms = now_ms - (volume.scrub.ended_at_ms or since_ms.get(volume.name, now_ms))
+        late.append(_lateness(volume, settings, now_ms) or _absence(volume, settings, unread_ms))
+    late = list(filter(None, late))
     if not late:
         return []
     return [
@@ -239,6 +258,7 @@ def scrub_alerts(
 
 
 def _lateness(volume: VolumeStatus, settings: ScrubSettings, now_ms: int) -> str:
+    """Return why what goes on, or would go on, takes too long; empty if it does not."""
     scrub, pace = volume.scrub, Pace(settings)
     pass_days = settings.days / PASS_SHARE
     needed = scrub.total_bytes / pass_days
@@ -262,3 +282,20 @@ def _lateness(volume: VolumeStatus, settings: ScrubSettings, now_ms: int) -> str
     if now_ms - max(scrub.ended_at_ms, 0) > settings.days * DAY_MS < now_ms - scrub.began_at_ms:
         return f"the pass over {volume.path} is not done yet (it is {scrub.state})"
     return ""
+
+
+def _absence(volume: VolumeStatus, settings: ScrubSettings, unread_ms: int) -> str:
+    """Return why a pass that is due has not begun; empty if none is, or if there is no disk."""
+    scrub = volume.scrub
+    is_under_way = scrub.state != "idle" and scrub.began_at_ms
+    if is_under_way or not scrub.total_bytes or volume.state in _NOT_HERE:
+        return ""
+    days = unread_ms // DAY_MS
+    if days < settings.days:
+        return ""
+    why = (
+        "it is paused"
+        if scrub.state == "paused"
+        else "this machine may be off in scrub.hours: widen them, or begin one by hand"
+    )
+    return f"no pass over {volume.path} has ended for {days} days, and none is under way: {why}"

@@ -17,12 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from farmer.model.ids import NodeId
 from farmer.running import register
 from farmer.running.answering import answer_of
 from farmer.running.home import Home
 from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.schema import Settings, VolumeSettings
-from farmer.storage.directory import MARKER_NAME, VolumeSetupError
+from farmer.storage.directory import MARKER_NAME, VolumeSetupError, read_marker
+from farmer.storage.errors import StorageError
+from farmer.storage.files import OsFiles
 from farmer.storage.outside import holdings
 from farmer.units import Space, format_size
 
@@ -109,6 +112,14 @@ def remember(home: Home, plans: Sequence[VolumePlan]) -> None:
         [(plan.path, plan.quota_bytes) for plan in answering],
         {plan.path: plan.name for plan in answering},
     )
+
+
+def made_at_ms(path: Path, node: NodeId) -> int:
+    """Return when a volume was made, by its marker; 0 if that cannot be told.  Blocking."""
+    try:
+        return read_marker(path, node, OsFiles()).created_at_ms
+    except (VolumeSetupError, StorageError, OSError):
+        return 0
 
 
 def check_quotas(plans: Sequence[VolumePlan]) -> None:

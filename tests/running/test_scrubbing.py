@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,12 @@ def volume(**scrub: Any) -> VolumeStatus:
 def test_hours_and_a_rate_that_cannot_do_it_are_told_with_the_rate_that_can() -> None:
     settings = ScrubSettings(rate=1 * MB, hours=Hours.parse("01:00-07:00"))
     tight = volume(total_bytes=4_000_000 * MB)
-    (alert,) = scrub_alerts((tight,), settings, DAY_MS)
+    (alert,) = scrub_alerts((tight,), settings, DAY_MS, {})
     assert alert.name == "ScrubTooSlow"
     assert "18.5 MB" in alert.message, alert.message
     wide = replace(settings, rate=19 * MB)
-    assert scrub_alerts((tight,), wide, DAY_MS) == []
-    assert scrub_alerts((tight,), replace(settings, rate=0), DAY_MS) == []
+    assert scrub_alerts((tight,), wide, DAY_MS, {}) == []
+    assert scrub_alerts((tight,), replace(settings, rate=0), DAY_MS, {}) == []
 
 
 def test_a_disk_that_is_too_slow_is_told() -> None:
@@ -102,15 +103,33 @@ def test_a_disk_that_is_too_slow_is_told() -> None:
     slow = volume(
         **going, bytes_per_s=10**6, began_at_ms=now_ms - DAY_MS, ended_at_ms=now_ms - DAY_MS
     )
-    (alert,) = scrub_alerts((slow,), ScrubSettings(rate=0), now_ms)
+    (alert,) = scrub_alerts((slow,), ScrubSettings(rate=0), now_ms, {})
     assert "takes 105 days" in alert.message
     quick = volume(
         **going, bytes_per_s=10**8, began_at_ms=now_ms - DAY_MS, ended_at_ms=now_ms - DAY_MS
     )
-    assert scrub_alerts((quick,), ScrubSettings(rate=0), now_ms) == []
+    assert scrub_alerts((quick,), ScrubSettings(rate=0), now_ms, {}) == []
     late = volume(state="paused", began_at_ms=now_ms - 31 * DAY_MS, total_bytes=5, done_bytes=1)
-    (alert,) = scrub_alerts((late,), ScrubSettings(rate=0), now_ms)
+    (alert,) = scrub_alerts((late,), ScrubSettings(rate=0), now_ms, {})
     assert "is not done yet (it is paused)" in alert.message
+
+
+@pytest.mark.parametrize(("state", "ended"), [("idle", True), ("idle", False), ("paused", False)])
+def test_a_pass_that_is_due_and_never_begins_is_told(state: str, ended: bool) -> None:
+    """Counted from the end of the last one, or from when the volume was made."""
+    for days, is_told in ((29, False), (31, True)):
+        read_ms = (100 - days) * DAY_MS
+        times = {"began_at_ms": read_ms - DAY_MS, "ended_at_ms": read_ms} if ended else {}
+        unread = volume(state=state, total_bytes=5, **times)
+        made_ms = DAY_MS if ended else read_ms
+        found = scrub_alerts((unread,), ScrubSettings(), 100 * DAY_MS, {"attic": made_ms})
+        assert ["has ended for 31 days" in alert.message for alert in found] == [True] * is_told
+
+
+def test_a_volume_that_is_empty_or_not_there_is_not_told_as_unread() -> None:
+    gone = replace(volume(total_bytes=5), state=VolumeState.GONE)
+    for one in (gone, volume()):
+        assert scrub_alerts((one,), ScrubSettings(), 100 * DAY_MS, {"attic": 1}) == []
 
 
 class ScrubbingTests(SynchronousTestCase):
@@ -168,6 +187,30 @@ class ScrubbingTests(SynchronousTestCase):
         self.clock.pump([0.5] * 400)
         self.assertEqual("idle", self.scrub().state)
         self.scrubbing.stop()
+
+    def test_a_volume_that_was_never_read_is_judged_by_when_it_was_made(self) -> None:
+        """Also by a farmer that has just started, at an hour at which it must not read."""
+        self.farm.store(noise(5000))
+        now_ms = self.farm.clocks.now_ms
+        asked: list[str] = []
+
+        def made_ms(name: str) -> int:
+            asked.append(name)
+            return now_ms - 40 * DAY_MS
+
+        hour = time.localtime(now_ms / 1000).tm_hour
+        elsewhen = f"{(hour + 2) % 24}:00-{(hour + 3) % 24}:00"
+        scrubbing = Scrubbing(
+            *(self.farm.engine.scrubs, InlineDisk(), lambda: now_ms),
+            ScrubSettings(hours=Hours.parse(elsewhen)),
+        )
+        scrubbing.made_ms = made_ms
+        scrubbing.start(self.clock, self.tasks)
+        self.clock.pump([1.0] * 200)
+        scrubbing.stop()
+        [alert] = scrubbing.alerts(self.farm.engine.volumes())
+        self.assertIn("has ended for 40 days", alert.message)
+        self.assertEqual(["volume0"], asked)
 
     def test_a_damaged_contract_database_is_told(self) -> None:
         path = Path(self.farm.path) / "book.sqlite"

@@ -18,6 +18,7 @@ from farmer.running.volumes import (
     filesystem_bytes,
     free_bytes,
     in_force,
+    made_at_ms,
     plan_volumes,
     remember,
     small_quota_bytes,
@@ -173,3 +174,12 @@ def test_the_volume_in_the_home_keeps_its_name_when_others_are_named(home: Home)
     assert names_of(home, Path("/mnt/volume"), home.volume) == ["/mnt/volume", "volume"]
     [plan] = plan_volumes(home, DEFAULTS)
     assert plan.name == "volume"
+
+
+def test_a_volume_knows_when_it_was_made(home: Home, tmp_path: Path) -> None:
+    identity, path = Identity.load_or_create(home.identity), tmp_path / "a"
+    assert made_at_ms(path, identity.node_id) == 0
+    text = f"version: 1\nvolumes: [{{path: {path}, quota: 100MB}}]\n"
+    plans = plan_volumes(home, load_text(text, "f", {}).settings)
+    make_volumes(home, identity, plans, 12_345)
+    assert made_at_ms(path, identity.node_id) == 12_345
