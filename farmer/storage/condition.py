@@ -45,7 +45,6 @@ class Seen(Enum):
     """What was observed."""
 
     VANISHED = "its directory or marker is not there, or another one is"
-    PRESENT = "it was opened (again), or its marker is right"
     HUNG = "a call has not returned for too long"
     RETURNED = "that call has returned"
     NO_SPACE = "ENOSPC or EDQUOT"
@@ -64,12 +63,11 @@ class Seen(Enum):
 _PRESENCE: Final[dict[tuple[Presence, Seen], Presence]] = {
     (Presence.HERE, Seen.VANISHED): Presence.GONE,
     (Presence.HERE, Seen.HUNG): Presence.HUNG,
-    (Presence.GONE, Seen.PRESENT): Presence.HERE,
     (Presence.GONE, Seen.REOPENED): Presence.HERE,
     (Presence.GONE, Seen.HUNG): Presence.HUNG,
-    (Presence.HUNG, Seen.RETURNED): Presence.HERE,
     (Presence.HUNG, Seen.VANISHED): Presence.GONE,
 }
+"""HUNG ends by `Seen.RETURNED` as what it was before: see `Condition.before_hung`."""
 
 _WRITING: Final[dict[tuple[Writing, Seen], Writing]] = {
     **{(Writing.WELL, Seen.NO_SPACE): Writing.FULL},
@@ -130,6 +128,8 @@ class Condition:
     proofs_wanted: int = 0
     """After so many it is opened again."""
     bad_probes: int = 0
+    before_hung: Presence = Presence.HERE
+    """What it is when the calls have returned: an unmounted disk is not there by that."""
 
     @property
     def state(self) -> VolumeState:
@@ -170,7 +170,11 @@ class Condition:
         """Return what follows from an observation."""
         writing = _WRITING.get((self.writing, seen), self.writing)
         proofs, wanted, bad = self.proofs, self.proofs_wanted, self.bad_probes
-        if seen in PROOFS_WANTED:
+        if seen is Seen.BROKEN and self.writing is Writing.FAILING:
+            # What is mended by the next opening must not put that off: whoever asks an index
+            # that cannot be read sees it again and again, and the probes say nothing of it.
+            wanted = max(wanted, PROOFS_WANTED[seen])
+        elif seen in PROOFS_WANTED:
             proofs, wanted, bad = 0, max(wanted, PROOFS_WANTED[seen]), 0
         elif seen is Seen.PROVED:
             proofs, bad = proofs + 1, 0
@@ -180,12 +184,27 @@ class Condition:
             writing = Writing.WELL
         if writing in {Writing.WELL, Writing.FULL}:
             proofs = wanted = bad = 0
+        presence, before_hung = self._presence_after(seen)
         return replace(
             self,
-            presence=_PRESENCE.get((self.presence, seen), self.presence),
+            presence=presence,
             writing=writing,
             pace=_PACE.get((self.pace, seen), self.pace),
             proofs=proofs,
             proofs_wanted=wanted,
             bad_probes=bad,
+            before_hung=before_hung,
         )
+
+    def _presence_after(self, seen: Seen) -> tuple[Presence, Presence]:
+        """Return whether it is there, and what it will be after a call that hangs."""
+        before = self.before_hung
+        if self.presence is Presence.HUNG:
+            if seen is Seen.REOPENED:
+                before = Presence.HERE
+            elif seen is Seen.RETURNED:
+                return before, Presence.HERE
+        elif seen is Seen.HUNG:
+            before = self.presence
+        presence = _PRESENCE.get((self.presence, seen), self.presence)
+        return presence, before if presence is Presence.HUNG else Presence.HERE

@@ -161,10 +161,6 @@ class Health:
         self._see(Seen.VANISHED, Presence.GONE, reason)
         self._tell(Presence.GONE, "VolumeGone", f"{self.label}: {reason}", _LIST)
 
-    def come_back(self) -> None:
-        """Note that a gone volume is there again."""
-        self._see(Seen.PRESENT)
-
     def reopened(self) -> None:
         """Note that it was opened anew and its log checked: also its failures are over."""
         self._see(Seen.REOPENED)
@@ -240,7 +236,8 @@ class Health:
         """Enter an observation and, if it put *part* of the condition so, its reason."""
         with self._lock:
             self._condition = after = self._condition.after(seen)
-            parts = {after.presence, after.writing, after.pace}
+            # That it was gone before it hung is true again when the calls have returned.
+            parts = {after.presence, after.before_hung, after.writing, after.pace}
             if part in parts:
                 self._reasons[part] = reason
             for over in self._reasons.keys() - parts:

@@ -30,12 +30,17 @@ def after(*seen: Seen) -> Condition:
     [
         ([], S.HEALTHY),
         ([Seen.VANISHED], S.GONE),
-        ([Seen.VANISHED, Seen.PRESENT], S.HEALTHY),
+        ([Seen.VANISHED, Seen.REOPENED], S.HEALTHY),
         ([Seen.VANISHED, Seen.PROVED, Seen.ROOM, Seen.QUICKENED, Seen.RETURNED], S.GONE),
         ([Seen.HUNG], S.GONE),
-        ([Seen.HUNG, Seen.PRESENT, Seen.REOPENED], S.GONE),
+        ([Seen.HUNG, Seen.REOPENED], S.GONE),
         ([Seen.HUNG, Seen.RETURNED], S.HEALTHY),
-        ([Seen.VANISHED, Seen.HUNG, Seen.RETURNED], S.HEALTHY),
+        ([Seen.VANISHED, Seen.HUNG, Seen.RETURNED], S.GONE),
+        ([Seen.VANISHED, Seen.HUNG, Seen.HUNG, Seen.SLOWED, Seen.RETURNED], S.GONE),
+        ([Seen.VANISHED, Seen.HUNG, Seen.RETURNED, Seen.REOPENED], S.HEALTHY),
+        ([Seen.VANISHED, Seen.HUNG, Seen.REOPENED, Seen.RETURNED], S.HEALTHY),
+        ([Seen.HUNG, Seen.VANISHED, Seen.RETURNED], S.GONE),
+        ([Seen.VANISHED, Seen.REOPENED, Seen.HUNG, Seen.RETURNED], S.HEALTHY),
         ([Seen.NO_SPACE], S.FULL),
         ([Seen.NO_SPACE, Seen.ROOM], S.HEALTHY),
         ([Seen.READ_ONLY], S.READ_ONLY),
@@ -63,7 +68,10 @@ def after(*seen: Seen) -> Condition:
         ),
         ([Seen.BROKEN, *[Seen.PROVED] * 3, Seen.REOPENED], S.HEALTHY),
         ([Seen.BROKEN, Seen.VANISHED], S.GONE),
-        ([Seen.BROKEN, Seen.VANISHED, Seen.PRESENT], S.FAILING),
+        ([Seen.BROKEN, Seen.VANISHED, Seen.REOPENED], S.FAILING),
+        ([Seen.BROKEN, *[Seen.PROVED, Seen.BROKEN] * 3, Seen.REOPENED], S.HEALTHY),
+        ([Seen.BROKEN, *[Seen.PROVED, Seen.BROKEN] * 2, Seen.REOPENED], S.FAILING),
+        ([Seen.SYNC_FAILED, *[Seen.PROVED, Seen.BROKEN] * 59, Seen.REOPENED], S.FAILING),
         ([Seen.SLOWED], S.SLOW),
         ([Seen.SLOWED, Seen.NO_SPACE], S.FULL),
         ([Seen.SLOWED, Seen.QUICKENED], S.HEALTHY),
@@ -123,7 +131,11 @@ def test_reasons_and_alerts_come_and_go_with_their_condition() -> None:
     assert all(one.command for one in health.alerts())
     with pytest.raises(VolumeUnavailableError, match="marker"):
         health.check_readable()
-    health.come_back()
+    health.hang("a call hangs")
+    assert (health.state, health.reason) == (S.GONE, "a call hangs")
+    health.returned()
+    assert (health.state, health.reason) == (S.GONE, "its marker is gone"), "as it was before"
+    health.reopened()
     assert (health.state, health.reason[:17]) == (S.READ_ONLY, "its filesystem is")
     health.check_readable()
     with pytest.raises(VolumeUnavailableError, match="read-only"):

@@ -17,9 +17,11 @@ def after(*seen: Seen) -> Condition:
 @pytest.mark.parametrize(
     "seen",
     [
-        [Seen.PRESENT],
+        [Seen.RETURNED],
         [Seen.UNPROVED, Seen.PROVED],
-        [Seen.VANISHED, Seen.PRESENT],
+        [Seen.VANISHED, Seen.REOPENED],
+        [Seen.VANISHED, Seen.HUNG, Seen.REOPENED, Seen.RETURNED],
+        [Seen.VANISHED, Seen.HUNG, Seen.RETURNED, Seen.REOPENED],
         [Seen.NO_SPACE, Seen.UNPROVED, Seen.ROOM],
         [Seen.NO_SPACE, Seen.REOPENED],
         [Seen.SLOWED, Seen.UNPROVED, Seen.QUICKENED],
@@ -44,7 +46,8 @@ def test_a_failing_one_is_proven_by_as_many_good_probes_in_a_row_as_its_failure_
     row = [*[Seen.PROVED] * 2, Seen.UNPROVED, *[Seen.PROVED] * 2]
     assert not after(bad, *row).is_proven
     assert after(bad, *row, Seen.PROVED).is_proven
-    assert not after(bad, *row, bad, *[Seen.PROVED] * 2).is_proven
+    assert not after(bad, *row, Seen.WRITE_FAILED, *[Seen.PROVED] * 2).is_proven
+    assert after(bad, *row, Seen.BROKEN, Seen.PROVED).is_proven, "who looks puts nothing off"
 
 
 def test_what_is_well_or_only_read_needs_no_proof() -> None:

@@ -107,7 +107,7 @@ def test_a_volume_that_is_not_there_is_neither_read_nor_written(health: Health) 
     for check in (health.check_readable, health.check_writable):
         with pytest.raises(VolumeUnavailableError, match="no such directory"):
             check()
-    health.come_back()
+    health.reopened()
     assert health.is_here
     health.check_writable()
 

@@ -293,7 +293,7 @@ def test_a_volume_that_is_not_there_is_left_alone(bench: Bench) -> None:
     health.go("unplugged")
     assert bench.turn().is_idle
     assert not bench.is_pinned
-    health.come_back()
+    health.reopened()
     assert not bench.turn().is_idle
 
 

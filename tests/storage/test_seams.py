@@ -468,8 +468,8 @@ def test_a_volume_that_is_gone_answers_no_question(
         volume.find(ALICE, shard)
     volume.ground.health.fail("broken meanwhile")
     assert volume.ground.health.state is VolumeState.GONE
-    volume.ground.health.come_back()
-    volume.ground.health.come_back()
+    volume.ground.health.reopened()
+    volume.ground.health.reopened()
     assert farm.engine.volumes()[0].state is VolumeState.FAILING
     assert farm.engine.stat(ALICE, shard).shard == shard
 
