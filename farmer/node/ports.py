@@ -230,7 +230,8 @@ class ShardStore(Protocol):
         """
         Give a shard up; the future is settled once that is durable.
 
-        A lease of it goes, too; if there is only that, the outcome is `ERASED`.
+        A lease of it goes, too; if there is only that, the outcome is `ERASED`.  A lease that
+        could not be removed keeps the shard itself from being called so.
         """
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:

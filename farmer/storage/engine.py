@@ -46,6 +46,7 @@ from farmer.storage.measure import measure
 from farmer.storage.mending import Mending, begin_mending, roomier
 from farmer.storage.moving import Mover
 from farmer.storage.opening import Spawn, Surroundings, at_once
+from farmer.storage.places import Key
 from farmer.storage.placing import begin_on, candidates
 from farmer.storage.quota import Ledger
 from farmer.storage.reader import VolumeReader
@@ -55,7 +56,7 @@ from farmer.storage.scrubs import Scrubs
 from farmer.storage.slots import LOOK_WAIT_S, Slots
 from farmer.storage.upload import Wanted
 from farmer.storage.volume import Volume
-from farmer.storage.whereabouts import Copy, Whereabouts
+from farmer.storage.whereabouts import Copies, Copy, Whereabouts
 
 R = TypeVar("R")
 
@@ -77,8 +78,8 @@ class Engine:
     """
     Stores, serves and forgets shards on one or more volumes.
 
-    A volume that cannot be opened is reported as gone, tried again by every sweep, and does
-    not keep the others from serving.
+    A volume that cannot be opened is reported as gone, tried again by every look after the
+    disks, and does not keep the others from serving.
     """
 
     def __init__(  # noqa: PLR0913  # by name, and most have defaults
@@ -144,7 +145,7 @@ class Engine:
         try:
             # Only now does what another upload left stay as it is.
             self._check_again(key, again_bytes_max)
-            there = self._where.look_up(key, for_store=True)
+            there = self._look_to_store(key)
             best = there.best
             # What a volume that cannot be asked would say may count more than this copy.
             if best is not None and there.is_certain and not best.row.is_damaged:
@@ -152,7 +153,7 @@ class Engine:
                 if answer is not None:
                     self._claims.give_back(key)
                     return answer
-                there = self._where.look_up(key, for_store=True)
+                there = self._look_to_store(key)
             room = contract if there.best is None else roomier(contract, there.best.row)
             wanted = Wanted(room, shard, size_bytes, there.alone_ms(self._observed_ms()))
             volumes = candidates(self._slots.opened(), key, there.best, self.fill)
@@ -220,10 +221,12 @@ class Engine:
     def delete(self, renter: NodeId, shard: ShardId, *, erase: bool) -> Future[Deletion]:
         """See `farmer.node.ports.ShardStore`."""
         key = (renter, shard)
-        dropped = [volume.leases.erase(key) for volume in self._slots.readable()]
+        was_begun, failure = self._erase_leases(key)
         with self._crossing.passing(key):
             copies = self._where.look_up(key)
-            if copies.best is None and copies.is_certain and any(dropped):
+            if copies.best is None and copies.is_certain and was_begun:
+                if failure is not None:
+                    raise failure
                 return _settled(Deletion(DeletionOutcome.ERASED, 0))
             there = copies.best or self._where.find(renter, shard)
             for other in copies.every:
@@ -231,16 +234,16 @@ class Engine:
                     other.volume.remove([other.row], hurried=True)
             # Never 0: a tombstone, or a shard in the trash, would speak since never.
             observed_ms = max(1, self._observed_ms())
-            return there.volume.delete(
+            deletion = there.volume.delete(
                 renter, shard, observed_ms, erase=erase, is_alone=not copies.is_certain
             )
+        return deletion if failure is None else _with_bytes_left(deletion)
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
         """See `farmer.node.ports.ShardStore`."""
         with self._crossing.passing((renter, shard)):
             there = self._where.find(renter, shard)
-            if not self._where.copies((renter, shard)).is_certain:
-                raise VolumeUnavailableError("it may have been erased on a volume that is missing")
+            self._check_heard_of_all((renter, shard))
             return there.volume.undelete(renter, shard)
 
     def usage(self, renter: NodeId) -> Usage:
@@ -417,9 +420,37 @@ class Engine:
             # The next look tries again; until then what is older does not count.
             self._reunion.hold()
 
-    def _check_again(self, key: tuple[NodeId, ShardId], again_bytes_max: int | None) -> None:
+    def _check_again(self, key: Key, again_bytes_max: int | None) -> None:
         if again_bytes_max is not None and self.begun_bytes(*key) > again_bytes_max:
             raise BusyError
+
+    def _erase_leases(self, key: Key) -> tuple[bool, StorageError | None]:
+        """
+        Remove what is there of an unfinished store, where that works; say whether there was any.
+
+        A disk that does not let go of it keeps no other one from giving up the shard itself.
+        """
+        was_begun, failure = False, None
+        for volume in self._slots.readable():
+            try:
+                was_begun |= volume.leases.erase(key)
+            except StorageError as error:
+                was_begun, failure = True, error
+        return was_begun, failure
+
+    def _look_to_store(self, key: Key) -> Copies:
+        """Look for a shard that is to be stored; raises if the only volume fails."""
+        there = self._where.look_up(key, for_store=True)
+        if there.failure is not None and len(self._slots) == 1:
+            raise there.failure
+        return there
+
+    def _check_heard_of_all(self, key: Key) -> None:
+        """Raise unless every volume says what it has of a shard: the trash may be outdated."""
+        if not self._where.copies(key).is_certain:
+            raise VolumeUnavailableError(
+                "it may have been stored again, or erased, on a volume that is missing"
+            )
 
     def _open(self, renter: NodeId, shard: ShardId, size_bytes: int | None) -> VolumeReader:
         """Open a shard; an audit says the size, and wants it sound."""
@@ -456,7 +487,8 @@ class Engine:
                 return begin(there)
             except ShardNotFoundError:
                 # It was there a moment ago: if it did not go for good, another volume has it.
-                if there.row.state is ShardState.TRASH:
+                if there.row.state is ShardState.TRASH and self._crossing.crossed == before:
+                    self._check_heard_of_all((renter, shard))
                     raise
             except VolumeClosedError:
                 # It was closed between the look-up and this, and is looked for anew.
@@ -489,6 +521,22 @@ def _check_sound(there: Copy) -> None:
         known = there.volume.examined.find(row.sequence)
         first_bad = known.first_bad if known and known.bad_blocks else (0, row.size_bytes)
         raise CorruptShardError(*first_bad)
+
+
+def _with_bytes_left(deletion: Future[Deletion]) -> Future[Deletion]:
+    """Return it as one after which some bytes are still on a disk."""
+    told: Future[Deletion] = Future()
+
+    def tell(done: Future[Deletion]) -> None:
+        if (error := done.exception()) is not None:
+            told.set_exception(error)
+        elif done.result().outcome is DeletionOutcome.ERASED:
+            told.set_result(Deletion(DeletionOutcome.ERASED_AT_COMPACTION, 0))
+        else:
+            told.set_result(done.result())
+
+    deletion.add_done_callback(tell)
+    return told
 
 
 def _settled(value: R) -> Future[R]:

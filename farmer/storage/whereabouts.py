@@ -45,6 +45,8 @@ class Copies:
     """Whether every volume could be asked, and said what it has."""
     in_doubt: bool = False
     """Whether a volume that was asked could not say."""
+    failure: VolumeUnavailableError | None = field(default=None, compare=False)
+    """Why a volume that is there could not be asked, if one could not."""
 
     @property
     def best(self) -> Copy | None:
@@ -67,28 +69,28 @@ class _Look:
 
     is_certain: bool
     in_doubt: bool = False
+    failure: VolumeUnavailableError | None = None
     found: list[Copy] = field(default_factory=list)
     stones: dict[Volume, Tombstone | None] = field(default_factory=dict)
 
     def ask(self, volume: Volume, question: Callable[[NodeId, ShardId], R], key: Key) -> R | None:
-        """Note it if a volume cannot say; raises `VolumeUnavailableError` if it fails."""
+        """Note it if a volume cannot say, or fails: that is no reason to ask no other one."""
         try:
             return question(*key)
         except InDoubtError:
             self.is_certain, self.in_doubt = False, True
-        except VolumeUnavailableError:
-            if volume.ground.health.is_here:
-                raise
+        except VolumeUnavailableError as error:
             self.is_certain = False
+            if volume.ground.health.is_here:
+                self.failure = error
         return None
 
     def seen(self) -> Copies:
         """Return what it came to."""
         buried_ms = self._buried_ms() if self.stones else 0
         counting = that_count(self.found, lambda copy: copy.row, buried_ms)
-        return Copies(
-            tuple(self.found), tuple(counting), buried_ms, self.is_certain, self.in_doubt
-        )
+        known = (tuple(self.found), tuple(counting), buried_ms)
+        return Copies(*known, self.is_certain, self.in_doubt, self.failure)
 
     def _buried_ms(self) -> int:
         has = {copy.volume for copy in self.found}
@@ -116,7 +118,7 @@ class Whereabouts:
 
         Raises:
             ShardNotFoundError: there is none.
-            VolumeUnavailableError: it may be where nobody can look now.
+            VolumeUnavailableError: it may be where nobody can look now, or on one that fails.
 
         """
         copies = self.look_up((renter, shard))
@@ -125,6 +127,8 @@ class Whereabouts:
             return best
         if copies.in_doubt:
             raise InDoubtError
+        if copies.failure is not None:
+            raise copies.failure
         if not copies.is_certain:
             raise VolumeUnavailableError("a volume is missing")
         raise ShardNotFoundError
@@ -134,8 +138,7 @@ class Whereabouts:
         Look for a shard that may be on its way from one volume to another.
 
         A store does not wait for a volume that stalls, unless all do; for it that one counts as
-        not asked.
-        Raises `VolumeUnavailableError` if a volume fails.
+        not asked.  So does one that fails, for everybody.
         """
         return self._slots.steadily(
             lambda: self._crossing.steadily(
@@ -150,7 +153,6 @@ class Whereabouts:
 
         Volumes that do not answer right now are left out unless *stalled*, or no other does; so
         are those that have nothing of it for certain.
-        Raises as `look_up`.
         """
         every = self._slots.opened()
         here = [volume for volume in every if volume.ground.health.is_here]

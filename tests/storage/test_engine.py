@@ -36,7 +36,7 @@ from farmer.storage.errors import (
 )
 from farmer.storage.staging import LEASE_MS
 from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, crash_copy, noise, shard_of
-from tests.storage.recording import Fault, RecordingFiles
+from tests.storage.recording import Always, Call, Fault, RecordingFiles
 
 SIZES = (0, 1, 4095, 4096, 65536, 65537, MIB, MIB + 5, 9 * MIB + 123)
 
@@ -370,3 +370,30 @@ def test_a_closing_engine_takes_no_new_stores_but_finishes_those_under_way(farm:
     farm.engine.close()
     farm.open()
     assert farm.read(shard_of(late)) == late
+
+
+def test_an_unfinished_store_on_a_disk_that_takes_no_writes_keeps_no_shard_from_being_deleted(
+    tmp_path: Path,
+) -> None:
+    """But its bytes are not called erased."""
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files, volumes=2)
+    data = noise(2 * MIB)
+    upload = farm.begin(data)
+    upload.write(data[:MIB])
+    upload.abandon()
+    (volume,) = [one for one in farm.engine.opened() if one.leases.of()]
+    (lease,) = volume.leases.of()
+    volume.ground.health.read_only("EROFS")
+    shard = farm.store(data).shard
+    part = volume.ground.paths.part(lease.file).name
+    files.fault = Always(errno.EROFS, lambda call: call == Call("unlink", part))
+    assert farm.delete(shard).outcome is DeletionOutcome.TRASHED
+    assert farm.delete(shard, erase=True) == Deletion(DeletionOutcome.ERASED_AT_COMPACTION, 0)
+    with pytest.raises(VolumeUnavailableError):
+        farm.delete(shard, erase=True)
+    files.fault = None
+    assert farm.delete(shard, erase=True) == Deletion(DeletionOutcome.ERASED, 0)
+    with pytest.raises(ShardNotFoundError):
+        farm.delete(shard)
+    farm.engine.close()

@@ -13,6 +13,7 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.status import VolumeState
 from farmer.storage import keeper
+from farmer.storage.condition import PROBE_EVERY_S, PROOFS_WANTED, Seen
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import StorageError
 from farmer.storage.index import Index
@@ -20,6 +21,7 @@ from farmer.storage.index_errors import IndexDamagedError
 from farmer.storage.index_file import PAGE_BYTES
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, noise
+from tests.storage.house import House
 from tests.storage.rot import volume_of
 from tests.storage.test_moving import DRAIN
 
@@ -193,3 +195,44 @@ def test_what_is_condemned_stays_so_whatever_becomes_of_a_change_under_way(
     with closing(farm.engine) as engine:
         assert [alert.name for alert in engine.trouble()] == ["IndexRebuilt"]
         assert farm.read(shard) == noise(9000)
+
+
+def test_a_page_that_cannot_be_read_stops_no_other_volume_and_is_mended_while_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(farm := Farm(tmp_path, volumes=2))
+    with closing(house.engine) as engine:
+        first, second = engine.opened()
+        first.duty = DRAIN
+        shard = farm.store(noise(9000)).shard
+        first.duty = None
+
+        def find(*_key: object) -> None:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+        monkeypatch.setattr(first.ground.index, "find", find)
+        for number in range(1 + PROOFS_WANTED[Seen.BROKEN]):
+            assert farm.read(shard) == noise(9000)
+            farm.store(noise(100, number))
+            engine.look_after_disks()
+            house.clock.now_s += PROBE_EVERY_S
+        assert first not in engine.opened()
+        assert [volume.state for volume in engine.volumes()] == [VolumeState.HEALTHY] * 2
+        assert farm.read(shard) == noise(9000)
+        assert second.find(ALICE, shard) is not None
+
+
+def test_where_it_is_the_only_one_nothing_is_stored_by_hearsay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would be stored as if an older copy could be elsewhere could never be met."""
+    farm = Farm(tmp_path)
+    with closing(farm.engine) as engine:
+
+        def find(*_key: object) -> None:
+            raise sqlite3.OperationalError("out of memory")
+
+        monkeypatch.setattr(volume_of(farm).ground.index, "find", find)
+        with pytest.raises(StorageError, match="out of memory"):
+            farm.store(noise(9000))
+        assert engine.usage(ALICE).shards == 0

@@ -98,7 +98,7 @@ def test_a_volume_that_fails_is_no_volume_that_is_away(
     first = house.volumes[0]
     monkeypatch.setattr(first, "find", find)
     with pytest.raises(VolumeUnavailableError, match="the index"):
-        house.where.copies(KEY)
+        house.where.find(*KEY)
 
     def find_and_go(*_key: object) -> Row:
         first.ground.health.go("unmounted")
@@ -106,7 +106,24 @@ def test_a_volume_that_fails_is_no_volume_that_is_away(
 
     monkeypatch.setattr(first, "find", find_and_go)
     copies = house.where.copies(KEY)
-    assert (copies.is_certain, copies.in_doubt) == (False, False)
+    assert (copies.is_certain, copies.in_doubt, copies.failure) == (False, False, None)
+
+
+def test_a_volume_that_fails_keeps_nobody_from_what_another_one_has(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(*_key: object) -> Row:
+        raise VolumeUnavailableError("the index cannot be read")
+
+    monkeypatch.setattr(house.volumes[0], "find", find)
+    house.put(1, ROW)
+    assert house.where.find(*KEY).volume is house.volumes[1]
+    copies = house.where.look_up(KEY)
+    assert not copies.is_certain, "it may be there too"
+    assert copies.alone_ms(50) == 50
+    assert house.where.look_up((BOB, ROW.shard), for_store=True).best is None
+    with pytest.raises(VolumeUnavailableError, match="the index"):
+        house.where.find(*KEY, ROW.size_bytes + 1)
 
 
 def test_all_that_is_known_of_a_shard_is_told_with_its_latest_tombstone(house: House) -> None:
