@@ -69,7 +69,7 @@ class SmallCopy:
         """Enter it at the target in the state that *row* has at the source."""
         _counts_as(held, row)
         header = _as_now(self._header, row)
-        return target.writer.submit(StoreRecord(header, self._parts, held))
+        return target.writer.submit(StoreRecord(header, self._parts, held, only_new=True))
 
     def discard(self, target: Volume) -> None:
         """Nothing of it is on the disk."""
@@ -193,7 +193,7 @@ class LargeCopy:
             ground.files.pwritev(self._fd, [header.encode()], 0)
             ground.files.sync_data(self._fd)
         stored = row_of(header, Place(0, 0, header.segment))
-        operation = Adopt(stored, held, self._drop)
+        operation = Adopt(stored, held, self._drop, only_new=True)
         self._is_asked = True
         return target.writer.submit(operation)
 

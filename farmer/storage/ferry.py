@@ -16,17 +16,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
+from typing import Final
 
 from farmer.model.shard import StoredShard
 from farmer.storage.arriving import AnyCopy
 from farmer.storage.crossing import Crossing
-from farmer.storage.errors import CorruptShardError, StorageError
+from farmer.storage.errors import CorruptShardError, StorageError, VolumeUnavailableError
 from farmer.storage.handover import Ask, GiveUp
 from farmer.storage.journal import Crossers
 from farmer.storage.places import Key, Row
-from farmer.storage.quota import SMALL_BYTES_MAX
+from farmer.storage.quota import SMALL_BYTES_MAX, Changes
 from farmer.storage.twins import Keep, which_counts
 from farmer.storage.volume import Volume
+
+_MORE_TRIES: Final = 3
+"""A shard is stored again in the moment between two syncs: hardly once, let alone each time."""
 
 
 def cross(
@@ -68,24 +72,47 @@ def settle(source: Volume, target: Volume, keys: frozenset[Key], crossing: Cross
     """
     Bring shards that may be on both to one volume each; return those that the source gave up.
 
-    The caller keeps them from being changed meanwhile; raises as `cross`.
+    The caller keeps them from being deleted meanwhile, but one may be stored again: that
+    record is not among those that were decided on, and there is another decision then.
+    Raises as `cross`.
     """
+    gone, left = _settle(source, target, keys, crossing)
+    for _ in range(_MORE_TRIES):
+        if not left:
+            return gone
+        more, left = _settle(source, target, left, crossing)
+        gone += more
+    if left:
+        raise VolumeUnavailableError("shards that are being moved are stored again and again")
+    return gone
+
+
+def _settle(
+    source: Volume, target: Volume, keys: frozenset[Key], crossing: Crossing
+) -> tuple[list[Row], frozenset[Key]]:
+    """Return what the source gave up, and what was replaced on either before it was given up."""
     leaving = source.writer.submit(Ask(keys)).result()
     arrived = target.writer.submit(Ask(keys)).result()
     twins = sorted(key for key in keys if key in leaving and key in arrived)
     _read_back(target, [arrived[key] for key in twins])
     arrived = target.writer.submit(Ask(frozenset(twins))).result()
     crossing.leaves()
-    gone, futures = [], []
+    given_up: list[tuple[Volume, Row, Future[bool]]] = []
     for key in twins:
-        if which_counts(leaving[key], arrived.get(key)) is Keep.TARGET:
-            gone.append(leaving[key])
-            futures.append(_give_up(source, key))
-        else:
-            futures.append(_give_up(target, key))
-    for future in futures:
-        future.result()
-    return gone
+        match which_counts(leaving[key], arrived.get(key)):
+            case Keep.TARGET:
+                given_up.append((source, leaving[key], _give_up(source, leaving[key])))
+            case Keep.SOURCE if key in arrived:
+                given_up.append((target, arrived[key], _give_up(target, arrived[key])))
+            case _:
+                _count_both(target, key)
+    gone, left = [], set()
+    for volume, row, future in given_up:
+        if not future.result():
+            left.add((row.renter, row.shard))
+        elif volume is source:
+            gone.append(row)
+    return gone, frozenset(left)
 
 
 def _is_outlived(row: Row, target: Volume) -> bool:
@@ -135,7 +162,13 @@ def _read_back(target: Volume, rows: Iterable[Row]) -> None:
                     reader.read(0, row.size_bytes)
 
 
-def _give_up(volume: Volume, key: Key) -> Future[bool]:
+def _give_up(volume: Volume, row: Row) -> Future[bool]:
     ground = volume.ground
-    leaving = ground.ledger.leaving(ground.account, *key)
-    return volume.writer.submit(GiveUp(key, ground.facts.clock_ms(), leaving))
+    leaving = ground.ledger.leaving(ground.account, row.renter, row.shard)
+    return volume.writer.submit(GiveUp(row, ground.facts.clock_ms(), leaving))
+
+
+def _count_both(volume: Volume, key: Key) -> None:
+    """Let a renter's usage count a shard on each of two volumes, as it does all copies."""
+    ground = volume.ground
+    ground.ledger.settle(ground.account, Changes(), [ground.ledger.leaving(ground.account, *key)])

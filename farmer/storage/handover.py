@@ -29,22 +29,22 @@ class Ask(Operation[dict[Key, Row]]):
 
 
 class GiveUp(Operation[bool]):
-    """Give up a shard that another volume has durably: in whatever state and place it is."""
+    """Give up a record of a shard that another volume has durably, in whatever state it is."""
 
-    def __init__(self, key: Key, at_ms: int, leaving: Reservation | None) -> None:
+    def __init__(self, row: Row, at_ms: int, leaving: Reservation | None) -> None:
         super().__init__(marks_bytes(1), leaving)
-        self._key = key
+        self._row = row
         self._at_ms = at_ms
-        self._done = False
+        self._is_over = False
 
     def apply(self, batch: Batch) -> None:
-        """Mark it as gone."""
-        row = batch.transaction.find(*self._key)
-        self._done = row is not None
-        if row is not None:
+        """Mark it as gone, unless it was replaced meanwhile: that has been acknowledged."""
+        row = batch.transaction.find(self._row.renter, self._row.shard)
+        self._is_over = row is None or row.sequence == self._row.sequence
+        if row is not None and self._is_over:
             batch.mark(mark_of(row, Action.GONE, self._at_ms, 0))
 
     def result(self, released: frozenset[int]) -> bool:
-        """Say whether it was there."""
+        """Say whether nothing of the shard is there any more."""
         del released
-        return self._done
+        return self._is_over

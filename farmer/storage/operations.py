@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from farmer.model.contract import TRASH_MS
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import Deletion, DeletionOutcome, ShardState, StoredShard
-from farmer.storage.errors import ShardNotFoundError
+from farmer.storage.errors import BusyError, ShardNotFoundError
 from farmer.storage.files import Buffer
 from farmer.storage.log import Batch, marks_bytes
 from farmer.storage.marks import Action, Mark
@@ -76,9 +76,13 @@ class StoreRecord(Operation[StoredShard]):
         parts: list[Buffer],
         held: Reservation,
         instead_of: int | None = None,
+        *,
+        only_new: bool = False,
     ) -> None:
+        """*only_new*: whatever is there of the shard by then counts more."""
         super().__init__(header.record_bytes, held)
         self._instead_of = instead_of
+        self._only_new = only_new
         self.keys = ((header.renter, header.shard),)
         self._header = header
         self._parts = parts
@@ -86,7 +90,7 @@ class StoreRecord(Operation[StoredShard]):
 
     def apply(self, batch: Batch) -> None:
         """Append record and row; a damaged record that it replaces is given up by that."""
-        _check_still(batch, self._header.renter, self._header.shard, self._instead_of)
+        _check_still(batch, self.keys[0], self._instead_of, only_new=self._only_new)
         sequence = batch.sequencer.take()
         header = replace(self._header, segment=batch.tail.uuid, sequence=sequence)
         place = batch.append(header, self._parts)
@@ -112,15 +116,20 @@ class Adopt(Operation[StoredShard]):
         held: Reservation,
         discard: Callable[[], None],
         instead_of: int | None = None,
+        *,
+        only_new: bool = False,
     ) -> None:
+        """*only_new*: see `StoreRecord`."""
         super().__init__(0, held)
         self._instead_of = instead_of
+        self._only_new = only_new
         self._row = row
         self._discard = discard
 
     def apply(self, batch: Batch) -> None:
         """Enter its row; a damaged record that it replaces is given up by that."""
-        _check_still(batch, self._row.renter, self._row.shard, self._instead_of)
+        key = (self._row.renter, self._row.shard)
+        _check_still(batch, key, self._instead_of, only_new=self._only_new)
         batch.transaction.put(self._row)
         batch.transaction.stage(self._row.place.file)
 
@@ -326,11 +335,22 @@ class Upkeep(Operation[None]):
         """Nothing to tell."""
 
 
-def _check_still(batch: Batch, renter: NodeId, shard: ShardId, instead_of: int | None) -> None:
-    """Raise `ShardNotFoundError` if a record is not the shard's any more, or in the trash."""
-    if instead_of is None:
+def _check_still(batch: Batch, key: Key, instead_of: int | None, *, only_new: bool) -> None:
+    """
+    Raise unless a record may be entered.
+
+    Raises:
+        ShardNotFoundError: the one that it replaces is not the shard's any more, or in the trash.
+        BusyError: there is one by now, where there was none.
+
+    """
+    if instead_of is None and not only_new:
         return
-    now = batch.transaction.find(renter, shard)
+    now = batch.transaction.find(*key)
+    if only_new:
+        if now is not None:
+            raise BusyError
+        return
     if now is None or now.sequence != instead_of or now.state is ShardState.TRASH:
         raise ShardNotFoundError
 

@@ -4,22 +4,24 @@ Bringing shards of which several volumes know something to one volume, once all 
 While a volume cannot be asked, shards are stored and given up without it (`Row.alone_ms`,
 `farmer.storage.tombstones`).  Here the older copies are removed and tombstones lifted; the
 order matters, for a crash may come in between: what an older copy is outlived by stays until
-that copy is durably gone.
+that copy is durably gone.  What was damaged since gets its sound bytes back by this, if an
+older copy has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
-from farmer.storage.copies import that_count
+from farmer.storage.copies import that_count, that_stays
 from farmer.storage.crossing import Crossing
 from farmer.storage.handover import Ask
 from farmer.storage.log import Batch, marks_bytes
 from farmer.storage.marks import Action
-from farmer.storage.operations import Operation, mark_of
+from farmer.storage.operations import Operation, Undelete, mark_of
 from farmer.storage.places import Key, Row
 from farmer.storage.tombstones import Tombstone
 from farmer.storage.volume import Volume
@@ -67,19 +69,49 @@ class Reunion:
             volume: {key: stone for key in sorted(keys) if (stone := volume.tombstone(*key))}
             for volume in volumes
         }
-        outlived: dict[Volume, list[Row]] = {volume: [] for volume in volumes}
-        met: dict[Volume, list[Row]] = {volume: [] for volume in volumes}
+        plan = _Plan()
         for key in sorted(keys):
             copies = [(volume, rows[volume][key]) for volume in volumes if key in rows[volume]]
             buried = [
                 stones[volume][key].observed_ms for volume in volumes if key in stones[volume]
             ]
-            counting = that_count(copies, itemgetter(1), max(buried, default=0))[:1]
-            for volume, row in copies:
-                (met if (volume, row) in counting else outlived)[volume].append(row)
+            plan.add(copies, max(buried, default=0))
         # In this order: what outlives an older copy must stay until that one is durably gone.
-        _all(volume.writer.submit(Outlived(outlived[volume], _now(volume))) for volume in volumes)
-        _all(volume.writer.submit(Met(met[volume], stones[volume].values())) for volume in volumes)
+        # Who looks at the volumes one after the other looks again if that came in between.
+        _all(volume.writer.submit(_undelete(volume, row)) for volume, row in plan.taken_back)
+        self._crossing.leaves()
+        _all(one.writer.submit(Outlived(plan.outlived_on(one), _now(one))) for one in volumes)
+        self._crossing.leaves()
+        _all(one.writer.submit(Met(plan.met_on(one), stones[one].values())) for one in volumes)
+
+
+_Found = tuple[Volume, Row]
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What becomes of the copies of some shards."""
+
+    taken_back: list[_Found] = field(default_factory=list)
+    """In the trash, though the shard was stored since: only their bytes are sound."""
+    outlived: list[_Found] = field(default_factory=list)
+    met: list[_Found] = field(default_factory=list)
+
+    def add(self, copies: Sequence[_Found], buried_ms: int) -> None:
+        """Decide on the copies of one shard."""
+        stays = that_stays(copies, itemgetter(1), buried_ms)
+        for copy in copies:
+            (self.met if copy == stays else self.outlived).append(copy)
+        if stays is not None and stays not in that_count(copies, itemgetter(1), buried_ms):
+            self.taken_back.append(stays)
+
+    def outlived_on(self, volume: Volume) -> list[Row]:
+        """Return the rows that one volume is to remove."""
+        return [row for one, row in self.outlived if one is volume]
+
+    def met_on(self, volume: Volume) -> list[Row]:
+        """Return the rows of which one volume learns that nothing older is left."""
+        return [row for one, row in self.met if one is volume]
 
 
 class Outlived(Operation[None]):
@@ -129,9 +161,13 @@ def _known_alone(volume: Volume) -> frozenset[Key]:
     return frozenset([(row.renter, row.shard) for row in rows] + [one.key for one in stones])
 
 
-def _all(futures: Iterable[Future[None]]) -> None:
+def _all(futures: Iterable[Future[Any]]) -> None:
     for future in list(futures):
         future.result()
+
+
+def _undelete(volume: Volume, row: Row) -> Undelete:
+    return Undelete(mark_of(row, Action.UNDELETE, _now(volume), 0))
 
 
 def _now(volume: Volume) -> int:

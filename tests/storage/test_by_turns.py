@@ -11,11 +11,14 @@ import pytest
 
 from farmer.model.audit import NONCE_BYTES, AuditEntry
 from farmer.model.shard import ShardState
+from farmer.storage import ferry
 from farmer.storage.directory import MARKER_NAME
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.fill import Fill
+from farmer.storage.marks import Action
 from farmer.storage.met import MET_NAME
+from farmer.storage.operations import Upkeep, mark_of
 from farmer.storage.volume import Volume
 from farmer.storage.whereabouts import Copy
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
@@ -270,3 +273,87 @@ def test_a_shard_in_the_trash_is_not_looked_for_again_and_again(farm: Farm) -> N
     farm.delete(SHARD)
     with pytest.raises(ShardNotFoundError):
         farm.engine.open(ALICE, SHARD)
+
+
+class Crossing:
+    """A shard in the trash of one volume, about to go to another, while a third one is away."""
+
+    def __init__(self, farm: Farm, *, is_buried: bool) -> None:
+        """*is_buried*: the one that is away knows of a deletion since the shard was stored."""
+        self.farm = farm
+        farm.engine.fill = Fill.FIRST
+        self.first, self.second, self.third = places(farm)
+        farm.store(DATA)
+        farm.delete(SHARD)
+        if is_buried:
+            (row,) = volume_at(farm, self.first).ground.index.some(None, 9)
+            stone = mark_of(row, Action.TOMBSTONE, 0, 1)
+            work = Upkeep(lambda transaction: transaction.apply(stone))
+            volume_at(farm, self.third).writer.submit(work).result(20)
+        go_away(farm, self.third)
+        farm.clocks.pass_days(0.01)
+        self.upload = farm.begin(DATA)
+        self.upload.write(DATA)
+
+    def drain(self, place: Path, to: Path) -> None:
+        to_uuid = volume_at(self.farm, to).ground.volume.hex()
+        duty = Duty(verb=Leaving.DRAIN, since_ms=1, to=to_uuid)
+        self.farm.engine.mover.begin(volume_at(self.farm, place), duty)
+        self.farm.engine.mover.step()
+
+    def commit(self) -> None:
+        assert self.upload.commit().result(20).state is ShardState.LIVE
+
+    def check(self) -> None:
+        assert self.farm.engine.stat(ALICE, SHARD).state is ShardState.LIVE
+        come_back(self.farm, self.third)
+        for _ in range(4):
+            self.farm.engine.mover.step()
+        self.farm.clocks.pass_days(8)
+        self.farm.sweep()
+        assert self.farm.read(SHARD) == DATA
+        assert self.farm.engine.usage(ALICE).shards == 1
+
+
+@pytest.fixture(params=[False, True], ids=["", "buried"])
+def crossing(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Crossing]:
+    farm = Farm(tmp_path, volumes=3)
+    yield Crossing(farm, is_buried=request.param)
+    farm.engine.close()
+
+
+def test_what_is_stored_at_the_source_while_the_shard_crosses_is_not_given_up(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is the moved copy taken for it, which a tombstone of the missing volume outlives."""
+    read_back = ferry._read_back
+
+    def commit_and_read_back(*what: Any) -> None:
+        monkeypatch.setattr(ferry, "_read_back", read_back)
+        crossing.commit()
+        read_back(*what)
+
+    monkeypatch.setattr(ferry, "_read_back", commit_and_read_back)
+    crossing.drain(crossing.first, crossing.second)
+    crossing.check()
+
+
+def test_what_is_stored_at_the_target_while_the_shard_crosses_is_not_given_up(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came after the target had said that it has nothing of it."""
+    send = ferry._send
+
+    def commit_and_send(*what: Any) -> None:
+        monkeypatch.setattr(ferry, "_send", send)
+        crossing.commit()
+        send(*what)
+
+    crossing.upload.abandon()
+    go_away(crossing.farm, crossing.first)
+    crossing.upload = crossing.farm.begin(DATA)
+    crossing.upload.write(DATA)
+    come_back(crossing.farm, crossing.first)
+    monkeypatch.setattr(ferry, "_send", commit_and_send)
+    crossing.drain(crossing.first, crossing.second)
+    crossing.check()

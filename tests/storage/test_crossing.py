@@ -31,6 +31,9 @@ ROW = Row(
 )
 DAMAGED = replace(ROW, is_damaged=True, state=ShardState.QUARANTINED)
 LATER = replace(ROW, stored_at_ms=1001)
+AGAIN = replace(ROW, alone_ms=5)
+"""Stored again since; so was what was given up since."""
+GIVEN_UP = replace(AGAIN, state=ShardState.TRASH)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +50,15 @@ LATER = replace(ROW, stored_at_ms=1001)
         (DAMAGED, ROW, Keep.TARGET),
         (DAMAGED, DAMAGED, Keep.TARGET),
         (replace(DAMAGED, stored_at_ms=2000), ROW, Keep.TARGET),
+        (AGAIN, LATER, Keep.SOURCE),
+        (LATER, AGAIN, Keep.TARGET),
+        (replace(DAMAGED, alone_ms=5), DAMAGED, Keep.SOURCE),
+        (GIVEN_UP, ROW, Keep.SOURCE),
+        (replace(GIVEN_UP, is_damaged=True), ROW, Keep.SOURCE),
+        (ROW, replace(GIVEN_UP, is_damaged=True), Keep.TARGET),
+        (replace(DAMAGED, alone_ms=5), ROW, Keep.BOTH),
+        (replace(DAMAGED, alone_ms=5), replace(GIVEN_UP, alone_ms=0), Keep.BOTH),
+        (ROW, replace(DAMAGED, alone_ms=5), Keep.BOTH),
     ],
 )
 def test_of_two_the_sound_and_then_the_later_one_counts(

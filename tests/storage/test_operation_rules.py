@@ -12,7 +12,7 @@ import pytest
 from farmer.model.contract import TRASH_MS
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import Deletion, DeletionOutcome, ShardState
-from farmer.storage.errors import ShardNotFoundError
+from farmer.storage.errors import BusyError, ShardNotFoundError
 from farmer.storage.index import Index, create_index
 from farmer.storage.log import Batch, Sequencer, Tail, marks_bytes
 from farmer.storage.marks import Action, Mark
@@ -175,6 +175,21 @@ def test_a_record_is_replaced_only_while_it_is_the_shards(
         bench.apply(make(5))
     assert bench.buffers == [] == bench.index.staged()
     assert bench.index.find(ALICE, SHARD) == there
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_copy_of_a_shard_takes_the_place_of_none(bench: Bench, *, is_large: bool) -> None:
+    """What was stored there while it was on its way counts more, however old its sequence."""
+    row = replace(ROW, place=Place(0, 0, FILE), sequence=50)
+    copy: Operation[Any] = (
+        Adopt(row, held()[0], lambda: None, only_new=True)
+        if is_large
+        else StoreRecord(header(), [bytes(100), bytes(36)], held()[0], only_new=True)
+    )
+    bench.enter(ROW)
+    with pytest.raises(BusyError):
+        bench.apply(copy)
+    assert bench.row() == ROW
 
 
 def test_what_was_refused_gives_its_space_back() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +15,11 @@ from farmer.model.shard import ShardState
 from farmer.storage import reunion as reunion_module
 from farmer.storage.crossing import Crossing
 from farmer.storage.log import marks_bytes
-from farmer.storage.places import Key
+from farmer.storage.places import Key, Row
 from farmer.storage.reunion import Met, Outlived
 from farmer.storage.tombstones import Tombstone
 from tests.storage.bench import Farm
-from tests.storage.house import KEY, ROW, House
+from tests.storage.house import FIRST, KEY, ROW, House
 
 
 @pytest.fixture
@@ -40,6 +41,44 @@ def test_the_sound_copy_stays_where_a_damaged_one_was_stored_alone(house: House)
     house.put(1, replace(damaged, stored_at_ms=2000))
     house.reunion().hold()
     assert house.rows() == [[ROW], [], []]
+
+
+def test_sound_bytes_are_taken_out_of_the_trash_where_a_damaged_one_was_stored_since(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the damaged one goes, durably: else a kill in between would leave the trash alone."""
+    trashed = replace(ROW, state=ShardState.TRASH, gone_at_ms=9000, observed_ms=3)
+    damaged = replace(ROW, alone_ms=5, is_damaged=True, state=ShardState.QUARANTINED)
+    house.put(0, trashed)
+    house.put(1, damaged)
+    seen: list[list[list[Row]]] = []
+    leaves = Crossing.leaves
+    crossing = Crossing()
+
+    def look_and_leave() -> None:
+        seen.append(house.rows())
+        leaves(crossing)
+
+    monkeypatch.setattr(crossing, "leaves", look_and_leave)
+    house.reunion(crossing=crossing).hold()
+    assert seen == [[[ROW], [damaged], []], [[ROW], [], []]]
+    assert house.rows() == [[ROW], [], []]
+
+
+def test_who_looks_while_tombstones_are_lifted_looks_again(house: House) -> None:
+    """Of the older copy it may know already, and of the tombstone not any more."""
+    house.put(0, ROW)
+    house.bury(1, ROW, 5)
+    page, reunion = house.volumes[0].page, house.engine._reunion
+
+    def page_and_meet(*what: Any) -> list[Row]:
+        rows = page(*what)
+        house.volumes[0].page = page  # type: ignore[method-assign]
+        reunion.hold()
+        return rows
+
+    house.volumes[0].page = page_and_meet  # type: ignore[method-assign]
+    assert house.where.page(KEY[0], FIRST, 10) == []
 
 
 def test_of_copies_that_were_stored_alone_the_last_one_stays_and_is_alone_no_more(

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from farmer.model.ids import ShardId
-from farmer.model.shard import ShardState
+from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
 from farmer.storage.directory import MARKER_NAME
 from farmer.storage.duty import Duty, Leaving
-from farmer.storage.errors import ShardNotFoundError
+from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.met import MET_NAME
 from farmer.storage.records import decode_record
 from tests.storage.bench import ALICE, MIB, Farm, noise
+from tests.storage.rot import flip
 
 ALL = ShardId(bytes(32))
 
@@ -224,5 +225,85 @@ def test_a_store_after_the_meeting_outlives_the_indexes(tmp_path: Path) -> None:
     (other.settings.path / MET_NAME).unlink()
     lose_indexes(farm)
     farm.open()
+    assert farm.read(shard) == noise(5000)
+    farm.engine.close()
+
+
+def rot_newer(farm: Farm, shard: ShardId, away: Path) -> None:
+    """Let the copy that was stored while a volume is away be found damaged."""
+    (other,) = [one for one in farm.engine.opened() if one.settings.path != away]
+    row = other.find(ALICE, shard)
+    assert row is not None
+    flip(other.handles.path_of(row.place), row.place.offset + RECORD_HEADER_BYTES)
+    other.quarantine(row)
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_what_was_stored_again_and_is_damaged_lives_on_by_the_sound_copy_in_the_trash(
+    tmp_path: Path, rebuilt: bool
+) -> None:
+    """It was acknowledged after it had been deleted."""
+    farm = Farm(tmp_path, volumes=2)
+    shard = farm.store(noise(5000)).shard
+    farm.delete(shard)
+    place = place_of_the_only_shard(farm)
+    go_away(farm, place)
+    farm.clocks.pass_days(6)
+    farm.store(noise(5000))
+    rot_newer(farm, shard, place)
+    come_back(farm, place)
+    assert farm.read(shard) == noise(5000)
+    assert place_of_the_only_shard(farm) == place
+    farm.clocks.pass_days(2)
+    assert farm.sweep() == 0
+    if rebuilt:
+        farm.engine.close()
+        lose_indexes(farm)
+        farm.open()
+    assert farm.engine.stat(ALICE, shard).state is ShardState.LIVE
+    assert farm.read(shard) == noise(5000)
+    farm.engine.close()
+
+
+def test_a_journal_of_long_ago_brings_nothing_back_that_was_deleted_since(tmp_path: Path) -> None:
+    """Also where the copy that was deleted is damaged, and the one that was away is not."""
+    farm = Farm(tmp_path, volumes=2)
+    source, target = farm.engine.opened()
+    target.duty = Duty(verb=Leaving.DRAIN, since_ms=1)
+    shard = farm.store(noise(5000)).shard
+    target.duty = None
+    farm.engine.mover.begin(source, Duty(verb=Leaving.DRAIN, since_ms=1))
+    while farm.engine.mover.step() is not None:
+        pass
+    farm.engine.mover.cancel(source)
+    place = place_of_the_only_shard(farm)
+    assert place == target.settings.path
+    go_away(farm, place)
+    farm.clocks.pass_days(0.01)
+    farm.store(noise(5000))
+    rot_newer(farm, shard, place)
+    farm.clocks.pass_days(0.01)
+    farm.delete(shard)
+    farm.reopen()
+    assert farm.engine.opened()[0].journal.open.keys == {(ALICE, shard)}
+    come_back(farm, place)
+    assert farm.engine.stat(ALICE, shard).state is ShardState.TRASH
+    farm.engine.close()
+
+
+def test_a_read_calls_nothing_deleted_that_a_volume_may_hold_that_is_away(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, volumes=2)
+    shard = farm.store(noise(5000)).shard
+    farm.delete(shard)
+    place = place_of_the_only_shard(farm)
+    go_away(farm, place)
+    farm.store(noise(5000))
+    (other,) = [one.path for one in farm.settings if one.path != place]
+    (other / MARKER_NAME).rename(other / "aside")
+    farm.engine.look_after_disks()
+    come_back(farm, place)
+    with pytest.raises(VolumeUnavailableError, match="stored again"):
+        farm.engine.open(ALICE, shard)
+    come_back(farm, other)
     assert farm.read(shard) == noise(5000)
     farm.engine.close()
