@@ -73,7 +73,8 @@ _CONTRACT_PUT: Final = " ".join(
     (
         _insert("contracts", _CONTRACT),
         "ON CONFLICT (contract) DO UPDATE SET",
-        ", ".join(f"{column} = excluded.{column}" for column in _CONTRACT[1:]),
+        # One that is made again after it was gone may have shards again.
+        ", ".join([*(f"{column} = excluded.{column}" for column in _CONTRACT[1:]), "purged = 0"]),
     )
 )
 

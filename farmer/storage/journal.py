@@ -52,10 +52,6 @@ class Crossers:
     target: bytes
     keys: frozenset[Key]
 
-    def partner(self, volume: bytes) -> bytes:
-        """Return the other volume's uuid."""
-        return self.target if volume == self.source else self.source
-
 
 NOTHING: Final = Crossers(bytes(16), bytes(16), frozenset())
 
@@ -92,12 +88,6 @@ class Journal:
     def settle(self) -> None:
         """Note that each of them is on one volume again; in memory, see above."""
         self.open = NOTHING
-
-    def clear(self) -> None:
-        """Forget, durably, what was settled; raises `OSError`."""
-        if self._files.exists(self._path):
-            self._files.unlink(self._path)
-            self._files.sync_directory(self._root)
 
     def _read(self) -> Crossers:
         try:

@@ -42,7 +42,7 @@ def volume_id(root: Path) -> str:
     try:
         with (root / MARKER_NAME).open("rb") as file:
             marker = json.loads(file.read(_MARKER_BYTES_MAX))
-        return str(marker["volume"])
+        return bytes.fromhex(marker["volume"]).hex()
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -12,7 +12,7 @@ from farmer.model.ids import NodeId, ShardId
 from farmer.storage.directory import Paths
 from farmer.storage.journal import CROSSING_MAX, NOTHING, Crossers, Journal
 from tests.storage.bench import ALICE, BOB
-from tests.storage.recording import Call, Fault, RecordingFiles
+from tests.storage.recording import Fault, RecordingFiles
 
 SOURCE, TARGET = b"s" * 16, b"t" * 16
 
@@ -62,11 +62,6 @@ def test_a_volume_that_never_took_part_knows_of_nothing(root: Path) -> None:
     assert NOTHING.keys == frozenset()
 
 
-def test_each_of_the_two_volumes_is_the_other_s_partner() -> None:
-    assert crossers(1).partner(SOURCE) == TARGET
-    assert crossers(1).partner(TARGET) == SOURCE
-
-
 def test_the_first_crossing_makes_the_file_and_the_next_ones_write_over_it(root: Path) -> None:
     """Each of them is synced before the journal says so."""
     files = RecordingFiles()
@@ -100,19 +95,6 @@ def test_a_crossing_that_could_not_be_noted_has_not_begun(root: Path) -> None:
             journal.write(crossers(2))
         assert journal.open == NOTHING
         assert not files.is_open
-
-
-def test_what_was_settled_can_be_forgotten_durably(root: Path) -> None:
-    path = written(root, crossers(1))
-    files = RecordingFiles()
-    journal = Journal(files, root)
-    files.forget()
-    journal.clear()
-    assert files.calls == [Call("unlink", "moving"), Call("sync_directory", root.name)]
-    assert not path.exists()
-    files.forget()
-    journal.clear()
-    assert files.calls == []
 
 
 def test_a_file_that_was_torn_names_a_crossing_that_never_began(root: Path) -> None:

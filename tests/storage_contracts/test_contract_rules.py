@@ -165,6 +165,19 @@ def test_contracts_made_again_are_entered_where_there_is_none(world: World) -> N
     assert world.book.adopt([theirs]) == []
 
 
+def test_a_contract_made_again_after_its_shards_were_gone_may_have_shards_again(
+    world: World,
+) -> None:
+    mine = world.join(ANNA, days=1)
+    world.live(30)
+    world.book.purged(mine.contract)
+    again = replace(mine, until_ms=world.wall_ms + DAY_MS)
+    assert world.book.adopt([again]) == [again]
+    assert world.book.promised_bytes() == mine.space_bytes
+    world.live(30)
+    assert world.book.to_purge() == [again]
+
+
 def test_of_two_contracts_of_a_renter_that_are_made_again_one_is_an_error_of_ours(
     world: World,
 ) -> None:
