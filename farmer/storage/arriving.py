@@ -53,6 +53,7 @@ class SmallCopy:
         row = reader.row
         self.key: Key = (row.renter, row.shard)
         self.size_bytes = row.size_bytes
+        self._account = reader.account
         data = reader.read(0, row.size_bytes)
         digest = _Digest()
         digest.update(data)
@@ -63,7 +64,8 @@ class SmallCopy:
     def reserve(self, target: Volume) -> Reservation:
         """Promise its space there; raises `NoSpaceError`."""
         ground = target.ground
-        return ground.ledger.reserve_copy(ground.account, *self.key, self.size_bytes)
+        both = (ground.account, self._account)
+        return ground.ledger.reserve_copy(*both, *self.key, self.size_bytes)
 
     def send(self, target: Volume, row: Row, held: Reservation) -> Future[StoredShard]:
         """Enter it at the target in the state that *row* has at the source."""
@@ -99,7 +101,8 @@ class LargeCopy:
         self._path = target.ground.paths.part(uuid)
         self._header = replace(_header(reader), segment=uuid, kind=Kind.STAGING)
         ground = target.ground
-        self._held = ground.ledger.reserve_copy(ground.account, *self.key, row.size_bytes)
+        both = (ground.account, reader.account)
+        self._held = ground.ledger.reserve_copy(*both, *self.key, row.size_bytes)
         self._fd = -1
         self._is_made = False
         self._sent = False

@@ -306,9 +306,12 @@ class Slot:
 
     def _close(self) -> None:
         self.watch.catch_up()
-        if self.volume is not None:
-            self.volume.close()
+        volume = self.volume
+        if volume is not None:
+            volume.close()
             self.volume = None
+            # In this order: of one that is open, nothing in the ledger means that it is empty.
+            volume.leave_ledger()
 
 
 def place_trouble(volume: Volume) -> str:

@@ -133,6 +133,8 @@ class VolumeAccount:
     index_bytes: int = 0
     filesystem_size_bytes: int = 0
     filesystem_free_bytes: int = 0
+    is_forgotten: bool = False
+    """Whether the volume was taken out of the ledger: what it has counts nowhere."""
 
     @property
     def allowance_bytes(self) -> int:
@@ -152,13 +154,25 @@ class VolumeAccount:
         return max(0, min(in_quota, on_disk))
 
 
+@dataclass(frozen=True, slots=True)
+class _Twin:
+    """A shard that is on two volumes at this moment: the renter pays for one."""
+
+    tally: Tally
+    accounts: tuple[VolumeAccount, VolumeAccount]
+
+    @property
+    def counts_twice(self) -> bool:
+        """Whether both volumes are in the ledger."""
+        return not any(account.is_forgotten for account in self.accounts)
+
+
 @dataclass(slots=True)
 class _Renter:
     tally: Tally = field(default_factory=Tally)
     reserved_bytes: int = 0
     uploads: int = 0
-    twins: dict[ShardId, Tally] = field(default_factory=dict)
-    """Shards that are on two volumes at this moment: the renter pays for one."""
+    twins: dict[ShardId, _Twin] = field(default_factory=dict)
 
 
 class Reservation:
@@ -178,6 +192,8 @@ class Reservation:
         self.account = account
         self.crosses: tuple[ShardId, Tally | None] | None = None
         """A shard that comes to this volume from another, or (None) that leaves this one."""
+        self.source = account
+        """Of a shard that comes from another volume, that one's."""
         self.is_allocated = False
         self.is_open = True
         self._ledger = ledger
@@ -244,7 +260,12 @@ class Ledger:
         return reservation
 
     def reserve_copy(
-        self, account: VolumeAccount, renter: NodeId, shard: ShardId, size_bytes: int
+        self,
+        account: VolumeAccount,
+        source: VolumeAccount,
+        renter: NodeId,
+        shard: ShardId,
+        size_bytes: int,
     ) -> Reservation:
         """
         Promise the space of a shard that comes from another volume, where it counts already.
@@ -261,6 +282,7 @@ class Ledger:
                 raise NoSpaceError(wanted, account.free_bytes)
             reservation = Reservation(self, account, renter, size_bytes)
             reservation.crosses = (shard, Tally.of(wanted, ShardState.LIVE))
+            reservation.source = source
             self._promise(reservation)
         reservation.hold()
         return reservation
@@ -304,11 +326,14 @@ class Ledger:
         """
         Take a volume out that was closed while the others serve; it may be opened anew.
 
-        Space that is still promised there is given back by whoever holds it.
+        Space that is still promised there is given back by whoever holds it.  A shard that was
+        crossing counts where else it is.
         """
         with self._lock:
-            for renter, tally in account.renters.items():
-                self._renters[renter].tally.take(tally)
+            account.is_forgotten = True
+            for renter, entry in list(self._renters.items()):
+                entry.tally.take(account.renters.get(renter, _NOTHING))
+                entry.twins = {key: twin for key, twin in entry.twins.items() if twin.counts_twice}
                 self._forget_if_empty(renter)
             account.renters = {}
             account.total = Tally()
@@ -346,12 +371,14 @@ class Ledger:
     def _cross(self, reservation: Reservation) -> None:
         if reservation.crosses is None:
             return
-        shard, twin = reservation.crosses
+        shard, tally = reservation.crosses
         twins = self._renters.setdefault(reservation.renter, _Renter()).twins
-        if twin is None:
+        if tally is None:
             twins.pop(shard, None)
             self._forget_if_empty(reservation.renter)
-        else:
+            return
+        twin = _Twin(tally, (reservation.source, reservation.account))
+        if twin.counts_twice:
             twins[shard] = twin
 
     def _allocated(self, reservation: Reservation) -> None:
@@ -382,7 +409,7 @@ class Ledger:
 def _usage(renter: _Renter) -> Usage:
     twice = Tally()
     for twin in renter.twins.values():
-        twice.add(twin)
+        twice.add(twin.tally)
     return Usage(
         live_bytes=renter.tally.live_bytes - twice.live_bytes,
         trash_bytes=renter.tally.trash_bytes - twice.trash_bytes,

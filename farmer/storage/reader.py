@@ -44,6 +44,7 @@ from farmer.storage.files import Buffer
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.places import Row
+from farmer.storage.quota import VolumeAccount
 from farmer.storage.records import trailer_length, tree_offset
 
 _STEP_BYTES: Final = 16 * BLOCK_BYTES
@@ -104,6 +105,11 @@ class VolumeReader:
     def row(self) -> Row:
         """The index row that was opened."""
         return self._row
+
+    @property
+    def account(self) -> VolumeAccount:
+        """The volume's side of the ledger."""
+        return self._ground.account
 
     @property
     def until_ms(self) -> int:

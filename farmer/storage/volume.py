@@ -394,12 +394,10 @@ class Volume:
         for step in steps:
             with suppress(OSError, sqlite3.Error, StorageError):
                 step()
-        self.leases.let_go()
-        ground.doubts.let_go()
-        ground.ledger.forget(ground.account)
+        self.leave_ledger()
 
     def close(self) -> None:
-        """Finish what is under way, leave a clean mark, unlock."""
+        """Finish what is under way, leave a clean mark, unlock; it is in the ledger still."""
         self._is_closed = True
         self.ground.rests.end()
         for let_go in self.before_close:
@@ -417,6 +415,12 @@ class Volume:
             self.ground.health.count("index")
         with suppress(OSError):
             self.ground.files.close(self._lock_fd)
+
+    def leave_ledger(self) -> None:
+        """Give back what is promised, and count no more; an opening finds all of it again."""
+        self.leases.let_go()
+        self.ground.doubts.let_go()
+        self.ground.ledger.forget(self.ground.account)
 
     def quarantine(self, row: Row) -> None:
         """Note, for good, that a record is damaged; a volume that cannot be written forgets it."""

@@ -24,6 +24,7 @@ from farmer.storage.files import Access, OsFiles
 from farmer.storage.generation import Witness
 from farmer.storage.handles import Handles
 from farmer.storage.places import Place
+from farmer.storage.quota import Ledger
 from farmer.storage.records import Kind
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, noise, open_files, shard_of
@@ -73,6 +74,31 @@ def test_what_was_given_back_since_a_volume_was_opened_anew_is_no_damage(
     reader.close()
     assert volume.ground.health.errors() == ()
     assert not farm.engine.trouble()
+
+
+def test_a_volume_that_was_removed_and_added_again_counts_once(tmp_path: Path) -> None:
+    farm = Farm(tmp_path)
+    engine, [settings] = farm.engine, farm.settings
+    farm.store(noise(100))
+    upload = farm.begin(noise(12 * MIB))
+    upload.write(noise(12 * MIB)[: 9 * MIB])
+    upload.abandon()
+    before = engine.usage(ALICE)
+    engine.remove_volume(settings.path)
+    assert engine.usage(ALICE).total_bytes == 0
+    engine.add_volume(settings)
+    assert engine.usage(ALICE) == before
+    engine.close()
+
+
+def test_a_volume_leaves_the_ledger_when_nobody_can_take_it_for_an_empty_one(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm.store(noise(100))
+    seen: list[list[Volume]] = []
+    monkeypatch.setattr(Ledger, "forget", lambda *_: seen.append(farm.engine.opened()))
+    farm.engine.close()
+    assert seen == [[]]
 
 
 def test_a_file_that_does_not_open_holds_up_no_other_reader(tmp_path: Path) -> None:

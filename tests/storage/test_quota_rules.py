@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from farmer.model.ids import NodeId, ShardId
+from farmer.model.ids import NodeId
 from farmer.model.shard import ShardState, Usage, charge_bytes
 from farmer.storage.errors import ContractFullError, NoSpaceError, TooManyError
 from farmer.storage.index import WAL_BYTES_MAX
@@ -276,8 +276,8 @@ def test_an_upload_outlives_the_volume_it_was_for_until_whoever_holds_it_lets_go
     assert ledger.renters() == ()
 
 
-def copied(ledger: Ledger, target: VolumeAccount, shard: ShardId = SHARD) -> None:
-    copy = ledger.reserve_copy(target, ALICE, shard, SIZE)
+def copied(ledger: Ledger, source: VolumeAccount, target: VolumeAccount) -> None:
+    copy = ledger.reserve_copy(target, source, ALICE, SHARD, SIZE)
     ledger.settle(target, changes_of(ALICE, LIVE), [copy])
 
 
@@ -286,7 +286,7 @@ def test_a_copy_to_another_volume_takes_space_there_and_none_of_the_renters(
 ) -> None:
     source, target = account_of(), account_of()
     ledger.settle(source, changes_of(ALICE, LIVE))
-    with ledger.reserve_copy(target, ALICE, SHARD, SIZE) as copy:
+    with ledger.reserve_copy(target, source, ALICE, SHARD, SIZE) as copy:
         pass
     assert (target.reserved_bytes, target.unallocated_bytes) == (CHARGE, CHARGE)
     assert target.pending_overhead_bytes == overhead_bytes(SIZE)
@@ -298,11 +298,11 @@ def test_a_copy_to_another_volume_takes_space_there_and_none_of_the_renters(
 
 @pytest.mark.parametrize("size", [MIB, SIZE])
 def test_a_copy_needs_room_for_its_overhead_too(ledger: Ledger, size: int) -> None:
-    needed = charge_bytes(size) + overhead_bytes(size)
+    needed, source = charge_bytes(size) + overhead_bytes(size), account_of()
     with pytest.raises(NoSpaceError) as refused:
-        ledger.reserve_copy(account_of(disk_bytes=needed - 1), ALICE, SHARD, size)
+        ledger.reserve_copy(account_of(disk_bytes=needed - 1), source, ALICE, SHARD, size)
     assert refused.value.available_bytes == needed - 1
-    ledger.reserve_copy(account_of(disk_bytes=needed), ALICE, SHARD, size)
+    ledger.reserve_copy(account_of(disk_bytes=needed), source, ALICE, SHARD, size)
 
 
 def test_a_shard_on_two_volumes_counts_once_for_its_renter_until_it_has_left_one(
@@ -311,7 +311,7 @@ def test_a_shard_on_two_volumes_counts_once_for_its_renter_until_it_has_left_one
     source, target = account_of(), account_of()
     once = Usage(live_bytes=CHARGE, trash_bytes=CHARGE, shards=2)
     ledger.settle(source, changes_of(ALICE, LIVE, TRASH))
-    copied(ledger, target)
+    copied(ledger, source, target)
     assert ledger.usage(ALICE) == once
     assert target.total == LIVE
     leaving = ledger.leaving(source, ALICE, SHARD)
@@ -326,7 +326,7 @@ def test_a_shard_on_two_volumes_counts_once_for_its_renter_until_it_has_left_one
 def test_a_shard_on_two_volumes_is_one_of_those_that_a_contract_may_have(ledger: Ledger) -> None:
     source, target = account_of(), account_of()
     ledger.settle(source, changes_of(ALICE, LIVE, LIVE))
-    copied(ledger, target)
+    copied(ledger, source, target)
     ledger.reserve(target, contract_of(ALICE), SIZE)
     with pytest.raises(TooManyError):
         ledger.reserve(target, contract_of(ALICE), SIZE)
@@ -335,12 +335,44 @@ def test_a_shard_on_two_volumes_is_one_of_those_that_a_contract_may_have(ledger:
 def test_who_has_only_a_shard_that_has_left_everywhere_is_forgotten(ledger: Ledger) -> None:
     source, target = account_of(), account_of()
     ledger.settle(source, changes_of(ALICE, LIVE))
-    copied(ledger, target)
-    ledger.forget(source)
+    copied(ledger, source, target)
+    ledger.settle(source, changes_of(ALICE, without(LIVE)))
     ledger.settle(target, changes_of(ALICE, without(LIVE)))
     assert ledger.renters() == (ALICE,), "it is not known yet that it has left the source"
     ledger.settle(source, Changes(), [ledger.leaving(source, ALICE, SHARD)])
     assert ledger.renters() == ()
+
+
+@pytest.mark.parametrize("forgotten", [0, 1])
+def test_a_shard_on_two_volumes_counts_once_when_one_of_them_is_closed(
+    ledger: Ledger, forgotten: int
+) -> None:
+    accounts = [account_of(), account_of()]
+    ledger.settle(accounts[0], changes_of(ALICE, LIVE))
+    copied(ledger, *accounts)
+    ledger.forget(accounts[forgotten])
+    assert ledger.usage(ALICE) == Usage(live_bytes=CHARGE, shards=1)
+    ledger.forget(accounts[1 - forgotten])
+    assert ledger.renters() == ()
+
+
+def test_a_shard_that_arrives_when_its_source_is_closed_counts_once(ledger: Ledger) -> None:
+    source, target = account_of(), account_of()
+    ledger.settle(source, changes_of(ALICE, LIVE))
+    copy = ledger.reserve_copy(target, source, ALICE, SHARD, SIZE)
+    ledger.forget(source)
+    ledger.settle(target, changes_of(ALICE, LIVE), [copy])
+    assert ledger.usage(ALICE) == Usage(live_bytes=CHARGE, shards=1)
+
+
+def test_of_shards_on_two_volumes_only_those_of_the_closed_one_count_as_single(
+    ledger: Ledger,
+) -> None:
+    source, target, third = account_of(), account_of(), account_of()
+    ledger.settle(source, changes_of(ALICE, LIVE))
+    copied(ledger, source, target)
+    ledger.forget(third)
+    assert ledger.usage(ALICE) == Usage(live_bytes=CHARGE, shards=1)
 
 
 def test_the_leaving_of_a_shard_that_did_not_cross_changes_nothing(ledger: Ledger) -> None:
@@ -360,7 +392,7 @@ def test_what_was_promised_to_who_has_shards_too_is_given_back(ledger: Ledger) -
 def test_a_shard_that_crosses_in_the_trash_counts_once_as_trash(ledger: Ledger) -> None:
     source, target = account_of(), account_of()
     ledger.settle(source, changes_of(ALICE, TRASH))
-    copy = ledger.reserve_copy(target, ALICE, SHARD, SIZE)
+    copy = ledger.reserve_copy(target, source, ALICE, SHARD, SIZE)
     copy.crosses = (SHARD, TRASH)
     ledger.settle(target, changes_of(ALICE, TRASH), [copy])
     assert ledger.usage(ALICE) == Usage(trash_bytes=CHARGE, shards=1)
