@@ -52,13 +52,21 @@ class Plain:
     """Where the next record begins."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What was read last, and from where on: records that are not plain may be in it, too."""
+
+    data: memoryview
+    at: int
+
+
 def walk(
     source: Source, number: int, start: int, end: int, *, verify: bool
 ) -> Iterator[Plain | Found | Damaged | Hole]:
     """Yield what `farmer.storage.scan.scan` yields of a segment, plain shards taken together."""
-    at = start
+    at, window = start, _Window(memoryview(b""), start)
     while True:
-        plain = _plain(source, number, at, end, verify=verify)
+        plain, window = _plain(source, number, at, end, window, verify=verify)
         if plain.rows:
             yield plain
             at = plain.end
@@ -72,14 +80,16 @@ def walk(
             return
 
 
-def _plain(source: Source, number: int, start: int, end: int, *, verify: bool) -> Plain:
+def _plain(
+    source: Source, number: int, start: int, end: int, read: _Window, *, verify: bool
+) -> tuple[Plain, _Window]:
     """Return the plain records from an offset on, up to the first that is not."""
     rows: list[PlainRow] = []
     segment, unpack = source.uuid, _HEADER.unpack_from
-    at, window, window_at, window_end = start, memoryview(b""), 0, 0
+    at, window, window_at, window_end = start, read.data, read.at, read.at + len(read.data)
     while at + RECORD_HEADER_BYTES <= end and len(rows) < _ROWS_MAX:
         if at + RECORD_HEADER_BYTES > window_end:
-            window, window_at = _window(source, at, end)
+            window, window_at = _read(source, at, end), at
             window_end = at + len(window)
             if at + RECORD_HEADER_BYTES > window_end:
                 break
@@ -117,12 +127,11 @@ def _plain(source: Source, number: int, start: int, end: int, *, verify: bool) -
                 break
         rows.append(pack(renter, shard, number, at, size, contract, stored, sequence, charge))
         at += charge
-    return Plain(rows, at)
+    return Plain(rows, at), _Window(window, window_at)
 
 
-def _window(source: Source, at: int, end: int) -> tuple[memoryview, int]:
-    length = min(_WINDOW_BYTES, end - at)
-    return memoryview(source.files.pread(source.fd, length, at)), at
+def _read(source: Source, at: int, end: int) -> memoryview:
+    return memoryview(source.files.pread(source.fd, min(_WINDOW_BYTES, end - at), at))
 
 
 def _is_sound(body: memoryview, size: int, trailer_crc: int) -> bool:

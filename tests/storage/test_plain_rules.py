@@ -194,6 +194,17 @@ def test_plain_records_come_together_and_are_read_a_mebibyte_at_once(
     assert len(disk.asked) <= len(raw) // MIB + 3
 
 
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("odd", [bytes(PAGE), record(10, 9, alone_ms=1)], ids=["hole", "alone"])
+def test_what_lies_among_plain_records_does_not_have_them_read_again(
+    odd: bytes, *, verify: bool
+) -> None:
+    raw = (record(10, 1) + odd) * 300
+    disk = Memory(raw)
+    list(walk(disk.source(), 1, 0, len(raw), verify=verify))
+    assert sum(length for _, length in disk.asked) <= 3 * len(raw)
+
+
 def test_no_more_rows_come_at_once_than_a_few_thousand() -> None:
     one = record(0, 1)
     raw = one * 4097
