@@ -19,7 +19,7 @@ from farmer.model.shard import RECORD_ALIGNMENT_BYTES
 from farmer.storage.bad_spots import BadSpots
 from farmer.storage.directory import Paths
 from farmer.storage.files import Access, Files
-from farmer.storage.recovery import part_uuid, segment_numbers
+from farmer.storage.recovery import part_uuid, segment_numbers, shelves
 
 Overwritten = Callable[[Path, int, int], None]
 """Told of each stretch, in bytes, before it is written over."""
@@ -49,8 +49,7 @@ def _read_for_an_index(files: Files, paths: Paths) -> Iterator[tuple[Path, int |
     """Yield files, and how many bytes of each are read; None is all."""
     for number in segment_numbers(files, paths):
         yield paths.segment(number), None
-    shelves = [paths.shards / shelf for shelf in files.list(paths.shards)]
-    for directory in (paths.staging, *shelves):
+    for directory in (paths.staging, *shelves(files, paths)):
         for name in files.list(directory):
             if part_uuid(directory / name) is not None:
                 # A whole block: a part of one that cannot be read cannot be written, either.

@@ -8,6 +8,7 @@ removed is not resurrected, because marks are applied in the order of the log.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ from farmer.storage.records import (
 )
 from farmer.storage.scan import Damaged, Found, Hole, Source
 from farmer.storage.wiping import give_back
+
+_SHELF: Final = re.compile("[0-9a-f]{2}")
 
 _PARTS_PER_TRANSACTION: Final = 512
 
@@ -152,14 +155,14 @@ class Recovery:
 
     def _adopt_shelves(self) -> list[str]:
         unreadable = []
-        for shelf in self._files.list(self._paths.shards):
+        for shelf in shelves(self._files, self._paths):
             parts = []
-            for name in self._files.list(self._paths.shards / shelf):
-                path = self._paths.shards / shelf / name
+            for name in self._files.list(shelf):
+                path = shelf / name
                 part = read_part(self._files, path)
                 if part is not None and part.header.kind is Kind.SHARD:
                     parts.append(part)
-                else:
+                elif part_uuid(path) is not None:
                     unreadable.append(str(path))
             self.adopt(parts, staged=False)
             self._index.checkpoint_if_long()
@@ -367,6 +370,11 @@ def segment_numbers(files: Files, paths: Paths) -> list[int]:
         if name.endswith(".seg") and name[:-4].isdigit()
     ]
     return sorted(number for number, name in numbers if paths.segment(number).name == name)
+
+
+def shelves(files: Files, paths: Paths) -> list[Path]:
+    """Return the directories of large shards; what else lies beside them is not ours."""
+    return [paths.shards / name for name in files.list(paths.shards) if _SHELF.fullmatch(name)]
 
 
 def part_uuid(path: Path) -> bytes | None:

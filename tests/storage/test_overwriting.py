@@ -256,6 +256,7 @@ def test_what_is_no_record_is_left_alone(farm: Farm) -> None:
     files = Scratched()
     farm.engine.close()
     (farm.path / "staging" / "@eaDir").mkdir()
+    (farm.path / "shards" / ".DS_Store").write_bytes(bytes(100))
     (farm.path / "log" / "elsewhere").symlink_to("/dev/null")
     (farm.path / "log" / "00000001.seg~").write_bytes(bytes(9000))
     (farm.path / "staging" / "leaving.new").write_bytes(bytes(100))

@@ -200,6 +200,22 @@ def test_an_index_that_fails_while_running_is_made_again_at_the_next_start(farm:
     assert len(farm.engine.page(ALICE, ShardId(bytes(32)), 1000)) == 300
 
 
+@pytest.mark.parametrize("below", ["", ".@__thumb", "{shelf}"])
+def test_files_of_others_among_large_shards_are_no_damage(farm: Farm, below: str) -> None:
+    """As file managers and network drives leave them wherever they look."""
+    data = noise(2 * MIB)
+    shard = farm.store(data).shard
+    farm.engine.close()
+    shards = farm.path / "shards"
+    folder = shards / below.format(shelf=next(shards.iterdir()).name)
+    folder.mkdir(exist_ok=True)
+    (folder / ".DS_Store").write_bytes(b"x")
+    lose_index(farm)
+    engine = farm.open()
+    assert engine.trouble() == ()
+    assert farm.read(shard) == data
+
+
 def test_a_torn_tail_is_cut_off_and_the_log_goes_on(farm: Farm) -> None:
     shard = farm.store(noise(5000)).shard
     copy = farm.path.with_name("copy")
