@@ -107,6 +107,18 @@ class NumbersTests(LieCase):
         self.assertIn("shards of its list in", str(caught.exception))
         self.assertLess(self.world.clock.seconds(), 3 * ANSWER_S)
 
+    def test_a_page_longer_than_was_asked_for_is_a_lie(self):
+        """It may fit a frame, and not what we keep for it."""
+        self.script(
+            Type.LIST,
+            lambda talk, asked: talk.send(self.invented(asked, asked.limit + 1, more=False)),
+        )
+
+        async def listed():
+            return [entry async for entry in self.farmer.list(page=2)]
+
+        self.assert_broke(listed(), "too long")
+
     def test_who_reads_a_list_slowly_is_not_the_farmers_fault(self):
         self.script(
             Type.LIST,

@@ -278,6 +278,14 @@ def test_secrets_are_for_the_owner_only(daemon: Daemon, tmp_path: Path) -> None:
             assert not stat.S_IMODE(path.lstat().st_mode) & 0o077, path
 
 
+def test_the_owners_socket_is_for_the_owner_only(daemon: Daemon) -> None:
+    """Whoever may write to it commands the farmer: its directory keeps others out, and it does."""
+    control = Path(json.loads((daemon.home / "run.json").read_text())["control"])
+    assert control.is_socket()
+    assert control.stat().st_mode & 0o777 == 0o600
+    assert control.parent.stat().st_mode & 0o777 == 0o700
+
+
 def fetch(url: str, host: str | None = None) -> tuple[int, str]:
     request = urllib.request.Request(url, headers={"Host": host} if host else {})
     try:

@@ -14,12 +14,16 @@ import pytest
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import NodeId, ShardId
 from farmer.node.farm import Farm
+from farmer.protocol.frames import DataPart, FrameReader
+from farmer.protocol.limits import LIST_ENTRIES_MAX, TURN_S
 from farmer.protocol.messages import Message, encode
 from farmer.protocol.opening import End, Refuse
-from farmer.protocol.questions import Delete, Stat, Undelete
+from farmer.protocol.proofs import ProofItemReader
+from farmer.protocol.questions import Delete, List, Listed, Stat, Undelete
+from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import TO_THE_END, Accept, Audit, Retrieve, Store
 from tests.hostile.stats import auc
-from tests.node.wires import OTHER, RENTER, NodeCase, Peer
+from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer
 from tests.storage import bench
 
 pytestmark = pytest.mark.alone
@@ -62,8 +66,7 @@ class ProbingTests(NodeCase):
         self.farm: Farm
         self.farm.store = self.real.engine
         self.foreign = [self.put(bench.noise(SIZE, n), OTHER) for n in range(FOREIGN)]
-        for n in range(FOREIGN):
-            self.put(bench.noise(SIZE, FOREIGN + n), RENTER)
+        self.mine = [self.put(bench.noise(SIZE, FOREIGN + n), RENTER) for n in range(FOREIGN)]
         self.real.engine.learn()
         chance = random.Random(7)
         self.absent = [ShardId(chance.randbytes(32)) for _ in range(FOREIGN)]
@@ -120,11 +123,10 @@ class ProbingTests(NodeCase):
             assert isinstance(words, Refuse)
             self.assertEqual("WRONG_SIZE", words.refused.refusal.name)
 
-    def test_a_budget_or_a_crowd_tells_nothing_either(self) -> None:
+    def test_a_budget_tells_nothing_either(self) -> None:
         """What is looked up first is answered first, whatever else is short."""
         spent = self.farm.budget.take(RENTER, 1 << 30, 0, self.clock.seconds())
         self.assertIsNone(spent)
-        self.result(self.farm.proofs.enter(OTHER, 1 << 30))
         peer = self.greet()
         for kind in ("sample", "full"):
             said = {
@@ -132,11 +134,43 @@ class ProbingTests(NodeCase):
                 for shard in (*self.foreign[:5], *self.absent[:5])
             }
             self.assertEqual(1, len(said))
-        self.farm.proofs.leave(OTHER, 1 << 30)
+            self.assertNotIn(self.answer(peer, encode(requests(self.mine[0])[kind]))[0], said)
+
+    def test_nor_does_a_crowd(self) -> None:
+        """A small sample waits before anything is looked up, ours, theirs and nobody's alike."""
+        self.result(self.farm.proofs.enter(OTHER, 1 << 30))
+        for who in (OTHER, STRANGER):
+            self.result(self.farm.full_audits.enter(who, 1))
+        peer = self.greet()
+        for kind, refusal in (("sample", Refusal.BUSY), ("full", Refusal.NOT_FOUND)):
+            said = {
+                self.late_answer(peer, encode(requests(shard)[kind]))
+                for shard in (*self.foreign[:3], *self.absent[:3])
+            }
+            self.assertEqual([refusal], [self.refused(kind, answer) for answer in said])
+            mine = self.late_answer(peer, encode(requests(self.mine[0])[kind]))
+            self.assertEqual(Refusal.BUSY, self.refused(kind, mine))
+
+    def late_answer(self, peer: Peer, asked: bytes) -> bytes:
+        """Send a request, and wait as long as any waits for its turn."""
+        peer.session.dataReceived(asked)
+        self.pass_s(TURN_S + 1)
+        return peer.wire.take()
+
+    def refused(self, kind: str, answer: bytes) -> Refusal:
+        reader = FrameReader()
+        reader.feed(answer)
+        part, asked = reader.take(), requests(self.absent[0])[kind]
+        assert isinstance(part, DataPart), part
+        assert isinstance(asked, Audit), asked
+        (item,) = ProofItemReader(asked.challenge).feed(part.data)
+        assert isinstance(item, Refused), item
+        return item.refusal
 
     def test_the_list_shows_nobody_elses(self) -> None:
         peer = self.greet()
-        mine = {one.shard for one in self.real.engine.page(RENTER, ShardId(bytes(32)), 5_000)}
-        self.assertEqual(FOREIGN, len(mine))
-        self.assertFalse(mine & set(self.foreign))
-        self.assertTrue(peer.session.known)
+        peer.send(List(ShardId(bytes(32)), LIST_ENTRIES_MAX))
+        listed = peer.answer()
+        assert isinstance(listed, Listed), listed
+        self.assertEqual(set(self.mine), {one.shard for one in listed.entries})
+        self.assertEqual((FOREIGN, False), (len(listed.entries), listed.more))

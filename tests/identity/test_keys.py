@@ -23,6 +23,14 @@ def test_both_files_are_private_and_nothing_else_is_left(tmp_path: Path) -> None
     assert modes == {KEY_FILE: 0o600, CERTIFICATE_FILE: 0o600}
 
 
+def test_an_identity_is_durable_when_it_is_made(tmp_path: Path, synced: list[int]) -> None:
+    """What it signs may be in a renter's hands before a power cut: each file, then its name."""
+    Identity.create(tmp_path)
+    paths = (tmp_path, tmp_path / KEY_FILE, tmp_path / CERTIFICATE_FILE)
+    home, key, shown = (path.stat().st_ino for path in paths)
+    assert synced == [key, home, shown, home]
+
+
 def test_an_identity_is_never_overwritten(tmp_path: Path) -> None:
     made = Identity.create(tmp_path)
     with pytest.raises(IdentityError, match="never overwritten"):

@@ -31,6 +31,7 @@ from farmer.identity.records import (
     PIECE_BYTES,
     READ_BYTES,
     RECORD_BYTES,
+    SILENT_RECORDS_MAX,
     SLICE_BYTES,
     RecordTLS,
     WholeRecords,
@@ -239,6 +240,18 @@ class RecordTests(SynchronousTestCase):
 
         self.assertEqual(sent, self.ends[0].received)
         self.assertTrue(self.wires[0].transport.disconnecting)
+
+    def test_so_many_records_may_bring_nothing_and_no_more(self) -> None:
+        """Those of the whole connection together, however they come."""
+        tls, wire = self.wires[0], self.wires[0].transport
+        tls._silent = 0
+        for count in (1, SILENT_RECORDS_MAX - 1):
+            tls._count_silent(count)
+            self.assertFalse(wire.disconnected)
+
+        tls._count_silent(1)
+
+        self.assertTrue(wire.disconnected)
 
     def test_a_close_is_in_order(self) -> None:
         self.ends[1].transport.loseConnection()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from farmer.identity.signing import contract_is_valid, make_invite
+from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.contract import ContractStage, Offer, Price
 from farmer.model.ids import InviteSerial, ShardId
-from farmer.model.shard import DeletionOutcome, ShardState
+from farmer.model.shard import DeletionOutcome, ShardState, Usage
 from farmer.node.farm import Terms
 from farmer.node.ports import Result, Verb
+from farmer.protocol.connection import DataReceived
 from farmer.protocol.documents import invite_bytes
 from farmer.protocol.limits import STRANGER_S
+from farmer.protocol.opening import Refuse
 from farmer.protocol.questions import (
     ContractShown,
     Delete,
@@ -25,6 +28,10 @@ from farmer.protocol.questions import (
     Undelete,
 )
 from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.repairs import BadBlocksNamed, Examine, Repair
+from farmer.protocol.state import REQUESTS
+from farmer.protocol.transfers import TO_THE_END, Audit, Retrieve, Send, Store
+from farmer.protocol.types import Type
 from farmer.storage.errors import StorageError
 from tests.fakes import TestSigner
 from tests.node.wires import OFFER, OTHER, RENTER, STRANGER, NodeCase, Peer
@@ -95,11 +102,23 @@ class ContractTests(NodeCase):
             self.book.stages[RENTER] = stage
             peer.send(ShowContract())
             shown = self.shown(peer)
-            self.assertEqual((stage, 4096, 1), (shown.stage, shown.usage.live_bytes, 1))
+            self.assertEqual((stage, Usage(4096, shards=1)), (shown.stage, shown.usage))
 
         self.book.stages[RENTER] = ContractStage.GONE
         peer.send(ShowContract())
         self.assertEqual(Refused(Refusal.NO_CONTRACT), peer.refusal())
+
+    def test_a_contract_is_shown_with_all_that_it_uses(self) -> None:
+        """Live, in the trash, reserved: 4 KiB each; a store under way is no shard yet."""
+        self.hold(b"x")
+        peer, storing = self.greet(), self.greet()
+        peer.send(Delete(self.hold(b"y"), erase=False))
+        peer.answer()
+        storing.send(Store(ABSENT, 1))
+
+        peer.send(ShowContract())
+
+        self.assertEqual(Usage(4096, 4096, 4096, 2), self.shown(peer).usage)
 
     def test_a_contract_that_came_by_another_connection_is_noticed(self) -> None:
         """Else a store there would be cut off as a stranger's, a minute after its connection."""
@@ -119,15 +138,54 @@ class ContractTests(NodeCase):
 
     def test_strangers_may_greet_redeem_and_ping_and_nothing_else(self) -> None:
         peer = self.greet(STRANGER)
-        for request in (
+        requests = (
             ShowContract(),
             Stat(ABSENT),
             List(ABSENT, 10),
             Delete(ABSENT, erase=True),
             Undelete(ABSENT),
-        ):
+            Store(ABSENT, 1),
+            Retrieve(ABSENT, 0, TO_THE_END, False),
+            Audit(Challenge(bytes(32), AuditKind.SAMPLE, (AuditEntry(ABSENT, 1, 1),))),
+            Examine(ABSENT),
+            Repair(ABSENT),
+        )
+        self.assertEqual(REQUESTS - {Type.REDEEM, Type.PING}, {asked.TYPE for asked in requests})
+        for request in requests:
             peer.send(request)
             self.assertEqual(Refused(Refusal.NO_CONTRACT), peer.refusal())
+
+    def test_in_grace_everything_but_storing_goes_on_and_in_the_trash_nothing(self) -> None:
+        """14 days in which a renter fetches what it has, or gives it up; then 7 without."""
+        shard, kept = self.hold(b"x"), self.hold(b"y")
+        entry = AuditEntry(kept, 1, 1)
+        readings = (
+            (Stat(kept), Stated),
+            (List(ShardId(bytes(32)), 9), Listed),
+            (Retrieve(kept, 0, TO_THE_END, False), Send),
+            (Audit(Challenge(bytes(32), AuditKind.SAMPLE, (entry,))), DataReceived),
+            (Examine(kept), BadBlocksNamed),
+            (Delete(shard, erase=False), Deleted),
+        )
+        storings = (Store(ABSENT, 9), Repair(kept), Undelete(shard))
+        for stage, refusal in (
+            (ContractStage.GRACE, Refusal.CONTRACT_ENDED),
+            (ContractStage.TRASH, Refusal.NO_CONTRACT),
+        ):
+            self.book.stages[RENTER] = stage
+            peer = self.greet()
+            for asked, kind in readings:
+                peer.send(asked)
+                answer = peer.answer()
+                if stage is ContractStage.GRACE:
+                    self.assertIsInstance(answer, kind)
+                else:
+                    assert isinstance(answer, Refuse), answer
+                    self.assertEqual(refusal, answer.refused.refusal)
+                peer.events.clear()
+            for storing in storings:
+                peer.send(storing)
+                self.assertEqual(refusal, peer.refusal().refusal, storing)
 
     def test_a_broken_book_is_our_fault(self) -> None:
         peer = self.greet()

@@ -8,13 +8,15 @@ from farmer.model.audit import AuditEntry, AuditKind, Challenge, SampleProof
 from farmer.model.contract import ContractStage
 from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES
+from farmer.node import budget
 from farmer.node.auditing import read_bytes
 from farmer.node.farm import PROOF_BYTES_IN_FLIGHT_MAX
 from farmer.node.ports import Result, Verb
 from farmer.node.refusals import CROWDED_RETRY_MS
-from farmer.protocol.limits import TURN_S
+from farmer.protocol.limits import AUDIT_BUDGET_BYTES_MIN, TURN_S
 from farmer.protocol.opening import End
 from farmer.protocol.proofs import FullProof, ProofItem, ProofItemReader
+from farmer.protocol.questions import Delete
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import Audit
 from farmer.storage.errors import CorruptShardError, VolumeUnavailableError
@@ -235,11 +237,15 @@ class AuditingTests(AuditCase):
         self.assertEqual({"later"}, set(self.meter.audits))
 
     def test_asking_for_absent_shards_costs_no_budget(self) -> None:
-        absent = self.full(*[AuditEntry(ABSENT, 1 << 30, 0)] * 5)
+        """A small sample is paid for before it is looked for, and given back."""
+        peer = self.greet()
+        for asked, samples in ((self.full, 0), (self.sample, 1), (self.sample, 200)):
+            items = self.items(peer, asked(*[AuditEntry(ABSENT, 1 << 30, samples)] * 5))
 
-        items = self.items(self.greet(), absent)
-
-        self.assertEqual([Refused(Refusal.NOT_FOUND)] * 5, items)
+            self.assertEqual([Refused(Refusal.NOT_FOUND)] * 5, items)
+            whole = self.farm.budget.take(RENTER, AUDIT_BUDGET_BYTES_MIN, 0, 0)
+            self.assertIsNone(whole)
+            self.farm.budget.give_back(RENTER, AUDIT_BUDGET_BYTES_MIN)
 
     def test_beyond_the_budget_an_absent_shard_is_absent_nonetheless(self) -> None:
         mine, foreign = self.hold(LARGE), self.hold(DATA, OTHER)
@@ -257,6 +263,26 @@ class AuditingTests(AuditCase):
 
             kinds = [item.refusal for item in items if isinstance(item, Refused)]
             self.assertEqual([Refusal.NOT_FOUND] * 3 + [Refusal.AUDIT_BUDGET], kinds)
+
+    def test_who_has_no_contract_any_more_has_paid_nothing(self) -> None:
+        entry = AuditEntry(self.hold(DATA), len(DATA), 1)
+        peer = self.greet()
+        self.book.stages[RENTER] = ContractStage.TRASH
+        peer.send(Audit(self.sample(entry)))
+        self.assertEqual(Refused(Refusal.NO_CONTRACT), peer.refusal())
+        self.assertIsNone(self.farm.budget.take(RENTER, AUDIT_BUDGET_BYTES_MIN, 0, 0))
+
+    def test_what_lies_in_the_trash_makes_no_budget(self) -> None:
+        """Twice the charge of the live shards: here 2 of 1.3 MB, whatever was deleted."""
+        self.patch(budget, "AUDIT_BUDGET_BYTES_MIN", 1)
+        entry = AuditEntry(self.hold(DATA), len(DATA), 0)
+        peer = self.greet()
+        peer.send(Delete(self.hold(LARGE), erase=False))
+        peer.answer()
+
+        items = self.items(peer, self.full(entry, entry, entry))
+
+        self.assertEqual([FullProof, FullProof, Refused], [type(item) for item in items])
 
     def test_a_full_audit_of_another_size_finds_nothing(self) -> None:
         shard = self.hold(DATA)

@@ -10,7 +10,7 @@ from zope.interface import implementer
 from farmer.node.admission import Places
 from farmer.node.ports import CloseReason
 from farmer.node.refusals import DRAINING_RETRY_MS
-from farmer.node.service import Doorkeeper, FarmerService, show_address
+from farmer.node.service import BACKLOG, Doorkeeper, FarmerService, show_address
 from farmer.node.session import EVENTS_PER_TURN, Session
 from farmer.protocol.messages import encode
 from farmer.protocol.opening import End, Refuse
@@ -67,6 +67,10 @@ class DrainCase(NodeCase):
 
 
 class DrainTests(DrainCase):
+    def test_the_kernel_holds_so_many_until_we_accept_them(self) -> None:
+        """Limit: BACKLOG, on every address."""
+        self.assertEqual([BACKLOG] * 2, [row[2] for row in self.reactor.tcpServers])
+
     def test_idle_sessions_are_closed_at_once(self) -> None:
         peer = self.greet()
 

@@ -182,6 +182,15 @@ class BudgetTests(NodeCase):
         self.assertEqual(3, len(spending))
         self.assertIsNotNone(spending.take(NodeId(bytes([9]) * 32), GIB, 0, 9))
 
+    def test_it_forgets_first_who_audited_longest_ago(self) -> None:
+        """His bucket is the fullest: who asks again and again gains nothing by a crowd."""
+        self.patch(budget, "RENTERS_MAX", 2)
+        spending = AuditBudget()
+        for renter, wanted in ((RENTER, GIB), (OTHER, GIB), (RENTER, 0), (STRANGER, GIB)):
+            self.assertIsNone(spending.take(renter, wanted, 0, 0))
+
+        self.assertIsNotNone(spending.take(RENTER, GIB, 0, 0))
+
 
 class AdmissionTests(NodeCase):
     def setUp(self) -> None:
@@ -282,6 +291,16 @@ class AdmissionTests(NodeCase):
             self.small.began(self.introduced(n, who)[0])
 
         self.assertEqual(TurnedAway(3, 3), self.introduced(3, STRANGER)[1])
+
+    def test_when_renters_have_all_places_the_idlest_of_them_goes(self) -> None:
+        """Some came as strangers and redeemed an invite: nobody is left to go first."""
+        sessions = [self.enter(f"10.0.0.{n}") for n in range(4)]
+        for session, who in zip(sessions, (RENTER, OTHER, OTHER, STRANGER), strict=True):
+            self.assertEqual(Welcomed(), self.small.introduce(session, who, known=False))
+            session.known = True
+        self.small.began(sessions[1])
+
+        self.assertEqual(Welcomed(instead=sessions[2]), self.small.decide("10.0.0.9"))
 
     def test_a_household_is_one_origin(self) -> None:
         for host, same in (

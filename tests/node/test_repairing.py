@@ -7,7 +7,8 @@ from farmer.model.contract import ContractStage
 from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES, BadBlocks, ShardState
 from farmer.node.ports import Result, Verb
-from farmer.protocol.limits import AUDIT_BUDGET_BYTES_MIN
+from farmer.node.refusals import CROWDED_RETRY_MS, DRAINING_RETRY_MS
+from farmer.protocol.limits import AUDIT_BUDGET_BYTES_MIN, SMALL_BYTES_IN_FLIGHT_MAX, TURN_S
 from farmer.protocol.opening import End
 from farmer.protocol.questions import Delete, Stat, Stated
 from farmer.protocol.refusals import Refusal, Refused
@@ -148,7 +149,8 @@ class RepairingTests(NodeCase):
         read = self.store.bytes_read
         for request in (Examine(shard), Repair(shard)):
             peer.send(request)
-            self.assertEqual(Refusal.AUDIT_BUDGET, peer.refusal().refusal)
+            refused, left_bytes = peer.refusal(), AUDIT_BUDGET_BYTES_MIN % len(LARGE)
+            self.assertEqual((Refusal.AUDIT_BUDGET, left_bytes), (refused.refusal, refused.second))
         self.assertEqual(read, self.store.bytes_read)
 
     def test_a_repair_that_is_turned_away_before_it_reads_costs_nothing(self) -> None:
@@ -166,10 +168,49 @@ class RepairingTests(NodeCase):
         peer.send(Repair(shard))
         self.assertIsInstance(peer.answer(), BadBlocksNamed)
 
+    def test_an_examination_that_gets_no_turn_costs_nothing(self) -> None:
+        shard = self.rotten(LARGE, 1)
+        for who in (OTHER, STRANGER):
+            self.result(self.farm.full_audits.enter(who, 1))
+        peer = self.greet()
+        peer.send(Examine(shard))
+        self.pass_s(TURN_S + 2, peer)
+
+        self.assertEqual(Refused(Refusal.BUSY, CROWDED_RETRY_MS), peer.refusal())
+
+        now_s = self.clock.seconds()
+        self.assertIsNone(self.farm.budget.take(RENTER, AUDIT_BUDGET_BYTES_MIN, 0, now_s))
+
+    def test_whoever_has_read_enough_is_told_when_there_will_be_more(self) -> None:
+        shard = self.rotten(LARGE, 1)
+        now_s = self.clock.seconds()
+        self.assertIsNone(self.farm.budget.take(RENTER, AUDIT_BUDGET_BYTES_MIN - 5, 0, now_s))
+        peer = self.greet()
+        for request in (Examine(shard), Repair(shard)):
+            peer.send(request)
+            refused = peer.refusal()
+            self.assertEqual((Refusal.AUDIT_BUDGET, 5), (refused.refusal, refused.second))
+
+        self.clock.advance(refused.first / 1000)
+
+        peer.send(Examine(shard))
+        self.assertIsInstance(peer.answer(), BadBlocksNamed)
+
+    def test_a_small_repair_waits_for_memory_as_a_small_store_does(self) -> None:
+        """Its shard is held whole, too."""
+        shard = self.rotten(DATA, 1)
+        self.result(self.farm.small_stores.enter(OTHER, SMALL_BYTES_IN_FLIGHT_MAX))
+        peer = self.greet()
+        peer.send(Repair(shard))
+        self.pass_s(TURN_S + 2, peer)
+
+        self.assertEqual(Refused(Refusal.BUSY, CROWDED_RETRY_MS), peer.refusal())
+        self.farm.small_stores.leave(OTHER, SMALL_BYTES_IN_FLIGHT_MAX)
+
     def test_a_farmer_that_stops_begins_no_repair(self) -> None:
         shard = self.rotten(DATA, 1)
         peer = self.greet()
         self.farm.draining = True
         peer.send(Repair(shard))
-        self.assertEqual(Refusal.DRAINING, peer.refusal().refusal)
+        self.assertEqual(Refused(Refusal.DRAINING, DRAINING_RETRY_MS), peer.refusal())
         self.assertEqual(1, self.meter.finished[Verb.REPAIR, Result.REFUSED])

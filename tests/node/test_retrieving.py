@@ -96,6 +96,7 @@ class RetrievingTests(NodeCase):
         for offset, length, end in (
             (0, len(DATA) + 1, len(DATA) + 1),
             (len(DATA) + 1, TO_THE_END, len(DATA) + 1),
+            (len(DATA) + 5, TO_THE_END, len(DATA) + 5),
             (TO_THE_END - 1, 7, TO_THE_END),
         ):
             peer.send(Retrieve(shard, offset, length, False))

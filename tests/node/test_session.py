@@ -73,6 +73,15 @@ class GreetingTests(NodeCase):
         self.assertTrue(peer.closed)
         self.assertEqual([CloseReason.VERSION.value], self.meter.handshakes)
 
+    def test_a_version_from_the_past_is_refused_with_ours(self) -> None:
+        """Whoever speaks nothing newer would not understand what follows."""
+        peer = self.call()
+
+        peer.send(Hello(0, 0, "older"))
+
+        self.assertEqual(Refused(Refusal.UNSUPPORTED_VERSION, 1, 1), last_words(peer).refused)
+        self.assertTrue(peer.closed)
+
     def test_whoever_speaks_something_else_is_told_and_left(self) -> None:
         for raw in (
             b"GET / HTTP/1.1\r\n\r\n",

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from farmer.identity.signing import receipt_is_valid
 from farmer.model.contract import ContractStage
 from farmer.model.ids import NodeId
-from farmer.model.shard import ShardState
+from farmer.model.shard import ShardState, charge_bytes
+from farmer.node import budget
 from farmer.node.gate import SHARES
 from farmer.node.ports import CloseReason, Result, Verb
-from farmer.node.refusals import CROWDED_RETRY_MS
+from farmer.node.refusals import CROWDED_RETRY_MS, DRAINING_RETRY_MS
 from farmer.protocol.limits import HURRIED_S, SMALL_BYTES_IN_FLIGHT_MAX, TURN_S
 from farmer.protocol.opening import End
 from farmer.protocol.questions import Delete, Ping, Pong, Undelete
@@ -116,6 +117,13 @@ class StoringTests(NodeCase):
 
         stored(peer.answer())
 
+    def leave_unfinished(self) -> None:
+        peer = self.greet()
+        self.begin_store(peer, LARGE)
+        for _ in range(4):
+            peer.send_data(bytes(FRAME))
+        peer.leave()
+
     def resume(self) -> Any:
         peer = self.greet()
         peer.send(Store(shard_of(LARGE), len(LARGE)))
@@ -124,11 +132,7 @@ class StoringTests(NodeCase):
         return answer
 
     def test_going_on_again_and_again_is_paid_for(self) -> None:
-        peer = self.greet()
-        self.begin_store(peer, LARGE)
-        for _ in range(4):
-            peer.send_data(bytes(FRAME))
-        peer.leave()
+        self.leave_unfinished()
         affordable = (1 << 30) // (4 * FRAME)
         self.assertTrue(all(isinstance(self.resume(), Accept) for _ in range(affordable)))
 
@@ -137,6 +141,33 @@ class StoringTests(NodeCase):
         self.assertEqual(Refusal.BUSY, refused.refusal)
         self.clock.advance(refused.first / 1000)
         self.assertEqual(Accept(4 * FRAME), self.resume())
+
+    def test_what_is_reserved_counts_for_what_may_be_read_again(self) -> None:
+        """Twice as much in a day as the renter has stored and is storing."""
+        self.patch(budget, "AUDIT_BUDGET_BYTES_MIN", 1)
+        self.leave_unfinished()
+        affordable = 2 * charge_bytes(len(LARGE)) // (4 * FRAME)
+
+        answers = [self.resume() for _ in range(affordable + 1)]
+
+        self.assertEqual([Accept(4 * FRAME)] * affordable, answers[:-1])
+        self.assertEqual(Refusal.BUSY, answers[-1].refused.refusal)
+
+    def test_what_is_read_again_is_counted_apart_from_audits(self) -> None:
+        """Neither takes what the other may read."""
+        self.assertIsNone(self.farm.budget.take(RENTER, 1 << 30, 0, self.clock.seconds()))
+        self.leave_unfinished()
+
+        self.assertEqual(Accept(4 * FRAME), self.resume())
+
+    def test_what_could_not_be_read_again_is_not_paid_for(self) -> None:
+        self.leave_unfinished()
+        self.store.fail_next["begin"] = VolumeUnavailableError()
+
+        self.assertEqual(Refusal.UNAVAILABLE, self.resume().refused.refusal)
+
+        now_s = self.clock.seconds()
+        self.assertIsNone(self.farm.resuming.take(RENTER, 1 << 30, 0, now_s))
 
     def test_only_two_stores_are_read_again_at_once(self) -> None:
         peer = self.greet()
@@ -244,7 +275,7 @@ class StoringTests(NodeCase):
 
         second.send(Store(shard_of(DATA), len(DATA)))
 
-        self.assertEqual(Refusal.BUSY, second.refusal().refusal)
+        self.assertEqual(Refused(Refusal.BUSY, 1_000), second.refusal())
 
     def test_full_farmers_and_contracts_say_so(self) -> None:
         peer = self.greet()
@@ -293,7 +324,7 @@ class StoringTests(NodeCase):
 
         peer.send(Store(shard_of(DATA), len(DATA)))
 
-        self.assertEqual(Refusal.DRAINING, peer.refusal().refusal)
+        self.assertEqual(Refused(Refusal.DRAINING, DRAINING_RETRY_MS), peer.refusal())
 
     def test_small_stores_queue_for_memory(self) -> None:
         size = 1024 * 1024

@@ -143,3 +143,14 @@ BY_TYPE: dict[Type, st.SearchStrategy[Message]] = {
     Type.PONG: st.builds(Pong, u64, u64, u64, prices, texts()),
 }
 messages = st.one_of(*BY_TYPE.values())
+
+
+@st.composite
+def nearly(draw: st.DrawFn, encodings: st.SearchStrategy[bytes]) -> bytes:
+    """Return an encoding in which a few bytes were changed, cut or put in: at times none."""
+    raw = bytearray(draw(encodings))
+    for _ in range(draw(st.integers(0, 3))):
+        at, size = draw(st.integers(0, len(raw))), draw(st.integers(0, 2))
+        is_change = draw(st.booleans())
+        raw[at : at + size] = draw(st.binary(min_size=size if is_change else 0, max_size=2))
+    return bytes(raw)

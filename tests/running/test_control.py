@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +145,18 @@ class SocketPathTests(SynchronousTestCase):
         self.addCleanup(first.rmdir)
         first.chmod(0o777)
         self.assertNotEqual(first, self.path(XDG_RUNTIME_DIR=str(short)).parent)
+
+    def test_what_is_another_users_is_passed_over(self) -> None:
+        """Also a directory that he alone may enter: he would answer in our place."""
+        short = Path("/tmp") / f"farmer-test-{os.getpid()}"
+        short.mkdir()
+        environ = {"XDG_RUNTIME_DIR": str(short)}
+        home = Path(f"/home/{os.getpid()}/farmer")
+        ours = socket_path(home, environ, os.getuid()).parent
+        for place in (short, Path(tempfile.gettempdir()) / ours.name, Path("/tmp") / ours.name):
+            self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+
+        found = socket_path(home, environ, os.getuid() + 1).parent
+
+        self.addCleanup(found.rmdir)
+        self.assertNotIn(ours.name, found.parts)

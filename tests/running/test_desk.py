@@ -237,6 +237,15 @@ def test_a_first_farmer_says_where_things_are(tmp_path: Path) -> None:
     assert places(home, load_text(text, "f", {}).settings, [volume]) == []
 
 
+def test_a_first_farmer_invites_to_half_of_the_space_for_90_days(
+    desk: OwnerDesk, wall: Wall
+) -> None:
+    """As the README says; for the other half its owner can make an invite of his own."""
+    _, line = greeting(DEFAULTS, desk, wall.ms)
+    offer = parse_link(line).invite.offer
+    assert (offer.space_bytes, offer.duration_ms) == (50 * GB, 90 * DAY_MS)
+
+
 def test_a_farmer_with_volumes_of_its_own_invites_nobody(desk: OwnerDesk, wall: Wall) -> None:
     text = "version: 1\nvolumes: [{path: /a, quota: 1GB}]\n"
     assert greeting(load_text(text, "f", {}).settings, desk, wall.ms) == []

@@ -7,6 +7,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +79,16 @@ def test_the_rate_is_kept_over_many_turns() -> None:
     turns = [Turn(read, worked) for read in (MB, 4096, 3 * MB) for worked in (0.01, 0.1, 0.4)]
     passed_s = sum(turn.worked_s + pace.rest_s(turn, 0, 0) for turn in turns)
     assert sum(turn.read_bytes for turn in turns) / passed_s <= 5 * MB
+
+
+def test_the_scrubs_are_told_whether_their_hours_are_open() -> None:
+    told: list[bool] = []
+    scrubs: Any = SimpleNamespace(open_hours=lambda *, are_open: told.append(are_open))
+    settings = replace(ScrubSettings(), hours=HOURS.parse("02:00-05:00"))
+    for hour in (1, 3, 12):
+        now_ms = int(time.mktime((2026, 1, 1, hour, 0, 0, 0, 0, -1)) * 1000)
+        Scrubbing(scrubs, InlineDisk(), lambda ms=now_ms: ms, settings)._tell_hours()
+    assert told == [False, True, False]
 
 
 def volume(**scrub: Any) -> VolumeStatus:

@@ -247,6 +247,20 @@ def test_small_files_are_whole_or_not_there(tmp_path: Path) -> None:
     assert read_json(tmp_path / "missing") is None
 
 
+def test_a_small_file_is_durable_and_so_is_its_name(tmp_path: Path, synced: list[int]) -> None:
+    write_whole(tmp_path / "f", b"1")
+    assert synced == [(tmp_path / "f").stat().st_ino, tmp_path.stat().st_ino]
+
+
+def test_nothing_of_ours_becomes_set_user_id(tmp_path: Path) -> None:
+    """Who replaces such a file writes other bytes than those that were made so."""
+    path = tmp_path / "f"
+    path.write_bytes(b"1")
+    path.chmod(0o6755)
+    write_whole(path, b"2")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+
+
 def test_a_new_small_file_is_for_nobody_elses_eyes_and_a_replaced_one_as_before(
     tmp_path: Path,
 ) -> None:

@@ -286,6 +286,20 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual("ShardsQuarantined", alert.name)
         self.assertIn(f"1 damaged shard on {attic.path}, 2 damaged shards on /usb", alert.message)
 
+    def test_disks_that_nobody_uses_are_looked_at_often_enough(self) -> None:
+        """
+        One that went is noticed within ten seconds: by a look, or by the next, when it hangs.
+        """
+        looks: list[float] = []
+        self.patch(
+            self.stores.engine, "look_after_disks", lambda: looks.append(self.clock.seconds())
+        )
+        self.upkeep.start(self.clock, Tasks())
+        for _ in range(10):
+            self.clock.advance(1)
+        self.upkeep.stop()
+        self.assertGreaterEqual(len(looks), 3)
+
     def test_all_chores_have_their_turn(self) -> None:
         """
         And none after the stop.

@@ -232,6 +232,10 @@ def audit_body(kind: int, samples: int, count: int, entries: int | None = None) 
     return bytes((kind,)) + bytes(32) + u16(shown) + entry * count
 
 
+def contract_at(stage: int) -> bytes:
+    return u8(stage) + u64(0) * 4 + _signed(FARMER, CONTRACT)
+
+
 BODIES: Final[list[tuple[str, Type, bytes]]] = [
     ("not our magic", Type.HELLO, b"HTTP" + u16(1) + u16(1) + b"\0"),
     ("lowest above highest", Type.HELLO, b"FARM" + u16(2) + u16(1) + b"\0"),
@@ -249,7 +253,7 @@ BODIES: Final[list[tuple[str, Type, bytes]]] = [
     ("audit kind zero", Type.AUDIT, audit_body(0, 1, 1)),
     ("audit kind three", Type.AUDIT, audit_body(3, 1, 1)),
     ("no entries", Type.AUDIT, audit_body(1, 1, 0)),
-    ("too many entries", Type.AUDIT, audit_body(1, 1, AUDIT_ENTRIES_MAX + 1)),
+    ("too many entries", Type.AUDIT, audit_body(2, 0, AUDIT_ENTRIES_MAX + 1)),
     ("fewer entries than said", Type.AUDIT, audit_body(1, 1, 1, entries=2)),
     ("sample audit of no leaf", Type.AUDIT, audit_body(1, 0, 1)),
     ("full audit of a leaf", Type.AUDIT, audit_body(2, 1, 1)),
@@ -260,7 +264,7 @@ BODIES: Final[list[tuple[str, Type, bytes]]] = [
     ("unknown state", Type.STATED, SHARD.raw + u64(1) + u64(1) + b"\x03" + u64(0)),
     ("unknown outcome", Type.DELETED, b"\x03" + u64(0)),
     ("currency too long", Type.PONG, u64(0) * 5 + b"\x11" + b"x" * 17 + b"\0"),
-    ("a contract that is gone", Type.CONTRACT, b"\x03" + u64(0) * 4),
-    ("unknown stage", Type.CONTRACT, b"\x04" + u64(0) * 4),
+    ("a contract that is gone", Type.CONTRACT, contract_at(3)),
+    ("unknown stage", Type.CONTRACT, contract_at(4)),
     ("receipt of version 2", Type.STORED, b"\x02" + bytes(248)),
 ]
