@@ -110,7 +110,7 @@ def remember(home: Home, plans: Sequence[VolumePlan]) -> None:
     register.remember(
         home,
         [(plan.path, plan.quota_bytes) for plan in answering],
-        {plan.path: plan.name for plan in answering},
+        {plan.path: plan.name for plan in plans if not (plan.is_guess and plan.new)},
     )
 
 
