@@ -204,6 +204,10 @@ class Slot:
                 )
 
     def _look_at_writing(self, volume: Volume) -> None:
+        if volume.ground.is_apart and volume.writer.is_broken:
+            # Its disk has nothing to prove: what it would write goes to another one.
+            self._open_anew(volume)
+            return
         with suppress(StorageError):
             volume.ground.refresh_filesystem()
             if volume.ground.account.free_bytes:

@@ -7,9 +7,11 @@ waits for one sync, and sixty-four stores at once share two or three.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock
 
 from farmer.storage.directory import Paths
@@ -104,7 +106,11 @@ def marks_bytes(count: int) -> int:
 def open_segment(
     files: Files, paths: Paths, volume: bytes, number: int, previous_end: int, facts: Facts
 ) -> Tail:
-    """Make the next segment, durably; raises `OSError`, and leaves no file then."""
+    """
+    Make the next segment, durably.
+
+    Raises `OSError`, and leaves no file then, or one without a record that the next try removes.
+    """
     uuid = segment_uuid(volume, number)
     header = SegmentHeader(
         volume=volume,
@@ -115,18 +121,38 @@ def open_segment(
         created_at_ms=facts.clock_ms(),
     )
     path = paths.segment(number)
-    fd = files.open(path, Access.CREATE)
+    fd = _create(files, path)
     try:
         files.pwritev(fd, [header.encode()], 0)
         files.sync_data(fd)
         files.sync_directory(paths.log)
     except BaseException:
-        # Whatever it says: the file has to go, and what counts is why it could not be made.
+        # Whatever they say: the file has to go, and what counts is why it could not be made.
         with suppress(OSError):
             files.close(fd)
-        files.unlink(path)
+        with suppress(OSError):
+            files.unlink(path)
         raise
     return Tail(number, uuid, fd, SEGMENT_HEADER_BYTES)
+
+
+def _create(files: Files, path: Path) -> int:
+    """Make a segment's file, also where an earlier try has left one; raises `OSError`."""
+    try:
+        return files.open(path, Access.CREATE)
+    except OSError as error:
+        if error.errno != errno.EEXIST or _has_records(files, path):
+            raise
+    files.unlink(path)
+    return files.open(path, Access.CREATE)
+
+
+def _has_records(files: Files, path: Path) -> bool:
+    fd = files.open(path, Access.READ)
+    try:
+        return files.size(fd) > SEGMENT_HEADER_BYTES
+    finally:
+        files.close(fd)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from threading import Condition, Thread
+from threading import Condition, Event
 from typing import Any, Final, TypeVar
 
 from farmer.storage.cutting import cut
@@ -34,6 +34,7 @@ from farmer.storage.places import Doomed, Position
 from farmer.storage.quota import segment_bytes
 from farmer.storage.shelves import Shelves
 from farmer.storage.tailcheck import Doubt, TailCheck
+from farmer.storage.threads import begin_thread
 from farmer.storage.watch import Promises
 
 R = TypeVar("R")
@@ -72,11 +73,20 @@ class Writer:
         """What those who asked wait for; broken when the disk does not answer."""
         self._shelves = Shelves(ground)
         self.release: Release = lambda _doomed: []
-        self._thread = Thread(target=self._run, name="farmer-writer", daemon=True)
+        self._broken = ""
+        """Why nothing is written any more, until the volume is opened anew; or empty."""
+        self._is_started = False
+        self._has_ended = Event()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether nobody knows any more what index and log hold: only an opening finds out."""
+        return bool(self._broken)
 
     def start(self) -> None:
-        """Begin to work."""
-        self._thread.start()
+        """Begin to work; raises `OSError` if there is no thread for it."""
+        begin_thread(self._live)
+        self._is_started = True
 
     def submit(
         self, operation: Operation[R], ending: Callable[[], None] = lambda: None
@@ -87,13 +97,16 @@ class Writer:
         *ending* is called, once, before anybody can know of that.
         """
         reason = self._ground.watch.hung_reason
+        promise: Future[R] | None = None
         with self._arrived:
-            if self._closing or reason:
-                _fail([operation], VolumeUnavailableError(reason or "shutting down"))
-                return self.promises.of(operation.future, ending)
-            promise = self.promises.of(operation.future, ending)
-            self._waiting.append(operation)
-            self._arrived.notify()
+            if not (self._closing or reason):
+                promise = self.promises.of(operation.future, ending)
+                self._waiting.append(operation)
+                self._arrived.notify()
+        if promise is None:
+            # Without the lock: what is given up may be a file, on a disk that does not answer.
+            _fail([operation], VolumeUnavailableError(reason or "shutting down"))
+            return self.promises.of(operation.future, ending)
         reason = self._ground.watch.hung_reason
         if reason:
             # It may have been declared just now, when this promise was not there to be broken.
@@ -112,27 +125,34 @@ class Writer:
 
     def close(self, *, in_order: bool = True) -> bool:
         """
-        Finish what was submitted and stop; say whether all of it could be written.
+        Finish what was submitted and stop; say whether nothing is left in the log to be replayed.
 
         Not *in_order*: no name below the volume's directory is used any more.
         """
         with self._arrived:
             self._closing = True
             self._arrived.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._is_started:
+            self._has_ended.wait()
         if self._tail is not None:
             self._let_go(self._tail)
         if in_order:
             self._shelves.checkpoint(forced=True)
-        return in_order and self._tail is not None
+        is_at_end = self._tail is not None or not self.active_number
+        return in_order and is_at_end and not self._broken
+
+    def _live(self) -> None:
+        try:
+            self._run()
+        finally:
+            self._has_ended.set()
 
     def _run(self) -> None:
         while operations := self._take():
             try:
                 self._commit(operations)
             except Exception as error:  # a dead writer would hang every store
-                said = internal(error)
+                self._broken = said = internal(error)
                 try:
                     self._ground.health.fail(said)
                 finally:
@@ -160,7 +180,7 @@ class Writer:
 
     def _commit(self, operations: list[Operation[Any]]) -> None:
         try:
-            self._ground.check_writable()
+            self._check_writable()
             tail = self._tail_for(operations)
             done, refused, batch = self._write(operations, tail)
         except CommitInDoubtError:
@@ -189,6 +209,14 @@ class Writer:
                 operation.future.set_exception(VolumeUnavailableError("the index is not durable"))
             else:
                 operation.future.set_result(operation.result(released))
+
+    def _check_writable(self) -> None:
+        """Raise `VolumeUnavailableError` if nothing can be written now."""
+        self._ground.check_writable()
+        if self._broken:
+            # Not even where the disk's state does not count, as with an annex: what comes next
+            # in the log would be written over what the index may know.
+            raise VolumeUnavailableError(self._broken)
 
     def _refuse(self, operations: list[Operation[Any]], refusal: StorageError) -> None:
         """Fail them; but on a full disk, what takes no space for good may have the reserve."""
@@ -227,7 +255,9 @@ class Writer:
             raise
         except (sqlite3.Error, MemoryError):
             self._let_go(tail)
-            ground.files.unlink(ground.paths.segment(tail.number))
+            with suppress(OSError):
+                # If it stays, the next try removes it.
+                ground.files.unlink(ground.paths.segment(tail.number))
             raise
         ground.ledger.settle(ground.account, transaction.changes)
         self._tail, self._last = tail, (tail.number, tail.end)
@@ -316,11 +346,19 @@ class Writer:
             self._ground.files.close(tail.fd)
 
     def _end_log(self, tail: Tail) -> None:
-        """Seal, and if possible let the next segment say at once where this one ends."""
+        """
+        Seal, and if possible let the next segment say at once where this one ends.
+
+        Raises `CommitInDoubtError`.
+        """
         self._seal(tail)
-        with suppress(OSError, sqlite3.Error):
-            # Whoever writes next tries again, and is told what is wrong.
+        try:
             self.roll()
+        except CommitInDoubtError:
+            raise
+        except (OSError, sqlite3.Error):
+            # Whoever writes next tries again, and is told what is wrong.
+            return
 
     def _give_back(self, done: list[Operation[Any]], doomed: list[Doomed]) -> frozenset[int]:
         """Return the space of erased shards before their answers go out."""

@@ -17,6 +17,9 @@ from farmer.storage import emptying
 from farmer.storage.directory import Paths, VolumeSettings
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.fill import Fill
+from farmer.storage.index import Index
+from farmer.storage.index_errors import CommitInDoubtError
+from farmer.storage.transaction import Transaction
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise, shard_of
 from tests.storage.recording import Fault, ReadOnlyFiles
@@ -318,6 +321,46 @@ def test_a_probe_that_works_brings_the_annex_home_without_a_restart(yard: Yard) 
     yard.steps()
     yard.check()
     assert yard.counts()[0] == 0
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_after_a_commit_in_doubt_it_is_opened_anew_before_anything_is_noted(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """Else marks that its index knows are written over, and shards come back with the disk."""
+    monkeypatch.setattr(emptying, "CROSSING_BYTES", 1)
+    yard.turn_read_only()
+    yard.begin()
+    sick, commit, left = yard.source, Index._commit, [1]
+
+    def in_doubt(self: Index, transaction: Transaction) -> None:
+        if self is not sick.ground.index or not transaction.changes_rows or not left:
+            return commit(self, transaction)
+        left.pop()
+        if committed:
+            commit(self, transaction)
+        raise CommitInDoubtError
+
+    monkeypatch.setattr(Index, "_commit", in_doubt)
+    while left:
+        yard.farm.engine.mover.step()
+    row = next(row for row in yard.expected if sick.find(ALICE, row.shard) is not None)
+    there = sick.find(ALICE, row.shard)
+    assert there is not None
+    with pytest.raises(VolumeUnavailableError, match="CommitInDoubt"):
+        sick.remove([there])
+    yard.farm.engine.look_after_disks()
+    assert yard.source is not sick
+    yard.steps()
+    yard.farm.reopen()
+    yard.check()
+    for row in yard.expected:
+        yard.farm.delete(row.shard, erase=True)
+    yard.farm.engine.close()
+    yard.files.read_only = ""
+    yard.farm.open()
+    assert yard.annexes == []
+    assert yard.page() == []
 
 
 @pytest.mark.parametrize("number", range(0, 40, 3))

@@ -22,6 +22,7 @@ from farmer.storage.errors import (
 )
 from farmer.storage.index import Index
 from farmer.storage.operations import Upkeep
+from tests.storage import recording
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
 from tests.storage.recording import Call, Fault, RecordingFiles
 
@@ -581,6 +582,22 @@ def test_a_segment_that_cannot_be_begun_leaves_no_file_though_it_closes_badly(
     assert not list(farm.path.glob("log/*"))
     kept = farm.store(noise(300)).shard
     files.is_bad = False
+    check_after(farm, files, {kept: noise(300)})
+
+
+def test_a_segment_that_could_not_be_begun_nor_removed_is_begun_by_the_next_store(
+    tmp_path: Path,
+) -> None:
+    """Its file is in the way, but says nothing of the disk."""
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    bad = {("sync_directory", "log"), ("unlink", "00000001.seg")}
+    files.fault = recording.Always(errno.EIO, lambda call: (call.name, call.path) in bad)
+    with pytest.raises(VolumeUnavailableError):
+        farm.store(noise(200))
+    files.fault = None
+    kept = farm.store(noise(300)).shard
+    assert farm.engine.volumes()[0].state is VolumeState.HEALTHY
     check_after(farm, files, {kept: noise(300)})
 
 

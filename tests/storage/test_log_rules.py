@@ -24,7 +24,7 @@ from farmer.storage.scan import Found, scan
 from farmer.storage.transaction import Transaction
 from tests.storage.bench import ALICE, noise, shard_of
 from tests.storage.log_bytes import PAGE, SEGMENT, Memory, header_of
-from tests.storage.recording import WRITING, Fault, RecordingFiles
+from tests.storage.recording import WRITING, Always, Fault, RecordingFiles
 
 MARK = Mark(
     action=Action.GONE,
@@ -183,3 +183,29 @@ def test_a_segment_that_cannot_be_made_leaves_no_file(
     assert files.fault.struck
     assert not files.is_open
     assert list(Paths(tmp_path).log.iterdir()) == []
+
+
+def test_what_an_earlier_try_left_of_a_segment_is_made_once_more(tmp_path: Path) -> None:
+    files = Files()
+    files.fault = Always(errno.EIO, lambda call: call.name in {"sync_directory", "unlink"})
+    with pytest.raises(OSError, match="Input/output"):
+        begun(files, tmp_path)
+    assert [path.stat().st_size for path in Paths(tmp_path).log.iterdir()] == [PAGE]
+    files.fault = None
+    files.forget()
+    files.close(begun(files, tmp_path).fd)
+    wanted = ["unlink", "open", "pwritev", "sync_data", "sync_directory"]
+    assert [name for name in files.names() if name in WRITING][1:] == wanted
+
+
+def test_a_segment_with_records_is_not_made_once_more(tmp_path: Path) -> None:
+    files = Files()
+    tail = begun(files, tmp_path)
+    files.pwritev(tail.fd, [b"a record"], PAGE)
+    files.close(tail.fd)
+    (path,) = Paths(tmp_path).log.iterdir()
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError):
+        begun(files, tmp_path)
+    assert path.read_bytes() == before
+    assert not files.is_open
