@@ -29,6 +29,7 @@ from typing import Final
 from zlib import crc32
 
 from farmer.storage.directory import Paths
+from farmer.storage.errors import VolumeClosedError
 from farmer.storage.files import Access, Files
 
 BOOK_ID_BYTES: Final = 16
@@ -60,6 +61,7 @@ class Witness:
         self._paths = paths
         self._lock = Lock()
         self._fd: int | None = None
+        self._is_closed = False
         self._is_named = False
         self._copies: list[Generation | None] = [None for _ in _COPIES_AT]
         self._newest = 0
@@ -76,7 +78,7 @@ class Witness:
             self._open()
 
     def note(self, generation: Generation) -> None:
-        """Keep a generation, durably; raises `OSError` if it may not be kept."""
+        """Keep a generation, durably; raises `OSError`, `VolumeClosedError` if it may not be."""
         with self._held():
             fd = self._open()
             if generation in self.seen or self._is_behind(generation):
@@ -92,7 +94,12 @@ class Witness:
             self._newest = slot
 
     def close(self) -> None:
-        """Close the file, if it was opened; not while a disk that hangs is noting in it."""
+        """
+        Close the file, if it was opened, and open it no more: it is the next opening's.
+
+        Not while a disk that hangs is noting in it.
+        """
+        self._is_closed = True
         with suppress(TimeoutError), self._held():
             if self._fd is not None:
                 self._files.close(self._fd)
@@ -110,6 +117,8 @@ class Witness:
     def _open(self) -> int:
         if self._fd is not None:
             return self._fd
+        if self._is_closed:
+            raise VolumeClosedError("the volume was closed")
         if not self._files.exists(self._paths.marker):
             raise FileNotFoundError(f"{self._paths.marker} is missing")
         fd = self._files.open(self._paths.book, Access.ENSURE)

@@ -23,6 +23,7 @@ from farmer.storage.handles import Handles
 from farmer.storage.health import Health
 from farmer.storage.index_file import Connect, connect
 from farmer.storage.log import Facts, Sequencer, Tail
+from farmer.storage.met import read_met
 from farmer.storage.overwriting import Overwritten, overwrite_unreadable
 from farmer.storage.quota import Ledger, VolumeAccount
 from farmer.storage.readying import Ready, Readying, set_aside
@@ -209,7 +210,7 @@ def _assemble(
     files, paths = held.place.files, held.place.paths
     account = VolumeAccount(settings.quota_bytes, settings.keep_free_bytes)
     totals = ready.index.totals()
-    sequencer = Sequencer(ready.index.position().next_sequence)
+    sequencer = Sequencer(max(ready.index.position().next_sequence, _met(files, paths)))
     ground = Ground(
         files=files,
         paths=paths,
@@ -250,6 +251,22 @@ def _assemble(
             volume.leases.keep(Lease(header, space))
     _tell(ground.health, ready)
     return volume
+
+
+def _met(files: Files, paths: Paths) -> int:
+    """
+    Return the sequence below which tombstones are over; 0 if that cannot be read.
+
+    What is written from now on must stand above it: a log whose records are all given back says
+    nothing of the sequences that it had, and an index made of it begins anew.  A bad sector
+    under it is no reason to leave a volume shut.  Raises `OSError` if it is more than that.
+    """
+    try:
+        return read_met(files, paths.root)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return 0
 
 
 def _tail(files: Files, paths: Paths, recovered: Recovered) -> Tail | None:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from farmer.storage.bad_spots import check_disk
@@ -61,12 +62,17 @@ def set_aside(files: Files, paths: Paths) -> Iterator[None]:
             if files.exists(path):
                 aside = path.with_name(name + _ASIDE)
                 files.rename(path, aside)
-                undo.callback(files.rename, aside, path)
-        files.sync_directory(paths.index.parent)
+                undo.callback(_rename_durably, files, aside, path)
+                files.sync_directory(path.parent)
         undo.callback(_drop_durably, files, paths)
         yield
         undo.pop_all()
     _drop(files, paths, _ASIDE)
+
+
+def _rename_durably(files: Files, source: Path, target: Path) -> None:
+    files.rename(source, target)
+    files.sync_directory(target.parent)
 
 
 def _drop_durably(files: Files, paths: Paths) -> None:

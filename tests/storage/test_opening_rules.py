@@ -22,9 +22,11 @@ from farmer.storage.directory import (
     retire_marker,
 )
 from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.files import OsFiles
 from farmer.storage.generation import Generation
 from farmer.storage.health import Health
 from farmer.storage.index_file import connect
+from farmer.storage.met import MET_NAME, note_met
 from farmer.storage.opening import (
     Surroundings,
     at_once,
@@ -38,8 +40,8 @@ from farmer.storage.reserve import SPEND_BYTES
 from farmer.storage.uuids import Uuids
 from farmer.storage.volume import Volume
 from farmer.storage.watch import Watch
-from tests.storage.bench import ALICE, MIB, NODE, Farm, are_closed, noise
-from tests.storage.recording import Fault, ReadOnlyFiles
+from tests.storage.bench import ALICE, MIB, NODE, Farm, are_closed, noise, shard_of
+from tests.storage.recording import Fault, ReadOnlyFiles, RecordingFiles
 
 QUOTA = 64 * MIB
 
@@ -419,3 +421,36 @@ def test_what_nobody_waits_for_is_done_in_a_thread_of_its_own() -> None:
     in_a_thread("any name", work)
     assert done.wait(20)
     assert threads != [threading.current_thread()]
+
+
+def test_sequences_go_on_above_what_is_noted_of_tombstones(tmp_path: Path) -> None:
+    """An index made of a log that was emptied begins anew, and tombstones below mean nothing."""
+    farm = Farm(tmp_path)
+    farm.store(noise(100))
+    farm.engine.close()
+    note_met(OsFiles(), farm.path, 1000)
+    farm.open()
+    assert farm.store(noise(200)).shard == shard_of(noise(200))
+    row = farm.engine.opened()[0].find(ALICE, shard_of(noise(200)))
+    assert row is not None
+    assert row.sequence == 1000
+    farm.reopen()
+    assert farm.engine.opened()[0].ground.facts.sequencer.peek() == 1001
+    farm.engine.close()
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE])
+def test_a_bad_sector_under_that_note_keeps_no_volume_shut_and_anything_else_for_a_moment(
+    tmp_path: Path, error: int
+) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    note_met(OsFiles(), farm.path, 3)
+    farm.engine.close()
+    files.fault = Fault(0, error, lambda call: call.path == MET_NAME)
+    farm.open()
+    assert files.fault.struck
+    assert bool(farm.engine.opened()) is (error == errno.EIO)
+    farm.engine.look_after_disks()
+    farm.store(noise(100))
+    farm.engine.close()

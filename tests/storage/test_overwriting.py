@@ -14,13 +14,15 @@ import pytest
 
 from farmer.model.ids import ShardId
 from farmer.storage.bad_spots import MET_MAX
-from farmer.storage.directory import VolumeSettings
+from farmer.storage.directory import Paths, VolumeSettings
 from farmer.storage.files import Access, Buffer, OsFiles
 from farmer.storage.met import MET_NAME, note_met
 from farmer.storage.opening import rebuild_index
 from farmer.storage.quota import SMALL_BYTES_MAX
+from farmer.storage.readying import set_aside
 from farmer.storage.recovery import Recovered
 from tests.storage.bench import ALICE, MIB, NODE, Farm, noise, shard_of
+from tests.storage.recording import RecordingFiles
 from tests.storage.rot import row_of
 
 BLOCK = 4096
@@ -326,6 +328,23 @@ class Unwilling(OsFiles):
         self.left -= 1
         if self.left == 0 or (self.kills and self.left < 0):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_each_file_of_an_index_is_set_aside_and_put_back_durably(farm: Farm) -> None:
+    """Never may a database be found beside the write-ahead log of another one."""
+    farm.engine.close()
+    (farm.path / "index.sqlite-wal").touch()
+    files = RecordingFiles()
+    with pytest.raises(KeyError), set_aside(files, Paths(farm.path)):
+        files.forget()
+        raise KeyError
+    calls = [
+        (one.name, one.path) for one in files.calls if one.name in {"rename", "sync_directory"}
+    ]
+    synced = ("sync_directory", farm.path.name)
+    back = [("rename", "index.sqlite.before"), ("rename", "index.sqlite-wal.before")]
+    assert calls == [synced, back[0], synced, back[1], synced]
+    check(farm)
 
 
 @pytest.mark.parametrize("kills", [False, True])

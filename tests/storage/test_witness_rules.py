@@ -11,6 +11,7 @@ import pytest
 
 from farmer.storage import generation as generation_module
 from farmer.storage.directory import Paths
+from farmer.storage.errors import VolumeClosedError
 from farmer.storage.generation import Generation, Witness
 from tests.storage.recording import Fault, RecordingFiles
 
@@ -212,6 +213,18 @@ def test_the_file_is_laid_out_as_its_format_says(files: RecordingFiles, paths: P
         assert (copy[16:32], copy[40:48]) == (BOOK, b"s" * 8)
         assert copy[48:252] == bytes(204)
         assert copy[252:] == crc32(copy[:252]).to_bytes(4, "big")
+
+
+def test_what_was_closed_is_the_next_openings(files: RecordingFiles, paths: Paths) -> None:
+    """It does not know what that one notes, and would write over the latest."""
+    for was_opened in (False, True):
+        witness = Witness(files, paths)
+        if was_opened:
+            witness.recall()
+        witness.close()
+        with pytest.raises(VolumeClosedError):
+            witness.note(counted(1))
+    assert remembered(files, paths) == set()
 
 
 def test_a_note_that_hangs_holds_up_the_next_only_for_a_moment(
