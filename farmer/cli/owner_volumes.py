@@ -190,8 +190,11 @@ def volume_check(home: Home, options: argparse.Namespace) -> int:
         rows.append(row)
         if not options.json:
             seen = f"{counted(row['shards'], 'shard')} in {counted(row['segments'], 'segment')}"
-            wrong = f"{len(row['findings'])} wrong" if row["findings"] else "in order"
-            print("\n  ".join((f"{path}: {seen} and files: {wrong}", *row["findings"])))
+            # A farmer of an earlier release does not say how many more.
+            told, more = row["findings"], row.get("more", 0)
+            wrong = f"{len(told) + more} wrong" if told else "in order"
+            rest = [f"and {more} more"] if more else []
+            print("\n  ".join((f"{path}: {seen} and files: {wrong}", *told, *rest)))
     if options.json:
         print(json.dumps({"schema": 1, "volumes": rows}, indent=2))
     return DEGRADED if any(row["findings"] for row in rows) else OK

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -240,10 +241,18 @@ class Movings:
                 break
             copied += done[0]
             if self._is_over(done[0], done[1].rate_bytes, since_s, now_s):
+                await self._finish_others()
                 break
             since_s = 0.0
         if copied:
             self._note_pace(copied)
+
+    async def _finish_others(self) -> None:
+        """Let those go that are empty, while another one keeps us busy; what is stuck can wait."""
+        if not self._stuck:
+            with suppress(StorageError):
+                await self._disk.run(self._finish)
+            self.tell()
 
     def _is_over(self, copied: int, rate_bytes: int, since_s: float, began_s: float) -> bool:
         now_s = self._monotonic_s()
@@ -287,13 +296,21 @@ class Movings:
         A crash in between leaves it out of the settings, empty and not opened.
         """
         path = volume.settings.path
+        if self._engine.mover.is_held_up:
+            # Nothing is closed while a shard may be half way: that would wait, and stop others.
+            self._stuck.append(_stuck(path, "is not closed while another disk does not answer"))
+            return
         try:
             settings = self._leave_settings(path)
         except (OwnerError, HomeError, SettingsError) as error:
-            self._stuck.append(_stuck(path, str(error)))
+            self._stuck.append(_stuck(path, f"could not be taken out of the settings: {error}"))
+            return
+        try:
+            self._engine.remove_volume(path)
+        except StorageError as error:
+            self._stuck.append(_stuck(path, f"could not be closed yet: {error}"))
             return
         why = f"moved to {duty.to_path}" if duty.to_path else "its owner retired it"
-        self._engine.remove_volume(path)
         told = f"{why}; no shard is on it any more, and it may be unplugged"
         self._household.retired.add(path, told, self._household.now_ms())
         self._leave(volume, why, remove=duty.remove)
@@ -332,6 +349,10 @@ class Movings:
 
     def _leave_settings(self, path: Path) -> Settings:
         house = self._household
+        settings = load_again(house.home, house.environ)
+        if path not in volume_paths(house.home, settings):
+            # Only the closing was left: it failed the last time.
+            return settings
 
         def check(settings: Settings) -> None:
             if path in volume_paths(house.home, settings):
@@ -354,8 +375,8 @@ def _stuck(path: Path, why: str) -> Alert:
     return Alert(
         name="VolumeNotRetired",
         since_ms=0,
-        message=f"{path} is empty, but could not be taken out of the settings: {why}",
-        command="farmer config check",
+        message=f"{path} is empty, but {why}. It is tried again by itself",
+        command="farmer volume list",
         about=str(path),
     )
 

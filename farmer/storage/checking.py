@@ -8,9 +8,11 @@ meanwhile; so whatever looks wrong is looked at twice, and what passes was a cha
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from os import fsdecode, fsencode
 from pathlib import Path
 from typing import Final
 
@@ -54,54 +56,111 @@ class Checked:
     segments: int
     shards: int
     findings: tuple[str, ...]
-    """One sentence each, for a person."""
+    """One sentence each, for a person; of very many the first."""
+    more: int = 0
+    """How many more there are."""
 
 
 def check_volume(root: Path, node: NodeId, files: Files, annexes: Path | None = None) -> Checked:
     """
     Look a volume over, with its annex; reads only, may take long on a large one.
 
-    Meanwhile the temporary directory holds a copy of the index's rows.
+    Meanwhile the temporary directory holds a copy of the index's rows, and what was found.
     Never raises for damage.
     """
-    seen: set[str] | None = None
-    checked = Checked(0, 0, ())
-    for _ in range(LOOKS):
-        checked = _look(root, node, files, annexes)
-        seen = set(checked.findings) if seen is None else seen & set(checked.findings)
-        if not seen:
-            break
-    return Checked(checked.segments, checked.shards, tuple(sorted(seen or ())))
+    checked, told, more = (0, 0), tuple[str, ...](), 0
+    try:
+        with closing(_Findings()) as findings:
+            for look in range(LOOKS):
+                checked = _look(root, node, files, annexes, partial(findings.add, look))
+                told, more = findings.of(look)
+                if not told:
+                    break
+    except sqlite3.Error as error:
+        is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        return Checked(0, 0, (_NO_ROOM if is_full else f"what is wrong is lost ({error})",))
+    return Checked(*checked, told, more)
 
 
-def _look(root: Path, node: NodeId, files: Files, annexes: Path | None) -> Checked:
+class _Findings:
+    """
+    What each look has found, all of it: cut, two looks might have nothing in common.
+
+    They lie in the temporary directory, since there may be one for each shard.
+    """
+
+    def __init__(self) -> None:
+        self._found = sqlite3.connect("", isolation_level=None)
+        self._found.execute("PRAGMA journal_mode = OFF")
+        self._found.execute("CREATE TABLE found (finding BLOB PRIMARY KEY, look) WITHOUT ROWID")
+
+    def add(self, look: int, finding: str) -> None:
+        """Note what a look has found; of a later one, what those before it have found, too."""
+        # As bytes: the name of a file, which may be in it, need not be text.
+        raw = fsencode(finding)
+        if not look:
+            self._found.execute("INSERT OR IGNORE INTO found VALUES (?, 0)", (raw,))
+            return
+        self._found.execute(
+            "UPDATE found SET look = ?1 WHERE finding = ?2 AND look = ?1 - 1", (look, raw)
+        )
+
+    def of(self, look: int) -> tuple[tuple[str, ...], int]:
+        """Return what this look and all before it have found: the first, and how many more."""
+        (count,) = self._found.execute(
+            "SELECT count(*) FROM found WHERE look = ?", (look,)
+        ).fetchone()
+        rows = self._found.execute(
+            "SELECT finding FROM found WHERE look = ? ORDER BY finding LIMIT ?",
+            (look, FINDINGS_MAX),
+        )
+        told = tuple(fsdecode(raw) for (raw,) in rows)
+        return told, count - len(told)
+
+    def close(self) -> None:
+        """Forget all."""
+        self._found.close()
+
+
+def _look(
+    root: Path, node: NodeId, files: Files, annexes: Path | None, find: Callable[[str], None]
+) -> tuple[int, int]:
+    """Look once; return how many segments and shards were looked at."""
     paths = Paths(root)
     try:
         marker = read_marker(root, node, files)
         if annexes is not None and (annex := annex_of(annexes, marker.volume)).exists():
             paths, files = Paths(root, annex), beside(files, root, annex)
         if is_untouched(root):
-            return Checked(0, 0, ())
+            return 0, 0
         with closing(index_to_read(paths.index, _PATIENCE_S)) as index:
-            look = _Look(paths, marker.volume, files, index)
+            look = _Look(paths, marker.volume, files, index, find)
             look.all()
     except (VolumeSetupError, FormatTooNewError, OSError) as error:
-        return Checked(0, 0, (str(error),))
+        find(str(error))
     except (sqlite3.Error, TypeError) as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            return Checked(0, 0, (_NO_ROOM,))
-        return Checked(0, 0, (f"the index cannot be read ({error}): farmer volume rebuild",))
-    return Checked(look.segments, look.shards, tuple(look.findings[:FINDINGS_MAX]))
+            find(_NO_ROOM)
+        else:
+            find(f"the index cannot be read ({error}): farmer volume rebuild")
+    else:
+        return look.segments, look.shards
+    return 0, 0
 
 
 class _Look:
     """One look at a volume, by one state of its index."""
 
     def __init__(
-        self, paths: Paths, volume: bytes, files: Files, index: sqlite3.Connection
+        self,
+        paths: Paths,
+        volume: bytes,
+        files: Files,
+        index: sqlite3.Connection,
+        find: Callable[[str], None],
     ) -> None:
         self.segments = self.shards = 0
-        self.findings: list[str] = []
+        self._find = find
         self._paths = paths
         self._volume = volume
         self._files = files
@@ -231,9 +290,6 @@ class _Look:
         said = (row.sequence, row.renter, row.shard, row.size_bytes)
         if said != (header.sequence, header.renter, header.shard, header.payload_bytes):
             self._find(f"{where}: another record than {row.shard}")
-
-    def _find(self, finding: str) -> None:
-        self.findings.append(finding)
 
 
 def _rows(index: sqlite3.Connection, query: str) -> Iterator[Row]:

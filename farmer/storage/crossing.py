@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from threading import Condition
 from typing import Final, TypeVar
 
+from farmer.model.ids import NodeId
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.places import Key
 
@@ -27,6 +28,9 @@ LOOKS: Final = 3
 PATIENCE_S: Final = 20.0
 """A crossing takes a few syncs; whoever waits longer than this waits for a sick disk."""
 
+_MOVING: Final = "the shard is being moved to another volume; try again"
+_USED: Final = "the shards are being changed, removed or looked through; they cross later"
+
 
 class Crossing:
     """One engine's.  Safe from any thread."""
@@ -35,7 +39,8 @@ class Crossing:
         self._changed = Condition()
         self._crossing: set[Key] = set()
         self._passing: Counter[Key] = Counter()
-        self._holders = 0
+        self._holding: list[Callable[[Key], bool]] = []
+        """Which shards each of those holds who let none cross."""
         self.crossed = 0
         """Raised before a shard is given up at its source, for good or not."""
 
@@ -43,7 +48,7 @@ class Crossing:
     def passing(self, key: Key) -> Iterator[None]:
         """Let a shard not cross within the block; raises `VolumeUnavailableError`."""
         with self._changed:
-            self._wait(lambda: key not in self._crossing)
+            self._wait(lambda: key not in self._crossing, _MOVING, PATIENCE_S)
             self._passing[key] += 1
         try:
             yield
@@ -55,11 +60,15 @@ class Crossing:
                 self._changed.notify_all()
 
     @contextmanager
-    def crossing(self, keys: Iterable[Key]) -> Iterator[None]:
-        """Let these cross; who passes one of them waits.  Raises `VolumeUnavailableError`."""
+    def crossing(self, keys: Iterable[Key], *, is_patient: bool = True) -> Iterator[None]:
+        """
+        Let these cross; who passes one of them waits.
+
+        Raises `VolumeUnavailableError`, without patience at once.
+        """
         wanted = set(keys)
         with self._changed:
-            self._wait(lambda: self._may_cross(wanted))
+            self._wait(lambda: self._may_cross(wanted), _USED, PATIENCE_S if is_patient else 0.0)
             self._crossing |= wanted
         try:
             yield
@@ -71,15 +80,34 @@ class Crossing:
     @contextmanager
     def none(self) -> Iterator[None]:
         """Let nothing cross within the block; raises `VolumeUnavailableError`."""
+        with self._held(lambda _key: True) as is_still:
+            if not is_still:
+                raise VolumeUnavailableError(_MOVING)
+            yield
+
+    @contextmanager
+    def staying(self, renter: NodeId) -> Iterator[bool]:
+        """
+        Let no shard of a renter begin to cross within the block.
+
+        Says whether none is on its way; one that is, even now, waits for a sick disk.
+        """
+        with self._held(lambda key: key[0] == renter) as is_still:
+            yield is_still
+
+    @contextmanager
+    def _held(self, holds: Callable[[Key], bool]) -> Iterator[bool]:
         with self._changed:
-            self._holders += 1
+            self._holding.append(holds)
         try:
             with self._changed:
-                self._wait(lambda: not self._crossing)
-            yield
+                is_still = self._changed.wait_for(
+                    lambda: not any(map(holds, self._crossing)), PATIENCE_S
+                )
+            yield is_still
         finally:
             with self._changed:
-                self._holders -= 1
+                self._holding.remove(holds)
                 self._changed.notify_all()
 
     def steadily(
@@ -104,10 +132,10 @@ class Crossing:
             self.crossed += 1
 
     def _may_cross(self, wanted: set[Key]) -> bool:
-        if self._holders or wanted & self._crossing:
+        if wanted & self._crossing or any(key in self._passing for key in wanted):
             return False
-        return not any(key in self._passing for key in wanted)
+        return not any(holds(key) for holds in self._holding for key in wanted)
 
-    def _wait(self, truth: Callable[[], bool]) -> None:
-        if not self._changed.wait_for(truth, PATIENCE_S):
-            raise VolumeUnavailableError("the shard is being moved to another volume; try again")
+    def _wait(self, truth: Callable[[], bool], why: str, patience_s: float) -> None:
+        if not self._changed.wait_for(truth, patience_s):
+            raise VolumeUnavailableError(why)

@@ -280,15 +280,14 @@ class Engine:
                 what could be removed is, and the rest waits until it is repeated.
 
         """
-        removed = 0
-        failure: StorageError | None = None
-        with self._crossing.none():
-            volumes = self._slots.readable()
-            for volume in volumes:
-                try:
-                    removed += volume.purge(renter, contract, lambda: not self.mover.is_idle)
-                except StorageError as error:
-                    failure = error
+        before = self._crossing.crossed
+        volumes, removed, failure = self._purge(renter, contract)
+        with self._crossing.staying(renter) as is_still:
+            if self._crossing.crossed != before:
+                # What crossed meanwhile may have been passed over.  Only now does nothing cross:
+                # little is left to remove, and the first time it may have taken hours.
+                volumes, more, failure = self._purge(renter, contract)
+                removed += more
         for volume in volumes:
             # One that takes no stores has failed, or hangs: a sweep tidies it when it is back.
             if volume.takes_stores:
@@ -298,7 +297,23 @@ class Engine:
         self._slots.check_complete()
         if set(self._slots.opened()) - set(volumes):
             raise VolumeUnavailableError("a volume came back meanwhile")
+        if not is_still:
+            raise VolumeUnavailableError("some shards are being moved by a disk that hangs")
         return removed
+
+    def _purge(
+        self, renter: NodeId, contract: ContractId | None
+    ) -> tuple[list[Volume], int, StorageError | None]:
+        """Go through all volumes once; return which, how many shards went, and what failed."""
+        removed = 0
+        failure: StorageError | None = None
+        volumes = self._slots.readable()
+        for volume in volumes:
+            try:
+                removed += volume.purge(renter, contract, lambda: not self.mover.is_idle)
+            except StorageError as error:
+                failure = error
+        return volumes, removed, failure
 
     def sweep(self, now_ms: int, observed_ms: int) -> int:
         """

@@ -17,6 +17,12 @@ SYNC_FAILURES_MAX: Final = 2
 SYNC_FAILURES_WITHIN_MS: Final = 24 * 3600 * 1000
 """A hiccup each month is not a dying disk."""
 
+OVER_MS: Final = 24 * 3600 * 1000
+"""What has happened and is over is told for so long: an owner who looks once a day sees it."""
+
+_PASSING: Final = frozenset({"IndexRebuilt", "VolumeRefused", "VolumeSyncFailed"})
+"""Alerts of that; counted from the last time."""
+
 _LIST: Final = "farmer volume list"
 _KERNEL: Final = "dmesg | tail"
 
@@ -37,6 +43,8 @@ class Health:
         """Why, for each part of the condition that is not as it should be."""
         self._errors: Counter[str] = Counter()
         self._alerts: dict[str, Alert] = {}
+        self._passing_ms: dict[str, int] = {}
+        """When each of those that pass was last raised."""
         self._sync_failures_ms: list[int] = []
 
     @property
@@ -221,6 +229,7 @@ class Health:
     def alerts(self) -> tuple[Alert, ...]:
         """Return what stands."""
         with self._lock:
+            self._pass()
             return tuple(self._alerts.values())
 
     def _fail(self, seen: Seen, reason: str) -> None:
@@ -249,7 +258,17 @@ class Health:
             if part in self._reasons:
                 self._raise(name, message, command)
 
+    def _pass(self) -> None:
+        """Let end what was over long enough ago."""
+        before_ms = self._clock_ms() - OVER_MS
+        for name in [name for name, at_ms in self._passing_ms.items() if at_ms <= before_ms]:
+            del self._passing_ms[name]
+            self._alerts.pop(name, None)
+
     def _raise(self, name: str, message: str, command: str) -> None:
+        self._pass()
+        if name in _PASSING:
+            self._passing_ms[name] = self._clock_ms()
         since_ms = self._alerts[name].since_ms if name in self._alerts else self._clock_ms()
         self._alerts[name] = Alert(name=name, since_ms=since_ms, message=message, command=command)
 

@@ -22,6 +22,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Final
 from zlib import crc32
 
@@ -35,6 +36,7 @@ CROSSING_MAX: Final = 256
 """Shards that cross together: what one change of the index may hold, and what a crash with a
 missing disk behind it may keep from being deleted."""
 
+_BUSY: Final = "other shards are on their way there, or from there"
 _MAGIC: Final = b"FARMMOV\0"
 _VERSION: Final = 1
 _HEAD: Final = struct.Struct(">8sH2xI16s16s")
@@ -57,25 +59,37 @@ NOTHING: Final = Crossers(bytes(16), bytes(16), frozenset())
 
 
 class Journal:
-    """One volume's.  Written by one thread at a time, `open` is read by any."""
+    """One volume's.  Safe from any thread; it knows of one crossing at a time."""
 
     def __init__(self, files: Files, root: Path) -> None:
         """Read what the last run left; raises `OSError`."""
         self._files = files
         self._root = root
         self._path = root / JOURNAL_NAME
+        self._writing = Lock()
         self.open = self._read()
         """What may be on two volumes now."""
 
     def write(self, crossers: Crossers) -> None:
-        """Let them, durably, be known; raises `OSError`, and then knows nothing."""
-        assert not self.open.keys, "the crossing before this one has not been settled"
-        if self._files.exists(self._path):
-            self._overwrite(_encode(crossers))
-        else:
-            staging = Paths(self._root).staging
-            replace_small(self._files, self._path, _encode(crossers), drafts=staging)
-        self.open = crossers
+        """
+        Let them, durably, be known; raises `OSError`, and then knows what it knew before.
+
+        That is also raised while another crossing is not settled, or is being written: the
+        thread that does it may wait for a disk.
+        """
+        if not self._writing.acquire(blocking=False):
+            raise OSError(errno.EBUSY, _BUSY)
+        try:
+            if self.open.keys:
+                raise OSError(errno.EBUSY, _BUSY)
+            if self._files.exists(self._path):
+                self._overwrite(_encode(crossers))
+            else:
+                staging = Paths(self._root).staging
+                replace_small(self._files, self._path, _encode(crossers), drafts=staging)
+            self.open = crossers
+        finally:
+            self._writing.release()
 
     def _overwrite(self, raw: bytes) -> None:
         fd = self._files.open(self._path, Access.ENSURE)

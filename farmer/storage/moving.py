@@ -11,8 +11,9 @@ an upload that was under way.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -32,7 +33,17 @@ from farmer.storage.quota import (
 from farmer.storage.volume import Volume
 
 STOP_S: Final = 3.0
-"""How long a stop waits for a piece of work that is being done."""
+"""How long a stop waits for pieces of work that are being done."""
+
+_HELD_UP: Final = "what was begun waits for a disk that does not answer"
+_ON_TWO: Final = (
+    "some of its shards may be on a volume too that is not there now: it waits for that"
+)
+_BEING_READ: Final = "something there is still being read"
+_KNOWS_ERASED: Final = (
+    "it alone knows of shards that were erased while another volume was away: it waits until all"
+    " are there, see farmer volume list"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,12 @@ class Room:
 
 
 class Mover:
-    """All volumes that are being emptied.  `step` by one thread at a time, the rest by any."""
+    """
+    All volumes that are being emptied.  Safe from any thread.
+
+    One thread at a time works at each: one that waits for a dead disk keeps from work only the
+    volume that it empties.
+    """
 
     def __init__(
         self,
@@ -62,7 +78,10 @@ class Mover:
         self._is_complete = is_complete
         self._crossing = crossing
         self._emptying: dict[bytes, Emptying] = {}
-        self._working = Lock()
+        self._working: dict[bytes, Lock] = {}
+        """By the volume that is emptied; held by who works at it."""
+        self._waits: dict[bytes, str] = {}
+        """Why the last step passed over a volume."""
         self.bytes_per_s = 0.0
         """The pace as whoever calls `step` measured it."""
 
@@ -105,52 +124,75 @@ class Mover:
         """
         Do a bounded piece of work for one volume; return the bytes copied, and for what.
 
-        None if there is nothing to do, for now or at all; also while somebody else is at it, who
-        may be waiting for a disk that does not answer.
+        None if there is nothing to do, for now or at all.  A volume at which somebody else works,
+        who may be waiting for a disk that does not answer, is passed over and says so.
         """
-        if not self._working.acquire(blocking=False):
-            return None
-        try:
-            self._resolve()
-            return self._step()
-        finally:
-            self._working.release()
-
-    def _step(self) -> tuple[int, Duty] | None:
+        self.resolve()
         leaving = {volume.ground.volume: volume for volume in self._volumes() if volume.duty}
-        for uuid in [uuid for uuid in self._emptying if uuid not in leaving]:
-            self._emptying.pop(uuid).stop()
+        for uuid in {*self._emptying, *self._waits} - leaving.keys():
+            self._give_up(uuid)
         for uuid, volume in leaving.items():
-            emptying = self._emptying_of(uuid, volume)
-            if volume.duty is None or emptying.is_empty or volume.journal.open.keys:
-                continue
-            copied_bytes = emptying.step()
-            if copied_bytes >= 0:
-                return copied_bytes, volume.duty
+            with self._alone_at(uuid) as is_alone:
+                done = self._step(uuid, volume) if is_alone else None
+            if not is_alone:
+                self._waits[uuid] = _HELD_UP
+            elif done is not None:
+                return done
         return None
 
-    def resolve(self) -> None:
-        """Bring shards that a crash or a failing disk left on two volumes to one."""
-        if self._working.acquire(blocking=False):
-            try:
-                self._resolve()
-            finally:
-                self._working.release()
+    def _step(self, uuid: bytes, volume: Volume) -> tuple[int, Duty] | None:
+        if volume.journal.open.keys:
+            self._waits[uuid] = _ON_TWO
+            return None
+        self._waits.pop(uuid, None)
+        emptying, duty = self._emptying_of(uuid, volume), volume.duty
+        if duty is None or emptying.is_empty:
+            return None
+        copied_bytes = emptying.step()
+        return (copied_bytes, duty) if copied_bytes >= 0 else None
 
-    def _resolve(self) -> None:
+    def _give_up(self, uuid: bytes) -> None:
+        with self._alone_at(uuid) as is_alone:
+            if is_alone:
+                self._waits.pop(uuid, None)
+                emptying = self._emptying.pop(uuid, None)
+                if emptying is not None:
+                    emptying.stop()
+
+    @contextmanager
+    def _alone_at(self, uuid: bytes) -> Iterator[bool]:
+        """Be the only one who works at emptying a volume; says whether that is so."""
+        lock = self._working.setdefault(uuid, Lock())
+        is_alone = lock.acquire(blocking=False)
+        try:
+            yield is_alone
+        finally:
+            if is_alone:
+                lock.release()
+
+    def resolve(self) -> None:
+        """Bring shards that a crash or a dead disk left on two volumes to one, where it can be."""
         volumes = {volume.ground.volume: volume for volume in self._volumes()}
         for volume in volumes.values():
-            crossers = volume.journal.open
-            if not crossers.keys:
+            if not volume.journal.open.keys:
                 continue
-            source, target = volumes.get(crossers.source), volumes.get(crossers.target)
-            if source is not None and target is not None:
-                with suppress(StorageError, OSError), self._crossing.crossing(crossers.keys):
-                    settle(source, target, crossers.keys, self._crossing)
-                    volume.journal.settle()
-            elif self._is_complete():
-                # The other one is no volume of this farmer's any more.
+            with self._alone_at(volume.journal.open.source) as is_alone:
+                if is_alone:
+                    self._resolve(volume, volumes)
+
+    def _resolve(self, volume: Volume, volumes: Mapping[bytes, Volume]) -> None:
+        crossers = volume.journal.open
+        source, target = volumes.get(crossers.source), volumes.get(crossers.target)
+        if source is not None and target is not None:
+            with (
+                suppress(StorageError, OSError),
+                self._crossing.crossing(crossers.keys, is_patient=False),
+            ):
+                settle(source, target, crossers.keys, self._crossing)
                 volume.journal.settle()
+        elif self._is_complete():
+            # The other one is no volume of this farmer's any more.
+            volume.journal.settle()
 
     def give_up_rest(self, source: Volume) -> int:
         """Give up, for good, what cannot go: damaged shards and unfinished uploads."""
@@ -181,7 +223,7 @@ class Mover:
 
     def _is_done(self, volume: Volume, duty: Duty) -> bool:
         account = volume.ground.account
-        if volume.journal.open.keys or volume.readers or volume.ground.index.has_tombstones:
+        if _use_of(volume):
             return False
         if duty.force and self._only_damaged_left(volume):
             with suppress(StorageError, sqlite3.Error):
@@ -201,15 +243,16 @@ class Mover:
 
     def stop(self) -> None:
         """Break off what is under way; it is begun again after the next start."""
-        if not self._working.acquire(timeout=STOP_S):
-            # It hangs in a disk that does not answer; the next start throws away what it began.
-            return
-        try:
-            for emptying in self._emptying.values():
-                emptying.stop()
-            self._emptying.clear()
-        finally:
-            self._working.release()
+        until_s = time.monotonic() + STOP_S
+        for uuid, lock in list(self._working.items()):
+            if not lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
+                # It hangs in a dead disk; the next start throws away what it began.
+                continue
+            try:
+                if uuid in self._emptying:
+                    self._emptying.pop(uuid).stop()
+            finally:
+                lock.release()
 
     # What is shown.
 
@@ -234,8 +277,20 @@ class Mover:
             damaged=damaged,
             unfinished_bytes=account.reserved_bytes,
             bytes_per_s=self.bytes_per_s,
-            problem=emptying.problem if emptying else "",
+            problem=self._problem(volume, emptying),
         )
+
+    def _problem(self, volume: Volume, emptying: Emptying | None) -> str:
+        """Return why nothing goes on; nothing while it does."""
+        waits = self._waits.get(volume.ground.volume, "")
+        if waits or emptying is None:
+            return waits
+        return _use_of(volume) if emptying.is_empty else emptying.problem
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether a shard may be half way, for want of a disk that answers."""
+        return _HELD_UP in self._waits.values()
 
     def _emptying_of(self, uuid: bytes, volume: Volume) -> Emptying:
         found = self._emptying.get(uuid)
@@ -248,3 +303,12 @@ class Mover:
 
     def _targets_of(self, source: Volume) -> list[Volume]:
         return self.targets(source, source.duty.to if source.duty is not None else "")
+
+
+def _use_of(volume: Volume) -> str:
+    """Return what a volume from which all shards have gone is still needed for; from memory."""
+    if volume.journal.open.keys:
+        return _ON_TWO
+    if volume.readers:
+        return _BEING_READ
+    return _KNOWS_ERASED if volume.ground.index.has_tombstones else ""

@@ -53,7 +53,8 @@ class Reunion:
             done: frozenset[Key] = frozenset()
             sequence = volume.ground.facts.sequencer.peek()
             while self._is_certain() and (keys := _known_alone(volume) - done):
-                with self._crossing.crossing(keys):
+                # Not patient: disks are looked at behind this, and the next look comes soon.
+                with self._crossing.crossing(keys, is_patient=False):
                     self._meet(keys)
                 done = keys
             if self._is_certain() and not _known_alone(volume):

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Final
 
 import pytest
+from twisted.internet.defer import ensureDeferred
 
 from farmer.identity.keys import Identity
 from farmer.model.status import Alert
@@ -26,7 +27,10 @@ from farmer.running.stores import open_stores
 from farmer.settings.loader import SettingsError, load_text
 from farmer.settings.schema import Settings
 from farmer.settings.written import VolumeLine, settings_text, with_volume
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.moving import Mover
 from tests.fakes import InlineDisk
+from tests.storage.test_moving import DRAIN
 
 NOW_MS: Final = 1_700_000_000_000
 
@@ -162,6 +166,55 @@ def test_each_volume_that_cannot_be_taken_out_of_the_settings_is_told(
     assert [(alert.name, alert.about) for alert in alerts] == [
         ("VolumeNotRetired", str(path)) for path in paths
     ]
+
+
+def test_a_volume_that_could_not_be_closed_is_retired_later(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has left the settings by then; what is told is what keeps it, as long as it does."""
+    path = tmp_path / "a"
+    home.settings.write_text(settings_text(volumes=[line(path), line(tmp_path / "b")]))
+    told: list[list[Alert]] = []
+    with emptied(home, told, path) as movings:
+        engine = movings._engine
+        with monkeypatch.context() as hung:
+            hung.setattr(Mover, "is_held_up", True)
+            movings._finish()
+            movings.tell()
+        assert sorted(named(home)) == ["a", "b"]
+
+        def fail(_path: Path) -> None:
+            raise VolumeUnavailableError("shards are being moved")
+
+        with monkeypatch.context() as failing:
+            failing.setattr(engine, "remove_volume", fail)
+            for _ in range(2):
+                movings._finish()
+                movings.tell()
+        assert (named(home), engine.volume_at(path) is None) == (["b"], False)
+        movings._finish()
+        movings.tell()
+        assert engine.volume_at(path) is None
+    held, *closing, over = told
+    assert "another disk does not answer" in held[0].message
+    assert {alert.message for [alert] in closing} == {
+        f"{path} is empty, but could not be closed yet: shards are being moved. It is tried again"
+        " by itself"
+    }
+    assert over == []
+
+
+def test_an_empty_volume_is_retired_while_another_one_is_still_being_emptied(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / name for name in "abc"]
+    home.settings.write_text(settings_text(volumes=list(map(line, paths))))
+    with emptied(home, [], paths[0]) as movings:
+        monkeypatch.setattr(movings._engine.mover, "step", lambda: (1, DRAIN))
+        monkeypatch.setattr(movings, "_busy", lambda: True)
+        turn = ensureDeferred(movings.turn())
+        assert turn.called
+    assert sorted(named(home)) == ["b", "c"]
 
 
 @pytest.mark.parametrize(

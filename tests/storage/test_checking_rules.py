@@ -345,4 +345,32 @@ def test_no_more_is_told_than_a_person_reads(tmp_path: Path) -> None:
                 shard = ShardId(number.to_bytes(32, "big"))
                 other = replace(row, shard=shard, place=place, sequence=row.sequence + number + 1)
                 transaction.put(other)
-    assert len(check_volume(farm.path, NODE, OsFiles()).findings) == FINDINGS_MAX
+    checked = check_volume(farm.path, NODE, OsFiles())
+    assert (len(checked.findings), checked.more) == (FINDINGS_MAX, 5)
+
+
+def test_what_only_looked_wrong_hides_nothing_that_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much passes between two looks, what both saw is told."""
+    monkeypatch.setattr(checking_module, "FINDINGS_MAX", 3)
+    shelf = bench.path / "shards" / "00"
+    shelf.mkdir(exist_ok=True)
+    lost = shelf / "zz-nobody's-\udcff.seg"
+    lost.write_bytes(b"")
+    look, looks = checking_module._look, list[int]()
+
+    def looking(*around: Any) -> tuple[int, int]:
+        looks.append(1)
+        passing = [shelf / f"{len(looks)}-{number}.seg" for number in range(9)]
+        for path in passing:
+            path.write_bytes(b"")
+        seen = look(*around)
+        for path in passing:
+            path.unlink()
+        return seen
+
+    monkeypatch.setattr(checking_module, "_look", looking)
+    checked = bench.check()
+    assert len(looks) == 2
+    assert (checked.more, [str(lost.name) in one for one in checked.findings]) == (0, [True])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +14,16 @@ from farmer.model.ids import ContractId, ShardId
 from farmer.model.shard import ShardState
 from farmer.storage import crossing, ferry
 from farmer.storage.crossing import LOOKS, Crossing
+from farmer.storage.directory import MARKER_NAME
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.journal import Crossers, Journal
 from farmer.storage.places import Place, Row
 from farmer.storage.twins import Keep, which_counts
-from tests.storage.bench import ALICE, BOB, MIB, shard_of
+from farmer.storage.volume import Volume
+from tests.storage.bench import ALICE, BOB, MIB, Farm, noise, shard_of
 from tests.storage.recording import RecordingFiles
 from tests.storage.test_moving import DRAIN, Street
+from tests.storage.test_stored_twice import go_away, place_of_the_only_shard
 
 ROW = Row(
     renter=ALICE,
@@ -196,3 +201,92 @@ def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     with way.crossing([key]):
         pass
+
+
+def test_one_renters_shards_can_be_kept_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of others go on crossing; one that hangs half way is told."""
+    monkeypatch.setattr(crossing, "PATIENCE_S", 0.05)
+    way, key, other = Crossing(), (ALICE, shard_of(b"")), (BOB, shard_of(b""))
+    with way.staying(ALICE) as is_still:
+        assert is_still
+        with way.crossing([other], is_patient=False):
+            pass
+        with pytest.raises(VolumeUnavailableError), way.crossing([key, other], is_patient=False):
+            pass
+    with way.crossing([key]), way.staying(ALICE) as is_still:
+        assert not is_still
+    with way.crossing([other]), way.staying(ALICE) as is_still:
+        assert is_still
+
+
+def test_a_purge_removes_also_what_slips_past_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards may cross while it works, however long that is; none crosses back out of sight."""
+    street = Street(tmp_path)
+    with closing(street.farm.engine) as engine:
+        monkeypatch.setattr(engine._slots, "_slots", list(reversed(list(engine._slots))))
+        source, target = street.volumes[1], street.volumes[0]
+        engine.mover.begin(source, DRAIN)
+        purge, passes = Volume.purge, list[Volume]()
+
+        def slipping(volume: Volume, *what: object) -> int:
+            passes.append(volume)
+            removed = purge(volume, *what)  # type: ignore[arg-type]  # as the method it stands for
+            if len(passes) == 1:
+                street.steps()
+            return removed
+
+        monkeypatch.setattr(Volume, "purge", slipping)
+        assert engine.purge(ALICE) == len(street.data)
+        assert street.page() == []
+        assert passes == [target, source] * 2
+        passes.clear()
+        assert engine.purge(ALICE) == 0
+        assert passes == [target, source], "nothing crossed"
+
+
+def test_a_purge_leaves_only_what_hangs_half_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crossing, "PATIENCE_S", 0.05)
+    street = Street(tmp_path)
+    with closing(street.farm.engine) as engine:
+        with engine._crossing.crossing([(BOB, shard_of(b""))]):
+            street.farm.store(noise(77), renter=BOB)
+            assert engine.purge(ALICE, ContractId(bytes(16))) == 0
+        key = (ALICE, next(iter(street.data)))
+        with engine._crossing.crossing([key]), pytest.raises(VolumeUnavailableError):
+            engine.purge(ALICE)
+        assert street.page() == []
+        assert engine.purge(BOB) == 1
+
+
+def test_a_look_at_the_disks_waits_for_no_crossing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever holds them all, as a purge does, holds up the next look for nothing."""
+    farm = Farm(tmp_path, volumes=2)
+    with closing(farm.engine) as engine:
+        shard = farm.store(noise(5000)).shard
+        place = place_of_the_only_shard(farm)
+        go_away(farm, place)
+        farm.store(noise(5000))
+        (place / "aside").rename(place / MARKER_NAME)
+        changed, waits = engine._crossing._changed, list[float | None]()
+        wait_for = changed.wait_for
+
+        def noting(truth: Callable[[], bool], timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            return wait_for(truth, 0.0)
+
+        with engine._crossing.none():
+            monkeypatch.setattr(changed, "wait_for", noting)
+            for _ in range(3):
+                engine.look_after_disks()
+        assert set(waits) == {0.0}
+        monkeypatch.undo()
+        assert sum(one.shards for one in engine.volumes()) == 2
+        engine.look_after_disks()
+        assert [one.shards for one in engine.volumes() if one.shards] == [1]
+        assert farm.read(shard) == noise(5000)

@@ -8,7 +8,7 @@ import pytest
 
 from farmer.model.status import VolumeState
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.health import Health
+from farmer.storage.health import OVER_MS, Health
 
 
 class Clock:
@@ -164,6 +164,29 @@ def test_an_alert_keeps_its_beginning_and_takes_new_words(health: Health, clock:
     assert health.alerts() == ()
     health.raise_alert("Some", "again")
     assert health.alerts()[0].since_ms == began_ms + 1000
+
+
+@pytest.mark.parametrize("name", ["IndexRebuilt", "VolumeRefused", "VolumeSyncFailed"])
+def test_what_is_over_is_told_for_a_day_after_the_last_time(
+    health: Health, clock: Clock, name: str
+) -> None:
+    health.raise_alert(name, "once")
+    health.raise_alert("VolumeExchanged", "for the owner to see to")
+    began_ms = clock.now_ms
+    clock.now_ms += OVER_MS - 1
+    health.raise_alert(name, "again")
+    clock.now_ms += OVER_MS - 1
+    (told,) = [alert for alert in health.alerts() if alert.name == name]
+    assert (told.message, told.since_ms) == ("again", began_ms)
+    clock.now_ms += 1
+    assert alerts(health) == ["VolumeExchanged"]
+    health.raise_alert(name, "anew")
+    (told,) = [alert for alert in health.alerts() if alert.name == name]
+    assert told.since_ms == clock.now_ms
+    clock.now_ms += OVER_MS
+    health.raise_alert(name, "later")
+    (told,) = [alert for alert in health.alerts() if alert.name == name]
+    assert told.since_ms == clock.now_ms
 
 
 def test_a_slow_volume_is_told_of_only_while_it_is_slow(health: Health) -> None:

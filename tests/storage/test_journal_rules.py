@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 from zlib import crc32
 
@@ -10,6 +11,7 @@ import pytest
 
 from farmer.model.ids import NodeId, ShardId
 from farmer.storage.directory import Paths
+from farmer.storage.files import Buffer
 from farmer.storage.journal import CROSSING_MAX, NOTHING, Crossers, Journal
 from tests.storage.bench import ALICE, BOB
 from tests.storage.recording import Fault, RecordingFiles
@@ -95,6 +97,30 @@ def test_a_crossing_that_could_not_be_noted_has_not_begun(root: Path) -> None:
             journal.write(crossers(2))
         assert journal.open == NOTHING
         assert not files.is_open
+
+
+def test_one_crossing_is_noted_at_a_time(root: Path) -> None:
+    """Neither is the one before it forgotten, nor are two of them written into each other."""
+    errors: list[OSError] = []
+
+    class Slow(RecordingFiles):
+        """While it writes, somebody else wants to."""
+
+        def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
+            try:
+                journal.write(crossers(9))
+            except OSError as error:
+                errors.append(error)
+            super().pwritev(fd, buffers, offset)
+
+    journal = Journal(Slow(), root)
+    journal.write(crossers(1))
+    with pytest.raises(OSError, match="on their way"):
+        journal.write(crossers(2))
+    assert (len(errors), journal.open) == (1, crossers(1))
+    journal.settle()
+    journal.write(crossers(3))
+    assert (len(errors), journal.open, reread(root)) == (2, crossers(3), crossers(3))
 
 
 def test_a_file_that_was_torn_names_a_crossing_that_never_began(root: Path) -> None:

@@ -425,7 +425,60 @@ def test_a_volume_with_a_crossing_that_is_not_settled_begins_no_other(street: St
     assert street.shards() == [1, 0, 0]
     work = mover.work(street.source)
     assert work is not None
-    assert work.problem == ""
+    assert "some of its shards may be on a volume too that is not there" in work.problem
+
+
+def test_who_hangs_at_one_volume_keeps_no_other_from_being_emptied(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    street.store(10)
+    street.store(20, on=1)
+    for volume in street.volumes[:2]:
+        street.mover.begin(volume, DRAIN)
+    step, seen = Emptying.step, list[object]()
+
+    def hanging(emptying: Emptying) -> int:
+        if emptying.source is street.source and not seen:
+            # What another thread does while this one waits for its disk.
+            seen.extend([street.mover.step(), street.mover.is_held_up])
+            street.mover.resolve()
+            work = street.mover.work(street.source)
+            assert work is not None
+            seen.append(work.problem)
+        return step(emptying)
+
+    monkeypatch.setattr(Emptying, "step", hanging)
+    assert street.mover.step() == (10, DRAIN)
+    assert seen == [(20, DRAIN), True, "what was begun waits for a disk that does not answer"]
+    assert street.steps() == []
+    assert street.shards() == [0, 0, 2]
+    work = street.mover.work(street.source)
+    assert work is not None
+    assert (work.problem, street.mover.is_held_up) == ("", False)
+    for volume in street.volumes[:2]:
+        street.mover.cancel(volume)
+    assert street.mover.step() is None
+
+
+def test_an_empty_volume_says_what_it_is_still_needed_for(street: Street) -> None:
+    (row,) = street.store(10)
+    street.mover.begin(street.source, DRAIN)
+    handles = street.source.handles
+    handles.pin(row.place)
+    street.steps()
+    work = street.mover.work(street.source)
+    assert work is not None
+    assert (street.shards()[0], street.mover.finished()) == (0, [])
+    assert work.problem == "something there is still being read"
+    handles.unpin(row.place)
+    work = street.mover.work(street.source)
+    assert work is not None
+    assert (work.problem, street.mover.finished()) == ("", [street.source])
+    street.source.ground.index.has_tombstones = True
+    work = street.mover.work(street.source)
+    assert work is not None
+    assert "erased while another volume was away" in work.problem
+    assert street.mover.finished() == []
 
 
 @pytest.mark.parametrize("between", [(0, 2), (2, 0)])

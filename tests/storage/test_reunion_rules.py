@@ -148,9 +148,9 @@ def test_two_are_enough_to_meet(house: House) -> None:
 def test_only_so_many_shards_meet_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     class Counting(Crossing):
         @contextmanager
-        def crossing(self, keys: Iterable[Key]) -> Iterator[None]:
+        def crossing(self, keys: Iterable[Key], *, is_patient: bool = True) -> Iterator[None]:
             sizes.append(len(set(keys)))
-            with super().crossing(keys):
+            with super().crossing(keys, is_patient=is_patient):
                 yield
 
     monkeypatch.setattr(reunion_module, "AT_ONCE", 3)
