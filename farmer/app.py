@@ -160,7 +160,7 @@ class RunningFarmer:
         self._watching = Tasks()
         self._disk = ThreadedDisk(reactor)
         self._notifier = ServiceNotifier(environ)
-        self._board = AlertBoard(now_ms)
+        self._board = AlertBoard(now_ms, home.naming)
         self._ports: list[IListeningPort] = []
         self._stores: Stores | None = None
         self.exit_code = 0

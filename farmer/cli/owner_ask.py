@@ -25,21 +25,33 @@ def ask_running(home: Home, verb: str, words: dict[str, Any] | None = None) -> d
         raise CommandError(message, NOT_RUNNING) from error
 
 
-def ask(home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
+def must_be_there(home: Home) -> None:
     """
-    Return the answer of the running farmer, else do *verb* here, under the home's lock.
+    Make sure that a farmer has lived in this home: a slip must not make another one.
 
     Raises:
-        CommandError: it cannot be done here.
-        FarmerRefusedError: the farmer says no, or nothing.
+        CommandError: none has.
+        HomeError: it is somebody else's.
 
     """
     if not home.exists:
         home.check()
         raise CommandError(
-            f"there is no farmer in {home.state} yet; make one with: {home.command('init')}, "
-            f"or {home.command('run')}"
+            f"there is no farmer in {home.state} yet. Name the home of one with --home, or make "
+            f"one with: {home.command('init')}, or {home.command('run')}"
         )
+
+
+def ask(home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return the answer of the running farmer, else do *verb* here, under the home's lock.
+
+    Raises:
+        CommandError: it cannot be done here, or there is no farmer.
+        FarmerRefusedError: the farmer says no, or nothing.
+
+    """
+    must_be_there(home)
     try:
         return call(home, verb, words)
     except NotRunningError:

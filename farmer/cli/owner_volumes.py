@@ -13,6 +13,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from farmer.cli.exits import BAD_SETTINGS, DEGRADED, OK, CommandError
+from farmer.cli.owner_ask import must_be_there
 from farmer.cli.owner_settings import load_settings
 from farmer.cli.owner_status import volume_table
 from farmer.cli.owner_words import warn
@@ -73,6 +74,7 @@ def volume_add(home: Home, options: argparse.Namespace) -> int:
     added = VolumeLine.parse(options.volume)
     if not options.volume.startswith(("/", "~")):
         print(f"farmer: this is taken for {added.path}", file=sys.stderr)
+    must_be_there(home)
     home.make()
     with HomeLockIfStopped(home):
         change = partial(_with_added, home, added, _unwritten(home))

@@ -11,12 +11,17 @@ from farmer.model.status import Alert
 
 
 class AlertBoard:
-    """What stands now.  A condition keeps its first time while its words may change."""
+    """
+    What stands now.  A condition keeps its first time while its words may change.
+
+    *naming* completes the command of each alert, which says `farmer` and not which one.
+    """
 
     log = Logger()
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
+    def __init__(self, now_ms: Callable[[], int], naming: Callable[[str], str] = str) -> None:
         self._now_ms = now_ms
+        self._naming = naming
         self._standing: dict[str, dict[str, Alert]] = {}
 
     @property
@@ -37,7 +42,8 @@ class AlertBoard:
         for alert in found:
             key = f"{alert.name} {alert.message if alert.since_ms else alert.about}"
             since_ms = before[key].since_ms if key in before else self._now_ms()
-            after[key] = replace(alert, since_ms=alert.since_ms or since_ms)
+            command = self._naming(alert.command) if alert.command else ""
+            after[key] = replace(alert, since_ms=alert.since_ms or since_ms, command=command)
         self._standing[source] = after
         for key in after.keys() - before.keys():
             alert = after[key]

@@ -61,9 +61,11 @@ class Home:
         That is /var/lib/farmer with /etc/farmer/farmer.yaml for root, and the XDG
         directories for everybody else.
         """
-        named = (("--home", directory), ("--config", settings))
-        options = "".join(f" {option} {quote(word)}" for option, word in named if word)
         found = cls._find(directory, settings, environ, user_id)
+        # Whoever types it later may have another environment, and be in another directory.
+        is_named = directory or environ.get("FARMER_HOME")
+        named = (("--home", found.state, is_named), ("--config", found.settings, settings))
+        options = "".join(f" {option} {quote(str(path))}" for option, path, word in named if word)
         return replace(found, options=options)
 
     @classmethod
@@ -90,6 +92,10 @@ class Home:
     def command(self, words: str) -> str:
         """Return the command line that does this on this home."""
         return f"farmer{self.options} {words}"
+
+    def naming(self, line: str) -> str:
+        """Return a command line `farmer ...` as it means this home."""
+        return self.command(line.removeprefix("farmer "))
 
     @property
     def settings_to_read(self) -> Path | None:

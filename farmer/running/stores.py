@@ -127,7 +127,7 @@ def _not_in_settings(home: Home, known: KnownVolume, now_ms: int) -> Alert:
         message=f"{known.path}, a volume of this farmer {known.shown}, is not in the settings: it "
         "is not opened, and what renters stored there cannot be read. Add it again and restart; "
         f"or give its shards up with: {home.command('volume forget')} {quote(str(known.path))}",
-        command=f"{home.command('volume add')} {quote(f'{known.path}={size}')}",
+        command=f"farmer volume add {quote(f'{known.path}={size}')}",
     )
 
 

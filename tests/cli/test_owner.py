@@ -179,6 +179,7 @@ def test_an_invite_needs_space_and_time(home: Path, capsys: Any) -> None:
         ["contract", "list"],
         ["identity", "show"],
         ["clock", "confirm"],
+        ["volume", "add", "/x=1GB"],
     ],
 )
 def test_without_a_farmer_nothing_is_made(home: Path, words: list[str], capsys: Any) -> None:
@@ -462,6 +463,7 @@ def test_where_the_environment_names_the_volumes_none_is_added(
     """It goes over the file, which would name one that nobody uses."""
     monkeypatch.setenv("FARMER_VOLUMES__0__PATH", str(tmp_path / "a"))
     monkeypatch.setenv("FARMER_VOLUMES__0__QUOTA", "100MB")
+    Home.at(home).make()
     assert run(home, "volume", "add", f"{tmp_path / 'b'}=100MB") == exits.BAD_SETTINGS
     assert f"add {tmp_path / 'b'} there; nothing was made" in capsys.readouterr().err
     assert not (home / "farmer.yaml").exists()

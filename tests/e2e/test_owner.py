@@ -86,6 +86,7 @@ def test_a_bad_reload_changes_nothing_and_is_shown(daemon: Daemon) -> None:
     [alert] = status["alerts"]
     assert 'unknown key "nmae", did you mean "name"?' in alert["message"]
     assert daemon.call("status").returncode == 4
+    assert alert["command"] == f"farmer --home {daemon.home} config check"
     assert daemon.call(*alert["command"].split()[1:]).returncode == 78
     settings.write_text(text)
     hang_up(daemon)

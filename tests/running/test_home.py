@@ -123,3 +123,15 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic"):
         HomeLock(tmp_path / "lock").take()
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_command_line_means_the_same_home_wherever_it_is_typed(tmp_path: Path) -> None:
+    """Also where the home came from the environment, or from a path that was not absolute."""
+    environ = {"HOME": "/h", "FARMER_HOME": "/from/environment"}
+    found = Home.find(None, "/etc/farmer.yaml", environ, 1000)
+    told = "farmer --home /from/environment --config /etc/farmer.yaml volume list"
+    assert found.command("volume list") == found.naming("farmer volume list") == told
+    assert Home.find("/a b", None, environ, 0).command("run") == "farmer --home '/a b' run"
+    here = Path.cwd()
+    assert Home.find("x", "y", {}, 0).options == f" --home {here / 'x'} --config {here / 'y'}"
+    assert Home.find(None, None, {"HOME": "/h"}, 1000).naming("farmer run") == "farmer run"

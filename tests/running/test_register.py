@@ -107,7 +107,7 @@ def test_shards_of_a_volume_that_the_settings_leave_out_are_unavailable(
         [alert] = stores.engine.trouble()
         assert alert.name == "VolumeNotInSettings"
         assert "with 1 shard, is not in the settings" in alert.message
-        assert alert.command == f"farmer --home {home.state} volume add {tmp_path / 'a'}=100MB"
+        assert alert.command == f"farmer volume add {tmp_path / 'a'}=100MB"
         assert offered.state.value == "healthy"
     finally:
         stores.close()

@@ -7,6 +7,7 @@ import re
 import socket
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -198,6 +199,15 @@ def test_alerts_of_one_name_about_two_things_both_stand() -> None:
     )
     shown = [(one.since_ms, one.message) for one in board.alerts]
     assert shown == [(100, "a: busy"), (110, "b: full")]
+
+
+def test_the_command_of_an_alert_names_the_home() -> None:
+    """Typed without it, it would mean another farmer."""
+    board = AlertBoard(lambda: 1, Home.find("/h", None, {}, 1000).naming)
+    told = replace(alert("VolumeGone", "a"), command="farmer volume list")
+    board.report("a", told, alert("VolumeSlow", "b"))
+    commands = {one.name: one.command for one in board.alerts}
+    assert commands == {"VolumeGone": "farmer --home /h volume list", "VolumeSlow": ""}
 
 
 def alert(name: str, message: str, since_ms: int = 0, about: str = "") -> Alert:
