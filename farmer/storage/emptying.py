@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
-from farmer.storage.arriving import LargeCopy, SmallCopy
+from farmer.storage.arriving import AnyCopy, LargeCopy, SmallCopy
 from farmer.storage.bad_spots import check_disk
 from farmer.storage.crossing import Crossing
 from farmer.storage.errors import (
@@ -21,7 +21,7 @@ from farmer.storage.ferry import cross
 from farmer.storage.index_errors import is_for_rot
 from farmer.storage.journal import CROSSING_MAX
 from farmer.storage.places import Key, Row
-from farmer.storage.quota import SMALL_BYTES_MAX
+from farmer.storage.quota import SMALL_BYTES_MAX, room_bytes
 from farmer.storage.volume import Volume
 
 CROSSING_BYTES: Final = 4 * 1024 * 1024
@@ -32,6 +32,8 @@ RECLAIM_BYTES: Final = 64 * 1024 * 1024
 
 ROWS: Final = 256
 """Looked at in one go, and put in the order of the disk."""
+
+_SMALLEST_BYTES: Final = room_bytes(0)
 
 
 class Emptying:
@@ -46,6 +48,8 @@ class Emptying:
         self._crossing = crossing
         self._steps: Iterator[int] | None = None
         self._unreclaimed_bytes = 0
+        self._left: StorageError | OSError | None = None
+        """Why the last shard was left of those that no other volume takes, in this pass."""
         self.has_passed = False
         """Whether a whole pass has been made without a failure."""
         self.moved_shards = 0
@@ -88,18 +92,32 @@ class Emptying:
 
     def _pass(self) -> Iterator[int]:
         after: Key | None = None
+        self._left = None
         while rows := self.source.ground.index.some(after, ROWS):
+            if self._left is not None:
+                # There may be many more of them, and a piece of work is bounded.
+                yield 0
             after = (rows[-1].renter, rows[-1].shard)
             # In the order of the disk: it reads on rather than to and fro.
             rows.sort(key=lambda row: (row.place.segment, row.place.offset))
             yield from self._move([row for row in rows if not row.is_damaged])
         self._reclaim()
+        if self._left is not None:
+            raise self._left
 
     def _move(self, rows: Sequence[Row]) -> Iterator[int]:
         group: list[SmallCopy] = []
         for row in rows:
             if row.size_bytes > SMALL_BYTES_MAX:
                 yield from self._move_large(row)
+                continue
+            if group and self._lacks_room([*group, row]):
+                size = sum(one.size_bytes for one in group)
+                self._cross(group)
+                yield size
+                group = []
+            if lack := self._lacks_room([row]):
+                self._leave(lack)
                 continue
             copy = self._copy_small(row)
             if copy is not None:
@@ -128,16 +146,18 @@ class Emptying:
             return None
 
     def _move_large(self, row: Row) -> Iterator[int]:
-        target = self._target(row.charge_bytes)
         try:
+            target = self._target([row])
             reader, _now = self.source.open_as_is(row)
             if reader is None:
                 return
             with closing(reader), closing(LargeCopy(target, reader)) as copy:
                 yield from copy.copy()
-                self._note(cross(self.source, target, [copy], self._crossing))
+                self._ferry(target, [copy])
         except CorruptShardError:
             return
+        except NoSpaceError as error:
+            self._leave(error)
         except VolumeUnavailableError as error:
             self._look_closer(row, error)
 
@@ -176,9 +196,28 @@ class Emptying:
             raise error from None
 
     def _cross(self, group: Sequence[SmallCopy]) -> None:
-        size = sum(one.size_bytes for one in group)
-        gone = cross(self.source, self._target(size), group, self._crossing)
-        self._note(gone)
+        try:
+            target = self._target(group)
+        except NoSpaceError as error:
+            self._leave(error)
+        else:
+            self._ferry(target, group)
+
+    def _ferry(self, target: Volume, copies: Sequence[AnyCopy]) -> None:
+        refusals: list[StorageError | OSError] = []
+        self._note(cross(self.source, target, copies, self._crossing, refusals.append))
+        for error in refusals:
+            self._leave(error)
+
+    def _leave(self, error: StorageError | OSError) -> None:
+        """
+        Go on without shards that cannot go now: smaller ones may, and the next pass tries again.
+
+        Raises `NoSpaceError` where not even the smallest would have room.
+        """
+        if isinstance(error, NoSpaceError) and error.available_bytes < _SMALLEST_BYTES:
+            raise error
+        self._left = error
 
     def _note(self, gone: Sequence[Row]) -> None:
         size = sum(row.charge_bytes for row in gone)
@@ -192,13 +231,22 @@ class Emptying:
         self._unreclaimed_bytes = 0
         self.source.tidy()
 
-    def _target(self, size_bytes: int) -> Volume:
-        """Return where to; raises `NoSpaceError`, `VolumeUnavailableError`."""
+    def _lacks_room(self, shards: Sequence[SmallCopy | Row]) -> NoSpaceError | None:
+        """Return what `_target` would raise; raises `VolumeUnavailableError`."""
+        try:
+            self._target(shards)
+        except NoSpaceError as error:
+            return error
+        return None
+
+    def _target(self, shards: Sequence[SmallCopy | Row]) -> Volume:
+        """Return where to together; raises `NoSpaceError`, `VolumeUnavailableError`."""
         others = self._others()
         if not others:
             raise VolumeUnavailableError("no other volume can take shards now")
+        wanted_bytes = sum(room_bytes(one.size_bytes) for one in shards)
         free_bytes = {volume: volume.ground.account.free_bytes for volume in others}
-        roomy = [volume for volume in others if free_bytes[volume] >= size_bytes]
+        roomy = [volume for volume in others if free_bytes[volume] >= wanted_bytes]
         if not roomy:
-            raise NoSpaceError(size_bytes, max(free_bytes.values()))
+            raise NoSpaceError(wanted_bytes, max(free_bytes.values()))
         return max(roomy, key=lambda one: (not one.ground.health.is_slow, free_bytes[one]))

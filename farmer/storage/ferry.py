@@ -13,7 +13,7 @@ journals, before anybody may delete them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from typing import Final
@@ -32,14 +32,22 @@ from farmer.storage.volume import Volume
 _MORE_TRIES: Final = 3
 """A shard is stored again in the moment between two syncs: hardly once, let alone each time."""
 
+Refused = Callable[[StorageError | OSError], None]
+"""Told why the target does not take some of what crosses."""
+
 
 def cross(
-    source: Volume, target: Volume, copies: Sequence[AnyCopy], crossing: Crossing
+    source: Volume,
+    target: Volume,
+    copies: Sequence[AnyCopy],
+    crossing: Crossing,
+    refused: Refused = lambda _error: None,
 ) -> list[Row]:
     """
     Let the copies take the place of the shards; return the rows that the source gave up.
 
-    One that was given up, or found damaged, since it was copied stays what it is.
+    One that was given up, or found damaged, since it was copied stays what it is; so does one
+    that the target does not take, and *refused* is told.
 
     Raises:
         StorageError, OSError: a volume failed; what was begun is settled later.
@@ -61,11 +69,13 @@ def cross(
         volumes = (source.ground.volume, target.ground.volume)
         crossers = Crossers(*volumes, frozenset(one.key for one in going))
         _announce(source, target, crossers)
-        _send(target, [(one, now[one.key]) for one in going if one.key not in there])
+        failure = _send(target, [(one, now[one.key]) for one in going if one.key not in there])
         gone = settle(source, target, crossers.keys, crossing)
         source.journal.settle()
         target.journal.settle()
-        return gone
+    if failure is not None:
+        refused(failure)
+    return gone
 
 
 def settle(source: Volume, target: Volume, keys: frozenset[Key], crossing: Crossing) -> list[Row]:
@@ -130,20 +140,25 @@ def _announce(source: Volume, target: Volume, crossers: Crossers) -> None:
         raise
 
 
-def _send(target: Volume, copies: Iterable[tuple[AnyCopy, Row]]) -> None:
-    """Enter what the target has room for; what it refuses is left at the source."""
+def _send(target: Volume, copies: Iterable[tuple[AnyCopy, Row]]) -> StorageError | OSError | None:
+    """Enter what the target takes; what it refuses stays at the source.  Return why, of one."""
     sent: list[tuple[AnyCopy, Future[StoredShard]]] = []
     refused: list[AnyCopy] = []
+    why: StorageError | OSError | None = None
     for copy, row in copies:
         try:
             sent.append((copy, copy.send(target, row, copy.reserve(target))))
-        except (StorageError, OSError):
+        except (StorageError, OSError) as error:
             refused.append(copy)
+            why = error
     for copy, future in sent:
-        if future.exception() is not None:
+        failure = future.exception()
+        if failure is not None:
             refused.append(copy)
+            why = failure if isinstance(failure, StorageError | OSError) else why
     for copy in refused:
         copy.discard(target)
+    return why
 
 
 def _read_back(target: Volume, rows: Iterable[Row]) -> None:

@@ -63,6 +63,11 @@ def overhead_bytes(size_bytes: int) -> int:
     return SHARD_OVERHEAD_BYTES + (FILE_OVERHEAD_BYTES if own_file else 0)
 
 
+def room_bytes(size_bytes: int) -> int:
+    """Return how much must be free to promise the space of one shard of this size."""
+    return charge_bytes(size_bytes) + overhead_bytes(size_bytes)
+
+
 @dataclass(slots=True)
 class Tally:
     """What one renter has on one volume: charged bytes, and how many shards."""

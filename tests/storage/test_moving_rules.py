@@ -13,17 +13,18 @@ from farmer.model.ids import NodeId
 from farmer.model.shard import Usage, charge_bytes
 from farmer.model.status import VolumeState, VolumeWork
 from farmer.storage import emptying as emptying_module
+from farmer.storage.arriving import SmallCopy
 from farmer.storage.crossing import Crossing
 from farmer.storage.duty import Duty, Leaving, read_duty
 from farmer.storage.emptying import Emptying
 from farmer.storage.engine import Engine
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.journal import Crossers
+from farmer.storage.journal import JOURNAL_NAME, Crossers
 from farmer.storage.marks import Action
 from farmer.storage.moving import Mover, Room
 from farmer.storage.operations import Upkeep, mark_of
 from farmer.storage.places import Row
-from farmer.storage.quota import overhead_bytes
+from farmer.storage.quota import Reservation, overhead_bytes, room_bytes
 from farmer.storage.upload import Wanted
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise
@@ -652,8 +653,80 @@ def test_without_room_anywhere_the_most_there_is_is_told(street: Street) -> None
         volume.change_quota(volume.settings.quota_bytes, free - 5000 - kept * 1000)
     emptying = street.emptying()
     assert emptying.step() == -1
-    assert emptying.problem == f"{charge_bytes(LARGE)} bytes wanted, 6000 available"
+    assert emptying.problem == f"{room_bytes(LARGE)} bytes wanted, 6000 available"
     assert street.shards()[0] == 1
+
+
+def leave_free(volume: Volume, left_bytes: int) -> None:
+    """Let a volume have room for so many bytes, and no more."""
+    account = volume.ground.account
+    kept_bytes = account.filesystem_free_bytes - account.unallocated_bytes - left_bytes
+    volume.change_quota(account.quota_bytes, kept_bytes)
+    assert account.free_bytes == left_bytes
+
+
+def passed(emptying: Emptying) -> None:
+    while emptying.step() >= 0:
+        pass
+
+
+def test_a_shard_that_has_no_room_holds_up_no_other(street: Street) -> None:
+    street.store(*[100] * 5, LARGE, LARGE, *[100] * 5)
+    target = street.volumes[1]
+    leave_free(target, 10 * room_bytes(100) + 100_000)
+    emptying = street.emptying([target])
+    passed(emptying)
+    assert street.shards() == [2, 10, 0]
+    assert emptying.problem.startswith(f"{room_bytes(LARGE)} bytes wanted")
+    assert not emptying.has_passed
+    leave_free(target, 2 * room_bytes(LARGE))
+    passed(emptying)
+    assert street.shards() == [0, 12, 0]
+    assert (emptying.problem, emptying.has_passed) == ("", True)
+
+
+def test_a_page_of_shards_that_have_no_room_is_a_piece_of_work(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emptying_module, "ROWS", 1)
+    street.store(*[LARGE] * 3)
+    leave_free(street.volumes[1], 100_000)
+    emptying = street.emptying([street.volumes[1]])
+    assert [emptying.step() for _ in range(3)] == [0, 0, -1]
+
+
+def test_no_more_cross_together_than_have_room(street: Street) -> None:
+    street.store(*[100] * 6)
+    leave_free(street.volumes[1], 3 * room_bytes(100) + 10)
+    emptying = street.emptying([street.volumes[1]])
+    # What has crossed takes no room that is noticed before the next look at the disk.
+    assert [emptying.step() for _ in range(3)] == [300, 300, -1]
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_where_the_overhead_has_no_room_nothing_is_copied_and_that_is_told(
+    street: Street, size: int
+) -> None:
+    street.store(size)
+    leave_free(street.volumes[1], room_bytes(size) - 1)
+    emptying = street.emptying([street.volumes[1]])
+    assert emptying.step() == -1
+    assert emptying.problem == f"{room_bytes(size)} bytes wanted, {room_bytes(size) - 1} available"
+    assert not (street.source.ground.paths.root / JOURNAL_NAME).exists()
+
+
+def test_what_the_target_does_not_take_is_told(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unable(_self: SmallCopy, _target: Volume) -> Reservation:
+        raise VolumeUnavailableError("it is tired")
+
+    street.store(100)
+    monkeypatch.setattr(SmallCopy, "reserve", unable)
+    emptying = street.emptying()
+    assert [emptying.step(), emptying.step()] == [100, -1]
+    assert (emptying.problem, emptying.has_passed) == ("it is tired", False)
+    assert street.shards() == [1, 0, 0]
 
 
 def test_usage_is_the_same_after_all_of_it(street: Street) -> None:
