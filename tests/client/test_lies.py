@@ -67,7 +67,11 @@ class NumbersTests(LieCase):
         """Limit: LISTED_MAX."""
         self.patch(limits, "LISTED_MAX", 5000)
 
-        self.script(Type.LIST, lambda talk, asked: talk.send(self.invented(asked, 1000)))
+        def answer(talk, asked):
+            has_more = int.from_bytes(asked.after.raw, "big") < 2 * limits.LISTED_MAX
+            talk.send(self.invented(asked, 1000, more=has_more))
+
+        self.script(Type.LIST, answer)
         self.assert_broke(self.listed(), "does not end")
 
     def invented(self, asked, size, more=True):

@@ -23,6 +23,7 @@ RECORD = "farmer.identity.records"
 HELD, ARRIVAL = "tests/node/test_held.py::", "tests/node/test_arrival.py::"
 RECORDS = "tests/identity/test_records.py::"
 CHECKS, MEMORY = "tests/node/test_checks.py::", "tests/running/test_memory.py::"
+DRAIN, SHOWN = "tests/node/test_drain.py::", "tests/monitor/test_page.py::"
 HOSTILE, LIES = "tests/hostile/", "tests/client/"
 
 GROUPS: dict[str, list[tuple[str, str, str]]] = {
@@ -32,17 +33,17 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (WIRE, "SESSIONS_PER_RENTER_MAX", HOSTILE + "test_floods.py::test_one_key_from_many"),
         (WIRE, "STRANGERS_PART", HOSTILE + "test_floods.py::test_many_keys_make_room"),
         ("farmer.running.process", "OTHER_DESCRIPTORS", HOSTILE + "test_descriptors.py::test_few"),
-        (NODE + "service", "BACKLOG", HOSTILE + "test_floods.py::test_connections_from_many"),
+        (NODE + "service", "BACKLOG", DRAIN + "test_the_kernel_holds_so_many"),
         (WIRE, "CERTIFICATE_BYTES_MAX", HOSTILE + "test_tls.py::test_only_one_small"),
         (WIRE, "HANDSHAKE_S", HOSTILE + "test_slow.py::test_a_handshake_byte_by_byte"),
         (WIRE, "STRANGER_S", HOSTILE + "test_slow.py::test_a_stranger_cannot_stay"),
         (WIRE, "IDLE_S", HOSTILE + "test_slow.py::test_who_never_reads"),
         (WIRE, "CLOSE_S", "tests/node/test_deadlines.py::test_a_close_has_its_own_moment"),
-        (NODE + "service", "CHECK_S", "tests/node/test_session.py::test_silence_is_cut_off"),
+        (NODE + "service", "CHECK_S", DRAIN + "test_who_takes_no_last_words"),
     ],
     "What keeps one turn of the reactor short": [
         (NODE + "turnstile", "STEPS_PER_TURN", TURNS + "test_no_turn_has_more_than_a_few"),
-        (RECORD, "SILENT_RECORDS_MAX", HOSTILE + "test_tls.py::test_a_flood_of_key_updates"),
+        (RECORD, "SILENT_RECORDS_MAX", RECORDS + "test_so_many_records_may"),
         (NODE + "inbox", "TURN_BYTES", TALK + "test_a_transfer_waits_for_its_turn"),
         (NODE + "service", "CHECKED_PER_TURN", CHECKS + "test_deadlines_of_many_are_looked_at"),
         (NODE + "service", "HANG_UP_CHECKS", CHECKS + "test_of_many_who_are_late"),
@@ -88,7 +89,7 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (NODE + "farm", "FULL_AUDITS_MAX", "tests/node/test_auditing.py::test_only_two_full"),
         (NODE + "farm", "RESUMES_MAX", "tests/node/test_storing.py::test_only_two_stores_are"),
         (WIRE, "AUDIT_BUDGET_BYTES_MIN", HOSTILE + "test_audits.py::test_a_day_of_audits"),
-        (WIRE, "AUDIT_BUDGET_STORED_FACTOR", HOSTILE + "test_audits.py::test_a_day_of_audits"),
+        (WIRE, "AUDIT_BUDGET_STORED_FACTOR", "tests/node/test_limits.py::test_a_gibibyte_a_day"),
         (NODE + "budget", "RENTERS_MAX", "tests/node/test_limits.py::test_it_remembers_only"),
     ],
     "Space": [
@@ -99,15 +100,15 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (NODE + "storing", "SMALL_BYTES_MAX", "tests/node/test_storing.py::test_a_lost_small"),
     ],
     "The owner's page": [
-        ("farmer.monitor.page", "CONNECTIONS_MAX", HOSTILE + "test_page.py::test_slow_requests"),
-        ("farmer.monitor.page", "IDLE_S", "tests/monitor/test_page.py::test_an_idle_connection"),
+        ("farmer.monitor.page", "CONNECTIONS_MAX", SHOWN + "test_of_too_many_connections"),
+        ("farmer.monitor.page", "IDLE_S", SHOWN + "test_an_idle_connection"),
         ("farmer.monitor.page", "AGE_S", HOSTILE + "test_page.py::test_a_byte_now_and_then"),
-        ("farmer.monitor.page", "BODY_BYTES_MAX", HOSTILE + "test_page.py::test_huge_requests"),
+        ("farmer.monitor.page", "BODY_BYTES_MAX", SHOWN + "test_a_large_body_ends"),
     ],
     "The renter, against a hostile farmer": [
         (WIRE, "HANDSHAKE_S", LIES + "test_lies.py::test_a_farmer_that_never_greets"),
         (WIRE, "ANSWER_S", LIES + "test_lies.py::test_an_answer_byte_by_byte"),
-        (CLIENT, "HASHED_BYTES_PER_S_MIN", LIES + "test_lies.py::test_an_audit_byte_by_byte"),
+        (CLIENT, "HASHED_BYTES_PER_S_MIN", LIES + "test_farmer.py::test_a_farmer_has_the_time"),
         (CLIENT, "READ_AHEAD_BYTES", LIES + "test_lies.py::test_what_comes_unasked"),
         (CLIENT, "LISTED_MAX", LIES + "test_lies.py::test_a_list_of_invented_ids"),
         (CLIENT, "UNKNOWN_SHOWN_MAX", "tests/e2e/test_client_tls.py::test_a_list_of_shards"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from typing import Any
 
 from farmer.model.ids import NodeId
@@ -14,6 +15,9 @@ from farmer.protocol.opening import Hello
 from farmer.protocol.questions import Ping, Pong
 from farmer.protocol.refusals import Refusal
 from tests.hostile.base import HostileCase, Renter
+
+FLOOD_S = 40.0
+"""It takes a second; where none may wait to be accepted, each connection takes as long."""
 
 
 class Flood:
@@ -32,9 +36,10 @@ class FloodTests(HostileCase):
 
     def flood(self, addresses: int, each: int) -> Flood:
         """Connect from many addresses and say nothing."""
-        flood = Flood()
+        flood, end_s = Flood(), time.monotonic() + FLOOD_S
         for n in range(addresses):
             for _ in range(each):
+                assert time.monotonic() < end_s, "the kernel lets them wait to be accepted"
                 with contextlib.suppress(OSError):
                     flood.sockets.append(self.dial(f"127.9.{n // 250}.{n % 250 + 1}"))
         return flood
