@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from farmer.client import door as door_module
 from farmer.client.door import ThreadDoor
 from farmer.crew import LOOK_S, Crew
+from tests.waiting import wait_until
 
 THREADS = 3
 LONG_S = 20.0
@@ -93,13 +94,6 @@ def close(reactor: Reactor, door: ThreadDoor) -> None:
 def alive(door: ThreadDoor) -> int:
     """Return how many threads the door has; the threads of other tests may live on."""
     return sum(getattr(thread, "_target", None) == door._serve for thread in threading.enumerate())
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + LONG_S
-    while not is_so():
-        assert time.monotonic() < until_s
-        time.sleep(0.001)
 
 
 def fetched(reactor: Reactor, asked: list[Deferred[int]]) -> list[int]:

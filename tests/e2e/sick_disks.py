@@ -22,6 +22,7 @@ from farmer.identity.keys import Identity
 from farmer.identity.signing import parse_link
 from farmer.model.contract import Receipt
 from tests.e2e.daemon import Daemon
+from tests.waiting import wait_until
 
 HERE = Path(__file__).parent
 SYSTEM_PYTHON = Path("/usr/bin/python3")
@@ -97,14 +98,6 @@ class SharedDisk:
         self.tire(0)
         subprocess.run(["umount", "-l", self.mount], check=False)
         self.die()
-
-
-def wait_until(is_so: Callable[[], object], within_s: float) -> float:
-    began = time.monotonic()
-    while not is_so():
-        assert time.monotonic() < began + within_s, f"not so after {within_s} s"
-        time.sleep(0.1)
-    return time.monotonic() - began
 
 
 def p99(times: list[float]) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import call, environment
-from tests.e2e.test_owner import eventually
+from tests.waiting import wait_until
 
 SPACE = "300MB"
 
@@ -66,7 +66,7 @@ def test_who_ends_it_ends_its_farmer_and_finds_nothing(
     command = [sys.executable, "-m", "farmer.cli.owner", "--home", str(tmp_path / "home"), "bench"]
     waited_for = ".farmer-bench-*/" + ("renter1" if late else "disk")
     with subprocess.Popen([*command, *words], env=environment(), process_group=0) as process:
-        eventually(lambda: bool(list(tmp_path.glob(waited_for))), 60)
+        wait_until(lambda: bool(list(tmp_path.glob(waited_for))), 60)
         runs = [
             json.loads(run.read_text()) for run in tmp_path.glob(".farmer-bench-*/home/run.json")
         ]
@@ -74,7 +74,7 @@ def test_who_ends_it_ends_its_farmer_and_finds_nothing(
         os.killpg(process.pid, number)
         process.wait(60)
     assert len(runs) == late
-    eventually(lambda: not list(tmp_path.iterdir()), 60)
+    wait_until(lambda: not list(tmp_path.iterdir()), 60)
     assert not [run for run in runs if Path(f"/proc/{run['pid']}").exists()]
 
 

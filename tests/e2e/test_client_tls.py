@@ -981,8 +981,7 @@ def test_work_that_nobody_waits_for_is_left_behind():
         door = ThreadDoor(reactor)
         hanging = door.run(hang)
         hanging.addErrback(lambda failure: failure.trap(CancelledError))
-        while not begun.is_set():
-            await deferLater(reactor, 0.01)
+        assert begun.wait(20)
         hanging.cancel()
         await door.close()
         with pytest.raises(RuntimeError, match="closed"):

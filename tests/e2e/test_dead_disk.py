@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Daemon, Renter
-from tests.e2e.sick_disks import BACK_S, SharedDisk, state_of, wait_until
+from tests.e2e.sick_disks import BACK_S, SharedDisk, state_of
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import pytest
 from farmer.client import blocking
 from farmer.identity.signing import parse_link
 from tests.e2e.daemon import Daemon
-from tests.e2e.test_owner import eventually
+from tests.waiting import wait_until
 
 A_WHILE_S = 2.5
 """Longer than two turns: once in each all threads may be anywhere for a moment."""
@@ -58,11 +58,11 @@ def test_threads_are_together_while_many_requests_come_unless_the_owner_does_not
                 renter.join()
             return cores
 
-        eventually(lambda: 1 in seen())
+        wait_until(lambda: 1 in seen())
         with (daemon.home / "farmer.yaml").open("a") as settings:
             settings.write("processor: {one_core: never}\n")
         daemon.process.send_signal(signal.SIGHUP)
-        eventually(lambda: seen() == {everywhere})
+        wait_until(lambda: seen() == {everywhere})
 
 
 def cores_of(pid: int) -> set[int]:

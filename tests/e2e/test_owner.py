@@ -7,22 +7,13 @@ import shlex
 import signal
 import socket
 import stat
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.daemon import Daemon, Renter
+from tests.waiting import wait_until
 
 PATIENCE_S = 10.0
-
-
-def eventually(truth: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
-    """Wait for what another process will do soon."""
-    deadline = time.monotonic() + within_s
-    while not truth():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
 
 
 def ask(daemon: Daemon, *words: str) -> Any:
@@ -47,12 +38,12 @@ def test_a_reload_applies_what_it_can(daemon: Daemon) -> None:
 
     hang_up(daemon)
 
-    eventually(lambda: daemon.status()["name"] == "attic")
+    wait_until(lambda: daemon.status()["name"] == "attic")
     status = daemon.status()
     assert status["volumes"][0]["quota_bytes"] == 2 * 10**9
     assert status["announce"] == ["farmer.example:4646"]
     assert "@farmer.example:4646/" in daemon.invite("3GB"), "twice what there is may be promised"
-    eventually(lambda: 'wait for a restart: listen.page"' in daemon.logs.read_text())
+    wait_until(lambda: 'wait for a restart: listen.page"' in daemon.logs.read_text())
 
 
 def test_each_volume_gets_its_own_quota_whatever_it_is_called(
@@ -69,7 +60,7 @@ def test_each_volume_gets_its_own_quota_whatever_it_is_called(
     def quotas() -> dict[str, int]:
         return {one["path"]: one["quota_bytes"] for one in daemon.status()["volumes"]}
 
-    eventually(lambda: quotas() == {str(daemon.volume): 2 * 10**9, str(second): 2 * 10**8})
+    wait_until(lambda: quotas() == {str(daemon.volume): 2 * 10**9, str(second): 2 * 10**8})
 
 
 def test_a_bad_reload_changes_nothing_and_is_shown(daemon: Daemon) -> None:
@@ -78,7 +69,7 @@ def test_a_bad_reload_changes_nothing_and_is_shown(daemon: Daemon) -> None:
     text = settings.read_text()
     settings.write_text(text + "nmae: x\n")
     hang_up(daemon)
-    eventually(lambda: bool(daemon.status()["alerts"]))
+    wait_until(lambda: bool(daemon.status()["alerts"]))
 
     status = daemon.status()
 
@@ -90,7 +81,7 @@ def test_a_bad_reload_changes_nothing_and_is_shown(daemon: Daemon) -> None:
     assert daemon.call(*alert["command"].split()[1:]).returncode == 78
     settings.write_text(text)
     hang_up(daemon)
-    eventually(lambda: daemon.call("status").returncode == 0)
+    wait_until(lambda: daemon.call("status").returncode == 0)
 
 
 def test_a_reload_that_cannot_be_done_whole_changes_nothing_and_is_shown(
@@ -103,7 +94,7 @@ def test_a_reload_that_cannot_be_done_whole_changes_nothing_and_is_shown(
     settings = daemon.home / "farmer.yaml"
     settings.write_text(settings.read_text().replace('"test"', '"attic"').replace("1GB", "2GB"))
     hang_up(daemon)
-    eventually(lambda: bool(daemon.status()["alerts"]))
+    wait_until(lambda: bool(daemon.status()["alerts"]))
 
     status = daemon.status()
 
@@ -113,9 +104,9 @@ def test_a_reload_that_cannot_be_done_whole_changes_nothing_and_is_shown(
     assert (status["name"], status["volumes"][0]["quota_bytes"]) == ("test", 10**9)
     known.write_bytes(before)
     hang_up(daemon)
-    eventually(lambda: daemon.status()["name"] == "attic")
-    eventually(lambda: daemon.status()["volumes"][0]["quota_bytes"] == 2 * 10**9)
-    eventually(lambda: not daemon.status()["alerts"])
+    wait_until(lambda: daemon.status()["name"] == "attic")
+    wait_until(lambda: daemon.status()["volumes"][0]["quota_bytes"] == 2 * 10**9)
+    wait_until(lambda: not daemon.status()["alerts"])
 
 
 def test_nothing_of_a_reload_is_in_force_if_a_quota_cannot_be_had(daemon: Daemon) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.daemon import Daemon, Renter
-from tests.e2e.test_owner import ask, eventually
+from tests.e2e.test_owner import ask
+from tests.waiting import wait_until
 
 
 def rows(daemon: Daemon) -> dict[str, dict[str, Any]]:
@@ -45,7 +46,7 @@ def test_a_volume_moves_to_another_directory_while_it_serves(
     assert moved.returncode == 0, moved.stderr
     assert "4 shards" in moved.stdout
 
-    eventually(lambda: list(rows(daemon)) == ["new"])
+    wait_until(lambda: list(rows(daemon)) == ["new"])
 
     assert (rows(daemon)["new"]["shards"], rows(daemon)["new"]["quota_bytes"]) == (4, 10**9)
     assert str(daemon.volume) not in text.read_text()
@@ -89,7 +90,7 @@ def test_a_volume_is_drained_and_retired_with_its_files(
     assert "The running farmer uses it now." in added.stdout
     assert ask(daemon, "volume", "drain", str(daemon.volume))["shards"] == 4
 
-    eventually(lambda: rows(daemon)["other"]["shards"] == 4)
+    wait_until(lambda: rows(daemon)["other"]["shards"] == 4)
 
     listed = daemon.call("volume", "list").stdout
     assert f"{daemon.volume}: drain: 4 shards" in listed
@@ -99,14 +100,14 @@ def test_a_volume_is_drained_and_retired_with_its_files(
     assert rows(daemon)["volume"]["work"] is None
     begun = daemon.call("volume", "retire", str(daemon.volume), "--remove")
     assert begun.returncode == 0, begun.stderr
-    eventually(lambda: not daemon.volume.exists())
+    wait_until(lambda: not daemon.volume.exists())
     assert list(rows(daemon)) == ["other"]
     assert list(retired(daemon)) == [str(daemon.volume)]
     daemon.call("volume", "add", f"{daemon.volume}=500MB")
     assert list(rows(daemon)) == ["other", "volume"]
     assert not retired(daemon), "it is one again"
     daemon.call("volume", "retire", str(daemon.volume))
-    eventually(lambda: list(rows(daemon)) == ["other"])
+    wait_until(lambda: list(rows(daemon)) == ["other"])
     assert renter.ask("audit", "--all")["passed"] == 4
     only = daemon.call("volume", "retire", str(tmp_path / "other"))
     assert only.returncode == 1

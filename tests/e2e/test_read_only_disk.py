@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Daemon, Renter
-from tests.e2e.sick_disks import need, state_of, volume_at, wait_until
+from tests.e2e.sick_disks import need, state_of, volume_at
 from tests.e2e.test_owner import ask
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

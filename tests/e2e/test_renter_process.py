@@ -23,6 +23,7 @@ from farmer.protocol.types import Type
 from tests.client.fake_farmer import Talk, shard_of
 from tests.e2e.daemon import environment
 from tests.e2e.test_client_tls import MIB, Served
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.apart
 
@@ -123,9 +124,7 @@ def test_a_pipe_that_does_not_wait_is_read_to_its_end(joined):
     content = b"a" * 1000 + b"b" * 1000
     try:
         os.write(writer, content[:1000])
-        while select.select([reader], [], [], 0)[0]:
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_until(lambda: not select.select([reader], [], [], 0)[0])
         time.sleep(0.5)  # it asks for more by now
         os.write(writer, content[1000:])
     finally:
@@ -257,10 +256,7 @@ def interrupted(process):
 
 def stored(served, content):
     """Return when the farmer holds it and the receipt is in the ledger."""
-    end_s = time.monotonic() + ENDED_S
-    while shard_of(content) not in kept(served):
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
+    wait_until(lambda: shard_of(content) in kept(served))
 
 
 def kept(served):
@@ -298,9 +294,9 @@ def test_ctrl_c_does_not_wait_for_a_copy_that_cannot_be_opened(joined, tmp_path)
     words = ("repair", str(shard_of(b"precious")), "--from", str(tmp_path / "pipe"))
     process = start(joined, *words)
     tasks = Path(f"/proc/{process.pid}/task")
-    while len(list(tasks.iterdir())) < 3:  # ours, the reactor's, and one that opens the copy
-        assert process.poll() is None
-        time.sleep(0.05)
+    # Ours, the reactor's, and one that opens the copy.
+    wait_until(lambda: process.poll() is not None or len(list(tasks.iterdir())) >= 3)
+    assert process.poll() is None
     interrupted(process)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.daemon import Daemon, Renter
 from tests.e2e.test_promises import make_files
+from tests.waiting import wait_until
 
 BLOCK = 65536
 WAIT_S = 60.0
@@ -33,14 +33,18 @@ def scrub(daemon: Daemon) -> dict[str, Any]:
     ended = daemon.status()["volumes"][0]["scrub"]["ended_at_ms"]
     told = daemon.call("scrub", "now", "--json")
     assert told.returncode == 0, told.stderr
-    end_s = time.monotonic() + WAIT_S
-    while time.monotonic() < end_s:
+
+    def row() -> dict[str, Any]:
         answer = daemon.call("scrub", "status", "--json")
         (row,) = json.loads(answer.stdout)["volumes"]
-        if row["state"] == "idle" and row["ended_at_ms"] > ended:
-            return row  # type: ignore[no-any-return]  # JSON
-        time.sleep(0.2)
-    raise AssertionError(f"no scrub within {WAIT_S} s: {row}")
+        return row  # type: ignore[no-any-return]  # JSON
+
+    def is_read() -> bool:
+        now = row()
+        return now["state"] == "idle" and now["ended_at_ms"] > ended
+
+    wait_until(is_read, WAIT_S, shown=row)
+    return row()
 
 
 def test_rot_is_found_told_served_around_and_repaired(

@@ -24,8 +24,8 @@ from tests.e2e.sick_disks import (
     state_of,
     two_disks,
     volumes_of,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.apart, pytest.mark.slow]
 

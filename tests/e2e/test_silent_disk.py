@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Daemon
-from tests.e2e.sick_disks import BACK_S, SharedDisk, state_of, volume_at, wait_until
+from tests.e2e.sick_disks import BACK_S, SharedDisk, state_of, volume_at
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

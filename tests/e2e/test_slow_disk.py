@@ -18,8 +18,8 @@ from tests.e2e.sick_disks import (
     renters,
     two_disks,
     volume_at,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.apart, pytest.mark.slow]
 

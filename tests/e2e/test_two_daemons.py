@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.e2e.daemon import Daemon, Renter
-
-
-def eventually(is_true: Callable[[], bool], within_s: float = 40.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not is_true():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.2)
+from tests.waiting import wait_until
 
 
 def stored(renter: Renter, path: Path) -> bool:
@@ -77,8 +69,8 @@ def test_a_copy_of_the_home_gets_neither_the_volume_nor_an_invite(tmp_path: Path
             assert renter.ask("audit", "--all")["passed"] == 2
 
             assert daemon.stop() == 0
-            eventually(lambda: clone.status()["volumes"][0]["state"] == "healthy")
-            eventually(lambda: "ContractsRolledBack" in alerts(clone))
+            wait_until(lambda: clone.status()["volumes"][0]["state"] == "healthy")
+            wait_until(lambda: "ContractsRolledBack" in alerts(clone))
             for invite in (shared, late):
                 assert thief.call("join", at(invite, clone)).returncode, "withdrawn"
             assert clone.stop() == 0

@@ -23,7 +23,7 @@ from farmer.storage.transaction import Transaction
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise, shard_of
 from tests.storage.recording import Fault, ReadOnlyFiles
-from tests.storage.test_moving import DRAIN, SIZES
+from tests.storage.test_moving import DRAIN, SIZES, step_until
 from tests.storage.test_moving_crash import CuttingFiles
 
 SICK = "volume0"
@@ -81,8 +81,7 @@ class Yard:
     def move_some(self) -> int:
         """Let some shards cross, and return how many."""
         self.begin()
-        while not self.counts()[1]:
-            assert self.farm.engine.mover.step() is not None
+        step_until(self.farm.engine.mover, lambda: self.counts()[1])
         assert self.counts()[0]
         return self.counts()[1]
 
@@ -170,8 +169,7 @@ def test_one_with_a_journal_that_becomes_read_only_goes_on_too(
     yard = Yard(tmp_path)
     engine = yard.farm.engine
     engine.mover.begin(yard.source, DRAIN)
-    while not yard.counts()[1]:
-        assert engine.mover.step() is not None
+    step_until(engine.mover, lambda: yard.counts()[1])
     assert (yard.farm.path / "moving").exists()
     yard.files.read_only = SICK
     if is_restarted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,22 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState, StoredShard, Usage
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import CorruptShardError, NoSpaceError, ShardNotFoundError
+from farmer.storage.moving import Mover
 from farmer.storage.records import crc_bytes, decode_record
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, BOB, MIB, Farm, noise, shard_of
 
 SIZES = (0, 1, 5000, 70_000, 900_000, MIB + 1, 3 * MIB)
 DRAIN = Duty(verb=Leaving.DRAIN, since_ms=1)
+
+
+def step_until(mover: Mover, is_so: Callable[[], object], most: int = 1000) -> None:
+    """Let shards move on step by step until it is so."""
+    for _ in range(most):
+        if is_so():
+            return
+        assert mover.step() is not None, "all is moved, and it was never so"
+    raise AssertionError(f"not so after {most} steps")
 
 
 class Street:
@@ -143,8 +154,8 @@ def test_a_delete_during_the_copy_wins(street: Street) -> None:
     large = [shard for shard, data in street.data.items() if len(data) > MIB]
     street.begin()
     mover = street.farm.engine.mover
-    while not any(path.suffix == ".part" for path in street.target.ground.paths.staging.iterdir()):
-        assert mover.step() is not None
+    staging = street.target.ground.paths.staging
+    step_until(mover, lambda: any(path.suffix == ".part" for path in staging.iterdir()))
     street.farm.delete(large[0], erase=True)
     street.farm.delete(large[1])
     street.steps()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,20 +17,13 @@ from farmer.storage.transaction import Transaction
 from tests.crash.disks import make_image, mounted, need
 from tests.storage.bench import ALICE, Farm, noise
 from tests.storage.recording import Call, Fault, RecordingFiles
+from tests.waiting import wait_until
 
-PATIENCE_S = 20.0
 SEGMENT = "00000001.seg"
 
 
 def sync_of_log(call: Call) -> bool:
     return call.name == "sync_data" and call.path == SEGMENT
-
-
-def eventually(check: Callable[[], object]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not check():
-        assert time.monotonic() < end_s, "it did not happen"
-        time.sleep(0.01)
 
 
 def states(farm: Farm) -> dict[ShardId, ShardState]:
@@ -83,7 +74,7 @@ def test_what_the_disk_does_not_give_back_is_quarantined_before_anybody_reads_it
     fail_a_sync(farm, files)
     quarantined = {shards[number]: ShardState.QUARANTINED for number in bad}
     expected = dict.fromkeys(shards, ShardState.LIVE) | quarantined
-    eventually(lambda: states(farm) == expected)
+    wait_until(lambda: states(farm) == expected)
     for number in {*range(30)} - bad:
         assert farm.read(shards[number]) == noise(9000, number)
     farm.reopen()
@@ -108,7 +99,7 @@ def test_the_index_is_read_once_for_many_damaged_stretches(
 
     monkeypatch.setattr(Transaction, "rows_between", counted)
     fail_a_sync(farm, files)
-    eventually(lambda: list(states(farm).values()).count(ShardState.QUARANTINED) == 15)
+    wait_until(lambda: list(states(farm).values()).count(ShardState.QUARANTINED) == 15)
     assert {states(farm)[shard] for shard in shards[1::2]} == {ShardState.LIVE}
     assert len(asked) == 1
     farm.engine.close()
@@ -124,7 +115,7 @@ def test_a_damaged_header_is_found_by_where_the_index_says_that_a_record_is(
         file.seek(4096 + 8192 + 40)
         file.write(b"damage")
     fail_a_sync(farm, files)
-    eventually(lambda: states(farm)[shards[1]] is ShardState.QUARANTINED)
+    wait_until(lambda: states(farm)[shards[1]] is ShardState.QUARANTINED)
     assert [states(farm)[shards[number]] for number in (0, 2)] == [ShardState.LIVE] * 2
     farm.engine.close()
 
@@ -136,7 +127,7 @@ def test_what_is_sound_stays_and_stores_go_on_in_a_new_segment(tmp_path: Path) -
     farm.delete(shards[0], erase=True)
     fail_a_sync(farm, files)
     after = farm.store(noise(300)).shard
-    eventually(lambda: checked(files))
+    wait_until(lambda: checked(files))
     farm.store(noise(301))
     assert states(farm)[after] is ShardState.LIVE
     assert ShardState.QUARANTINED not in states(farm).values()
@@ -152,7 +143,7 @@ def test_what_cannot_be_read_is_counted_and_not_condemned(tmp_path: Path) -> Non
     files.fault = LooseCable(0, errno.EIO, sync_of_log)
     with pytest.raises(VolumeUnavailableError):
         farm.store(noise(200, "refused"))
-    eventually(lambda: dict(farm.engine.volumes()[0].errors).get("read"))
+    wait_until(lambda: dict(farm.engine.volumes()[0].errors).get("read"))
     files.fault = None
     assert farm.read(shard) == noise(9000)
     farm.engine.close()

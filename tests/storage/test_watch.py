@@ -21,6 +21,7 @@ from farmer.storage.watch import HUNG_S, STALLED_S, WAITING_MAX, Noted, Promises
 from farmer.storage.watched import watched_connect
 from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise
 from tests.storage.recording import RecordingFiles
+from tests.waiting import wait_until
 
 
 class Time:
@@ -87,8 +88,7 @@ def test_only_so_many_wait_for_a_stalled_volume() -> None:
         threads = [threading.Thread(target=visit) for _ in range(WAITING_MAX)]
         for thread in threads:
             thread.start()
-        while len(watch.stalled_threads()) <= WAITING_MAX:
-            time.sleep(0.01)
+        wait_until(lambda: len(watch.stalled_threads()) > WAITING_MAX)
         visit()
         assert told == ["the disk does not answer at the moment"]
         watch.declare("hung")
@@ -213,11 +213,12 @@ class HangingFarm:
         return [status.state for status in self.engine.volumes()]
 
     def until(self, states: list[VolumeState]) -> None:
-        deadline = time.monotonic() + 20
-        while self.states() != states:
-            assert time.monotonic() < deadline, self.states()
-            self.engine.watch_disks()
-            time.sleep(0.01)
+        def are_so() -> bool:
+            if self.states() != states:
+                self.engine.watch_disks()
+            return self.states() == states
+
+        wait_until(are_so, shown=self.states)
 
 
 GONE_FIRST = [VolumeState.GONE, VolumeState.HEALTHY]
@@ -234,8 +235,7 @@ def test_a_hung_volume_is_gone_until_its_call_returns_and_nothing_is_leaked(
     waiting.write(noise(200))
     hanging.files.syncs = True
     answer = waiting.commit()
-    while not engine._slots[0].watch.longest()[1]:
-        time.sleep(0.01)
+    wait_until(lambda: engine._slots[0].watch.longest()[1])
     hanging.clock.now_s += HUNG_S + 1
     hanging.until(GONE_FIRST)
     with pytest.raises(VolumeUnavailableError, match="does not answer"):
@@ -251,10 +251,7 @@ def test_a_hung_volume_is_gone_until_its_call_returns_and_nothing_is_leaked(
     hanging.files.let_go.set()
     hanging.until(BOTH)
     assert farm.read(first) == noise(100)
-    deadline = time.monotonic() + 10
-    while engine.volumes()[0].reserved_bytes:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not engine.volumes()[0].reserved_bytes)
     assert not engine.trouble()
     engine.close()
 
@@ -326,9 +323,8 @@ def test_a_store_waits_for_what_stalls_if_no_other_is_there(tmp_path: Path) -> N
         with first.call("read", holds_up=True), second.call("read", holds_up=True):
             hanging.clock.now_s += STALLED_S + 1
             answer = pool.submit(hanging.engine.begin, contract_of(ALICE), stored.shard, 300)
-            while not first.waiting:
-                assert not answer.done()
-                time.sleep(0.001)
+            wait_until(lambda: first.waiting or answer.done())
+            assert not answer.done()
         assert answer.result(10) == stored
     hanging.engine.close()
 
@@ -355,10 +351,7 @@ def test_a_volume_that_hangs_at_the_start_or_the_end_stops_nobody(tmp_path: Path
     hanging.files.sick = ""
     hanging.files.let_go.set()
     hanging.clock = Time()
-    deadline = time.monotonic() + 20
-    while hanging.engine._slots[0].job.running() or not hanging.engine._slots[0].job.done():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(hanging.engine._slots[0].job.done)
     hanging.reopen()
     hanging.until(BOTH)
     assert hanging.farm.read(first) == noise(100)

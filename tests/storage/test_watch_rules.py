@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import pytest
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.pace import Meter
 from farmer.storage.watch import STALLED_S, WAITING_MAX, Noted, Promises, Watch
+from tests.waiting import wait_until
 
 
 class Clock:
@@ -50,11 +50,8 @@ def visit(watch: Watch) -> str:
 
 
 def until_somebody_waits(watch: Watch, answer: Future[str]) -> None:
-    deadline = time.monotonic() + 10
-    while not watch.waiting:
-        assert not answer.done()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_until(lambda: watch.waiting or answer.done())
+    assert not answer.done()
 
 
 def test_a_call_stalls_when_it_takes_longer_than_a_moment(watch: Watch, clock: Clock) -> None:
@@ -202,11 +199,8 @@ def test_one_of_many_is_let_wait_and_the_next_one_is_turned_away(
         with stalled(watch, clock):
             watch.waiting |= others
             answer = pool.submit(visit, watch)
-            deadline = time.monotonic() + 10
-            while len(watch.waiting) < WAITING_MAX:
-                assert not answer.done()
-                assert time.monotonic() < deadline
-                time.sleep(0.001)
+            wait_until(lambda: len(watch.waiting) == WAITING_MAX or answer.done())
+            assert not answer.done()
             assert visit(watch) == "the disk does not answer at the moment"
             assert len(watch.waiting) == 32
         assert answer.result(3) == ""
