@@ -119,7 +119,7 @@ def test_nothing_of_a_reload_is_in_force_if_a_quota_cannot_be_had(daemon: Daemon
     text += "price: {currency: EUR, stored: 99}\n"
     settings.write_text(text.replace("100MB", "0.000001%"))
     hang_up(daemon)
-    eventually(lambda: bool(daemon.status()["alerts"]))
+    wait_until(lambda: bool(daemon.status()["alerts"]))
 
     def in_force() -> tuple[str, list[int], int]:
         status = daemon.status()
@@ -136,7 +136,7 @@ def test_nothing_of_a_reload_is_in_force_if_a_quota_cannot_be_had(daemon: Daemon
     assert '"volumes.1.quota": the quota of' in checked.stderr
     settings.write_text(text)
     hang_up(daemon)
-    eventually(lambda: in_force() == ("attic", [2 * 10**9, 10**8], 99_000_000))
+    wait_until(lambda: in_force() == ("attic", [2 * 10**9, 10**8], 99_000_000))
     assert not daemon.status()["alerts"]
 
 
