@@ -107,29 +107,29 @@ class Emptying:
 
     def _move(self, rows: Sequence[Row]) -> Iterator[int]:
         group: list[SmallCopy] = []
+        grouped_bytes = 0
         for row in rows:
             if row.size_bytes > SMALL_BYTES_MAX:
                 yield from self._move_large(row)
                 continue
-            if group and self._lacks_room([*group, row]):
-                size = sum(one.size_bytes for one in group)
-                self._cross(group)
-                yield size
-                group = []
-            if lack := self._lacks_room([row]):
+            wanted_bytes = room_bytes(row.size_bytes)
+            lack = self._lack_of(grouped_bytes + wanted_bytes)
+            if lack and group:
+                yield self._cross(group)
+                group, grouped_bytes = [], 0
+                lack = self._lack_of(wanted_bytes)
+            if lack:
                 self._leave(lack)
                 continue
             copy = self._copy_small(row)
             if copy is not None:
                 group.append(copy)
-            size = sum(one.size_bytes for one in group)
-            if size >= CROSSING_BYTES or len(group) == CROSSING_MAX:
-                self._cross(group)
-                yield size
-                group = []
+                grouped_bytes += wanted_bytes
+            if grouped_bytes >= CROSSING_BYTES or len(group) == CROSSING_MAX:
+                yield self._cross(group)
+                group, grouped_bytes = [], 0
         if group:
-            self._cross(group)
-            yield sum(one.size_bytes for one in group)
+            yield self._cross(group)
 
     def _copy_small(self, row: Row) -> SmallCopy | None:
         try:
@@ -147,7 +147,7 @@ class Emptying:
 
     def _move_large(self, row: Row) -> Iterator[int]:
         try:
-            target = self._target([row])
+            target = self._target(room_bytes(row.size_bytes))
             reader, _now = self.source.open_as_is(row)
             if reader is None:
                 return
@@ -195,13 +195,15 @@ class Emptying:
         except OSError:
             raise error from None
 
-    def _cross(self, group: Sequence[SmallCopy]) -> None:
+    def _cross(self, group: Sequence[SmallCopy]) -> int:
+        """Let them cross together; return how many bytes they have."""
         try:
-            target = self._target(group)
+            target = self._target(sum(room_bytes(one.size_bytes) for one in group))
         except NoSpaceError as error:
             self._leave(error)
         else:
             self._ferry(target, group)
+        return sum(one.size_bytes for one in group)
 
     def _ferry(self, target: Volume, copies: Sequence[AnyCopy]) -> None:
         refusals: list[StorageError | OSError] = []
@@ -231,20 +233,19 @@ class Emptying:
         self._unreclaimed_bytes = 0
         self.source.tidy()
 
-    def _lacks_room(self, shards: Sequence[SmallCopy | Row]) -> NoSpaceError | None:
+    def _lack_of(self, wanted_bytes: int) -> NoSpaceError | None:
         """Return what `_target` would raise; raises `VolumeUnavailableError`."""
         try:
-            self._target(shards)
+            self._target(wanted_bytes)
         except NoSpaceError as error:
             return error
         return None
 
-    def _target(self, shards: Sequence[SmallCopy | Row]) -> Volume:
-        """Return where to together; raises `NoSpaceError`, `VolumeUnavailableError`."""
+    def _target(self, wanted_bytes: int) -> Volume:
+        """Return where to; raises `NoSpaceError`, `VolumeUnavailableError`."""
         others = self._others()
         if not others:
             raise VolumeUnavailableError("no other volume can take shards now")
-        wanted_bytes = sum(room_bytes(one.size_bytes) for one in shards)
         free_bytes = {volume: volume.ground.account.free_bytes for volume in others}
         roomy = [volume for volume in others if free_bytes[volume] >= wanted_bytes]
         if not roomy:
