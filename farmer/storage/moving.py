@@ -20,7 +20,7 @@ from typing import Final
 
 from farmer.model.status import VolumeWork
 from farmer.storage.crossing import Crossing
-from farmer.storage.duty import Duty, clear_duty, write_duty
+from farmer.storage.duty import Duty, Leaving, clear_duty, write_duty
 from farmer.storage.emptying import ROWS, Emptying
 from farmer.storage.errors import (
     StorageError,
@@ -277,15 +277,17 @@ class Mover:
             damaged=damaged,
             unfinished_bytes=account.reserved_bytes,
             bytes_per_s=self.bytes_per_s,
-            problem=self._problem(volume, emptying),
+            problem=self._problem(volume, duty, emptying),
         )
 
-    def _problem(self, volume: Volume, emptying: Emptying | None) -> str:
+    def _problem(self, volume: Volume, duty: Duty, emptying: Emptying | None) -> str:
         """Return why nothing goes on; nothing while it does."""
         waits = self._waits.get(volume.ground.volume, "")
         if waits or emptying is None:
             return waits
-        return _use_of(volume) if emptying.is_empty else emptying.problem
+        if not emptying.is_empty:
+            return emptying.problem
+        return _use_of(volume) if duty.verb is not Leaving.DRAIN else ""
 
     @property
     def is_held_up(self) -> bool:

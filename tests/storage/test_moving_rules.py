@@ -463,7 +463,7 @@ def test_who_hangs_at_one_volume_keeps_no_other_from_being_emptied(
 
 def test_an_empty_volume_says_what_it_is_still_needed_for(street: Street) -> None:
     (row,) = street.store(10)
-    street.mover.begin(street.source, DRAIN)
+    street.mover.begin(street.source, FORCED)
     handles = street.source.handles
     handles.pin(row.place)
     street.steps()
@@ -480,6 +480,10 @@ def test_an_empty_volume_says_what_it_is_still_needed_for(street: Street) -> Non
     assert work is not None
     assert "erased while another volume was away" in work.problem
     assert street.mover.finished() == []
+    street.mover.begin(street.source, DRAIN)
+    work = street.mover.work(street.source)
+    assert work is not None
+    assert work.problem == "", "one that stays waits for nothing"
 
 
 @pytest.mark.parametrize("between", [(0, 2), (2, 0)])
