@@ -441,6 +441,25 @@ def test_volumes_are_added_once_and_with_their_whole_path(
     assert "stores beyond that are refused" in json.loads(capsys.readouterr().out)["warnings"][0]
 
 
+@pytest.mark.parametrize("more", [{}, {"more": 7}])
+def test_a_check_says_how_much_more_it_found_than_it_tells(
+    home: Path,
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    more: dict[str, int],
+) -> None:
+    """Also of a running farmer of an earlier release, which does not say."""
+    assert run(home, "init", "--yes", "--volume", f"{tmp_path / 'a'}=100MB") == exits.OK
+    row = {"segments": 1, "shards": 2, "findings": ["one", "two"]} | more
+    monkeypatch.setattr(owner_volumes, "_looked_over", lambda *_what: row)
+    capsys.readouterr()
+    assert run(home, "volume", "check") == exits.DEGRADED
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith(f"files: {9 if more else 2} wrong")
+    assert said[1:] == ["  one", "  two", *(["  and 7 more"] if more else [])]
+
+
 @pytest.mark.parametrize("state", ["healthy", "read-only"])
 def test_a_new_volume_that_the_farmer_cannot_write_to_is_told(
     home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, state: str
