@@ -132,13 +132,12 @@ class StatusPage(resource.Resource):
 
     def _knows(self, header: str | None) -> bool:
         host = _host_of(header or "")
-        if host in self._hosts or host == "localhost":
-            return True
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
-            return False
-        return address.is_loopback or "*" in self._hosts
+            return host in self._hosts or host == "localhost"
+        # Of its many spellings the known one is the usual one.
+        return str(address) in self._hosts or address.is_loopback or "*" in self._hosts
 
     def _page(self) -> Answer:
         return 200, HTML, page(self._status(), self._metrics.activity, self._now_s()).encode()

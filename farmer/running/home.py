@@ -151,6 +151,13 @@ class Home:
 
         """
         try:
+            str(self.state).encode()
+        except UnicodeEncodeError as error:
+            raise HomeError(
+                f"{str(self.state)!r} is not UTF-8, in which paths are shown and written. "
+                "Name another directory with --home."
+            ) from error
+        try:
             strangers = sorted(
                 entry.name
                 for entry in self.state.iterdir()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from ipaddress import ip_address
 from typing import Any, Final, Generic, TypeVar
 
 from farmer.units import (
@@ -50,6 +51,8 @@ def split_address(text: str) -> tuple[str, int]:
     """
     Return host and port of `host:port`; an IPv6 host stands in brackets, and loses them.
 
+    An address of IPv6 has many spellings: it comes in the one that systems use.
+
     Raises:
         ValueError: something else.
 
@@ -63,9 +66,15 @@ def split_address(text: str) -> tuple[str, int]:
     if int(port) > 65535:
         raise ValueError(f"{text!r}: a port is at most 65535")
     bare = host[1:-1] if bracketed else host
-    if any(character.isspace() or character in "[]/@,%\\\"'" for character in bare) or not bare:
+    is_plain = bare.isprintable() and not any(
+        one.isspace() or one in "[]/@,%\\\"'" for one in bare
+    )
+    if not bare or not is_plain:
         raise ValueError(f"{text!r}: {bare!r} is not a host name or address")
-    return bare, int(port)
+    try:
+        return str(ip_address(bare)), int(port)
+    except ValueError:
+        return bare, int(port)
 
 
 def join_address(host: str, port: int) -> str:
@@ -99,6 +108,10 @@ def _currency(text: str) -> str:
 def _path(text: str) -> str:
     if not text.startswith(("/", "~/")) or "\0" in text:
         raise ValueError(f"{text!r} is not an absolute path, like /srv/farmer")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{text!r} is not UTF-8, in which paths are shown and written") from error
     return text
 
 

@@ -161,6 +161,8 @@ class _SettingsReader:
         rows_found = sorted(tree.entries.items(), key=lambda row: (len(row[0]), row[0]))
         if [index for index, _ in rows_found] != [str(index) for index in range(len(rows_found))]:
             return self._refuse(tree.place, f'"{dotted}" is numbered 0, 1, 2 without gaps')
+        if not rows_found:
+            self.origins[dotted] = tree.place
         return self._rows(key, rows_found, dotted)
 
     def _rows(self, key: Key, rows: list[tuple[str, Any]], dotted: str) -> object:

@@ -10,7 +10,7 @@ from typing import Self
 
 import yaml
 
-from farmer.settings.kinds import QUOTA
+from farmer.settings.kinds import PATH, QUOTA
 from farmer.units import Space
 
 HEAD = """\
@@ -32,7 +32,7 @@ class VolumeLine:
         path, equals, size = text.rpartition("=")
         if not equals or not path:
             raise ValueError(f"{text!r} is not a volume like /srv/farmer=500GB")
-        return cls(str(Path(path).expanduser().absolute()), QUOTA.parse(size))
+        return cls(PATH.parse(str(Path(path).expanduser().absolute())), QUOTA.parse(size))
 
 
 def settings_text(

@@ -37,8 +37,20 @@ MISTAKES = [
     ("bare IPv6", V + "listen:\n  page: ::1:80", "write an IPv6 address in brackets"),
     ("a URL", V + "listen:\n  page: http://a:80", "is not a host name or address"),
     ("one bad in a list", V + "listen:\n  shards: [a:1, b]", 'f:3:17: "listen.shards.1"'),
-    ("no address at all", V + "listen:\n  shards: []", '"listen.shards" needs an address'),
+    ("no address at all", V + "listen:\n  shards: []", 'f:3:11: "listen.shards" needs an address'),
     ("announcing nowhere", V + "announce: 0.0.0.0:1", "is not an address that others can call"),
+    (
+        "announcing nowhere, spelt otherwise",
+        V + 'announce: "[0::0]:1"',
+        "is not an address that others can call",
+    ),
+    (
+        "one address in two spellings",
+        V + 'listen:\n  shards: ["[::1]:4"]\n  page: "[0:0::1]:4"',
+        '"listen.page" and "listen.shards.0" want the same port',
+    ),
+    ("no text in a host", V + 'listen: {page: "a\\udcff:1"}', "is not a host name or address"),
+    ("no text in a path", V + 'volumes: [{path: "/\\uDCFF", quota: 1GB}]', "is not UTF-8"),
     ("announcing port 0", V + "announce: a.example:0", "is not an address that others can call"),
     (
         "a bare size",

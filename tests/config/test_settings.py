@@ -9,7 +9,8 @@ from farmer.model.contract import CURRENCY_BYTES_MAX, Price
 from farmer.model.shard import SHARD_BYTES_MAX
 from farmer.protocol.limits import SESSIONS_MAX, SESSIONS_PER_ADDRESS_MAX
 from farmer.settings import kinds
-from farmer.settings.loader import load, load_text
+from farmer.settings.kinds import split_address
+from farmer.settings.loader import SettingsError, load, load_text
 from farmer.settings.printed import example, flat, json_schema, main, plain, reference
 from farmer.settings.schema import DEFAULTS, Settings
 from farmer.settings.written import VolumeLine, settings_text, with_volume, without_volume
@@ -120,6 +121,26 @@ def test_the_json_schema_knows_every_key() -> None:
     assert set(schema["properties"]) == set(plain(DEFAULTS))
     assert schema["additionalProperties"] is False
     assert schema["required"] == ["version"]
+
+
+def test_an_address_is_known_however_it_is_spelt() -> None:
+    """As the system names it, and as a browser asks for it."""
+    for spelt, known in (
+        ("[FD00:0:0:1:0:0:0:5]:1", ("fd00:0:0:1::5", 1)),
+        ("[::0]:2", ("::", 2)),
+        ("192.168.1.20:3", ("192.168.1.20", 3)),
+        ("NAS.example:4", ("NAS.example", 4)),
+    ):
+        assert split_address(spelt) == known
+
+
+def test_a_path_that_is_no_text_is_refused_from_the_environment_too() -> None:
+    """It could not be shown: page and metrics would fail."""
+    environ = {"FARMER_VOLUMES__0__PATH": "/a\udcff", "FARMER_VOLUMES__0__QUOTA": "1GB"}
+    with pytest.raises(SettingsError, match=r"FARMER_VOLUMES__0__PATH: .* is not UTF-8"):
+        load(None, environ)
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        VolumeLine.parse("/a\udcff=1GB")
 
 
 def test_limits_agree_with_those_below() -> None:

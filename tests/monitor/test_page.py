@@ -140,6 +140,12 @@ class PageTests(SynchronousTestCase):
         ):
             assert self.get("/", host)[0] == 200, host
 
+    def test_it_answers_to_its_own_address_however_it_is_spelt(self) -> None:
+        self.site = self.make_site(hosts=("fd00:0:0:1::5",))
+        for host in ("[fd00:0:0:1::5]:4647", "[FD00:0:0:1:0:0:0:5]:4647", "[0::1]"):
+            assert self.get("/", host)[0] == 200, host
+        assert self.get("/", "[fd00:0:0:1::6]")[0] == 421
+
     def test_it_answers_to_no_other_name(self) -> None:
         for host in (
             "evil.example",

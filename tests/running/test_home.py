@@ -61,6 +61,14 @@ def test_other_marks_are_refused(tmp_path: Path, mark: str, words: str) -> None:
         Home.at(tmp_path).make()
 
 
+def test_a_home_whose_path_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Its volume could not be shown: page and metrics would fail."""
+    home = Home.at(tmp_path / "a\udcff")
+    with pytest.raises(HomeError, match="is not UTF-8"):
+        home.make()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_is_no_home(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("")
