@@ -35,7 +35,7 @@ from farmer.node.ports import CloseReason
 from farmer.node.service import ListenError
 from farmer.node.tasks import Tasks, within
 from farmer.protocol.refusals import Refusal
-from farmer.running.addresses import announced, local_addresses
+from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
 from farmer.running.control import ControlFactory
 from farmer.running.desk import HouseTerms, OwnerDesk
@@ -287,7 +287,7 @@ class RunningFarmer:
         sessions = Sessions(self._places(settings))
         self._service = doors.for_renters(self._farm, side, settings.listen.shards, sessions)
         overview.listen = self._service.addresses
-        overview.announced = self._announced
+        overview.announced = self._announced_if_any
         overview.sessions = lambda: len(sessions)
         self._one_core = OneCore(reactor, self._farm.served, OwnThreads())
         self._one_core.is_wanted = settings.processor.one_core == "auto"
@@ -370,6 +370,12 @@ class RunningFarmer:
 
     def _announced(self) -> tuple[str, ...]:
         return announced(self._settings.announce, self._overview.listen, local_addresses)
+
+    def _announced_if_any(self) -> tuple[str, ...]:
+        try:
+            return self._announced()
+        except NoAddressError:
+            return ()
 
     def _capacity_bytes(self) -> int:
         assert self._stores is not None

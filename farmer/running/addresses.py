@@ -34,7 +34,8 @@ def announced(
     returns, this machine's own addresses.
 
     Raises:
-        NoAddressError: nothing announced, and the port is not known yet.
+        NoAddressError: nothing announced, and the port is not known yet, or this machine has no
+            address of its own.
 
     """
     chosen = tuple(announce)
@@ -58,7 +59,13 @@ def _hosts(host: str, local: Callable[[], list[str]]) -> list[str]:
     if host not in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
         return [host]
     own = [one for one in local() if host == "::" or ":" not in one]
-    return own or ["127.0.0.1"]
+    if not own:
+        raise NoAddressError(
+            "an invite names the farmer's address, and the farmer sees none of this machine that "
+            "others can call (there is no network, or its service may not see it): set announce: "
+            "in the settings"
+        )
+    return own
 
 
 def local_addresses(wire_of: Callable[[int, int], socket.socket] = socket.socket) -> list[str]:

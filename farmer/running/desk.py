@@ -111,7 +111,9 @@ class OwnerDesk:
         return bool(self._book.contracts())
 
     def make_invite(self, offer: Offer) -> dict[str, Any]:
-        """Mint an invite and return its row; raises as `do`."""
+        """Mint an invite and return its row; raises as `do`, and `NoAddressError`."""
+        # The addresses first: an invite that cannot be shown must not be open.
+        self.terms.addresses()
         serial = self._book.mint(offer, self.terms.capacity_bytes())
         return self._invite_row(serial, offer)
 
@@ -121,8 +123,6 @@ class OwnerDesk:
         expires_ms = _whole(words, "expires_ms")
         if not (space_bytes and duration_ms and expires_ms):
             raise OwnerError("an invite needs some space, and some time to last and to be open")
-        # The addresses first: an invite that cannot be shown must not be open.
-        self.terms.addresses()
         row = self.make_invite(
             Offer(
                 space_bytes=space_bytes,

@@ -11,6 +11,7 @@ from typing import Final
 
 from farmer.model.contract import Offer
 from farmer.model.status import VolumeStatus
+from farmer.running.addresses import NoAddressError
 from farmer.running.desk import OwnerDesk
 from farmer.running.home import Home
 from farmer.settings.schema import Settings
@@ -45,9 +46,12 @@ def greeting(
     """
     if settings.volumes:
         return []
-    rows = desk.open_invites()
-    if not rows and not desk.has_contracts():
-        rows = [desk.make_invite(_first_offer(desk, now_ms))]
+    try:
+        rows = desk.open_invites()
+        if not rows and not desk.has_contracts():
+            rows = [desk.make_invite(_first_offer(desk, now_ms))]
+    except NoAddressError as error:
+        return [f"no invite is shown: {error}"]
     if not rows:
         return []
     row = rows[-1]

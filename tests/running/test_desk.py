@@ -212,6 +212,18 @@ def test_a_first_farmer_greets_with_the_same_invite_again(
     assert greeting(DEFAULTS, desk, wall.ms) == []
 
 
+def test_a_first_farmer_without_an_address_says_what_to_do(desk: OwnerDesk, wall: Wall) -> None:
+    """It starts all the same, and no invite is open that nobody could be shown."""
+
+    def nowhere() -> tuple[str, ...]:
+        raise NoAddressError("set announce:")
+
+    known, desk.terms = desk.terms, replace(desk.terms, addresses=nowhere)
+    assert greeting(DEFAULTS, desk, wall.ms) == ["no invite is shown: set announce:"]
+    desk.terms = known
+    assert desk.do("invites", {})["invites"] == []
+
+
 def test_an_invite_is_not_for_the_journal(desk: OwnerDesk, wall: Wall) -> None:
     """Others read that too: it says how to have the line printed."""
     [line] = greeting(DEFAULTS, desk, wall.ms, to_journal=True)

@@ -120,8 +120,17 @@ def test_invites_never_name_every_address() -> None:
         "192.168.1.20:4646",
         "[2001:db8::20]:4646",
     )
-    assert announced([], ["[::]:4646", "0.0.0.0:4646"], no_addresses) == ("127.0.0.1:4646",)
     assert announced([], ["127.0.0.1:5"], two_addresses) == ("127.0.0.1:5",)
+
+
+def test_invites_never_name_loopback_for_every_address() -> None:
+    """A farmer without a network of its own does not see how it is reached: its owner says it."""
+    for listening, local in (
+        (["[::]:4646"], no_addresses),
+        (["0.0.0.0:4646"], lambda: ["2001:db8::20"]),
+    ):
+        with pytest.raises(NoAddressError, match="set announce: in the settings"):
+            announced([], listening, local)
 
 
 def test_invites_never_name_port_0() -> None:
@@ -334,6 +343,12 @@ def test_the_page_answers_to_where_the_service_manager_put_it(
 ) -> None:
     doors = Doors(None, Home.at(tmp_path), PassedSockets(None, {"page": passed}))
     assert doors.page_hosts("nas.example:4647") == hosts
+
+
+def test_every_address_has_many_spellings_and_one_meaning(tmp_path: Path) -> None:
+    doors = Doors(None, Home.at(tmp_path), PassedSockets(None, {}))
+    for spelt in ("[::]:4647", "[::0]:4647", "[0:0:0:0:0:0:0:0]:4647", "0.0.0.0:4647"):
+        assert doors.page_hosts(spelt) == ("*",)
 
 
 def test_port_0_stays_what_it_became(tmp_path: Path) -> None:
