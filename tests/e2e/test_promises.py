@@ -369,7 +369,7 @@ def test_no_settings_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.alone
 def test_status_is_fast_and_needs_no_reactor(daemon: Daemon) -> None:
-    """Watching costs little: the status verb never imports Twisted."""
+    """Watching costs little, beside a start of Python: the status verb never imports Twisted."""
     probe = (
         "import sys; sys.argv = ['farmer', '--home', sys.argv[1], 'status', '--json']\n"
         "from farmer.cli.owner import main\n"
@@ -380,16 +380,21 @@ def test_status_is_fast_and_needs_no_reactor(daemon: Daemon) -> None:
         "assert not loaded, loaded\n"
         "sys.exit(code)\n"
     )
-    best_s = 9.0
-    for _ in range(5):
-        began = time.monotonic()
-        asked = subprocess.run(
-            [sys.executable, "-c", probe, str(daemon.home)],
-            check=False,
-            capture_output=True,
-            text=True,
-            env=environment(),
-        )
-        best_s = min(best_s, time.monotonic() - began)
-        assert asked.returncode == 0, asked.stderr
-    assert best_s < 0.150
+    took_s = [(run_s("pass"), run_s(probe, str(daemon.home))) for _ in range(5)]
+    bare_s, asked_s = map(min, zip(*took_s, strict=True))
+    assert asked_s < 10 * bare_s
+
+
+def run_s(program: str, *words: str) -> float:
+    """Return how long Python takes for a program."""
+    began_s = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    took_s = time.monotonic() - began_s
+    assert done.returncode == 0, done.stderr
+    return took_s

@@ -17,6 +17,7 @@ from farmer.crew import FULL_ABOVE, IDLE_BELOW, LOOK_S, Crew
 from farmer.node import disk as disk_module
 from farmer.node.disk import ThreadedDisk
 from farmer.node.posts import Posts
+from tests.waiting import PATIENCE_S, wait_until
 
 
 class Used:
@@ -95,7 +96,7 @@ class DoorTests(TestCase):
     async def test_where_work_comes_in_crowds_threads_are_woken_once_for_a_turn(self) -> None:
         """Each one woken earlier would take Python from the reactor at its next call."""
         await gatherResults([self.disk.run(time.sleep, 0.001) for _ in range(8)])
-        self.assertEqual([False] * 8, await self.given_in_a_turn(8))
+        self.assertEqual([False] * 8, await self.given_in_a_turn(8, begun_within_s=0.02))
 
     async def test_one_piece_of_work_alone_is_begun_at_once(self) -> None:
         await self.disk.run(lambda: None)
@@ -121,12 +122,19 @@ class DoorTests(TestCase):
         self.assertTrue(self.disk.stop(20))
         await gatherResults(done)
 
-    def given_in_a_turn(self, count: int) -> Deferred[list[bool]]:
+    def given_in_a_turn(
+        self, count: int, begun_within_s: float = PATIENCE_S
+    ) -> Deferred[list[bool]]:
         """Give so much work; return for each piece whether it was begun before the turn's end."""
-        is_turn = True
-        time.sleep(0.02)  # until all threads sleep
-        given = gatherResults([self.disk.run(lambda: is_turn) for _ in range(count)])
-        time.sleep(0.02)
+        is_turn, begun = True, threading.Event()
+
+        def work() -> bool:
+            begun.set()
+            return is_turn
+
+        wait_until(lambda: self.disk._awake == self.disk.busy)  # all others sleep
+        given = gatherResults([self.disk.run(work) for _ in range(count)])
+        begun.wait(begun_within_s)
         is_turn = False
         return given
 

@@ -158,6 +158,15 @@ class BudgetTests(NodeCase):
         self.assertIsNone(spending.take(RENTER, GIB, 0, 10 * DAY_S))
         self.assertIsNotNone(spending.take(RENTER, GIB // 2, 0, 10 * DAY_S))
 
+    def test_who_wants_more_than_ever_fits_is_told_when_it_is_full(self) -> None:
+        spending = AuditBudget()
+        self.assertIsNone(spending.take(RENTER, GIB, 0, 0))
+
+        spent = spending.take(RENTER, 3 * GIB, 0, 0)
+
+        assert spent is not None
+        self.assertApproximates(DAY_S, spent.retry_after_ms / 1000, 0.01)
+
     def test_renters_do_not_share(self) -> None:
         spending = AuditBudget()
         self.assertIsNone(spending.take(RENTER, GIB, 0, 0))
