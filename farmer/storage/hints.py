@@ -17,7 +17,7 @@ from functools import partial
 from typing import Final
 
 from farmer.storage.errors import StorageError
-from farmer.storage.index import START, Table
+from farmer.storage.index_questions import START, Table
 from farmer.storage.keyfilter import COLUMNS_MAX, KeyFilter
 from farmer.storage.places import Key, raw_key
 from farmer.storage.volume import Volume

@@ -28,8 +28,8 @@ from farmer.storage.errors import (
 from farmer.storage.generation import Witness
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
-from farmer.storage.index import Listed, ListPlace, Table
 from farmer.storage.index_errors import is_for_memory, is_for_room
+from farmer.storage.index_questions import Listed, ListPlace, Table
 from farmer.storage.journal import Journal
 from farmer.storage.leases import Leases
 from farmer.storage.marks import Action

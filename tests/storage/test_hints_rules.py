@@ -12,7 +12,8 @@ import pytest
 from farmer.model.ids import NodeId, ShardId
 from farmer.storage import hints, keyfilter
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.index import START, Index, Listed, ListPlace, Table, create_index
+from farmer.storage.index import Index, create_index
+from farmer.storage.index_questions import START, Listed, ListPlace, Table
 from farmer.storage.places import Row, raw_key
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, BOB, Farm, noise, shard_of
