@@ -31,7 +31,7 @@ from farmer.storage.records import (
     RecordHeader,
     decode_segment,
 )
-from farmer.storage.recovery import read_part
+from farmer.storage.recovery import part_uuid, read_part, shelves
 from farmer.storage.scan import Damaged, Found, Source, scan
 from farmer.storage.transaction import ROW
 
@@ -281,10 +281,11 @@ class _Look:
             elif not row.is_damaged:
                 self._find(f"{path.name}: no sound record of {row.shard}")
         names = {f"{file.hex()}.seg" for file in known}
-        for shelf in self._files.list(self._paths.shards):
-            for name in self._files.list(self._paths.shards / shelf):
-                if name not in names:
-                    self._find(f"shards/{shelf}/{name}: the index does not know it")
+        for shelf in shelves(self._files, self._paths):
+            for name in self._files.list(shelf):
+                # What is named otherwise is not ours.
+                if name not in names and part_uuid(shelf / name) is not None:
+                    self._find(f"shards/{shelf.name}/{name}: the index does not know it")
 
     def _compare(self, row: Row, header: RecordHeader, where: str) -> None:
         said = (row.sequence, row.renter, row.shard, row.size_bytes)

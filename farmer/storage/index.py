@@ -176,7 +176,6 @@ class Index(IndexQuestions):
             CommitInDoubtError: the one or the other.
 
         """
-        self._writer.execute("BEGIN IMMEDIATE")
         self._known.limit()
         transaction = Transaction(
             self._writer,
@@ -184,6 +183,7 @@ class Index(IndexQuestions):
             has_tombstones=self.has_tombstones,
             lists_entered=not self._is_being_made,
         )
+        self._writer.execute("BEGIN IMMEDIATE")
         try:
             yield transaction
             transaction.flush()

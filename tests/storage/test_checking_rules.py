@@ -143,6 +143,15 @@ def test_a_file_that_is_gone_or_damaged_or_strange_is_told(bench: Bench) -> None
     assert said == (f"{bench.file.name} cannot be read (No such file or directory): {bench.large}")
 
 
+def test_files_of_others_among_the_large_shards_are_no_damage(bench: Bench) -> None:
+    (bench.file.parent.parent / ".DS_Store").write_bytes(b"x")
+    bench.file.with_name("Thumbs.db").write_bytes(b"x")
+    thumbs = bench.file.parent.parent / ".@__thumb"
+    thumbs.mkdir()
+    (thumbs / "a.jpg").write_bytes(b"x")
+    assert bench.said() == []
+
+
 def test_a_file_that_is_given_up_is_no_stranger(bench: Bench) -> None:
     assert bench.sql("DELETE FROM shards WHERE segment = 0") == 1
     assert bench.sql("UPDATE usage SET shards = shards - 1") == 1
