@@ -365,13 +365,13 @@ def test_what_only_looked_wrong_hides_nothing_that_is(
     monkeypatch.setattr(checking_module, "FINDINGS_MAX", 3)
     shelf = bench.path / "shards" / "00"
     shelf.mkdir(exist_ok=True)
-    lost = shelf / "zz-nobody's-\udcff.seg"
+    lost = shelf / f"{'ff' * 16}.seg"
     lost.write_bytes(b"")
     look, looks = checking_module._look, list[int]()
 
     def looking(*around: Any) -> tuple[int, int]:
         looks.append(1)
-        passing = [shelf / f"{len(looks)}-{number}.seg" for number in range(9)]
+        passing = [shelf / f"{len(looks):016x}{number:016x}.seg" for number in range(9)]
         for path in passing:
             path.write_bytes(b"")
         seen = look(*around)
