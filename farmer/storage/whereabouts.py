@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import groupby, islice
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from farmer.model.ids import NodeId, ShardId
 from farmer.storage.copies import that_count
@@ -20,6 +20,9 @@ from farmer.storage.tombstones import Tombstone
 from farmer.storage.volume import Volume
 
 R = TypeVar("R")
+
+_MORE_OF_EACH: Final = 16
+"""Rows of a page beyond a volume's share: of few, chance makes one volume have more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +214,13 @@ def _is_there(copies: Copies) -> bool:
 
 def _rows(volumes: Sequence[Volume], renter: NodeId, after: ShardId, limit: int) -> Iterator[Row]:
     """Yield rows that count, in order, as long as each volume's page reaches."""
+    # Twice an even share of each: together they read two pages, and not one for each volume.
+    each = min(limit, 2 * limit // len(volumes) + _MORE_OF_EACH)
     while True:
         pages = [
-            [Copy(volume, row) for row in volume.page(renter, after, limit)] for volume in volumes
+            [Copy(volume, row) for row in volume.page(renter, after, each)] for volume in volumes
         ]
-        full = [page[-1].row.shard for page in pages if len(page) == limit]
+        full = [page[-1].row.shard for page in pages if len(page) == each]
         ordered = merge(*pages, key=lambda copy: copy.row.shard)
         for shard, group in groupby(ordered, key=lambda copy: copy.row.shard):
             if full and shard > min(full):

@@ -208,6 +208,34 @@ def test_where_all_stall_all_are_asked(house: House, monkeypatch: pytest.MonkeyP
 # Pages.
 
 
+def many(first: int, last: int) -> list[Row]:
+    """Return rows whose shards are in this order."""
+    numbers = range(first, last)
+    return [
+        replace(ROW, shard=ShardId(number.to_bytes(32, "big")), sequence=number)
+        for number in numbers
+    ]
+
+
+@pytest.mark.parametrize(("spread", "most"), [(1, 400), (2, 600), (8, 850)])
+def test_a_page_is_full_wherever_its_shards_lie_and_little_is_read_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spread: int, most: int
+) -> None:
+    """Were each of eight volumes asked for the whole page, 2,400 rows would be read."""
+    house, rows, read = House(Farm(tmp_path, volumes=8)), many(1, 3000), list[Row]()
+    for number in range(spread):
+        house.put(7 - number, *rows[number::spread])
+    for volume in house.volumes:
+        page = volume.page
+        monkeypatch.setattr(
+            volume, "page", lambda *at, page=page: (read.extend(found := page(*at)), found)[1]
+        )
+    with closing(house.engine):
+        assert house.where.page(ALICE, FIRST, 300) == rows[:300]
+        assert len(read) <= most
+        assert house.where.page(ALICE, rows[2899].shard, 300) == rows[2900:]
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 50])
 def test_a_page_has_each_shard_that_counts_once_in_order(house: House, limit: int) -> None:
     rows = [
