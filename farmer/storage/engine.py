@@ -232,10 +232,13 @@ class Engine:
             for other in copies.every:
                 if other != there:
                     other.volume.remove([other.row], hurried=True)
-            # Never 0: a tombstone, or a shard in the trash, would speak since never.
-            observed_ms = max(1, self._observed_ms())
+            # Never 0: a tombstone, or a shard in the trash, would speak since never.  Nor before
+            # a newer copy that was removed just now: what it left would speak against this one.
+            newest_ms = max(copy.row.alone_ms for copy in (*copies.every, there))
+            observed_ms = max(1, self._observed_ms(), newest_ms)
+            is_alone = not copies.is_certain or there.row.alone_ms < newest_ms
             deletion = there.volume.delete(
-                renter, shard, observed_ms, erase=erase, is_alone=not copies.is_certain
+                renter, shard, observed_ms, erase=erase, is_alone=is_alone
             )
         return deletion if failure is None else _with_bytes_left(deletion)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from farmer.model.ids import ShardId
-from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
+from farmer.model.shard import RECORD_HEADER_BYTES, DeletionOutcome, ShardState
 from farmer.storage.directory import MARKER_NAME
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
@@ -305,5 +305,28 @@ def test_a_read_calls_nothing_deleted_that_a_volume_may_hold_that_is_away(tmp_pa
     with pytest.raises(VolumeUnavailableError, match="stored again"):
         farm.engine.open(ALICE, shard)
     come_back(farm, other)
+    assert farm.read(shard) == noise(5000)
+    farm.engine.close()
+
+
+def test_a_delete_before_the_meeting_of_a_sound_copy_and_a_newer_damaged_one_stays_in_the_trash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left where the newer one was must not speak against the copy that was deleted."""
+    farm = Farm(tmp_path, volumes=2)
+    shard = farm.store(noise(5000)).shard
+    place = place_of_the_only_shard(farm)
+    go_away(farm, place)
+    farm.clocks.pass_days(0.01)
+    farm.store(noise(5000))
+    rot_newer(farm, shard, place)
+    with monkeypatch.context() as patch:
+        patch.setattr(farm.engine._reunion, "hold", lambda: None)
+        come_back(farm, place)
+        assert farm.delete(shard).outcome is DeletionOutcome.TRASHED
+        assert farm.engine.stat(ALICE, shard).state is ShardState.TRASH
+    farm.engine.look_after_disks()
+    assert farm.engine.stat(ALICE, shard).state is ShardState.TRASH
+    farm.engine.undelete(ALICE, shard).result(20)
     assert farm.read(shard) == noise(5000)
     farm.engine.close()
