@@ -10,7 +10,7 @@ from farmer.model.contract import ContractStage
 from farmer.model.ids import NodeId
 
 VOLUME_OPERATIONS: Final = (
-    *("corrupt", "hung", "index", "measure", "no_space", "probe", "quarantine", "read"),
+    *("book", "corrupt", "hung", "index", "measure", "no_space", "probe", "quarantine", "read"),
     *("read_only", "reclaim", "refused", "rename", "sweep", "sync", "truncate", "unlink"),
     "write",
 )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import Final
 
 from farmer.storage.errors import StorageError
@@ -42,10 +43,11 @@ class _Known:
 
 
 class Hints:
-    """One engine's.  Any thread may ask; one at a time lets it learn."""
+    """One engine's.  Safe from any thread; one at a time lets it learn."""
 
     def __init__(self) -> None:
         self._known: _Known | None = None
+        self._learning = Lock()
         self._given: dict[Volume, int] = {}
         """Columns, also of volumes that are not learned yet, and that are closed by now."""
 
@@ -67,9 +69,17 @@ class Hints:
         """
         Learn what volumes hold, as far as that is not known, until it *is_over*.
 
-        It rests after each step.  A volume that fails is left to the next time.
+        It rests after each step.  A volume that fails is left to the next time; while one hangs
+        nothing more is learned.
         """
-        some = volumes[:COLUMNS_MAX]
+        # Whoever hangs goes on one day, with the filter that it knew: nobody may have another.
+        if self._learning.acquire(blocking=False):
+            try:
+                self._learn(volumes[:COLUMNS_MAX], is_over)
+            finally:
+                self._learning.release()
+
+    def _learn(self, some: Sequence[Volume], is_over: Callable[[], bool]) -> None:
         if len(some) < 2:
             self._forget(some)
             return

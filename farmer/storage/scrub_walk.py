@@ -34,6 +34,7 @@ from farmer.storage.records import (
     decode_record,
     decode_segment,
 )
+from farmer.storage.recovery import part_uuid
 from farmer.storage.scan import Found, Source, read_marks, scan
 from farmer.storage.scrub_check import check_database
 from farmer.storage.scrub_notes import Notes, is_named, name_segment
@@ -231,11 +232,13 @@ class Walk:
             self.notes.shelf += 1
 
     def _file(self, path: Path) -> Steps:
+        uuid = part_uuid(path)
+        if uuid is None:
+            return  # not ours
         try:
-            uuid = bytes.fromhex(path.stem)
             header = self._header_of(path, uuid)
-        except (ValueError, DamagedError):
-            return  # nameless, or a row will show that its header is damaged
+        except DamagedError:
+            return  # a row will show it
         yield RECORD_HEADER_BYTES
         if header.kind is not Kind.SHARD or self._is_file_known(uuid, header):
             return

@@ -1,5 +1,5 @@
 """
-How long what was opened of a volume may still change what lies in its staging directory.
+How long what was opened of a volume may still make, finish and remove what lies in staging.
 
 A volume that is given up while stores are under way is opened anew at once, and the new opening
 goes by what it finds there: a finished file is a stored shard, an unfinished one a lease.  So

@@ -376,8 +376,9 @@ class Volume:
         """
         Give up what was opened, whose directory is not there or not the right one any more.
 
-        No name below it is used.  What was promised to unfinished stores is given back; what
-        is stored leaves the ledger, and comes back with the next opening.
+        No name below it is used, but by stores whose end is under way.  What was promised to
+        unfinished stores is given back; what is stored leaves the ledger, and comes back with
+        the next opening.
         """
         self._is_closed = True
         self.ground.rests.end()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -243,6 +245,35 @@ def test_a_volume_that_fails_is_learned_next_time(
     house.engine.learn()
     assert asked(house, another(1).shard) == []
     assert asked(house) == [1]
+
+
+def test_who_hangs_while_it_learns_brings_back_no_filter_that_others_have_left(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread goes on when the disk does, and whoever waited for it is long gone."""
+    monkeypatch.setattr(keyfilter, "ROWS_MIN", 64)
+    hangs, answers, volume = Event(), Event(), house.volumes[1]
+    listed = volume.listed
+
+    def hanging(*page: Any) -> list[Listed]:
+        hangs.set()
+        assert answers.wait(20)
+        return listed(*page)
+
+    monkeypatch.setattr(volume, "listed", hanging)
+    learning = Thread(target=house.engine.learn)
+    learning.start()
+    assert hangs.wait(20)
+    rows = [another(number) for number in range(1, 30)]
+    house.put(0, *rows[:20])
+    house.engine.learn()
+    house.put(0, *rows[20:])
+    answers.set()
+    learning.join(20)
+    for _ in range(2):
+        assert all(0 in asked(house, row.shard) for row in rows)
+        house.engine.learn()
+    assert _filter(house).shards >= 2 * len(rows)
 
 
 def test_an_engine_that_closes_learns_no_more(

@@ -132,6 +132,16 @@ def test_every_sound_shard_is_called_so_once(farm: Farm) -> None:
     assert dict(walk.volume.ground.health.errors()) == {}
 
 
+def test_files_and_directories_of_others_on_a_shelf_are_passed_over(farm: Farm) -> None:
+    """Though they be named in hexadecimal figures."""
+    shard = farm.store(noise(LARGE)).shard
+    shelf = file_of(farm, row_of(farm, shard)).parent
+    (shelf / "2024").mkdir()
+    (shelf / "2024.txt").write_bytes(bytes(100))
+    found = heard(farm)
+    assert (found.sound_shards, found.bad, found.rest) == ([shard], [], [])
+
+
 def test_a_pass_goes_through_its_phases_and_says_what_it_reads(farm: Farm) -> None:
     farm.store(noise(300_000))
     farm.store(noise(LARGE))
