@@ -135,8 +135,8 @@ def test_every_sound_shard_is_called_so_once(farm: Farm) -> None:
 def test_files_and_directories_of_others_on_a_shelf_are_passed_over(farm: Farm) -> None:
     """Though they be named in hexadecimal figures."""
     shard = farm.store(noise(LARGE)).shard
-    shelf = file_of(farm, row_of(farm, shard)).parent
-    (shelf / "2024").mkdir()
+    shelf = farm.path / "shards" / "ab"
+    (shelf / "2024").mkdir(parents=True)
     (shelf / "2024.txt").write_bytes(bytes(100))
     found = heard(farm)
     assert (found.sound_shards, found.bad, found.rest) == ([shard], [], [])
