@@ -14,7 +14,7 @@ class AlertBoard:
     """
     What stands now.  A condition keeps its first time while its words may change.
 
-    *naming* completes the command of each alert, which says `farmer` and not which one.
+    *naming* completes the command of each alert: one of `farmer` does not say which one.
     """
 
     log = Logger()

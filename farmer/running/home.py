@@ -94,8 +94,9 @@ class Home:
         return f"farmer{self.options} {words}"
 
     def naming(self, line: str) -> str:
-        """Return a command line `farmer ...` as it means this home."""
-        return self.command(line.removeprefix("farmer "))
+        """Return a command line as it means this home; one of another program as it is."""
+        words = line.removeprefix("farmer ")
+        return line if words == line else self.command(words)
 
     @property
     def settings_to_read(self) -> Path | None:

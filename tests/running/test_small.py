@@ -219,6 +219,13 @@ def test_the_command_of_an_alert_names_the_home() -> None:
     assert commands == {"VolumeGone": "farmer --home /h volume list", "VolumeSlow": ""}
 
 
+@pytest.mark.parametrize("command", ["dmesg | tail", "systemctl restart farmer"])
+def test_a_command_of_another_program_stays_as_it_is(command: str) -> None:
+    board = AlertBoard(lambda: 1, Home.find("/h", None, {}, 1000).naming)
+    board.report("a", replace(alert("LogDamaged", "a"), command=command))
+    assert [one.command for one in board.alerts] == [command]
+
+
 def alert(name: str, message: str, since_ms: int = 0, about: str = "") -> Alert:
     return Alert(name=name, since_ms=since_ms, message=message, about=about)
 
