@@ -10,13 +10,13 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import DeferredLock, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
@@ -68,7 +68,7 @@ from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
 from farmer.running.upkeep import Clocks, Upkeep, count_book
 from farmer.running.verbs import check_verbs, owner_verbs
-from farmer.running.volumes import check_quotas, made_at_ms, plan_volumes
+from farmer.running.volumes import VolumePlan, check_quotas, made_at_ms, plan_volumes, too_small
 from farmer.settings.schema import Settings
 from farmer.storage.directory import VolumeSetupError
 from farmer.storage.errors import StorageError
@@ -151,8 +151,8 @@ class RunningFarmer:
     ) -> None:
         self._home = home
         self._settings = settings
-        self._coming = settings
-        """The last ones that were read, in force or about to be."""
+        self._turns = DeferredLock()
+        """Held while settings or sizes are put in force: of two at once neither would be whole."""
         self._environ = environ
         self._writer = writer
         self._tasks = Tasks()
@@ -252,6 +252,7 @@ class RunningFarmer:
             read=lambda: load_again(self._home, self._environ),
             started=settings,
             apply=self._apply,
+            turns=self._turns,
             board=self._board,
             notifier=self._notifier,
             reloaded=self._metrics.reloaded,
@@ -391,16 +392,9 @@ class RunningFarmer:
     async def _apply(self, settings: Settings) -> None:
         """Put in force what can change while serving: all of it, or nothing if any of it fails."""
         assert self._stores is not None
-        self._coming = settings
-        try:
-            await self._size(settings)
-        except BaseException:
-            if self._coming is settings:
-                self._coming = self._settings
-            raise
-        if settings is not self._coming:
-            # Newer ones came meanwhile.
-            return
+        plans = await self._plans(settings)
+        check_quotas(plans)
+        await self._size(plans)
         self._settings = settings
         self._writer.level = settings.log.level
         self._overview.name = settings.name
@@ -410,34 +404,35 @@ class RunningFarmer:
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
         self._stores.engine.fill = Fill(settings.shards.fill)
 
-    async def _size(self, settings: Settings) -> None:
+    async def _plans(self, settings: Settings) -> list[VolumePlan]:
+        assert self._stores is not None
+        silent = self._stores.engine.silent()
+        return await self._disk.run(plan_volumes, self._home, settings, silent)
+
+    async def _size(self, plans: Sequence[VolumePlan]) -> None:
         """
-        Make the volumes that wait for their disks, and give all their quotas, as *settings* say.
+        Make the volumes that wait for their disks, and give all the quotas that they can have.
 
         The quotas come last: they do not fail, and before them nothing of the settings is in
-        force.  Those of settings that others have overtaken are not given.
+        force.
         """
         assert self._stores is not None
-        engine = self._stores.engine
-        plans = await self._disk.run(plan_volumes, self._home, settings, engine.silent())
-        check_quotas(plans)
-        if settings is not self._coming:
-            return
         self._silent = frozenset(plan.path for plan in plans if plan.is_guess)
-        unmade = await self._disk.run(self._stores.unmade.make_late, plans)
-        self._board.report("unmade volumes", *unmade)
+        found = await self._disk.run(self._stores.unmade.make_late, plans)
+        self._board.report("unmade volumes", *found)
         for plan in plans:
-            if settings is self._coming:
+            if too_small(plan.path, plan.quota_bytes) is None:
                 sizes = (plan.quota_bytes, plan.keep_free_bytes)
-                await self._disk.run(engine.change_quota, plan.path, *sizes)
+                await self._disk.run(self._stores.engine.change_quota, plan.path, *sizes)
 
     async def _size_again(self) -> None:
         """Ask disks that did not say how large they are, and make volumes that wait there."""
         assert self._stores is not None
-        wanted = self._silent | self._stores.unmade.waiting
-        # Not while they hang: each question would cost another thread.
-        if wanted - self._stores.engine.silent():
-            await self._size(self._settings)
+        async with self._turns:
+            wanted = self._silent | self._stores.unmade.waiting
+            # Not while they hang: each question would cost another thread.
+            if wanted - self._stores.engine.silent():
+                await self._size(await self._plans(self._settings))
 
     # Ready, reload, stop.
 

@@ -71,14 +71,21 @@ class Unmade:
         return frozenset(self._waiting)
 
     def make_late(self, plans: Sequence[VolumePlan]) -> list[Alert]:
-        """Make those that were kept and whose disks answer now; return what keeps others."""
+        """
+        Make those that were kept and whose disks answer now.
+
+        Return what keeps others from being made, and from getting their quotas.
+        """
         found = []
         for plan in plans:
-            if plan.path in self._waiting:
-                try:
+            is_waiting = plan.path in self._waiting
+            try:
+                check_quotas([plan])
+                if is_waiting:
                     self.make(plan)
-                except (VolumeSetupError, HomeError, OSError) as error:
-                    found.append(_cannot_be_made(plan.path, error))
+            except (VolumeSetupError, HomeError, OSError) as error:
+                tell = _cannot_be_made if is_waiting else _cannot_be_sized
+                found.append(tell(plan.path, error))
         return found
 
     def make(self, plan: VolumePlan) -> None:
@@ -123,6 +130,16 @@ def _cannot_be_made(path: Path, error: Exception) -> Alert:
         name="VolumeNotMade",
         since_ms=0,
         message=f"The volume {path} could not be made when its disk answered: {error}",
+        command="farmer volume list",
+        about=str(path),
+    )
+
+
+def _cannot_be_sized(path: Path, error: Exception) -> Alert:
+    return Alert(
+        name="VolumeNotSized",
+        since_ms=0,
+        message=f"The volume {path} keeps the quota that it had: {error}",
         command="farmer volume list",
         about=str(path),
     )

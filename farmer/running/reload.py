@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
+from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from farmer.model.status import Alert
@@ -42,6 +43,7 @@ class Reloader:
         read: the settings as they are now; raises `SettingsError`.
         started: those that this process was started with.
         apply: puts the live ones in force.
+        turns: held meanwhile; reloads go one after the other, each of them whole.
         board: shows bad settings until they are mended.
         notifier: tells the service manager.
         reloaded: counts.
@@ -56,6 +58,7 @@ class Reloader:
         read: Callable[[], Settings],
         started: Settings,
         apply: Callable[[Settings], Awaitable[None]],
+        turns: DeferredLock,
         board: AlertBoard,
         notifier: ServiceNotifier,
         reloaded: Reloaded,
@@ -64,6 +67,7 @@ class Reloader:
         self._started = started
         self._current = started
         self._apply = apply
+        self._turns = turns
         self._board = board
         self._notifier = notifier
         self._reloaded = reloaded
@@ -75,6 +79,10 @@ class Reloader:
 
     async def reload(self) -> None:
         """Read and apply; bad settings change nothing, and whatever fails is told."""
+        async with self._turns:
+            await self._reload()
+
+    async def _reload(self) -> None:
         self._notifier.reloading(time.monotonic_ns() // 1000)
         try:
             await self._take(self._read())

@@ -104,6 +104,23 @@ def test_why_it_cannot_be_made_is_told(house: House) -> None:
     assert house.is_made
 
 
+def test_a_quota_that_is_too_small_keeps_no_others_from_being_made(
+    house: House, tmp_path: Path
+) -> None:
+    """Neither that of a volume that waits, nor that of one that was made before."""
+    waiting, made = tmp_path / "b", tmp_path / "c"
+    house.unmade.make(replace(house.silent, path=waiting))
+    house.unmade.make(house.silent)
+    small = replace(house.plan, path=waiting, quota_bytes=5)
+    found = house.unmade.make_late([small, replace(small, path=made, new=False), house.plan])
+    assert [(one.name, one.about) for one in found] == [
+        ("VolumeNotMade", str(waiting)),
+        ("VolumeNotSized", str(made)),
+    ]
+    assert house.is_made
+    assert house.unmade.waiting == {waiting}
+
+
 def test_a_disk_that_is_silent_when_asked_by_hand_is_refused(house: House) -> None:
     with pytest.raises(VolumeSetupError, match="does not answer"):
         make_volumes(house.home, house.identity, [house.silent], NOW_MS)

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.trial.unittest import SynchronousTestCase
 
 from farmer.running.alerts import AlertBoard
@@ -36,12 +36,14 @@ class ReloadTests(SynchronousTestCase):
         self.applied: list[Settings] = []
         self.counted: list[bool] = []
         self.failure: Exception | None = None
+        self.slow: Deferred[None] | None = None
         self.board = AlertBoard(lambda: 5)
         self.notifier = Manager({})
         self.reloader = Reloader(
             read=lambda: load_text(self.text, "f", {}).settings,
             started=load_text(self.text, "f", {}).settings,
             apply=self.apply,
+            turns=DeferredLock(),
             board=self.board,
             notifier=self.notifier,
             reloaded=self.count,
@@ -50,6 +52,8 @@ class ReloadTests(SynchronousTestCase):
     async def apply(self, settings: Settings) -> None:
         if self.failure is not None:
             raise self.failure
+        if self.slow is not None:
+            await self.slow
         self.applied.append(settings)
 
     def count(self, *, good: bool) -> None:
@@ -96,6 +100,20 @@ class ReloadTests(SynchronousTestCase):
         self.assertEqual((), self.board.alerts)
         self.assertEqual([False, False, False, True], self.counted)
         self.assertEqual(["reloading", "ready"] * 4, self.notifier.told)
+
+    def test_a_reload_waits_for_the_one_before_it(self) -> None:
+        """Each is whole: what a slow disk holds up is not overtaken, and left half in force."""
+        slow = self.slow = Deferred()
+        self.text = "version: 1\nname: attic\n"
+        first = Deferred.fromCoroutine(self.reloader.reload())
+        self.slow, self.text = None, "version: 1\nname: cellar\n"
+        second = Deferred.fromCoroutine(self.reloader.reload())
+        self.assertEqual(["reloading"], self.notifier.told)
+        slow.callback(None)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertEqual(["attic", "cellar"], [settings.name for settings in self.applied])
+        self.assertEqual(["reloading", "ready"] * 2, self.notifier.told)
 
 
 class Thread:
