@@ -41,16 +41,19 @@ def announced(
     chosen = tuple(announce)
     if chosen:
         return chosen
-    found: list[str] = []
-    for address in listening:
-        host, port = split_address(address)
-        if port:
-            hosts = _hosts(host, local)
-            found += [join_address(one, port) for one in hosts]
-    if not found:
+    known = [(host, port) for host, port in map(split_address, listening) if port]
+    if not known:
         raise NoAddressError(
             "an invite names the farmer's address, which is not known yet: start the farmer, or "
             "set announce: in the settings"
+        )
+    found = [join_address(one, port) for host, port in known for one in _hosts(host, local)]
+    if not found:
+        raise NoAddressError(
+            "an invite names the farmer's address, and the farmer sees none of this machine that "
+            "others can call (there is no network, or its service may not see it): set announce: "
+            "in the settings (only to try it here: FARMER_ANNOUNCE=127.0.0.1:4646), restart the "
+            "farmer, and make one with `farmer invite`"
         )
     return tuple(dict.fromkeys(found))
 
@@ -58,14 +61,7 @@ def announced(
 def _hosts(host: str, local: Callable[[], list[str]]) -> list[str]:
     if host not in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
         return [host]
-    own = [one for one in local() if host == "::" or ":" not in one]
-    if not own:
-        raise NoAddressError(
-            "an invite names the farmer's address, and the farmer sees none of this machine that "
-            "others can call (there is no network, or its service may not see it): set announce: "
-            "in the settings"
-        )
-    return own
+    return [one for one in local() if host == "::" or ":" not in one]
 
 
 def local_addresses(wire_of: Callable[[int, int], socket.socket] = socket.socket) -> list[str]:

@@ -133,6 +133,19 @@ def test_invites_never_name_loopback_for_every_address() -> None:
             announced([], listening, local)
 
 
+@pytest.mark.parametrize(
+    ("listening", "local", "named"),
+    [
+        (["0.0.0.0:4646", "192.168.1.2:99"], [], "192.168.1.2:99"),
+        (["0.0.0.0:4646", "[::]:4646"], ["2001:db8::20"], "[2001:db8::20]:4646"),
+    ],
+)
+def test_a_listener_without_an_address_keeps_no_other_out_of_invites(
+    listening: list[str], local: list[str], named: str
+) -> None:
+    assert announced([], listening, lambda: local) == (named,)
+
+
 def test_invites_never_name_port_0() -> None:
     with pytest.raises(NoAddressError, match="start the farmer, or set announce"):
         announced([], ["127.0.0.1:0"], two_addresses)
