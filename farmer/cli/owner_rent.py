@@ -45,7 +45,7 @@ def invite_list(home: Home, options: argparse.Namespace) -> int:
             format_size(row["space_bytes"]),
             format_duration(row["duration_ms"]),
             _day(row["expires_at_ms"]),
-            row["invite"],
+            row["invite"] or "(no address is known: set announce)",
         )
         for row in answer["invites"]
     ]

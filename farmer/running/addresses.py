@@ -52,8 +52,8 @@ def announced(
         raise NoAddressError(
             "an invite names the farmer's address, and the farmer sees none of this machine that "
             "others can call (there is no network, or its service may not see it): set announce: "
-            "in the settings (only to try it here: FARMER_ANNOUNCE=127.0.0.1:4646), restart the "
-            "farmer, and make one with `farmer invite`"
+            "in the settings; or, only to try it on this machine, start the farmer with "
+            f"FARMER_ANNOUNCE=127.0.0.1:{known[0][1]}"
         )
     return tuple(dict.fromkeys(found))
 

@@ -162,7 +162,12 @@ class OwnerDesk:
         )
 
     def _invites(self, _words: dict[str, Any]) -> dict[str, Any]:
-        return {"invites": self.open_invites()}
+        try:
+            return {"invites": self.open_invites()}
+        except NoAddressError:
+            # Whoever cannot show them to anybody may still withdraw them.
+            opened = self._book.open_invites()
+            return {"invites": [{"invite": ""} | _offer_row(*one) for one in opened]}
 
     def _withdraw(self, words: dict[str, Any]) -> dict[str, Any]:
         known = [serial for serial, _ in self._book.open_invites()]
@@ -227,14 +232,7 @@ class OwnerDesk:
             addresses=self.terms.addresses(),
             invite=make_invite(self._signer, serial, offer),
         )
-        return {
-            "invite": format_link(link),
-            "serial": str(serial),
-            "space_bytes": offer.space_bytes,
-            "duration_ms": offer.duration_ms,
-            "expires_at_ms": offer.expires_at_ms,
-            "price": _price_row(offer.price),
-        }
+        return {"invite": format_link(link)} | _offer_row(serial, offer)
 
     def _contract_row(self, contract: Contract, stage: ContractStage) -> dict[str, Any]:
         used = self._usage(contract.renter).total_bytes if self._usage is not None else None
@@ -269,6 +267,16 @@ def _whole(words: dict[str, Any], name: str, *, optional: bool = False) -> Any: 
     if type(value) is not int or not 0 <= value < _NUMBER_END:
         raise ValueError(f"{name} is no whole number below 2^62")
     return value
+
+
+def _offer_row(serial: InviteSerial, offer: Offer) -> dict[str, Any]:
+    return {
+        "serial": str(serial),
+        "space_bytes": offer.space_bytes,
+        "duration_ms": offer.duration_ms,
+        "expires_at_ms": offer.expires_at_ms,
+        "price": _price_row(offer.price),
+    }
 
 
 def _price_row(price: Price) -> dict[str, Any]:

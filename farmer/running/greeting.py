@@ -20,6 +20,7 @@ from farmer.units import format_duration, format_size
 DURATION_MS: Final = 90 * 86_400_000
 OPEN_MS: Final = 30 * 86_400_000
 LISTING: Final = "farmer invite list"
+MAKING: Final = "farmer invite --space 1GB --for 90d"
 SHARE: Final = 2
 """Half of the volume: the owner can still make an invite of his own."""
 
@@ -51,7 +52,7 @@ def greeting(
         if not rows and not desk.has_contracts():
             rows = [desk.make_invite(_first_offer(desk, now_ms))]
     except NoAddressError as error:
-        return [f"no invite is shown: {error}"]
+        return [f"no invite is shown: {error}; then make one with: {MAKING}"]
     if not rows:
         return []
     row = rows[-1]

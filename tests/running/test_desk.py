@@ -145,6 +145,20 @@ def test_without_an_address_no_invite_is_opened(desk: OwnerDesk) -> None:
     assert desk.do("invites", {})["invites"] == []
 
 
+def test_without_an_address_open_invites_are_listed_and_withdrawn(desk: OwnerDesk) -> None:
+    """Only their lines are not there."""
+
+    def nowhere() -> tuple[str, ...]:
+        raise NoAddressError("set announce:")
+
+    made = invite(desk, space_bytes=1)
+    desk.terms = replace(desk.terms, addresses=nowhere)
+    [row] = desk.do("invites", {})["invites"]
+    assert {"schema": 1} | row == made | {"invite": ""}
+    desk.do("invite-withdraw", {"serial": row["serial"]})
+    assert desk.do("invites", {})["invites"] == []
+
+
 def test_prices_come_from_the_settings_or_the_command(desk: OwnerDesk) -> None:
     desk.terms = house(currency="EUR", stored_micros=5)
     assert invite(desk)["price"] == {"currency": "EUR", "stored_micros": 5, "served_micros": 0}
@@ -219,7 +233,8 @@ def test_a_first_farmer_without_an_address_says_what_to_do(desk: OwnerDesk, wall
         raise NoAddressError("set announce:")
 
     known, desk.terms = desk.terms, replace(desk.terms, addresses=nowhere)
-    assert greeting(DEFAULTS, desk, wall.ms) == ["no invite is shown: set announce:"]
+    [line] = greeting(DEFAULTS, desk, wall.ms)
+    assert line.startswith("no invite is shown: set announce:; then make one with: farmer invite")
     desk.terms = known
     assert desk.do("invites", {})["invites"] == []
 

@@ -129,8 +129,9 @@ def test_invites_never_name_loopback_for_every_address() -> None:
         (["[::]:4646"], no_addresses),
         (["0.0.0.0:4646"], lambda: ["2001:db8::20"]),
     ):
-        with pytest.raises(NoAddressError, match="set announce: in the settings"):
+        with pytest.raises(NoAddressError, match="set announce: in the settings") as refused:
             announced([], listening, local)
+        assert "FARMER_ANNOUNCE=127.0.0.1:4646" in str(refused.value)
 
 
 @pytest.mark.parametrize(
