@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,7 +128,9 @@ class Scrubbing:
         async def look() -> None:
             # It reads a small file of a volume that it sees for the first time.
             await self._disk.run(self._tell_hours)
-            for name in self.scrubs.names():
+            names = self.scrubs.names()
+            self._forget_others(names)
+            for name in names:
                 if name not in self._chores:
                     self._add(name, clock, tasks)
 
@@ -169,6 +171,11 @@ class Scrubbing:
             *late,
         ]
 
+    def _forget_others(self, names: Collection[str]) -> None:
+        """Let a new volume that gets the name of one that is gone not be taken for that one."""
+        for name in self._since_ms.keys() - set(names):
+            del self._since_ms[name]
+
     def _add(self, name: str, clock: IReactorTime, tasks: Tasks) -> None:
         async def turn() -> None:
             chore.every_s = await self._turn(name, clock)
@@ -185,7 +192,7 @@ class Scrubbing:
         def work() -> Turn:
             began.append(clock.seconds())
             now_ms, days = self._now_ms(), self.settings.days
-            if name not in self._since_ms:
+            if name not in self._since_ms and name in self.scrubs.names():
                 self._since_ms[name] = self.made_ms(name) or now_ms
             return self.scrubs.turn(name, WORK_S, now_ms, days, may_wait=may_wait)
 

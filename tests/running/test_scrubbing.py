@@ -223,6 +223,24 @@ class ScrubbingTests(SynchronousTestCase):
         self.assertIn("has ended for 40 days", alert.message)
         self.assertEqual(["volume0"], asked)
 
+    def test_a_new_volume_is_not_taken_for_a_retired_one_of_its_name(self) -> None:
+        """It was made just now; the other one's last pass was not its own."""
+        self.farm.store(noise(5000))
+        [volume] = self.farm.engine.volumes()
+        made_ms = self.farm.clocks.now_ms
+        self.scrubbing.made_ms = lambda _name: made_ms
+        self.scrubbing.start(self.clock, self.tasks)
+        self.clock.pump([1.0] * 10)
+        self.farm.engine.remove_volume(Path(volume.path))
+        self.clock.pump([1.0] * 130)
+        made_ms += 40 * DAY_MS
+        self.farm.clocks.pass_days(40)
+        self.farm.engine.add_volume(self.farm.settings[0])
+        self.clock.pump([1.0] * 130)
+        self.scrubbing.stop()
+        unread = replace(volume, scrub=replace(volume.scrub, ended_at_ms=0, total_bytes=5))
+        self.assertEqual([], self.scrubbing.alerts((unread,)))
+
     def test_a_damaged_contract_database_is_told(self) -> None:
         path = Path(self.farm.path) / "book.sqlite"
         rows = sqlite3.connect(path)
