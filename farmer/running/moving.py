@@ -209,8 +209,18 @@ class Movings:
         source = self._named(words["path"])
         if source.duty is None:
             raise OwnerError(f"{source.settings.path} is not being emptied")
+        self._check_named(source.settings.path)
         self._engine.mover.cancel(source)
         return {"path": str(source.settings.path), "shards": source.ground.account.total.shards}
+
+    def _check_named(self, path: Path) -> None:
+        """Make sure that the next start still opens what is to take stores again."""
+        house = self._household
+        if path not in volume_paths(house.home, load_again(house.home, house.environ)):
+            raise OwnerError(
+                f"{path} is out of the settings already, and the next start would not open it: "
+                "let it go, or add it there again before"
+            )
 
     def _named(self, path: str) -> Volume:
         found = self._engine.volume_at(Path(path))

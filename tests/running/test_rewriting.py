@@ -16,6 +16,7 @@ from twisted.internet.defer import ensureDeferred
 from farmer.identity.keys import Identity
 from farmer.model.status import Alert
 from farmer.running import register
+from farmer.running.errors import OwnerError
 from farmer.running.files import read_json, write_json
 from farmer.running.home import Home, HomeError
 from farmer.running.locks import for_a_moment
@@ -202,6 +203,27 @@ def test_a_volume_that_could_not_be_closed_is_retired_later(
         " by itself"
     }
     assert over == []
+
+
+def test_a_volume_that_has_left_the_settings_is_not_kept(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take stores until the next start, which would not open it."""
+    path = tmp_path / "a"
+    text = settings_text(volumes=[line(path), line(tmp_path / "b")])
+    home.settings.write_text(text)
+    with emptied(home, [], path) as movings:
+
+        def fail(_path: Path) -> None:
+            raise VolumeUnavailableError("shards are being moved")
+
+        monkeypatch.setattr(movings._engine, "remove_volume", fail)
+        movings._finish()
+        with pytest.raises(OwnerError, match="is out of the settings already"):
+            movings.do("volume-cancel", {"path": str(path)})
+        home.settings.write_text(text)
+        movings.do("volume-cancel", {"path": str(path)})
+    assert sorted(named(home)) == ["a", "b"]
 
 
 def test_an_empty_volume_is_retired_while_another_one_is_still_being_emptied(
