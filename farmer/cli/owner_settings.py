@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,24 +35,19 @@ def load_settings(home: Home) -> Loaded:
 def check(home: Home, options: argparse.Namespace) -> int:
     """Read a settings file and say whether it is good, on the disks that answer now."""
     path = Path(options.file) if options.file else home.settings_to_read
-    if faults := list(_small_shares(load(path, os.environ))):
+    if faults := list(_small_shares(home, load(path, os.environ))):
         raise SettingsError(faults)
     print(f"{path}: good" if path else f"{home.settings} does not exist, the defaults hold: good")
     return OK
 
 
-def _small_shares(loaded: Loaded) -> Iterator[Fault]:
+def _small_shares(home: Home, loaded: Loaded) -> Iterator[Fault]:
     """Yield a fault for each share of a disk that is too small for a volume."""
-    from farmer.running.answering import answer_of
-    from farmer.running.volumes import filesystem_bytes, too_small
+    from farmer.running.volumes import plan_volumes, too_small
 
-    for index, volume in enumerate(loaded.settings.volumes):
-        name, path = f"volumes.{index}.quota", Path(volume.path).expanduser()
-        try:
-            size = answer_of(partial(filesystem_bytes, path))
-        except OSError:
-            continue
-        if size is not None and (why := too_small(path, volume.quota.of(size))) is not None:
+    for index, plan in enumerate(plan_volumes(home, loaded.settings)):
+        name = f"volumes.{index}.quota"
+        if (why := too_small(plan.path, plan.quota_bytes)) is not None:
             yield Fault(loaded.origins[name], f'"{name}": {why}')
 
 

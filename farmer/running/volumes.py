@@ -115,11 +115,12 @@ def remember(home: Home, plans: Sequence[VolumePlan]) -> None:
 
 
 def made_at_ms(path: Path, node: NodeId) -> int:
-    """Return when a volume was made, by its marker; 0 if that cannot be told.  Blocking."""
+    """Return when a volume was made, by its marker; 0 if its disk does not tell."""
     try:
-        return read_marker(path, node, OsFiles()).created_at_ms
+        marker = answer_of(partial(read_marker, path, node, OsFiles()))
     except (VolumeSetupError, StorageError, OSError):
         return 0
+    return marker.created_at_ms if marker is not None else 0
 
 
 def check_quotas(plans: Sequence[VolumePlan]) -> None:
@@ -141,7 +142,8 @@ def too_small(path: Path, quota_bytes: int) -> str | None:
         return None
     return (
         f"the quota of {path} is {format_size(quota_bytes)} of the filesystem that is there now, "
-        "too small for a volume: at least 64MiB"
+        "too small for a volume: at least 64MiB; write a size, or a larger share, as its quota "
+        "in the settings"
     )
 
 

@@ -16,7 +16,7 @@ from farmer.cli import exits, owner_ask, owner_settings, owner_status, owner_vol
 from farmer.cli.owner import main, parser
 from farmer.cli.owner_status import exit_code, lines_of, volume_table
 from farmer.cli.tables import table, visible
-from farmer.running import making, volumes
+from farmer.running import making, register, volumes
 from farmer.running.caller import FarmerRefusedError, _answer
 from farmer.running.home import Home
 from farmer.running.making import make_volumes
@@ -101,6 +101,23 @@ def test_no_settings_are_good_settings(home: Path, capsys: Any) -> None:
     assert run(home, "config", "check") == exits.OK
     assert run(home, "config", "check", str(ROOT / "conf" / "farmer.yaml")) == exits.OK
     assert "good" in capsys.readouterr().out
+
+
+def test_a_share_of_a_disk_that_is_not_mounted_is_checked_as_the_farmer_would(
+    home: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """The disk below says nothing of it; a share of the disk itself may be too small."""
+    Home.at(home).make()
+    path = tmp_path / "disk"
+    path.mkdir()
+    text = f"version: 1\nvolumes: [{{path: {path}, quota: 0.00001%}}]\n"
+    (home / "farmer.yaml").write_text(text)
+    assert run(home, "config", "check") == exits.BAD_SETTINGS
+    told = capsys.readouterr().err
+    assert "write a size, or a larger share" in told
+    assert '"volumes.0.quota"' in told
+    register.remember(Home.at(home), [(path, 10**9)])
+    assert run(home, "config", "check") == exits.OK
 
 
 def test_settings_tell_where_they_come_from(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from farmer.identity.keys import Identity
+from farmer.model.ids import NodeId
 from farmer.running import register, volumes
 from farmer.running.answering import answer_of
 from farmer.running.home import Home
@@ -61,6 +62,14 @@ def answer_with_error(monkeypatch: pytest.MonkeyPatch, number: int, *sick: Path)
 
 def fail(error: Exception) -> int:
     raise error
+
+
+def test_when_a_volume_was_made_is_not_awaited_for_ever(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(volumes, "read_marker", lambda *_words: gate.wait())
+    assert volumes.made_at_ms(tmp_path, NodeId(bytes(32))) == 0
+    assert gate.asked == 1
 
 
 def test_an_answer_is_passed_on() -> None:
