@@ -370,7 +370,7 @@ class Engine:
 
     def change_quota(self, path: Path, quota_bytes: int, keep_free_bytes: int) -> None:
         """Apply new settings, also for the next opening; a smaller quota only stops stores."""
-        # By path: a short name is another one as soon as a volume of the same name comes or goes.
+        # By path, as the settings have them.
         slot = self._slots.find(path)
         if slot is not None:
             slot.settings = replace(

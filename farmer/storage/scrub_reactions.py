@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from functools import partial
+from shlex import quote
 
 from farmer.model.shard import ShardState
 from farmer.storage.damage import Examination
@@ -54,7 +55,7 @@ class Reactions:
             "IndexDisagrees",
             f"On {self._where} {what}. {how} An index that forgets may have forgotten more: have"
             " it made again from the log when it suits you.",
-            f"farmer volume rebuild {self._where}",
+            f"farmer volume rebuild {quote(self._where)}",
         )
 
     def marks_damaged(self, what: str) -> None:
