@@ -56,9 +56,10 @@ HEADERS: Final = {
 
 WRONG_NAME: Final = (
     "The farmer does not answer to the host name in this page's address, so that no other web "
-    "page can read this one under a name of its own. If the name is yours, write it into the "
-    "setting listen.page, as in nas.lan:4647, and restart the farmer; or open the page by the "
-    "address that is there."
+    "page can read this one under a name of its own. Open it by the address in the "
+    "setting listen.page; if that is 0.0.0.0 or [::], by any address of this machine. If the name "
+    "is yours, it can stand there instead, as in nas.lan:4647, after a restart: the farmer then "
+    "listens only where that name leads."
 )
 
 HTML: Final = "text/html; charset=utf-8"

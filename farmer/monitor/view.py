@@ -291,7 +291,7 @@ def _leaving(volume: VolumeStatus) -> str:
 def _about_card(status: NodeStatus) -> str:
     rows = (
         ("Node id", f"<code>{status.node_id}</code>"),
-        ("Renters reach it at", _codes(status.announce or status.listen)),
+        ("Renters reach it at", _codes(status.announce, "no address is known: set announce")),
         ("Listens on", _codes(status.listen)),
         ("Started", escape(moment(status.started_at_ms / 1000))),
         ("Last end", _last_end(status)),
@@ -313,8 +313,8 @@ def _last_end(status: NodeStatus) -> str:
     return "in order" if status.clean_start else "not in order: crash or power cut"
 
 
-def _codes(texts: tuple[str, ...]) -> str:
-    return " ".join(f"<code>{escape(text)}</code>" for text in texts) or "nowhere"
+def _codes(texts: tuple[str, ...], otherwise: str = "nowhere") -> str:
+    return " ".join(f"<code>{escape(text)}</code>" for text in texts) or escape(otherwise)
 
 
 def _span(seconds: float) -> str:

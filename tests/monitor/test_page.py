@@ -126,7 +126,8 @@ class PageTests(SynchronousTestCase):
 
     def test_a_wrong_name_is_told_what_to_do(self) -> None:
         _, _, body = self.get("/", "nas.local")
-        assert b"listen.page" in body
+        assert b"by the address in the setting listen.page" in body
+        assert b"listens only where that name leads" in body
         assert b'href="/"' not in body, "leads to the same words"
 
     def test_it_answers_to_loopback_and_its_own_name(self) -> None:
@@ -253,6 +254,13 @@ def test_it_does_not_say_what_nobody_checked() -> None:
 def test_every_state_has_words(state: NodeState) -> None:
     bare = replace(STATUS, state=state, volumes=(), alerts=(), contracts=(), name="", listen=())
     assert "<h1>00010203</h1>" in rendered(bare, metrics().activity, NOW_S)
+
+
+def test_a_farmer_without_an_address_says_what_to_set() -> None:
+    """Where it listens, `[::]` for one, is no place where renters could call."""
+    nowhere = replace(STATUS, announce=(), listen=("[::]:4646",))
+    html = rendered(nowhere, metrics().activity, NOW_S)
+    assert "<dt>Renters reach it at</dt><dd>no address is known: set announce</dd>" in html
 
 
 @pytest.mark.parametrize(
