@@ -6,8 +6,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,13 +106,26 @@ class HookedFiles(OsFiles):
             act()
 
 
-def test_a_large_copy_whose_target_is_opened_anew_is_not_given_up_twice(tmp_path: Path) -> None:
-    """The target entered it and lost its file: then the source is not the one to go."""
+def test_a_large_copy_whose_target_is_opened_anew_is_not_given_up_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new opening has entered it, and keeps its file: the target has it, not both."""
     files = HookedFiles()
     street = Street(tmp_path, files=files)
     with closing(street.farm.engine) as engine:
         street.begin()
-        files.act = lambda: engine._slots[1]._open_anew(street.target)
+        target = street.target
+        submit = target.writer.submit
+        anew = threading.Thread(target=engine._slots[1]._open_anew, args=(target,), daemon=True)
+        files.act = anew.start
+
+        def submit_late(*what: Any) -> Future[Any]:
+            if anew.ident is not None and threading.current_thread() is not anew:
+                anew.join(20)
+                assert not anew.is_alive()
+            return submit(*what)
+
+        monkeypatch.setattr(target.writer, "submit", submit_late)
         for _ in range(5):
             street.steps()
         assert files.act is None
