@@ -119,7 +119,7 @@ class Engine:
         self._slots = Slots(volumes, around)
         self._claims = Claims()
         self._crossing = Crossing()
-        self.mover = Mover(self._slots.opened, self._slots.is_complete, self._crossing)
+        self.mover = Mover(self._slots.every, self._crossing)
         self._hints = Hints()
         self._where = Whereabouts(self._slots, self._crossing, self._hints)
         self._reunion = Reunion(self._slots.opened, self._slots.is_certain, self._crossing)
@@ -229,18 +229,19 @@ class Engine:
                     raise failure
                 return _settled(Deletion(DeletionOutcome.ERASED, 0))
             there = copies.best or self._where.find(renter, shard)
-            for other in copies.every:
-                if other != there:
-                    other.volume.remove([other.row], hurried=True)
+            is_one_left = _remove_others(copies, there)
             # Never 0: a tombstone, or a shard in the trash, would speak since never.  Nor before
             # a newer copy that was removed just now: what it left would speak against this one.
             newest_ms = max(copy.row.alone_ms for copy in (*copies.every, there))
-            observed_ms = max(1, self._observed_ms(), newest_ms)
-            is_alone = not copies.is_certain or there.row.alone_ms < newest_ms
+            # One that is left is outlived by what is later only.
+            least_ms = newest_ms + 1 if is_one_left else newest_ms
+            observed_ms = max(1, self._observed_ms(), least_ms)
+            is_newest = there.row.alone_ms == newest_ms
+            is_alone = is_one_left or not copies.is_certain or not is_newest
             deletion = there.volume.delete(
                 renter, shard, observed_ms, erase=erase, is_alone=is_alone
             )
-        return deletion if failure is None else _with_bytes_left(deletion)
+        return _with_bytes_left(deletion) if is_one_left or failure is not None else deletion
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
         """See `farmer.node.ports.ShardStore`."""
@@ -528,6 +529,22 @@ class Engine:
         except ShardNotFoundError:
             return None
         return stored if stored.state is ShardState.LIVE else None
+
+
+def _remove_others(copies: Copies, there: Copy) -> bool:
+    """
+    Remove all copies but one; say whether one is left: it was written anew since the look.
+
+    Raises:
+        VolumeUnavailableError: nothing was removed, for the shard may lie elsewhere, too; or a
+            volume failed.
+
+    """
+    for copy in (*copies.every, there):
+        copy.volume.check_single((there.row.renter, there.row.shard))
+    others = [other for other in copies.every if other != there]
+    removed = [other.volume.remove([other.row], hurried=True) for other in others]
+    return not all(removed)
 
 
 def _check_sound(there: Copy) -> None:

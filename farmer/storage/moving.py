@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
@@ -69,13 +69,11 @@ class Mover:
 
     def __init__(
         self,
-        volumes: Callable[[], list[Volume]],
-        is_complete: Callable[[], bool],
+        every: Callable[[], Sequence[Volume | None]],
         crossing: Crossing,
     ) -> None:
-        """*volumes* are the open ones, *is_complete* says whether these are all."""
-        self._volumes = volumes
-        self._is_complete = is_complete
+        """*every* returns all volumes, and None instead of each that is not open."""
+        self._every = every
         self._crossing = crossing
         self._emptying: dict[bytes, Emptying] = {}
         self._working: dict[bytes, Lock] = {}
@@ -172,15 +170,20 @@ class Mover:
 
     def resolve(self) -> None:
         """Bring shards that a crash or a dead disk left on two volumes to one, where it can be."""
-        volumes = {volume.ground.volume: volume for volume in self._volumes()}
+        every = self._every()
+        # By the same look as what is found: one that opens since is missing among them.
+        are_all_open = None not in every
+        volumes = {volume.ground.volume: volume for volume in every if volume is not None}
         for volume in volumes.values():
             if not volume.journal.open.keys:
                 continue
             with self._alone_at(volume.journal.open.source) as is_alone:
                 if is_alone:
-                    self._resolve(volume, volumes)
+                    self._resolve(volume, volumes, are_all_open=are_all_open)
 
-    def _resolve(self, volume: Volume, volumes: Mapping[bytes, Volume]) -> None:
+    def _resolve(
+        self, volume: Volume, volumes: Mapping[bytes, Volume], *, are_all_open: bool
+    ) -> None:
         crossers = volume.journal.open
         source, target = volumes.get(crossers.source), volumes.get(crossers.target)
         if source is not None and target is not None:
@@ -190,9 +193,12 @@ class Mover:
             ):
                 settle(source, target, crossers.keys, self._crossing)
                 volume.journal.settle()
-        elif self._is_complete():
+        elif are_all_open:
             # The other one is no volume of this farmer's any more.
             volume.journal.settle()
+
+    def _volumes(self) -> list[Volume]:
+        return [volume for volume in self._every() if volume is not None]
 
     def give_up_rest(self, source: Volume) -> int:
         """Give up, for good, what cannot go: damaged shards and unfinished uploads."""

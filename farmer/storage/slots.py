@@ -140,9 +140,13 @@ class Slots:
             stalled |= slot.watch.stalled_threads()
         return stalled
 
+    def every(self) -> list[Volume | None]:
+        """Return each that is open, and None for each that is not, as of one moment."""
+        return [slot.volume for slot in self._slots]
+
     def opened(self) -> list[Volume]:
         """Return the open ones."""
-        return [volume for slot in self._slots if (volume := slot.volume) is not None]
+        return [volume for volume in self.every() if volume is not None]
 
     def readable(self) -> list[Volume]:
         """Return those that can be asked, the ones that answer first."""
@@ -154,10 +158,6 @@ class Slots:
         missing = [slot for slot in self._slots if not slot.can_be_asked]
         if missing:
             raise VolumeUnavailableError("a volume is missing")
-
-    def is_complete(self) -> bool:
-        """Say whether every volume is open."""
-        return all(slot.volume is not None for slot in self._slots)
 
     def is_certain(self) -> bool:
         """Say whether every volume can be asked, and knows of all that it holds."""

@@ -208,11 +208,16 @@ class Volume:
         """How many records are being read."""
         return self.handles.pinned
 
+    def check_single(self, key: Key) -> None:
+        """Refuse to change a shard that may lie on a volume that is away, too."""
+        if key in self.journal.open.keys:
+            raise VolumeUnavailableError("the shard was being moved when a volume went away")
+
     def delete(
         self, renter: NodeId, shard: ShardId, observed_ms: int, *, erase: bool, is_alone: bool
     ) -> Future[Deletion]:
         """Give a shard up; *is_alone*: others that may have older copies could not be asked."""
-        self._check_single((renter, shard))
+        self.check_single((renter, shard))
         self._relieve()
         action = Action.GONE if erase else Action.TRASH
         now_ms = self.ground.facts.clock_ms()
@@ -221,7 +226,7 @@ class Volume:
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
         """Take a shard out of the trash."""
-        self._check_single((renter, shard))
+        self.check_single((renter, shard))
         self._relieve()
         now_ms = self.ground.facts.clock_ms()
         return self.writer.submit(Undelete(new_mark(renter, shard, Action.UNDELETE, now_ms, 0)))
@@ -431,11 +436,6 @@ class Volume:
         except StorageError:
             # A volume that cannot be written finds the damage again at the next read.
             self.ground.health.count("quarantine")
-
-    def _check_single(self, key: Key) -> None:
-        """Refuse to change a shard that may lie on a volume that is away, too."""
-        if key in self.journal.open.keys:
-            raise VolumeUnavailableError("the shard was being moved when a volume went away")
 
     def _relieve(self) -> None:
         """Before a mark is added: let whoever gives up shards one by one pay for the tidying."""

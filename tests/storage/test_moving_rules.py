@@ -417,11 +417,29 @@ def test_one_that_is_on_both_after_a_crash_stays_where_it_went(street: Street) -
     assert street.farm.read(row.shard) == data
 
 
+@pytest.mark.parametrize("erase", [False, True])
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_that_may_be_on_two_volumes_is_given_up_on_neither_though_one_alone_says_so(
+    street: Street, number: int, *, erase: bool
+) -> None:
+    (row,) = street.store(10)
+    upload = street.volumes[1].uploads.begin(Wanted(contract_of(ALICE), row.shard, 10))
+    upload.write(noise(10, (0, 0)))
+    upload.commit().result(20)
+    street.journal(number, between=(0, 1), row=row)
+    with pytest.raises(VolumeUnavailableError, match="was being moved"):
+        street.farm.delete(row.shard, erase=erase)
+    assert street.shards() == [1, 1, 0]
+    street.mover.resolve()
+    street.farm.delete(row.shard, erase=erase)
+    assert street.shards() == [0, 0 if erase else 1, 0]
+
+
 def test_a_volume_with_a_crossing_that_is_not_settled_begins_no_other(street: Street) -> None:
     (row,) = street.store(10)
     street.journal(0, between=(0, 2), row=row)
     street.source.duty = DRAIN
-    mover = Mover(lambda: street.volumes[:2], lambda: False, Crossing())
+    mover = Mover(lambda: [*street.volumes[:2], None], Crossing())
     assert mover.step() is None
     assert street.shards() == [1, 0, 0]
     work = mover.work(street.source)
@@ -492,13 +510,26 @@ def test_one_whose_partner_is_missing_waits_for_it(
 ) -> None:
     (row,) = street.store(10)
     street.journal(0, between=between, row=row)
-    is_complete, asked = False, street.volumes[:2]
-    mover = Mover(lambda: asked, lambda: is_complete, Crossing())
+    every: list[Volume | None] = [*street.volumes[:2], None]
+    mover = Mover(lambda: every, Crossing())
     mover.resolve()
     assert street.source.journal.open.keys
-    is_complete = True
+    every.pop()
     mover.resolve()
     assert not street.source.journal.open.keys
+
+
+def test_one_whose_partner_opens_at_this_moment_waits_for_the_next_look(street: Street) -> None:
+    """What was not seen yet is not taken for what is no volume of this farmer's."""
+    (row,) = street.store(10)
+    street.journal(0, 1, between=(0, 1), row=row)
+    source, target, third = street.volumes
+    looks = iter([[source, None, third]])
+    mover = Mover(lambda: next(looks, [source, target, third]), Crossing())
+    mover.resolve()
+    assert source.journal.open.keys == target.journal.open.keys == {(ALICE, row.shard)}
+    mover.resolve()
+    assert not source.journal.open.keys | target.journal.open.keys
 
 
 # One volume that is being emptied.

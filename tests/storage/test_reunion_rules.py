@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from farmer.model.ids import ShardId
-from farmer.model.shard import ShardState
+from farmer.model.shard import DeletionOutcome, ShardState
 from farmer.storage import reunion as reunion_module
 from farmer.storage.crossing import Crossing
+from farmer.storage.errors import ShardNotFoundError
 from farmer.storage.log import marks_bytes
 from farmer.storage.places import Key, Row
 from farmer.storage.reunion import Met, Outlived
@@ -196,3 +197,33 @@ def test_a_tombstone_that_was_set_anew_since_stays(house: House) -> None:
     assert volume.tombstone(*KEY) == replace(stone, observed_ms=6)
     volume.writer.submit(Met([], [replace(stone, observed_ms=6)])).result(20)
     assert volume.tombstone(*KEY) is None
+
+
+@pytest.mark.parametrize("erase", [False, True])
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_a_delete_outlives_a_copy_that_was_written_anew_meanwhile(
+    house: House, monkeypatch: pytest.MonkeyPatch, *, erase: bool, is_alone: bool
+) -> None:
+    """Compaction does that between the look and the removal, which then leaves it."""
+    older = replace(ROW, alone_ms=house.farm.clocks.observed_ms if is_alone else 0)
+    house.put(0, replace(older, stored_at_ms=2000))
+    house.put(1, older)
+    remove = house.volumes[1].remove
+
+    def late(rows: list[Row], *, hurried: bool = False) -> int:
+        house.put(1, replace(older, sequence=9))
+        return remove(rows, hurried=hurried)
+
+    def state() -> ShardState | None:
+        try:
+            return house.engine.stat(*KEY).state
+        except ShardNotFoundError:
+            return None
+
+    monkeypatch.setattr(house.volumes[1], "remove", late)
+    outcome = house.engine.delete(*KEY, erase=erase).result(20).outcome
+    told = DeletionOutcome.ERASED_AT_COMPACTION if erase else DeletionOutcome.TRASHED
+    after = None if erase else ShardState.TRASH
+    assert (outcome, state()) == (told, after)
+    house.engine.look_after_disks()
+    assert (house.rows()[1], state()) == ([], after)

@@ -55,7 +55,7 @@ def test_one_more_is_opened_and_one_is_closed(house: House, tmp_path: Path) -> N
 def test_what_is_away_can_neither_be_asked_nor_written(house: House) -> None:
     slots, all_three = house.slots, house.volumes
     assert slots.look_after() == all_three
-    assert slots.is_complete()
+    assert slots.every() == all_three
     assert slots.is_certain()
     slots.check_complete()
     all_three[2].ground.health.read_only("by its owner")
@@ -64,8 +64,7 @@ def test_what_is_away_can_neither_be_asked_nor_written(house: House) -> None:
     house.go(0)
     assert slots.look_after() == all_three[1:2]
     assert slots.readable() == all_three[1:]
-    assert slots.opened() == all_three
-    assert slots.is_complete()
+    assert slots.opened() == slots.every() == all_three
     assert not slots.is_certain()
     with pytest.raises(VolumeUnavailableError, match="a volume is missing"):
         slots.check_complete()
@@ -77,14 +76,15 @@ def test_what_is_away_can_neither_be_asked_nor_written(house: House) -> None:
 def test_a_volume_in_doubt_is_not_certain(house: House) -> None:
     house.volumes[1].ground.doubts.log_not_cut([KEY])
     assert not house.slots.is_certain()
-    assert house.slots.is_complete()
+    assert house.slots.every() == house.volumes
 
 
 def test_a_volume_that_is_not_open_makes_them_incomplete(house: House) -> None:
-    slot = house.slots[1]
+    slot, (first, _second, third) = house.slots[1], house.volumes
     slot.close_soon()
     assert slot.volume is None
-    assert not house.slots.is_complete()
+    assert house.slots.every() == [first, None, third]
+    assert house.slots.opened() == [first, third]
     assert not house.slots.is_certain()
     with pytest.raises(VolumeUnavailableError):
         house.slots.check_complete()
