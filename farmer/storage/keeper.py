@@ -70,7 +70,8 @@ class Slot:
     @property
     def is_hung(self) -> bool:
         """Whether a call into it does not return."""
-        return self.health.condition.presence is Presence.HUNG
+        # Also where an opening has failed meanwhile, by which it is gone.
+        return self.health.condition.presence is Presence.HUNG or bool(self.watch.hung_reason)
 
     @property
     def is_reopening(self) -> bool:

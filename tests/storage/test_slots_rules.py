@@ -274,6 +274,27 @@ def test_nobody_waits_for_a_volume_that_hangs(house: House) -> None:
         volume.close()
 
 
+def test_nobody_waits_for_one_that_hangs_where_an_opening_has_failed_meanwhile(
+    house: House,
+) -> None:
+    """It is gone by that, and the call that does not return is noticed once only."""
+    slot = house.slots[1]
+    (call,) = stalled(house, 1)
+    with call:
+        slot.close_soon()
+        house.clock.now_s += 60
+        house.slots.watch()
+        slot.health.go("cannot be used")
+        house.slots.watch()
+        assert slot.is_hung
+        assert house.engine.silent() == {slot.settings.path}
+        house.spawn = lambda _name, _work: None
+        house.slots.remove(slot)
+    house.spawn = at_once
+    slot.watch_calls()
+    assert not slot.is_hung
+
+
 def test_those_whose_disks_do_not_answer_are_named(house: House) -> None:
     engine = house.farm.engine
     assert engine.silent() == frozenset()
