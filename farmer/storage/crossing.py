@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from threading import Condition
 from typing import Final, TypeVar
@@ -73,9 +74,18 @@ class Crossing:
         try:
             yield
         finally:
-            with self._changed:
-                self._crossing -= wanted
-                self._changed.notify_all()
+            self._has_crossed(wanted)
+
+    @contextmanager
+    def crossing_if_free(self, keys: Iterable[Key]) -> Iterator[frozenset[Key]]:
+        """Let those of these cross that may at once; says which."""
+        with self._changed:
+            free = frozenset(key for key in keys if self._may_cross({key}))
+            self._crossing |= free
+        try:
+            yield free
+        finally:
+            self._has_crossed(free)
 
     @contextmanager
     def none(self) -> Iterator[None]:
@@ -130,6 +140,11 @@ class Crossing:
         """Note that from now on shards vanish from their source."""
         with self._changed:
             self.crossed += 1
+
+    def _has_crossed(self, keys: AbstractSet[Key]) -> None:
+        with self._changed:
+            self._crossing -= keys
+            self._changed.notify_all()
 
     def _may_cross(self, wanted: set[Key]) -> bool:
         if wanted & self._crossing or any(key in self._passing for key in wanted):

@@ -45,22 +45,28 @@ class Reunion:
         self._crossing = crossing
 
     def hold(self) -> None:
-        """Do what there is to do, if all volumes are there; raises `StorageError`."""
+        """
+        Do what there is to do, if all volumes are there; raises `StorageError`.
+
+        A shard that is being given up, or taken back, at this moment is left to the next time.
+        """
         volumes = self._volumes()
         if len(volumes) < 2:
             return
         for volume in volumes:
-            done: frozenset[Key] = frozenset()
+            left: frozenset[Key] = frozenset()
             sequence = volume.ground.facts.sequencer.peek()
-            while self._is_certain() and (keys := _known_alone(volume) - done):
+            while self._is_certain() and (keys := _known_alone(volume) - left):
                 # Not patient: disks are looked at behind this, and the next look comes soon.
-                with self._crossing.crossing(keys, is_patient=False):
-                    self._meet(keys)
-                done = keys
+                with self._crossing.crossing_if_free(keys) as free:
+                    self._meet(free)
+                left |= keys & _known_alone(volume)
             if self._is_certain() and not _known_alone(volume):
                 volume.note_met(sequence)
 
     def _meet(self, keys: frozenset[Key]) -> None:
+        if not keys:
+            return
         volumes = self._volumes()
         rows = {volume: volume.writer.submit(Ask(keys)).result() for volume in volumes}
         if not self._is_certain() or volumes != self._volumes():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,10 +149,10 @@ def test_two_are_enough_to_meet(house: House) -> None:
 def test_only_so_many_shards_meet_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     class Counting(Crossing):
         @contextmanager
-        def crossing(self, keys: Iterable[Key], *, is_patient: bool = True) -> Iterator[None]:
+        def crossing_if_free(self, keys: Iterable[Key]) -> Iterator[frozenset[Key]]:
             sizes.append(len(set(keys)))
-            with super().crossing(keys, is_patient=is_patient):
-                yield
+            with super().crossing_if_free(keys) as free:
+                yield free
 
     monkeypatch.setattr(reunion_module, "AT_ONCE", 3)
     sizes: list[int] = []
@@ -165,6 +165,31 @@ def test_only_so_many_shards_meet_at_once(house: House, monkeypatch: pytest.Monk
     assert max(sizes) == 3
     assert house.rows()[0] == rows[:2]
     assert not house.volumes[0].ground.index.has_tombstones
+
+
+@pytest.mark.parametrize("at_once", [2, 3, 256])
+def test_shards_that_are_busy_keep_no_others_from_meeting(
+    house: House, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Whoever deletes them and takes them back again and again holds up nobody else's."""
+    monkeypatch.setattr(reunion_module, "AT_ONCE", at_once)
+    rows = [replace(ROW, shard=ShardId(bytes([n]) * 32), sequence=n) for n in range(1, 9)]
+    house.put(0, *(replace(row, alone_ms=7) for row in rows))
+    house.bury(1, ROW, 5)
+    busy = [rows[0], rows[4]] if at_once > 2 else rows[:1]
+    crossing = Crossing()
+    with ExitStack() as held:
+        for row in busy:
+            held.enter_context(crossing.passing((row.renter, row.shard)))
+        house.reunion(crossing=crossing).hold()
+        assert [row.shard for row in house.rows()[0] if row.alone_ms] == [
+            row.shard for row in busy
+        ]
+        assert house.met == [1, 2]
+        assert not house.volumes[1].ground.index.has_tombstones
+    house.reunion(crossing=crossing).hold()
+    assert house.rows()[0] == rows
+    assert house.met == [1, 2, 0, 1, 2]
 
 
 def test_what_was_replaced_since_it_was_outlived_stays(house: House) -> None:
