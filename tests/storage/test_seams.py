@@ -135,16 +135,19 @@ def test_a_shard_that_leaves_the_trash_while_the_sweep_chooses_is_kept(farm: Far
     shard = farm.store(noise(5000)).shard
     farm.delete(shard)
     farm.clocks.pass_days(8)
-    volume = volume_of(farm)
-    expired = volume._expired
+    index = volume_of(farm).ground.index
+    in_trash, chosen = index.in_trash, list[Row]()
 
-    def undeleted_meanwhile(now_ms: int, observed_ms: int) -> list[Row]:
-        rows = expired(now_ms, observed_ms)
-        farm.engine.undelete(ALICE, shard).result(20)
+    def undeleted_meanwhile(until_ms: int, after: Row | None, limit: int) -> list[Row]:
+        rows = in_trash(until_ms, after, limit)
+        if rows:
+            chosen.extend(rows)
+            farm.engine.undelete(ALICE, shard).result(20)
         return rows
 
-    volume._expired = undeleted_meanwhile  # type: ignore[method-assign]
+    index.in_trash = undeleted_meanwhile  # type: ignore[method-assign]
     assert farm.sweep() == 0
+    assert [row.shard for row in chosen] == [shard]
     assert farm.engine.stat(ALICE, shard).state is ShardState.LIVE
 
 
