@@ -9,8 +9,9 @@ removed is not resurrected, because marks are applied in the order of the log.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -123,8 +124,10 @@ class Recovery:
         if position.segment and self._size(path) < position.offset:
             raise LogCutError(f"{path.name} is shorter than it was")
         first = max(1, position.segment)
-        numbers = list(_consecutive(self._files, self._paths, first))
-        return self._walk(numbers, position, progress=_silent)
+        numbers = [one for one in segment_numbers(self._files, self._paths) if one >= first]
+        recovered = self._walk(numbers, position, progress=_silent)
+        recovered.damaged[:0] = self._missing([first - 1, *numbers])
+        return recovered
 
     def rebuild(self, progress: Progress) -> Recovered:
         """Walk over everything; raises `FormatTooNewError`, `OSError`."""
@@ -354,6 +357,14 @@ class Recovery:
             created_at_ms=0,
         )
 
+    def _missing(self, numbers: Iterable[int]) -> list[str]:
+        """Name the first segment of each gap: a replay begins behind all that may be removed."""
+        return [
+            f"{self._paths.segment(before + 1).name} is missing"
+            for before, number in pairwise(numbers)
+            if number > before + 1
+        ]
+
     def _size(self, path: Path) -> int:
         fd = self._files.open(path, Access.READ)
         try:
@@ -416,13 +427,6 @@ def _is_large_shard(header: RecordHeader) -> bool:
         and header.trailer_bytes == trailer_length(header.payload_bytes)
         and header.synced_bytes <= header.payload_bytes
     )
-
-
-def _consecutive(files: Files, paths: Paths, first: int) -> Iterator[int]:
-    number = first
-    while files.exists(paths.segment(number)):
-        yield number
-        number += 1
 
 
 def _silent(_number: int, _last: int) -> None:

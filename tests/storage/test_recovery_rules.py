@@ -114,11 +114,29 @@ def test_a_replay_goes_on_into_the_segments_that_follow(log: Log) -> None:
     log.write(1, 1, 2)
     log.write(2, 3, previous_end=3 * PAGE)
     log.write(3, 4, previous_end=2 * PAGE)
-    log.write(5, 6)
     recovered = log.replay()
     assert (recovered.end, recovered.records) == (Position(3, 2 * PAGE, 5), 3)
-    assert recovered.uuid == segment_uuid(VOLUME, 3)
-    assert set(log.known()) == {1, 2, 3, 4}, "segments are numbered without gaps as they are made"
+    assert (recovered.uuid, recovered.damaged) == (segment_uuid(VOLUME, 3), [])
+    assert set(log.known()) == {1, 2, 3, 4}
+
+
+def test_a_replay_goes_on_behind_segments_that_are_missing_and_tells(log: Log) -> None:
+    """They are numbered without gaps as they are made; but what follows, a delete, counts."""
+    log.write(1, 1, 2)
+    log.replay()
+    log.write(4, 3, Marks(4, [gone(1)]))
+    log.write(6, 5)
+    recovered = log.replay()
+    assert recovered.damaged == ["00000002.seg is missing", "00000005.seg is missing"]
+    assert (recovered.end, recovered.records) == (Position(6, 2 * PAGE, 6), 3)
+    assert set(log.known()) == {2, 3, 5}
+    assert log.replay().damaged == [], "it is told once"
+
+
+def test_an_index_of_nothing_goes_on_behind_what_is_missing_too(log: Log) -> None:
+    log.write(3, 1)
+    assert log.replay().damaged == ["00000001.seg is missing"]
+    assert set(log.known()) == {1}
 
 
 def test_a_log_that_is_shorter_than_it_was_needs_another_index(log: Log) -> None:
