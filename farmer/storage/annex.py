@@ -26,10 +26,13 @@ from farmer.storage.directory import Paths
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Access, Buffer, Files, Filesystem
 from farmer.storage.index_file import INDEX_FILES, INDEX_NAME
+from farmer.storage.log import has_records
 from farmer.storage.probing import probe
-from farmer.storage.records import SEGMENT_HEADER_BYTES
+from farmer.storage.records import SEGMENT_HEADER_BYTES, DamagedError, decode_segment
+from farmer.storage.recovery import segment_numbers
 
 _COPIED: Final = (INDEX_NAME, f"{INDEX_NAME}-wal")
+_DRAFT: Final = ".new"
 _STEP_BYTES: Final = 1024 * 1024
 _COPIED_UP_BYTES_MAX: Final = 4 * 1024 * 1024
 """What is changed in place on a volume is no larger; segments and shards never are."""
@@ -227,7 +230,7 @@ def make_annex(files: Files, root: Path, annex: Path) -> None:
     """
     if files.exists(annex):
         return
-    draft = annex.with_suffix(".new")
+    draft = annex.with_suffix(_DRAFT)
     shutil.rmtree(draft, ignore_errors=True)
     for directory in (annex.parent, draft, draft / "log"):
         files.make_directory(directory)
@@ -257,10 +260,11 @@ def with_annex(
         return None
     if is_read_only:
         make_annex(files, root, annex)
-    elif may_come_home and probe(files, Paths(root).probe):
-        with suppress(OSError):
-            bring_home(files, root, annex)
-            return None
+    elif may_come_home and probe(files, Paths(root).probe) and _came_home(files, root, annex):
+        # With a power cut it would be there again, over what is written from now on.
+        files.sync_directory(annex.parent)
+        return None
+    _copy_begun_segment(files, root, annex)
     return AnnexFiles(files, root, annex)
 
 
@@ -273,21 +277,18 @@ def bring_home(files: Files, root: Path, annex: Path) -> None:
     Raises:
         OSError: the volume cannot be written.
         VolumeUnavailableError: it was written meanwhile by somebody who did not know the annex.
+        FormatTooNewError: it was written by a newer release.
 
     """
+    noted = [path for path in sorted(annex.rglob("*")) if _counts(path)]
+    _check_log(files, root, annex, [path for path in noted if path.suffix == ".seg"])
     touched = set()
-    for noted in sorted(annex.rglob("*")):
-        path = root / noted.relative_to(annex)
-        if noted.is_dir() or noted.name in INDEX_FILES:
-            continue
-        if not noted.stat().st_size:
+    for source in noted:
+        path = root / source.relative_to(annex)
+        if not source.stat().st_size:
             files.unlink(path)
-        elif path.suffix != ".seg" or not files.exists(path):
-            _replace(files, noted, path)
-        elif not _begin_alike(files, noted, path):
-            raise VolumeUnavailableError(
-                f"{path} is not what {annex} notes: the volume was used without it"
-            )
+        elif path.suffix != ".seg" or not (files.exists(path) and has_records(files, path)):
+            _replace(files, source, path)
         touched.add(path.parent)
     for directory in sorted(touched):
         files.sync_directory(directory)
@@ -308,8 +309,54 @@ def remove_annex(annex: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _came_home(files: Files, root: Path, annex: Path) -> bool:
+    """Bring it home and say whether the disk took all of it; raises as `bring_home` otherwise."""
+    with suppress(OSError):
+        bring_home(files, root, annex)
+        return True
+    return False
+
+
+def _copy_begun_segment(files: Files, root: Path, annex: Path) -> None:
+    """
+    Copy into the annex, durably, a last segment of the volume in which no record stands.
+
+    It may be in the memory of the system alone, if the disk failed while it was begun: after a
+    restart there would be none of this number, and nothing would say where the one before ended.
+    Raises `OSError`.
+    """
+    paths, there = Paths(root), Paths(annex)
+    last = max(segment_numbers(files, paths), default=0)
+    if not last or files.exists(there.segment(last)) or has_records(files, paths.segment(last)):
+        return
+    files.make_directory(there.log)
+    _replace(files, paths.segment(last), there.segment(last))
+    files.sync_directory(there.log)
+
+
+def _counts(noted: Path) -> bool:
+    """Say whether this is a file that comes home: no draft that a crash has left, say."""
+    return noted.is_file() and noted.name not in INDEX_FILES and noted.suffix != _DRAFT
+
+
+def _check_log(files: Files, root: Path, annex: Path, noted: Sequence[Path]) -> None:
+    """Raise `VolumeUnavailableError` if segments of a volume do not go with those noted of it."""
+    end = max((one.name for one in noted if one.stat().st_size), default="")
+    for one in noted:
+        path = root / one.relative_to(annex)
+        if one.stat().st_size:
+            is_right = not files.exists(path) or _begin_alike(files, one, path)
+        else:
+            # What is noted as gone has no records, or its own were written again behind it.
+            is_right = one.name < end or not files.exists(path) or not has_records(files, path)
+        if not is_right:
+            raise VolumeUnavailableError(
+                f"{path} is not what {annex} notes: the volume was used without it"
+            )
+
+
 def _replace(files: Files, source: Path, target: Path) -> None:
-    draft = target.with_suffix(".new")
+    draft = target.with_suffix(_DRAFT)
     files.unlink(draft)
     _copy(files, source, draft)
     files.rename(draft, target)
@@ -333,16 +380,29 @@ def _copy(files: Files, source: Path, target: Path, bytes_max: int | None = None
         files.close(reading)
 
 
-def _begin_alike(files: Files, one: Path, other: Path) -> bool:
-    """Compare the headers of two segments."""
-    heads = []
-    for path in (one, other):
-        fd = files.open(path, Access.READ)
-        try:
-            heads.append(files.pread(fd, SEGMENT_HEADER_BYTES, 0))
-        finally:
-            files.close(fd)
-    return heads[0] == heads[1]
+def _begin_alike(files: Files, noted: Path, path: Path) -> bool:
+    """
+    Compare the headers of two segments.
+
+    One without records may be what is left of a failed try, of which the system said that there
+    is none, or no sound one; then only the end of the segment before has to be the same.
+    """
+    head, other = _head(files, noted), _head(files, path)
+    if has_records(files, path):
+        return head == other
+    try:
+        end = decode_segment(other, str(path)).previous_end
+    except DamagedError:
+        return True
+    return end == decode_segment(head, str(noted)).previous_end
+
+
+def _head(files: Files, path: Path) -> bytes:
+    fd = files.open(path, Access.READ)
+    try:
+        return files.pread(fd, SEGMENT_HEADER_BYTES, 0)
+    finally:
+        files.close(fd)
 
 
 def _error(number: int, path: Path) -> OSError:

@@ -141,13 +141,14 @@ def _create(files: Files, path: Path) -> int:
     try:
         return files.open(path, Access.CREATE)
     except OSError as error:
-        if error.errno != errno.EEXIST or _has_records(files, path):
+        if error.errno != errno.EEXIST or has_records(files, path):
             raise
     files.unlink(path)
     return files.open(path, Access.CREATE)
 
 
-def _has_records(files: Files, path: Path) -> bool:
+def has_records(files: Files, path: Path) -> bool:
+    """Say whether there is more in a segment's file than its header; raises `OSError`."""
     fd = files.open(path, Access.READ)
     try:
         return files.size(fd) > SEGMENT_HEADER_BYTES

@@ -19,10 +19,11 @@ from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.fill import Fill
 from farmer.storage.index import Index
 from farmer.storage.index_errors import CommitInDoubtError
+from farmer.storage.records import SEGMENT_HEADER_BYTES
 from farmer.storage.transaction import Transaction
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise, shard_of
-from tests.storage.recording import Fault, ReadOnlyFiles
+from tests.storage.recording import Always, Fault, ReadOnlyFiles
 from tests.storage.test_moving import DRAIN, SIZES, step_until
 from tests.storage.test_moving_crash import CuttingFiles
 
@@ -396,6 +397,97 @@ def test_a_volume_that_was_used_without_its_annex_is_not_mixed_with_it(yard: Yar
     yard.farm.open()
     assert yard.state is VolumeState.GONE
     assert "used without it" in yard.farm.engine.volumes()[0].reason
+
+
+def fail_roll(yard: Yard, call: str) -> Path:
+    """
+    The disk fails while a segment is begun, and takes no writes from then on.
+
+    Return what is left of that segment.  If it is whole, it alone says that the record behind
+    the one before was refused.
+    """
+    left = yard.source.ground.paths.segment(yard.source.writer.active_number + 1)
+    yard.files.fault = Always(
+        errno.EIO,
+        lambda one: (
+            (one.name, one.path) in {(call, left.name), ("unlink", left.name)}
+            or (one.name == "sync_data" and one.path.endswith(".seg"))
+            or (one.name == "truncate" and call == "sync_data")
+        ),
+    )
+    with pytest.raises(VolumeUnavailableError):
+        yard.farm.store(noise(10, "refused"))
+    yard.files.read_only = SICK
+    assert left.stat().st_size == (0 if call == "pwritev" else SEGMENT_HEADER_BYTES)
+    yard.files.fault = None
+    yard.source.ground.health.read_only("seen by the writer")
+    return left
+
+
+def restart(left: Path, size: int | None) -> None:
+    """Let the system start anew: it has so much of the file as had reached the disk."""
+    if size is None:
+        left.unlink()
+    else:
+        left.write_bytes(left.read_bytes().ljust(size, b"x")[:size])
+
+
+@pytest.mark.parametrize(
+    ("call", "size"),
+    [
+        *(("pwritev", size) for size in (None, 0, 100, SEGMENT_HEADER_BYTES)),
+        *(("sync_data", size) for size in (None, 0, 100, SEGMENT_HEADER_BYTES)),
+    ],
+)
+@pytest.mark.parametrize("number", [None, *range(0, 40, 9)])
+def test_one_that_failed_while_a_segment_was_begun_comes_home(
+    yard: Yard, call: str, size: int | None, number: int | None
+) -> None:
+    """Whatever is left of that segment, and also if it is stopped on its way."""
+    left = fail_roll(yard, call)
+    yard.begin()
+    step_until(yard.farm.engine.mover, lambda: yard.counts()[1] > 2)
+    assert yard.annexes
+    moved = yard.farm.engine.opened()[1].ground.index.page(ALICE, ShardId(bytes(32)), 100)
+    gone = next(row.shard for row in moved if row.state is ShardState.LIVE)
+    yard.farm.delete(gone, erase=True)
+    yard.expected, yard.usage = yard.page(), yard.farm.engine.usage(ALICE)
+    yard.farm.engine.close()
+    restart(left, size)
+    yard.files.read_only = ""
+    if number is not None:
+        yard.files.fault = Fault(number, errno.EIO)
+        yard.farm.open()
+        yard.files.fault = None
+        yard.farm.engine.close()
+    yard.farm.open()
+    assert yard.state is VolumeState.HEALTHY, yard.farm.engine.volumes()[0].reason
+    assert yard.annexes == []
+    yard.check()
+    with pytest.raises(ShardNotFoundError):
+        yard.farm.engine.stat(ALICE, gone)
+    yard.farm.engine.fill = Fill.FIRST
+    stored = yard.farm.store(noise(20, "new"))
+    yard.farm.reopen()
+    assert yard.farm.read(stored.shard) == noise(20, "new")
+
+
+def test_where_the_log_ended_is_known_after_a_restart_that_lost_what_said_so(yard: Yard) -> None:
+    """The disk still takes no writes then; and the index may be lost as well."""
+    left = fail_roll(yard, "sync_data")
+    yard.begin()
+    yard.steps(2)
+    yard.farm.engine.close()
+    left.unlink()
+    assert yard.farm.annexes is not None
+    for path in yard.farm.annexes.rglob("index.sqlite*"):
+        path.unlink()
+    yard.farm.open()
+    assert yard.state is VolumeState.READ_ONLY
+    yard.check()
+    yard.steps()
+    yard.check()
+    assert yard.counts() == [0, len(SIZES)]
 
 
 def test_without_room_for_an_annex_all_stays_as_it_was(yard: Yard) -> None:

@@ -345,18 +345,21 @@ def test_one_that_can_be_written_again_has_it_brought_home_if_it_is_trusted(made
     assert isinstance(files(), AnnexFiles), "it goes on apart, and is tried the next time"
     assert made.annex.exists()
     made.real.fault = None
+    made.real.forget()
     assert files() is None
     assert not made.annex.exists()
+    synced = [call.path for call in made.real.calls if call.name == "sync_directory"]
+    assert synced[-1] == "annexes", "nor does a power cut bring it back"
     assert (made.root / "book").read_bytes() == b"noted"
 
 
-def segment(number: int, *, first: int = 1) -> bytes:
+def segment(number: int, *, first: int = 1, previous_end: int = 0) -> bytes:
     return SegmentHeader(
         volume=b"v" * 16,
         segment=b"s" * 16,
         number=number,
         first_sequence=first,
-        previous_end=0,
+        previous_end=previous_end,
         created_at_ms=0,
     ).encode()
 
@@ -399,14 +402,109 @@ def test_a_segment_that_is_home_already_is_kept(place: Place) -> None:
     assert not place.annex.exists()
 
 
+def note(place: Place, number: int, data: bytes) -> Path:
+    (place.annex / "log").mkdir(exist_ok=True)
+    path = place.annex / "log" / f"{number:08d}.seg"
+    path.write_bytes(data)
+    return path
+
+
 def test_another_segment_of_that_number_is_not_mixed_with_it(place: Place) -> None:
-    place.put("log/00000002.seg", segment(2, first=9))
-    (place.annex / "log").mkdir()
-    (place.annex / "log" / "00000002.seg").write_bytes(segment(2))
+    """Nor is anything else brought home then."""
+    other = segment(2, first=9) + b"a record"
+    path = place.put("log/00000002.seg", other)
+    note(place, 2, segment(2) + b"records")
+    (place.annex / "book").write_bytes(b"noted")
     with pytest.raises(VolumeUnavailableError, match="was used without it"):
         home(place)
     assert place.annex.exists()
-    assert (place.root / "log" / "00000002.seg").read_bytes() == segment(2, first=9)
+    assert path.read_bytes() == other
+    assert not (place.root / "book").exists()
+
+
+def test_one_without_records_that_tells_of_another_past_is_not_mixed_with_it_either(
+    place: Place,
+) -> None:
+    """The segment before it had grown until it was begun."""
+    path = place.put("log/00000002.seg", segment(2, previous_end=9000))
+    note(place, 2, segment(2, previous_end=8192) + b"records")
+    with pytest.raises(VolumeUnavailableError, match="was used without it"):
+        home(place)
+    assert path.read_bytes() == segment(2, previous_end=9000)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [b"", segment(2)[:100], b"x" * 4096, segment(2, first=9)],
+    ids=["empty", "torn", "unsound", "sound"],
+)
+def test_what_a_failed_try_has_left_of_a_segment_is_replaced(place: Place, left: bytes) -> None:
+    path = place.put("log/00000002.seg", left)
+    note(place, 2, segment(2) + b"records")
+    home(place)
+    assert path.read_bytes() == segment(2) + b"records"
+    assert not place.annex.exists()
+
+
+def test_a_segment_that_is_noted_as_gone_goes_if_it_holds_nothing(place: Place) -> None:
+    path = place.put("log/00000002.seg", segment(2))
+    note(place, 2, b"")
+    home(place)
+    assert not path.exists()
+
+
+def test_one_that_is_noted_as_gone_and_has_records_was_used_without_the_annex(
+    place: Place,
+) -> None:
+    """Unless a later one is noted: then they were written again behind it."""
+    path = place.put("log/00000002.seg", segment(2) + b"a record")
+    note(place, 2, b"")
+    note(place, 1, segment(1))
+    with pytest.raises(VolumeUnavailableError, match="was used without it"):
+        home(place)
+    assert path.exists()
+    note(place, 3, segment(3))
+    home(place)
+    assert not path.exists()
+
+
+def test_a_draft_that_a_crash_has_left_does_not_come_home(place: Place) -> None:
+    note(place, 2, segment(2)).rename(place.annex / "log" / "00000002.new")
+    home(place)
+    assert list((place.root / "log").iterdir()) == []
+    assert not place.annex.exists()
+
+
+def begun(place: Place) -> list[str]:
+    """Open it apart; return what of the log the annex has then."""
+    with_annex(place.real, place.root, place.annex, is_read_only=True)
+    return sorted(path.name for path in (place.annex / "log").iterdir())
+
+
+def test_a_last_segment_without_records_is_copied_into_the_annex(place: Place) -> None:
+    """Durably: the disk may have it in the memory of the system alone."""
+    place.put("log/00000001.seg", segment(1) + b"records")
+    path = place.put("log/00000002.seg", segment(2))
+    (place.annex / "log").mkdir()
+    (place.annex / "log" / "00000002.new").write_bytes(b"a draft that a crash has left")
+    place.real.forget()
+    assert begun(place) == ["00000002.seg"]
+    done = [call.name for call in place.real.calls if call.name != "make_directory"]
+    assert done[-3:] == ["sync_data", "rename", "sync_directory"]
+    path.unlink()
+    assert place.read(path) == segment(2)[:100]
+    place.put("log/00000002.seg", segment(2))
+    place.real.forget()
+    begun(place)
+    assert "pwritev" not in place.real.names(), "it is copied once"
+
+
+def test_one_with_records_is_not_copied(place: Place) -> None:
+    (place.annex / "log").mkdir()
+    assert begun(place) == []
+    place.put("log/00000001.seg", segment(1))
+    place.put("log/00000002.seg", segment(2) + b"records")
+    assert begun(place) == []
 
 
 def test_an_annex_goes_in_one_step(tmp_path: Path) -> None:
