@@ -119,7 +119,7 @@ class Engine:
         self._slots = Slots(volumes, around)
         self._claims = Claims()
         self._crossing = Crossing()
-        self.mover = Mover(self._slots.every, self._crossing)
+        self.mover = Mover(self._slots.every, self._crossing, monotonic_s)
         self._hints = Hints()
         self._where = Whereabouts(self._slots, self._crossing, self._hints)
         self._reunion = Reunion(self._slots.opened, self._slots.is_certain, self._crossing)

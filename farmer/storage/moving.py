@@ -31,6 +31,7 @@ from farmer.storage.quota import (
     SHARD_OVERHEAD_BYTES,
 )
 from farmer.storage.volume import Volume
+from farmer.storage.watch import HUNG_S
 
 STOP_S: Final = 3.0
 """How long a stop waits for pieces of work that are being done."""
@@ -71,6 +72,7 @@ class Mover:
         self,
         every: Callable[[], Sequence[Volume | None]],
         crossing: Crossing,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """*every* returns all volumes, and None instead of each that is not open."""
         self._every = every
@@ -78,6 +80,9 @@ class Mover:
         self._emptying: dict[bytes, Emptying] = {}
         self._working: dict[bytes, Lock] = {}
         """By the volume that is emptied; held by who works at it."""
+        self._since_s: dict[bytes, float] = {}
+        """Since when each of those is held."""
+        self._monotonic_s = monotonic_s
         self._waits: dict[bytes, str] = {}
         """Why the last step passed over a volume."""
         self.bytes_per_s = 0.0
@@ -122,8 +127,8 @@ class Mover:
         """
         Do a bounded piece of work for one volume; return the bytes copied, and for what.
 
-        None if there is nothing to do, for now or at all.  A volume at which somebody else works,
-        who may be waiting for a disk that does not answer, is passed over and says so.
+        None if there is nothing to do, for now or at all.  A volume at which somebody else works
+        is passed over, and says so if that one waits for a disk that does not answer.
         """
         self.resolve()
         leaving = {volume.ground.volume: volume for volume in self._volumes() if volume.duty}
@@ -132,7 +137,7 @@ class Mover:
         for uuid, volume in leaving.items():
             with self._alone_at(uuid) as is_alone:
                 done = self._step(uuid, volume) if is_alone else None
-            if not is_alone:
+            if not is_alone and self._is_waited_for(uuid):
                 self._waits[uuid] = _HELD_UP
             elif done is not None:
                 return done
@@ -162,11 +167,19 @@ class Mover:
         """Be the only one who works at emptying a volume; says whether that is so."""
         lock = self._working.setdefault(uuid, Lock())
         is_alone = lock.acquire(blocking=False)
+        if is_alone:
+            self._since_s[uuid] = self._monotonic_s()
         try:
             yield is_alone
         finally:
             if is_alone:
+                del self._since_s[uuid]
                 lock.release()
+
+    def _is_waited_for(self, uuid: bytes) -> bool:
+        """Say whether who works at a volume takes longer than any disk that answers."""
+        now_s = self._monotonic_s()
+        return now_s - self._since_s.get(uuid, now_s) > HUNG_S
 
     def resolve(self) -> None:
         """Bring shards that a crash or a dead disk left on two volumes to one, where it can be."""

@@ -27,7 +27,9 @@ from farmer.storage.places import Row
 from farmer.storage.quota import Reservation, overhead_bytes, room_bytes
 from farmer.storage.upload import Wanted
 from farmer.storage.volume import Volume
+from farmer.storage.watch import HUNG_S
 from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise
+from tests.storage.house import Clock
 from tests.storage.rot import flip
 
 DRAIN = Duty(verb=Leaving.DRAIN, since_ms=5, rate_bytes=7)
@@ -452,6 +454,8 @@ def test_who_hangs_at_one_volume_keeps_no_other_from_being_emptied(
 ) -> None:
     street.store(10)
     street.store(20, on=1)
+    clock = Clock()
+    monkeypatch.setattr(street.mover, "_monotonic_s", clock)
     for volume in street.volumes[:2]:
         street.mover.begin(volume, DRAIN)
     step, seen = Emptying.step, list[object]()
@@ -459,6 +463,7 @@ def test_who_hangs_at_one_volume_keeps_no_other_from_being_emptied(
     def hanging(emptying: Emptying) -> int:
         if emptying.source is street.source and not seen:
             # What another thread does while this one waits for its disk.
+            clock.now_s += HUNG_S + 1
             seen.extend([street.mover.step(), street.mover.is_held_up])
             street.mover.resolve()
             work = street.mover.work(street.source)
@@ -477,6 +482,30 @@ def test_who_hangs_at_one_volume_keeps_no_other_from_being_emptied(
     for volume in street.volumes[:2]:
         street.mover.cancel(volume)
     assert street.mover.step() is None
+
+
+def test_who_only_looks_at_a_volume_for_a_moment_is_no_disk_that_does_not_answer(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is passed over by one step, and nothing is put off for that."""
+    street.store(10)
+    clock = Clock()
+    monkeypatch.setattr(street.mover, "_monotonic_s", clock)
+    street.mover.begin(street.source, DRAIN)
+    with street.mover._alone_at(street.source.ground.volume) as is_alone:
+        assert is_alone
+        clock.now_s += HUNG_S
+        assert street.mover.step() is None
+        work = street.mover.work(street.source)
+        assert work is not None
+        assert (work.problem, street.mover.is_held_up) == ("", False)
+        clock.now_s += 1
+        assert street.mover.step() is None
+        assert street.mover.is_held_up
+    with street.mover._alone_at(street.source.ground.volume):
+        assert street.mover.step() is None, "that is another one, who has just begun"
+    assert street.mover.step() == (10, DRAIN)
+    assert not street.mover.is_held_up
 
 
 def test_an_empty_volume_says_what_it_is_still_needed_for(street: Street) -> None:
