@@ -143,14 +143,16 @@ def test_a_sample_audit_reads_its_blocks_and_the_tree_and_no_more(
     assert sum(files.bytes_read().values()) <= 20 * 65536 + 320 * 36 + 256
 
 
-def test_a_start_lists_the_staging_directory_alone(tmp_path: Path, files: RecordingFiles) -> None:
+def test_a_start_lists_the_staging_directory_and_the_log_alone(
+    tmp_path: Path, files: RecordingFiles
+) -> None:
     farm = Farm(tmp_path, files=files)
     farm.store(noise(2 * MIB))
     farm.store(noise(10))
     files.forget()
     farm.reopen()
     listed = [call.path for call in files.calls if call.name == "list"]
-    assert listed == ["staging"]
+    assert listed == ["staging", "log"]
     farm.engine.close()
 
 
