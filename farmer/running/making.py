@@ -126,23 +126,19 @@ def _check(plan: VolumePlan) -> None:
 
 
 def _cannot_be_made(path: Path, error: Exception) -> Alert:
-    return Alert(
-        name="VolumeNotMade",
-        since_ms=0,
-        message=f"The volume {path} could not be made when its disk answered: {error}",
-        command="farmer volume list",
-        about=str(path),
-    )
+    message = f"The volume {path} could not be made when its disk answered: {error}"
+    return _alert("VolumeNotMade", path, message)
 
 
 def _cannot_be_sized(path: Path, error: Exception) -> Alert:
-    return Alert(
-        name="VolumeNotSized",
-        since_ms=0,
-        message=f"The volume {path} keeps the quota that it had: {error}",
-        command="farmer volume list",
-        about=str(path),
+    return _alert(
+        "VolumeNotSized", path, f"The volume {path} keeps the quota that it had: {error}"
     )
+
+
+def _alert(name: str, path: Path, message: str) -> Alert:
+    command = "farmer volume list"
+    return Alert(name=name, since_ms=0, message=message, command=command, about=str(path))
 
 
 def _begun(home: Home, plan: VolumePlan, identity: Identity, now_ms: int) -> Future[None]:

@@ -400,6 +400,7 @@ class Volume:
         for step in steps:
             with suppress(OSError, sqlite3.Error, StorageError):
                 step()
+        self._let_go()
         self.leave_ledger()
 
     def close(self) -> None:
@@ -409,8 +410,7 @@ class Volume:
         for let_go in self.before_close:
             let_go(True)
         clean = self.writer.close()
-        self.leases.let_go()
-        self.ground.doubts.let_go()
+        self._let_go()
         self.handles.close()
         with suppress(OSError):
             # What counts was synced, and the lock has yet to go.
@@ -423,10 +423,13 @@ class Volume:
             self.ground.files.close(self._lock_fd)
 
     def leave_ledger(self) -> None:
-        """Give back what is promised, and count no more; an opening finds all of it again."""
+        """Count no more; an opening finds all of it again."""
+        self.ground.ledger.forget(self.ground.account)
+
+    def _let_go(self) -> None:
+        """Give back what is promised: an opening finds what is in staging, and goes by that."""
         self.leases.let_go()
         self.ground.doubts.let_go()
-        self.ground.ledger.forget(self.ground.account)
 
     def quarantine(self, row: Row) -> None:
         """Note, for good, that a record is damaged; a volume that cannot be written forgets it."""
