@@ -24,7 +24,7 @@ from typing import Final
 
 from farmer.storage.directory import Paths
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.files import Access, Buffer, Files, Filesystem
+from farmer.storage.files import Access, Buffer, Files, Filesystem, read_head
 from farmer.storage.index_file import INDEX_FILES, INDEX_NAME
 from farmer.storage.log import has_records
 from farmer.storage.probing import probe
@@ -387,7 +387,7 @@ def _begin_alike(files: Files, noted: Path, path: Path) -> bool:
     One without records may be what is left of a failed try, of which the system said that there
     is none, or no sound one; then only the end of the segment before has to be the same.
     """
-    head, other = _head(files, noted), _head(files, path)
+    head, other = (read_head(files, one, SEGMENT_HEADER_BYTES) for one in (noted, path))
     if has_records(files, path):
         return head == other
     try:
@@ -395,14 +395,6 @@ def _begin_alike(files: Files, noted: Path, path: Path) -> bool:
     except DamagedError:
         return True
     return end == decode_segment(head, str(noted)).previous_end
-
-
-def _head(files: Files, path: Path) -> bytes:
-    fd = files.open(path, Access.READ)
-    try:
-        return files.pread(fd, SEGMENT_HEADER_BYTES, 0)
-    finally:
-        files.close(fd)
 
 
 def _error(number: int, path: Path) -> OSError:

@@ -13,7 +13,7 @@ from typing import Final
 
 from farmer.model.shard import RECORD_HEADER_BYTES
 from farmer.storage.condensing import BAD_SPOT, Condenser
-from farmer.storage.files import Access
+from farmer.storage.files import Access, read_head
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.operations import Move, Restate
@@ -89,11 +89,7 @@ class Compactor:
         Behind that may stand what was refused, where the disk did not let it be cut off for good.
         """
         files, paths = self._ground.files, self._ground.paths
-        fd = files.open(paths.segment(number), Access.READ)
-        try:
-            raw = files.pread(fd, SEGMENT_HEADER_BYTES, 0)
-        finally:
-            files.close(fd)
+        raw = read_head(files, paths.segment(number), SEGMENT_HEADER_BYTES)
         try:
             end = decode_segment(raw, paths.segment(number).name).previous_end
         except DamagedError:

@@ -23,7 +23,7 @@ from typing import Any, Final
 from farmer.model.ids import NodeId
 from farmer.model.status import Alert
 from farmer.storage.errors import FormatTooNewError
-from farmer.storage.files import Access, Files
+from farmer.storage.files import Access, Files, read_head
 from farmer.storage.index_file import INDEX_NAME
 from farmer.storage.quota import QUOTA_BYTES_MIN
 from farmer.storage.records import NUMBER_BITS, UUID_BYTES
@@ -192,7 +192,7 @@ def read_marker(root: Path, node: NodeId, files: Files) -> Marker:
         raise VolumeSetupError(
             f"{root} has no {MARKER_NAME}: the disk may not be mounted; nothing was written"
         )
-    marker = _parse(_read_small(paths.marker, files), paths.marker)
+    marker = _parse(read_head(files, paths.marker, _MARKER_BYTES_MAX), paths.marker)
     if marker.node != node:
         raise VolumeSetupError(
             f"{root} belongs to the farmer {marker.node.short}..., this one is {node.short}...;"
@@ -206,7 +206,7 @@ def read_marker(root: Path, node: NodeId, files: Files) -> Marker:
 def retire_marker(root: Path, files: Files, why: str) -> None:
     """Let a volume's marker say, durably, that it is never to be opened again.  `OSError`."""
     paths = Paths(root)
-    fields = json.loads(_read_small(paths.marker, files))
+    fields = json.loads(read_head(files, paths.marker, _MARKER_BYTES_MAX))
     text = json.dumps(fields | {"retired": why}, indent=2)
     replace_small(files, paths.marker, text.encode() + b"\n", drafts=paths.staging)
 
@@ -259,14 +259,6 @@ def _write_marker(paths: Paths, marker: Marker, files: Files) -> None:
         indent=2,
     )
     replace_small(files, paths.marker, text.encode() + b"\n")
-
-
-def _read_small(path: Path, files: Files) -> bytes:
-    fd = files.open(path, Access.READ)
-    try:
-        return files.pread(fd, _MARKER_BYTES_MAX, 0)
-    finally:
-        files.close(fd)
 
 
 def _parse(raw: bytes, path: Path) -> Marker:

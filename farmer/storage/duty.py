@@ -7,7 +7,6 @@ What the owner wants done with a volume: a small file in it, so that a restart g
 
 from __future__ import annotations
 
-import errno
 import json
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from farmer.storage.directory import Paths, replace_small
-from farmer.storage.files import Access, Files
+from farmer.storage.files import Files, read_head
 
 DUTY_NAME: Final = "leaving.json"
 DUTY_VERSION: Final = 1
@@ -53,15 +52,9 @@ class Duty:
 def read_duty(files: Files, root: Path) -> Duty | None:
     """Return what was written; None if nothing, or nothing that this release understands."""
     try:
-        fd = files.open(root / DUTY_NAME, Access.READ)
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return None
-        raise
-    try:
-        raw = files.pread(fd, _BYTES_MAX, 0)
-    finally:
-        files.close(fd)
+        raw = read_head(files, root / DUTY_NAME, _BYTES_MAX)
+    except FileNotFoundError:
+        return None
     try:
         fields: dict[str, Any] = json.loads(raw)
         if fields.pop("format") != DUTY_VERSION:

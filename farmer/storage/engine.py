@@ -19,7 +19,6 @@ from farmer.model.shard import (
     SHARD_BYTES_MAX,
     BadBlocks,
     Deletion,
-    DeletionOutcome,
     ShardState,
     StoredShard,
     Usage,
@@ -27,6 +26,7 @@ from farmer.model.shard import (
 from farmer.model.status import Alert, VolumeStatus
 from farmer.storage.claims import Claims, EngineUpload
 from farmer.storage.crossing import Crossing
+from farmer.storage.deleting import Deleting
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.errors import (
     BusyError,
@@ -122,6 +122,11 @@ class Engine:
         self.mover = Mover(self._slots.every, self._crossing, monotonic_s)
         self._hints = Hints()
         self._where = Whereabouts(self._slots, self._crossing, self._hints)
+        self._deleting = Deleting(
+            *(self._slots, self._where, self._crossing),
+            is_moving=lambda: not self.mover.is_idle,
+            observed_ms=observed_ms,
+        )
         self._reunion = Reunion(self._slots.opened, self._slots.is_certain, self._crossing)
         self.scrubs = Scrubs(self._slots.readable, monotonic_s)
         self._is_closing = False
@@ -220,35 +225,15 @@ class Engine:
 
     def delete(self, renter: NodeId, shard: ShardId, *, erase: bool) -> Future[Deletion]:
         """See `farmer.node.ports.ShardStore`."""
-        key = (renter, shard)
-        was_begun, failure = self._erase_leases(key)
-        with self._crossing.passing(key):
-            copies = self._where.look_up(key)
-            if copies.best is None and copies.is_certain and was_begun:
-                if failure is not None:
-                    raise failure
-                return _settled(Deletion(DeletionOutcome.ERASED, 0))
-            there = copies.best or self._where.find(renter, shard)
-            is_one_left = _remove_others(copies, there)
-            # Never 0: a tombstone, or a shard in the trash, would speak since never.  Nor before
-            # a newer copy that was removed just now: what it left would speak against this one.
-            newest_ms = max(copy.row.alone_ms for copy in (*copies.every, there))
-            # One that is left is outlived by what is later only.
-            least_ms = newest_ms + 1 if is_one_left else newest_ms
-            observed_ms = max(1, self._observed_ms(), least_ms)
-            is_newest = there.row.alone_ms == newest_ms
-            is_alone = is_one_left or not copies.is_certain or not is_newest
-            deletion = there.volume.delete(
-                renter, shard, observed_ms, erase=erase, is_alone=is_alone
-            )
-        return _with_bytes_left(deletion) if is_one_left or failure is not None else deletion
+        return self._deleting.delete(renter, shard, erase=erase)
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
         """See `farmer.node.ports.ShardStore`."""
-        with self._crossing.passing((renter, shard)):
-            there = self._where.find(renter, shard)
-            self._check_heard_of_all((renter, shard))
-            return there.volume.undelete(renter, shard)
+        return self._deleting.undelete(renter, shard)
+
+    def purge(self, renter: NodeId, contract: ContractId | None = None) -> int:
+        """See `Deleting.purge`."""
+        return self._deleting.purge(renter, contract)
 
     def usage(self, renter: NodeId) -> Usage:
         """See `farmer.node.ports.ShardStore`."""
@@ -272,52 +257,6 @@ class Engine:
     def renters(self) -> tuple[NodeId, ...]:
         """Return everyone who has a shard or an upload here."""
         return self._ledger.renters()
-
-    def purge(self, renter: NodeId, contract: ContractId | None = None) -> int:
-        """
-        Remove all shards of a renter, or of one of its contracts, for good.
-
-        Returns how many; safe to repeat after a crash.
-
-        Raises:
-            VolumeUnavailableError: a volume is missing or failed, or some shards were changing;
-                what could be removed is, and the rest waits until it is repeated.
-
-        """
-        before = self._crossing.crossed
-        volumes, removed, failure = self._purge(renter, contract)
-        with self._crossing.staying(renter) as is_still:
-            if self._crossing.crossed != before:
-                # What crossed meanwhile may have been passed over.  Only now does nothing cross:
-                # little is left to remove, and the first time it may have taken hours.
-                volumes, more, failure = self._purge(renter, contract)
-                removed += more
-        for volume in volumes:
-            # One that takes no stores has failed, or hangs: a sweep tidies it when it is back.
-            if volume.takes_stores:
-                volume.tidy()
-        if failure is not None:
-            raise failure
-        self._slots.check_complete()
-        if set(self._slots.opened()) - set(volumes):
-            raise VolumeUnavailableError("a volume came back meanwhile")
-        if not is_still:
-            raise VolumeUnavailableError("some shards are being moved by a disk that hangs")
-        return removed
-
-    def _purge(
-        self, renter: NodeId, contract: ContractId | None
-    ) -> tuple[list[Volume], int, StorageError | None]:
-        """Go through all volumes once; return which, how many shards went, and what failed."""
-        removed = 0
-        failure: StorageError | None = None
-        volumes = self._slots.readable()
-        for volume in volumes:
-            try:
-                removed += volume.purge(renter, contract, lambda: not self.mover.is_idle)
-            except StorageError as error:
-                failure = error
-        return volumes, removed, failure
 
     def sweep(self, now_ms: int, observed_ms: int) -> int:
         """
@@ -443,33 +382,12 @@ class Engine:
         if again_bytes_max is not None and self.begun_bytes(*key) > again_bytes_max:
             raise BusyError
 
-    def _erase_leases(self, key: Key) -> tuple[bool, StorageError | None]:
-        """
-        Remove what is there of an unfinished store, where that works; say whether there was any.
-
-        A disk that does not let go of it keeps no other one from giving up the shard itself.
-        """
-        was_begun, failure = False, None
-        for volume in self._slots.readable():
-            try:
-                was_begun |= volume.leases.erase(key)
-            except StorageError as error:
-                was_begun, failure = True, error
-        return was_begun, failure
-
     def _look_to_store(self, key: Key) -> Copies:
         """Look for a shard that is to be stored; raises if the only volume fails."""
         there = self._where.look_up(key, for_store=True)
         if there.failure is not None and len(self._slots) == 1:
             raise there.failure
         return there
-
-    def _check_heard_of_all(self, key: Key) -> None:
-        """Raise unless every volume says what it has of a shard: the trash may be outdated."""
-        if not self._where.copies(key).is_certain:
-            raise VolumeUnavailableError(
-                "it may have been stored again, or erased, on a volume that is missing"
-            )
 
     def _open(self, renter: NodeId, shard: ShardId, size_bytes: int | None) -> VolumeReader:
         """Open a shard; an audit says the size, and wants it sound."""
@@ -507,7 +425,7 @@ class Engine:
             except ShardNotFoundError:
                 # It was there a moment ago: if it did not go for good, another volume has it.
                 if there.row.state is ShardState.TRASH and self._crossing.crossed == before:
-                    self._check_heard_of_all((renter, shard))
+                    self._where.check_heard_of_all((renter, shard))
                     raise
             except VolumeClosedError:
                 # It was closed between the look-up and this, and is looked for anew.
@@ -531,22 +449,6 @@ class Engine:
         return stored if stored.state is ShardState.LIVE else None
 
 
-def _remove_others(copies: Copies, there: Copy) -> bool:
-    """
-    Remove all copies but one; say whether one is left: it was written anew since the look.
-
-    Raises:
-        VolumeUnavailableError: nothing was removed, for the shard may lie elsewhere, too; or a
-            volume failed.
-
-    """
-    for copy in (*copies.every, there):
-        copy.volume.check_single((there.row.renter, there.row.shard))
-    others = [other for other in copies.every if other != there]
-    removed = [other.volume.remove([other.row], hurried=True) for other in others]
-    return not all(removed)
-
-
 def _check_sound(there: Copy) -> None:
     """Raise `CorruptShardError` for a shard that is known to be damaged."""
     row = there.row
@@ -556,25 +458,3 @@ def _check_sound(there: Copy) -> None:
         known = there.volume.examined.find(row.sequence)
         first_bad = known.first_bad if known and known.bad_blocks else (0, row.size_bytes)
         raise CorruptShardError(*first_bad)
-
-
-def _with_bytes_left(deletion: Future[Deletion]) -> Future[Deletion]:
-    """Return it as one after which some bytes are still on a disk."""
-    told: Future[Deletion] = Future()
-
-    def tell(done: Future[Deletion]) -> None:
-        if (error := done.exception()) is not None:
-            told.set_exception(error)
-        elif done.result().outcome is DeletionOutcome.ERASED:
-            told.set_result(Deletion(DeletionOutcome.ERASED_AT_COMPACTION, 0))
-        else:
-            told.set_result(done.result())
-
-    deletion.add_done_callback(tell)
-    return told
-
-
-def _settled(value: R) -> Future[R]:
-    future: Future[R] = Future()
-    future.set_result(value)
-    return future

@@ -309,6 +309,15 @@ def _after(buffers: list[memoryview], written: int) -> list[memoryview]:
     return []
 
 
+def read_head(files: Files, path: Path, length: int) -> bytes:
+    """Return a file's first bytes, all if it has no more; raises `OSError`."""
+    fd = files.open(path, Access.READ)
+    try:
+        return files.pread(fd, length, 0)
+    finally:
+        files.close(fd)
+
+
 def sync_what_a_kill_left(files: Files, path: Path) -> None:
     """
     Make durable what a start is about to believe.

@@ -28,7 +28,7 @@ from zlib import crc32
 
 from farmer.model.ids import NodeId, ShardId
 from farmer.storage.directory import Paths, replace_small
-from farmer.storage.files import Access, Files
+from farmer.storage.files import Access, Files, read_head
 from farmer.storage.places import Key
 
 JOURNAL_NAME: Final = "moving"
@@ -105,15 +105,9 @@ class Journal:
 
     def _read(self) -> Crossers:
         try:
-            fd = self._files.open(self._path, Access.READ)
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                return NOTHING
-            raise
-        try:
-            return _decode(self._files.pread(fd, _BYTES_MAX, 0))
-        finally:
-            self._files.close(fd)
+            return _decode(read_head(self._files, self._path, _BYTES_MAX))
+        except FileNotFoundError:
+            return NOTHING
 
 
 def _encode(crossers: Crossers) -> bytes:

@@ -11,13 +11,12 @@ So when no tombstone is left, the sequence is noted below which every one of the
 
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 from typing import Final
 
 from farmer.storage.directory import Paths, replace_small
-from farmer.storage.files import Access, Files
+from farmer.storage.files import Files, read_head
 from farmer.storage.records import NUMBER_BITS
 
 MET_NAME: Final = "met"
@@ -28,15 +27,9 @@ _BYTES_MAX: Final = 4096
 def read_met(files: Files, root: Path) -> int:
     """Return the sequence, 0 if nothing that can be read was noted; raises `OSError`."""
     try:
-        fd = files.open(root / MET_NAME, Access.READ)
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return 0
-        raise
-    try:
-        raw = files.pread(fd, _BYTES_MAX, 0)
-    finally:
-        files.close(fd)
+        raw = read_head(files, root / MET_NAME, _BYTES_MAX)
+    except FileNotFoundError:
+        return 0
     try:
         fields = json.loads(raw)
         sequence = fields["sequence"]

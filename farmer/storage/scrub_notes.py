@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from farmer.model.ids import NodeId, ShardId
 from farmer.storage.directory import replace_small
-from farmer.storage.files import Access
+from farmer.storage.files import read_head
 from farmer.storage.ground import Ground
 from farmer.storage.places import Key
 
@@ -105,12 +105,7 @@ def read_notes(ground: Ground) -> Notes:
     try:
         if not files.exists(path):
             return Notes()
-        fd = files.open(path, Access.READ)
-        try:
-            raw = files.pread(fd, _NOTES_BYTES_MAX, 0)
-        finally:
-            files.close(fd)
-        return _parsed(json.loads(raw))
+        return _parsed(json.loads(read_head(files, path, _NOTES_BYTES_MAX)))
     except (OSError, ValueError):
         return Notes()
 

@@ -20,7 +20,7 @@ from farmer.model.shard import RECORD_HEADER_BYTES
 from farmer.storage.bad_spots import BadSpots, check_disk
 from farmer.storage.damage import Examination, ReadRecord, examining, read_header
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.files import Access
+from farmer.storage.files import Access, read_head
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.marks import Mark, decode_marks
@@ -248,13 +248,8 @@ class Walk:
                 yield from self._unknown(header, place, path.name)
 
     def _header_of(self, path: Path, uuid: bytes) -> RecordHeader:
-        fd = self.ground.files.open(path, Access.READ)
-        try:
-            return decode_record(
-                self.ground.files.pread(fd, RECORD_HEADER_BYTES, 0), uuid, path.name
-            )
-        finally:
-            self.ground.files.close(fd)
+        raw = read_head(self.ground.files, path, RECORD_HEADER_BYTES)
+        return decode_record(raw, uuid, path.name)
 
     def _is_file_known(self, uuid: bytes, header: RecordHeader) -> bool:
         row = self.ground.index.find(header.renter, header.shard)

@@ -173,6 +173,13 @@ class Whereabouts:
                 look.found.append(Copy(volume, row, as_of))
         return look.seen()
 
+    def check_heard_of_all(self, key: Key) -> None:
+        """Raise unless every volume says what it has of a shard: the trash may be outdated."""
+        if not self.copies(key).is_certain:
+            raise VolumeUnavailableError(
+                "it may have been stored again, or erased, on a volume that is missing"
+            )
+
     def page(self, renter: NodeId, after: ShardId, limit: int) -> list[Row]:
         """Return a renter's shards above an id, ascending; raises `VolumeUnavailableError`."""
         # However many there are: others may have been on a volume that was closed.
