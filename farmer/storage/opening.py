@@ -21,6 +21,7 @@ from farmer.storage.files import Access, Files
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.health import Health
+from farmer.storage.index import Index
 from farmer.storage.index_file import Connect, connect
 from farmer.storage.log import Facts, Sequencer, Tail
 from farmer.storage.met import read_met
@@ -207,24 +208,9 @@ def _assemble(
     ready: Ready,
     held: _Held,
 ) -> Volume:
-    files, paths = held.place.files, held.place.paths
-    account = VolumeAccount(settings.quota_bytes, settings.keep_free_bytes)
+    ground = _ground(settings, around, marker, ready.index, held)
+    files, paths, account = ground.files, ground.paths, ground.account
     totals = ready.index.totals()
-    sequencer = Sequencer(max(ready.index.position().next_sequence, _met(files, paths)))
-    ground = Ground(
-        files=files,
-        paths=paths,
-        volume=marker.volume,
-        index=ready.index,
-        ledger=around.ledger,
-        account=account,
-        health=held.health,
-        facts=Facts(sequencer, around.clock_ms),
-        reserve=held.reserve,
-        watch=held.watch,
-        rests=Rests(around.monotonic_s),
-        is_apart=held.place.is_apart,
-    )
     held.reserve.take()
     # Where nothing may be appended, the annex goes on with a segment of its own.
     tail = None if ground.is_apart else _tail(files, paths, ready.recovered)
@@ -251,6 +237,31 @@ def _assemble(
             volume.leases.keep(Lease(header, space))
     _tell(ground.health, ready)
     return volume
+
+
+def _ground(
+    settings: VolumeSettings,
+    around: Surroundings,
+    marker: Marker,
+    index: Index,
+    held: _Held,
+) -> Ground:
+    files, paths = held.place.files, held.place.paths
+    sequencer = Sequencer(max(index.position().next_sequence, _met(files, paths)))
+    return Ground(
+        files=files,
+        paths=paths,
+        volume=marker.volume,
+        index=index,
+        ledger=around.ledger,
+        account=VolumeAccount(settings.quota_bytes, settings.keep_free_bytes),
+        health=held.health,
+        facts=Facts(sequencer, around.clock_ms),
+        reserve=held.reserve,
+        watch=held.watch,
+        rests=Rests(around.monotonic_s),
+        is_apart=held.place.is_apart,
+    )
 
 
 def _met(files: Files, paths: Paths) -> int:
