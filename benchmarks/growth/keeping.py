@@ -1,7 +1,8 @@
 """
 The file in which all that was measured is kept, axis by axis, beside the page that shows it.
 
-It belongs into the repository: a page is made of all that it has.
+It belongs into the repository: a page is made of all that it has.  Not all of it need be of one
+machine: of each axis, and each work, it says on which it was measured.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ RESULT: Final = Path(__file__).parents[2] / "docs" / "growth" / "figures.json"
 def load() -> dict[str, Any]:
     """Return what is kept; without any measurement, nothing."""
     if not RESULT.exists():
-        return {"machine": machine(), "series": {}, "background": {}}
+        return {"series": {}, "background": {}}
     document: dict[str, Any] = json.loads(RESULT.read_text())
     return document
 
@@ -35,8 +36,8 @@ def keep_background(name: str, fields: dict[str, Any]) -> None:
 
 
 def _keep(part: str, name: str, fields: dict[str, Any]) -> None:
-    document = load() | {"machine": machine()}
-    document[part][name] = fields
+    document = load()
+    document[part][name] = fields | {"machine": machine()}
     unfinished = RESULT.with_suffix(".part")
     unfinished.write_text(json.dumps(document, indent=1) + "\n")
     unfinished.replace(RESULT)

@@ -62,7 +62,7 @@ def write() -> None:
 def page(document: Mapping[str, Any]) -> str:
     """Return the page as markdown."""
     every = _all_series(document)
-    parts = [_INTRODUCTION, _machine(document["machine"]), _summary(every)]
+    parts = [_INTRODUCTION, _machines(document), _summary(every)]
     for series in every:
         parts += _section(series)
     parts += background_words.section(document["background"])
@@ -94,14 +94,28 @@ def panels(series: Series) -> list[Panel]:
 def _all_series(document: Mapping[str, Any]) -> list[Series]:
     """Return what was measured, in the order of the axes."""
     kept = document["series"]
-    return [Series.from_fields(kept[name]) for name in AXES if name in kept]
+    return [
+        Series.from_fields({key: value for key, value in kept[name].items() if key != "machine"})
+        for name in AXES
+        if name in kept
+    ]
+
+
+def _machines(document: Mapping[str, Any]) -> str:
+    """Say on which machine which of it was measured."""
+    measured: dict[str, list[str]] = {}
+    for name, kept in (*document["series"].items(), *document["background"].items()):
+        measured.setdefault(_machine(kept["machine"]), []).append(name)
+    return "\n".join(
+        f"- Measured on {machine}: {', '.join(names)}." for machine, names in measured.items()
+    )
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
     kernel = str(machine["kernel"]).split("-")[0]
     return (
-        f"Measured on: {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['memory_bytes'] / 2**30:.0f} GiB, Linux {kernel}, Python {machine['python']}."
+        f"{machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['memory_bytes'] / 2**30:.0f} GiB, Linux {kernel}, Python {machine['python']}"
     )
 
 

@@ -30,10 +30,8 @@ def series(axis: str, cost_us: Any, *, per_x: bool = False) -> Series:
 
 
 def document(*every: Series, background: dict[str, Any] | None = None) -> dict[str, Any]:
-    kept = {one.axis: one.to_fields() for one in every}
-    return json.loads(
-        json.dumps({"machine": MACHINE, "series": kept, "background": background or {}})
-    )
+    kept = {one.axis: one.to_fields() | {"machine": MACHINE} for one in every}
+    return json.loads(json.dumps({"series": kept, "background": background or {}}))
 
 
 def work(p99: float, *, finished: bool) -> dict[str, Any]:
@@ -53,6 +51,7 @@ def work(p99: float, *, finished: bool) -> dict[str, Any]:
         "about": "Something goes on.",
         "shards": 200_000,
         "finished": finished,
+        "machine": MACHINE,
         "alone": watched(10.0),
         "meanwhile": watched(p99),
     }
@@ -102,4 +101,15 @@ def test_without_background_nothing_is_said_of_it() -> None:
 
 def test_the_machine_is_described_without_its_name() -> None:
     """A kernel's name may have the host's in it."""
-    assert "A processor, 2 cores, 24 GiB, Linux 6.18.1, Python 3.11.7." in page(document())
+    text = page(document(series("shards", lambda _x: 70)))
+    assert "Measured on A processor, 2 cores, 24 GiB, Linux 6.18.1, Python 3.11.7: shards." in text
+
+
+def test_what_was_measured_elsewhere_says_where() -> None:
+    """A part that is measured again does not move the others to its machine."""
+    elsewhere = work(20.0, finished=True)
+    elsewhere["machine"] = MACHINE | {"cpu": "Another"}
+    every = [series(axis, lambda _x: 70) for axis in ("shards", "size")]
+    text = page(document(*every, background={"scrub": elsewhere}))
+    assert "on A processor, 2 cores, 24 GiB, Linux 6.18.1, Python 3.11.7: shards, size." in text
+    assert "on Another, 2 cores, 24 GiB, Linux 6.18.1, Python 3.11.7: scrub." in text
