@@ -8,6 +8,7 @@ program ends.  Calls may come from any thread but that one, also several at a ti
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import secrets
 import signal
@@ -278,6 +279,9 @@ def _to_write(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
         with os.fdopen(os.dup(number), "wb") as opened:
             yield cast(BinaryIO, opened)
         return
+    if str(target).endswith(os.sep):
+        # A path would drop what says that a directory is meant.
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     path = Path(target).resolve()
     if path.exists() and not path.is_file():
         with path.open("wb") as opened:

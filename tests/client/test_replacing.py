@@ -151,3 +151,13 @@ def test_what_fails_leaves_the_earlier_file_and_nothing_else(target, tmp_path, m
     target.chmod(0o600)
     assert target.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == before
+
+
+def test_a_name_that_ends_like_a_directory_is_no_file(tmp_path):
+    """Nor is one made of that name without its end."""
+    with (
+        pytest.raises(IsADirectoryError, match="backup/"),
+        blocking._to_write(f"{tmp_path}/backup/"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
