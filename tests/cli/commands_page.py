@@ -55,6 +55,8 @@ def _taken(verb: argparse.ArgumentParser) -> str:
 def _shown(action: argparse.Action) -> str:
     words = [", ".join(action.option_strings), str(action.metavar or "")]
     shown = " ".join(word for word in words if word)
+    if action.nargs in {"*", "+"}:
+        shown += " ..."
     is_free = not action.option_strings and action.nargs in {"?", "*"}
     return f"[{shown}]" if is_free else shown
 
