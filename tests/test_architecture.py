@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
+import re
 import sys
 from pathlib import Path
 
@@ -88,3 +90,13 @@ def test_only_the_outermost_modules_name_the_reactor(path: Path) -> None:
 def test_packages_open_empty() -> None:
     """An `__init__` runs no code: importing one room never drags in another."""
     assert not [path for path in modules() if path.name == "__init__.py" and path.read_text()]
+
+
+def test_each_module_of_the_storage_has_a_place_on_the_page() -> None:
+    """There are many, and the page's table is how one finds the right one."""
+    page = (ROOT.parent / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`([a-z_*]+)`", page))
+    stems = {path.stem for path in (ROOT / "storage").glob("*.py")} - {"__init__"}
+    assert {
+        stem for stem in stems if not any(fnmatch.fnmatch(stem, name) for name in named)
+    } == set()
