@@ -21,7 +21,8 @@ def section(works: Mapping[str, Any]) -> list[str]:
         "One renter asks 40 times a second, in turn to ping, to store 32 KiB, to retrieve and to "
         "audit, each request counted from when it was due; first alone, then while something "
         f"goes on. Its p99 over all is allowed to be at most {ALLOWED:.0f} times as long then "
-        "(*kept*). The reactor's delay is a sample a second; what is shown is a bound of its histogram."
+        "(*kept*). The reactor's delay is a sample a second; what is shown is a bound of its "
+        "histogram."
     )
     rows = [
         "| what | shards | lasted, s | kind | p99 alone, ms | p99 meanwhile, ms | times | kept |",
