@@ -28,22 +28,32 @@ class Patience:
 
 class Pace(Patience):
     """
-    For a transfer: a minimum average rate, after a grace.
+    For a transfer: a minimum average rate, after a grace, and no silence longer than an answer's.
 
     An idle timeout alone is beaten by one byte a second; here every byte buys time, but
-    never more than it would take at the minimum rate.
+    never more than it would take at the minimum rate.  What was bought can be hours: who is
+    silent for as long as an answer may take is not waited for, whatever came before.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._moved_bytes = 0
+        self._still_s = 0.0
+        """Of the waiting, that since the last byte."""
 
     @property
     def left_s(self) -> float:
         """How much longer to wait for the next bytes."""
         earned_s = RATE_GRACE_S + self._moved_bytes / RATE_BYTES_PER_S_MIN
-        return min(self._answer_s, earned_s - self._waited_s)
+        return min(self._answer_s - self._still_s, earned_s - self._waited_s)
+
+    def waited(self, seconds: float) -> None:
+        """Count time in which nothing came."""
+        super().waited(seconds)
+        self._still_s += seconds
 
     def moved(self, size_bytes: int) -> None:
         """Count bytes of the transfer."""
         self._moved_bytes += size_bytes
+        if size_bytes:
+            self._still_s = 0.0

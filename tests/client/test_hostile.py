@@ -405,6 +405,55 @@ class StallingTests(FarmerCase):
         sent = self.world.pipes[0].ends[0][1]
         self.assertLess(sent.most_waiting, FULL_BYTES + DATA_BYTES_SENT + 1024)
 
+    def assert_silence_ends_after(self, came_bytes):
+        content = content_of(4 * MIB)
+        shard = self.hold(content)
+
+        def silent(talk, _):
+            talk.send(Send(4 * MIB, 0, 4 * MIB))
+            talk.data(content[:came_bytes])
+
+        self.fake.script[Type.RETRIEVE] = silent
+        self.assert_too_slow(self.farmer.retrieve(shard, io.BytesIO()), ANSWER_S + 2)
+
+    def test_a_retrieve_that_falls_silent_ends_however_much_came_before(self):
+        """What came at once had bought minutes."""
+        self.assert_silence_ends_after(3 * MIB)
+
+    def test_an_end_that_never_comes_is_not_waited_for(self):
+        self.assert_silence_ends_after(4 * MIB)
+
+    def test_a_farmer_that_takes_no_more_of_a_store_ends_it_however_much_it_took(self):
+        def deaf(talk):
+            if len(talk.open[2]) >= 3 * MIB:
+                talk.transport.pauseProducing()
+
+        self.fake.on_data = deaf
+        self.assert_too_slow(self.farmer.store(io.BytesIO(content_of(4 * MIB))), ANSWER_S + 2)
+
+    def test_a_transfer_that_pauses_and_goes_on_is_waited_for(self):
+        """Each silence counts by itself, as long as the average is kept."""
+        content = content_of(4 * MIB)
+        shard = self.hold(content)
+        parts = [content[at : at + MIB] for at in range(0, 4 * MIB, MIB)]
+
+        def next_part(talk):
+            talk.data(parts.pop(0))
+            if parts:
+                self.world.clock.callLater(60, next_part, talk)
+            else:
+                talk.send(End())
+
+        def in_parts(talk, _):
+            talk.send(Send(4 * MIB, 0, 4 * MIB))
+            next_part(talk)
+
+        self.fake.script[Type.RETRIEVE] = in_parts
+        back = io.BytesIO()
+        self.run_(self.farmer.retrieve(shard, back))
+        self.assertEqual(back.getvalue(), content)
+        self.assertGreater(self.world.clock.seconds(), ANSWER_S)
+
     def test_no_timer_is_left(self):
         self.run_(self.farmer.ping())
         self.run_(self.farmer.close())
