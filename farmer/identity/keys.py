@@ -6,6 +6,7 @@ import datetime
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -59,20 +60,12 @@ class Identity:
             IdentityError: one is there already, or the directory cannot be written.
 
         """
-        identity = cls.of_key(Ed25519PrivateKey.generate())
-        key_file = directory / KEY_FILE
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_new(key_file, _key_pem(identity.private_key))
-            _write_new(directory / CERTIFICATE_FILE, _certificate_pem(identity.certificate))
-        except FileExistsError as error:
+        if not _made_key(directory):
             raise IdentityError(
-                f"{error.filename2 or error.filename} exists already and is never overwritten; "
+                f"{directory / KEY_FILE} exists already and is never overwritten; "
                 "move it away to begin a new identity"
-            ) from error
-        except OSError as error:
-            raise IdentityError(f"cannot write the identity into {directory}: {error}") from error
-        return identity
+            )
+        return cls.load(directory)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -87,7 +80,9 @@ class Identity:
         private_key = _read_key(key_file)
         try:
             if not certificate_file.exists():
-                _write_new(certificate_file, _certificate_pem(_certificate_of(private_key)))
+                # Who makes one in the same moment makes the same.
+                with suppress(FileExistsError):
+                    _write_new(certificate_file, _certificate_pem(_certificate_of(private_key)))
             certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
         except (OSError, ValueError) as error:
             raise IdentityError(
@@ -103,15 +98,22 @@ class Identity:
 
     @classmethod
     def load_or_create(cls, directory: Path) -> Self:
-        """Read the identity in *directory*, or make one if there is none; see both."""
+        """
+        Read the identity in *directory*, or make one if there is none; see both.
+
+        Of several programs that find none at the same time one makes it, and all have the same.
+        """
+        # In this order: whoever is just making one writes the certificate after the key.
+        is_shown = (directory / CERTIFICATE_FILE).exists()
         if (directory / KEY_FILE).exists():
             return cls.load(directory)
-        if (directory / CERTIFICATE_FILE).exists():
+        if is_shown:
             raise IdentityError(
                 f"{directory} holds {CERTIFICATE_FILE} but no {KEY_FILE}: bring the key back "
                 "from a backup, or remove the certificate to begin a new identity"
             )
-        return cls.create(directory)
+        _made_key(directory)
+        return cls.load(directory)
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte Ed25519 signature of *message*."""
@@ -146,6 +148,20 @@ def _key_pem(private_key: Ed25519PrivateKey) -> bytes:
 
 def _certificate_pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _made_key(directory: Path) -> bool:
+    """Make a key in *directory*, durably, unless one is there; return whether it was made."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        pem = _key_pem(Ed25519PrivateKey.generate())
+        try:
+            _write_new(directory / KEY_FILE, pem)
+        except FileExistsError:
+            return False
+    except OSError as error:
+        raise IdentityError(f"cannot write the identity into {directory}: {error}") from error
+    return True
 
 
 def _read_key(path: Path) -> Ed25519PrivateKey:

@@ -1,6 +1,8 @@
 """An identity on disk: made once, kept private, and clear about what is wrong with it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -71,6 +73,54 @@ def test_a_damaged_certificate_is_refused(tmp_path: Path) -> None:
 
 def test_load_or_create_makes_one_and_then_keeps_it(tmp_path: Path) -> None:
     assert Identity.load_or_create(tmp_path) == Identity.load_or_create(tmp_path)
+
+
+def test_of_two_programs_that_find_no_identity_both_get_the_same(tmp_path: Path) -> None:
+    """Whoever is a moment later is told nothing, least of all to move the other's key away."""
+    for number in range(100):
+        home, begin = tmp_path / str(number), Barrier(2)
+
+        def made(home: Path = home, begin: Barrier = begin) -> Identity:
+            begin.wait()
+            return Identity.load_or_create(home)
+
+        with ThreadPoolExecutor(2) as threads:
+            one, other = [threads.submit(made) for _ in range(2)]
+        assert one.result() == other.result() == Identity.load(home)
+
+
+@pytest.mark.parametrize("late", [CERTIFICATE_FILE, KEY_FILE])
+def test_what_another_program_makes_in_between_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    """It has made both files by the moment in which we find that one of them is missing."""
+    exists = Path.exists
+
+    def just_before(path: Path) -> bool:
+        was_there = exists(path)
+        if path.name == late and not was_there:
+            monkeypatch.undo()
+            Identity.create(path.parent)
+        return was_there
+
+    monkeypatch.setattr(Path, "exists", just_before)
+    made = Identity.load_or_create(tmp_path / "home")
+    assert made == Identity.load(tmp_path / "home")
+
+
+def test_a_certificate_that_appears_in_the_same_moment_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Identity.create(tmp_path)
+    monkeypatch.setattr(Path, "exists", lambda _path: False)
+    assert Identity.load(tmp_path) == made
+
+
+def test_a_certificate_that_is_there_before_the_key_is_told(tmp_path: Path) -> None:
+    Identity.create(tmp_path)
+    (tmp_path / KEY_FILE).unlink()
+    with pytest.raises(IdentityError, match="does not belong"):
+        Identity.create(tmp_path)
 
 
 def test_a_lost_key_is_not_silently_replaced_by_a_new_one(tmp_path: Path) -> None:
