@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,9 @@ LEDGER_VERSION: Final = 1
 
 _BUSY_S: Final = 20.0
 """For another program on the same home to finish its write."""
+
+_BUSY_STEP_S: Final = 0.01
+"""Between two looks whether it has, where SQLite does not look itself."""
 
 _DAMAGED: Final = "bring it back from a backup"
 _FULL: Final = "it is not known to be damaged: free some space on its disk"
@@ -242,7 +246,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer release (version {version}, this one reads "
             f"{LEDGER_VERSION}): use that one; nothing was touched"
         )
-    connection.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("BEGIN IMMEDIATE")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -251,3 +255,22 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
     connection.execute("COMMIT")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """
+    Have changes written to a log first; waits for another program that does so just now.
+
+    SQLite itself does not wait here, since both might do so for ever.
+    """
+    until_s = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() >= until_s:
+                raise
+            time.sleep(_BUSY_STEP_S)
+        else:
+            return

@@ -175,6 +175,16 @@ def test_a_ledger_that_another_program_uses_is_not_damaged(tmp_path, monkeypatch
     other.close()
 
 
+def test_a_ledger_that_another_program_is_just_making_is_waited_for(tmp_path, monkeypatch):
+    """As by two commands at once in a new home."""
+    other = sqlite3.connect(tmp_path / LEDGER_FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr("time.sleep", lambda _: other.close())
+    Ledger.open(tmp_path / LEDGER_FILE).close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        other.execute("COMMIT")
+
+
 @pytest.mark.parametrize(
     ("setting", "what"),
     [("max_page_count = 1", "free some space"), ("query_only = 1", "who may write to it")],
