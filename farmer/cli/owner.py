@@ -50,8 +50,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _do(options: argparse.Namespace) -> int:
-    home = Home.find(options.home, options.config, os.environ, os.getuid())
     try:
+        home = Home.find(options.home, options.config, os.environ, os.getuid())
         if home.settings_named and not home.settings.exists() and options.action not in NEEDS_NONE:
             return _fail(f"{home.settings}: No such file", exits.BAD_SETTINGS)
         return _run(options.action, home, options)

@@ -28,6 +28,7 @@ from farmer.cli.owner_bench_words import disk_words, load_words, processor_words
 from farmer.client.errors import ClientError
 from farmer.running.caller import FarmerRefusedError, NotRunningError, call
 from farmer.running.home import Home
+from farmer.settings.paths import absolute
 from farmer.units import format_size
 
 reactor: Any = _reactor
@@ -47,7 +48,7 @@ def bench(home: Home, options: argparse.Namespace) -> int:
     """Measure, say what came out, and leave nothing behind."""
     if options.space < SPACE_BYTES_MIN:
         raise CommandError(f"--space: at least {format_size(SPACE_BYTES_MIN)} are needed")
-    where = Path(options.dir).expanduser().absolute() if options.dir else _disk_of(home)
+    where = absolute(options.dir) if options.dir else _disk_of(home)
     _check_room(where, options.space)
     told = _quiet if options.json else _say
     if _is_running(home):

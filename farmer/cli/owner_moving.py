@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any, Final
 
 from farmer.cli.exits import OK, CommandError
@@ -14,6 +13,7 @@ from farmer.cli.owner_ask import ask_running
 from farmer.cli.owner_volumes import volume_add
 from farmer.model.status import VolumeState
 from farmer.running.home import Home
+from farmer.settings.paths import absolute
 from farmer.units import counted, format_size
 
 GONE: Final = VolumeState.GONE.value
@@ -95,4 +95,4 @@ def _say(options: argparse.Namespace, answer: dict[str, Any], text: str) -> int:
 
 
 def _path(text: str) -> str:
-    return str(Path(text).expanduser().absolute())
+    return str(absolute(text))

@@ -15,6 +15,7 @@ from farmer.cli.owner_words import said, warn
 from farmer.running.home import Home, HomeError
 from farmer.settings.kinds import ADDRESS, NAME, PUBLIC_ADDRESS, QUOTA
 from farmer.settings.loader import Loaded, SettingsError, load, load_text
+from farmer.settings.paths import absolute
 from farmer.settings.printed import example, flat, json_schema, plain
 from farmer.settings.schema import DEFAULTS
 from farmer.settings.tree import Fault
@@ -169,4 +170,4 @@ def _answer(
 
 
 def _absolute(text: str) -> str:
-    return str(Path(text).expanduser().absolute())
+    return str(absolute(text))

@@ -22,6 +22,7 @@ from farmer.running.caller import FarmerRefusedError, NotRunningError, call
 from farmer.running.home import Home
 from farmer.running.locks import HomeLock, HomeLockedError, lock_to_change
 from farmer.settings.loader import load_text
+from farmer.settings.paths import absolute
 from farmer.settings.tree import PREFIX
 from farmer.settings.written import VolumeLine, with_volume
 from farmer.units import Space, counted, format_size
@@ -158,7 +159,7 @@ def volume_forget(home: Home, options: argparse.Namespace) -> int:
     from farmer.running import register
     from farmer.running.volumes import volume_paths
 
-    path = Path(options.path).expanduser().absolute()
+    path = absolute(options.path)
     home.check()
     is_retired = path in [one.path for one in register.retired(home)]
     if not is_retired and str(path) not in register.quotas(home):
@@ -181,7 +182,7 @@ def volume_check(home: Home, options: argparse.Namespace) -> int:
 
     home.check()
     paths = volume_paths(home, load_settings(home).settings)
-    chosen = [Path(options.path).expanduser().absolute()] if options.path else paths
+    chosen = [absolute(options.path)] if options.path else paths
     away = away_volumes(home)
     rows = []
     for path in chosen:
@@ -240,7 +241,7 @@ def volume_rebuild(home: Home, options: argparse.Namespace) -> int:
     """Make a volume's index anew from its shards; the farmer must not run."""
     from farmer.running.volumes import answers, plan_volumes, volume_paths
 
-    path = Path(options.path).expanduser().absolute()
+    path = absolute(options.path)
     settings = load_settings(home).settings
     home.check()
     paths = volume_paths(home, settings)

@@ -11,6 +11,7 @@ from typing import Final, Self
 
 from farmer.running.errors import OwnerError
 from farmer.running.files import may_not_write, read_json, user_name, write_json
+from farmer.settings.paths import absolute
 
 MARK_FILE: Final = "farmer-home.json"
 SETTINGS_FILE: Final = "farmer.yaml"
@@ -43,8 +44,8 @@ class Home:
 
     @classmethod
     def at(cls, directory: Path, settings: Path | None = None) -> Self:
-        """Return the home that has everything under one directory."""
-        state = Path(os.path.abspath(directory.expanduser()))  # noqa: PTH100  # keeps symlinks
+        """Return the home that has everything under one directory; raises as `absolute`."""
+        state = Path(os.path.abspath(absolute(directory)))  # noqa: PTH100  # keeps symlinks
         return cls(state, settings or state / SETTINGS_FILE, settings is not None)
 
     @classmethod
@@ -60,6 +61,11 @@ class Home:
 
         That is /var/lib/farmer with /etc/farmer/farmer.yaml for root, and the XDG
         directories for everybody else.
+
+        Raises:
+            ValueError: one begins with the home of a user that this machine does not know.
+            HomeError: nothing is named, and we have no home of our own.
+
         """
         found = cls._find(directory, settings, environ, user_id)
         # Whoever types it later may have another environment, and be in another directory.
@@ -76,14 +82,14 @@ class Home:
         environ: Mapping[str, str],
         user_id: int,
     ) -> Self:
-        chosen = Path(settings).expanduser().absolute() if settings else None
+        chosen = absolute(settings) if settings else None
         directory = directory or environ.get("FARMER_HOME")
         if directory:
             return cls.at(Path(directory), chosen)
         if user_id == 0:
             usual = Path("/etc/farmer") / SETTINGS_FILE
             return cls(Path("/var/lib/farmer"), chosen or usual, chosen is not None)
-        home = Path(environ.get("HOME") or "~").expanduser()
+        home = _user_home(environ)
         data = _xdg(environ, "XDG_DATA_HOME", home / ".local" / "share")
         config = _xdg(environ, "XDG_CONFIG_HOME", home / ".config")
         usual = config / "farmer" / SETTINGS_FILE
@@ -240,6 +246,16 @@ class Home:
                 f"{self.state} was made by a newer release (format {found}, this one knows "
                 f"{FORMAT}): use that release. Nothing was touched."
             )
+
+
+def _user_home(environ: Mapping[str, str]) -> Path:
+    try:
+        return absolute(environ.get("HOME") or "~")
+    except ValueError as error:
+        raise HomeError(
+            "this user has no home directory: name a directory for the farmer with --home or "
+            "FARMER_HOME"
+        ) from error
 
 
 def _xdg(environ: Mapping[str, str], variable: str, default: Path) -> Path:

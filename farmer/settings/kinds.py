@@ -9,6 +9,7 @@ from decimal import Decimal, InvalidOperation
 from ipaddress import ip_address
 from typing import Any, Final, Generic, TypeVar
 
+from farmer.settings.paths import absolute
 from farmer.units import (
     Space,
     exact_duration,
@@ -108,6 +109,7 @@ def _currency(text: str) -> str:
 def _path(text: str) -> str:
     if not text.startswith(("/", "~/")) or "\0" in text:
         raise ValueError(f"{text!r} is not an absolute path, like /srv/farmer")
+    absolute(text)
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import yaml
 
 from farmer.settings.kinds import PATH, QUOTA
+from farmer.settings.paths import absolute
 from farmer.units import Space
 
 HEAD = """\
@@ -32,7 +32,7 @@ class VolumeLine:
         path, equals, size = text.rpartition("=")
         if not equals or not path:
             raise ValueError(f"{text!r} is not a volume like /srv/farmer=500GB")
-        return cls(PATH.parse(str(Path(path).expanduser().absolute())), QUOTA.parse(size))
+        return cls(PATH.parse(str(absolute(path))), QUOTA.parse(size))
 
 
 def settings_text(
@@ -71,15 +71,17 @@ def with_volume(text: str, volume: VolumeLine) -> str:
 
     """
     listed = _listed(text)
+    end = "\r\n" if "\r\n" in text else "\n"
     if listed is None:
-        separator = "" if text.endswith("\n") or not text else "\n"
-        return f"{text}{separator}volumes:\n" + _joined(_volume_lines(volume, "  "))
+        separator = "" if text.endswith("\n") or not text else end
+        added = ["volumes:", *_volume_lines(volume, "  ")]
+        return f"{text}{separator}" + _joined(added, end)
     lines = text.splitlines(keepends=True)
     last = listed.value[-1].value[-1][1].end_mark.line + 1
     if not lines[last - 1].endswith("\n"):
-        lines[last - 1] += "\n"
-    indent = " " * (listed.start_mark.column)
-    return "".join(lines[:last]) + _joined(_volume_lines(volume, indent)) + "".join(lines[last:])
+        lines[last - 1] += end
+    added = _volume_lines(volume, " " * listed.start_mark.column)
+    return "".join(lines[:last]) + _joined(added, end) + "".join(lines[last:])
 
 
 def without_volume(text: str, path: str) -> str:
@@ -120,15 +122,15 @@ def _listed(text: str) -> yaml.SequenceNode | None:
 def _path_of(row: yaml.Node) -> str:
     fields = row.value if isinstance(row, yaml.MappingNode) and not row.flow_style else []
     named = next((value.value for key, value in fields if key.value == "path"), "")
-    return str(Path(named).expanduser()) if named else ""
+    return str(absolute(named)) if named else ""
 
 
 def _volume_lines(volume: VolumeLine, indent: str) -> list[str]:
     return [f"{indent}- path: {_quoted(volume.path)}", f"{indent}  quota: {volume.quota}"]
 
 
-def _joined(lines: list[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
+def _joined(lines: list[str], end: str) -> str:
+    return "".join(f"{line}{end}" for line in lines)
 
 
 def _quoted(text: str) -> str:

@@ -214,6 +214,29 @@ def test_somebody_elses_directory_is_refused(tmp_path: Path, capsys: Any) -> Non
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "volume add ~no-such-user/v=1GB",
+        "volume check ~no-such-user/v",
+        "volume rebuild ~no-such-user/v",
+        "volume forget ~no-such-user/v",
+        "volume drain ~no-such-user/v",
+        "volume move /v ~no-such-user/v",
+        "bench --dir ~no-such-user/v",
+        "init --yes --volume ~no-such-user/v=1GB",
+        "--home ~no-such-user/farmer status",
+        "--config ~no-such-user/farmer.yaml config check",
+    ],
+)
+def test_a_directory_of_nobody_is_told_in_one_line(home: Path, capsys: Any, words: str) -> None:
+    """And nothing is made: a slip in a name is none of a directory `~nobody` here."""
+    assert run(home, *words.split()) == exits.FAILED
+    told = capsys.readouterr().err.splitlines()
+    assert "this machine does not know where ~no-such-user is" in told[-1]
+    assert not home.exists()
+
+
 def test_every_action_exists() -> None:
     """The grammar names functions by text, so that fast verbs import little."""
     from importlib import import_module
@@ -365,7 +388,9 @@ def test_questions_of_init_repeat_until_understood(
     options = parser().parse_args(["init"])
     asked = []
     wrong = ["nowhere", "0.0.0.0:4646", "a.example:0"]
-    answers = iter(["/srv/shards", "5", "80%", "attic", "", *wrong, "a.example:4646"])
+    answers = iter(
+        ["~no-such-user/shards", "/srv/shards", "5", "80%", "attic", "", *wrong, "a.example:4646"]
+    )
 
     def ask(question: str) -> str:
         asked.append(question)
@@ -381,6 +406,7 @@ def test_questions_of_init_repeat_until_understood(
     assert len(set(asked)) == 5
     told = capsys.readouterr().out
     assert "has no unit" in told
+    assert "does not know where ~no-such-user is" in told
     assert "'0.0.0.0:4646' is not an address that others can call" in told
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pwd
 import re
 from pathlib import Path
 
@@ -177,6 +178,8 @@ def test_written_settings_read_back() -> None:
         "version: 1\nvolumes:\n- path: /a\n  quota: 1GB\n",
         "version: 1\nvolumes:\n  - path: /a # here\n    quota: 1GB   # so much\nname: last",
         "version: 1\nvolumes:\n  - {path: /a, quota: 1GB}",
+        "version: 1\r\nname: attic",
+        "version: 1\r\nvolumes:\r\n  - path: /a\r\n    quota: 1GB\r\nname: last\r\n",
     ],
 )
 def test_a_volume_is_added_and_the_rest_stays(text: str) -> None:
@@ -188,6 +191,8 @@ def test_a_volume_is_added_and_the_rest_stays(text: str) -> None:
     assert after.volumes[-1].path == "/b"
     assert after.name == before.name
     assert set(text.splitlines()) <= set(added.splitlines())
+    assert ("\r\n" in text) == ("\r\n" in added)
+    assert added.count("\n") == added.count("\r\n") or "\r\n" not in text
 
 
 def test_a_list_in_one_line_is_left_alone() -> None:
@@ -199,6 +204,18 @@ def test_a_list_in_one_line_is_left_alone() -> None:
 def test_other_texts_name_no_volume(text: str) -> None:
     with pytest.raises(ValueError, match=r"like|unit"):
         VolumeLine.parse(text)
+
+
+def test_a_path_in_nobodys_home_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a service whose user has none."""
+
+    def nobody(_number: int) -> None:
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(SettingsError, match=r"f:3:11: .*does not know where ~ is"):
+        load_text("version: 1\nvolumes:\n  - path: ~/v\n    quota: 1GB\n", "f", {})
 
 
 def test_a_volume_is_taken_out_and_the_rest_stays_as_it_was() -> None:

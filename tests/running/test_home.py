@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import stat
 from pathlib import Path
@@ -92,6 +93,17 @@ def test_where_homes_are(tmp_path: Path) -> None:
     xdg = Home.find(None, None, {"XDG_DATA_HOME": "/d", "XDG_CONFIG_HOME": "/c"}, 1000)
     assert (xdg.state, xdg.settings) == (Path("/d/farmer"), Path("/c/farmer/farmer.yaml"))
     assert Home.find("/given", "/x.yaml", environ, 0).settings == Path("/x.yaml")
+
+
+def test_a_user_without_a_directory_must_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_number: int) -> None:
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(HomeError, match="name a directory for the farmer with --home"):
+        Home.find(None, None, {}, 1000)
+    assert Home.find("/given", None, {}, 1000).state == Path("/given")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
