@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -96,6 +99,31 @@ def test_settings_that_cannot_be_read_are_not_changed(home: Home) -> None:
     home.settings.write_bytes(b"\xff")
     with pytest.raises(HomeError, match=r"farmer.yaml cannot be read: .*utf-8"):
         settings_now(home)
+
+
+def test_letters_and_line_ends_stay_as_they_are(home: Home) -> None:
+    """Of a file that an editor elsewhere wrote: with a mark before it, and with other ends."""
+    home.settings.write_bytes("\ufeffversion: 1\r\nname: \u00c4pfel\r\n".encode())
+    change_settings(home, {}, lambda text: f"{text}log: {{level: debug}}\r\n")
+    after = "version: 1\r\nname: \u00c4pfel\r\nlog: {level: debug}\r\n"
+    assert home.settings.read_bytes() == after.encode()
+
+
+def test_settings_are_read_alike_whatever_the_locale_says(home: Home) -> None:
+    """A service or a cron job may have one of seven bits."""
+    home.settings.write_bytes("version: 1\nname: \u00c4pfel\n".encode())
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from farmer.running.home import Home\n"
+        "from farmer.running.rewriting import settings_now\n"
+        "print(ascii(settings_now(Home.at(Path(sys.argv[1])))))\n"
+    )
+    environ = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = [sys.executable, "-c", code, str(home.state)]
+    told = subprocess.run(
+        words, capture_output=True, text=True, check=True, env=environ, timeout=20
+    )
+    assert told.stdout == ascii("version: 1\nname: \u00c4pfel\n") + "\n"
 
 
 def test_a_lock_that_is_not_let_go_is_not_awaited_for_ever(home: Home) -> None:
