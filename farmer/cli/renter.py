@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from farmer.cli import exits
@@ -56,7 +55,6 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--home",
         metavar="DIR",
-        type=Path,
         help="identity and receipts; default: RENTER_HOME, else renter in ~/.local/share",
     )
     verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -138,7 +136,8 @@ def _count(text: str) -> int:
 
 
 def _samples(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 1024):
+    is_number = text.isascii() and text.isdigit() and len(text) <= 6
+    if not is_number or not 1 <= int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"between 1 and 1024 samples, not {text!r}")
     return int(text)
 
@@ -149,9 +148,9 @@ def _run(options: argparse.Namespace) -> int:
     command = getattr(import_module(f"farmer.cli.{module}"), name)
     if options.homeless:
         return command(None, options)
-    from farmer.client.home import Home, default_home
+    from farmer.client.home import Home, default_home, named_home
 
-    home = Home.open(options.home or default_home(os.environ))
+    home = Home.open(named_home(options.home) if options.home else default_home(os.environ))
     try:
         return command(home, options)
     finally:
@@ -164,13 +163,13 @@ def _translated(error: Exception, options: argparse.Namespace) -> int:
     """Turn the errors of the slow imports into words; what is left is our bug."""
     from farmer.client.dial import AddressError
     from farmer.client.errors import ClientError
-    from farmer.client.home import UnknownShardError
+    from farmer.client.home import UnknownHomeError, UnknownShardError
     from farmer.client.refusals import RefusedError
     from farmer.identity.keys import IdentityError
     from farmer.identity.signing import InviteLinkError
 
     match error:
-        case UnknownShardError() | InviteLinkError() | AddressError():
+        case UnknownHomeError() | UnknownShardError() | InviteLinkError() | AddressError():
             return _fail(error, options, exits.USAGE)
         case RefusedError():
             return _fail(error, options, exits.FAILED, refusal=error.as_json())

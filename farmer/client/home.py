@@ -28,13 +28,33 @@ class UnknownShardError(ValueError):
     """Neither a shard id nor the beginning of exactly one in the receipts."""
 
 
+class UnknownHomeError(ValueError):
+    """A directory begins with `~`, and nobody knows where that is; says what to do."""
+
+
+def named_home(text: str) -> Path:
+    """Return the directory that was typed; raises `UnknownHomeError`."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UnknownHomeError(
+            f"{text}: this machine does not know where {Path(text).parts[0]} is: name a home with "
+            "--home or RENTER_HOME"
+        ) from error
+
+
 def default_home(environment: Mapping[str, str]) -> Path:
-    """Return `RENTER_HOME`, or `renter` in the user's data directory."""
+    """
+    Return `RENTER_HOME`, or `renter` in the user's data directory.
+
+    Raises:
+        UnknownHomeError: neither can be told.
+
+    """
     named = environment.get("RENTER_HOME")
     if named:
-        return Path(named)
-    base = environment.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser() / "renter"
+        return named_home(named)
+    return named_home(environment.get("XDG_DATA_HOME") or "~/.local/share") / "renter"
 
 
 @dataclass(frozen=True, slots=True)

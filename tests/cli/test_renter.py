@@ -22,6 +22,7 @@ from farmer.client.home import Home
         ["retrieve"],
         ["audit", "--samples", "0"],
         ["audit", "--samples", "1025"],
+        ["audit", "--samples", "0010241"],
         ["retrieve", "ab" * 32, "--offset", "-1"],
         ["delete"],
     ],
@@ -111,6 +112,30 @@ def test_a_home_that_cannot_be_made_is_an_error_not_a_traceback(tmp_path, capsys
     (tmp_path / "file").touch()
     assert main(["--home", str(tmp_path / "file" / "home"), "list"]) == 1
     assert "renter: cannot write the identity" in capsys.readouterr().err
+
+
+def test_a_home_may_begin_with_a_tilde(tmp_path, monkeypatch, capsys):
+    """No shell takes it away from behind an equals sign."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "ours"))
+    assert main(["--home=~/r", "list"]) == 1
+    assert "renter join INVITE" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["ours"]
+    assert (tmp_path / "ours" / "r" / "identity.key").exists()
+
+
+def test_an_empty_home_is_none(tmp_path, monkeypatch, capsys):
+    """As of a variable that is not set; not the directory in which we happen to be."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RENTER_HOME", str(tmp_path / "home"))
+    assert main(["--home", "", "list"]) == 1
+    assert "renter join INVITE" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_home_of_nobody_is_a_usage_error(capsys):
+    assert main(["--home", "~no-such-user/r", "list"]) == 2
+    assert "does not know where ~no-such-user is" in capsys.readouterr().err
 
 
 def test_before_joining_every_verb_says_what_to_type(tmp_path, capsys):

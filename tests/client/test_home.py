@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pwd
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -12,7 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from farmer.client.dial import FarmerAddress
 from farmer.client.errors import NotJoinedError
-from farmer.client.home import LEDGER_FILE, Home, UnknownShardError, default_home
+from farmer.client.home import (
+    LEDGER_FILE,
+    Home,
+    UnknownHomeError,
+    UnknownShardError,
+    default_home,
+    named_home,
+)
 from farmer.client.ledger import Ledger, LedgerError
 from farmer.client.ledger_rows import Standing
 from farmer.identity.keys import Identity
@@ -373,3 +381,23 @@ def test_the_home_is_named_by_the_environment():
     assert default_home({"RENTER_HOME": "/a"}) == Path("/a")
     assert default_home({"XDG_DATA_HOME": "/b"}) == Path("/b/renter")
     assert default_home({"HOME": os.environ["HOME"]}) == Path.home() / ".local/share/renter"
+
+
+def test_a_home_may_begin_with_a_tilde(monkeypatch):
+    """Which no shell takes away where it stands after `=` or in quotes."""
+    monkeypatch.setenv("HOME", "/h")
+    assert default_home({"RENTER_HOME": "~/r"}) == Path("/h/r")
+    assert named_home("~/r") == Path("/h/r")
+    assert named_home("r") == Path("r")
+
+
+def test_a_home_that_nobody_knows_is_told_with_what_to_do(monkeypatch):
+    def nobody(_number):
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for environment in ({}, {"RENTER_HOME": "~/r"}, {"RENTER_HOME": "~no-such-user/r"}):
+        with pytest.raises(UnknownHomeError, match="name a home with --home or RENTER_HOME"):
+            default_home(environment)
+    assert default_home({"XDG_DATA_HOME": "/b"}) == Path("/b/renter")
