@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from farmer.cli.exits import OK, CommandError
+from farmer.cli.renter_sources import Sources
 from farmer.cli.terminal import ProgressLine, counted, print_json, say
 from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
@@ -21,16 +23,17 @@ def repair(home: Home, options: argparse.Namespace) -> int:
     """Send the damaged blocks again; the shard is whole and durable when this returns 0."""
     shard = home.shard(options.shard)
     address = home.holder(shard, options.farmer)
-    path = _copy(home, address, shard, options.copy)
-    size_bytes = _size_bytes(path)
+    entry = home.entry(shard, str(address.farmer))
+    stored_from = "" if entry is None else entry.file
+    copy = options.copy or _stored_from(shard, stored_from)
     line = ProgressLine("repairing")
     try:
-        repaired = blocking.run(
-            lambda reactor: _repair(home, address, shard, path, size_bytes, line, reactor)
+        repaired, path = blocking.run(
+            lambda reactor: _repair(home, address, shard, copy, line, reactor)
         )
     finally:
         line.clear()
-    home.ledger.keep(address.farmer, repaired.receipt, str(path.absolute()))
+    home.ledger.keep(address.farmer, repaired.receipt, path or stored_from)
     sent = repaired.bad
     if options.json:
         row = {"shard": str(shard), "blocks": list(sent.blocks), "sent_bytes": sent.wanted_bytes}
@@ -47,39 +50,38 @@ async def _repair(
     home: Home,
     address: FarmerAddress,
     shard: ShardId,
-    path: Path,
-    size_bytes: int,
+    copy: str,
     line: ProgressLine,
     reactor: Any,  # noqa: ANN401 - a reactor is many interfaces at once
-) -> Repaired:
+) -> tuple[Repaired, str]:
+    """Repair from our copy; return also where it can be found again, or nothing."""
     async with connect(address, home.identity, reactor) as farmer:
-        file = await farmer.door.run(path.open, "rb")
+        file, path, size_bytes = await farmer.door.run(_opened, copy)
         try:
-            return await farmer.repair(shard, file, line.of(0, size_bytes))
+            return await farmer.repair(shard, file, line.of(0, size_bytes)), path
         finally:
             await farmer.door.run(file.close)
 
 
-def _copy(home: Home, address: FarmerAddress, shard: ShardId, named: str) -> Path:
-    """Return where our own copy is: as named, or where it was stored from."""
-    if named:
-        return Path(named)
-    entry = home.entry(shard, str(address.farmer))
-    if entry is None or not entry.file:
+def _stored_from(shard: ShardId, file: str) -> str:
+    """Return where our own copy is if nobody says: where it was stored from."""
+    if not file:
         raise CommandError(f"where is your copy of {shard}? Name it with --from FILE")
-    if not Path(entry.file).exists():
+    if not Path(file).exists():
         raise CommandError(
-            f"{entry.file}, from which {shard} was stored, is not there any more: name a copy"
+            f"{file}, from which {shard} was stored, is not there any more: name a copy"
             " with --from FILE"
         )
-    return Path(entry.file)
+    return file
 
 
-def _size_bytes(path: Path) -> int:
-    """Return the size of our copy; ends the command if it cannot be read."""
+def _opened(copy: str) -> tuple[BinaryIO, str, int]:
+    """Return our copy as `Sources.open` does, and its size; ends the command if it cannot."""
     try:
-        return path.stat().st_size
+        file, path = Sources().open(copy)
+        return file, path, os.fstat(file.fileno()).st_size
     except OSError as error:
         raise CommandError(
-            f"your copy {path} cannot be read: {error.strerror}; name another with --from FILE"
+            f"your copy {copy} cannot be read: {error.strerror or error}; name another with"
+            " --from FILE"
         ) from error

@@ -18,7 +18,7 @@ import pytest
 
 from farmer.client.home import LEDGER_FILE
 from farmer.client.ledger import Ledger
-from farmer.protocol.transfers import Send
+from farmer.protocol.transfers import Send, Stored
 from farmer.protocol.types import Type
 from tests.client.fake_farmer import Talk, shard_of
 from tests.e2e.daemon import environment
@@ -101,6 +101,23 @@ def test_what_came_through_a_pipe_has_no_file_to_look_into(joined, name):
     _, err = process.communicate(timeout=ENDED_S)
     assert process.returncode == 1
     assert b"Name it with --from FILE" in err
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/dev/fd/0"])
+def test_a_repair_from_an_open_file_keeps_where_the_shard_was_stored_from(joined, tmp_path, name):
+    """That name is another file's tomorrow: no later repair or full audit would find the copy."""
+    file, shard = tmp_path / "file", shard_of(b"precious")
+    file.write_bytes(b"precious")
+    assert joined.renter("store", str(file)) == 0
+    whole = joined.fake.receipt(shard, len(b"precious"))
+    joined.fake.script[Type.REPAIR] = lambda talk, _: talk.send(Stored(whole))
+    with file.open("rb") as copy:
+        process = start(joined, "repair", str(shard), "--from", name, stdin=copy)
+        _, err = process.communicate(timeout=ENDED_S)
+    assert process.returncode == 0, err
+    ledger = Ledger.open(joined.home / LEDGER_FILE)
+    assert [entry.file for entry in ledger.entries()] == [str(file)]
+    ledger.close()
 
 
 def test_a_pipe_that_is_named_twice_is_stored_whole_and_once(joined):
