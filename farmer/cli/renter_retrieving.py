@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from farmer.cli.exits import OK, CommandError
+from farmer.cli.renter_room import room_aside, room_for
 from farmer.cli.renter_trash import not_found
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client import blocking
@@ -32,7 +33,14 @@ from farmer.client.refusals import (
     TooSlowError,
     UnavailableError,
 )
-from farmer.client.replacing import beside, give_name, give_new_name, guard, mode_of_new
+from farmer.client.replacing import (
+    beside,
+    followed,
+    give_name,
+    give_new_name,
+    guard,
+    mode_of_new,
+)
 from farmer.client.retrieving import Retrieval, Wanted
 from farmer.model.ids import ShardId
 from farmer.units import format_size
@@ -205,6 +213,11 @@ class _Fetch:
 
     def to_file(self, target: Target) -> int:
         """Write beside the target and rename when all is checked; return the size in bytes."""
+        elsewhere = "free some there, or write to another disk with -o FILE"
+        with room_for(f"for {target.path}", elsewhere):
+            return self._to_file(target)
+
+    def _to_file(self, target: Target) -> int:
         keep_bytes = (self._wanted.size_bytes or 0) if self._is_resumable else 0
         target.expect(_size_bytes(self._wanted))
         draft = Draft(target.path, self._wanted.shard, keep_bytes)
@@ -226,13 +239,26 @@ class _Fetch:
 
     def to_stream(self, name: str) -> int:
         """Keep the bytes aside until all are checked, then pass them on; return how many."""
-        with tempfile.TemporaryFile() as spool:
-            self._run(cast(BinaryIO, spool))
+        with room_aside():
+            spool = self._put_aside()
+        with spool:
             written_bytes = spool.seek(0, os.SEEK_END)
             spool.seek(0)
             with _stream(name) as stream:
                 shutil.copyfileobj(spool, stream)
         return written_bytes
+
+    def _put_aside(self) -> BinaryIO:
+        """Return a file without a name that holds the bytes, all of them checked."""
+        spool = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+        try:
+            self._run(spool)
+        except BaseException:
+            # What could not be written is tried again by the close.
+            with suppress(OSError):
+                spool.close()
+            raise
+        return spool
 
     @property
     def _is_resumable(self) -> bool:
@@ -282,7 +308,7 @@ def _target(output: str, wanted: Wanted, stored_from: str) -> Target | None:
         return None
     if path.exists() and not path.is_file():
         return None
-    return Target(path.resolve(), is_typed=True)
+    return Target(followed(path), is_typed=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
+from farmer.cli.renter_room import room_aside
 from farmer.client.descriptors import descriptor_of, is_inherited
 from farmer.model.shard import SHARD_BYTES_MAX
 from farmer.protocol.limits import DATA_BYTES_SENT
@@ -79,14 +80,13 @@ def _put_aside(stream: BinaryIO) -> BinaryIO:
     """Return a file without a name, for our eyes only, that holds what the stream brings."""
     aside = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
     try:
-        _copy(stream, aside)
-        aside.seek(0)
-    except OSError as error:
+        with room_aside():
+            _copy(stream, aside)
+            aside.seek(0)
+    except OSError:
         # What could not be written is tried again by the close.
         with suppress(OSError):
             aside.close()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(error.errno, _no_room(error)) from error
         raise
     return aside
 
@@ -112,10 +112,3 @@ def _wait_for(stream: BinaryIO) -> None:
     poll = select.poll()
     poll.register(stream, select.POLLIN)
     poll.poll()
-
-
-def _no_room(error: OSError) -> str:
-    return (
-        f"no room in {tempfile.gettempdir()} to put it aside ({error.strerror}): name a directory"
-        " on another disk in TMPDIR"
-    )

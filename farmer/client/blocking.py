@@ -27,7 +27,7 @@ from farmer.client.auditing import Audited, AuditReport
 from farmer.client.descriptors import descriptor_of
 from farmer.client.dial import FarmerAddress
 from farmer.client.repairing import Repaired
-from farmer.client.replacing import give_name, mode_of_new
+from farmer.client.replacing import followed, give_name, mode_of_new
 from farmer.client.storing import Progress, no_progress
 from farmer.identity.keys import Identity
 from farmer.model.contract import Invite, InviteLink, Receipt
@@ -282,7 +282,7 @@ def _to_write(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
     if str(target).endswith(os.sep):
         # A path would drop what says that a directory is meant.
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-    path = Path(target).resolve()
+    path = followed(Path(target))
     if path.exists() and not path.is_file():
         with path.open("wb") as opened:
             yield opened

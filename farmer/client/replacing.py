@@ -60,6 +60,19 @@ class Rights:
         return replace(self, mode=self.mode & stat.S_IRWXU | common << 3 | common)
 
 
+def followed(target: Path) -> Path:
+    """
+    Return the file that a name stands for, links and all.
+
+    Raises:
+        OSError: they lead round in a circle, or it cannot be looked at.
+
+    """
+    with suppress(FileNotFoundError):
+        target.stat()
+    return Path(os.path.realpath(target))
+
+
 def beside(target: Path, tag: str) -> Path:
     """Return a name for the draft of a target: hidden, and short enough for any file system."""
     return target.with_name(f".{_beginning(target.name)}.{tag}.part")

@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from farmer.client import blocking
+from farmer.client.replacing import followed
 
 ACL = "system.posix_acl_access"
 NOBODY_NAMED = 0xFFFFFFFF
@@ -55,6 +56,23 @@ def replaced(path):
         file.write(b"later")
     assert path.read_bytes() == b"later"
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_links_are_followed_also_to_what_is_not_there_yet(tmp_path, target):
+    for name, leads_to in (("one", "file"), ("two", "one"), ("new", "absent")):
+        (tmp_path / name).symlink_to(leads_to)
+    assert followed(tmp_path / "two") == target
+    assert followed(tmp_path / "new") == tmp_path / "absent"
+    assert followed(tmp_path / "absent") == tmp_path / "absent"
+
+
+def test_links_that_lead_round_in_a_circle_are_an_error_of_the_system(tmp_path):
+    (tmp_path / "link").symlink_to("link")
+    writing = blocking._to_write(tmp_path / "link")
+    with pytest.raises(OSError, match="symbolic links") as caught, writing:
+        pass
+    assert caught.value.filename == str(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
 def test_while_it_is_written_it_is_ours_alone(target):

@@ -685,6 +685,55 @@ def test_a_directory_that_is_not_there_is_not_taken_for_a_file(joined, tmp_path,
     assert [path.read_bytes() for path in there.iterdir()] == [b"photo"]
 
 
+def test_links_that_lead_round_in_a_circle_are_told(joined, tmp_path, capsys):
+    joined.fake.shards[shard_of(b"photo")] = b"photo"
+    (tmp_path / "link").symlink_to("link")
+    command = ("retrieve", str(shard_of(b"photo")), "-o", str(tmp_path / "link"))
+    assert joined.renter(*command) == 1
+    told = capsys.readouterr().err
+    assert told == f"renter: {tmp_path / 'link'}: Too many levels of symbolic links\n"
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def refusing_room(file):
+    """Return the file, as on a disk that has no room for what is written to it."""
+
+    class Full(type(file)):
+        def write(self, _data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return Full(file.detach())
+
+
+def test_a_full_disk_is_told_with_the_file_that_had_no_room(joined, tmp_path, capsys, monkeypatch):
+    content = random.Random(8).randbytes(100_000)
+    joined.fake.shards[shard_of(content)] = content
+    fdopen = os.fdopen
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", lambda *how: refusing_room(fdopen(*how)))
+        command = ("retrieve", str(shard_of(content)), "-o", str(tmp_path / "back"))
+        assert joined.renter(*command) == 1
+    assert capsys.readouterr().err == (
+        f"renter: no room for {tmp_path / 'back'} (No space left on device): free some there, or "
+        "write to another disk with -o FILE\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
+
+
+def test_a_full_disk_for_what_is_put_aside_is_told_with_what_to_do(joined, capsys, monkeypatch):
+    content = random.Random(8).randbytes(100_000)
+    joined.fake.shards[shard_of(content)] = content
+    full = open("/dev/full", "r+b")  # noqa: SIM115, PTH123 - the retrieve closes it
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
+    assert joined.renter("retrieve", str(shard_of(content))) == 1
+    out, err = capsys.readouterr()
+    assert err == (
+        f"renter: no room in {tempfile.gettempdir()} to put it aside (No space left on device): "
+        "name a directory on another disk in TMPDIR\n"
+    )
+    assert out == ""
+
+
 def test_a_damaged_receipt_costs_no_other_and_is_no_pass(joined, tmp_path, capsys):
     for name in ("sick", "well"):
         (tmp_path / name).write_text(name)
