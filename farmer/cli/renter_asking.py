@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Container, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from farmer.cli.exits import OK, CommandError
@@ -11,9 +11,10 @@ from farmer.cli.tables import table
 from farmer.cli.terminal import counted, moment, print_json, say
 from farmer.client import blocking, limits
 from farmer.client.dial import FarmerAddress
+from farmer.client.errors import FarmerBrokeProtocolError
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
-from farmer.client.ledger_rows import Standing
+from farmer.client.ledger_rows import Entry, Standing
 from farmer.client.refusals import NotFoundError, RefusedError
 from farmer.identity.signing import parse_link
 from farmer.model.ids import ShardId
@@ -87,12 +88,13 @@ def ping(home: Home, options: argparse.Namespace) -> int:
 def list_shards(home: Home, options: argparse.Namespace) -> int:
     """Show what the farmer says it has, and which receipts it does not mention."""
     address = home.farmer(options.farmer)
-    files = {
-        entry.receipt.shard: entry.file
+    known = {
+        entry.receipt.shard: entry
         for entry in home.ledger.entries()
         if entry.farmer == address.farmer
     }
-    entries = ask(home, address, lambda farmer: _listed(farmer, files))
+    entries = ask(home, address, lambda farmer: _listed(farmer, known))
+    files = {shard: entry.file for shard, entry in known.items()}
     there = {entry.shard for entry in entries}
     held = home.held(str(address.farmer)).get(address.farmer, [])
     missing = [str(one.receipt.shard) for one in held if one.receipt.shard not in there]
@@ -118,11 +120,12 @@ def list_shards(home: Home, options: argparse.Namespace) -> int:
     return OK
 
 
-async def _listed(farmer: Farmer, known: Container[ShardId]) -> list[Stated]:
-    """Return all that the farmer lists; refuse what memory should not be given for."""
+async def _listed(farmer: Farmer, known: Mapping[ShardId, Entry]) -> list[Stated]:
+    """Return all that the farmer lists; refuse lies, and what memory should not be given for."""
     entries: list[Stated] = []
     unknown = 0
     async for entry in farmer.list():
+        _check_size(entry, known.get(entry.shard))
         entries.append(entry)
         unknown += entry.shard not in known
         if unknown > limits.UNKNOWN_SHOWN_MAX:
@@ -138,20 +141,33 @@ def stat(home: Home, options: argparse.Namespace) -> int:
     """Show one shard."""
     shard = home.shard(options.shard)
     address = home.holder(shard, options.farmer)
-    stated, bad = ask(home, address, lambda farmer: _stat(farmer, shard))
+    entry = home.entry(shard, str(address.farmer))
+    stated, bad = ask(home, address, lambda farmer: _stat(farmer, shard, entry))
     _show_shard(home, address, stated, bad, as_json=options.json)
     return OK
 
 
-async def _stat(farmer: Farmer, shard: ShardId) -> tuple[Stated, BadBlocks | None]:
+async def _stat(
+    farmer: Farmer, shard: ShardId, entry: Entry | None
+) -> tuple[Stated, BadBlocks | None]:
     """Ask for a shard, and for its damage if it has some and the farmer tells."""
     stated = await farmer.stat(shard)
+    _check_size(stated, entry)
     if stated.state is not ShardState.QUARANTINED:
         return stated, None
     try:
         return stated, await farmer.examine(shard, stated.size_bytes)
     except RefusedError:
         return stated, None
+
+
+def _check_size(stated: Stated, entry: Entry | None) -> None:
+    """Refuse a size that the farmer's own receipt, if we have one, contradicts."""
+    if entry is not None and stated.size_bytes != entry.receipt.size_bytes:
+        raise FarmerBrokeProtocolError(
+            f"the farmer says that {stated.shard} has {stated.size_bytes} bytes; the receipt that"
+            f" it signed says {entry.receipt.size_bytes}"
+        )
 
 
 def delete(home: Home, options: argparse.Namespace) -> int:

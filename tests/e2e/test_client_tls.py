@@ -38,8 +38,10 @@ from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side
 from farmer.model.contract import InviteLink, Offer
 from farmer.model.ids import InviteSerial, ShardId
+from farmer.model.shard import ShardState
 from farmer.protocol.opening import End
 from farmer.protocol.proofs import encode_item
+from farmer.protocol.questions import Listed, Stated
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import Send
 from farmer.protocol.types import Type
@@ -951,6 +953,22 @@ def test_contract_ping_and_stat_are_shown_to_people_and_programs(joined, tmp_pat
         assert capsys.readouterr().out
         assert joined.renter(*words, "--json") == 0
         assert json.loads(capsys.readouterr().out)["schema"] == 1
+
+
+@pytest.mark.parametrize("verb", ["stat", "list"])
+def test_a_size_that_the_receipt_contradicts_is_no_answer(joined, tmp_path, capsys, verb):
+    """A quarantined shard's size is what its damage is counted by."""
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    shard = shard_of(b"precious")
+    lie = Stated(shard, 9, 5, ShardState.QUARANTINED, 0)
+    joined.fake.script[Type.STAT] = lambda talk, _: talk.send(lie)
+    joined.fake.script[Type.LIST] = lambda talk, _: talk.send(Listed((lie,), False))
+    capsys.readouterr()
+    assert joined.renter(verb, *([str(shard)] if verb == "stat" else []), "--json") == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert f"the farmer says that {shard} has 9 bytes" in error
+    assert Type.EXAMINE not in [one.TYPE for one in joined.fake.asked]
 
 
 def test_a_full_audit_over_the_api_tells_changed_files(served):
