@@ -60,7 +60,6 @@ class Arrival(Protocol):
         self._tls: IProtocol | None = None
         self._is_waiting = False
         self._is_paused = False
-        self._is_lost = False
         self._why: CloseReason | None = None
 
     # What Twisted tells us.
@@ -80,7 +79,7 @@ class Arrival(Protocol):
             self._pass_on(data)
             return
         self._early += data
-        if self._is_waiting or not (self._tls or is_whole(self._early)):
+        if self._is_waiting or self.over or not (self._tls or is_whole(self._early)):
             return
         self._is_waiting = True
         self._around.turnstile.ask(self.address, self._go_on)
@@ -90,7 +89,7 @@ class Arrival(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let go."""
-        self._is_lost = True
+        self._ask_no_more()
         self._early.clear()
         if self._tls is not None:
             self._tls.connectionLost(reason)
@@ -126,6 +125,7 @@ class Arrival(Protocol):
         """Close at once; its place is free from now on."""
         self._why = self._why or reason
         self._around.visitors.leave(self)
+        self._ask_no_more()
         self._wire.abortConnection()
 
     # How it works.
@@ -138,8 +138,6 @@ class Arrival(Protocol):
     def _go_on(self) -> None:
         """Do a step of the handshake; it is our turn."""
         self._is_waiting = False
-        if self._is_lost or self.over:
-            return
         if self._is_paused:
             self._is_paused = False
             self._wire.resumeProducing()
@@ -147,6 +145,10 @@ class Arrival(Protocol):
             self._begin_tls()
         early, self._early = bytes(self._early), bytearray()
         self._pass_on(early)
+
+    def _ask_no_more(self) -> None:
+        """Give our turn up: whoever stays would wait for it."""
+        self._around.turnstile.withdraw(self.address, self._go_on)
 
     def _begin_tls(self) -> None:
         self._session = Session(self._around, self.address, self._patience)

@@ -54,6 +54,7 @@ class Inbox:
         self._unturned_bytes = 0
         """Of a transfer, since its last turn."""
         self._awaits_turn = False
+        self._asked_as: Hashable = None
         self._counted_bytes = 0
         """What stands in the account."""
         self._wire: Wire | None = None
@@ -108,7 +109,6 @@ class Inbox:
 
         Nothing may be received or taken any more.
         """
-        # With nothing unread a turn that comes later has no reason to pause again.
         self.drop()
         self._read_at_most(READ_BYTES)
         if not self._reading:
@@ -117,6 +117,10 @@ class Inbox:
     def drop(self) -> None:
         """Let go of what nobody will take: the work of a lost session may hang for long."""
         self._is_dropped = True
+        if self._awaits_turn:
+            self._turnstile.withdraw(self._asked_as, self._go_on)
+            self._awaits_turn = False
+            self._holds_up(False)
         self._connection.forget()
         self._count(0)
         self._account.claim_large_reads(in_transfer=False)
@@ -146,7 +150,8 @@ class Inbox:
             self._unturned_bytes = 0
             self._awaits_turn = True
             self._holds_up(True)
-            self._turnstile.ask(self.whose, self._go_on)
+            self._asked_as = self.whose
+            self._turnstile.ask(self._asked_as, self._go_on)
 
     def _go_on(self) -> None:
         self._awaits_turn = False

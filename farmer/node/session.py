@@ -299,9 +299,18 @@ class Session(Protocol):
         if self._over:
             raise RenterLeftError
         turn: Deferred[None] = Deferred()
-        self._around.turnstile.ask(self._whose, lambda: turn.callback(None))
+        whose, turnstile = self._whose, self._around.turnstile
+
+        def step() -> None:
+            turn.callback(None)
+
+        turnstile.ask(whose, step)
         if not turn.called:
-            await self.wait(turn)
+            try:
+                await self.wait(turn)
+            except RenterLeftError:
+                turnstile.withdraw(whose, step)
+                raise
 
     async def next_event(self) -> Event:
         """

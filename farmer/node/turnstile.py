@@ -13,13 +13,16 @@ STEPS_PER_TURN: Final = 1
 
 Step = Callable[[], None]
 
+_NOTHING: Final[deque[Step]] = deque()
+
 
 class Turnstile:
     """
     Does a few costly steps in each turn of the reactor, however many are asked for.
 
     Those who ask take turns, and of one it is the first that he asked for: who wants much
-    delays himself.  Nothing is kept of anybody without a step to be done.
+    delays himself.  Nothing is kept of anybody without a step to be done; whoever goes takes his
+    steps back, or each of them would cost those who stay a turn.
     """
 
     def __init__(self, clock: IReactorTime, per_turn: int = STEPS_PER_TURN) -> None:
@@ -44,6 +47,15 @@ class Turnstile:
             step()
         else:
             self._waiting.setdefault(who, deque()).append(step)
+
+    def withdraw(self, who: Hashable, step: Step) -> None:
+        """Take back a step that was asked for, if it is still to be done."""
+        steps = self._waiting.get(who, _NOTHING)
+        # One has no more steps than sessions, or than an address may have connections.
+        if step in steps:
+            steps.remove(step)
+            if not steps:
+                del self._waiting[who]
 
     def _plan(self) -> None:
         if not self._turn_comes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from dataclasses import replace
 from typing import Any, cast
 
+from twisted.internet.address import IPv6Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ISystemHandle
 from twisted.internet.protocol import Protocol, connectionDone
@@ -13,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from farmer.node.admission import Places, Sessions
 from farmer.node.arrival import (
     FIRST_BYTES_MAX,
     Arrival,
@@ -20,11 +23,12 @@ from farmer.node.arrival import (
     is_whole,
 )
 from farmer.node.ports import CloseReason
-from farmer.node.session import Session
+from farmer.node.service import Doorkeeper
+from farmer.node.session import Session, Surroundings
 from farmer.node.turnstile import STEPS_PER_TURN
 from farmer.protocol.limits import HANDSHAKE_S
 from farmer.protocol.refusals import Refusal, Refused
-from tests.node.wires import MemoryWire, NodeCase
+from tests.node.wires import MemoryWire, NodeCase, pass_turn
 
 HELLO = b"\x16\x03\x01\x00\x10" + bytes(range(16))
 """A first record: the header of a handshake, and as many bytes as it says."""
@@ -58,12 +62,12 @@ class ArrivalCase(NodeCase):
         self.shaken_after = 2
 
     def tearDown(self) -> None:
-        for arrival in self.arrivals:
+        for arrival in tuple(self.arrivals):
             self.lose(arrival)
         super().tearDown()
 
-    def arrive(self, address: str = "192.0.2.1") -> Arrival:
-        arrival = Arrival(self.around, address, self.behind_tls)
+    def arrive(self, address: str = "192.0.2.1", around: Surroundings | None = None) -> Arrival:
+        arrival = Arrival(around or self.around, address, self.behind_tls)
         self.arrivals.append(arrival)
         arrival.makeConnection(cast(Any, MemoryWire()))
         return arrival
@@ -79,9 +83,9 @@ class ArrivalCase(NodeCase):
     def wire(self, arrival: Arrival) -> MemoryWire:
         return cast(MemoryWire, arrival.transport)
 
-    def occupy_this_turn(self) -> None:
+    def occupy_this_turn(self, around: Surroundings | None = None) -> None:
         for _ in range(STEPS_PER_TURN):
-            self.around.turnstile.ask("another", lambda: None)
+            (around or self.around).turnstile.ask("another", lambda: None)
 
 
 class BeforeTlsTests(ArrivalCase):
@@ -152,6 +156,27 @@ class TurnTests(ArrivalCase):
         self.clock.advance(0)
 
         self.assertEqual([], self.tls)
+        self.assertEqual(0, self.around.turnstile.waiting)
+
+    def test_a_flood_that_is_shed_takes_no_turns_of_those_who_stay(self) -> None:
+        places = 8
+        guests = Sessions(Places(places))
+        around = replace(self.around, visitors=guests)
+        door = Doorkeeper(guests, self.meter, lambda origin: self.arrive(origin, around))
+        self.occupy_this_turn(around)
+        for number in range(10 * places):
+            arrival = door.buildProtocol(IPv6Address("TCP", f"2001:db8:1:{number:x}::1", 1))
+            assert isinstance(arrival, Arrival)
+            arrival.dataReceived(HELLO)
+            arrival.dataReceived(b"more, after it was hung up on")
+        self.assertLessEqual(around.turnstile.waiting, places)
+
+        done: list[str] = []
+        around.turnstile.ask("renter", lambda: done.append("renter"))
+        for _ in range(places + 1):
+            pass_turn(self.clock)
+
+        self.assertEqual(["renter"], done)
 
 
 class GuestTests(ArrivalCase):

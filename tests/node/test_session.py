@@ -450,6 +450,7 @@ class PacingTests(NodeCase):
         peer._deliver()
 
         peer.leave()
+        self.assertEqual(0, self.around.turnstile.waiting, "it takes nobody's turn")
         self.clock.advance(0)
 
         self.assertEqual((0, 0), (self.store.bytes_read, self.store.readers_open))
@@ -465,7 +466,7 @@ class PacingTests(NodeCase):
         self.assertTrue(peer.wire.reading)
         self.assertIsNone(peer.wire.producer)
 
-    def test_it_reads_on_too_when_its_turn_comes_with_much_unread(self) -> None:
+    def test_it_reads_on_too_when_it_waits_for_its_turn_with_much_unread(self) -> None:
         peer = self.greet()
         self.begin_store(peer, bytes(4 << 20))
         disk = self.farm.disk = SteppingDisk()
@@ -478,6 +479,7 @@ class PacingTests(NodeCase):
 
         peer.session.hang_up(Refused(Refusal.DRAINING), CloseReason.DRAINED)
         self.assertTrue(peer.wire.reading)
+        self.assertEqual(0, self.around.turnstile.waiting, "it takes nobody's turn")
         self.assertEqual(STEP_BYTES, self.around.held.total_bytes, "what the disk has yet to take")
         self.clock.advance(0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +83,22 @@ def test_a_step_may_ask_for_another() -> None:
 
     assert steps.done == []
     assert [steps.turn() for _ in range(3)] == [["a"], ["a"], []]
+
+
+def test_whoever_goes_takes_its_steps_back() -> None:
+    """They cost nobody a turn, and nothing is kept of who has none left."""
+    steps = Steps(1)
+    steps.ask("a")
+    gone = [partial(steps.done.append, number) for number in ("gone 1", "gone 2")]
+    for step in gone:
+        steps.turnstile.ask("b", step)
+    steps.ask("c")
+    for step in (*gone, *gone):
+        steps.turnstile.withdraw("b", step)
+
+    assert steps.turnstile.waiting == 1
+    assert steps.turn() == ["c"]
+    assert not steps.turnstile._waiting
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 1)), max_size=60))
