@@ -57,6 +57,28 @@ def test_a_missing_disk_neither_stops_the_service_nor_keeps_it_from_starting(uni
     assert _values(text, "Requires") in ([], ["farmer.socket"])
 
 
+@pytest.mark.parametrize("unit", ["farmer.socket", "farmer-page.socket"])
+def test_who_stops_the_service_stops_its_sockets(unit: str) -> None:
+    """Else the next who connects would start it again."""
+    text = (UNITS / unit).read_text()
+    assert _values(text, "PartOf") == _values(text, "Service") == ["farmer-socket.service"]
+    assert unit in _values((UNITS / "farmer-socket.service").read_text(), "Sockets")[0].split()
+
+
+@pytest.mark.parametrize("unit", EXPOSURE_MAX)
+def test_the_unit_says_what_to_type_after_a_mistake_in_the_settings(unit: str) -> None:
+    """For each unit that may have failed then: systemd remembers how often they were tried."""
+    head = (UNITS / unit).read_text().partition("[Unit]")[0]
+    page = (UNITS.parents[1] / "docs" / "running-it.md").read_text()
+    (failed,) = re.findall(r"systemctl reset-failed ([a-z. -]+?)(?: &&|\n)", head)
+    assert f"`systemctl reset-failed {failed}`" in page
+    sockets = _values((UNITS / unit).read_text(), "Sockets")
+    assert {name.removesuffix(".service") for name in failed.split()} == {
+        unit.removesuffix(".service"),
+        *" ".join(sockets).split(),
+    }
+
+
 def _values(text: str, key: str) -> list[str]:
     return re.findall(rf"(?m)^{key}=(.+)$", text)
 
