@@ -249,7 +249,7 @@ class RunningFarmer:
         self._scrubbing.made_ms = self._made_ms
         self._upkeep.more_alerts = lambda: self._scrubbing.alerts(stores.engine.volumes())
         self._reloader = Reloader(
-            read=lambda: load_again(self._home, self._environ),
+            read=lambda: self._disk.run(load_again, self._home, self._environ),
             started=settings,
             apply=self._apply,
             turns=self._turns,
@@ -483,14 +483,13 @@ class RunningFarmer:
         for port in reversed(self._ports):
             await maybeDeferred(port.stopListening)
         self._lag.stop()
-        await self._disk.run(self._stores.close)
-        self._disk_watch.stop()
-        self.is_stuck = not self._disk.stop() or bool(self._stores.engine.silent())
-        with contextlib.suppress(OSError):
-            self._control_path.parent.rmdir()
-        # The mark of an orderly end: only now is everything on the disk.
-        self._home.run.unlink()
-        sync_directory(self._home.state)
+        has_answered = False
+        try:
+            has_answered = await self._close(self._stores)
+        finally:
+            self._disk_watch.stop()
+            has_ended = self._disk.stop()
+            self.is_stuck = not (has_answered and has_ended and not self._stores.engine.silent())
         how = "all transfers were finished" if finished else "some transfers were cut off"
         self.log.info("stopped; {how}", how=how)
         if self.is_stuck:
@@ -499,6 +498,38 @@ class RunningFarmer:
                 "the kernel may keep this process until the disk answers or is unmounted by"
                 " force; a new one can be started meanwhile"
             )
+
+    async def _close(self, stores: Stores) -> bool:
+        """Close all, whatever of it fails; say whether the disk of the home has answered."""
+        try:
+            await self._disk.run(stores.engine.close)
+        except StorageError as error:
+            self._failed(f"the volumes could not be closed in order: {error}")
+        has_answered = await within(reactor, WIND_DOWN_S, self._leave_home(stores))
+        if not has_answered:
+            self._failed(f"the disk of {self._home.state} does not answer")
+        return has_answered
+
+    async def _leave_home(self, stores: Stores) -> None:
+        await self._disk.run(stores.book.close)
+        if stores.book.failure:
+            self.log.warn("contract database: {why}", why=stores.book.failure)
+        try:
+            await self._disk.run(_mark_the_end, self._home, self._control_path.parent)
+        except OSError as error:
+            self._failed(f"{self._home.run} could not be removed: {error.strerror}")
+
+    def _failed(self, why: str) -> None:
+        self.exit_code = 1
+        self.log.error("{why}", why=why)
+
+
+def _mark_the_end(home: Home, control: Path) -> None:
+    """Note an orderly end: only now is everything on the disk.  Blocking."""
+    with contextlib.suppress(OSError):
+        control.rmdir()
+    home.run.unlink()
+    sync_directory(home.state)
 
 
 def _label_sets() -> LabelSets:

@@ -31,7 +31,7 @@ class Reloaded(Protocol):
 
 
 def load_again(home: Home, environ: Mapping[str, str]) -> Settings:
-    """Return the settings as they are now; raises `SettingsError`."""
+    """Return the settings as they are now; raises `SettingsError`.  Blocking."""
     return load(home.settings_to_read, environ).settings
 
 
@@ -40,7 +40,7 @@ class Reloader:
     Applies what can change while serving, and names what waits for a restart.
 
     Args:
-        read: the settings as they are now; raises `SettingsError`.
+        read: the settings as they are now, by a disk that may hang; raises `SettingsError`.
         started: those that this process was started with.
         apply: puts the live ones in force.
         turns: held meanwhile; reloads go one after the other, each of them whole.
@@ -55,7 +55,7 @@ class Reloader:
     def __init__(
         self,
         *,
-        read: Callable[[], Settings],
+        read: Callable[[], Awaitable[Settings]],
         started: Settings,
         apply: Callable[[Settings], Awaitable[None]],
         turns: DeferredLock,
@@ -85,7 +85,7 @@ class Reloader:
     async def _reload(self) -> None:
         self._notifier.reloading(time.monotonic_ns() // 1000)
         try:
-            await self._take(self._read())
+            await self._take(await self._read())
         except SettingsError as error:
             self._refuse(error)
         except (OwnerError, VolumeSetupError, StorageError, OSError) as error:

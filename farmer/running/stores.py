@@ -51,8 +51,10 @@ class Stores:
 
     def close(self) -> None:
         """Close all in order."""
-        self.engine.close()
-        self.book.close()
+        try:
+            self.engine.close()
+        finally:
+            self.book.close()
 
 
 def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell: Told) -> Stores:

@@ -37,10 +37,11 @@ class ReloadTests(SynchronousTestCase):
         self.counted: list[bool] = []
         self.failure: Exception | None = None
         self.slow: Deferred[None] | None = None
+        self.slow_disk: Deferred[None] | None = None
         self.board = AlertBoard(lambda: 5)
         self.notifier = Manager({})
         self.reloader = Reloader(
-            read=lambda: load_text(self.text, "f", {}).settings,
+            read=self.read,
             started=load_text(self.text, "f", {}).settings,
             apply=self.apply,
             turns=DeferredLock(),
@@ -48,6 +49,12 @@ class ReloadTests(SynchronousTestCase):
             notifier=self.notifier,
             reloaded=self.count,
         )
+
+    async def read(self) -> Settings:
+        settings = load_text(self.text, "f", {}).settings
+        if self.slow_disk is not None:
+            await self.slow_disk
+        return settings
 
     async def apply(self, settings: Settings) -> None:
         if self.failure is not None:
@@ -114,6 +121,16 @@ class ReloadTests(SynchronousTestCase):
         self.successResultOf(second)
         self.assertEqual(["attic", "cellar"], [settings.name for settings in self.applied])
         self.assertEqual(["reloading", "ready"] * 2, self.notifier.told)
+
+    def test_settings_on_a_disk_that_hangs_are_waited_for(self) -> None:
+        disk = self.slow_disk = Deferred()
+        self.text = "version: 1\nname: attic\n"
+        reloaded = Deferred.fromCoroutine(self.reloader.reload())
+        self.assertNoResult(reloaded)
+        self.assertEqual(([], ["reloading"]), (self.applied, self.notifier.told))
+        disk.callback(None)
+        self.successResultOf(reloaded)
+        self.assertEqual(["attic"], [settings.name for settings in self.applied])
 
 
 class Thread:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from farmer.model.contract import ContractStage
 from farmer.model.ids import ContractId, InviteSerial, NodeId
+from farmer.storage import book
 from farmer.storage.contracts import DURATION_MS_MAX, SPACE_BYTES_MAX, OvercommitError
 from farmer.storage.errors import (
     BusyError,
@@ -235,3 +237,39 @@ def test_a_closed_book_has_kept_what_the_clock_saw(world: World) -> None:
     world.open(ticked=False)
     assert world.book.clock.observed_ms == observed_ms > DAY_MS - HOUR_MS
     assert world.book.farmer_key == KEY
+
+
+class Full:
+    """A connection whose disk takes nothing more."""
+
+    def __init__(self, rows: sqlite3.Connection) -> None:
+        self._rows = rows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rows, name)
+
+    def execute(self, line: str, *words: Any) -> sqlite3.Cursor:
+        if line.startswith("INSERT"):
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return self._rows.execute(line, *words)
+
+
+def test_a_disk_that_takes_nothing_keeps_nobody_from_ending(world: World) -> None:
+    """Minutes of what the clock saw are lost, as by a crash, and it is told why."""
+    world.sleep(5_000)
+    world.book._book._rows = Full(world.book._book._rows)  # type: ignore[assignment]
+    world.book.close()
+    assert "disk is full" in world.book.failure
+    assert not world.book._book.is_open
+
+
+def test_whoever_waits_for_the_disk_keeps_nobody_from_ending(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book, "HUNG_S", 0.1)
+    world.sleep(5_000)
+    with world.book._book.reading():
+        world.book.close()
+    assert "does not answer" in world.book.failure

@@ -1,0 +1,82 @@
+"""A start, a reload and a stop that something gets in the way of."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import Daemon
+from tests.e2e.sick_disks import SharedDisk
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_contract_database_that_takes_nothing_does_not_break_the_stop_off(
+    tmp_path: Path,
+) -> None:
+    with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:
+        assert daemon.start().stop() == 0
+        daemon.start()
+        book = daemon.home / "contracts.sqlite"
+        book.rename(daemon.home / "away")
+        assert daemon.stop() == 0
+        logs = daemon.logs.read_text()
+        assert "removed or replaced" in logs
+        assert "Traceback" not in logs
+        assert not (daemon.home / "run.json").exists()
+        (daemon.home / "away").rename(book)
+        daemon.start()
+        assert daemon.status()["clean_start"]
+        assert daemon.stop() == 0
+
+
+def test_a_home_whose_disk_hangs_does_not_break_the_stop_off(tmp_path: Path) -> None:
+    disk = SharedDisk(tmp_path)
+    try:
+        with Daemon(disk.mount / "home", tmp_path / "volume") as daemon:
+            daemon.logs = tmp_path / "logs"
+            assert daemon.start().stop() == 0
+            daemon.start()
+            assert daemon.process is not None
+            disk.hang()
+            daemon.process.send_signal(signal.SIGTERM)
+            # The kernel may keep the process itself until the disk answers.
+            stopped_s = wait_until(lambda: '"stopped; ' in daemon.logs.read_text(), 45)
+            print(f"stopped in {stopped_s:.1f} s")
+            disk.answer()
+            process, daemon.process = daemon.process, None
+            assert process.wait(30) == 1
+            assert process.stdout is not None
+            process.stdout.close()
+            logs = daemon.logs.read_text()
+            assert f"the disk of {daemon.home} does not answer" in logs
+            assert "Traceback" not in logs
+            daemon.start()
+            assert daemon.stop() == 0
+    finally:
+        disk.end()
+
+
+def test_settings_that_do_not_come_do_not_stop_the_serving(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:
+        daemon.start()
+        assert daemon.process is not None
+        settings = daemon.home / "farmer.yaml"
+        text = settings.read_text()
+        settings.unlink()
+        os.mkfifo(settings)
+        daemon.process.send_signal(signal.SIGHUP)
+        # Whoever opens it to write waits for a reader, which the farmer is now.
+        with settings.open("w") as pipe:
+            asked = daemon.call("status", "--json")
+            assert json.loads(asked.stdout)["name"] == "test", asked.stderr
+            pipe.write(text.replace("name: test", "name: attic"))
+        settings.unlink()
+        settings.write_text(text)
+        wait_until(lambda: daemon.status()["name"] == "attic", 10)
+        assert daemon.stop() == 0
