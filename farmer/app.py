@@ -10,13 +10,13 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import DeferredLock, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
@@ -63,12 +63,13 @@ from farmer.running.remembering import recover
 from farmer.running.retired import Retired
 from farmer.running.scrubbing import Scrubbing, scrub_verbs
 from farmer.running.signals import Signals
+from farmer.running.sizes import Sizes
 from farmer.running.started import Started
 from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
 from farmer.running.upkeep import Clocks, Upkeep, count_book
 from farmer.running.verbs import check_verbs, owner_verbs
-from farmer.running.volumes import VolumePlan, check_quotas, made_at_ms, plan_volumes, too_small
+from farmer.running.volumes import made_at_ms
 from farmer.settings.schema import Settings
 from farmer.storage.directory import VolumeSetupError
 from farmer.storage.errors import StorageError
@@ -151,8 +152,6 @@ class RunningFarmer:
     ) -> None:
         self._home = home
         self._settings = settings
-        self._turns = DeferredLock()
-        """Held while settings or sizes are put in force: of two at once neither would be whole."""
         self._environ = environ
         self._writer = writer
         self._tasks = Tasks()
@@ -248,11 +247,12 @@ class RunningFarmer:
         )
         self._scrubbing.made_ms = self._made_ms
         self._upkeep.more_alerts = lambda: self._scrubbing.alerts(stores.engine.volumes())
+        self._sizes = Sizes(self._home, settings, stores, self._disk, self._board)
         self._reloader = Reloader(
             read=lambda: self._disk.run(load_again, self._home, self._environ),
             started=settings,
             apply=self._apply,
-            turns=self._turns,
+            turns=self._sizes.turns,
             board=self._board,
             notifier=self._notifier,
             reloaded=self._metrics.reloaded,
@@ -262,7 +262,7 @@ class RunningFarmer:
             environ=self._environ,
             identity=stores.identity,
             now_ms=now_ms,
-            adopted=self._reloader.adopt,
+            adopted=self._adopt,
             retired=self._retired,
             report=lambda stuck: self._board.report("moving", *stuck),
         )
@@ -340,8 +340,7 @@ class RunningFarmer:
         self._scrubbing.start(reactor, self._tasks)
         self._moving = Chore("moving", TURN_S, self._movings.turn, reactor, self._tasks)
         self._moving.start()
-        self._silent = stores.silent
-        self._sizing = Chore("disk sizes", SIZES_S, self._size_again, reactor, self._tasks)
+        self._sizing = Chore("disk sizes", SIZES_S, self._sizes.again, reactor, self._tasks)
         self._sizing.start()
         self._gathering = Chore("one core", ONE_CORE_S, self._one_core.turn, reactor, self._tasks)
         self._gathering.start()
@@ -392,9 +391,7 @@ class RunningFarmer:
     async def _apply(self, settings: Settings) -> None:
         """Put in force what can change while serving: all of it, or nothing if any of it fails."""
         assert self._stores is not None
-        plans = await self._plans(settings)
-        check_quotas(plans)
-        await self._size(plans)
+        await self._sizes.put(settings)
         self._settings = settings
         self._writer.level = settings.log.level
         self._overview.name = settings.name
@@ -404,35 +401,11 @@ class RunningFarmer:
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
         self._stores.engine.fill = Fill(settings.shards.fill)
 
-    async def _plans(self, settings: Settings) -> list[VolumePlan]:
-        assert self._stores is not None
-        silent = self._stores.engine.silent()
-        return await self._disk.run(plan_volumes, self._home, settings, silent)
-
-    async def _size(self, plans: Sequence[VolumePlan]) -> None:
-        """
-        Make the volumes that wait for their disks, and give all the quotas that they can have.
-
-        The quotas come last: they do not fail, and before them nothing of the settings is in
-        force.
-        """
-        assert self._stores is not None
-        self._silent = frozenset(plan.path for plan in plans if plan.is_guess)
-        found = await self._disk.run(self._stores.unmade.make_late, plans)
-        self._board.report("unmade volumes", *found)
-        for plan in plans:
-            if too_small(plan.path, plan.quota_bytes) is None:
-                sizes = (plan.quota_bytes, plan.keep_free_bytes)
-                await self._disk.run(self._stores.engine.change_quota, plan.path, *sizes)
-
-    async def _size_again(self) -> None:
-        """Ask disks that did not say how large they are, and make volumes that wait there."""
-        assert self._stores is not None
-        async with self._turns:
-            wanted = self._silent | self._stores.unmade.waiting
-            # Not while they hang: each question would cost another thread.
-            if wanted - self._stores.engine.silent():
-                await self._size(await self._plans(self._settings))
+    def _adopt(self, settings: Settings) -> None:
+        """Take their volumes as in force: somebody else opened and closed them."""
+        self._settings = replace(self._settings, volumes=settings.volumes)
+        self._sizes.adopt(settings)
+        self._reloader.adopt(settings)
 
     # Ready, reload, stop.
 
