@@ -54,7 +54,7 @@ class Places:
     @property
     def for_renters(self) -> int:
         """How many renters with a contract fill at most; the others are for strangers."""
-        return self.most - self.most // STRANGERS_PART - 1
+        return max(1, self.most - self.most // STRANGERS_PART - 1)
 
 
 @lru_cache(maxsize=1024)

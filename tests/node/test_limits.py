@@ -272,6 +272,10 @@ class AdmissionTests(NodeCase):
 
         self.assertEqual((TurnedAway(4, 4), 4), (found, self.small.departed))
 
+    def test_the_only_place_is_for_a_renter_too(self) -> None:
+        self.small = Sessions(Places(1))
+        self.assertEqual(Welcomed(), self.introduced(1, RENTER)[1])
+
     def test_strangers_take_no_place_from_renters(self) -> None:
         known = [self.introduced(n, who)[0] for n, who in enumerate((RENTER, OTHER, OTHER))]
         stranger = self.enter("10.0.0.8")
