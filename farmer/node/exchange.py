@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
 from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES
@@ -132,7 +133,12 @@ class Exchange:
         if not turn.called:
             await self._turn(turn)
         outer = self._is_wanted
-        self._hold(lambda: gate.is_wanted(self.renter) or (outer is not None and outer()))
+        try:
+            self._hold(lambda: gate.is_wanted(self.renter) or (outer is not None and outer()))
+        except BaseException:
+            # Out of memory: what is not left now would be missing from the gate for good.
+            gate.leave(self.renter, size)
+            raise
         return outer
 
     def leave(self, gate: Gate, size: int, outer: Wanted | None) -> None:
@@ -150,15 +156,21 @@ class Exchange:
 
     async def _turn(self, turn: Deferred[None]) -> None:
         """Wait for a turn; it is given up if the renter leaves, or after `TURN_S`."""
-        timer = self._farm.clock.callLater(TURN_S, turn.cancel)
+        timer: IDelayedCall | None = None
         try:
+            timer = self._farm.clock.callLater(TURN_S, turn.cancel)
             await self._session.wait(turn)
         except RenterLeftError:
             if self._session.over:
                 raise
             raise TurnedDownError(Refusal.BUSY, CROWDED_RETRY_MS) from None
+        except BaseException:
+            # Out of memory: a turn that comes later would be nobody's, and never be left.
+            turn.addErrback(lambda _: None)  # type: ignore[unused-awaitable]  # it is over
+            turn.cancel()
+            raise
         finally:
-            if timer.active():
+            if timer is not None and timer.active():
                 timer.cancel()
 
 

@@ -23,7 +23,7 @@ from farmer.protocol.state import State
 from farmer.protocol.transfers import Accept, Store
 from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
 from tests.fakes import SteppingDisk, shard_of
-from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer, stored
+from tests.node.wires import OTHER, RENTER, STRANGER, ForgetfulClock, NodeCase, Peer, stored
 
 MIB = 1 << 20
 DATA = bytes(range(256)) * 1000
@@ -35,6 +35,11 @@ def send_all(peer: Peer, data: bytes) -> None:
     for at in range(0, len(data), FRAME):
         peer.send_data(data[at : at + FRAME])
     peer.send(End())
+
+
+def forget(_wanted: object) -> None:
+    """Have no memory."""
+    raise MemoryError
 
 
 class StoringTests(NodeCase):
@@ -383,6 +388,26 @@ class StoringTests(NodeCase):
         peer.send(Ping(1))
         self.assertIsInstance(peer.answer(), Pong)
         self.farm.small_stores.leave(OTHER, SMALL_BYTES_IN_FLIGHT_MAX)
+
+    def test_a_moment_without_memory_costs_the_gate_no_place(self) -> None:
+        self.result(self.farm.small_stores.enter(OTHER, SMALL_BYTES_IN_FLIGHT_MAX))
+        peer = self.greet()
+        self.farm.clock = ForgetfulClock(failures=1)
+        peer.send(Store(shard_of(DATA), len(DATA)))
+
+        self.assertEqual(Refusal.INTERNAL, peer.refusal().refusal)
+        self.assertEqual(1, len(self.flushLoggedErrors(MemoryError)))
+        self.farm.small_stores.leave(OTHER, SMALL_BYTES_IN_FLIGHT_MAX)
+        self.assertEqual(0, self.farm.small_stores.inside_bytes)
+
+    def test_nor_does_one_when_the_turn_has_come(self) -> None:
+        peer = self.greet()
+        self.patch(peer.session, "holds", forget)
+        peer.send(Store(shard_of(DATA), len(DATA)))
+
+        self.assertEqual(Refusal.INTERNAL, peer.refusal().refusal)
+        self.assertEqual(1, len(self.flushLoggedErrors(MemoryError)))
+        self.assertEqual(0, self.farm.small_stores.inside_bytes)
 
     def test_who_has_no_contract_waits_for_no_memory(self) -> None:
         self.result(self.farm.small_stores.enter(OTHER, SMALL_BYTES_IN_FLIGHT_MAX))

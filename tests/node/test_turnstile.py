@@ -10,21 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from farmer.node.turnstile import STEPS_PER_TURN, Turnstile
-from tests.node.wires import pass_turn
-
-
-class ForgetfulClock(Clock):
-    """One that has no memory for the first few calls."""
-
-    def __init__(self, failures: int) -> None:
-        super().__init__()
-        self.failures = failures
-
-    def callLater(self, when, what, *words, **named):  # type: ignore[no-untyped-def]
-        if self.failures:
-            self.failures -= 1
-            raise MemoryError
-        return super().callLater(when, what, *words, **named)
+from tests.node.wires import ForgetfulClock, pass_turn
 
 
 class Steps:

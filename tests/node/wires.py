@@ -45,6 +45,20 @@ OFFER = Offer(
 )
 
 
+class ForgetfulClock(Clock):
+    """One that has no memory for the first few calls."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+
+    def callLater(self, when, what, *words, **named):  # type: ignore[no-untyped-def]
+        if self.failures:
+            self.failures -= 1
+            raise MemoryError
+        return super().callLater(when, what, *words, **named)
+
+
 class MemoryWire:
     """A transport: what was written waits here until the renter takes it."""
 
