@@ -33,11 +33,19 @@ class Signals:
         self._end_now = end_now
         self._stopping = False
 
+    def catch_reloads(self) -> None:
+        """
+        Take SIGHUP over before a start, which it would end: the reactor reloads when it runs.
+
+        The other two still end a start: it may take hours.  Only the main thread may.
+        """
+        signal.signal(signal.SIGHUP, self.reload_asked)
+
     def catch(self) -> None:
-        """Take the signals over; only the main thread may."""
+        """Take all of them over; only the main thread may."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop_asked)
-        signal.signal(signal.SIGHUP, self.reload_asked)
+        self.catch_reloads()
 
     def stop_asked(self, _number: int = 0, _frame: object = None) -> None:
         """Stop in order; asked again, end: nothing that was acknowledged is lost by that."""

@@ -5,23 +5,43 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import READY_S, Daemon
 from tests.e2e.sick_disks import SharedDisk
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
+
+TEST, ATTIC = 'name: "test"', 'name: "attic"'
+"""Of the settings."""
+
+
+def wait_until_read(fifo: Path) -> int:
+    """Wait until the farmer reads this pipe, which it then waits for; return its other end."""
+    found: list[int] = []
+
+    def is_read() -> bool:
+        with suppress(OSError):
+            found.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(found)
+
+    wait_until(is_read, READY_S)
+    return found[0]
 
 
 def test_a_contract_database_that_takes_nothing_does_not_break_the_stop_off(
     tmp_path: Path,
 ) -> None:
     with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:
-        assert daemon.start().stop() == 0
-        daemon.start()
+        for _ in range(2):
+            assert daemon.stop() == 0
+            daemon.start().status()
+        # By now the clock has been looked at, and what it said is to be kept at the end.
         book = daemon.home / "contracts.sqlite"
         book.rename(daemon.home / "away")
         assert daemon.stop() == 0
@@ -62,6 +82,29 @@ def test_a_home_whose_disk_hangs_does_not_break_the_stop_off(tmp_path: Path) -> 
         disk.end()
 
 
+def test_a_reload_that_is_asked_for_during_a_start_is_done_after_it(tmp_path: Path) -> None:
+    """A start may take hours: with what the settings say by then the farmer goes on."""
+    with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:
+        assert daemon.start().stop() == 0
+        register = daemon.home / "volumes.json"
+        known = register.read_bytes()
+        register.unlink()
+        os.mkfifo(register)
+        starting = Thread(target=daemon.start)
+        starting.start()
+        with os.fdopen(wait_until_read(register), "wb") as pipe:
+            register.unlink()
+            register.write_bytes(known)
+            settings = daemon.home / "farmer.yaml"
+            settings.write_text(settings.read_text().replace(TEST, ATTIC))
+            assert daemon.process is not None
+            daemon.process.send_signal(signal.SIGHUP)
+            pipe.write(known)
+        starting.join(READY_S)
+        wait_until(lambda: daemon.status()["name"] == "attic", 10)
+        assert daemon.stop() == 0
+
+
 def test_settings_that_do_not_come_do_not_stop_the_serving(tmp_path: Path) -> None:
     with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:
         daemon.start()
@@ -71,11 +114,10 @@ def test_settings_that_do_not_come_do_not_stop_the_serving(tmp_path: Path) -> No
         settings.unlink()
         os.mkfifo(settings)
         daemon.process.send_signal(signal.SIGHUP)
-        # Whoever opens it to write waits for a reader, which the farmer is now.
-        with settings.open("w") as pipe:
+        with os.fdopen(wait_until_read(settings), "w") as pipe:
             asked = daemon.call("status", "--json")
             assert json.loads(asked.stdout)["name"] == "test", asked.stderr
-            pipe.write(text.replace("name: test", "name: attic"))
+            pipe.write(text.replace(TEST, ATTIC))
         settings.unlink()
         settings.write_text(text)
         wait_until(lambda: daemon.status()["name"] == "attic", 10)
