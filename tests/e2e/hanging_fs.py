@@ -82,6 +82,9 @@ class Mirror(fuse.Fuse):
     def rename(self, old, new):
         os.rename(ROOT + old, ROOT + new)
 
+    def link(self, old, new):
+        os.link(ROOT + old, ROOT + new)
+
     def truncate(self, path, size):
         os.truncate(ROOT + path, size)
 
@@ -90,6 +93,9 @@ class Mirror(fuse.Fuse):
 
     def chmod(self, path, mode):
         os.chmod(ROOT + path, mode)
+
+    def chown(self, path, user, group):
+        os.chown(ROOT + path, user, group)
 
     def statfs(self):
         await_life()
