@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from farmer.audit.ranges import whole_leaves
 from farmer.model.ids import NodeId
-from farmer.model.shard import BLOCK_BYTES
+from farmer.model.shard import BLOCK_BYTES, BLOCK_HASH_BYTES, block_count
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
 from farmer.node.lending import Lent
@@ -16,6 +17,9 @@ from farmer.protocol.opening import End
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
 from farmer.storage.errors import BadRangeError
 
+PROVED_AT_ONCE_BYTES: Final = 64 * 1024 * 1024
+"""A proved range of a larger shard has thousands of hashes to fold, and passes a gate first."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Found:
@@ -24,7 +28,8 @@ class _Found:
     reader: ShardReader
     offset: int
     length: int
-    nodes: tuple[bytes, ...]
+    nodes: tuple[bytes, ...] | None
+    """What proves the range; None if that has yet to be made."""
     whole: bytes | None
     """The range, if it was so short that it was read at once; the reader is closed then."""
 
@@ -33,21 +38,34 @@ async def retrieve(farm: Farm, exchange: Exchange, asked: Retrieve) -> None:
     """Send the range; a refusal may come at any byte, wrong bytes never."""
     lent: Lent[_Found] = Lent(lambda late: late.reader.close())
     found = await lent.fetch(farm.disk, _find, farm, exchange.renter, asked)
-    send = Send(found.reader.stored.size_bytes, found.offset, found.length, found.nodes)
-    if found.whole:
-        exchange.send_last(found.whole, send)
-        return
     if found.whole is not None:
+        assert found.nodes is not None, "read before it was proved"
+        send = _head(found, found.nodes)
+        if found.whole:
+            exchange.send_last(found.whole, send)
+            return
         exchange.answer(send)
         exchange.answer(End())
         return
     try:
-        exchange.answer(send)
+        nodes = await _proved(farm, exchange, found) if found.nodes is None else found.nodes
+        exchange.answer(_head(found, nodes))
         await _send(farm, exchange, found)
         exchange.answer(End())
     finally:
         # A thread may still be in it, where the disk hangs; what that reads is dropped.
         found.reader.close()
+
+
+def _head(found: _Found, nodes: tuple[bytes, ...]) -> Send:
+    return Send(found.reader.stored.size_bytes, found.offset, found.length, nodes)
+
+
+async def _proved(farm: Farm, exchange: Exchange, found: _Found) -> tuple[bytes, ...]:
+    """Prove a range of a large shard: a few at once, and of one renter fewer."""
+    tree_bytes = block_count(found.reader.stored.size_bytes) * BLOCK_HASH_BYTES
+    async with exchange.inside(farm.proofs, tree_bytes):
+        return await farm.disk.run(found.reader.prove_range, found.offset, found.length)
 
 
 def span(asked: Retrieve, size_bytes: int) -> tuple[int, int]:
@@ -73,9 +91,14 @@ def _find(farm: Farm, renter: NodeId, asked: Retrieve) -> _Found:
     reader = farm.store.open(renter, asked.shard)
     is_done = True
     try:
-        offset, length = span(asked, reader.stored.size_bytes)
-        nodes = reader.prove_range(offset, length) if asked.proved else ()
-        whole = reader.read(offset, length) if length <= BLOCK_BYTES else None
+        size_bytes = reader.stored.size_bytes
+        offset, length = span(asked, size_bytes)
+        nodes: tuple[bytes, ...] | None = ()
+        if asked.proved:
+            is_small = size_bytes <= PROVED_AT_ONCE_BYTES
+            nodes = reader.prove_range(offset, length) if is_small else None
+        is_little = length <= BLOCK_BYTES and nodes is not None
+        whole = reader.read(offset, length) if is_little else None
         if whole is None:
             reader.prepare()
         is_done = whole is not None

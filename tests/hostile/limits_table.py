@@ -24,6 +24,7 @@ HELD, ARRIVAL = "tests/node/test_held.py::", "tests/node/test_arrival.py::"
 RECORDS = "tests/identity/test_records.py::"
 CHECKS, MEMORY = "tests/node/test_checks.py::", "tests/running/test_memory.py::"
 DRAIN, SHOWN = "tests/node/test_drain.py::", "tests/monitor/test_page.py::"
+RANGES = "tests/node/test_retrieving.py::"
 HOSTILE, LIES = "tests/hostile/", "tests/client/"
 
 GROUPS: dict[str, list[tuple[str, str, str]]] = {
@@ -86,6 +87,7 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (WIRE, "HURRIED_BYTES_PER_S_MIN", "tests/node/test_deadlines.py::test_nor_dribble"),
         (WIRE, "TURN_S", "tests/node/test_storing.py::test_a_turn_that_does_not_come"),
         (NODE + "proving", "LEAVES_AT_ONCE", "tests/node/test_auditing.py::test_a_proof_larger"),
+        (NODE + "retrieving", "PROVED_AT_ONCE_BYTES", RANGES + "test_a_proof_of_a_large_shard"),
         (NODE + "farm", "FULL_AUDITS_MAX", "tests/node/test_auditing.py::test_only_two_full"),
         (NODE + "farm", "RESUMES_MAX", "tests/node/test_storing.py::test_only_two_stores_are"),
         (WIRE, "AUDIT_BUDGET_BYTES_MIN", HOSTILE + "test_audits.py::test_a_day_of_audits"),

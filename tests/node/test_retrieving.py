@@ -9,7 +9,11 @@ from farmer.audit.ranges import RangeVerifier
 from farmer.model.contract import ContractStage
 from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES, LEAF_BYTES
+from farmer.node import retrieving
+from farmer.node.farm import PROOF_BYTES_IN_FLIGHT_MAX
 from farmer.node.ports import CloseReason, Result, Verb
+from farmer.node.refusals import CROWDED_RETRY_MS
+from farmer.protocol.limits import TURN_S
 from farmer.protocol.opening import End
 from farmer.protocol.questions import Delete, Ping, Pong
 from farmer.protocol.refusals import Refusal, Refused
@@ -89,6 +93,40 @@ class RetrievingTests(NodeCase):
             assert isinstance(peer.answer(), End)
 
         check()
+
+    def test_a_proof_of_a_large_shard_waits_for_its_turn(self) -> None:
+        """All its blocks' hashes are folded for it: an audit's proof is not cheaper."""
+        self.patch(retrieving, "PROVED_AT_ONCE_BYTES", len(DATA))
+        small, shard = self.hold(DATA), self.hold(LARGE)
+        for length in (1, len(LARGE) // 2):
+            self.result(self.farm.proofs.enter(OTHER, PROOF_BYTES_IN_FLIGHT_MAX))
+            peer = self.greet()
+            peer.send(Retrieve(small, 5000, 1, True))
+            self.assertIsInstance(peer.answer(), Send)
+            peer.events.clear()
+            peer.send(Retrieve(shard, 5000, length, True))
+            self.assertEqual([], peer.events)
+            self.farm.proofs.leave(OTHER, PROOF_BYTES_IN_FLIGHT_MAX)
+
+            head = peer.answer()
+            assert isinstance(head, Send)
+            verifier = RangeVerifier(shard, len(LARGE), head.offset, head.length, head.nodes)
+            verifier.update(peer.received())
+            verifier.finish()
+            self.assertIsInstance(peer.answer(), End)
+            self.assertEqual((0, 0), (self.farm.proofs.inside_bytes, self.store.readers_open))
+
+    def test_one_whose_turn_does_not_come_is_refused(self) -> None:
+        self.patch(retrieving, "PROVED_AT_ONCE_BYTES", len(DATA))
+        shard = self.hold(LARGE)
+        self.result(self.farm.proofs.enter(OTHER, PROOF_BYTES_IN_FLIGHT_MAX))
+        peer = self.greet()
+        peer.send(Retrieve(shard, 0, 1, True))
+        self.pass_s(TURN_S + 1, peer)
+
+        self.assertEqual(Refused(Refusal.BUSY, CROWDED_RETRY_MS), peer.refusal())
+        self.assertEqual(0, self.store.readers_open)
+        self.farm.proofs.leave(OTHER, PROOF_BYTES_IN_FLIGHT_MAX)
 
     def test_a_range_beyond_the_end_is_refused(self) -> None:
         shard = self.hold(DATA)
