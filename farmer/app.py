@@ -22,6 +22,7 @@ from twisted.logger import Logger
 
 from farmer.identity.keys import IdentityError
 from farmer.identity.tls import farmer_side
+from farmer.model.moments import Clocks, Moment
 from farmer.monitor.lag import LagSampler
 from farmer.monitor.log import LogStyle, LogWriter, begin_logging, stderr_writer, style_for
 from farmer.monitor.metrics import LabelSets, Metrics
@@ -64,10 +65,9 @@ from farmer.running.retired import Retired
 from farmer.running.scrubbing import Scrubbing, scrub_verbs
 from farmer.running.signals import Signals
 from farmer.running.sizes import Sizes
-from farmer.running.started import Started
 from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
-from farmer.running.upkeep import Clocks, Upkeep, count_book
+from farmer.running.upkeep import Upkeep, count_book
 from farmer.running.verbs import check_verbs, owner_verbs
 from farmer.running.volumes import made_at_ms
 from farmer.settings.schema import Settings
@@ -105,6 +105,9 @@ def now_ms() -> int:
 def awake_or_asleep_s() -> float:
     """Return seconds that also go on while the machine sleeps, where the system counts them."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+_CLOCKS: Final = Clocks(now_ms, awake_or_asleep_s)
 
 
 def serve(
@@ -160,7 +163,7 @@ class RunningFarmer:
         self._watching = Tasks()
         self._disk = ThreadedDisk(reactor)
         self._notifier = ServiceNotifier(environ)
-        self._board = AlertBoard(now_ms, home.naming)
+        self._board = AlertBoard(_CLOCKS, home.naming)
         self._ports: list[IListeningPort] = []
         self._stores: Stores | None = None
         self.exit_code = 0
@@ -198,12 +201,12 @@ class RunningFarmer:
     def _compose(self, stores: Stores) -> None:
         """Make the parts and join them; nothing moves yet."""
         self._stores = stores
-        settings, clocks = self._settings, Clocks(now_ms, awake_or_asleep_s)
+        settings = self._settings
         self._retired = Retired(self._home)
         self._overview = Overview(
             node_id=stores.identity.node_id,
             pid=os.getpid(),
-            started_at_ms=Started(clocks).at_ms,
+            started_at_ms=Moment(_CLOCKS).at_ms,
             clean_start=not self._home.run.exists(),
             first_start=stores.book.clock.first_run,
             board=self._board,
@@ -211,7 +214,7 @@ class RunningFarmer:
             name=settings.name,
         )
         self._disk.stalled = stores.engine.stalled_threads
-        self._metrics = Metrics(self._overview.status, time.time, _label_sets())
+        self._metrics = Metrics(self._overview.status, _CLOCKS, _label_sets())
         tell_of_process(self._metrics.registry)
         self._writer.count = self._metrics.logged
         self._disk_watch = Chore("disk watch", WATCH_S, self._watch_disks, reactor, self._watching)
@@ -231,13 +234,13 @@ class RunningFarmer:
             usage=stores.engine.usage,
             recovery=lambda: recover(stores.book, stores.engine, now_ms()),
         )
-        self._compose_background(stores, clocks)
+        self._compose_background(stores)
 
-    def _compose_background(self, stores: Stores, clocks: Clocks) -> None:
+    def _compose_background(self, stores: Stores) -> None:
         """Make what goes on beside serving: upkeep, scrub, reloading, moving."""
         settings = self._settings
         self._upkeep = Upkeep(
-            *(stores.engine, stores.book, self._overview, self._disk, clocks),
+            *(stores.engine, stores.book, self._overview, self._disk, _CLOCKS),
             purged=self._metrics.purged,
         )
         self._scrubbing = Scrubbing(

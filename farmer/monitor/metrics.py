@@ -19,6 +19,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from farmer.model.moments import Clocks, Moment
 from farmer.model.status import NodeStatus
 from farmer.monitor.gauges import MomentsCollector, StatusCollector
 from farmer.monitor.status import Activity
@@ -56,7 +57,7 @@ class Metrics:
 
     Args:
         status: the farmer as it is now, from memory, in constant time.
-        now_s: wall clock, Unix seconds.
+        clocks: by which it is told when something was.
         labels: the words of refusals and of reasons.
 
     """
@@ -64,15 +65,15 @@ class Metrics:
     def __init__(
         self,
         status: Callable[[], NodeStatus],
-        now_s: Callable[[], float],
+        clocks: Clocks,
         labels: LabelSets,
     ) -> None:
         # Else a second series stands beside each counter, of no use to anyone.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped there
         self.registry = CollectorRegistry()
-        self._now_s = now_s
+        self._clocks = clocks
         self._labels = labels
-        self._activity = Activity(since_s=now_s())
+        self._activity = Activity(since=Moment(clocks))
         self._make_requests()
         self._make_connections()
         self._make_audits()
@@ -119,7 +120,7 @@ class Metrics:
 
     def renter_served(self) -> None:
         """See `Meter`."""
-        self._activity.last_contact_s = self._now_s()
+        self._activity.last_contact = Moment(self._clocks)
 
     def refused(self, refusal_name: str) -> None:
         """See `Meter`."""
@@ -151,7 +152,7 @@ class Metrics:
         self._audit_durations.observe(seconds)
         if label == "ok":
             self._activity.audits_passed += 1
-            self._activity.last_proof_s = self._now_s()
+            self._activity.last_proof = Moment(self._clocks)
         elif label == "missing":
             self._activity.audits_missing += 1
         elif label not in {"budget", "later"}:
@@ -163,7 +164,8 @@ class Metrics:
         """The settings were read again; *good*: and are in force."""
         self._reload_good.set(good)
         if good:
-            self._reload_time.set(self._now_s())
+            taken = Moment(self._clocks)
+            self._reload_time.set_function(lambda: taken.at_ms() / 1000)
 
     def purged(self, cause: str, shards: int) -> None:
         """Shards were removed for good by a sweep: deleted or expired."""

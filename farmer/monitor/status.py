@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from farmer.model.moments import Moment
 from farmer.model.status import Alert, NodeStatus, ScrubStatus, VolumeStatus, VolumeWork
 
 SCHEMA: Final = 1
@@ -13,9 +14,9 @@ SCHEMA: Final = 1
 
 @dataclass(slots=True, kw_only=True)
 class Activity:
-    """What the farmer did since it started.  Wall-clock times in Unix seconds."""
+    """What the farmer did since it started."""
 
-    since_s: float
+    since: Moment
     received_bytes: int = 0
     sent_bytes: int = 0
     stored: int = 0
@@ -23,10 +24,24 @@ class Activity:
     audits_failed: int = 0
     audits_missing: int = 0
     """Of shards that are not here: whoever erases one, or names any, and asks for it counts."""
-    last_contact_s: float = 0.0
-    """When a renter with a contract was last served; 0 for never."""
-    last_proof_s: float = 0.0
-    """When a shard was last proved; 0 for never."""
+    last_contact: Moment | None = None
+    """When a renter with a contract was last served."""
+    last_proof: Moment | None = None
+    """When a shard was last proved."""
+
+    @property
+    def last_contact_s(self) -> float:
+        """That in Unix seconds; 0 for never."""
+        return _unix_s(self.last_contact)
+
+    @property
+    def last_proof_s(self) -> float:
+        """That in Unix seconds; 0 for never."""
+        return _unix_s(self.last_proof)
+
+
+def _unix_s(moment: Moment | None) -> float:
+    return 0.0 if moment is None else moment.at_ms() / 1000
 
 
 def status_document(status: NodeStatus, activity: Activity | None = None) -> dict[str, Any]:
@@ -131,7 +146,7 @@ def _alert(alert: Alert) -> dict[str, Any]:
 
 def _activity(activity: Activity) -> dict[str, Any]:
     return {
-        "since_ms": int(activity.since_s * 1000),
+        "since_ms": activity.since.at_ms(),
         "received_bytes": activity.received_bytes,
         "sent_bytes": activity.sent_bytes,
         "stored": activity.stored,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from farmer.model.contract import Contract
+from farmer.model.moments import Clocks
 from farmer.model.status import Alert, VolumeStatus
 from farmer.node.chores import Chore
 from farmer.node.ports import Disk
@@ -37,14 +37,6 @@ SWEEP_S: Final = 3600.0
 COMPARE_S: Final = 6 * 3600.0
 FIRST_COMPARE_S: Final = 120.0
 """After the start the disks have better to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Wall time for people, monotonic time for what was lived through."""
-
-    now_ms: Callable[[], int]
-    monotonic_s: Callable[[], float]
 
 
 class Upkeep:

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from farmer.model.contract import ContractStage
 from farmer.model.ids import NodeId
+from farmer.model.moments import Clocks
 from farmer.model.status import Alert, NodeState, NodeStatus, VolumeState, VolumeStatus
 from farmer.monitor.metrics import LabelSets, Metrics
 
 NOW_S = 1_790_000_000.0
+CLOCKS = Clocks(lambda: int(NOW_S * 1000), lambda: 0.0)
 
 ATTIC = VolumeStatus(
     name="attic",
@@ -74,4 +76,4 @@ LABELS = LabelSets(
 
 def metrics(status: NodeStatus = STATUS) -> Metrics:
     """Return the metrics of that farmer."""
-    return Metrics(lambda: status, lambda: NOW_S, LABELS)
+    return Metrics(lambda: status, CLOCKS, LABELS)

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from farmer.model.moments import Clocks
 from farmer.model.status import VOLUME_OPERATIONS, NodeStatus, VolumeState
 from farmer.monitor.metrics import Metrics
+from farmer.monitor.status import status_document
 from farmer.node.ports import Meter, Result, Verb
 from tests.monitor import docs
-from tests.monitor.sample import ATTIC, LABELS, NOW_S, STATUS, metrics
+from tests.monitor.sample import ATTIC, CLOCKS, LABELS, NOW_S, STATUS, metrics
 
 ALERT = re.compile(r'"((?:[A-Z][a-z]+){2,})"')
 PACKAGE = Path(__file__).parents[2] / "farmer"
@@ -128,9 +130,30 @@ def test_audit_results_feed_activity_and_those_put_off_do_not() -> None:
     assert value(counted, "farmer_audit_last_success_timestamp_seconds") == NOW_S
 
 
+def test_a_clock_that_is_set_leaves_how_long_ago_it_was() -> None:
+    """A machine without a clock of its own starts in 1970, and learns the time later."""
+    wall_s, lived_s = [100.0], [0.0]
+    clocks = Clocks(lambda: int(wall_s[0] * 1000), lambda: lived_s[0])
+    counted = Metrics(lambda: STATUS, clocks, LABELS)
+    counted.renter_served()
+    counted.audited("ok", 0.01)
+    lived_s[0] += 60
+    wall_s[0] = NOW_S
+    for name in (
+        "farmer_last_renter_contact_timestamp_seconds",
+        "farmer_audit_last_success_timestamp_seconds",
+        "farmer_config_last_reload_success_timestamp_seconds",
+    ):
+        assert value(counted, name) == NOW_S - 60, name
+    activity = status_document(STATUS, counted.activity)["activity"]
+    assert activity["since_ms"] == activity["last_contact_ms"] == (NOW_S - 60) * 1000
+
+
 def test_a_bad_reload_keeps_the_time_of_the_last_good_one() -> None:
     clock = [1.0]
-    counted = Metrics(lambda: STATUS, lambda: clock[0], LABELS)
+    counted = Metrics(
+        lambda: STATUS, Clocks(lambda: int(clock[0] * 1000), lambda: clock[0]), LABELS
+    )
     clock[0] = 2.0
     counted.reloaded(good=False)
     assert value(counted, "farmer_config_last_reload_successful") == 0
@@ -139,7 +162,7 @@ def test_a_bad_reload_keeps_the_time_of_the_last_good_one() -> None:
 
 def test_gauges_are_the_status_at_the_scrape() -> None:
     now = [STATUS]
-    counted = Metrics(lambda: now[0], lambda: NOW_S, LABELS)
+    counted = Metrics(lambda: now[0], CLOCKS, LABELS)
     assert value(counted, "farmer_volume_up", volume="attic") == 1
     assert value(counted, "farmer_volume_up", volume="usb") == 0
     assert value(counted, "farmer_state", state="degraded") == 1
@@ -203,7 +226,7 @@ def test_registration_asks_for_no_status() -> None:
     def not_yet() -> NodeStatus:
         raise AssertionError("asked too early")
 
-    Metrics(not_yet, lambda: NOW_S, LABELS)
+    Metrics(not_yet, CLOCKS, LABELS)
 
 
 def test_two_farmers_in_one_process_do_not_meet() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.trial.unittest import SynchronousTestCase
 
+from farmer.model.moments import Clocks
 from farmer.running.alerts import AlertBoard
 from farmer.running.home import HomeError
 from farmer.running.notify import ServiceNotifier
@@ -38,7 +39,7 @@ class ReloadTests(SynchronousTestCase):
         self.failure: Exception | None = None
         self.slow: Deferred[None] | None = None
         self.slow_disk: Deferred[None] | None = None
-        self.board = AlertBoard(lambda: 5)
+        self.board = AlertBoard(Clocks(lambda: 5, lambda: 0.0))
         self.notifier = Manager({})
         self.reloader = Reloader(
             read=self.read,

@@ -11,6 +11,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from farmer.model.moments import Clocks
 from farmer.model.status import Alert
 from farmer.running import register
 from farmer.running.alerts import AlertBoard
@@ -66,7 +67,7 @@ class SizesTests(SynchronousTestCase):
         stores = SimpleNamespace(
             engine=self.engine, unmade=Unmade(), silent=frozenset({self.root / "away"})
         )
-        self.board = AlertBoard(lambda: 5)
+        self.board = AlertBoard(Clocks(lambda: 5, lambda: 0.0))
         settings = self.settings(100)
         self.sizes = Sizes(self.home, settings, cast(Stores, stores), self.disk, self.board)
         self.newest = settings

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from farmer.model.moments import Clocks
 from farmer.model.status import Alert
 from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
@@ -196,13 +197,31 @@ def test_invites_name_no_address_that_is_gone_in_a_week() -> None:
         assert local_addresses(cast(Any, kind)) == ["192.168.1.20", of_6]
 
 
+FIFTY_YEARS_MS = 50 * 365 * 86_400_000
+
+
+class Hands:
+    """A wall clock that can be set, and one that only runs."""
+
+    def __init__(self, wall_ms: int) -> None:
+        self.wall_ms = wall_ms
+        self.lived_ms = 0
+        self.clocks = Clocks(lambda: self.wall_ms, lambda: self.lived_ms / 1000)
+
+    def pass_ms(self, ms: int) -> None:
+        self.wall_ms += ms
+        self.lived_ms += ms
+
+
 def test_alerts_stand_until_they_clear() -> None:
     """The first time is kept, the words may change, sources do not disturb each other."""
-    now = iter(range(100, 200, 10))
-    board = AlertBoard(lambda: next(now))
+    hands = Hands(100)
+    board = AlertBoard(hands.clocks)
     board.report("clock", alert("ClockSuspicious", "an hour back"))
+    hands.pass_ms(10)
     board.report("volume a", alert("VolumeGone", "a"))
     board.report("volume b", alert("VolumeGone", "b", since_ms=7))
+    hands.pass_ms(10)
     board.report("clock", alert("ClockSuspicious", "two hours back"))
     shown = [(one.since_ms, one.message) for one in board.alerts]
     assert shown == [(7, "b"), (100, "two hours back"), (110, "a")]
@@ -212,9 +231,10 @@ def test_alerts_stand_until_they_clear() -> None:
 
 def test_alerts_of_one_name_about_two_things_both_stand() -> None:
     """Each keeps its own first time, whatever becomes of its words."""
-    now = iter(range(100, 200, 10))
-    board = AlertBoard(lambda: next(now))
+    hands = Hands(100)
+    board = AlertBoard(hands.clocks)
     board.report("unmade", alert("VolumeNotMade", "a: full", about="a"))
+    hands.pass_ms(10)
     board.report(
         "unmade",
         alert("VolumeNotMade", "a: busy", about="a"),
@@ -224,9 +244,38 @@ def test_alerts_of_one_name_about_two_things_both_stand() -> None:
     assert shown == [(100, "a: busy"), (110, "b: full")]
 
 
+def test_an_alert_is_as_old_as_it_is_when_the_clock_is_set() -> None:
+    """By fifty years: a machine without a clock of its own starts in 1970, and learns the time."""
+    hands = Hands(100_000)
+    board = AlertBoard(hands.clocks)
+    board.report("a", alert("ClockSuspicious", "an hour back"))
+    board.report("b", alert("VolumeGone", "b", since_ms=99_000))
+    board.report("c", alert("VolumeNotInSettings", "c", since_ms=FIFTY_YEARS_MS))
+    hands.pass_ms(5000)
+    hands.wall_ms += FIFTY_YEARS_MS
+    board.report("a", alert("ClockSuspicious", "two hours back"))
+    hands.pass_ms(1000)
+    ages = {one.name: hands.wall_ms - one.since_ms for one in board.alerts}
+    assert ages == {
+        "ClockSuspicious": 6000,
+        "VolumeGone": 7000,
+        # Known by the calendar: it may have begun before this run.
+        "VolumeNotInSettings": hands.wall_ms - FIFTY_YEARS_MS,
+    }
+
+
+def test_an_alert_that_came_again_between_two_looks_began_then() -> None:
+    hands = Hands(100_000)
+    board = AlertBoard(hands.clocks)
+    board.report("a", alert("VolumeGone", "a", since_ms=99_000))
+    hands.pass_ms(5000)
+    board.report("a", alert("VolumeGone", "a", since_ms=103_000))
+    assert [one.since_ms for one in board.alerts] == [103_000]
+
+
 def test_the_command_of_an_alert_names_the_home() -> None:
     """Typed without it, it would mean another farmer."""
-    board = AlertBoard(lambda: 1, Home.find("/h", None, {}, 1000).naming)
+    board = AlertBoard(Hands(1).clocks, Home.find("/h", None, {}, 1000).naming)
     told = replace(alert("VolumeGone", "a"), command="farmer volume list")
     board.report("a", told, alert("VolumeSlow", "b"))
     commands = {one.name: one.command for one in board.alerts}
@@ -235,7 +284,7 @@ def test_the_command_of_an_alert_names_the_home() -> None:
 
 @pytest.mark.parametrize("command", ["dmesg | tail", "systemctl restart farmer"])
 def test_a_command_of_another_program_stays_as_it_is(command: str) -> None:
-    board = AlertBoard(lambda: 1, Home.find("/h", None, {}, 1000).naming)
+    board = AlertBoard(Hands(1).clocks, Home.find("/h", None, {}, 1000).naming)
     board.report("a", replace(alert("LogDamaged", "a"), command=command))
     assert [one.command for one in board.alerts] == [command]
 

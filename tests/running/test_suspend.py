@@ -10,8 +10,9 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from farmer.model.contract import ContractStage
+from farmer.model.moments import Clocks
 from farmer.node.tasks import Tasks
-from farmer.running.upkeep import SWEEP_S, Clocks
+from farmer.running.upkeep import SWEEP_S
 from tests.running import test_upkeep
 from tests.running.test_upkeep import DAY_MS
 

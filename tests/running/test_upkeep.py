@@ -11,13 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from farmer.model.contract import Contract, ContractStage, Offer
 from farmer.model.ids import NodeId
+from farmer.model.moments import Clocks
 from farmer.model.status import Alert, NodeState, VolumeState
 from farmer.node.tasks import Tasks
 from farmer.running.alerts import AlertBoard
 from farmer.running.home import Home
 from farmer.running.overview import Overview
 from farmer.running.stores import open_stores
-from farmer.running.upkeep import HINTS_S, SWEEP_S, Clocks, Upkeep, damage
+from farmer.running.upkeep import HINTS_S, SWEEP_S, Upkeep, damage
 from farmer.settings.loader import load_text
 from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
 from tests.fakes import InlineDisk
@@ -45,7 +46,7 @@ class UpkeepTests(SynchronousTestCase):
             pid=1,
             started_at_ms=lambda: 0,
             clean_start=True,
-            board=AlertBoard(lambda: self.wall_ms),
+            board=AlertBoard(Clocks(lambda: self.wall_ms, self.clock.seconds)),
             volumes=self.stores.engine.volumes,
             serving=True,
         )

@@ -13,12 +13,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from farmer.identity.signing import contract_digest
+from farmer.model.moments import Clocks
 from farmer.node.admission import Sessions
 from farmer.node.farm import Farm, Terms
 from farmer.node.handlers import Conversation
 from farmer.node.session import Session, Surroundings
 from farmer.node.tasks import Tasks
-from farmer.running.upkeep import Clocks, Upkeep
+from farmer.running.upkeep import Upkeep
 from farmer.storage.contracts import ContractDatabase
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.engine import Engine, EngineLimits

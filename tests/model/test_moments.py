@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from farmer.running.started import SET_MS, Started
-from farmer.running.upkeep import Clocks
+from farmer.model.moments import SET_MS, Clocks, Moment
 
 START_MS = 1_700_000_000_000
 
@@ -17,8 +16,8 @@ class Machine:
         self.lived_s += seconds
         self.wall_ms += int(seconds * 1000 if wall_ms is None else wall_ms)
 
-    def started(self) -> Started:
-        return Started(Clocks(lambda: self.wall_ms, lambda: self.lived_s))
+    def started(self) -> Moment:
+        return Moment(Clocks(lambda: self.wall_ms, lambda: self.lived_s))
 
 
 def test_a_farmer_that_starts_before_the_clock_is_right_is_not_up_for_that_long() -> None:
