@@ -19,9 +19,8 @@ PASSING = 0.3
 
 
 def campaign(names: list[str], executions: int, seed: str, processes: int) -> int:
-    """Run all, split over processes; print a table and a verdict."""
-    whole = sum(target.executions for target in map(target_of, names))
-    shares = {name: max(1, target_of(name).executions * executions // whole) for name in names}
+    """Run all, split over processes, no fewer in all than asked; print a table and a verdict."""
+    shares = shares_of(names, executions)
     began = time.monotonic()
     work = [
         (name, -(-shares[name] // processes), f"{seed}/{number}")
@@ -30,7 +29,15 @@ def campaign(names: list[str], executions: int, seed: str, processes: int) -> in
     ]
     with multiprocessing.get_context("spawn").Pool(processes, _prepared) as pool:
         parts = pool.starmap(_one, work, chunksize=1)
-    return _verdict([_sum(name, parts) for name in names], shares, time.monotonic() - began)
+    rows = [_sum(name, parts) for name in names]
+    return _verdict(rows, shares, executions, time.monotonic() - began)
+
+
+def shares_of(names: list[str], executions: int) -> dict[str, int]:
+    """Return how many runs each decoder has; rounded up, so that together they are enough."""
+    wanted = {name: target_of(name).executions for name in names}
+    whole = sum(wanted.values())
+    return {name: -(-each * executions // whole) for name, each in wanted.items()}
 
 
 def _prepared() -> None:
@@ -58,7 +65,7 @@ def _sum(name: str, parts: list[Counts]) -> Counts:
     return total
 
 
-def _verdict(rows: list[Counts], shares: dict[str, int], seconds: float) -> int:
+def _verdict(rows: list[Counts], shares: dict[str, int], floor: int, seconds: float) -> int:
     print(f"{'decoder':26} {'runs':>9} {'mended':>7} {'past':>6} {'µs':>7}  failures")
     for row in rows:
         runs = max(1, row.executions)
@@ -72,10 +79,12 @@ def _verdict(rows: list[Counts], shares: dict[str, int], seconds: float) -> int:
     outside = [row.name for row in rows if row.passed < PASSING * row.executions]
     for name in short:
         print(f"{name}: fewer executions than its floor")
+    if runs < floor:
+        print(f"{runs} executions in all, where {floor} is the floor")
     for name in outside:
         print(f"{name}: fewer than {PASSING:.0%} of its inputs got past the door")
     print(
         f"decoders {len(rows)} executions {runs} past the door {passed / max(1, runs):.0%}"
         f" failures {failures} seconds {seconds:.0f}"
     )
-    return 1 if failures else 2 if short or outside else 0
+    return 1 if failures else 2 if short or outside or runs < floor else 0

@@ -15,7 +15,7 @@ class Target:
 
     name = ""
     executions = 60_000
-    """Of 2,000,000 in all."""
+    """Its share of a campaign, beside those of the others."""
     mended = 0.6
     """How many of the inputs have their lengths, checksums and signatures made right again."""
     memory_bytes = 2 << 20
