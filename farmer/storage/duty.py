@@ -8,6 +8,7 @@ What the owner wants done with a volume: a small file in it, so that a restart g
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from farmer.storage.directory import Paths, replace_small
 from farmer.storage.files import Files, read_head
+from farmer.storage.records import NUMBER_BITS
 
 DUTY_NAME: Final = "leaving.json"
 DUTY_VERSION: Final = 1
@@ -48,6 +50,18 @@ class Duty:
     remove: bool = False
     """Remove the directory's files in the end."""
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what no command would have written; a file may say anything."""
+        kinds = {int: (self.since_ms, self.rate_bytes), bool: (self.force, self.remove)}
+        kinds[str] = (self.to, self.to_path)
+        for kind, values in kinds.items():
+            if any(type(value) is not kind for value in values):
+                raise ValueError(f"something else stands where {kind.__name__} should")
+        if any(not 0 <= number < 1 << NUMBER_BITS for number in (self.since_ms, self.rate_bytes)):
+            raise ValueError("a number that is too large, or below zero")
+        if b"\0" in os.fsencode(self.to_path):
+            raise ValueError(f"{self.to_path!r} is no path")
+
 
 def read_duty(files: Files, root: Path) -> Duty | None:
     """Return what was written; None if nothing, or nothing that this release understands."""
@@ -56,11 +70,11 @@ def read_duty(files: Files, root: Path) -> Duty | None:
     except FileNotFoundError:
         return None
     try:
-        fields: dict[str, Any] = json.loads(raw)
-        if fields.pop("format") != DUTY_VERSION:
+        fields: Any = json.loads(raw)
+        if not isinstance(fields, dict) or fields.pop("format") != DUTY_VERSION:
             return None
         return Duty(**(fields | {"verb": Leaving(fields["verb"])}))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -31,6 +31,7 @@ from zlib import crc32
 from farmer.storage.directory import Paths
 from farmer.storage.errors import VolumeClosedError
 from farmer.storage.files import Access, Files
+from farmer.storage.records import NUMBER_BITS
 
 BOOK_ID_BYTES: Final = 16
 STAMP_BYTES: Final = 8
@@ -152,10 +153,11 @@ def _encoded(generation: Generation) -> bytes:
 
 
 def _decoded(raw: bytes) -> Generation | None:
-    """Return what a copy says; None if it is empty, torn, or of a newer release."""
+    """Return what a copy says; None if it is empty, torn, of a newer release, or none of ours."""
     if len(raw) < _COPY_BYTES or crc32(raw[:-4]).to_bytes(4, "big") != raw[-4:]:
         return None
     magic, version, book, counter, stamp = _FRONT.unpack_from(raw)
-    if magic != _MAGIC or version > WITNESS_VERSION:
+    # A larger counter is none that the database can have, or could be asked for.
+    if magic != _MAGIC or version != WITNESS_VERSION or counter >> NUMBER_BITS:
         return None
     return Generation(book, counter, stamp)

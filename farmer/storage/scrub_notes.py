@@ -11,6 +11,7 @@ from farmer.storage.directory import replace_small
 from farmer.storage.files import read_head
 from farmer.storage.ground import Ground
 from farmer.storage.places import Key
+from farmer.storage.records import NUMBER_BITS, RECORD_ALIGNMENT_BYTES
 
 NOTES_NAME: Final = "scrub.json"
 NOTES_VERSION: Final = 1
@@ -106,7 +107,7 @@ def read_notes(ground: Ground) -> Notes:
         if not files.exists(path):
             return Notes()
         return _parsed(json.loads(read_head(files, path, _NOTES_BYTES_MAX)))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return Notes()
 
 
@@ -131,12 +132,20 @@ def _parsed(document: Any) -> Notes:  # noqa: ANN401 - whatever JSON holds
     notes = Notes(**known)
     if notes.phase not in {"", *PHASES}:
         raise ValueError("phase")
-    _ = notes.last_key  # must be one
+    if notes.offset % RECORD_ALIGNMENT_BYTES:
+        raise ValueError("offset")  # from there on no record would be found
+    key = notes.last_key
+    if (notes.renter, notes.shard) != ((str(key[0]), str(key[1])) if key else ("", "")):
+        raise ValueError("shard")
     return notes
 
 
 def _is_of_kind(value: object, default: object) -> bool:
     """Say whether a value may stand where this one stands in blank notes."""
     if isinstance(default, list):
-        return isinstance(value, list) and all(_is_of_kind(one, 0) for one in value)
-    return type(value) is type(default) and not (type(value) is int and value < 0)
+        if not isinstance(value, list) or len(value) > SEGMENTS_MAX + 1:
+            return False
+        return all(_is_of_kind(one, 0) for one in value)
+    if type(value) is int and not 0 <= value < 1 << NUMBER_BITS:
+        return False  # the index is asked for some of them, and cannot be for larger ones
+    return type(value) is type(default)

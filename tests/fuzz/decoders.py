@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tests.fuzz import disk, proofs, rebuilding, signed, wire, words
+from tests.fuzz import disk, notes, proofs, rebuilding, signed, wire, words
 from tests.fuzz.target import Target
 
 _MAKERS: Final[tuple[Callable[[], Target], ...]] = (
@@ -13,6 +13,7 @@ _MAKERS: Final[tuple[Callable[[], Target], ...]] = (
     *signed.TARGETS,
     *proofs.TARGETS,
     *disk.TARGETS,
+    *notes.TARGETS,
     *words.TARGETS,
     *rebuilding.TARGETS,
 )

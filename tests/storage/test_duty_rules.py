@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from farmer.storage.duty import DUTY_NAME, Duty, Leaving, clear_duty, read_duty, write_duty
+from tests.storage import bench
 from tests.storage.recording import RecordingFiles
 
 DUTY = Duty(
@@ -78,3 +79,42 @@ def test_it_is_forgotten_durably(root: Path) -> None:
     clear_duty(files, root)
     assert files.names() == ["unlink", "sync_directory"]
     assert read_duty(files, root) is None
+
+
+@pytest.mark.parametrize("text", ['"drain"', "1", "null", "[" * 40_000, "{" * 9], ids=len)
+def test_a_volume_is_opened_whatever_stands_in_the_note(tmp_path: Path, text: str) -> None:
+    """A file that was damaged is no reason to leave the shards of a volume unserved."""
+    farm = bench.Farm(tmp_path)
+    farm.engine.close()
+    (farm.settings[0].path / DUTY_NAME).write_text(text)
+    (volume,) = farm.open().opened()
+    assert not volume.draining
+    farm.engine.close()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("since_ms", value) for value in ("5", 1.5, True, None, -1, 1 << 62)),
+        *(("rate_bytes", value) for value in ("", [], -1, 1 << 70)),
+        *(("force", value) for value in (0, "yes", None)),
+        *(("remove", value) for value in (1, [], {})),
+        *(("to", value) for value in (None, 7, [])),
+        *(("to_path", value) for value in (None, 7, "/srv\0", "/\ud800")),
+    ],
+)
+def test_a_value_that_no_command_writes_makes_it_none(
+    root: Path, field: str, value: object
+) -> None:
+    """Whoever reads it later, to show it or to reckon with it, may rely on what stands there."""
+    write_duty(RecordingFiles(), root, DUTY)
+    fields = json.loads((root / DUTY_NAME).read_text())
+    (root / DUTY_NAME).write_text(json.dumps(fields | {field: value}))
+    assert read_duty(RecordingFiles(), root) is None
+
+
+def test_a_path_that_is_no_text_is_kept(root: Path) -> None:
+    """A directory's name may have any bytes."""
+    strange = Duty(verb=Leaving.MOVE, since_ms=5, to_path="/srv/\udcff")
+    write_duty(RecordingFiles(), root, strange)
+    assert read_duty(RecordingFiles(), root) == strange

@@ -210,6 +210,34 @@ def test_a_pass_that_an_earlier_release_began_goes_on(bench: Bench) -> None:
         assert bench.fresh().status().state == "idle", "no notes"
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("segment", value) for value in (1 << 62, 1 << 70, 10**400)),
+        *(("done_bytes", value) for value in (1 << 64, True)),
+        *(("offset", value) for value in (1, 4095, 5000)),
+        ("spotted", [1 << 63]),
+        ("doubtful", list(range(SEGMENTS_MAX + 2))),
+        *(("shard", value) for value in ("0", "ab" * 32, "AB" * 32, " ".join(["ab"] * 32))),
+        ("renter", "ab" * 32),
+    ],
+)
+def test_a_note_that_no_scrub_writes_means_a_new_pass(
+    bench: Bench, field: str, value: object
+) -> None:
+    """A number that the index cannot be asked for, and a place where no record begins."""
+    bench.turn(0)
+    bench.scrub.close()
+    path = bench.farm.path / NOTES_NAME
+    path.write_text(json.dumps(bench.notes() | {field: value}))
+    assert bench.fresh().status().state == "idle", "no notes"
+
+
+def test_deeply_nested_notes_mean_a_new_pass(bench: Bench) -> None:
+    (bench.farm.path / NOTES_NAME).write_text("[" * 4096)
+    assert bench.fresh().status().state == "idle"
+
+
 def test_a_volume_that_is_gone_is_not_written_when_its_scrub_is_closed(bench: Bench) -> None:
     bench.turn(0)
     before = bench.notes()

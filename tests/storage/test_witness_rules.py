@@ -182,7 +182,15 @@ def test_of_a_torn_note_the_other_copy_is_left_and_is_not_written_over(
 
 
 @pytest.mark.parametrize(
-    ("at", "field"), [(0, b"FARMBOX\0"), (8, (2).to_bytes(2, "big"))], ids=["magic", "version"]
+    ("at", "field"),
+    [
+        (0, b"FARMBOX\0"),
+        (8, (2).to_bytes(2, "big")),
+        (8, (0).to_bytes(2, "big")),
+        (32, (1 << 62).to_bytes(8, "big")),
+        (32, b"\xff" * 8),
+    ],
+    ids=["magic", "later version", "no version", "counter", "largest counter"],
 )
 def test_a_note_of_another_kind_says_nothing(
     files: RecordingFiles, paths: Paths, at: int, field: bytes
