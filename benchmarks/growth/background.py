@@ -81,10 +81,9 @@ def measure(name: str, folder: Path, count: int, seconds: float) -> dict[str, An
             ground.expire(0)
         else:
             ground.admit(range(work.renters))
-        if work.fill:
-            size_bytes = min(max(4096 * count // SEGMENTS, SEGMENT_BYTES[0]), SEGMENT_BYTES[1])
-            steps = [(step, shards) for step in work.fill]
-            ground.fill(*steps, segment_bytes=size_bytes, holeless=work.holeless)
+        size_bytes = min(max(4096 * count // SEGMENTS, SEGMENT_BYTES[0]), SEGMENT_BYTES[1])
+        steps = [(step, shards) for step in work.fill]
+        ground.fill(*steps, segment_bytes=size_bytes, holeless=work.holeless)
         with ground.running(*work.prefix) as farmer:
             began = time.monotonic()
             foreground = Foreground(farmer)
@@ -227,7 +226,7 @@ WORKS: Final = {
     "stores": Work(
         "Sixteen renters store shards of 64 KiB as fast as they can.",
         STORING_RENTERS,
-        (),
+        ("store",),
         _storing,
     ),
 }

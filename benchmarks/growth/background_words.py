@@ -37,12 +37,13 @@ def section(works: Mapping[str, Any]) -> list[str]:
 def _rows(name: str, work: Mapping[str, Any]) -> list[str]:
     alone, meanwhile = work["alone"], work["meanwhile"]
     lasted = f"{meanwhile['seconds']:.0f}" + ("" if work["finished"] else ", not finished")
+    kept_so_far = "yes" if work["finished"] else "so far"
     pairs = [("all", alone["all_ms"], meanwhile["all_ms"])]
     pairs += [(kind, alone["took_ms"][kind], meanwhile["took_ms"][kind]) for kind in _KINDS]
     rows = []
     for kind, before, during in pairs:
         times = during["p99"] / before["p99"]
-        kept = "" if kind != "all" else "yes" if times <= ALLOWED else "**no**"
+        kept = "" if kind != "all" else kept_so_far if times <= ALLOWED else "**no**"
         first = f"{name} | {work['shards']:,} | {lasted}" if kind == "all" else " | | "
         rows.append(
             f"| {first} | {kind} | {before['p99']:.1f} | {during['p99']:.1f} | {times:.1f} |"

@@ -86,11 +86,13 @@ def test_a_cost_of_a_byte_is_divided_by_the_bytes() -> None:
 
 
 def test_the_background_may_cost_twice_the_p99() -> None:
-    """More is said, and so is what was not finished."""
+    """More is said, and so is what was not finished: nobody knows of the rest of it."""
     found = {"expire": work(20.0, finished=True), "scrub": work(20.1, finished=False)}
+    found["delete"] = work(20.0, finished=False)
     text = page(document(background=found))
     assert "| expire | 200,000 | 40 | all | 10.0 | 20.0 | 2.0 | yes |" in text
     assert "| scrub | 200,000 | 40, not finished | all | 10.0 | 20.1 | 2.0 | **no** |" in text
+    assert "| delete | 200,000 | 40, not finished | all | 10.0 | 20.0 | 2.0 | so far |" in text
     assert "| expire | ≤ 25 | ≤ 25 | 0.50 | 70 |" in text
 
 

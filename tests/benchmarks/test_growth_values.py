@@ -83,3 +83,8 @@ def test_names_can_be_chosen_alone_or_by_kind() -> None:
     assert arguments([]).only == [*AXES, *WORKS]
     with pytest.raises(SystemExit):
         arguments(["--only", "nothing"])
+
+
+def test_every_work_has_the_shards_that_the_page_says() -> None:
+    """They are stored before the farmer starts, by renters who have contracts."""
+    assert all(work.fill[0] == "store" and work.renters > 0 for work in WORKS.values())
