@@ -141,6 +141,7 @@ class Counted:
         self.files.forget()
         self.statements.clear()
         hand_offs, turns = self.door.count, self._turns
+        sends, hurried = self.peer.wire.writes, self.peer.wire.hurried
         yield found
         calls = Counter(call.name for call in self.files.calls)
         size = Counter[str]()
@@ -158,6 +159,8 @@ class Counted:
                 statements=len(self.statements),
                 hand_offs=self.door.count - hand_offs,
                 turns=self._turns - turns,
+                sends=self.peer.wire.writes - sends,
+                delayed_sends=self.peer.wire.writes - sends - (self.peer.wire.hurried - hurried),
             )
         )
 
