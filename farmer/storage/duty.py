@@ -52,12 +52,15 @@ class Duty:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for what no command would have written; a file may say anything."""
-        kinds = {int: (self.since_ms, self.rate_bytes), bool: (self.force, self.remove)}
-        kinds[str] = (self.to, self.to_path)
-        for kind, values in kinds.items():
+        numbers = self.since_ms, self.rate_bytes
+        for kind, values in (
+            (int, numbers),
+            (bool, (self.force, self.remove)),
+            (str, (self.to, self.to_path)),
+        ):
             if any(type(value) is not kind for value in values):
                 raise ValueError(f"something else stands where {kind.__name__} should")
-        if any(not 0 <= number < 1 << NUMBER_BITS for number in (self.since_ms, self.rate_bytes)):
+        if any(not 0 <= number < 1 << NUMBER_BITS for number in numbers):
             raise ValueError("a number that is too large, or below zero")
         if b"\0" in os.fsencode(self.to_path):
             raise ValueError(f"{self.to_path!r} is no path")

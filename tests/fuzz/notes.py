@@ -147,11 +147,13 @@ class BookNote(Target):
             front = b"FARMBOK\0\0\1", one.book + one.counter.to_bytes(8, "big") + one.stamp
             fitting = [copy for copy in copies if (copy[:10], copy[16:48]) == front]
             assert fitting, "what is in neither copy"
-            for copy in fitting:
-                right = crc32(copy[:-4]).to_bytes(4, "big")
-                assert len(copy) == COPY_BYTES and copy[-4:] == right, "a torn copy believed"
+            assert any(map(self._is_whole, fitting)), "a torn copy believed"
         self._is_noted(folder, seen)
         return bool(seen)
+
+    def _is_whole(self, copy: bytes) -> bool:
+        right = crc32(copy[:-4]).to_bytes(4, "big")
+        return len(copy) == COPY_BYTES and copy[-4:] == right
 
     def _recalled(self, folder: Folder) -> tuple[Generation, ...]:
         witness = Witness(folder, Paths(ROOT))  # type: ignore[arg-type]
