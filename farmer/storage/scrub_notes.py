@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import RECORD_ALIGNMENT_BYTES
 from farmer.storage.directory import replace_small
 from farmer.storage.files import read_head
 from farmer.storage.ground import Ground
 from farmer.storage.places import Key
-from farmer.storage.records import NUMBER_BITS, RECORD_ALIGNMENT_BYTES
+from farmer.storage.records import NUMBER_BITS
 
 NOTES_NAME: Final = "scrub.json"
 NOTES_VERSION: Final = 1
