@@ -22,6 +22,8 @@ from farmer.storage.records import NUMBER_BITS
 MET_NAME: Final = "met"
 MET_VERSION: Final = 1
 _BYTES_MAX: Final = 4096
+_SEQUENCE_END: Final = 1 << NUMBER_BITS - 1
+"""No log comes so far; what is written from now on stands above it, and has to fit a record."""
 
 
 def read_met(files: Files, root: Path) -> int:
@@ -36,7 +38,7 @@ def read_met(files: Files, root: Path) -> int:
         is_known = fields["format"] == MET_VERSION and type(sequence) is int
     except (ValueError, KeyError, TypeError, RecursionError):
         return 0
-    return sequence if is_known and 0 <= sequence < 1 << NUMBER_BITS else 0
+    return sequence if is_known and 0 <= sequence < _SEQUENCE_END else 0
 
 
 def note_met(files: Files, root: Path, sequence: int) -> None:

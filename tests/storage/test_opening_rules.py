@@ -439,6 +439,22 @@ def test_sequences_go_on_above_what_is_noted_of_tombstones(tmp_path: Path) -> No
     farm.engine.close()
 
 
+def test_a_note_above_which_no_record_fits_is_none(tmp_path: Path) -> None:
+    """Else what is confirmed from then on could not be read when an index is made again."""
+    farm = Farm(tmp_path)
+    farm.engine.close()
+    note_met(OsFiles(), farm.path, (1 << 62) - 1)
+    farm.open()
+    for number in range(2):
+        farm.store(noise(100, number))
+    farm.engine.close()
+    for path in farm.path.glob("index.sqlite*"):
+        path.unlink()
+    (volume,) = farm.open().opened()
+    assert volume.ground.account.total.shards == 2
+    farm.engine.close()
+
+
 @pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE])
 def test_a_bad_sector_under_that_note_keeps_no_volume_shut_and_anything_else_for_a_moment(
     tmp_path: Path, error: int
