@@ -1,4 +1,4 @@
-"""Hypothesis profiles, and tests that need a program from the system."""
+"""Hypothesis profiles, and tests that need something of the system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from xdist.scheduler import LoadScopeScheduling
 
-IN_CI = os.environ.get("CI") == "true"
+from tests.needs import is_in_ci, need
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile(
@@ -17,7 +17,7 @@ settings.register_profile(
 )
 # For planted bugs: that a test fails is enough, nobody looks for the smallest example.
 settings.register_profile("planted", deadline=None, phases=[Phase.explicit, Phase.generate])
-settings.load_profile("ci" if IN_CI else "dev")
+settings.load_profile("ci" if is_in_ci() else "dev")
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
@@ -48,11 +48,8 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test whose program is missing, but never in CI, which must install it."""
+    """Skip a test that lacks something, but never in CI."""
     for mark in item.iter_markers("tool"):
-        name = mark.args[0]
-        if shutil.which(name) is None:
-            message = f"needs the program {name!r}, which is not installed"
-            if IN_CI:
-                pytest.fail(message)
-            pytest.skip(message)
+        need(shutil.which(mark.args[0]), f"the program {mark.args[0]!r}")
+    for mark in item.iter_markers("needs"):
+        need(*mark.args)

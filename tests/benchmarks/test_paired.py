@@ -65,9 +65,7 @@ def test_the_farmer_that_is_measured_is_ours_wherever_we_stand(tmp_path: Path) -
     assert not told.returncode, told.stderr
 
 
-needs_history = pytest.mark.skipif(
-    not (ROOT / ".git").exists(), reason="there is no other commit without git's folder"
-)
+needs_history = pytest.mark.needs((ROOT / ".git").exists(), "git's folder, for another commit")
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

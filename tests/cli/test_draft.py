@@ -15,6 +15,7 @@ from farmer.cli import renter_retrieving
 from farmer.cli.exits import CommandError
 from farmer.cli.renter_retrieving import Draft, Target
 from farmer.model.ids import ShardId
+from tests.needs import as_root
 
 SHARD = ShardId(bytes(32))
 
@@ -167,7 +168,7 @@ def test_bits_that_give_rights_to_a_program_are_not_given_to_other_bytes(tmp_pat
     assert stat.S_IMODE(target.stat().st_mode) == 0o755
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@as_root
 def test_root_keeps_the_owner_of_what_is_replaced(tmp_path: Path) -> None:
     """A renter that runs as root does not lock others out of their own files."""
     target = tmp_path / "file"
@@ -181,7 +182,7 @@ def draft_path(folder: Path) -> Path:
     return folder / f".file.{SHARD.short}.part"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@as_root
 def test_a_draft_that_somebody_else_put_there_is_not_written_to(tmp_path: Path) -> None:
     """They have it open, and would read what comes; and the target would be theirs."""
     theirs = draft_path(tmp_path)

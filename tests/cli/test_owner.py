@@ -23,6 +23,7 @@ from farmer.running.making import make_volumes
 from farmer.settings.loader import load_text
 from farmer.settings.written import VolumeLine, settings_text, with_volume, without_volume
 from farmer.version import VERSION
+from tests.needs import as_root
 
 ROOT = Path(__file__).parents[2]
 
@@ -590,7 +591,7 @@ def test_a_volume_is_added_to_the_settings_where_they_lie(
     capsys.readouterr()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+@as_root
 def test_root_changes_nothing_in_the_home_of_a_service(
     home: Path, tmp_path: Path, capsys: Any
 ) -> None:

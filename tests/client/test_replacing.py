@@ -9,12 +9,11 @@ import pytest
 
 from farmer.client import blocking
 from farmer.client.replacing import followed
+from tests.needs import as_root, lack
 
 ACL = "system.posix_acl_access"
 NOBODY_NAMED = 0xFFFFFFFF
 US, NAMED, GROUP, MASK, OTHERS = 1, 2, 4, 16, 32
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 
 
 def acl(group, named):
@@ -33,7 +32,7 @@ def put(path, name, value):
     try:
         os.setxattr(path, name, value)
     except OSError as error:
-        pytest.skip(f"no ACL here: {error}")
+        lack(f"ACLs on the filesystem of the test: {error}")
 
 
 def refusing(number):

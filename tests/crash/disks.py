@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.needs import lack
 
 MIB = 1024 * 1024
 SIZES = {"ext4": 64 * MIB, "xfs": 320 * MIB, "btrfs": 160 * MIB}
@@ -29,24 +29,22 @@ _MNT_DETACH = 2
 
 
 def missing(*systems: str) -> str:
-    """Return why filesystems cannot be made and mounted here, or nothing."""
+    """Return what is missing for filesystems to be made and mounted here, or nothing."""
     if os.geteuid() != 0:
-        return "needs to be root"
+        return "to be root"
     for device in ("/dev/loop-control", "/dev/fuse"):
         if not Path(device).exists():
-            return f"needs {device}"
+            return device
     for system in systems:
         if not shutil.which(MAKERS[system][0]):
-            return f"needs {MAKERS[system][0]}"
+            return f"the program {MAKERS[system][0]!r}"
     return ""
 
 
 def need(*systems: str) -> None:
     """Skip a test where filesystems cannot be made, but never in CI."""
-    if reason := missing(*systems):
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    if what := missing(*systems):
+        lack(what)
 
 
 def make_image(path: Path, system: str, size_bytes: int = 0) -> None:

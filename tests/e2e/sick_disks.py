@@ -14,14 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from farmer.client import blocking
 from farmer.client.errors import ClientError
 from farmer.identity.keys import Identity
 from farmer.identity.signing import parse_link
 from farmer.model.contract import Receipt
+from farmer.running.caller import call
+from farmer.running.home import Home
 from tests.e2e.daemon import Daemon
+from tests.needs import need
 from tests.waiting import wait_until
 
 HERE = Path(__file__).parent
@@ -33,17 +34,11 @@ P99_S = 2.0
 """Of stores and retrieves once the hang was noticed; two busy cores are to be had too."""
 
 
-def need(is_there: object, what: str) -> None:
-    if not is_there:
-        assert "CI" not in os.environ, f"CI must have {what}"
-        pytest.skip(f"needs {what}")
-
-
 class SharedDisk:
     """A directory behind a FUSE server that can be stopped and continued."""
 
     def __init__(self, folder: Path) -> None:
-        need(os.geteuid() == 0 and Path("/dev/fuse").exists(), "root and /dev/fuse")
+        need(os.geteuid() == 0 and Path("/dev/fuse").exists(), "to be root, and /dev/fuse")
         has_fuse = (
             SYSTEM_PYTHON.exists()
             and not subprocess.run(
@@ -171,6 +166,21 @@ def volumes_of(daemon: Daemon) -> list[dict[str, Any]]:
 def volume_at(daemon: Daemon, path: Path) -> dict[str, Any]:
     [volume] = [one for one in volumes_of(daemon) if one["path"] == str(path)]
     return volume
+
+
+def noticed_s(daemon: Daemon, path: Path, state: str) -> float:
+    """
+    Return after how many seconds, from now on, the farmer says this state of a volume.
+
+    It is asked over its socket from here: the command line takes most of a second to begin.
+    """
+    home = Home.at(daemon.home)
+
+    def is_said() -> bool:
+        volumes = call(home, "status")["volumes"]
+        return any((one["path"], one["state"]) == (str(path), state) for one in volumes)
+
+    return wait_until(is_said, 3 * NOTICED_S)
 
 
 def state_of(daemon: Daemon, path: Path) -> str:

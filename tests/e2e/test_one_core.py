@@ -14,6 +14,7 @@ import pytest
 from farmer.client import blocking
 from farmer.identity.signing import parse_link
 from tests.e2e.daemon import Daemon
+from tests.needs import on_two_cores
 from tests.waiting import wait_until
 
 A_WHILE_S = 2.5
@@ -21,13 +22,7 @@ A_WHILE_S = 2.5
 
 AT_ONCE = 8
 
-pytestmark = [
-    pytest.mark.apart,
-    pytest.mark.skipif(
-        not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
-        reason="there is one core",
-    ),
-]
+pytestmark = [pytest.mark.apart, on_two_cores]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Daemon, Renter
-from tests.e2e.sick_disks import need, state_of, volume_at
+from tests.e2e.sick_disks import state_of, volume_at
 from tests.e2e.test_owner import ask
+from tests.needs import need
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -47,7 +49,7 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    need(shutil.which("mkfs.ext4"), "mkfs.ext4 and root")
+    need(os.geteuid() == 0 and shutil.which("mkfs.ext4"), "mkfs.ext4 and to be root")
     made = Disk(tmp_path)
     yield made
     subprocess.run(["umount", "-l", made.mount], check=False)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from tests.needs import lack
 
 FARMER, NEIGHBOUR = "2001:db8:a::1", "2001:db8:a::2"
 WORLD = "2001:db8:8000::/33"
@@ -31,23 +31,21 @@ class Cable:
 
 
 def missing() -> str:
-    """Return why there can be no namespaces here, or nothing."""
+    """Return what is missing for namespaces here, or nothing."""
     if os.geteuid() != 0:
-        return "needs to be root"
+        return "to be root"
     if shutil.which("ip") is None:
-        return "needs the program 'ip' (iproute2)"
+        return "the program 'ip' (iproute2)"
     if not Path("/proc/net/if_inet6").exists():
-        return "needs a kernel with IPv6"
+        return "a kernel with IPv6"
     return ""
 
 
 @contextmanager
 def cable() -> Iterator[Cable]:
     """Make both ends; skips the test where that cannot be, but never in CI."""
-    if reason := missing():
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    if what := missing():
+        lack(what)
     farmer, world = (f"farmer-{os.getpid()}-{end}" for end in ("home", "world"))
     made = []
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import os
 import shutil
 import socket
 import ssl
@@ -26,6 +25,7 @@ from farmer.protocol.types import Type
 from tests.e2e.test_node_tls import pem_of, wide_pem
 from tests.hostile.base import HostileCase
 from tests.identity.test_tls import certificate_for
+from tests.needs import lack
 
 pytestmark = pytest.mark.alone
 
@@ -120,9 +120,7 @@ def libssl() -> ctypes.CDLL:
     """Return the system's OpenSSL, which the standard library does not let us misuse."""
     name = ctypes.util.find_library("ssl")
     if name is None:
-        if os.environ.get("CI"):
-            pytest.fail("needs libssl")
-        pytest.skip("needs libssl")
+        lack("libssl")
     library = ctypes.CDLL(name)
     for function in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
         getattr(library, function).restype = ctypes.c_void_p

@@ -47,11 +47,11 @@ _NUMBER_AT, _FIRST_ARGUMENT_AT = 0, 16
 
 
 def missing() -> str:
-    """Return why this cannot be done here, or nothing."""
+    """Return what is missing for this here, or nothing."""
     if os.geteuid() != 0:
-        return "needs to be root"
+        return "to be root"
     if os.uname().machine != "x86_64" or not any(path.exists() for path in HEADERS):
-        return "needs the system call numbers of x86-64 (linux-libc-dev)"
+        return "the system call numbers of x86-64 (linux-libc-dev)"
     return ""
 
 

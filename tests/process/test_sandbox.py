@@ -17,15 +17,14 @@ import pytest
 
 from tests.crash.live import free_port
 from tests.e2e.daemon import Daemon, Renter, environment
+from tests.needs import lack
 from tests.process import sandbox
 from tests.process.sandbox import OWN_USER
 
 
 def need_sandbox() -> None:
-    if reason := sandbox.missing():
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    if what := sandbox.missing():
+        lack(what)
 
 
 class House:

@@ -11,6 +11,7 @@ import pytest
 
 from farmer.running.home import FORMAT, MARK_FILE, Home, HomeError
 from farmer.running.locks import HomeLock, HomeLockedError, lock_to_change
+from tests.needs import as_root
 
 
 def test_a_new_home_is_marked_and_private(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_a_user_without_a_directory_must_name_one(monkeypatch: pytest.MonkeyPatc
     assert Home.find("/given", None, {}, 1000).state == Path("/given")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+@as_root
 def test_another_users_home_is_left_alone(tmp_path: Path) -> None:
     """What root made there its farmer could not read; whoever reads only may go on."""
     home = Home.at(tmp_path / "my home", tmp_path / "f.yaml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
+from tests.needs import on_linux
 
 FULL_COLLECTIONS = """
 import gc
@@ -56,7 +56,7 @@ def test_a_growing_farmer_is_not_looked_through_again_and_again() -> None:
     assert number(FULL_COLLECTIONS, "") > 1
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heaps")
+@on_linux
 def test_threads_share_two_heaps() -> None:
     """Eight threads would have eight more."""
     assert number(HEAPS, "assert share_heaps()") <= 2

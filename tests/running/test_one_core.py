@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ from twisted.internet.task import Clock
 
 from farmer.node.farm import Served
 from farmer.running.one_core import AT_ONCE, FREE_S, MANY, SMALL_BYTES, TURN_S, OneCore
+from tests.needs import on_two_cores
 
 REAL = """
 import os, threading, time
@@ -170,18 +170,12 @@ def really(moved: str, expected: str) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-needs_two_cores = pytest.mark.skipif(
-    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
-    reason="there is one core",
-)
-
-
-@needs_two_cores
+@on_two_cores
 def test_all_threads_of_a_process_go_to_its_core_and_come_back() -> None:
     really("", "everywhere")
 
 
-@needs_two_cores
+@on_two_cores
 @pytest.mark.parametrize(
     "moved",
     [

@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import stat
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,13 +26,10 @@ from farmer.running.process import goes_to_journal
 from farmer.settings.changes import changes
 from farmer.settings.loader import load_text
 from farmer.settings.schema import Settings
+from tests.needs import as_root, on_linux
 
 ANOTHER = 12_345
 """A user, and a group, that is not ours."""
-
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can give a file to another user"
-)
 
 
 def test_systemd_hears_of_each_stage(tmp_path: Path) -> None:
@@ -191,7 +187,7 @@ class OldWire(Wire):
     can_choose = False
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the choice is Linux's")
+@on_linux
 def test_invites_name_no_address_that_is_gone_in_a_week() -> None:
     for kind, of_6 in ((Wire, "2001:db8::20"), (OldWire, "2001:db8::fade")):
         assert local_addresses(cast(Any, kind)) == ["192.168.1.20", of_6]
@@ -362,7 +358,7 @@ def test_a_new_small_file_is_for_nobody_elses_eyes_and_a_replaced_one_as_before(
     assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"2", 0o644)
 
 
-@needs_root
+@as_root
 def test_a_small_file_that_root_replaces_stays_its_owners(tmp_path: Path) -> None:
     """Or the service that has to read it could not any more."""
     path = tmp_path / "f"
@@ -372,7 +368,7 @@ def test_a_small_file_that_root_replaces_stays_its_owners(tmp_path: Path) -> Non
     assert (path.stat().st_uid, path.stat().st_gid) == (ANOTHER, ANOTHER + 1)
 
 
-@needs_root
+@as_root
 def test_a_small_file_that_root_makes_is_its_directorys_owners(tmp_path: Path) -> None:
     os.chown(tmp_path, ANOTHER, ANOTHER + 1)
     write_whole(tmp_path / "f", b"1")

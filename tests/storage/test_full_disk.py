@@ -21,6 +21,7 @@ from farmer.storage.quota import RESERVE_BYTES
 from farmer.storage.reserve import Reserve
 from farmer.storage.transaction import Transaction
 from tests.crash.disks import make_image, mounted, need
+from tests.needs import lack
 from tests.storage.bench import ALICE, MIB, Farm, noise
 from tests.storage.recording import Fault, RecordingFiles
 
@@ -65,7 +66,7 @@ def test_a_volume_on_a_full_filesystem_can_be_emptied(tmp_path: Path) -> None:
     try:
         subprocess.run(["unshare", "-rm", "true"], check=True, capture_output=True)
     except subprocess.CalledProcessError:
-        pytest.skip("this system lets nobody mount a filesystem in a namespace of its own")
+        lack("to be let mount a filesystem in a namespace of its own")
     ended = subprocess.run(
         ["unshare", "-rm", "sh", "-c", MOUNTED, "sh", str(tmp_path), sys.executable],
         check=False,
