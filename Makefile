@@ -52,8 +52,10 @@ crash: $(VENV)/.developed
 	$(BIN)/python -m tests.crash engine --kills 500
 	$(BIN)/python -m tests.crash daemon --kills 100
 	$(BIN)/python -m tests.crash moving
+	$(BIN)/python -m tests.crash repairing --kills 30
 	$(BIN)/python -m tests.crash power --cuts 20
 	$(BIN)/python -m tests.crash states --ext4 1000 --xfs 100 --btrfs 100
+	$(BIN)/python -m tests.crash strace --every 30
 
 sweep: $(VENV)/.developed
 	$(BIN)/python -m tests.nthcall $(ARGS)
@@ -64,9 +66,11 @@ fuzz: $(VENV)/.developed
 rot: $(VENV)/.developed
 	$(BIN)/python -m tests.scrubbing $(ARGS)
 
+# Five minutes of the soak; the hour of docs/measurements.md is `-m tests.load soak` by itself.
 load: $(VENV)/.developed
 	$(BIN)/python -m tests.load idle
 	$(BIN)/python -m tests.load hostile
+	$(BIN)/python -m tests.load soak --minutes 5
 
 mutate: $(VENV)/.developed
 	$(BIN)/python -m tests.mutation $(ARGS)
