@@ -25,6 +25,8 @@ SESSION_BYTES_MAX: Final = 44 * 1024
 ENOUGH: Final = 1000
 """With fewer sessions, what the first one costs counts too much to say what each costs."""
 PING_S: Final = 60.0
+SAMPLE_S: Final = 0.5
+"""Between two looks at the farmer's memory: the kernel walks over all of it for each."""
 AT_ONCE: Final = 48
 SHARD_BYTES: Final = 64 * 1024
 
@@ -60,30 +62,38 @@ def _watch(farm: Farm, told: Connection, sessions: int, hold_s: float, before: i
         flush=True,
     )
     told.send(("hold", hold_s))
-    pings, lost = told.recv()
-    idle = farm.memory_bytes()
+    (pinged, lost), idle = _answer(told, farm)
     each = (idle - before) / max(1, held)
     print(
-        f"memory: {_mib(before)} ready, {_mib(idle)} with {held} sessions,"
-        f" {each / 1024:.1f} KiB each"
+        f"memory: {_mib(before)} ready, at most {_mib(idle)} with {held} sessions,"
+        f" {each / 1024:.1f} KiB each; {pinged} pinged in {hold_s:.0f} s"
     )
     told.send(("work", 60.0))
-    stored, audited, lost = told.recv()
-    working = farm.memory_bytes()
-    print(f"{stored} stored and {audited} audited; {pings} pings; memory then {_mib(working)}")
+    (stored, audited, lost), working = _answer(told, farm)
+    print(f"{stored} stored and {audited} audited; memory then at most {_mib(working)}")
     good = (
         held == redeemed == sessions
         and lost == 0
+        and (pinged == sessions or hold_s < PING_S)
         and (each <= SESSION_BYTES_MAX or sessions < ENOUGH)
         and max(idle, working) <= MEMORY_BYTES_MAX
         and stored == audited == max(1, sessions // 100)
     )
     print(
-        f"idle: sessions {held} redeemed {redeemed} lost {lost} KiB each {each / 1024:.1f} in all"
-        f" {_mib(max(idle, working))} descriptors {farm.descriptors()}"
-        f" {'kept' if good else 'NOT KEPT'}"
+        f"idle: sessions {held} redeemed {redeemed} pinged {pinged} lost {lost}"
+        f" KiB each {each / 1024:.1f} in all {_mib(max(idle, working))}"
+        f" descriptors {farm.descriptors()} {'kept' if good else 'NOT KEPT'}"
     )
     return 0 if good else 1
+
+
+def _answer(told: Connection, farm: Farm) -> tuple[tuple[int, ...], int]:
+    """Return what the process at the other end says at last, and the most memory until then."""
+    peak = farm.memory_bytes()
+    while not told.poll(SAMPLE_S):
+        peak = max(peak, farm.memory_bytes())
+    answer: tuple[int, ...] = told.recv()
+    return answer, max(peak, farm.memory_bytes())
 
 
 def _mib(size: int) -> str:
@@ -96,7 +106,9 @@ class Pingers:
     def __init__(self, address: tuple[str, int], invites: list[bytes]) -> None:
         self.crowd = Crowd(address)
         self.lines: list[Line] = []
-        self.redeemed = self.greeted = self.pings = self.stored = self.audited = 0
+        self.redeemed = self.greeted = self.stored = self.audited = 0
+        self.pinged: set[int] = set()
+        """Those that had an answer to a ping since all are held."""
         self._invites = invites
 
     def connect(self) -> None:
@@ -127,7 +139,7 @@ class Pingers:
             line.say(Ping(number))
             event = yield EVENT
             assert isinstance(event, Pong), event
-            self.pings += 1
+            self.pinged.add(number)
             yield PING_S
 
     def work(self, seconds: float) -> None:
@@ -175,8 +187,9 @@ def crowd_process(told: Connection, address: tuple[str, int], invites: list[byte
         what, seconds = told.recv()
         match what:
             case "hold":
+                pingers.pinged.clear()
                 pingers.crowd.run(seconds)
-                told.send((pingers.pings, len(pingers.crowd.losses)))
+                told.send((len(pingers.pinged), len(pingers.crowd.losses)))
             case "work":
                 pingers.work(seconds)
                 told.send((pingers.stored, pingers.audited, len(pingers.crowd.losses)))

@@ -98,6 +98,11 @@ class Line:
         return (select.EPOLLIN if self.reads else 0) | (select.EPOLLOUT if self._unsent else 0)
 
     @property
+    def is_up(self) -> bool:
+        """Whether it is connected, and through the handshake if it makes one."""
+        return self._shaken and not self.over
+
+    @property
     def drained(self) -> bool:
         """Whether all that was said is with the kernel."""
         return not self._unsent
