@@ -95,6 +95,7 @@ def _states(chosen: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
             for system, outcome in outcomes.items()
             if outcome.failed < 0.9 * outcome.states
         ]
+        wrong += [line for outcome in outcomes.values() for line in outcome.lacks]
         lines = [f"mutant {line}" for line in lines]
     return "\n".join(lines), wrong
 

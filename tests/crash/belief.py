@@ -83,6 +83,8 @@ class Belief:
     """Spent invites, by serial, and whose contract they became."""
     maybe_redeemed: dict[bytes, NodeId] = field(default_factory=dict)
     acknowledged: Counter[str] = field(default_factory=Counter)
+    inside: Counter[str] = field(default_factory=Counter)
+    """What was done without being asked for: compactions, shards moved."""
     said: list[str] = field(default_factory=list)
     """Whatever else was said: phases and complaints."""
     phase: str = "start"
@@ -92,10 +94,13 @@ class Belief:
             self.hear(line)
 
     def hear(self, line: str) -> None:
-        """Take one line: `begin|done OPERATION ITEM`, `phase NAME`, `odd WORDS`."""
+        """Take a line: `begin|done OPERATION ITEM`, `did WHAT COUNT`, `phase NAME`, `odd WHY`."""
         verb, _, rest = line.strip().partition(" ")
         if verb == "phase":
             self.phase = rest
+        elif verb == "did":
+            what, _, count = rest.partition(" ")
+            self.inside[what] += int(count)
         elif verb in {"begin", "done"}:
             operation, _, name = rest.partition(" ")
             if operation == "redeem":
@@ -123,6 +128,11 @@ class Belief:
             self.acknowledged[operation] += 1
             if operation in AFTER:
                 self.possible[item] = {AFTER[operation]}
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """How much of each kind of work was done, asked for or not."""
+        return self.acknowledged + self.inside
 
     def settle(self, seen: dict[Item, Held]) -> None:
         """From now on what was seen after the crash is what must stay."""

@@ -128,7 +128,7 @@ def campaign(folder: Path, kills: int, seed: int = 0) -> tuple[str, list[str]]:
         if len(wrong) > 20:
             break
     acks = sum(belief.acknowledged.values())
-    kinds = " ".join(f"{kind} {count}" for kind, count in sorted(belief.acknowledged.items()))
+    kinds = " ".join(f"{kind} {count}" for kind, count in sorted(belief.kinds.items()))
     phases = " ".join(f"{phase} {count}" for phase, count in sorted(counts.items()))
     if counts["in flight"] < kills // 2 or acks < kills:
         wrong.append("too little was going on when it was killed")

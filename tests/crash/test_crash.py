@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -29,6 +30,23 @@ def test_belief_is_what_was_acknowledged_and_what_was_begun() -> None:
     assert belief.possible[item] == {Held.LIVE, Held.TRASH}
     belief.hear(f"done delete {item}")
     assert belief.possible[item] == {Held.TRASH}
+
+
+def test_what_was_done_unasked_counts_among_the_kinds_of_work() -> None:
+    """But not among what was acknowledged."""
+    belief, item = Belief(), Item(1, 2, 3)
+    belief.hear_all([f"begin store {item}", f"done store {item}", "did move 3", "did move 2"])
+    assert belief.kinds == {"store": 1, "move": 5}
+    assert belief.acknowledged == {"store": 1}
+    assert not belief.said
+
+
+def test_a_campaign_without_some_kind_of_work_says_so() -> None:
+    outcome = states.Outcome("ext4", kinds=Counter(store=1, delete=1, redeem=1, move=1))
+    assert "compact 0" in outcome.line
+    assert outcome.lacks == []
+    outcome.states = states.JUDGED_STATES
+    assert outcome.lacks == ["ext4: no compact before any cut"]
 
 
 def test_files_that_only_pretend_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,8 +102,9 @@ def test_a_farmer_whose_power_was_cut_keeps_what_it_acknowledged() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_farmer_killed_while_a_volume_is_emptied_goes_on_with_it() -> None:
-    """Every shard is there with its bytes, audits passed meanwhile, nothing came back."""
+    """All bytes are there, audits passed, nothing came back, and nobody waited for long."""
     campaign_of("moving", "--kills", "2")
 
 

@@ -170,8 +170,17 @@ class Redeemer:
 def tidy(engine: Engine, say: Say) -> None:
     """Compact, condense marks, empty what is to be emptied."""
     say("phase tidying")
+    before = _segments(engine)
     engine.sweep(NOW_MS, OBSERVED_MS)
+    # Only a compaction takes a segment away; what stores began meanwhile is not among these.
+    if compacted := len(before - _segments(engine)):
+        say(f"did compact {compacted}")
     say("phase working")
+
+
+def _segments(engine: Engine) -> set[Path]:
+    logs = [volume.ground.paths.log for volume in engine.opened()]
+    return {segment for log in logs for segment in log.iterdir()}
 
 
 def move_some(engine: Engine, rng: random.Random, say: Say) -> None:
@@ -182,13 +191,24 @@ def move_some(engine: Engine, rng: random.Random, say: Say) -> None:
     say("phase moving")
     if not any(volume.duty for volume in volumes):
         engine.mover.begin(rng.choice(volumes), Duty(verb=Leaving.DRAIN, since_ms=NOW_MS))
+    before = _moved(engine)
+    is_over = False
     for _ in range(4):
-        if engine.mover.step() is None:
-            for volume in volumes:
-                if volume.duty:
-                    engine.mover.cancel(volume)
+        is_over = engine.mover.step() is None
+        if is_over:
             break
+    if moved := _moved(engine) - before:
+        say(f"did move {moved}")
+    for volume in volumes:
+        if is_over and volume.duty:
+            engine.mover.cancel(volume)
     say("phase working")
+
+
+def _moved(engine: Engine) -> int:
+    """Return how many shards have left the volumes that are being emptied."""
+    works = map(engine.mover.work, engine.opened())
+    return sum(work.moved_shards for work in works if work is not None)
 
 
 def keep_busy(
