@@ -1,10 +1,11 @@
 """
 The Nth system call fails, or is the last: the engine under strace, call by call.
 
-A child stores, deletes, erases, compacts and closes, alone and always the same way. strace
-lets the Nth call of one kind fail with EIO or ENOSPC, or write nothing although it was
-asked to, or kills the process at it. Afterwards the volume is opened again without strace
-and compared with what was acknowledged: what was refused may be there or not.
+A child stores, deletes, erases, compacts, moves shards between two volumes and closes, alone
+and always the same way. strace lets the Nth call of one kind fail with EIO or ENOSPC, or write
+nothing although it was asked to, or kills the process at it. Afterwards the volumes are opened
+again without strace, every fourth time without their indexes, and compared with what was
+acknowledged: what was refused may be there or not.
 """
 
 from __future__ import annotations
@@ -19,22 +20,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from farmer.storage import reclaim
+from farmer.storage import quota, reclaim
 from farmer.storage.contracts import ContractDatabase
-from farmer.storage.directory import create_volume
+from farmer.storage.engine import Engine
 from farmer.storage.errors import StorageError
 from farmer.storage.files import OsFiles
-from tests.crash.belief import Belief
+from farmer.storage.index_file import INDEX_FILES
+from tests.crash.belief import Belief, Held
 from tests.crash.checking import check_book, check_engine
 from tests.crash.work import (
-    NOW_MS,
-    OBSERVED_MS,
     Redeemer,
+    Say,
     Worker,
+    make_volumes,
+    move_some,
     open_book,
     open_engine,
+    tidy,
+    volumes_of,
 )
-from tests.storage.bench import MIB, NODE
+from tests.storage.bench import MIB
 
 CALLS = {
     "pwritev2": ("error=EIO", "error=ENOSPC", "retval=0", "signal=KILL"),
@@ -46,9 +51,17 @@ CALLS = {
     "fallocate": ("error=ENOSPC", "error=EIO", "signal=KILL"),
     "ftruncate": ("error=EIO", "signal=KILL"),
     "openat": ("error=EIO", "error=EMFILE", "signal=KILL"),
+    "pread64": ("error=EIO",),
+    "preadv2": ("error=EIO",),
 }
-"""What is injected into which call. An openat of the interpreter's own is no concern of ours:
-those before the work begins are passed over."""
+"""What is injected into which call. Calls of the interpreter's own are no concern of ours: those
+before the work begins are passed over."""
+
+INDEX_LOST_EVERY = 4
+ESCAPED_MAX = 0.15
+"""The part of those to be killed that may end before the call at which they were to be."""
+WRONG = "wrong"
+"""What a child says before whatever no fault excuses."""
 
 STEPS = 60
 _STRACE = ("strace", "-f", "-qq", "-o", "/dev/null")
@@ -75,13 +88,16 @@ class Injection:
 def child(folder: Path) -> None:
     """What is done under strace: `python -m tests.crash.tracing FOLDER`, on a made volume."""
     reclaim.MARKS_SLACK_BYTES = 0  # type: ignore[misc]
+    # So little work fills several segments, and what is erased is not punched but compacted.
+    quota.SEGMENT_BYTES_MAX = MIB // 4  # type: ignore[misc]
+    files = OsFiles()
 
     def say(line: str) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
     book: ContractDatabase | None = None
-    engine = open_engine(folder / "volume")
+    engine, rng = open_engine(folder / "volume", files), random.Random("traced")
     worker = Worker(engine, 1, "traced", say)
     worker.large_share = 0.12
     worker.share_bytes = 6 * MIB
@@ -89,10 +105,15 @@ def child(folder: Path) -> None:
         book = open_book(folder / "contracts.sqlite")
         redeemer = Redeemer(book, "traced", say)
         for number in range(STEPS):
+            if number == STEPS // 2:
+                files.punch = lambda _fd, _offset, _length: False  # type: ignore[method-assign]
             worker.step()
+            if number % 4 == 3:
+                read_one(engine, worker, rng, say)
             if number % 12 == 11:
                 redeemer.step()
-                engine.sweep(NOW_MS, OBSERVED_MS)
+                tidy(engine, say)
+                move_some(engine, rng, say)
     except (StorageError, OSError) as error:
         # A refusal; what was begun and not answered stays open.
         say(f"odd {error!r}")
@@ -102,8 +123,28 @@ def child(folder: Path) -> None:
             book.close()
 
 
+def read_one(engine: Engine, worker: Worker, rng: random.Random, say: Say) -> None:
+    """Read a shard as it is served, from memory where that has it; never wrong bytes."""
+    live = [item for item, held in worker.has.items() if held is Held.LIVE and item.size_bytes]
+    if not live:
+        return
+    item = rng.choice(live)
+    try:
+        reader = engine.open(item.renter_id, item.shard)
+        try:
+            reader.prepare()
+            data = reader.read_cached(0, item.size_bytes) or reader.read(0, item.size_bytes)
+        finally:
+            reader.close()
+    except StorageError as error:
+        say(f"odd {item} was not read: {error!r}")
+    else:
+        if bytes(data) != item.data:
+            say(f"{WRONG} bytes of {item}")
+
+
 def prepare(folder: Path) -> None:
-    create_volume(folder / "volume", NODE, OsFiles(), NOW_MS)
+    make_volumes(folder / "volume")
     open_engine(folder / "volume").close()
     open_book(folder / "contracts.sqlite").close()
 
@@ -112,7 +153,7 @@ def count_calls(folder: Path) -> Counter[str]:
     """
     Return how often the child makes each call, undisturbed: by the thread that makes most.
 
-    strace counts each thread for itself.  `before` is how often the first thread opens a file
+    strace counts each thread for itself.  `before CALL` is how often the first thread makes one
     before its work begins.
     """
     folder.mkdir()
@@ -135,14 +176,25 @@ def count_calls(folder: Path) -> Counter[str]:
             continue
         by_thread[found[1], found[2]] += 1
         calls["begun"] |= "/volume" in line
-        calls["before"] += found[2] == "openat" and not calls["begun"]
+        calls[f"before {found[2]}"] += not calls["begun"]
     for (_, call), count in by_thread.items():
         calls[call] = max(calls[call], count)
     return calls
 
 
-def run_one(folder: Path, injection: Injection) -> tuple[bool, int, list[str]]:
-    """Return whether it was killed, how much was acknowledged, and what was wrong."""
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of one injection."""
+
+    was_killed: bool
+    escaped: bool
+    """It should have been killed, but made fewer calls this time: threads share them anew."""
+    belief: Belief
+    wrong: list[str]
+
+
+def run_one(folder: Path, injection: Injection, *, lose_index: bool) -> Ended:
+    """Let the child run with one fault, and compare; without its indexes if they are lost."""
     folder.mkdir()
     prepare(folder)
     done = subprocess.run(
@@ -154,6 +206,10 @@ def run_one(folder: Path, injection: Injection) -> tuple[bool, int, list[str]]:
     )
     belief = Belief()
     belief.hear_all(line for line in done.stdout.splitlines(keepends=True) if line[-1:] == "\n")
+    if lose_index:
+        for volume in volumes_of(folder / "volume"):
+            for name in INDEX_FILES:
+                (volume / name).unlink(missing_ok=True)
     engine = open_engine(folder / "volume")
     try:
         # What a failing disk could not be asked to give back is given back by the next sweep.
@@ -165,13 +221,15 @@ def run_one(folder: Path, injection: Injection) -> tuple[bool, int, list[str]]:
         wrong += check_book(book, belief)
     finally:
         book.close()
+    wrong += [line for line in belief.said if line.startswith(WRONG)]
     killed = done.returncode in {-9, 137}
-    if not killed and injection.fault == "signal=KILL":
+    escaped = not killed and injection.fault == "signal=KILL"
+    if escaped and done.returncode:
         wrong.append(f"it was not killed: {done.returncode} {done.stderr[-500:]}")
     if wrong:
         wrong.append(f"it ended with {done.returncode}: {done.stderr[-800:]}")
-    acknowledged = sum(belief.acknowledged.values())
-    return killed, acknowledged, [f"{injection}: {line}" for line in wrong]
+    how = f"{injection}, index lost" if lose_index else f"{injection}"
+    return Ended(killed, escaped, belief, [f"{how}: {line}" for line in wrong])
 
 
 def _command(folder: Path) -> list[str]:
@@ -179,32 +237,54 @@ def _command(folder: Path) -> list[str]:
 
 
 def campaign(folder: Path, every: int, seed: int = 0, processes: int = 2) -> tuple[str, list[str]]:
-    """Inject into every Nth call of each kind, beginning at a random one of the first N."""
+    """Inject into every Nth call of each kind, beginning at one of the first N, by chance."""
     calls = count_calls(folder / "count")
     rng = random.Random(seed)
     chosen = [
         Injection(call, fault, number)
         for call, faults in CALLS.items()
         for fault in faults
-        for number in range(_first(call, calls) + rng.randrange(every), calls[call], every)
+        for number in _numbers(call, calls, every, rng)
     ]
+
+    def run(numbered: tuple[int, Injection]) -> Ended:
+        number, injection = numbered
+        lose_index = number % INDEX_LOST_EVERY == INDEX_LOST_EVERY - 1
+        return run_one(folder / f"run{number}", injection, lose_index=lose_index)
+
     with ThreadPoolExecutor(processes) as pool:
-        outcomes = list(
-            pool.map(lambda one: run_one(folder / f"run{one[0]}", one[1]), enumerate(chosen))
-        )
-    wrong = [line for _, _, found in outcomes for line in found]
-    killed = sum(was for was, _, _ in outcomes)
-    acks = sum(count for _, count, _ in outcomes)
-    kinds = " ".join(f"{call} {calls[call]}" for call in CALLS)
+        outcomes = list(pool.map(run, enumerate(chosen)))
+    return _report(calls, outcomes)
+
+
+def _report(calls: Counter[str], outcomes: list[Ended]) -> tuple[str, list[str]]:
+    """Return the last line, and what was wrong."""
+    wrong = [line for ended in outcomes for line in ended.wrong]
+    done: Counter[str] = Counter()
+    for ended in outcomes:
+        done += ended.belief.kinds
+    if not (done["move"] and done["compact"]):
+        wrong.append("nothing was moved, or nothing compacted")
+    wrong += [f"{call} was never called" for call in CALLS if not calls[call]]
+    killed = sum(ended.was_killed for ended in outcomes)
+    escaped = sum(ended.escaped for ended in outcomes)
+    if escaped > ESCAPED_MAX * (killed + escaped):
+        wrong.append(f"{escaped} were not killed")
+    acks = sum(sum(ended.belief.acknowledged.values()) for ended in outcomes)
+    made = " ".join(f"{call} {calls[call]}" for call in CALLS)
+    kinds = " ".join(f"{kind} {count}" for kind, count in sorted(done.items()))
     return (
-        f"strace injections {len(chosen)} of calls ({kinds}) killed {killed} acks {acks}"
-        f" violations {len(wrong)}",
+        f"strace injections {len(outcomes)} of calls ({made}) killed {killed} acks {acks}"
+        f" ({kinds}) violations {len(wrong)}",
         wrong,
     )
 
 
-def _first(call: str, calls: Counter[str]) -> int:
-    return calls["before"] + 1 if call == "openat" else 1
+def _numbers(call: str, calls: Counter[str], every: int, rng: random.Random) -> range:
+    """Return which calls of a kind are to fail: one at least, however few there are."""
+    first = calls[f"before {call}"] + 1
+    start = first + rng.randrange(max(1, min(every, calls[call] - first)))
+    return range(start, calls[call], every)
 
 
 if __name__ == "__main__":
