@@ -34,6 +34,7 @@ from farmer.model.shard import (
 )
 from farmer.node.disk import fire
 from farmer.node.ports import Result, Verb
+from farmer.protocol.frames import Piece
 from farmer.storage.errors import (
     BadRangeError,
     BusyError,
@@ -379,7 +380,7 @@ class MemoryUpload:
     def _key(self) -> tuple[NodeId, ShardId]:
         return self._contract.renter, self._shard
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Piece) -> None:
         self._store.trip("write")
         assert not self.over, "write after the end"
         if len(self.data) + len(data) > self.size_bytes:
@@ -434,8 +435,8 @@ class MemoryMending:
         self._held, self._upload = held, upload
         self._data = b""
 
-    def write(self, data: bytes) -> None:
-        self._data += data
+    def write(self, data: Piece) -> None:
+        self._data += bytes(data)
         try:
             self._check()
         except StorageError:

@@ -13,7 +13,7 @@ from farmer.model.audit import AuditEntry, SampleProof
 from farmer.model.contract import Contract, ContractStage
 from farmer.model.ids import InviteSerial, NodeId, ShardId
 from farmer.model.shard import BadBlocks, Deletion, StoredShard, Usage
-from farmer.protocol.frames import Chunk
+from farmer.protocol.frames import Chunk, Piece
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,9 +50,9 @@ class Upload(Protocol):
     def offset(self) -> int:
         """Where the next byte belongs: above 0 when an unfinished store goes on."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Piece) -> None:
         """
-        Take the next bytes.
+        Take the next bytes; they may be kept as they are until the upload ends.
 
         Raises:
             WrongSizeError: more than was declared; nothing is kept.
@@ -92,7 +92,7 @@ class Mending(Protocol):
     def wanted_bytes(self) -> int:
         """How many bytes those are."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Piece) -> None:
         """
         Take the next bytes of the bad blocks, one block after the other.
 

@@ -14,6 +14,7 @@ from farmer.node.lending import Lent
 from farmer.node.ports import Mending
 from farmer.node.refusals import DRAINING_RETRY_MS, TurnedDownError
 from farmer.node.storing import SMALL_BYTES_MAX, all_but_the_last, finish, receipt_of
+from farmer.protocol.frames import Piece
 from farmer.protocol.refusals import Refusal
 from farmer.protocol.repairs import BadBlocksNamed, Examine, Repair
 from farmer.protocol.transfers import Stored
@@ -66,7 +67,7 @@ async def _reading(farm: Farm, exchange: Exchange, size_bytes: int) -> AsyncIter
 async def _receive(farm: Farm, exchange: Exchange, mending: Mending) -> StoredShard:
     """Return the shard once it is durable; whatever else happens, all stays as it was."""
     try:
-        rest = b""
+        rest: Piece = b""
         if mending.wanted_bytes:
             exchange.answer(BadBlocksNamed(mending.bad))
             rest = await all_but_the_last(farm, exchange, mending, mending.wanted_bytes)

@@ -26,7 +26,7 @@ from farmer.node.tasks import Tasks
 from farmer.node.turnstile import Turnstile
 from farmer.node.wire import Wire
 from farmer.protocol.connection import DataReceived, Event, FarmerConnection
-from farmer.protocol.frames import Chunk, Piece, gather
+from farmer.protocol.frames import Chunk, Piece, gather, joined
 from farmer.protocol.messages import Message
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.refusals import Refused
@@ -112,7 +112,7 @@ class Surroundings:
 class Step:
     """Some bytes of a store, and whether they were the last."""
 
-    data: bytes
+    data: Piece
     last: bool
 
 
@@ -348,12 +348,12 @@ class Session(Protocol):
                     await self._let_others()
                 elif (event := self._next()) is not None:
                     assert isinstance(event, End), event
-                    return Step(b"".join(gathered), last=True)
+                    return Step(joined(gathered), last=True)
                 elif size_bytes >= min(least_bytes, max(self.step_bytes, BLOCK_BYTES + 1)):
                     break
                 else:
                     await self._patiently(WaitingFor.TRANSFER, self.wait(self._inbox.arrival()))
-            return Step(b"".join(gathered), last=False)
+            return Step(joined(gathered), last=False)
         finally:
             self._account.add(-size_bytes)
 

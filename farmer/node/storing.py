@@ -15,6 +15,7 @@ from farmer.node.held import STEP_BYTES
 from farmer.node.lending import Lent
 from farmer.node.ports import Mending, Upload
 from farmer.node.refusals import DRAINING_RETRY_MS, TurnedDownError
+from farmer.protocol.frames import Piece
 from farmer.protocol.refusals import Refusal
 from farmer.protocol.transfers import Accept, Store, Stored
 
@@ -98,7 +99,7 @@ async def _receive(farm: Farm, exchange: Exchange, upload: Upload, size_bytes: i
 
 async def all_but_the_last(
     farm: Farm, exchange: Exchange, upload: Upload | Mending, left_bytes: int
-) -> bytes:
+) -> Piece:
     """
     Write what comes, step by step, and no byte too many; return what came with END.
 
@@ -118,7 +119,7 @@ def _let_go(begun: tuple[Contract, Upload | StoredShard]) -> None:
         begun[1].abandon()
 
 
-def finish(upload: Upload | Mending, rest: bytes) -> Future[StoredShard]:
+def finish(upload: Upload | Mending, rest: Piece) -> Future[StoredShard]:
     """Take the last bytes and commit.  Blocking."""
     if rest:
         upload.write(rest)

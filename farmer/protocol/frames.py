@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from farmer.protocol.limits import (
     CONTROL_BYTES_MAX,
@@ -18,6 +18,9 @@ from farmer.protocol.types import Type
 
 LARGE_BYTES: Final = 16 * 1024
 """What comes at once and is kept as it is: a full TLS record."""
+
+KEPT_PART: Final = 8
+"""What is given out without a copy, to stay, keeps at most such a part of its size besides."""
 
 Piece = bytes | memoryview
 """Bytes that have come; a memoryview is of single bytes, and at least half of what it keeps."""
@@ -38,6 +41,20 @@ def gather(pieces: MutableSequence[Chunk], data: Piece) -> None:
         last += data
     else:
         pieces.append(bytearray(data))
+
+
+def joined(pieces: Sequence[Chunk]) -> Piece:
+    """
+    Return all that was gathered; nothing of it changes any more.
+
+    One piece, as most shards of a block are, is worth no copy, unless it keeps much besides.
+    """
+    if len(pieces) == 1:
+        (piece,) = pieces
+        whole = piece.obj if isinstance(piece, memoryview) else piece
+        if isinstance(whole, bytes) and KEPT_PART * (len(whole) - len(piece)) <= len(piece):
+            return cast(Piece, piece)
+    return b"".join(pieces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from threading import Lock
 
 from farmer.model.shard import StoredShard
 from farmer.storage.errors import BusyError, StorageError
+from farmer.storage.files import Buffer
 from farmer.storage.places import Key
 from farmer.storage.undertaking import Undertaking
 from farmer.storage.uploads import AnyUpload
@@ -48,7 +49,7 @@ class EngineUpload:
         """See `farmer.node.ports.Upload`."""
         return self._upload.offset
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """See `farmer.node.ports.Upload`."""
         try:
             visit = self._watch.visit("store")

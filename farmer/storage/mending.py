@@ -19,6 +19,7 @@ from farmer.model.contract import Contract
 from farmer.model.shard import BLOCK_BYTES, BadBlocks, StoredShard, block_count
 from farmer.storage.damage import STEP_BLOCKS, Examination, span_of
 from farmer.storage.errors import StorageError, WrongHashError, WrongSizeError
+from farmer.storage.files import Buffer
 from farmer.storage.places import Row
 from farmer.storage.reader import VolumeReader
 from farmer.storage.undertaking import Undertaking
@@ -82,7 +83,7 @@ class Mending:
             self.abandon()
             raise
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """
         Take the next bytes of the bad blocks.
 

@@ -20,6 +20,7 @@ from farmer.storage.errors import (
     WrongHashError,
     WrongSizeError,
 )
+from farmer.storage.files import Buffer
 from farmer.storage.ground import Ground
 from farmer.storage.leases import Leases
 from farmer.storage.operations import Adopt, Operation, StoreRecord, row_of
@@ -36,6 +37,9 @@ from farmer.storage.staging import Lease, Staged
 R = TypeVar("R")
 
 _ENDED: Final = "this upload has ended"
+
+PART_BYTES: Final = 16 * 1024
+"""What comes at once and is kept as it came; what is smaller is put together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +76,25 @@ class SmallUpload:
         self._wanted = wanted
         self._reservation = reservation
         self._submit = submit
-        self._buffer = bytearray()
+        self._parts: list[Buffer] = []
+        self._size_bytes = 0
         self._lock = Lock()
         self._is_open = True
 
     @property
     def offset(self) -> int:
         """Where the next byte belongs."""
-        return len(self._buffer)
+        return self._size_bytes
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Take the next bytes; more than declared end it."""
         size_bytes = self._wanted.size_bytes
         received_bytes = self.offset + len(data)
         if received_bytes > size_bytes:
             self.abandon()
             raise WrongSizeError(size_bytes, received_bytes)
-        self._buffer += data
+        self._keep(data)
+        self._size_bytes = received_bytes
 
     def commit(self, ending: Callable[[], None] = lambda: None) -> Future[StoredShard]:
         """Check, then append; see the port, and `Submit` for *ending*."""
@@ -109,11 +115,20 @@ class SmallUpload:
             if not self._is_open:
                 return
             self._is_open = False
-        self._buffer = bytearray()
+        self._parts, self._size_bytes = [], 0
         self._reservation.release()
 
     drop = abandon
     """Leave no lease; a small one never does."""
+
+    def _keep(self, data: Buffer) -> None:
+        """Keep what is large and cannot change as it came: a copy would be a second shard."""
+        if len(data) >= PART_BYTES and _is_lasting(data):
+            self._parts.append(data)
+        elif self._parts and isinstance(last := self._parts[-1], bytearray):
+            last += data
+        else:
+            self._parts.append(bytearray(data))
 
     def _operation(self) -> StoreRecord:
         wanted = self._wanted
@@ -121,10 +136,11 @@ class SmallUpload:
             raise WrongSizeError(wanted.size_bytes, self.offset)
         tree, checksums = TreeHasher(), BlockChecksums()
         # Block by block: for a checksum zlib lets others run, which hashing does not.
-        view = memoryview(self._buffer)
-        for start in range(0, len(view), BLOCK_BYTES):
-            tree.update(view[start : start + BLOCK_BYTES])
-            checksums.update(view[start : start + BLOCK_BYTES])
+        for part in self._parts:
+            view = memoryview(part)
+            for start in range(0, len(view), BLOCK_BYTES):
+                tree.update(view[start : start + BLOCK_BYTES])
+                checksums.update(view[start : start + BLOCK_BYTES])
         finished = tree.finish()
         if finished.shard_id() != wanted.shard:
             raise WrongHashError
@@ -143,7 +159,13 @@ class SmallUpload:
             until_ms=wanted.contract.until_ms,
             alone_ms=wanted.alone_ms,
         )
-        return StoreRecord(header, [self._buffer, trailer], self._reservation, wanted.instead_of)
+        parts = [*self._parts, trailer]
+        return StoreRecord(header, parts, self._reservation, wanted.instead_of)
+
+
+def _is_lasting(data: Buffer) -> bool:
+    """Tell whether nobody can change these bytes."""
+    return isinstance(data, bytes) or isinstance(memoryview(data).obj, bytes)
 
 
 class LargeUpload:
@@ -172,7 +194,7 @@ class LargeUpload:
         """Where the next byte belongs."""
         return self._staged.offset
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Take the next bytes; every 8 MiB they are synced.  More than declared end it."""
         if not self._is_open:
             raise VolumeUnavailableError(_ENDED)

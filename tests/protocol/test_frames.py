@@ -6,12 +6,14 @@ from itertools import pairwise
 import pytest
 
 from farmer.protocol.frames import (
+    KEPT_PART,
     LARGE_BYTES,
     ControlFrame,
     DataPart,
     FrameReader,
     data_header,
     gather,
+    joined,
 )
 from farmer.protocol.limits import (
     CONTROL_BYTES_MAX,
@@ -161,6 +163,28 @@ def test_what_is_gathered_is_one_object_where_it_is_small() -> None:
     for data in (b"a", memoryview(b"b"), bytes(LARGE_BYTES), b"c", b"d"):
         gather(pieces, data)
     assert pieces == [b"ab", bytes(LARGE_BYTES), b"cd"]
+
+
+def test_one_piece_is_handed_on_without_a_copy_unless_it_keeps_much_besides() -> None:
+    much = bytes(range(256)) * (LARGE_BYTES // 256)
+    most = len(much) // KEPT_PART
+    assert joined([much]) is much
+    nearly_all = memoryview(much + bytes(most))[: len(much)]
+    assert joined([nearly_all]) is nearly_all
+    keeps_more = joined([memoryview(much + bytes(most + 1))[: len(much)]])
+    assert (type(keeps_more), keeps_more) == (bytes, much)
+    assert joined([much, b"a"]) == much + b"a"
+    assert joined([]) == b""
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_what_is_handed_on_does_not_change_any_more(readonly: bool) -> None:
+    """What is small goes on growing where it is gathered."""
+    gathered = bytearray(b"small")
+    view = memoryview(gathered)
+    handed_on = joined([gathered]), joined([view.toreadonly() if readonly else view])
+    gathered[:] = b"other"
+    assert handed_on == (b"small", b"small")
 
 
 @pytest.mark.parametrize("take", [FrameReader.take, lambda reader: reader.take_data(4)])

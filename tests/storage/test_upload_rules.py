@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from farmer.storage.fill import Fill
 from farmer.storage.places import Key
 from farmer.storage.placing import begin_on, candidates
 from farmer.storage.staging import Lease, Staged
-from farmer.storage.upload import LargeUpload, SmallUpload, Wanted
+from farmer.storage.upload import PART_BYTES, LargeUpload, SmallUpload, Wanted
 from farmer.storage.uploads import AnyUpload
 from farmer.storage.volume import Volume
 from farmer.storage.whereabouts import Copy
@@ -355,6 +356,52 @@ def test_a_failed_end_is_not_stored(bench: Bench) -> None:
     assert refused.value.wanted_bytes == CHARGE
     assert bench.is_clean()
     assert bench.volume.find(ALICE, shard_of(noise(LARGE))) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALL, PART_BYTES, 65536, 200_000, MIB, LARGE])
+@pytest.mark.parametrize("step", [SMALL - 1, PART_BYTES, PART_BYTES + 1, 65536, 100_001, LARGE])
+@pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
+def test_slices_of_any_size_store_the_same_bytes(
+    bench: Bench, size: int, step: int, form: type[bytes | bytearray | memoryview]
+) -> None:
+    data = noise(size)
+    upload = bench.begin(size)
+    starts = range(0, size, step)
+    # A small one now and then, as the last of a step is.
+    for start, cut in zip(starts, cycle((step, 7)), strict=False):
+        end = min(start + step, size)
+        upload.write(form(data[start : start + cut]))
+        upload.write(form(data[start + cut : end]))
+        assert upload.offset == end
+    assert upload.commit().result(20).size_bytes == size
+    assert bench.farm.read(shard_of(data)) == data
+    assert bench.is_clean()
+
+
+@pytest.mark.parametrize("size", [SMALL, 65536, LARGE])
+def test_a_buffer_that_is_changed_after_it_was_given_changes_nothing_stored(
+    bench: Bench, size: int
+) -> None:
+    data = noise(size)
+    for give in (bytearray, lambda buffer: memoryview(buffer).toreadonly()):
+        buffer = bytearray(data)
+        upload = bench.begin(size)
+        upload.write(give(buffer))
+        buffer[:] = bytes(size)
+        upload.commit().result(20)
+        assert bench.farm.read(shard_of(data)) == data
+
+
+def test_a_small_one_is_kept_as_it_came_and_a_thousand_bytes_together(bench: Bench) -> None:
+    """A shard of a block is in memory once, and tiny slices are no object each."""
+    data = noise(MIB)
+    upload = bench.begin(MIB)
+    assert isinstance(upload, SmallUpload)
+    upload.write(data[:65536])
+    for start in range(65536, MIB, 1000):
+        upload.write(data[start : start + 1000])
+    assert [len(part) for part in upload._parts] == [65536, MIB - 65536]
+    bench.finish(upload, MIB)
 
 
 # Breaking off.
