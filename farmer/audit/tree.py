@@ -80,7 +80,8 @@ def fold(hashes: Iterable[bytes]) -> bytes:
     level = list(hashes)
     while len(level) > 1:
         above = []
-        for left, right in zip(level[::2], level[1::2], strict=False):
+        ones = iter(level)
+        for left, right in zip(ones, ones, strict=False):
             digest = _NODE_BEGUN.copy()
             digest.update(left + right)
             above.append(digest.digest())
