@@ -51,10 +51,13 @@ class Gate:
 
         Cancel it to give up the place in the queue.  Whoever got in must `leave`.
         """
-        turn: Deferred[None] = Deferred(self._give_up)
-        self._queue.append(_Place(who, min(size_bytes, self._limit), turn))
-        self._let_in()
-        return turn
+        place = _Place(who, min(size_bytes, self._limit), Deferred(self._give_up))
+        if self._queue or self._waits_for_itself(place) or not self._has_room_for(place):
+            self._queue.append(place)
+            self._let_in()
+        else:
+            self._take_in(place)
+        return place.turn
 
     def leave(self, who: Hashable, size_bytes: int) -> None:
         """Take bytes out that had got in, and let the next in."""
@@ -69,17 +72,21 @@ class Gate:
     def _let_in(self) -> None:
         while self._queue and (place := self._next()) is not None:
             self._queue.remove(place)
-            self.inside_bytes += place.size_bytes
-            self._held[place.who] += place.size_bytes
-            place.turn.callback(None)
+            self._take_in(place)
+
+    def _take_in(self, place: _Place) -> None:
+        self.inside_bytes += place.size_bytes
+        self._held[place.who] += place.size_bytes
+        place.turn.callback(None)
 
     def _next(self) -> _Place | None:
         """Return whose turn it is, if the gate has room for it."""
         able = [place for place in self._queue if not self._waits_for_itself(place)]
         place = min(able, key=lambda place: self._held[place.who], default=None)
-        if place is None or self.inside_bytes + place.size_bytes > self._limit:
-            return None
-        return place
+        return None if place is None or not self._has_room_for(place) else place
+
+    def _has_room_for(self, place: _Place) -> bool:
+        return self.inside_bytes + place.size_bytes <= self._limit
 
     def _waits_for_itself(self, place: _Place) -> bool:
         held = self._held[place.who]
