@@ -227,10 +227,13 @@ class MemoryStore:
             return held.stored
         if key in self.uploads:
             raise BusyError
-        if again_bytes_max is not None and self.begun_bytes(*key) > again_bytes_max:
+        is_known = size_bytes <= SMALL_BYTES_MAX or again_bytes_max is None
+        if not is_known and self.begun_bytes(*key) > again_bytes_max:
             raise BusyError
         if size_bytes > self.shard_bytes_max:
             raise ShardTooLargeError(size_bytes, self.shard_bytes_max)
+        if key in self.leases and self.leases[key][0] != size_bytes:
+            del self.leases[key]
         if key not in self.leases:
             self._reserve(contract, size_bytes)
         _, begun = self.leases.pop(key, (0, b""))

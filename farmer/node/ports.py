@@ -245,7 +245,11 @@ class ShardStore(Protocol):
         """Return what a renter uses now; in memory, never blocks."""
 
     def begun_bytes(self, renter: NodeId, shard: ShardId) -> int:
-        """Return what `begin` reads again to go on with an unfinished store; never blocks."""
+        """
+        Return what `begin` reads again to go on with an unfinished store; never blocks.
+
+        Of a shard of at most 1 MiB there is none: it always begins at its first byte.
+        """
 
     def free_bytes(self) -> int:
         """Return the space that can still be rented, over all volumes; never blocks."""

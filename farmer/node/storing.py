@@ -54,7 +54,9 @@ async def _begun(
 ) -> tuple[Contract, Upload | StoredShard]:
     """Begin; going on where an unfinished store stopped has a price, since we read it again."""
     renter = exchange.renter
-    again_bytes = farm.store.begun_bytes(renter, asked.shard)
+    is_small = asked.size_bytes <= SMALL_BYTES_MAX
+    # A small one leaves nothing to go on with.
+    again_bytes = 0 if is_small else farm.store.begun_bytes(renter, asked.shard)
     lent: Lent[tuple[Contract, Upload | StoredShard]] = Lent(_let_go)
     if not again_bytes:
         return await lent.fetch(farm.disk, _begin, farm, renter, asked, 0)

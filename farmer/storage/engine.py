@@ -48,7 +48,7 @@ from farmer.storage.moving import Mover
 from farmer.storage.opening import Spawn, Surroundings, at_once
 from farmer.storage.places import Key
 from farmer.storage.placing import begin_on, candidates
-from farmer.storage.quota import Ledger
+from farmer.storage.quota import SMALL_BYTES_MAX, Ledger
 from farmer.storage.reader import VolumeReader
 from farmer.storage.recovery import Progress
 from farmer.storage.reunion import Reunion
@@ -149,7 +149,8 @@ class Engine:
         self._claims.take(key)
         try:
             # Only now does what another upload left stay as it is.
-            self._check_again(key, again_bytes_max)
+            if size_bytes > SMALL_BYTES_MAX:
+                self._check_again(key, again_bytes_max)
             there = self._look_to_store(key)
             best = there.best
             # What a volume that cannot be asked would say may count more than this copy.

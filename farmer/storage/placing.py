@@ -22,6 +22,14 @@ def candidates(
         here = [volume for volume in volumes if volume is there.volume and volume.takes_stores]
         if here or there.row.is_damaged:
             return here
+    fit = [
+        volume
+        for volume in volumes
+        if volume.takes_stores and (not volume.draining or key in volume.leases)
+    ]
+    if len(fit) < 2:
+        # Most farmers have one: what a ranking weighs would be asked for nothing.
+        return fit
     choices = [
         Choice(
             volume=volume.ground.volume,
@@ -31,9 +39,9 @@ def candidates(
             has_lease=key in volume.leases,
             is_stalled=volume.ground.watch.is_stalled,
         )
-        for volume in volumes
+        for volume in fit
     ]
-    return [volumes[number] for number in order(choices, key[1], fill)]
+    return [fit[number] for number in order(choices, key[1], fill)]
 
 
 def begin_on(volumes: Iterable[Volume], wanted: Wanted) -> tuple[Watch, AnyUpload]:

@@ -232,6 +232,20 @@ def test_what_would_be_read_again_is_known(store: ShardStore) -> None:
     assert store.begun_bytes(ME, shard) == 0
 
 
+def test_a_small_one_begins_at_its_first_byte_whatever_is_there(store: ShardStore) -> None:
+    """An id has one size, so such a store fails in the end; nothing is read again for it."""
+    upload = begun(store, LARGE)
+    upload.write(LARGE[:100_000])
+    upload.abandon()
+
+    small = store.begin(contract(), shard_of(LARGE), 5000, 0)
+    assert not isinstance(small, StoredShard)
+    assert small.offset == 0
+    small.abandon()
+    assert store.begun_bytes(ME, shard_of(LARGE)) == 0
+    assert store.usage(ME) == Usage()
+
+
 def test_more_than_was_known_is_not_read_again(store: ShardStore) -> None:
     """It takes nothing: whoever asks with what is there now goes on."""
     shard = shard_of(LARGE)

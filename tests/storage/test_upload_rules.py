@@ -15,6 +15,7 @@ from farmer.model.shard import ShardState, charge_bytes
 from farmer.model.status import VolumeState
 from farmer.storage import uploads
 from farmer.storage.doubts import InDoubtError
+from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import (
     NoSpaceError,
     ShardNotFoundError,
@@ -685,6 +686,24 @@ def test_where_a_store_waits_unfinished_it_goes_on(three: Farm) -> None:
     assert candidates(volumes, key, None, Fill.FIRST) == [second, first, third]
     other: ShardId = shard_of(b"other")
     assert candidates(volumes, (ALICE, other), None, Fill.FIRST) == volumes
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_only_where_it_may_be_written_and_what_is_emptied_takes_nothing_new(
+    three: Farm, others: int
+) -> None:
+    one, *rest = three.engine.opened()
+    volumes = [one, *rest[:others]]
+    new, begun = (ALICE, shard_of(b"new")), (ALICE, shard_of(noise(LARGE)))
+    upload = one.uploads.begin(wanted())
+    upload.write(noise(LARGE)[:3000])
+    upload.abandon()
+    assert one in candidates(volumes, new, None, Fill.SPREAD)
+    one.duty = Duty(verb=Leaving.DRAIN, since_ms=0)
+    assert one not in candidates(volumes, new, None, Fill.SPREAD)
+    assert one in candidates(volumes, begun, None, Fill.SPREAD)
+    one.ground.health.fail("it is old")
+    assert one not in candidates(volumes, begun, None, Fill.SPREAD)
 
 
 def test_a_store_begins_on_the_first_that_has_room(three: Farm) -> None:
