@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.harness import report
 from benchmarks.paired.ratios import rows
+from benchmarks.peers.level import supply
 
 HERE = Path(__file__).parent.parent.parent
 CELLS = Path(__file__).with_name("cells.py")
@@ -62,6 +63,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each kind of work")
     parser.add_argument("--space", type=int, default=500_000_000, help="bytes stored at most")
+    parser.add_argument("--dir", default="/var/tmp", help="on the disk to be used")
     return parser.parse_args()
 
 
@@ -83,6 +85,7 @@ def git(*words: str) -> bytes:
 
 def turn(tree: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure one tree once; raises `PairedError`."""
+    supply(Path(asked.dir), asked.space)
     words = [f"--{name}={getattr(asked, name.replace('-', '_'))}" for name in WORDS]
     told = subprocess.run(
         # Not from the script's own folder, whose names are no packages.
@@ -103,7 +106,7 @@ def turn(tree: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     return cells
 
 
-WORDS = ("size", "at-once", "seconds", "space")
+WORDS = ("size", "at-once", "seconds", "space", "dir")
 
 
 if __name__ == "__main__":

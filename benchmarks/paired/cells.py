@@ -29,6 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True, help="for each kind of work")
     parser.add_argument("--space", type=int, required=True, help="bytes stored at most")
+    parser.add_argument("--dir", required=True, help="on the disk to be used")
     return parser.parse_args()
 
 
@@ -51,7 +52,7 @@ def main() -> None:
     asked = arguments()
 
     async def run(reactor: Any) -> None:
-        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        with tempfile.TemporaryDirectory(dir=asked.dir) as folder:
             cells = await measure(reactor, asked, Path(folder))
         json.dump({"tree": str(Path(farmer.__file__).parent.parent), "cells": cells}, sys.stdout)
 

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 from benchmarks.harness import OUT, machine
 from benchmarks.peers.job import Job, Target
-from benchmarks.peers.level import level
+from benchmarks.peers.level import level, supply
 from benchmarks.peers.peer import Peer, PeerError
 
 T = TypeVar("T")
@@ -109,6 +109,7 @@ class Run:
         size_bytes, at_once = work
         self._told(f"round {number + 1}: {peer.traits.name}, {size_bytes >> 10} KiB x{at_once}")
         level()
+        supply(self._folder, self._plan.bytes_max)
         with (
             TemporaryDirectory(dir=self._folder) as server,
             TemporaryDirectory(dir=self._folder) as client,

@@ -51,7 +51,8 @@ def test_a_turn_begins_in_the_tree_that_it_measures(
         return subprocess.CompletedProcess([], 0, told, b"")
 
     monkeypatch.setattr(subprocess, "run", run_there)
-    asked = Namespace(**{word.replace("-", "_"): 1 for word in paired.WORDS})
+    words = {word.replace("-", "_"): 1 for word in paired.WORDS}
+    asked = Namespace(**words | {"dir": str(tmp_path)})
     assert paired.turn(tmp_path, asked) == []
     assert stood == [tmp_path]
 

@@ -79,6 +79,14 @@ def test_every_peer_does_every_cell_in_every_round(tmp_path, monkeypatch) -> Non
     assert [(job.size_bytes, job.at_once) for job in jobs[::2]] == PLAN.works() * 2
 
 
+def test_memory_is_supplied_before_each_cell_for_all_alike(tmp_path, monkeypatch) -> None:
+    """As much as the cell may store, in its own folder."""
+    supplied = []
+    monkeypatch.setattr(run, "supply", lambda folder, size: supplied.append((folder.name, size)))
+    jobs, _ = run_all(tmp_path, monkeypatch, [FakePeer("a"), FakePeer("b")])
+    assert supplied == [("work", PLAN.bytes_max)] * len(jobs)
+
+
 def test_who_cannot_be_installed_is_named_and_left_out(tmp_path, monkeypatch) -> None:
     """The others go on."""
     jobs, told = run_all(tmp_path, monkeypatch, [FakePeer("a"), FakePeer("b", installs=False)])
