@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 from zlib import crc32
 
@@ -70,8 +71,9 @@ class SmallCopy:
     def send(self, target: Volume, row: Row, held: Reservation) -> Future[StoredShard]:
         """Enter it at the target in the state that *row* has at the source."""
         _counts_as(held, row)
-        header = _as_now(self._header, row)
-        return target.writer.submit(StoreRecord(header, self._parts, held, only_new=True))
+        header = partial(replace, _as_now(self._header, row))
+        store = StoreRecord(self.key, header, self._parts, held, only_new=True)
+        return target.writer.submit(store)
 
     def discard(self, target: Volume) -> None:
         """Nothing of it is on the disk."""

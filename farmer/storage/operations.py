@@ -9,14 +9,20 @@ from typing import Generic, TypeVar
 
 from farmer.model.contract import TRASH_MS
 from farmer.model.ids import NodeId, ShardId
-from farmer.model.shard import Deletion, DeletionOutcome, ShardState, StoredShard
+from farmer.model.shard import (
+    RECORD_HEADER_BYTES,
+    Deletion,
+    DeletionOutcome,
+    ShardState,
+    StoredShard,
+)
 from farmer.storage.errors import BusyError, ShardNotFoundError
 from farmer.storage.files import Buffer
 from farmer.storage.log import Batch, marks_bytes
 from farmer.storage.marks import Action, Mark
 from farmer.storage.places import Key, Place, Row
 from farmer.storage.quota import Reservation
-from farmer.storage.records import DAMAGED, MOVED, RecordHeader
+from farmer.storage.records import DAMAGED, MOVED, RecordHeader, aligned
 from farmer.storage.transaction import Transaction
 
 R = TypeVar("R")
@@ -72,18 +78,23 @@ class StoreRecord(Operation[StoredShard]):
 
     def __init__(
         self,
-        header: RecordHeader,
+        key: Key,
+        header: Callable[..., RecordHeader],
         parts: list[Buffer],
         held: Reservation,
         instead_of: int | None = None,
         *,
         only_new: bool = False,
     ) -> None:
-        """*only_new*: whatever is there of the shard by then counts more."""
-        super().__init__(header.record_bytes, held)
+        """
+        Make it by *header*, told `segment` and `sequence` once they are known.
+
+        *only_new*: whatever is there of the shard by then counts more.
+        """
+        super().__init__(aligned(RECORD_HEADER_BYTES + sum(map(len, parts))), held)
         self._instead_of = instead_of
         self._only_new = only_new
-        self.keys = ((header.renter, header.shard),)
+        self.keys = (key,)
         self._header = header
         self._parts = parts
         self._row: Row | None = None
@@ -91,8 +102,7 @@ class StoreRecord(Operation[StoredShard]):
     def apply(self, batch: Batch) -> None:
         """Append record and row; a damaged record that it replaces is given up by that."""
         _check_still(batch, self.keys[0], self._instead_of, only_new=self._only_new)
-        sequence = batch.sequencer.take()
-        header = replace(self._header, segment=batch.tail.uuid, sequence=sequence)
+        header = self._header(segment=batch.tail.uuid, sequence=batch.sequencer.take())
         place = batch.append(header, self._parts)
         self._row = row_of(header, place)
         batch.transaction.put(self._row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Final, Protocol, TypeVar
 from zlib import crc32
@@ -145,10 +146,9 @@ class SmallUpload:
         if finished.shard_id() != wanted.shard:
             raise WrongHashError
         trailer = finished.block_hashes + checksums.finish()
-        header = RecordHeader(
+        header = partial(
+            RecordHeader,
             kind=Kind.SHARD,
-            segment=bytes(16),
-            sequence=0,
             payload_bytes=wanted.size_bytes,
             trailer_bytes=trailer_length(wanted.size_bytes),
             trailer_crc=crc32(trailer),
@@ -159,8 +159,8 @@ class SmallUpload:
             until_ms=wanted.contract.until_ms,
             alone_ms=wanted.alone_ms,
         )
-        parts = [*self._parts, trailer]
-        return StoreRecord(header, parts, self._reservation, wanted.instead_of)
+        key, parts = (wanted.contract.renter, wanted.shard), [*self._parts, trailer]
+        return StoreRecord(key, header, parts, self._reservation, wanted.instead_of)
 
 
 def _is_lasting(data: Buffer) -> bool:

@@ -41,6 +41,7 @@ from tests.storage.bench import ALICE, BOB, MIB, row
 UUID = b"s" * 16
 FILE = b"f" * 16
 SHARD, OTHER = ShardId(b"1" * 32), ShardId(b"2" * 32)
+KEY = (ALICE, SHARD)
 LIVE, TRASH, QUARANTINED = ShardState.LIVE, ShardState.TRASH, ShardState.QUARANTINED
 ROW = row(shard=SHARD, stored_at_ms=10, sequence=5)
 
@@ -110,8 +111,12 @@ def header(**fields: object) -> RecordHeader:
     return replace(plain, **fields)  # type: ignore[arg-type]
 
 
+def headed(*, segment: bytes, sequence: int) -> RecordHeader:
+    return header(segment=segment, sequence=sequence)
+
+
 def store(instead_of: int | None = None) -> StoreRecord:
-    return StoreRecord(header(), [bytes(100), bytes(36)], held()[0], instead_of)
+    return StoreRecord(KEY, headed, [bytes(100), bytes(36)], held()[0], instead_of)
 
 
 def adopt(instead_of: int | None = None) -> Adopt:
@@ -184,7 +189,7 @@ def test_a_copy_of_a_shard_takes_the_place_of_none(bench: Bench, *, is_large: bo
     copy: Operation[Any] = (
         Adopt(row, held()[0], lambda: None, only_new=True)
         if is_large
-        else StoreRecord(header(), [bytes(100), bytes(36)], held()[0], only_new=True)
+        else StoreRecord(KEY, headed, [bytes(100), bytes(36)], held()[0], only_new=True)
     )
     bench.enter(ROW)
     with pytest.raises(BusyError):
@@ -195,7 +200,7 @@ def test_a_copy_of_a_shard_takes_the_place_of_none(bench: Bench, *, is_large: bo
 def test_what_was_refused_gives_its_space_back() -> None:
     reservation, promised = held()
     assert promised() > 0
-    StoreRecord(header(), [bytes(100)], reservation).give_up()
+    StoreRecord(KEY, headed, [bytes(100)], reservation).give_up()
     assert promised() == 0
     Undelete(mark()).give_up()
 
