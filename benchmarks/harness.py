@@ -6,11 +6,15 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 OUT = Path(__file__).parent / "out"
+HERE = Path(__file__).parent
 
 
 def machine() -> dict[str, object]:
@@ -34,12 +38,30 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.4g} [{min(values):.4g}..{max(values):.4g}]"
 
 
+def commit(folder: Path = HERE) -> str | None:
+    """
+    Return the short name of the commit that is checked out; None where git knows of none.
+
+    It ends in `-dirty` if what was measured is not quite that commit.
+    """
+    words = ("git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*")
+    try:
+        told = subprocess.run(words, check=False, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return told.stdout.strip() or None
+
+
 def report(name: str, figures: dict[str, object]) -> None:
-    """Print the figures and keep them as benchmarks/out/NAME.json."""
+    """Print the figures and keep them as benchmarks/out/NAME.json, with where and when."""
+    document = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
+        "figures": figures,
+    }
     OUT.mkdir(exist_ok=True)
-    (OUT / f"{name}.json").write_text(
-        json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n"
-    )
+    (OUT / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
     width = max(map(len, figures))
     for key, value in figures.items():
         sys.stdout.write(f"{key:<{width}}  {value}\n")
@@ -51,6 +73,12 @@ def memory_bytes(pid: int | str, field: str) -> int:
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     raise LookupError(field)
+
+
+def processor_s(pid: int) -> float:
+    """Return the processor time that all threads of a process have used so far, to the us."""
+    # The clock of another process: clock_getcpuclockid(3), which Python does not have.
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def reset_peak(pid: int | str) -> None:

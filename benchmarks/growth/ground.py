@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from benchmarks.growth.errors import GrowthError
 from benchmarks.growth.population import Population
-from benchmarks.harness import memory_bytes
+from benchmarks.harness import memory_bytes, processor_s
 from benchmarks.loading import endless_contract
 from farmer.model.contract import Contract, ContractStage
 from farmer.storage import book_rows
@@ -48,8 +48,7 @@ class Running:
 
     def cpu_s(self) -> float:
         """Return the processor time of all its threads so far."""
-        # The clock of another process: clock_getcpuclockid(3), which Python does not have.
-        return time.clock_gettime((~self.pid << 3) | 2)
+        return processor_s(self.pid)
 
     def idle_ms_per_s(self) -> float:
         """Return how much processor time it takes in a second in which nobody asks anything."""
