@@ -157,7 +157,7 @@ class Asker:
         line, shard, size_bytes = self._any()
         self._say_on(line, Retrieve(shard, 0, size_bytes, proved=False))
         expect((yield EVENT), Send)
-        got = yield from _data()
+        got = yield from data_bytes()
         if got != size_bytes:
             raise GrowthError(f"a retrieve gave {got} bytes instead of {size_bytes}")
         return True
@@ -167,7 +167,7 @@ class Asker:
         entry = AuditEntry(shard, size_bytes, self._samples)
         challenge = Challenge(self._random.randbytes(32), AuditKind.SAMPLE, (entry,))
         self._say_on(line, Audit(challenge))
-        got = yield from _data()
+        got = yield from data_bytes()
         if got < PROOF_BYTES_MIN:
             raise GrowthError("an audit was not answered by a proof")
         return True
@@ -182,7 +182,8 @@ class Asker:
                 return line, shard_id(data), len(data)
 
 
-def _data() -> Asked:
+def data_bytes() -> Asked:
+    """Take the data of an answer to its END; return how many bytes there were."""
     got, event = 0, (yield EVENT)
     while isinstance(event, DataReceived):
         got += len(event.data)

@@ -7,8 +7,6 @@ it lasts, in one run; twice the p99 is allowed.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.growth.crowding import Job
 from benchmarks.growth.errors import GrowthError
 from benchmarks.growth.foreground import RENTER, Foreground
 from benchmarks.growth.ground import MIB, Ground, Running
 from benchmarks.growth.population import Population
 from benchmarks.harness import memory_bytes, reset_peak
-from tests.e2e.daemon import environment
+from benchmarks.together import renters
 
 QUOTA_BYTES: Final = 8_000_000_000
 SHARDS_QUOTA_BYTES: Final = 8000
@@ -123,24 +122,13 @@ def _storing(
 
 @contextmanager
 def _crowding(farmer: Running, what: str, shards: Population, seconds: float) -> Iterator[Over]:
-    job = {"address": farmer.address, "what": what, "shards": shards.to_fields()}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.growth.crowding"],
-        stdin=subprocess.PIPE,
-        text=True,
-        stdout=subprocess.DEVNULL,
-        env=environment(),
-    )
-    try:
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(job | {"seconds": seconds}))
-        process.stdin.close()
-        yield lambda: process.poll() is not None
-        if process.poll():
+    job = Job(farmer.address, what, shards, tuple(range(shards.renters)))
+    with renters(job) as clients:
+        began = time.monotonic()
+        clients.begin(began, began + seconds)
+        yield lambda: clients.process.poll() is not None
+        if clients.process.poll():
             raise GrowthError(f"the renters in the background failed: {what}")
-    finally:
-        process.kill()
-        process.wait()
 
 
 @contextmanager
