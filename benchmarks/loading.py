@@ -76,12 +76,13 @@ def store_many(
 
 
 def main() -> None:
-    """Arguments: home volume quota count; stores, then ends without any closing: kill -9."""
-    home, volume, quota, count = sys.argv[1:5]
+    """Arguments: home volume quota count renter; stores, then ends as by kill -9: no closing."""
+    home, volume, quota, count, renter = sys.argv[1:6]
     node = Identity.load(Path(home) / "identity").node_id
     engine = open_engine(Path(volume), int(quota), node)
     try:
-        seconds = store_many(engine, endless_contract(NodeId(b"r" * 32)), int(count), 1024, 512)
+        contract = endless_contract(NodeId(bytes.fromhex(renter)))
+        seconds = store_many(engine, contract, int(count), 1024, 512)
     except StorageError:
         sys.stderr.write(f"{engine.volumes()}\n")
         raise
