@@ -129,17 +129,25 @@ def cold_starts(daemon: Daemon) -> str:
 
 
 def memory_at_work(daemon: Daemon) -> str:
-    """Return the most memory that a farmer takes while 16 renters store, retrieve and audit."""
+    """
+    Return the most memory that a farmer takes while 16 renters store, retrieve and audit.
+
+    Of pages that are shared PSS counts a part, the smaller the more such programs there are:
+    the renters' own, too.  So the peak of all pages since the start, RSS, stands beside it.
+    """
     assert daemon.process is not None
+    pid = daemon.process.pid
     job = Job(address_of(daemon), "all", WORK, tuple(range(RENTERS)))
     most, began = 0, time.monotonic()
     with renters(job) as clients:
         clients.begin(began, began + WORK_S)
         while clients.process.poll() is None:
-            most = max(most, pss_bytes(daemon.process.pid))
+            most = max(most, pss_bytes(pid))
             time.sleep(LOOK_S)
         done = clients.done()
-    return f"{most / MB:.1f} (each renter did all three {done / RENTERS:.0f} times)"
+    rss = memory_bytes(pid, "VmHWM") / MB
+    did = f"each renter did all three {done / RENTERS:.0f} times"
+    return f"{most / MB:.1f}; RSS {rss:.1f} ({did})"
 
 
 def whole_list(daemon: Daemon) -> Listing:
