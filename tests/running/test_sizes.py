@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +56,9 @@ class SizesTests(SynchronousTestCase):
     """Two volumes, and the disk of one of them is away."""
 
     def setUp(self) -> None:
-        self.root = Path(self.mktemp()).absolute()
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.root = Path(directory.name)
         self.home = Home.at(self.root / "home")
         self.home.make()
         for name in ("here", "away"):
