@@ -190,7 +190,7 @@ class Text(Target):
         """Write sound JSON with another value somewhere, or some bytes of a text changed."""
         document = json.loads(seed)
         name = pick.one(sorted(document.keys() - {"format"}))
-        match pick.below(12):
+        match pick.below(16):
             case 0:
                 document[pick.one(("comment", "format", "until_ms"))] = pick.one(VALUES)
             case 1:
@@ -217,9 +217,8 @@ class Text(Target):
 class MetNote(Text):
     """Up to which sequence tombstones mean nothing."""
 
-    mended = 0.85
-
     name = "met-note"
+    mended = 0.95
 
     def seeds(self) -> list[bytes]:
         numbers = (1, 1234, NUMBER_MAX // 2 - 1)
