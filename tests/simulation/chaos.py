@@ -14,9 +14,9 @@ from farmer.protocol.documents import invite_bytes
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.quota import SMALL_BYTES_MAX
 from tests.simulation import mending, oracle
-from tests.simulation.disk import Drive
 from tests.simulation.held import Held, Is
 from tests.simulation.network import Line
+from tests.simulation.nodes import Drive
 from tests.simulation.renters import DAY_S, Renter, new_content
 from tests.simulation.shards import MIB, content
 from tests.simulation.strands import CrashedError
@@ -111,7 +111,8 @@ class Chaos:
             name = f"volume{number}"
             (world.root / name).mkdir()
             size = self.rng.choice((60, 72, 200)) * MIB
-            world.disk.add_drive(name, size, can_punch=self.rng.random() < 0.6)
+            drive = world.disk.add_drive(name, size, can_punch=self.rng.random() < 0.6)
+            drive.quota_bytes = QUOTA_BYTES
             world.volumes.append(VolumeSettings(world.root / name, QUOTA_BYTES))
         for number in range(2 + int(self.rng.random() * 3)):
             node = node_id_of_key(bytes([number + 1]) * 32)

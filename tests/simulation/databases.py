@@ -31,6 +31,9 @@ class Watcher(Protocol):
     def struck(self, kind: str) -> None:
         """Hear that a fault has happened."""
 
+    def index_takes(self, where: str, size_bytes: int) -> None:
+        """Hear how much an index takes, with its write-ahead log, whenever that may be news."""
+
     @property
     def is_dead(self) -> bool:
         """Whether the machine has stopped."""
@@ -60,15 +63,22 @@ class Databases:
         """Return what stands in for the module `sqlite3`."""
         return SimpleNamespace(**vars(sqlite3) | {"connect": self._connect})
 
-    def step(self, name: str, connection: _Connection) -> None:
-        """Hear of a step, and fail it if that is planned."""
-        self._watcher.called(name, connection.where)
+    def step(self, name: str, connection: _Connection, what: object = "") -> None:
+        """Hear of a step, and of *what* is traced of it; fail it if that is planned."""
+        self._watcher.called(name, connection.where, what)
         if name in self.armed and not connection.is_book:
             code = self.armed.pop(name)
             self._watcher.struck(f"{name} failed")
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = code
             raise error
+
+    def measure(self, connection: _Connection) -> None:
+        """Tell how much an index takes now."""
+        if not connection.is_book:
+            path = self._root / connection.where
+            taken = _size_bytes(path) + _size_bytes(path.with_name(f"{path.name}-wal"))
+            self._watcher.index_takes(connection.where, taken)
 
     @property
     def is_dead(self) -> bool:
@@ -150,8 +160,9 @@ class _Connection(sqlite3.Connection):
         if databases is None or not sql.startswith(_STEPS):
             return super().execute(sql, *more)
         if sql == "COMMIT":
-            databases.step("COMMIT", self)
+            databases.step("COMMIT", self, self.total_changes)
             done = super().execute(sql)
+            databases.measure(self)
             databases.step("committed", self)
             return done
         if sql.startswith("PRAGMA wal_checkpoint"):
@@ -159,7 +170,8 @@ class _Connection(sqlite3.Connection):
             databases.step("checkpoint" if cuts_off else "write back", self)
             (row,) = super().execute(sql).fetchall()
             databases.written_back(self, row[2])
-            databases.step("checkpointed" if cuts_off else "written back", self)
+            databases.measure(self)
+            databases.step("checkpointed" if cuts_off else "written back", self, row)
             return super().execute("SELECT ?, ?, ?", row)
         return super().execute(sql, *more)
 
@@ -171,6 +183,13 @@ class _Connection(sqlite3.Connection):
 
     def close_really(self) -> None:
         super().close()
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 @cache

@@ -20,19 +20,15 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Protocol
 from zlib import crc32
 
 from farmer.storage.files import Access, Buffer, Filesystem
+from tests.simulation.nodes import BLOCK, Drive, Folder, Node, Op, apply, enter_name
+from tests.simulation.power_cut import PowerCut
 
-Op = tuple[str, int, bytes | int]
-"""Which change, where in the file, and what or how long."""
-
-BLOCK = 4096
 INDEX = "index.sqlite"
 MUTATING = frozenset(
     {"create", "pwritev", "begin_write_back", "sync_data", "sync_directory", "preallocate",
@@ -46,104 +42,17 @@ class Watcher(Protocol):
     def called(self, name: str, where: str, what: object = "") -> None:
         """May raise."""
 
+    def answered(self, what: object) -> None:
+        """Hear what a call returned: what it read, or a checksum of that."""
+
     def struck(self, kind: str) -> None:
         """Hear that a fault has happened."""
 
+    def befell(self, kind: str) -> None:
+        """Hear of something that excuses nothing, for it is what a crash leaves."""
+
     def betrayed(self, node: Node, where: str, lost: tuple[int, bytes], instead: int) -> None:
         """Hear, before it happens, of a write that goes nowhere, or (from 0 on) elsewhere."""
-
-
-class Node:
-    """One file."""
-
-    __slots__ = (
-        *(
-            "blocks",
-            "cached",
-            "is_freed",
-            "is_laid_out",
-            "links",
-            "lock",
-            "lost_early",
-            "number",
-            "opened",
-            "pending",
-        ),
-        "platter",
-        "torn",
-        "written_early",
-    )
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.cached = bytearray()
-        self.platter = bytearray()
-        self.pending: list[Op] = []
-        self.blocks: set[int] = set()
-        self.links = 0
-        self.opened = 0
-        self.is_freed = False
-        self.is_laid_out = False
-        """Whether its space was taken before it was written."""
-        self.lock: int | None = None
-        self.lost_early = False
-        """Whether write-back has failed: the next sync says so, once."""
-        self.written_early: list[Op] = []
-        """Of what is pending: no sync that lies can lose it."""
-        self.torn: set[int] = set()
-        """Blocks that a crash met half written or half punched: taken, or not."""
-
-
-class Folder:
-    """One directory: what is in it, and what is known to be in it after a crash."""
-
-    __slots__ = ("durable", "names")
-
-    def __init__(self) -> None:
-        self.names: dict[str, Node | Folder] = {}
-        self.durable: dict[str, Node | Folder] = {}
-
-
-Change = tuple[Folder, str, Node | Folder | None]
-
-
-@dataclass
-class Drive:
-    """One disk under one directory."""
-
-    name: str
-    size_bytes: int
-    can_punch: bool = True
-    top: Folder = field(default_factory=Folder)
-    journal: list[list[Change]] = field(default_factory=list)
-    used_bytes: int = 0
-    others_bytes: int = 0
-    """What somebody else has put on the same filesystem."""
-    is_away: bool = False
-    armed: dict[str, str] = field(default_factory=dict)
-    """By call: what happens to the next one."""
-    broken: int = 0
-    """Errors of this many more writing calls, of all kinds."""
-
-    @property
-    def free_bytes(self) -> int:
-        return max(0, self.size_bytes - self.used_bytes - self.others_bytes)
-
-    @property
-    def has_unsynced(self) -> bool:
-        return bool(self.journal) or any(node.pending for node in self.nodes())
-
-    def nodes(self) -> list[Node]:
-        """Return all files, in the order of their names."""
-        found: list[Node] = []
-        rest = [self.top]
-        while rest:
-            for _, entry in sorted(rest.pop().names.items(), key=lambda item: item[0]):
-                if isinstance(entry, Folder):
-                    rest.append(entry)
-                else:
-                    found.append(entry)
-        return found
 
 
 class SimDisk:
@@ -186,6 +95,7 @@ class SimDisk:
         self._next_fd += 1
         self._fds[self._next_fd] = (entry, drive, where)
         entry.opened += 1
+        self._watcher.answered(entry.number)
         return self._next_fd
 
     def close(self, fd: int) -> None:
@@ -201,7 +111,7 @@ class SimDisk:
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         node, _ = self._enter_fd("pread", fd, (length, offset))
-        return bytes(memoryview(node.cached)[offset : offset + length])
+        return self._read(node, length, offset)
 
     def pread_cached(self, fd: int, length: int, offset: int) -> bytes | None:
         """Memory holds it, or not: who knows."""
@@ -209,8 +119,9 @@ class SimDisk:
         self._watcher.called("pread_cached", f"{drive.name}/{where}", (length, offset))
         is_well = not (drive.armed or drive.broken or drive.is_away)
         if not is_well or offset + length > len(node.cached) or self._rng.random() < 0.5:
+            self._watcher.answered(None)
             return None
-        return bytes(memoryview(node.cached)[offset : offset + length])
+        return self._read(node, length, offset)
 
     def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
         return self.pread(fd, length, offset)
@@ -233,7 +144,8 @@ class SimDisk:
 
     def sync_data(self, fd: int) -> None:
         fault = self._due("sync_data", fd)
-        node, _ = self._enter_fd("sync_data", fd)
+        waiting = sum(op[0] == "write" for op in self._fds[fd][0].pending)
+        node, _ = self._enter_fd("sync_data", fd, waiting)
         if fault in {"EIO", "ENOSPC"} and node.pending:
             self._watcher.struck(f"{fault} at fsync")
             written = [op for op in node.pending if op[0] == "write"]
@@ -286,7 +198,7 @@ class SimDisk:
         for changes in drive.journal:
             if any(change[0] is folder for change in changes):
                 for one in changes:
-                    _enter_name(one)
+                    enter_name(one)
             else:
                 kept.append(changes)
         drive.journal = kept
@@ -305,6 +217,7 @@ class SimDisk:
 
     def punch(self, fd: int, offset: int, length: int) -> bool:
         if not self._fds[fd][1].can_punch:
+            self._watcher.answered(("no holes", self._fds[fd][2], offset, length))
             return False
         node, drive = self._enter_fd("punch", fd, (offset, length))
         gone = set(range(-(-offset // BLOCK), (offset + length) // BLOCK)) & node.blocks
@@ -318,10 +231,10 @@ class SimDisk:
 
     def is_hole(self, fd: int, offset: int, length: int) -> bool:
         node, _ = self._enter_fd("is_hole", fd, (offset, length))
-        return not any(
-            block in node.blocks
-            for block in range(offset // BLOCK, -(-(offset + length) // BLOCK))
-        )
+        last = -(-(offset + length) // BLOCK)
+        is_one = not any(block in node.blocks for block in range(offset // BLOCK, last))
+        self._watcher.answered(is_one)
+        return is_one
 
     def truncate(self, fd: int, length: int) -> None:
         node, drive = self._enter_fd("truncate", fd, length)
@@ -333,16 +246,21 @@ class SimDisk:
         drive.used_bytes -= len(gone) * BLOCK
 
     def size(self, fd: int) -> int:
-        return len(self._enter_fd("size", fd)[0].cached)
+        size = len(self._enter_fd("size", fd)[0].cached)
+        self._watcher.answered(size)
+        return size
 
     def allocated(self, path: Path) -> int:
         drive, where = self._enter("allocated", path)
         if INDEX in where:
-            return path.lstat().st_blocks * 512
-        entry = self._find(drive, where)
-        if entry is None:
-            raise _error(errno.ENOENT, where)
-        return BLOCK if isinstance(entry, Folder) else len(entry.blocks) * BLOCK
+            taken = path.lstat().st_blocks * 512
+        else:
+            entry = self._find(drive, where)
+            if entry is None:
+                raise _error(errno.ENOENT, where)
+            taken = BLOCK if isinstance(entry, Folder) else len(entry.blocks) * BLOCK
+        self._watcher.answered(taken)
+        return taken
 
     def exists(self, path: Path) -> bool:
         drive, where = self._enter("exists", path)
@@ -350,7 +268,9 @@ class SimDisk:
             # What the farmer learns by this is trouble as much as a call that fails.
             self._watcher.struck("disk gone")
             return False
-        return path.exists() if INDEX in where else self._find(drive, where) is not None
+        is_there = path.exists() if INDEX in where else self._find(drive, where) is not None
+        self._watcher.answered(is_there)
+        return is_there
 
     def inode(self, place: Path | int) -> tuple[int, int]:
         if isinstance(place, int):
@@ -358,18 +278,23 @@ class SimDisk:
                 # Whoever compares may come after whoever closes.
                 raise _error(errno.EBADF, str(place))
             node, drive = self._enter_fd("inode", place)
+            self._watcher.answered(node.number)
             return _number(drive), node.number
         drive, where = self._enter("inode", place)
         entry = self._find(drive, where)
         if entry is None:
             raise _error(errno.ENOENT, where)
-        return _number(drive), entry.number if isinstance(entry, Node) else 0
+        number = entry.number if isinstance(entry, Node) else 0
+        self._watcher.answered(number)
+        return _number(drive), number
 
     def list(self, path: Path) -> list[str]:
         drive, where = self._enter("list", path)
         folder = self._folder(drive, where)
         real = [INDEX] if folder is drive.top and (path / INDEX).exists() else []
-        return sorted([*folder.names, *real])
+        names = sorted([*folder.names, *real])
+        self._watcher.answered(names)
+        return names
 
     def make_directory(self, path: Path) -> None:
         drive, where = self._enter("make_directory", path)
@@ -418,14 +343,16 @@ class SimDisk:
 
     def filesystem(self, path: Path) -> Filesystem:
         drive, _ = self._enter("filesystem", path)
+        self._watcher.answered(drive.free_bytes)
         return Filesystem(drive.size_bytes, drive.free_bytes)
 
     def lock(self, fd: int) -> bool:
         node, _ = self._enter_fd("lock", fd)
-        if node.lock is not None:
-            return False
-        node.lock = fd
-        return True
+        is_free = node.lock is None
+        self._watcher.answered(is_free)
+        if is_free:
+            node.lock = fd
+        return is_free
 
     # What happens to disks.
 
@@ -434,7 +361,7 @@ class SimDisk:
         self._fds.clear()
         self._last_fd_of_the_dead = self._next_fd
         for drive in self.drives.values():
-            _Crash(self._rng, drive).happen()
+            PowerCut(self._rng, drive, self._watcher.befell).happen()
 
     def exit(self) -> None:
         """Let the process go: its descriptors and locks, nothing else."""
@@ -534,6 +461,11 @@ class SimDisk:
         above, _, name = where.rpartition("/")
         return self._folder(drive, above), name
 
+    def _read(self, node: Node, length: int, offset: int) -> bytes:
+        raw = bytes(memoryview(node.cached)[offset : offset + length])
+        self._watcher.answered(crc32(raw))
+        return raw
+
     def _room(self, drive: Drive, node: Node, offset: int, length: int) -> int:
         """Take blocks for a write; return how much of it fits."""
         first, last = offset // BLOCK, -(-(offset + length) // BLOCK)
@@ -547,7 +479,7 @@ class SimDisk:
 
     def _take(self, drive: Drive, node: Node, blocks: set[int]) -> None:
         node.blocks |= blocks
-        drive.used_bytes += len(blocks) * BLOCK
+        drive.take(len(blocks))
 
     def _write(self, drive: Drive, node: Node, offset: int, raw: bytes) -> None:
         del drive
@@ -591,104 +523,6 @@ class SimDisk:
             node.is_freed = True
 
 
-class _Crash:
-    """What one drive looks like after a crash."""
-
-    def __init__(self, rng: Random, drive: Drive) -> None:
-        self._rng = rng
-        self._drive = drive
-        self._share = rng.choice((0.0, 0.3, 0.7, 1.0))
-        """Of what was not synced, how much survives."""
-        self._seen: set[int] = set()
-
-    def happen(self) -> None:
-        for changes in self._drive.journal:
-            if self._survives():
-                for one in changes:
-                    _enter_name(one)
-        self._drive.journal.clear()
-        self._drive.used_bytes = 0
-        self._drive.armed.clear()
-        self._drive.broken = 0
-        self._folder(self._drive.top)
-
-    def _survives(self) -> bool:
-        return self._rng.random() < self._share
-
-    def _folder(self, folder: Folder) -> None:
-        # A name that two changes fought over may be left in two places: one of them counts.
-        for name, entry in sorted(folder.durable.items(), key=lambda item: item[0]):
-            if isinstance(entry, Folder):
-                self._folder(entry)
-            elif entry.number in self._seen:
-                del folder.durable[name]
-            else:
-                self._seen.add(entry.number)
-                self._file(entry)
-        folder.names = dict(folder.durable)
-
-    def _file(self, node: Node) -> None:
-        kept = []
-        for op in node.pending:
-            _note_torn(node, op)
-            if not self._survives():
-                kept += self._undone(node, op)
-            elif op[0] == "write" and self._rng.random() < 0.4:
-                kept += self._torn(op[1], op[2])  # type: ignore[arg-type]
-            else:
-                kept.append(op)
-        if self._rng.random() < 0.5:
-            self._rng.shuffle(kept)
-        for op in kept:
-            apply(node.platter, op)
-        node.pending.clear()
-        if node.cached != node.platter:
-            node.cached = bytearray(node.platter)
-        node.opened, node.links, node.lock, node.is_freed = 0, 1, None, False
-        node.lost_early, node.written_early = False, []
-        node.blocks = _taken(node)
-        self._drive.used_bytes += len(node.blocks) * BLOCK
-
-    def _undone(self, node: Node, op: Op) -> list[Op]:
-        """Return what is left of a change that did not survive; space given back is taken."""
-        kind, at, what = op
-        if kind == "write" and self._rng.random() < 0.2:
-            return [("size", at + len(what), 0)]  # type: ignore[arg-type]
-        if kind == "punch":
-            node.blocks |= set(range(at // BLOCK, -(-(at + what) // BLOCK)))  # type: ignore[operator]
-        if kind == "cut":
-            node.blocks |= set(range(at // BLOCK, -(-len(node.platter) // BLOCK)))
-        return []
-
-    def _torn(self, offset: int, raw: bytes) -> list[Op]:
-        unit = self._rng.choice((512, BLOCK))
-        end = offset + len(raw)
-        edges = [offset, *range((offset // unit + 1) * unit, end, unit), end]
-        pieces = list(pairwise(edges))
-        if self._rng.random() < 0.5:
-            pieces = pieces[: int(self._rng.random() * (len(pieces) + 1))]
-        else:
-            pieces = [one for one in pieces if self._rng.random() < 0.5]
-        return [("write", start, raw[start - offset : stop - offset]) for start, stop in pieces]
-
-
-def _taken(node: Node) -> set[int]:
-    """
-    Return the blocks that are taken: not those to which the only write was lost.
-
-    But whatever holds something is taken, also where the punching of it went with a failed sync.
-    """
-    platter = node.platter
-    end = -(-len(platter) // BLOCK)
-    taken = {block for block in node.blocks if block < end} if node.is_laid_out else set()
-    zeros = bytes(BLOCK)
-    for block in range(end):
-        held = platter[block * BLOCK : (block + 1) * BLOCK]
-        if held != zeros[: len(held)]:
-            taken.add(block)
-    return taken
-
-
 def _touches(op: Op, start: int, end: int) -> bool:
     kind, at, what = op
     if kind in {"cut", "size"}:
@@ -696,45 +530,8 @@ def _touches(op: Op, start: int, end: int) -> bool:
     return at < end and start < at + (len(what) if isinstance(what, bytes) else what)
 
 
-def _note_torn(node: Node, op: Op) -> None:
-    kind, at, what = op
-    if kind in {"write", "punch"}:
-        length = len(what) if isinstance(what, bytes) else what
-        node.torn |= set(range(at // BLOCK, -(-(at + length) // BLOCK)))
-
-
-def apply(side: bytearray, op: Op) -> None:
-    """Carry one change of a file's bytes out."""
-    kind, at, what = op
-    if kind == "write":
-        assert isinstance(what, bytes)
-        if at > len(side):
-            side.extend(bytes(at - len(side)))
-        side[at : at + len(what)] = what
-    elif kind == "punch":
-        assert isinstance(what, int)
-        end = min(at + what, len(side))
-        if end > at:
-            side[at:end] = bytes(end - at)
-    elif kind == "cut":
-        if at < len(side):
-            del side[at:]
-        else:
-            side.extend(bytes(at - len(side)))
-    elif at > len(side):
-        side.extend(bytes(at - len(side)))
-
-
 def _number(drive: Drive) -> int:
     return sum(drive.name.encode())
-
-
-def _enter_name(change: Change) -> None:
-    folder, name, entry = change
-    if entry is None:
-        folder.durable.pop(name, None)
-    else:
-        folder.durable[name] = entry
 
 
 def _error(number: int, where: str) -> OSError:

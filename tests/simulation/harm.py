@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from farmer.model.ids import NodeId, ShardId
 from farmer.storage.marks import are_marks, decode_marks
 from farmer.storage.records import DamagedError, Kind, RecordHeader, decode_record, tree_offset
-from tests.simulation.disk import BLOCK, Node
+from tests.simulation.nodes import BLOCK, Node
 
 Key = tuple[NodeId, ShardId]
 

@@ -50,6 +50,9 @@ class Held:
     may_have_twins: bool = False
     """Whether a mark of it was lost at any time: an older copy may come back beside a newer."""
 
+    is_torn: bool = False
+    """Whether the power went while it was being stored: it may be there, and be damaged."""
+
     @property
     def shard(self) -> ShardId:
         return self.content.shard
@@ -64,13 +67,18 @@ class Held:
         return any(harm.whole for harm in self.harms)
 
     @property
+    def may_be_damaged(self) -> bool:
+        """Whether anything at all excuses it."""
+        return bool(self.harms) or self.is_torn
+
+    @property
     def bad(self) -> set[int]:
         """Return the blocks of which a bit has flipped."""
         return {harm.block for harm in self.harms if harm.block is not None}
 
     def is_bad_between(self, start: int, end: int) -> bool:
         """Say whether a range may be refused as damaged."""
-        if self.is_hurt:
+        if self.is_hurt or self.is_torn:
             return True
         return any(
             block * BLOCK_BYTES < end and start < (block + 1) * BLOCK_BYTES for block in self.bad
@@ -79,11 +87,19 @@ class Held:
     def was_written_anew(self, old: list[Harm]) -> None:
         """Note that what was harmed before it was asked for is given up."""
         self.harms = [harm for harm in self.harms if harm not in old]
+        self.is_torn = False
 
     def may_be_lost_with_the_index(self) -> None:
         """Note a crash, or a loss: what is damaged where an index is made anew is not found."""
         if self.harms:
             self.harms.append(Harm(whole=True))
+        if self.is_torn:
+            self.may.add(Is.ABSENT)
+
+    def lost_power(self) -> None:
+        """Note a power cut: what is being stored may have been torn, and is not known as such."""
+        self.may_be_lost_with_the_index()
+        self.is_torn |= {Is.ABSENT, Is.LIVE} <= self.may
 
     def __str__(self) -> str:
         states = "/".join(sorted(one.value for one in self.may))

@@ -43,6 +43,8 @@ class Line:
         self._aborted = False
         self.is_ending = False
         """One of the two."""
+        self.asks = 0
+        """Which request, counted over all lines, is on its way to the farmer; 0 for none."""
 
     # The transport, as the session sees it.
 
@@ -121,6 +123,15 @@ class Line:
         while (event := self.connection.next_event()) is not None:
             events.append(event)
         return events
+
+    def has_overtaken(self, others: list[Line]) -> bool:
+        """Say, once, whether its request has arrived before one that was sent earlier."""
+        if not self.asks or self.to_farmer:
+            return False
+        sent, self.asks = self.asks, 0
+        return any(
+            0 < other.asks < sent and not (other.is_lost or other.is_half_open) for other in others
+        )
 
     def cut(self, reason: Exception) -> None:
         """End it on both sides."""

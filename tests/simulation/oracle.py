@@ -16,8 +16,9 @@ from farmer.storage.errors import CorruptShardError, NoContractError, StorageErr
 from farmer.storage.opening import rebuild_index
 from farmer.storage.places import Row
 from farmer.storage.records import trailer_length
-from tests.simulation.disk import INDEX, Drive, Folder, Node
+from tests.simulation import accounts
 from tests.simulation.held import Harm, Held, Is, ViolationError
+from tests.simulation.nodes import Drive, Node
 from tests.simulation.renters import _STATES, Renter
 
 if TYPE_CHECKING:
@@ -33,28 +34,11 @@ def check_all(world: World, *, thorough: bool) -> None:
         for renter in world.renters:
             _check_shards(world, renter, thorough=thorough)
             _check_contract(world, renter)
-        check_space(world)
+        accounts.check_space(world)
+        if not world.chaos.profile.media:
+            accounts.check_accounts(world, given_back=False)
     finally:
         world._crash_in = was
-
-
-def check_space(world: World) -> None:
-    """No volume takes more than its quota."""
-    assert world.house is not None
-    for settings, status in zip(world.volumes, world.house.engine.volumes(), strict=True):
-        drive = world.disk.drives[settings.path.name]
-        index = sum(
-            path.stat().st_size
-            for name in (INDEX, f"{INDEX}-wal")
-            if (path := settings.path / name).exists()
-        )
-        if drive.used_bytes + index > settings.quota_bytes:
-            raise ViolationError(
-                f"{drive.name} takes {drive.used_bytes + index} bytes of {settings.quota_bytes}"
-            )
-        promised = status.used_bytes + status.reserved_bytes + status.trash_bytes
-        if promised > settings.quota_bytes:
-            raise ViolationError(f"{drive.name} has promised {promised} bytes")
 
 
 def _check_shards(  # a list of what must be so
@@ -113,7 +97,7 @@ def _check_usage(world: World, renter: Renter, shown: list[StoredShard]) -> None
 def _compare(renter: Renter, held: Held, stored: StoredShard) -> None:
     if stored.size_bytes != held.size_bytes:
         raise ViolationError(f"{held} has another size")
-    if stored.state is ShardState.QUARANTINED and not held.harms:
+    if stored.state is ShardState.QUARANTINED and not held.may_be_damaged:
         raise ViolationError(f"{held} is in quarantine without a cause")
     renter.is_in(held, _STATES[stored.state], f"is {stored.state.name}")
 
@@ -156,76 +140,6 @@ def _check_contract(world: World, renter: Renter) -> None:
     ):
         raise ViolationError(f"the contract of renter {renter.number} is not what was agreed")
     renter.contract = contract
-
-
-def check_reservations(world: World) -> None:
-    """While nobody is being served, nothing is reserved but leases."""
-    house = world.house
-    assert house is not None
-    if house.sessions.busy or not house.door.is_idle:
-        return
-    for volume in house.engine._slots.opened():
-        reserved = volume.ground.account.reserved_bytes
-        leased = sum(lease.reservation.charge_bytes for lease in volume.leases.of())
-        if reserved != leased:
-            raise ViolationError(
-                f"{volume.settings.label}: {reserved} bytes are reserved, {leased} are leased"
-            )
-
-
-def check_accounts(world: World) -> None:
-    """The ledger says what the disk says."""
-    assert world.house is not None
-    for volume in world.house.engine._slots.opened():
-        drive = world.disk.drives[volume.settings.path.name]
-        account = volume.ground.account
-        leased = sum(lease.reservation.charge_bytes for lease in volume.leases.of())
-        total = account.total
-        said = total.live_bytes + total.trash_bytes + leased + account.log_bytes
-        there, torn = _allocated(volume, drive)
-        if not 0 <= said - there <= torn and not any(one.pending for one in drive.nodes()):
-            raise ViolationError(
-                f"{drive.name}: {said} bytes are said to lie there, {there} do"
-                f" ({_differences(volume, drive)})"
-            )
-
-
-def _differences(volume, drive: Drive) -> str:  # type: ignore[no-untyped-def]
-    """Say of which files the index and the disk think differently."""
-    index = volume.ground.index
-    said = {
-        f"{one.number:08d}.seg": one.size_bytes - one.punched_bytes for one in index.segments()
-    }
-    log = drive.top.names["log"]
-    assert isinstance(log, Folder)
-    there = {name: len(node.blocks) * 4096 for name, node in log.names.items()}
-    found = [
-        f"{name}: {said.get(name)} said, {there.get(name)} there"
-        for name in sorted(said.keys() | there.keys())
-        if said.get(name) != there.get(name)
-    ]
-    return "; ".join(found) or "not in the log"
-
-
-def _allocated(volume, drive: Drive) -> tuple[int, int]:  # type: ignore[no-untyped-def]
-    """
-    Return what records take, and how much of the files crashes have torn, both in bytes.
-
-    Of a torn write that has sound records behind it the ledger reckons all, unless it could be
-    given back.
-    """
-    ends = {f"{one.number:08d}.seg": one.size_bytes for one in volume.ground.index.segments()}
-    total = torn = 0
-    rest = [(name, drive.top.names[name]) for name in ("log", "shards", "staging")]
-    while rest:
-        name, entry = rest.pop()
-        if isinstance(entry, Folder):
-            rest += entry.names.items()
-        else:
-            end = ends.get(name, 1 << 60) // 4096
-            total += 4096 * sum(block < end for block in entry.blocks)
-            torn += 4096 * sum(block < end for block in entry.torn)
-    return total, torn
 
 
 def check_rebuild(world: World) -> None:

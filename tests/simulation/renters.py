@@ -172,7 +172,10 @@ class Renter:
         old = list(held.harms) if isinstance(answer, Accept) else []
         if isinstance(answer, Accept):
             self.expect(
-                before != {Is.LIVE} or held.harms or was_away or self.world.is_a_volume_away,
+                before != {Is.LIVE}
+                or held.may_be_damaged
+                or was_away
+                or self.world.is_a_volume_away,
                 f"{held} is wanted again, though acknowledged",
             )
             if how == "silent":
@@ -402,7 +405,7 @@ class Renter:
         """Compare what the farmer says of a shard with what it may be."""
         self.expect(entry.size_bytes == held.size_bytes, f"{held} has another size")
         if entry.state is ShardState.QUARANTINED:
-            self.expect(bool(held.harms), f"{held} is in quarantine without a cause")
+            self.expect(held.may_be_damaged, f"{held} is in quarantine without a cause")
         self.is_in(held, _STATES[entry.state], f"is said to be {entry.state.name}")
 
     def expired(self, held: Held) -> bool:
@@ -443,7 +446,7 @@ class Renter:
                 held.may = held.may - {Is.LIVE} or {Is.ABSENT}
             return "absent"
         if why is Refusal.CORRUPT:
-            excused = bool(held.harms) if asked is None else held.is_bad_between(*asked)
+            excused = held.may_be_damaged if asked is None else held.is_bad_between(*asked)
             self.expect(excused, f"{held} is called damaged without a cause")
             self.world.reported += 1
             return "corrupt"
@@ -472,7 +475,7 @@ class Renter:
         elif why is Refusal.TOO_SLOW:
             excused = self.world.network_was_slow
         elif why is Refusal.CORRUPT:
-            excused = held is not None and bool(held.harms)
+            excused = held is not None and held.may_be_damaged
         else:
             excused = False
         if not excused:

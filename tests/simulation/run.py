@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from farmer.storage import index
-from tests.simulation import after_media, oracle
+from tests.simulation import accounts, after_media, oracle
 from tests.simulation.held import ViolationError
 from tests.simulation.strands import installed
 from tests.simulation.world import World
@@ -34,6 +34,7 @@ class Outcome:
     simulated_s: float = 0.0
     crashes: Counter[str] = field(default_factory=Counter)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    times: Counter[str] = field(default_factory=Counter)
     struck: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
 
@@ -65,7 +66,7 @@ def run(seed: int, operations: int) -> Outcome:
             outcome.faults = world.faults
             outcome.trace = world.trace_hash
             outcome.crashes, outcome.counts = world.crashes, world.counts
-            outcome.struck = world.struck_counts
+            outcome.times, outcome.struck = world.times, world.struck_counts
             outcome.simulated_s = world.run_s
         return outcome
 
@@ -82,11 +83,11 @@ def _live(world: World, operations: int) -> None:
             world.settle()
             world.pass_s(rng.random() * 3)
         if number % 16 == 0:
-            oracle.check_space(world)
+            accounts.check_space(world)
         if number % RECOVER_EVERY == RECOVER_EVERY - 1:
             world.finish_talks()
             world.recover()
-            oracle.check_reservations(world)
+            accounts.check_reservations(world)
     _last_checks(world)
 
 
@@ -94,7 +95,7 @@ def _last_checks(world: World) -> None:
     world.chaos.calm()
     world.finish_talks()
     world.recover()
-    oracle.check_reservations(world)
+    accounts.check_reservations(world)
     world.chaos.is_over = True
     world.plan_crash(booting=False)
     world.restart()
@@ -106,9 +107,9 @@ def _last_checks(world: World) -> None:
         after_media.repair_everything(world)
         oracle.check_all(world, thorough=True)
     _give_back(world)
-    oracle.check_reservations(world)
+    accounts.check_reservations(world)
     if not world.chaos.profile.media:
-        oracle.check_accounts(world)
+        accounts.check_accounts(world, given_back=True)
     if world.rng.random() < 0.5:
         oracle.check_rebuild(world)
     if world.house is not None:

@@ -11,7 +11,8 @@ from random import Random
 import pytest
 
 from farmer.storage.files import Access
-from tests.simulation.disk import BLOCK, Drive, SimDisk
+from tests.simulation.disk import SimDisk
+from tests.simulation.nodes import BLOCK, Drive
 from tests.simulation.run import run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -49,7 +50,13 @@ class _Nobody:
     def called(self, name: str, where: str, what: object = "") -> None:
         pass
 
+    def answered(self, what: object) -> None:
+        pass
+
     def struck(self, kind: str) -> None:
+        pass
+
+    def befell(self, kind: str) -> None:
         pass
 
     def betrayed(self, *_: object) -> None:

@@ -17,14 +17,15 @@ from farmer.model.status import VolumeState
 from farmer.storage.directory import VolumeSettings, create_volume
 from farmer.storage.errors import StorageError
 from tests.fakes import TestSigner
-from tests.simulation import oracle
+from tests.simulation import accounts, oracle
 from tests.simulation.chaos import Chaos
 from tests.simulation.databases import Databases
-from tests.simulation.disk import MUTATING, Node, SimDisk
+from tests.simulation.disk import MUTATING, SimDisk
 from tests.simulation.harm import Betrayal, touched_by
 from tests.simulation.held import Harm, ViolationError
 from tests.simulation.house import House
 from tests.simulation.network import Line
+from tests.simulation.nodes import Node
 from tests.simulation.renters import Renter, Talk
 from tests.simulation.shards import MIB
 from tests.simulation.strands import CrashedError, Strands
@@ -46,6 +47,13 @@ CHORES = {
 KILLED_SHARE = 0.2
 """Of the crashes, those of the process alone: the page cache outlives it."""
 
+CRASH_AWAITS = (0, 0, 0, 0, 0, 0, 0, 1, 1, 2)
+"""Writes that a sync must be about to make durable for a crash to come: they may be torn, and
+two of them may overtake each other."""
+
+PATIENCE_STEPS = 300
+"""So long a crash waits for such a sync."""
+
 TURNS_MAX = 200_000
 """Of one operation: more, and something runs in circles."""
 
@@ -59,6 +67,8 @@ class World:
         self.root = root
         self.counts: Counter[tuple[str, str]] = Counter()
         """Operations by name and how they ended."""
+        self.times: Counter[str] = Counter()
+        """By fault, or what else befell."""
         self.struck_counts: Counter[tuple[str, str, str]] = Counter()
         """Operation under way, fault, phase."""
         self.crashes: Counter[str] = Counter()
@@ -83,7 +93,10 @@ class World:
         self.talks: dict[Line, tuple[str, Talk, Renter]] = {}
         self.is_booting = False
         self._crash_in = -1
-        self._lines_made = 0
+        self._crash_awaits = self._crash_patience = 0
+        self._lines_made = self._asked = 0
+        self._ended_amid: tuple[list[str], str] | None = None
+        """While what an end leaves is laid out: what was under way at it, and in which phase."""
         self._trouble_s = -1.0
         self._turns = 0
         self.chaos = Chaos(self)
@@ -112,17 +125,26 @@ class World:
         if self._crash_in >= 0 and name in STEPS:
             self._crash_in -= 1
             if self._crash_in < 0:
-                self._crash(name)
+                self._crash_or_wait(name, what)
         strands.point()
 
     def struck(self, kind: str) -> None:
         """Note that a fault has really happened."""
         self.faults += 1
         self._trouble_s = self.strands.now_s
-        phase = self.phase
-        for name in self._under_way():
+        self.befell(kind)
+
+    def befell(self, kind: str) -> None:
+        """Note what happened without being a fault that excuses anything."""
+        names, phase = self._ended_amid or (self._under_way(), self.phase)
+        self.times[kind] += 1
+        for name in names:
             self.struck_counts[name, kind, phase] += 1
         self.trace("struck", kind)
+
+    def answered(self, what: object) -> None:
+        """See `disk.Watcher`."""
+        self._hash.update(repr(what).encode())
 
     def betrayed(self, node: Node, where: str, lost: tuple[int, bytes], instead: int) -> None:
         """See `disk.Watcher`: whom that touches may be damaged, or gone, from now on."""
@@ -133,6 +155,12 @@ class World:
                 if (renter.node, held.shard) in touched:
                     held.harms.append(Harm(whole=True))
                     held.may_have_twins = True
+
+    def index_takes(self, where: str, size_bytes: int) -> None:
+        """See `databases.Watcher`."""
+        drive = self.disk.drives[where.partition("/")[0]]
+        drive.index_bytes = size_bytes
+        drive.compare()
 
     def trace(self, *what: object) -> None:
         """Take something into the trace."""
@@ -258,6 +286,7 @@ class World:
 
     def plan_crash(self, *, booting: bool) -> None:
         """Draw when the next crash comes."""
+        self._crash_awaits, self._crash_patience = self.rng.choice(CRASH_AWAITS), PATIENCE_STEPS
         if self.chaos.is_over:
             self._crash_in = -1
         elif booting:
@@ -300,12 +329,17 @@ class World:
             pass
         if self.strands.is_dead:
             self.after_crash()
-        if self.strands.failures:
-            raise ViolationError(f"a thread ended: {self.strands.failures[0]!r}")
-        if self.house is not None and self.house.tasks.failed:
-            raise ViolationError(self.house.tasks.failed[0])
+        self._check_turn()
         self._tidy()
         return True
+
+    def _check_turn(self) -> None:
+        if self.strands.failures:
+            raise ViolationError(f"a thread ended: {self.strands.failures[0]!r}")
+        if self.house is not None:
+            if self.house.tasks.failed:
+                raise ViolationError(self.house.tasks.failed[0])
+            accounts.check_step(self)
 
     def settle(self) -> None:
         """Go on until nothing can happen without time passing."""
@@ -374,6 +408,8 @@ class World:
     def talk(self, renter: Renter, line: Line, name: str, talk: Talk) -> None:
         """Begin to ask something."""
         self.talks[line] = (name, talk, renter)
+        self._asked += 1
+        line.asks = self._asked
         self.trace("asks", renter.number, line.number, name)
         self._go_on(line, None)
 
@@ -383,7 +419,10 @@ class World:
         self.chaos.to_cut.append(line)
 
     def _move(self, line: Line) -> None:
-        for event in line.move(self.rng, self.trace):
+        events = line.move(self.rng, self.trace)
+        if line.has_overtaken(self.lines):
+            self.befell("requests reordered between connections")
+        for event in events:
             if line in self.talks:
                 self._go_on(line, event)
 
@@ -442,24 +481,34 @@ class World:
             names += [name for name in CHORES if self.house.is_at(name)]
         return names or ["none"]
 
+    def _crash_or_wait(self, at: str, what: object) -> None:
+        """Crash; or, if that is to come at a sync of some writes, at one of the next steps."""
+        writes = what if at == "sync_data" and isinstance(what, int) else 0
+        self._crash_patience -= 1
+        if writes < self._crash_awaits and self._crash_patience > 0:
+            self._crash_in = 0
+        else:
+            self._crash(at)
+
     def _crash(self, at: str) -> None:
-        phase = self.phase
-        self.crashes[phase] += 1
-        for name in self._under_way():
-            self.struck_counts[name, "crash", phase] += 1
-        self.trace("crash", at, phase)
+        self._ended_amid = self._under_way(), self.phase
+        self.crashes[self.phase] += 1
+        self.befell("crash")
+        self.trace("crash at", at)
         self.strands.crash()
         raise CrashedError
 
     def _give_up(self) -> None:
         """Clear away a start that failed without a crash."""
         self.chaos.calm()
+        self._ended_amid = self._under_way(), "recovery"
         self.strands.crash()
         self._clear_away()
 
     def _clear_away(self, how: str = "") -> None:
         """Leave what an end leaves: a power cut, a kill (nothing unsynced is lost), an exit."""
         how = how or ("kill" if self.rng.random() < KILLED_SHARE else "power cut")
+        self._ended_amid = self._ended_amid or (self._under_way(), self.phase)
         self.strands.is_dead = True
         self.strands.reap()
         self.strands.is_dead = True
@@ -469,12 +518,13 @@ class World:
                 line.cut(ConnectionLost())
         if how == "power cut":
             for held in [held for renter in self.renters for held in renter.held.values()]:
-                held.may_be_lost_with_the_index()
+                held.lost_power()
             self.databases.crash(lose_index=self.rng.random() < self.chaos.index_loss)
             self.disk.crash()
         else:
             self.databases.crash(lose_index=False, keep_all=True)
             self.disk.exit()
+        self._ended_amid = None
         self.strands.is_dead = False
         self._forget_life()
         self.wall_offset_ms += int(self.rng.random() * 100_000)
