@@ -18,7 +18,7 @@ from tests.simulation.held import Held, Is
 from tests.simulation.network import Line
 from tests.simulation.nodes import Drive
 from tests.simulation.renters import DAY_S, Renter, new_content
-from tests.simulation.shards import MIB, content
+from tests.simulation.shards import MIB, Content, content, draw_large
 from tests.simulation.strands import CrashedError
 
 if TYPE_CHECKING:
@@ -93,6 +93,10 @@ class Chaos:
         self.is_over = False
         self.to_cut: list[Line] = []
         self._away_until_s: dict[str, float] = {}
+        self._again: dict[int, Held] = {}
+        """By renter: what was last stored again while the volume of its older copy may be away."""
+        self._is_buried = False
+        """Whether such a shard was erased, and that was not swept yet."""
         self._next_tick_s = self._next_sweep_s = self._next_probe_s = 0.0
         self._invites: list[tuple[bytes, list[Renter]]] = []
 
@@ -122,6 +126,9 @@ class Chaos:
 
     def operation(self) -> None:
         """Begin one operation, whatever it is."""
+        if (self._again or self._is_buried) and self.rng.random() < 0.3 and self._bury():
+            self._misfortune()
+            return
         verb = _VERB_LIST[int(self.rng.random() * len(_VERB_LIST))]
         match verb:
             case "sweep":
@@ -185,6 +192,25 @@ class Chaos:
             case _:
                 return renter.delete(line, wanted, erase=verb == "erase")
 
+    def _bury(self) -> bool:
+        """Erase, or sweep, while a volume is away that may have an older copy; say whether."""
+        world = self._world
+        if not world.is_a_volume_away:
+            self._again.clear()
+            return False
+        if self._is_buried:
+            self._is_buried = False
+            self._chore("sweep")
+            return True
+        number, held = self._again.popitem()
+        renter = world.renters[number]
+        line = self.quiet_line(renter)
+        if line is None or held.user is not None or not renter.contract or renter.ended_s:
+            return False
+        self._is_buried = True
+        world.talk(renter, line, "erase", renter.delete(line, held, erase=True))
+        return True
+
     def _is_settling(self, renter: Renter) -> bool:
         """Say whether a contract is on its way: two might overtake each other."""
         talks = self._world.talks.values()
@@ -206,9 +232,7 @@ class Chaos:
         return [free[int(self.rng.random() * len(free))] for _ in range(count)]
 
     def _store(self, renter: Renter, line: Line, verb: str):  # type: ignore[no-untyped-def]
-        wanted = new_content(renter)
-        if self.is_bulky and self.rng.random() < 0.3:
-            wanted = content(300_000, int(self.rng.random() * 40))
+        wanted = self._wanted(renter, verb)
         held = renter.held.get(wanted.shard)
         is_used = held is not None and held.user is not None
         if is_used or wanted.shard in renter.prying.values():
@@ -218,7 +242,32 @@ class Chaos:
             how = self.rng.choice(("wrong", "short", "silent"))
             if not wanted.data:
                 how = "silent"
+            if len(wanted.data) > MIB and self.rng.random() < 0.7:
+                how = "broken off"
         return renter.store(line, wanted, how)
+
+    def _wanted(self, renter: Renter, verb: str) -> Content:
+        """
+        Choose what to store: mostly something new.
+
+        Half of what is cheated with is large, so that something is broken off and gone on with;
+        and while a volume is away, what it may have is stored again, and given up.
+        """
+        rng = self.rng
+        free = [held for held in renter.held.values() if held.user is None]
+        if verb == "cheat" and rng.random() < 0.5:
+            return draw_large(rng)
+        if self._world.is_a_volume_away and rng.random() < 0.4:
+            live = [held for held in free if held.may == {Is.LIVE}]
+            if live:
+                self._again[renter.number] = live[int(rng.random() * len(live))]
+                return self._again[renter.number].content
+        begun = [one for one in free if one.size_bytes > MIB and one.may == {Is.ABSENT}]
+        if begun and rng.random() < 0.05:
+            return begun[int(rng.random() * len(begun))].content
+        if self.is_bulky and rng.random() < 0.3:
+            return content(300_000, int(rng.random() * 40))
+        return new_content(renter)
 
     def _pry(self, renter: Renter, line: Line):  # type: ignore[no-untyped-def]
         others = [

@@ -43,6 +43,8 @@ class Line:
         self._aborted = False
         self.is_ending = False
         """One of the two."""
+        self.hangs_up = False
+        """The renter goes as soon as the farmer has what was sent."""
         self.asks = 0
         """Which request, counted over all lines, is on its way to the farmer; 0 for none."""
 
@@ -111,6 +113,8 @@ class Line:
             part = _part(self.to_farmer, rng)
             trace("to farmer", self.number, len(part), crc32(part))
             self.session.dataReceived(part)
+            if self.hangs_up and not self.to_farmer:
+                self.cut(ConnectionLost())
             return []
         if not self.unsent:
             return []

@@ -152,10 +152,15 @@ class Renter:
         self._see_contract(answer, grown=self.is_unsure)
         return "ok"
 
-    def store(  # noqa: C901  # a whole conversation
+    def store(  # noqa: C901, PLR0915  # a whole conversation
         self, line: Line, wanted: Content, how: str
     ) -> Talk:
-        """*how*: well, wrong (other bytes), short (too few), or silent (none, then gone)."""
+        """
+        Store something.
+
+        *how*: well, wrong (other bytes), short (too few), silent (none, then gone), or broken
+        off (half of them, then gone).
+        """
         held = self.held.get(wanted.shard)
         if held is None:
             held = self.held[wanted.shard] = Held(wanted, {Is.ABSENT})
@@ -183,6 +188,11 @@ class Renter:
                 self.world.drop(line)
                 return "left"
             data = wanted.data[answer.offset :]
+            if how == "broken off":
+                held.may = before
+                line.send_data(data[: min(len(data) // 2, 256 * 1024)])
+                line.hangs_up = True
+                return "left"
             if how == "wrong" and data:
                 data = bytes([data[0] ^ 1]) + data[1:]
             if how == "short":

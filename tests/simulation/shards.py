@@ -32,6 +32,11 @@ def content(size_bytes: int, number: int) -> Content:
     return Content(data, hasher.finish().shard_id())
 
 
+def draw_large(rng: Random) -> Content:
+    """Return what is large enough for a lease, and no larger than need be."""
+    return content(LARGE[int(rng.random() * 2)], int(rng.random() * 2))
+
+
 def draw(rng: Random) -> Content:
     """Return some content; the small ones far more often."""
     kind = rng.random()

@@ -392,7 +392,8 @@ class World:
     def line_of(self, renter: Renter) -> Line | None:
         """Return a line on which nothing is asked, new if need be; None while it says HELLO."""
         for line in renter.lines:
-            if line not in self.talks and not line.is_lost and not line.is_half_open:
+            is_over = line.is_lost or line.is_half_open or line.hangs_up
+            if line not in self.talks and not is_over:
                 return line
         if len(renter.lines) >= 3:
             return None
