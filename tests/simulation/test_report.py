@@ -78,4 +78,5 @@ def test_a_request_that_arrives_before_an_earlier_one_has_overtaken_it_once() ->
     assert not second.has_overtaken([first, second, over]), "it has arrived"
     assert not first.has_overtaken([first, second, over]), "it is still on its way"
     first.to_farmer.clear()
-    assert not first.has_overtaken([first, second, over])
+    second.asks = 4
+    assert not first.has_overtaken([first, second, over]), "the other one was sent later"
