@@ -48,10 +48,16 @@ class Held:
     """On which line something is asked of it, or the farmer is still at it."""
     harms: list[Harm] = field(default_factory=list)
     may_have_twins: bool = False
-    """Whether a mark of it was lost at any time: an older copy may come back beside a newer."""
+    """
+    Whether a mark of it was lost at any time: an older copy may come back beside a newer, or
+    after it.  No storing ends that: the record without a mark is still where it was.
+    """
 
     is_torn: bool = False
-    """Whether the power went while it was being stored: it may be there, and be damaged."""
+    """
+    Whether it may be there, and be damaged: the power went while it was being stored, or an
+    older copy may have come back.
+    """
 
     @property
     def shard(self) -> ShardId:
@@ -90,11 +96,20 @@ class Held:
         self.is_torn = False
 
     def may_be_lost_with_the_index(self) -> None:
-        """Note a crash, or a loss: what is damaged where an index is made anew is not found."""
+        """
+        Note a crash, or a loss: what is damaged where an index is made anew is not found.
+
+        And what was given up by a mark that the disk has lost is found again, though the shard
+        was stored, and given up, since: that was said of the newer copy alone.  While that one
+        is live, it is the one that is shown.
+        """
         if self.harms:
             self.harms.append(Harm(whole=True))
         if self.is_torn:
             self.may.add(Is.ABSENT)
+        if self.may_have_twins and self.may != {Is.LIVE}:
+            self.is_torn |= Is.ABSENT in self.may
+            self.may |= {Is.LIVE, Is.TRASH}
 
     def lost_power(self) -> None:
         """Note a power cut: what is being stored may have been torn, and is not known as such."""

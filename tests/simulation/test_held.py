@@ -1,0 +1,46 @@
+"""What a renter may find of a shard of which the disk has lost a mark, and what it may not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.held import Harm, Held, Is
+from tests.simulation.shards import content
+
+
+def a_shard(*may: Is, lost_a_mark: bool = True) -> Held:
+    """Return one that was stored again since, which ended what was harmed then."""
+    held = Held(content(1, 0), set(may))
+    if lost_a_mark:
+        harm = Harm(whole=True)
+        held.harms.append(harm)
+        held.may_have_twins = True
+        held.was_written_anew([harm])
+    return held
+
+
+def test_a_given_up_shard_may_be_back_if_a_mark_of_an_older_copy_was_lost() -> None:
+    """The newer copy alone was erased: the older one is found again, and may be damaged."""
+    held = a_shard(Is.ABSENT)
+    held.may_be_lost_with_the_index()
+    assert held.may == {Is.ABSENT, Is.LIVE, Is.TRASH}
+    assert held.may_be_damaged
+    assert held.is_bad_between(0, 1)
+
+
+def test_an_older_copy_takes_nothing_from_the_newer_one() -> None:
+    """Live, that one is shown; in the trash, it is there beside whatever has come back."""
+    live, trash = a_shard(Is.LIVE), a_shard(Is.TRASH)
+    for held in (live, trash):
+        held.lost_power()
+        assert not held.may_be_damaged
+    assert live.may == {Is.LIVE}
+    assert trash.may == {Is.TRASH, Is.LIVE}
+
+
+@pytest.mark.parametrize("state", Is)
+def test_without_a_lost_mark_nothing_comes_back(state: Is) -> None:
+    held = a_shard(state, lost_a_mark=False)
+    held.lost_power()
+    assert held.may == {state}
+    assert not held.may_be_damaged
