@@ -36,6 +36,14 @@ MUTATING = frozenset(
 )  # fmt: skip
 
 
+CARRIED_OUT = {
+    "pwritev": {"short"},
+    "begin_write_back": {"lost early"},
+    "sync_data": {"EIO", "ENOSPC", "lost", "misdirected"},
+}
+"""By call: the faults that it has to carry out itself; all others are errors before it begins."""
+
+
 class Watcher(Protocol):
     """Who hears of every call before it is done: counts, traces, crashes, lets others run."""
 
@@ -418,12 +426,7 @@ class SimDisk:
     def _due(self, call: str, fd: int) -> str:
         """Return the fault that the call itself has to carry out, if one is due."""
         drive = self._fds[fd][1]
-        own = {
-            "pwritev": {"short"},
-            "begin_write_back": {"lost early"},
-            "sync_data": {"EIO", "ENOSPC", "lost", "misdirected"},
-        }[call]
-        return drive.armed.pop(call) if drive.armed.get(call) in own else ""
+        return drive.armed.pop(call) if _carries_out(call, drive) else ""
 
     def _strike(self, drive: Drive, call: str) -> None:
         if not drive.armed and not drive.broken:
@@ -432,7 +435,8 @@ class SimDisk:
             drive.broken -= 1
             self._watcher.struck("broken disk")
             raise _error(errno.EIO, call)
-        kind = drive.armed.pop(call, "")
+        # One that became due since the call began, while another strand ran, is the next call's.
+        kind = "" if _carries_out(call, drive) else drive.armed.pop(call, "")
         if not kind and call in {"open", "create"}:
             kind = drive.armed.pop("any open", "")
         if kind in {"slow", "hung"}:
@@ -528,6 +532,11 @@ def _touches(op: Op, start: int, end: int) -> bool:
     if kind in {"cut", "size"}:
         return at < end
     return at < end and start < at + (len(what) if isinstance(what, bytes) else what)
+
+
+def _carries_out(call: str, drive: Drive) -> bool:
+    """Say whether what is armed for a call is a fault that it carries out itself."""
+    return drive.armed.get(call) in CARRIED_OUT.get(call, ())
 
 
 def _number(drive: Drive) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+
+import pytest
 
 from farmer.storage.files import Access
 from tests.simulation.disk import SimDisk
@@ -21,9 +24,10 @@ class _Listener:
     def __init__(self) -> None:
         self.answers: list[object] = []
         self.befallen: Counter[str] = Counter()
+        self.amid_a_call: Callable[[], None] = lambda: None
 
     def called(self, name: str, where: str, what: object = "") -> None:
-        pass
+        self.amid_a_call()
 
     def answered(self, what: object) -> None:
         self.answers.append(what)
@@ -102,6 +106,20 @@ def test_the_trace_has_what_a_read_returned(tmp_path: Path) -> None:
         answers.append(list(listener.answers))
     assert answers[0][0] != answers[1][0]
     assert answers[0][1:] == answers[1][1:] == [BLOCK]
+
+
+@pytest.mark.parametrize("fault", ["lost", "misdirected", "EIO"])
+def test_a_fault_that_is_due_amid_a_call_is_left_to_the_next_one(
+    tmp_path: Path, fault: str
+) -> None:
+    """A call hands the baton on while it begins, and another strand may arm what it does then."""
+    disk, listener, fd = a_file(tmp_path, 1)
+    drive = disk.drives["one"]
+    disk.pwritev(fd, [b"a" * BLOCK], 0)
+    listener.amid_a_call = lambda: drive.armed.update(sync_data=fault)
+    disk.sync_data(fd)
+    assert drive.armed == {"sync_data": fault}
+    assert drive.nodes()[0].platter == b"a" * BLOCK
 
 
 def test_a_drive_that_was_over_its_quota_for_a_moment_says_so_afterwards() -> None:
