@@ -63,6 +63,11 @@ class Emptying:
         total, account = self.source.ground.account.total, self.source.ground.account
         return not (total.shards or account.reserved_bytes)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it is amid a pass, and a large copy may be half way."""
+        return self._steps is not None
+
     def step(self) -> int:
         """
         Do a bounded piece of work; return the bytes that were copied, -1 at the end of a pass.

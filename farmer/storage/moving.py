@@ -225,7 +225,14 @@ class Mover:
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to do; from memory."""
+        """
+        Whether there is nothing to do, nor anything to break off; from memory.
+
+        A volume that is to stay, or has gone, may have left a large copy half way: until a step
+        gives it up it takes space at its target, and its source is being read.
+        """
+        if any(emptying.is_under_way for emptying in list(self._emptying.values())):
+            return False
         volumes = self._volumes()
         return not any(volume.draining or volume.journal.open.keys for volume in volumes)
 

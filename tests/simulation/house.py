@@ -245,6 +245,9 @@ class House:
         elif rng.random() < 0.3:
             for volume in leaving:
                 await self.door.run(mover.cancel, volume)
+            if mover.is_idle:
+                # Nor does the farmer let one go on that has nothing to do.
+                return
         for _ in range(MOVE_STEPS):
             if await self.door.run(mover.step) is None:
                 return

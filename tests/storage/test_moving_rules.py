@@ -227,7 +227,9 @@ def test_a_large_copy_is_broken_off_when_its_volume_stays(street: Street) -> Non
     staging = [volume.ground.paths.staging for volume in street.volumes[1:]]
     assert sum(len(list(path.iterdir())) for path in staging) == 1
     street.mover.cancel(street.source)
+    assert not street.mover.is_idle, "who asks first would never throw the copy away"
     assert street.mover.step() is None
+    assert street.mover.is_idle
     assert sum(len(list(path.iterdir())) for path in staging) == 0
     assert sum(volume.ground.account.reserved_bytes for volume in street.volumes) == 0
 

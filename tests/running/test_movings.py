@@ -1,0 +1,69 @@
+"""What the farmer does, turn by turn, of the emptying of its volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import ensureDeferred
+
+from farmer.identity.keys import Identity
+from farmer.running.home import Home
+from farmer.running.moving import Household, Movings
+from farmer.running.retired import Retired
+from farmer.storage.duty import Duty, Leaving
+from tests.fakes import InlineDisk
+from tests.storage.bench import MIB, Farm, noise
+
+DRAIN = Duty(verb=Leaving.DRAIN, since_ms=1)
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[Farm]:
+    farm = Farm(tmp_path, volumes=2)
+    yield farm
+    farm.engine.close()
+
+
+def movings_of(farm: Farm, home: Home) -> Movings:
+    """Return what moves shards while a renter is being served: one piece of work a turn."""
+    household = Household(
+        home=home,
+        environ={},
+        identity=Identity.load_or_create(home.identity),
+        now_ms=lambda: 1,
+        adopted=lambda _settings: None,
+        retired=Retired(home),
+        report=lambda _alerts: None,
+    )
+    return Movings(farm.engine, InlineDisk(), household, lambda: True)
+
+
+def turn(movings: Movings) -> None:
+    """Do one turn, to its end; raises what it raises."""
+    turned = ensureDeferred(movings.turn())
+    assert turned.called
+    turned.addErrback(lambda failure: failure.raiseException())
+
+
+def test_the_next_turn_throws_away_the_copy_for_a_volume_that_is_to_stay(
+    farm: Farm, tmp_path: Path
+) -> None:
+    """Its space is free again, though nothing is to be emptied any more."""
+    home = Home.at(tmp_path / "home")
+    home.make()
+    source, target = farm.engine.opened()
+    target.duty = DRAIN
+    farm.store(noise(6 * MIB))
+    target.duty = None
+    movings = movings_of(farm, home)
+    farm.engine.mover.begin(source, DRAIN)
+    turn(movings)
+    assert target.ground.account.reserved_bytes > 6 * MIB
+    assert len(list(target.ground.paths.staging.iterdir())) == 1
+    farm.engine.mover.cancel(source)
+    turn(movings)
+    assert target.ground.account.reserved_bytes == 0
+    assert not list(target.ground.paths.staging.iterdir())
+    assert source.readers == 0
