@@ -56,7 +56,11 @@ def test_a_new_volume_on_it_holds_no_start_up_and_is_made_when_it_answers(
     assert not (disk.behind / "new").exists()
     daemon.invite()
     disk.answer()
-    back_s = wait_until(lambda: state_of(daemon, path) == "healthy", BACK_S)
+    back_s = wait_until(
+        lambda: state_of(daemon, path) == "healthy",
+        BACK_S,
+        lambda: f"{volume_at(daemon, path)} {daemon.logs.read_text()}",
+    )
     print(f"ready in {ready_s:.1f} s, healthy {back_s:.1f} s after it answered")
     assert ready_s < READY_S
     assert volume_at(daemon, path)["quota_bytes"] == 500_000_000
