@@ -296,6 +296,9 @@ class Slot:
             self.health.go(f"cannot be used: {internal(error)}")
         else:
             self.volume = volume
+            # In this order, and the other way round where they change: who changed them while it
+            # was being opened found no volume to tell.
+            volume.change_quota(self.settings.quota_bytes, self.settings.keep_free_bytes)
             self.health.reopened()
             if volume.ground.is_apart and not self.health.is_read_only:
                 self.health.read_only("it takes no writes")

@@ -6,16 +6,19 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from farmer.model.status import VolumeState
+from farmer.storage import keeper
 from farmer.storage import slots as slots_module
 from farmer.storage.directory import MARKER_NAME, VolumeSettings, create_volume
 from farmer.storage.errors import FormatTooNewError, VolumeUnavailableError
 from farmer.storage.files import OsFiles
 from farmer.storage.opening import at_once, in_a_thread
 from farmer.storage.upload import Wanted
+from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, NODE, Farm, contract_of, noise, shard_of
 from tests.storage.house import KEY, House, stalled
 
@@ -50,6 +53,26 @@ def test_one_more_is_opened_and_one_is_closed(house: House, tmp_path: Path) -> N
     assert slot.volume is None
     house.slots.add(VolumeSettings(path.with_name("volume1"), 64 * MIB))
     assert len(house.volumes) == 4, "it could be locked again"
+
+
+def test_sizes_that_change_while_a_volume_is_opened_count(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever changes them finds no volume then; those of a disk that was silent are guesses."""
+    path, open_volume = house.farm.settings[1].path, keeper.open_volume
+
+    def opened(*words: Any) -> Volume:
+        volume = open_volume(*words)
+        house.engine.change_quota(path, 200 * MIB, 5)
+        return volume
+
+    marker = house.go(1)
+    monkeypatch.setattr(keeper, "open_volume", opened)
+    marker.with_name("aside").rename(marker)
+    house.slots.look_after()
+    (account,) = (one.ground.account for one in house.volumes if one.settings.path == path)
+    assert (account.quota_bytes, account.keep_free_bytes) == (200 * MIB, 5)
+    assert house.volumes[1].settings.quota_bytes == 200 * MIB
 
 
 def test_what_is_away_can_neither_be_asked_nor_written(house: House) -> None:
