@@ -158,6 +158,21 @@ class Worker:
                 assert into.getvalue() == data
 
 
+def let_go_of(daemon: Daemon) -> subprocess.Popen[str]:
+    """Return the farmer's process, which the test has to end."""
+    process, daemon.process = daemon.process, None
+    assert process is not None
+    return process
+
+
+def end_of(process: subprocess.Popen[str]) -> int:
+    """Wait for it; return its exit code."""
+    code = process.wait(BACK_S)
+    assert process.stdout is not None
+    process.stdout.close()
+    return code
+
+
 def volumes_of(daemon: Daemon) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = daemon.status()["volumes"]
     return volumes

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Daemon, Renter
-from tests.e2e.sick_disks import BACK_S, SharedDisk, state_of
+from tests.e2e.sick_disks import BACK_S, SharedDisk, end_of, let_go_of, state_of
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -39,24 +39,10 @@ def daemon(tmp_path: Path, disk: SharedDisk) -> Iterator[Daemon]:
         disk.speak()
 
 
-def let_go_of(daemon: Daemon) -> subprocess.Popen[str]:
-    """Return the farmer's process, which the test has to end."""
-    process, daemon.process = daemon.process, None
-    assert process is not None
-    return process
-
-
 def is_kept(process: subprocess.Popen[str]) -> bool:
     """Say whether it has ended, and the kernel keeps it."""
     stat = Path(f"/proc/{process.pid}/stat").read_text()
     return process.poll() is None and stat.rpartition(")")[2].split()[0] == "Z"
-
-
-def end(process: subprocess.Popen[str]) -> int:
-    code = process.wait(BACK_S)
-    assert process.stdout is not None
-    process.stdout.close()
-    return code
 
 
 def test_after_a_stop_in_order_another_one_starts_at_once(
@@ -82,7 +68,7 @@ def test_after_a_stop_in_order_another_one_starts_at_once(
     assert state_of(daemon, daemon.volume) == "healthy"
     assert renter.ask("audit", "--all")["passed"] == 1
     disk.speak()
-    assert end(first) == 0
+    assert end_of(first) == 0
     wait_until(lambda: state_of(daemon, disk.mount / "sick") == "healthy", BACK_S)
 
 
@@ -96,6 +82,6 @@ def test_a_killed_one_is_named_and_what_helps(daemon: Daemon, disk: SharedDisk) 
     assert f"process {first.pid}, which has ended but is kept by the kernel" in refused.stderr
     assert "umount -f" in refused.stderr
     disk.speak()
-    assert end(first) == -signal.SIGKILL
+    assert end_of(first) == -signal.SIGKILL
     daemon.start()
     wait_until(lambda: state_of(daemon, disk.mount / "sick") == "healthy", BACK_S)

@@ -17,7 +17,9 @@ from tests.e2e.sick_disks import (
     P99_S,
     SharedDisk,
     address_of,
+    end_of,
     figures,
+    let_go_of,
     noticed_s,
     p99,
     renters,
@@ -71,10 +73,7 @@ def test_a_disk_that_hangs_hurts_no_other_and_comes_back(tmp_path: Path) -> None
             stopped_s = wait_until(lambda: '"stopped; ' in daemon.logs.read_text(), 45)
             print(f"stopped in {stopped_s:.1f} s")
             disk.answer()
-            process, daemon.process = daemon.process, None
-            assert process.wait(30) == 0
-            assert process.stdout is not None
-            process.stdout.close()
+            assert end_of(let_go_of(daemon)) == 0
             daemon.start()
             wait_until(lambda: state_of(daemon, path) == "healthy", BACK_S)
             for worker in workers:

@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 
 from tests.e2e.daemon import READY_S, Daemon
-from tests.e2e.sick_disks import SharedDisk
+from tests.e2e.sick_disks import SharedDisk, end_of, let_go_of
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -69,10 +69,7 @@ def test_a_home_whose_disk_hangs_does_not_break_the_stop_off(tmp_path: Path) -> 
             stopped_s = wait_until(lambda: daemon.logs.read_text().count('"stopped; ') == 2, 45)
             print(f"stopped in {stopped_s:.1f} s")
             disk.answer()
-            process, daemon.process = daemon.process, None
-            assert process.wait(30) == 1
-            assert process.stdout is not None
-            process.stdout.close()
+            assert end_of(let_go_of(daemon)) == 1
             logs = daemon.logs.read_text()
             assert f"the disk of {daemon.home} does not answer" in logs
             assert "Traceback" not in logs
