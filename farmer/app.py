@@ -407,7 +407,6 @@ class RunningFarmer:
 
     def _adopt(self, settings: Settings) -> None:
         """Take their volumes as in force: somebody else opened and closed them."""
-        self._settings = replace(self._settings, volumes=settings.volumes)
         self._sizes.adopt(settings)
         self._reloader.adopt(settings)
 

@@ -109,7 +109,7 @@ def _currency(text: str) -> str:
 def _path(text: str) -> str:
     if not text.startswith(("/", "~/")) or "\0" in text:
         raise ValueError(f"{text!r} is not an absolute path, like /srv/farmer")
-    absolute(text)
+    absolute(text)  # raises, where nobody knows whose home it begins with
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -252,16 +252,20 @@ class Recovery:
                     self._settle(recovered)
         finally:
             self._files.close(fd)
-        if not is_last:
-            # When another segment was begun, all of this one had been synced that counts.
-            taken = self._take_damaged(header.number, doubtful, recovered)
-            end = max(end, taken, min(size, limit or 0))
-            self._reach(header, end, [hole for hole in holes if hole[0] < end])
-        elif self._is_whole:
-            # Most likely torn by a crash; but there need not have been one.
-            known = [one.offset for one in doubtful if one.header is not None]
-            recovered.damaged += [f"{path.name} at {at}" for at in known]
+        if is_last:
+            self._tell_torn(path, doubtful, recovered)
+            return end
+        # When another segment was begun, all of this one had been synced that counts.
+        taken = self._take_damaged(header.number, doubtful, recovered)
+        end = max(end, taken, min(size, limit or 0))
+        self._reach(header, end, [hole for hole in holes if hole[0] < end])
         return end
+
+    def _tell_torn(self, path: Path, records: list[Damaged], recovered: Recovered) -> None:
+        """Name what a rebuild cuts off: most likely a crash tore it; but there need be none."""
+        if self._is_whole:
+            known = [one.offset for one in records if one.header is not None]
+            recovered.damaged += [f"{path.name} at {at}" for at in known]
 
     def _take_damaged(self, number: int, records: list[Damaged], recovered: Recovered) -> int:
         """Keep what is damaged if it is known whose it is; return the end of the last of these."""
