@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import Deletion, DeletionOutcome, StoredShard
+from farmer.storage.buried import Buried
 from farmer.storage.crossing import Crossing
 from farmer.storage.errors import StorageError, VolumeUnavailableError
 from farmer.storage.places import Key
 from farmer.storage.slots import Slots
+from farmer.storage.stamps import Stamps
 from farmer.storage.volume import Volume
 from farmer.storage.whereabouts import Copies, Copy, Whereabouts
 
@@ -25,13 +28,15 @@ class Deleting:
         crossing: Crossing,
         *,
         is_moving: Callable[[], bool],
-        observed_ms: Callable[[], int],
+        stamps: Stamps,
+        buried: Buried,
     ) -> None:
         self._slots = slots
         self._where = where
         self._crossing = crossing
         self._is_moving = is_moving
-        self._observed_ms = observed_ms
+        self._stamps = stamps
+        self._buried = buried
 
     def delete(self, renter: NodeId, shard: ShardId, *, erase: bool) -> Future[Deletion]:
         """See `farmer.node.ports.ShardStore`."""
@@ -50,13 +55,22 @@ class Deleting:
             newest_ms = max(copy.row.alone_ms for copy in (*copies.every, there))
             # One that is left is outlived by what is later only.
             least_ms = newest_ms + 1 if is_one_left else newest_ms
-            observed_ms = max(1, self._observed_ms(), least_ms)
             is_newest = there.row.alone_ms == newest_ms
             is_alone = is_one_left or not copies.is_certain or not is_newest
+            now_ms = self._stamps.later_ms() if is_alone else self._stamps.observed_ms()
+            observed_ms = max(1, now_ms, least_ms)
             deletion = there.volume.delete(
                 renter, shard, observed_ms, erase=erase, is_alone=is_alone
             )
+            if is_alone:
+                # Before whoever asked hears of it.
+                deletion.add_done_callback(partial(self._bury, key, observed_ms))
         return _with_bytes_left(deletion) if is_one_left or failure is not None else deletion
+
+    def _bury(self, key: Key, observed_ms: int, done: Future[Deletion]) -> None:
+        """Remember a deletion, but one that failed."""
+        if done.exception() is None:
+            self._buried.note(key, observed_ms)
 
     def undelete(self, renter: NodeId, shard: ShardId) -> Future[StoredShard]:
         """See `farmer.node.ports.ShardStore`."""

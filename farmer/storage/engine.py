@@ -24,6 +24,7 @@ from farmer.model.shard import (
     Usage,
 )
 from farmer.model.status import Alert, VolumeStatus
+from farmer.storage.buried import Buried
 from farmer.storage.claims import Claims, EngineUpload
 from farmer.storage.crossing import Crossing
 from farmer.storage.deleting import Deleting
@@ -54,6 +55,7 @@ from farmer.storage.recovery import Progress
 from farmer.storage.reunion import Reunion
 from farmer.storage.scrubs import Scrubs
 from farmer.storage.slots import LOOK_WAIT_S, Slots
+from farmer.storage.stamps import Stamps
 from farmer.storage.upload import Wanted
 from farmer.storage.volume import Volume
 from farmer.storage.whereabouts import Copies, Copy, Whereabouts
@@ -111,7 +113,7 @@ class Engine:
         self.fill = Fill.SPREAD
         """Where new shards go; may change at any time."""
         self._limits = limits
-        self._observed_ms = observed_ms
+        self._stamps = Stamps(observed_ms)
         self._ledger = Ledger(limits.uploads_per_renter_max, limits.shards_per_contract_max)
         around = Surroundings(
             *(node, files, self._ledger, clock_ms, progress, monotonic_s, spawn), annexes=annexes
@@ -121,13 +123,17 @@ class Engine:
         self._crossing = Crossing()
         self.mover = Mover(self._slots.every, self._crossing, monotonic_s)
         self._hints = Hints()
-        self._where = Whereabouts(self._slots, self._crossing, self._hints)
+        buried = Buried()
+        self._where = Whereabouts(self._slots, self._crossing, self._hints, buried)
         self._deleting = Deleting(
             *(self._slots, self._where, self._crossing),
             is_moving=lambda: not self.mover.is_idle,
-            observed_ms=observed_ms,
+            stamps=self._stamps,
+            buried=buried,
         )
-        self._reunion = Reunion(self._slots.opened, self._slots.is_certain, self._crossing)
+        self._reunion = Reunion(
+            self._slots.opened, self._slots.is_certain, self._crossing, buried.forget
+        )
         self.scrubs = Scrubs(self._slots.readable, monotonic_s)
         self._is_closing = False
         self._slots.open_all()
@@ -161,7 +167,7 @@ class Engine:
                     return answer
                 there = self._look_to_store(key)
             room = contract if there.best is None else roomier(contract, there.best.row)
-            wanted = Wanted(room, shard, size_bytes, there.alone_ms(self._observed_ms()))
+            wanted = Wanted(room, shard, size_bytes, there.alone_ms(self._stamps))
             volumes = candidates(self._slots.opened(), key, there.best, self.fill)
             watch, upload = begin_on(volumes, wanted)
         except BaseException:

@@ -38,11 +38,17 @@ class Reunion:
         volumes: Callable[[], Sequence[Volume]],
         is_certain: Callable[[], bool],
         crossing: Crossing,
+        met: Callable[[frozenset[Key]], None] = lambda _keys: None,
     ) -> None:
-        """*is_certain* says whether every volume is open, and knows what it holds."""
+        """
+        *is_certain* says whether every volume is open, and knows what it holds.
+
+        *met* hears of shards that have no older copy any more.
+        """
         self._volumes = volumes
         self._is_certain = is_certain
         self._crossing = crossing
+        self._met = met
 
     def hold(self) -> None:
         """
@@ -90,6 +96,7 @@ class Reunion:
         _all(one.writer.submit(Outlived(plan.outlived_on(one), _now(one))) for one in volumes)
         self._crossing.leaves()
         _all(one.writer.submit(Met(plan.met_on(one), stones[one].values())) for one in volumes)
+        self._met(keys)
 
 
 _Found = tuple[Volume, Row]

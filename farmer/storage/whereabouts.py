@@ -9,6 +9,7 @@ from itertools import groupby, islice
 from typing import Final, TypeVar
 
 from farmer.model.ids import NodeId, ShardId
+from farmer.storage.buried import Buried
 from farmer.storage.copies import that_count
 from farmer.storage.crossing import Crossing
 from farmer.storage.doubts import InDoubtError
@@ -16,6 +17,7 @@ from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.hints import Hints
 from farmer.storage.places import Key, Row
 from farmer.storage.slots import Slots
+from farmer.storage.stamps import Stamps
 from farmer.storage.tombstones import Tombstone
 from farmer.storage.volume import Volume
 
@@ -56,14 +58,13 @@ class Copies:
         """The one that is served, if there is one."""
         return self.counting[0] if self.counting else None
 
-    def alone_ms(self, observed_ms: int) -> int:
+    def alone_ms(self, stamps: Stamps) -> int:
         """Return `Row.alone_ms` of a store that begins now: 0 if nothing can outlive it."""
         if self.is_certain and not self.buried_ms and len(self.every) == len(self.counting):
             return 0
         # Never 0, which would say that nothing can outlive it.
-        return max(
-            1, observed_ms, self.buried_ms + 1, *(copy.row.alone_ms + 1 for copy in self.every)
-        )
+        now_ms = stamps.later_ms()
+        return max(1, now_ms, self.buried_ms + 1, *(copy.row.alone_ms + 1 for copy in self.every))
 
 
 @dataclass(slots=True)
@@ -71,6 +72,8 @@ class _Look:
     """A look for one shard at several volumes, under way."""
 
     is_certain: bool
+    buried_ms: int
+    """What memory knows of its deletion; see `Buried`."""
     in_doubt: bool = False
     failure: VolumeUnavailableError | None = None
     found: list[Copy] = field(default_factory=list)
@@ -90,7 +93,7 @@ class _Look:
 
     def seen(self) -> Copies:
         """Return what it came to."""
-        buried_ms = self._buried_ms() if self.stones else 0
+        buried_ms = max(self.buried_ms, self._buried_ms()) if self.stones else self.buried_ms
         counting = that_count(self.found, lambda copy: copy.row, buried_ms)
         known = (tuple(self.found), tuple(counting), buried_ms)
         return Copies(*known, self.is_certain, self.in_doubt, self.failure)
@@ -110,10 +113,11 @@ class _Look:
 class Whereabouts:
     """All volumes of one engine.  Safe from any thread."""
 
-    def __init__(self, slots: Slots, crossing: Crossing, hints: Hints) -> None:
+    def __init__(self, slots: Slots, crossing: Crossing, hints: Hints, buried: Buried) -> None:
         self._slots = slots
         self._crossing = crossing
         self._hints = hints
+        self._buried = buried
 
     def find(self, renter: NodeId, shard: ShardId, size_bytes: int | None = None) -> Copy:
         """
@@ -162,7 +166,8 @@ class Whereabouts:
         may = self._hints.narrow(here, key)
         asked = may if stalled else _awake(may, here)
         are_all_here = len(here) == len(every) == len(self._slots)
-        look = _Look(is_certain=are_all_here and len(asked) == len(may))
+        is_certain = are_all_here and len(asked) == len(may)
+        look = _Look(is_certain, self._buried.since_ms(key))
         # In this order: a meeting removes older copies before it lifts the tombstones.
         for volume in asked:
             if volume.ground.index.has_tombstones:
@@ -191,7 +196,7 @@ class Whereabouts:
         if len(volumes) != len(self._slots):
             raise VolumeUnavailableError("a volume is missing")
         return self._crossing.steadily(
-            lambda: list(islice(_rows(volumes, renter, after, limit), limit))
+            lambda: list(islice(self._rows(volumes, renter, after, limit), limit))
         )
 
     def _look(self, key: Key, *, for_store: bool) -> Copies:
@@ -206,6 +211,38 @@ class Whereabouts:
             return quick
         return self.copies(key)
 
+    def _rows(
+        self, volumes: Sequence[Volume], renter: NodeId, after: ShardId, limit: int
+    ) -> Iterator[Row]:
+        """Yield rows that count, in order, as long as each volume's page reaches."""
+        # Twice an even share of each: together they read two pages, and not one for each volume.
+        each = min(limit, 2 * limit // len(volumes) + _MORE_OF_EACH)
+        while True:
+            pages = [
+                [Copy(volume, row) for row in volume.page(renter, after, each)]
+                for volume in volumes
+            ]
+            full = [page[-1].row.shard for page in pages if len(page) == each]
+            ordered = merge(*pages, key=lambda copy: copy.row.shard)
+            for shard, group in groupby(ordered, key=lambda copy: copy.row.shard):
+                if full and shard > min(full):
+                    break
+                yield from self._counting(volumes, (renter, shard), list(group))
+            if not full:
+                return
+            after = min(full)
+
+    def _counting(self, volumes: Sequence[Volume], key: Key, copies: list[Copy]) -> list[Row]:
+        """Return the row that counts, if one does."""
+        has = {copy.volume.ground.volume for copy in copies}
+        stones = [
+            stone.observed_ms
+            for volume in volumes
+            if volume.ground.volume not in has and (stone := volume.tombstone(*key)) is not None
+        ]
+        buried_ms = max(self._buried.since_ms(key), *stones, 0)
+        return [copy.row for copy in that_count(copies, lambda copy: copy.row, buried_ms)[:1]]
+
 
 def _awake(volumes: list[Volume], others: Sequence[Volume]) -> list[Volume]:
     """Return those that answer right now, or all if none does, also of the others."""
@@ -217,35 +254,3 @@ def _awake(volumes: list[Volume], others: Sequence[Volume]) -> list[Volume]:
 
 def _is_there(copies: Copies) -> bool:
     return copies.best is not None
-
-
-def _rows(volumes: Sequence[Volume], renter: NodeId, after: ShardId, limit: int) -> Iterator[Row]:
-    """Yield rows that count, in order, as long as each volume's page reaches."""
-    # Twice an even share of each: together they read two pages, and not one for each volume.
-    each = min(limit, 2 * limit // len(volumes) + _MORE_OF_EACH)
-    while True:
-        pages = [
-            [Copy(volume, row) for row in volume.page(renter, after, each)] for volume in volumes
-        ]
-        full = [page[-1].row.shard for page in pages if len(page) == each]
-        ordered = merge(*pages, key=lambda copy: copy.row.shard)
-        for shard, group in groupby(ordered, key=lambda copy: copy.row.shard):
-            if full and shard > min(full):
-                break
-            yield from _counting(volumes, (renter, shard), list(group))
-        if not full:
-            return
-        after = min(full)
-
-
-def _counting(volumes: Sequence[Volume], key: Key, copies: list[Copy]) -> list[Row]:
-    """Return the row that counts, if one does."""
-    has = {copy.volume.ground.volume for copy in copies}
-    stones = [
-        stone.observed_ms
-        for volume in volumes
-        if volume.ground.volume not in has and (stone := volume.tombstone(*key)) is not None
-    ]
-    return [
-        copy.row for copy in that_count(copies, lambda copy: copy.row, max(stones, default=0))[:1]
-    ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farmer.model.audit import NONCE_BYTES, AuditEntry
-from farmer.model.shard import ShardState
+from farmer.model.shard import Deletion, ShardState
 from farmer.storage import ferry
 from farmer.storage.directory import MARKER_NAME
 from farmer.storage.duty import Duty, Leaving
@@ -76,6 +77,62 @@ def test_a_store_that_is_confirmed_while_the_other_is_away_is_there_afterwards(
     assert farm.engine.stat(ALICE, SHARD).state is ShardState.LIVE
     assert farm.read(SHARD) == DATA
     assert farm.engine.usage(ALICE).shards == 1
+
+
+def go_away_by_turns(farm: Farm) -> None:
+    """Store it on the second volume alone, then on the first alone, within one minute."""
+    first, second = places(farm)
+    go_away(farm, first)
+    farm.store(DATA)
+    (second / MARKER_NAME).rename(second / "aside")
+    farm.engine.look_after_disks()
+    come_back(farm, first)
+    farm.store(DATA)
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_a_delete_reaches_what_was_stored_in_the_same_minute(farm: Farm, erase: bool) -> None:
+    """The observed time is looked at once a minute, and stands still in between."""
+    go_away_by_turns(farm)
+    farm.delete(SHARD, erase=erase)
+    come_back(farm, places(farm)[1])
+    if erase:
+        with pytest.raises(ShardNotFoundError):
+            farm.engine.stat(ALICE, SHARD)
+    else:
+        assert farm.engine.stat(ALICE, SHARD).state is ShardState.TRASH
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_what_is_deleted_is_not_seen_again_while_who_knows_of_it_is_away(
+    farm: Farm, erase: bool
+) -> None:
+    first, second = places(farm)
+    go_away_by_turns(farm)
+    farm.delete(SHARD, erase=erase)
+    (first / MARKER_NAME).rename(first / "aside")
+    farm.engine.look_after_disks()
+    come_back(farm, second)
+    with pytest.raises(VolumeUnavailableError):
+        farm.read(SHARD)
+    come_back(farm, first)
+    farm.store(DATA)
+    assert farm.read(SHARD) == DATA
+    farm.delete(SHARD, erase=True)
+    farm.store(DATA)
+    assert farm.engine.stat(ALICE, SHARD).state is ShardState.LIVE
+
+
+def test_a_delete_that_failed_buries_nothing(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _second = places(farm)
+    go_away_by_turns(farm)
+    failed: Future[Deletion] = Future()
+    failed.set_exception(VolumeUnavailableError("the disk failed"))
+    with monkeypatch.context() as patch:
+        patch.setattr(volume_at(farm, first), "delete", lambda *_words, **_named: failed)
+        with pytest.raises(VolumeUnavailableError):
+            farm.delete(SHARD, erase=True)
+    assert farm.read(SHARD) == DATA
 
 
 @pytest.mark.parametrize("rebuilt", [False, True])

@@ -14,6 +14,7 @@ from farmer.model.shard import ShardState
 from farmer.storage.doubts import InDoubtError
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.places import Row
+from farmer.storage.stamps import Stamps
 from farmer.storage.whereabouts import Copies, Copy
 from tests.storage.bench import ALICE, BOB, Farm
 from tests.storage.house import FIRST, KEY, ROW, House, stalled
@@ -35,16 +36,20 @@ def known(*, is_certain: bool = True, buried_ms: int = 0, rest: Sequence[int] = 
     return Copies(copies, copies, buried_ms, is_certain)
 
 
+def at(observed_ms: int) -> Stamps:
+    return Stamps(lambda: observed_ms)
+
+
 def test_a_store_is_alone_where_something_may_outlive_it() -> None:
-    assert known().alone_ms(50) == 0
-    assert known(rest=[9]).alone_ms(50) == 0
-    assert known(is_certain=False).alone_ms(50) == 50
-    assert known(is_certain=False).alone_ms(0) == 1
-    assert known(buried_ms=7).alone_ms(5) == 8
-    assert known(buried_ms=7).alone_ms(50) == 50
-    assert known(is_certain=False, rest=[60, 70]).alone_ms(50) == 71
+    assert known().alone_ms(at(50)) == 0
+    assert known(rest=[9]).alone_ms(at(50)) == 0
+    assert known(is_certain=False).alone_ms(at(50)) == 50
+    assert known(is_certain=False).alone_ms(at(0)) == 1
+    assert known(buried_ms=7).alone_ms(at(5)) == 8
+    assert known(buried_ms=7).alone_ms(at(50)) == 50
+    assert known(is_certain=False, rest=[60, 70]).alone_ms(at(50)) == 71
     outlived = known(rest=[3])
-    assert replace(outlived, counting=()).alone_ms(2) == 4
+    assert replace(outlived, counting=()).alone_ms(at(2)) == 4
 
 
 def test_the_best_is_the_first_that_counts() -> None:
@@ -120,7 +125,7 @@ def test_a_volume_that_fails_keeps_nobody_from_what_another_one_has(
     assert house.where.find(*KEY).volume is house.volumes[1]
     copies = house.where.look_up(KEY)
     assert not copies.is_certain, "it may be there too"
-    assert copies.alone_ms(50) == 50
+    assert copies.alone_ms(at(50)) == 50
     assert house.where.look_up((BOB, ROW.shard), for_store=True).best is None
     with pytest.raises(VolumeUnavailableError, match="the index"):
         house.where.find(*KEY, ROW.size_bytes + 1)
