@@ -6,7 +6,7 @@ import importlib
 import sys
 import time
 
-from benchmarks.growth.place import end_in_order
+from benchmarks.rig.place import end_in_order
 
 NAMES = (
     *("load", "small", "handshakes", "million", "memory", "group_commit", "sample_audit"),

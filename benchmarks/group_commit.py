@@ -21,7 +21,7 @@ NODE = NodeId(bytes(32))
 STORER = """
 import sys
 from pathlib import Path
-from benchmarks.loading import endless_contract, open_engine, store_many
+from benchmarks.rig.storing_many import endless_contract, open_engine, store_many
 from farmer.model.ids import NodeId
 engine = open_engine(Path(sys.argv[1]), int(sys.argv[2]), NodeId(bytes(32)))
 sys.stderr.write("BEGIN\\n")

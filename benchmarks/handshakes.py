@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.growth.crowding import HANDSHAKE, Job
-from benchmarks.growth.ground import Ground
-from benchmarks.growth.place import end_in_order, place
-from benchmarks.growth.population import Population
 from benchmarks.harness import report, spread
-from benchmarks.together import Tally, measured, processes_usual, rows
+from benchmarks.rig.crowding import HANDSHAKE, Job
+from benchmarks.rig.ground import Ground
+from benchmarks.rig.place import end_in_order, place
+from benchmarks.rig.population import Population
+from benchmarks.rig.together import Tally, measured, processes_usual, rows
 from farmer.benching.processor import measure_processor
 
 RENTERS: Final = 16
@@ -35,7 +35,7 @@ def source(turn: int) -> str:
 
 
 def measure(folder: Path, rounds: int, seconds: float, processes: int) -> list[Tally]:
-    """Make a farmer and let renters come and go; raises `GrowthError`."""
+    """Make a farmer and let renters come and go; raises `MeasuringError`."""
     renters = Population(0, renters=RENTERS)
     with Ground(folder, QUOTA_BYTES) as ground:
         ground.admit(range(RENTERS))

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.growth.errors import GrowthError
-from benchmarks.growth.place import end_in_order, place
 from benchmarks.harness import report, spread
+from benchmarks.rig.errors import MeasuringError
+from benchmarks.rig.place import end_in_order, place
 from tests.e2e.daemon import call
 
 ROUNDS: Final = 3
@@ -36,11 +36,11 @@ CELL: Final = {
 
 
 def bench(folder: Path, seconds: float, space: str) -> dict[str, Any]:
-    """Run `farmer bench` once; raises `GrowthError`."""
+    """Run `farmer bench` once; raises `MeasuringError`."""
     words = ("--dir", str(folder), "--space", space, "--seconds", str(seconds), "--json")
     told = call("farmer", folder / "home", "bench", *words, timeout_s=BENCH_S)
     if told.returncode:
-        raise GrowthError(f"farmer bench: {told.stderr[-1000:].strip()}")
+        raise MeasuringError(f"farmer bench: {told.stderr[-1000:].strip()}")
     document: dict[str, Any] = json.loads(told.stdout)
     return document
 

@@ -16,13 +16,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.growth.crowding import Job
-from benchmarks.growth.place import end_in_order
-from benchmarks.growth.population import Population
 from benchmarks.harness import memory_bytes, report, spread
-from benchmarks.listing import Listing, listing
-from benchmarks.peers.accounting import pss_bytes
-from benchmarks.together import renters
+from benchmarks.rig.accounting import pss_bytes
+from benchmarks.rig.crowding import Job
+from benchmarks.rig.listing import Listing, listing
+from benchmarks.rig.place import end_in_order
+from benchmarks.rig.population import Population
+from benchmarks.rig.together import renters
 from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
 from farmer.identity.keys import Identity
@@ -164,7 +164,7 @@ def load(base: Path, quota: int, count: int) -> float:
     """Store the shards while no farmer runs, and end as by kill -9; return the seconds."""
     loader = subprocess.run(
         [
-            *(sys.executable, "-m", "benchmarks.loading", str(base / "home")),
+            *(sys.executable, "-m", "benchmarks.rig.storing_many", str(base / "home")),
             *(str(base / "volume"), str(quota), str(count), identity_of(OWNER).node_id.raw.hex()),
         ],
         check=False,

@@ -18,7 +18,7 @@ from pathlib import Path
 from zlib import crc32
 
 from benchmarks.harness import memory_bytes, report, reset_peak, spread
-from benchmarks.loading import endless_contract, open_engine, store_many
+from benchmarks.rig.storing_many import endless_contract, open_engine, store_many
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import charge_bytes
 from farmer.storage.directory import Paths, VolumeSettings, create_volume, read_marker

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import report, spread
-from benchmarks.loading import endless_contract, open_engine, shard_of
+from benchmarks.rig.storing_many import endless_contract, open_engine, shard_of
 from farmer.audit.proof import verify_sample
 from farmer.model.audit import AuditEntry
 from farmer.model.ids import NodeId

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks.growth.crowding import Job
-from benchmarks.growth.ground import Ground, Running
-from benchmarks.growth.place import end_in_order, place
-from benchmarks.growth.population import Population
 from benchmarks.harness import report, spread
-from benchmarks.together import Tally, measured, processes_usual, rows
+from benchmarks.rig.crowding import Job
+from benchmarks.rig.ground import Ground, Running
+from benchmarks.rig.place import end_in_order, place
+from benchmarks.rig.population import Population
+from benchmarks.rig.together import Tally, measured, processes_usual, rows
 from farmer.benching.disk import PIECE_BYTES, measure_disk
 
 RENTERS: Final = 16
@@ -72,7 +72,7 @@ def stored_in(turn: int) -> Population:
 
 
 def measure(folder: Path, rounds: int, seconds: float, processes: int) -> Found:
-    """Make a farmer and let its renters work, each kind in each round; raises `GrowthError`."""
+    """Make a farmer and let its renters work, each kind in each round; raises `MeasuringError`."""
     with Ground(folder, QUOTA_BYTES) as ground:
         ground.admit(range(RENTERS))
         ground.fill(("store", AUDITED))

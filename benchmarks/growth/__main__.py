@@ -19,11 +19,11 @@ from typing import Final
 from benchmarks.growth import background, page, scales
 from benchmarks.growth.axes import AXES, Axis
 from benchmarks.growth.background import WORKS
-from benchmarks.growth.errors import GrowthError
 from benchmarks.growth.keeping import keep_background, keep_series
-from benchmarks.growth.place import allow_many_connections, end_in_order, place
 from benchmarks.growth.points import Point, Series
 from benchmarks.growth.scales import Scale
+from benchmarks.rig.errors import MeasuringError
+from benchmarks.rig.place import allow_many_connections, end_in_order, place
 
 KINDS: Final = {"axes": tuple(AXES), "background": tuple(WORKS)}
 
@@ -43,7 +43,7 @@ def main(words: Sequence[str] = ()) -> int:
                 _measured(AXES[name], scale, asked.dir)
             else:
                 _disturbed(name, asked.shards or scale.background, asked)
-    except GrowthError as error:
+    except MeasuringError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
-from benchmarks.growth.errors import GrowthError
-from benchmarks.growth.ground import Running
 from benchmarks.growth.points import Round
-from benchmarks.growth.population import Population, shard_id
+from benchmarks.rig.answers import CONNECT_S, PROOF_BYTES_MIN, Asked, data_bytes, expect
+from benchmarks.rig.errors import MeasuringError
+from benchmarks.rig.ground import Running
+from benchmarks.rig.population import Population, shard_id
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import ShardId
-from farmer.protocol.connection import DataReceived, Event
 from farmer.protocol.limits import DATA_BYTES_SENT
 from farmer.protocol.messages import Message
 from farmer.protocol.opening import End
@@ -25,15 +25,8 @@ from tests.load.lines import EVENT, Crowd, Line, Script, greeting, identity_of
 AT_ONCE: Final = 48
 """Handshakes under way; a farmer turns strangers away beyond some number."""
 
-CONNECT_S: Final = 60.0
 CONNECTS_PER_S: Final = 20
 """Slower than this, and connecting is given up."""
-
-PROOF_BYTES_MIN: Final = 256
-"""A refusal has less, a proof of any shard that is measured more."""
-
-Asked = Generator[float, Event | None, Any]
-"""A part of a script: yields what it waits for, returns what came of it."""
 
 _NEW: Final = count(1 << 64)
 """Numbers of shards that nobody stored before."""
@@ -78,7 +71,7 @@ class Asker:
             self._crowd.run(0.005)
             self._check()
             if time.monotonic() > deadline:
-                raise GrowthError(f"only {self._greeted} of {wanted} connections were answered")
+                raise MeasuringError(f"only {self._greeted} of {wanted} connections were answered")
 
     def use(self, lines: int) -> None:
         """Ask over the first so many connections from now on; the others stay idle."""
@@ -96,7 +89,7 @@ class Asker:
             self._crowd.run(0.02)
             self._check()
             if time.monotonic() > deadline:
-                raise GrowthError(f"a {operation} was not answered within two minutes")
+                raise MeasuringError(f"a {operation} was not answered within two minutes")
         return Round.of(self._took_s, self._farmer.cpu_s() - used_s)
 
     def close(self) -> None:
@@ -106,7 +99,7 @@ class Asker:
 
     def _check(self) -> None:
         if self._crowd.losses:
-            raise GrowthError(f"a connection was lost: {self._crowd.losses[0]}")
+            raise MeasuringError(f"a connection was lost: {self._crowd.losses[0]}")
 
     def _greet(self, line: Line) -> Script:
         yield from greeting(line)
@@ -159,7 +152,7 @@ class Asker:
         expect((yield EVENT), Send)
         got = yield from data_bytes()
         if got != size_bytes:
-            raise GrowthError(f"a retrieve gave {got} bytes instead of {size_bytes}")
+            raise MeasuringError(f"a retrieve gave {got} bytes instead of {size_bytes}")
         return True
 
     def _audit(self, _turn: int) -> Asked:
@@ -169,7 +162,7 @@ class Asker:
         self._say_on(line, Audit(challenge))
         got = yield from data_bytes()
         if got < PROOF_BYTES_MIN:
-            raise GrowthError("an audit was not answered by a proof")
+            raise MeasuringError("an audit was not answered by a proof")
         return True
 
     def _any(self) -> tuple[Line, ShardId, int]:
@@ -180,19 +173,3 @@ class Asker:
             if line is not None:
                 data = self._held.data(number)
                 return line, shard_id(data), len(data)
-
-
-def data_bytes() -> Asked:
-    """Take the data of an answer to its END; return how many bytes there were."""
-    got, event = 0, (yield EVENT)
-    while isinstance(event, DataReceived):
-        got += len(event.data)
-        event = yield EVENT
-    expect(event, End)
-    return got
-
-
-def expect(event: object, wanted: type) -> None:
-    """Raise `GrowthError` unless this is the answer that was wanted."""
-    if not isinstance(event, wanted):
-        raise GrowthError(f"{wanted.__name__} was expected, but it was {event}")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.growth.ground import Ground
 from benchmarks.growth.measuring import SHARED_LINES, measure
 from benchmarks.growth.points import Point
-from benchmarks.growth.population import MIXED, Population
 from benchmarks.growth.scales import Scale
+from benchmarks.rig.ground import Ground
+from benchmarks.rig.population import MIXED, Population
 
 QUOTA_BYTES: Final = 4_000_000_000
 RECORD_BYTES: Final = 4096

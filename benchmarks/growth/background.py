@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.growth.crowding import Job
-from benchmarks.growth.errors import GrowthError
 from benchmarks.growth.foreground import RENTER, Foreground
-from benchmarks.growth.ground import MIB, Ground, Running
-from benchmarks.growth.population import Population
 from benchmarks.harness import memory_bytes, reset_peak
-from benchmarks.together import renters
+from benchmarks.rig.crowding import Job
+from benchmarks.rig.errors import MeasuringError
+from benchmarks.rig.ground import MIB, Ground, Running
+from benchmarks.rig.population import Population
+from benchmarks.rig.together import renters
 
 QUOTA_BYTES: Final = 8_000_000_000
 SHARDS_QUOTA_BYTES: Final = 8000
@@ -128,7 +128,7 @@ def _crowding(farmer: Running, what: str, shards: Population, seconds: float) ->
         clients.begin(began, began + seconds)
         yield lambda: clients.process.poll() is not None
         if clients.process.poll():
-            raise GrowthError(f"the renters in the background failed: {what}")
+            raise MeasuringError(f"the renters in the background failed: {what}")
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def _metric(farmer: Running, name: str) -> float:
     for line in farmer.metrics().splitlines():
         if line.startswith(name):
             return float(line.rpartition(" ")[2])
-    raise GrowthError(f"the farmer has no metric {name}")
+    raise MeasuringError(f"the farmer has no metric {name}")
 
 
 WORKS: Final = {

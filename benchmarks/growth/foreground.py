@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Final
 
-from benchmarks.growth.errors import GrowthError
-from benchmarks.growth.ground import Running
 from benchmarks.growth.lag import buckets, quantile_s
 from benchmarks.growth.points import percentile
+from benchmarks.rig.errors import MeasuringError
+from benchmarks.rig.ground import Running
 from tests.load.honest import OPERATIONS, Honest
 
 RENTER: Final = 1_000_000
@@ -42,7 +42,7 @@ class Foreground:
             if is_over():
                 break
         if self._honest.wrong:
-            raise GrowthError(f"wrong answers: {dict(self._honest.answers)}")
+            raise MeasuringError(f"wrong answers: {dict(self._honest.answers)}")
         lasted_s = time.monotonic() - began
         lag_s = quantile_s(before, buckets(self._farmer.metrics()), 0.99)
         return {

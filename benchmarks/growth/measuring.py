@@ -10,10 +10,10 @@ from hashlib import sha256
 from typing import Final
 
 from benchmarks.growth.asking import Asker
-from benchmarks.growth.ground import MIB, Ground, Running
 from benchmarks.growth.points import OPERATIONS, Point, Round
-from benchmarks.growth.population import Population
 from benchmarks.growth.scales import Scale
+from benchmarks.rig.ground import MIB, Ground, Running
+from benchmarks.rig.population import Population
 
 COUNT_MAX: Final = 4000
 """Operations of a round; all rounds of all points stay within a renter's budget of audits."""

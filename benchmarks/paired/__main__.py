@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.harness import report
 from benchmarks.paired.ratios import rows
-from benchmarks.peers.level import supply
+from benchmarks.rig.level import supply
 
 HERE = Path(__file__).parent.parent.parent
 CELLS = Path(__file__).with_name("cells.py")

@@ -22,10 +22,10 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.task import react
 
-from benchmarks.peers.accounting import processor_s, pss_bytes
 from benchmarks.peers.clients import Client, Held
 from benchmarks.peers.connecting import connected
 from benchmarks.peers.job import Job, Outcome
+from benchmarks.rig.accounting import processor_s, pss_bytes
 
 WARM_S: Final = 0.3
 """Each way: code is loaded, connections grow their windows, directories are made."""

@@ -20,8 +20,8 @@ from typing import Any, Final, TypeVar
 
 from benchmarks.harness import OUT, machine
 from benchmarks.peers.job import Job, Target
-from benchmarks.peers.level import level, supply
 from benchmarks.peers.peer import Peer, PeerError
+from benchmarks.rig.level import level, supply
 
 T = TypeVar("T")
 

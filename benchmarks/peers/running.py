@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from benchmarks.peers.accounting import alive_in_group
 from benchmarks.peers.peer import PeerError
+from benchmarks.rig.accounting import alive_in_group
 
 READY_S: Final = 60.0
 STOP_S: Final = 10.0

@@ -13,8 +13,8 @@ from benchmarks.growth.axes import AXES
 from benchmarks.growth.background import WORKS
 from benchmarks.growth.lag import buckets, quantile_s
 from benchmarks.growth.points import Point, Round, Series
-from benchmarks.growth.population import MIXED, Population
 from benchmarks.growth.scales import LARGE, QUICK, USUAL, Scale
+from benchmarks.rig.population import MIXED, Population
 
 
 def test_a_round_has_median_p99_and_cost_of_one() -> None:

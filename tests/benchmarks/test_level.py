@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import level
+from benchmarks.rig import level
 
 MIB = 1024**2
 

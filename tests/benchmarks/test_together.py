@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 
 from benchmarks import load, small
-from benchmarks.growth.crowding import Crowding, Job
-from benchmarks.growth.population import Population
 from benchmarks.handshakes import source
-from benchmarks.together import Tally, dealt, limit, rows
+from benchmarks.rig.crowding import Crowding, Job
+from benchmarks.rig.population import Population
+from benchmarks.rig.together import Tally, dealt, limit, rows
 
 ADDRESS = ("127.0.0.1", 1)
 

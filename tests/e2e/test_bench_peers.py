@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import accounting, run
+from benchmarks.peers import run
 from benchmarks.peers.install import words
 from benchmarks.peers.ours import Ours
 from benchmarks.peers.peer import PeerError
 from benchmarks.peers.run import Plan, Run
 from benchmarks.peers.running import free_port, running
+from benchmarks.rig import accounting
 
 SERVER_WITH_A_CHILD = textwrap.dedent(
     """

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import handshakes, load, small
-from benchmarks.growth.crowding import Job
-from benchmarks.growth.errors import GrowthError
-from benchmarks.growth.ground import Ground
-from benchmarks.growth.population import Population
-from benchmarks.listing import listing
-from benchmarks.together import measured
+from benchmarks.rig.crowding import Job
+from benchmarks.rig.errors import MeasuringError
+from benchmarks.rig.ground import Ground
+from benchmarks.rig.listing import listing
+from benchmarks.rig.population import Population
+from benchmarks.rig.together import measured
 
 SHARDS = 1500
 """More than a page of a list."""
@@ -60,7 +60,7 @@ def test_an_answer_that_is_none_ends_the_measuring(full: Ground) -> None:
     """A renter without that shard: refusals are quick, and would be a fine figure."""
     with full, full.running() as farmer:
         stranger = Job(farmer.address, "audit", Population(2, renters=2), (1,))
-        with pytest.raises(GrowthError, match="renters failed"):
+        with pytest.raises(MeasuringError, match="renters failed"):
             measured(farmer.pid, stranger, 0.3, 1)
 
 

@@ -1,7 +1,7 @@
 """
 Renters at once, in processes of their own, and what a farmer does for them in a given time.
 
-The processes ask as little of the processor as such a client can (`growth/crowding.py`): what
+The processes ask as little of the processor as such a client can (`crowding.py`): what
 they take, the farmer beside them cannot have.
 """
 
@@ -17,9 +17,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from benchmarks.growth.crowding import Job
-from benchmarks.growth.errors import GrowthError
 from benchmarks.harness import processor_s, spread
+from benchmarks.rig.crowding import Job
+from benchmarks.rig.errors import MeasuringError
 from tests.e2e.daemon import environment
 
 WARM_S: Final = 1.5
@@ -75,7 +75,7 @@ class Clients:
         self.process.stdin.flush()
 
     def done(self) -> int:
-        """Wait for their end; return how many they did; raises `GrowthError`."""
+        """Wait for their end; return how many they did; raises `MeasuringError`."""
         return int(self._hear())
 
     def _hear(self, wanted: str = "") -> str:
@@ -83,15 +83,15 @@ class Clients:
         # It never waits for ever itself.
         said = self.process.stdout.readline().strip()
         if not said or (wanted and said != wanted):
-            raise GrowthError("the renters failed; what they said of it stands above")
+            raise MeasuringError("the renters failed; what they said of it stands above")
         return said
 
 
 @contextmanager
 def renters(job: Job) -> Iterator[Clients]:
-    """Connect the renters of a job, from `with` to its end; raises `GrowthError`."""
+    """Connect the renters of a job, from `with` to its end; raises `MeasuringError`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.growth.crowding"],
+        [sys.executable, "-m", "benchmarks.rig.crowding"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -110,7 +110,7 @@ def renters(job: Job) -> Iterator[Clients]:
 
 
 def measured(farmer_pid: int, job: Job, seconds: float, processes: int) -> Tally:
-    """Have the renters of a job work, dealt out to some processes; raises `GrowthError`."""
+    """Have the renters of a job work, dealt out to some processes; raises `MeasuringError`."""
     with ExitStack() as stack:
         clients = [stack.enter_context(renters(part)) for part in dealt(job, processes)]
         pids = [farmer_pid, *(one.process.pid for one in clients)]

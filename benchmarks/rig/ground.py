@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from benchmarks.growth.errors import GrowthError
-from benchmarks.growth.population import Population
 from benchmarks.harness import memory_bytes, processor_s
-from benchmarks.loading import endless_contract
+from benchmarks.rig.errors import MeasuringError
+from benchmarks.rig.population import Population
+from benchmarks.rig.storing_many import endless_contract
 from farmer.model.contract import Contract, ContractStage
 from farmer.storage import book_rows
 from farmer.storage.lifetime import HeldContract
@@ -71,7 +71,7 @@ class Ground:
     One farmer with one or more volumes, in a folder that somebody else removes.
 
     Raises:
-        GrowthError: the filling failed, or another volume could not be added.
+        MeasuringError: the filling failed, or another volume could not be added.
 
     """
 
@@ -111,7 +111,7 @@ class Ground:
             "holeless": holeless,
         }
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.growth.filling"],
+            [sys.executable, "-m", "benchmarks.rig.filling"],
             input=json.dumps(job),
             check=False,
             capture_output=True,
@@ -120,7 +120,7 @@ class Ground:
             env=environment(),
         )
         if done.returncode:
-            raise GrowthError(f"the filling failed: {done.stderr[-1000:].strip()}")
+            raise MeasuringError(f"the filling failed: {done.stderr[-1000:].strip()}")
         # Else the disk still writes the last of it while the first points are measured.
         os.sync()
         return float(done.stdout)
@@ -144,10 +144,10 @@ class Ground:
         return self._farm.daemon.status()
 
     def call(self, *words: str) -> None:
-        """Run a verb of `farmer`; raises `GrowthError`."""
+        """Run a verb of `farmer`; raises `MeasuringError`."""
         done = self._farm.daemon.call(*words)
         if done.returncode:
-            raise GrowthError(f"farmer {' '.join(words)}: {done.stderr.strip()}")
+            raise MeasuringError(f"farmer {' '.join(words)}: {done.stderr.strip()}")
 
     def index_bytes(self) -> int:
         """Return the size of all indexes."""

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from itertools import count, cycle
 from typing import Any, Final, Self
 
-from benchmarks.growth.asking import CONNECT_S, PROOF_BYTES_MIN, Asked, data_bytes, expect
-from benchmarks.growth.errors import GrowthError
-from benchmarks.growth.population import Population, shard_id
+from benchmarks.rig.answers import CONNECT_S, PROOF_BYTES_MIN, Asked, data_bytes, expect
+from benchmarks.rig.errors import MeasuringError
+from benchmarks.rig.population import Population, shard_id
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import ShardId
 from farmer.protocol.opening import End
@@ -86,7 +86,7 @@ class Crowding:
         """What was done from the first to the second moment."""
 
     def connect(self) -> None:
-        """Connect all of them; raises `GrowthError`."""
+        """Connect all of them; raises `MeasuringError`."""
         if self._job.what == HANDSHAKE:
             return
         for renter in self._job.renters:
@@ -97,7 +97,7 @@ class Crowding:
         self._run(time.monotonic() + CONNECT_S)
 
     def work(self, counts_from: float, until: float) -> None:
-        """Do it until all is done, or the time is over; raises `GrowthError`."""
+        """Do it until all is done, or the time is over; raises `MeasuringError`."""
         self._counts_from, self._until = counts_from, until
         self._working = len(self._job.renters)
         for renter in self._job.renters:
@@ -117,9 +117,9 @@ class Crowding:
         while self._working:
             self._crowd.run(STEP_S)
             if self._crowd.losses:
-                raise GrowthError(f"a connection was lost: {self._crowd.losses[0]}")
+                raise MeasuringError(f"a connection was lost: {self._crowd.losses[0]}")
             if time.monotonic() > until:
-                raise GrowthError(f"{self._working} renters have waited too long for an answer")
+                raise MeasuringError(f"{self._working} renters have waited too long for an answer")
 
     def _greet(self, line: Line) -> Script:
         yield from greeting(line)
@@ -181,13 +181,13 @@ class Crowding:
         expect((yield EVENT), Send)
         got = yield from data_bytes()
         if got != size_bytes:
-            raise GrowthError(f"a retrieve gave {got} bytes instead of {size_bytes}")
+            raise MeasuringError(f"a retrieve gave {got} bytes instead of {size_bytes}")
 
     def _audit(self, line: Line, number: int) -> Asked:
         entry = AuditEntry(*self._shard(number), SAMPLES)
         line.say(Audit(Challenge(self._random.randbytes(32), AuditKind.SAMPLE, (entry,))))
         if (yield from data_bytes()) < PROOF_BYTES_MIN:
-            raise GrowthError("an audit was not answered by a proof")
+            raise MeasuringError("an audit was not answered by a proof")
 
     def _shard(self, number: int) -> tuple[ShardId, int]:
         """Return id and size; made once, for who asks should not be busy with hashing."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from benchmarks.growth.asking import expect
-from benchmarks.growth.errors import GrowthError
+from benchmarks.rig.answers import expect
+from benchmarks.rig.errors import MeasuringError
 from farmer.model.ids import ShardId
 from farmer.protocol.limits import LIST_ENTRIES_MAX
 from farmer.protocol.questions import List, Listed
@@ -29,7 +29,7 @@ class Listing:
 
 
 def listing(address: tuple[str, int], renter: int) -> Listing:
-    """Ask for all pages; raises `GrowthError`."""
+    """Ask for all pages; raises `MeasuringError`."""
     crowd = Crowd(address)
     line = crowd.call(identity_of(renter))
     found: list[Listing] = []
@@ -38,7 +38,7 @@ def listing(address: tuple[str, int], renter: int) -> Listing:
     while not found:
         crowd.run(0.1)
         if crowd.losses or time.monotonic() > until:
-            raise GrowthError(f"a list did not come to its end: {crowd.losses or 'too slow'}")
+            raise MeasuringError(f"a list did not come to its end: {crowd.losses or 'too slow'}")
     line.close()
     return found[0]
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.growth.population import Population, shard_id
-from benchmarks.loading import endless_contract
+from benchmarks.rig.population import Population, shard_id
+from benchmarks.rig.storing_many import endless_contract
 from farmer.identity.keys import Identity
 from farmer.model.ids import NodeId
 from farmer.storage import writer
