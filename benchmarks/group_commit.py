@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import report, spread
+from benchmarks.rig.entrance import enter
 from farmer.model.ids import NodeId
 from farmer.storage.directory import create_volume
 from farmer.storage.files import OsFiles
@@ -55,7 +57,7 @@ def run(delay_us: int) -> tuple[float, float]:
         return syncs / COUNT, COUNT / float(done.stdout)
 
 
-def main() -> None:
+def main(_words: Sequence[str]) -> int:
     bare = [run(0) for _ in range(ROUNDS)]
     disk = [run(8000) for _ in range(ROUNDS)]
     report(
@@ -68,7 +70,8 @@ def main() -> None:
             "aim, syncs per shard on a disk": 0.1,
         },
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

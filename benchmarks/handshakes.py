@@ -9,15 +9,15 @@ are in the figures, too.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from benchmarks.harness import report, spread
 from benchmarks.rig.crowding import HANDSHAKE, Job
+from benchmarks.rig.entrance import enter
 from benchmarks.rig.ground import Ground
-from benchmarks.rig.place import end_in_order, place
+from benchmarks.rig.place import place
 from benchmarks.rig.population import Population
 from benchmarks.rig.together import Tally, measured, processes_usual, rows
 from farmer.benching.processor import measure_processor
@@ -51,7 +51,7 @@ def measure(folder: Path, rounds: int, seconds: float, processes: int) -> list[T
             ]
 
 
-def main(words: Sequence[str] = ()) -> None:
+def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.handshakes")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
@@ -70,8 +70,8 @@ def main(words: Sequence[str] = ()) -> None:
             "TLS alone, both ends in memory on one core, a second": spread(in_memory),
         },
     )
+    return 0
 
 
 if __name__ == "__main__":
-    end_in_order()
-    main(sys.argv[1:])
+    enter(main)

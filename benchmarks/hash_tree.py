@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from benchmarks.harness import report
+from benchmarks.rig.entrance import enter
 from farmer.audit.challenge import sample_leaves
 from farmer.audit.proof import prove_sample, verify_sample
 from farmer.audit.ranges import RangeVerifier
@@ -28,7 +29,7 @@ def best_s(work: Callable[[], object], rounds: int = 7) -> float:
     return min(times)
 
 
-def main() -> None:
+def main(_words: Sequence[str]) -> int:
     data = os.urandom(SIZE)
     view = memoryview(data)
 
@@ -64,7 +65,8 @@ def main() -> None:
         "that_proof_kib": round(proof_bytes / 1024, 1),
     }
     report("hash_tree", figures)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

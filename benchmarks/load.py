@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.harness import report, spread
+from benchmarks.rig.entrance import enter
 from benchmarks.rig.errors import MeasuringError
-from benchmarks.rig.place import end_in_order, place
+from benchmarks.rig.place import place
 from tests.e2e.daemon import call
 
 ROUNDS: Final = 3
@@ -59,7 +59,7 @@ def figures(documents: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     return found
 
 
-def main(words: Sequence[str] = ()) -> None:
+def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
@@ -69,8 +69,8 @@ def main(words: Sequence[str] = ()) -> None:
     with place(asked.dir) as folder:
         found = [bench(folder, asked.seconds, asked.space) for _ in range(asked.rounds)]
     report("load", figures(found))
+    return 0
 
 
 if __name__ == "__main__":
-    end_in_order()
-    main(sys.argv[1:])
+    enter(main)

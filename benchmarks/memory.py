@@ -7,9 +7,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import memory_bytes, report, reset_peak
+from benchmarks.rig.entrance import enter
 from tests.e2e.daemon import Daemon, Renter
 
 PARALLEL = 16
@@ -41,7 +43,7 @@ def run_all(commands: list[list[str]]) -> float:
     return time.monotonic() - began
 
 
-def main() -> None:
+def main(_words: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         with Daemon(base / "home", base / "volume", "16GB") as daemon:
@@ -88,7 +90,8 @@ def main() -> None:
                     "aim, MiB": 32,
                 },
             )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks.harness import memory_bytes, report, spread
 from benchmarks.rig.accounting import pss_bytes
 from benchmarks.rig.crowding import Job
+from benchmarks.rig.entrance import enter
 from benchmarks.rig.listing import Listing, listing
-from benchmarks.rig.place import end_in_order
 from benchmarks.rig.population import Population
 from benchmarks.rig.together import renters
 from farmer.client import blocking
@@ -253,15 +253,15 @@ def measure(base: Path, count: int) -> dict[str, object]:
     }
 
 
-def main(words: Sequence[str] = ()) -> None:
+def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.million")
     parser.add_argument("--shards", type=int, default=COUNT)
     count: int = parser.parse_args(words).shards
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(Path(folder), count)
     report("million" if count == COUNT else f"million-{count}", figures)
+    return 0
 
 
 if __name__ == "__main__":
-    end_in_order()
-    main(sys.argv[1:])
+    enter(main)

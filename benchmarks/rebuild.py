@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from zlib import crc32
 
 from benchmarks.harness import memory_bytes, report, reset_peak, spread
+from benchmarks.rig.entrance import enter
 from benchmarks.rig.storing_many import endless_contract, open_engine, store_many
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import charge_bytes
@@ -108,7 +108,7 @@ def rebuild(volume: Path, count: int) -> tuple[float, float, float]:
     return count / seconds, count / busy, (memory_bytes("self", "VmHWM") - before) / MIB
 
 
-def main(words: Sequence[str] = ()) -> None:
+def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rebuild")
     parser.add_argument("--shards", type=int, help="their log is written straight")
     straight: int | None = parser.parse_args(words).shards
@@ -131,7 +131,8 @@ def main(words: Sequence[str] = ()) -> None:
                 "index, MiB": round((volume / "index.sqlite").stat().st_size / MIB),
             },
         )
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    enter(main)

@@ -8,10 +8,12 @@ import subprocess
 import tempfile
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 from benchmarks.harness import report, spread
+from benchmarks.rig.entrance import enter
 from farmer.audit.tree import TreeHasher
 from farmer.model.contract import TRASH_MS, Contract
 from farmer.model.ids import ContractId, NodeId, ShardId
@@ -35,7 +37,7 @@ class WithoutHoles(OsFiles):
         return False
 
 
-def main() -> None:
+def main(_words: Sequence[str]) -> int:
     """Measure both ways at several shares of deleted shards."""
     figures: dict[str, object] = {"shards": SHARDS, "shard_bytes": SHARD_BYTES}
     for share in SHARES:
@@ -51,6 +53,7 @@ def main() -> None:
             figures[f"{label}: % of the deleted bytes returned"] = spread(returned)
             figures[f"{label}: extents in the log"] = spread(extents)
     report("reclaim", figures)
+    return 0
 
 
 def _measure(files: OsFiles, share: float, seed: int) -> tuple[float, float, int]:
@@ -128,3 +131,7 @@ def _extents(directory: Path) -> int:
         [filefrag, *map(str, directory.iterdir())], capture_output=True, text=True, check=True
     )
     return sum(int(line.rsplit(": ", 1)[1].split()[0]) for line in answer.stdout.splitlines())
+
+
+if __name__ == "__main__":
+    enter(main)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import report, spread
+from benchmarks.rig.entrance import enter
 from benchmarks.rig.storing_many import endless_contract, open_engine, shard_of
 from farmer.audit.proof import verify_sample
 from farmer.model.audit import AuditEntry
@@ -31,7 +33,7 @@ def read_bytes() -> int:
     raise LookupError
 
 
-def main() -> None:
+def main(_words: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         volume = Path(folder) / "volume"
         create_volume(volume, NODE, OsFiles(), 0)
@@ -65,7 +67,8 @@ def main() -> None:
                 "aim, ms": 10,
             },
         )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -8,7 +8,6 @@ many at once share a sync, so there can be more of them than of syncs.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Final
 
 from benchmarks.harness import report, spread
 from benchmarks.rig.crowding import Job
+from benchmarks.rig.entrance import enter
 from benchmarks.rig.ground import Ground, Running
-from benchmarks.rig.place import end_in_order, place
+from benchmarks.rig.place import place
 from benchmarks.rig.population import Population
 from benchmarks.rig.together import Tally, measured, processes_usual, rows
 from farmer.benching.disk import PIECE_BYTES, measure_disk
@@ -105,14 +105,14 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def main(words: Sequence[str] = ()) -> None:
+def main(words: Sequence[str]) -> int:
     asked = arguments(words)
     with place(asked.dir) as folder:
         found = measure(folder, asked.rounds, asked.seconds, asked.processes)
     processes = {"processes of renters": asked.processes}
     report("small", {"renters at once": RENTERS, **processes, **found.figures()})
+    return 0
 
 
 if __name__ == "__main__":
-    end_in_order()
-    main(sys.argv[1:])
+    enter(main)

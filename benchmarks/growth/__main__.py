@@ -22,30 +22,25 @@ from benchmarks.growth.background import WORKS
 from benchmarks.growth.keeping import keep_background, keep_series
 from benchmarks.growth.points import Point, Series
 from benchmarks.growth.scales import Scale
-from benchmarks.rig.errors import MeasuringError
-from benchmarks.rig.place import allow_many_connections, end_in_order, place
+from benchmarks.rig.entrance import enter
+from benchmarks.rig.place import allow_many_connections, place
 
 KINDS: Final = {"axes": tuple(AXES), "background": tuple(WORKS)}
 
 
-def main(words: Sequence[str] = ()) -> int:
+def main(words: Sequence[str]) -> int:
     """Measure what was asked for, or write the page."""
     asked = arguments(words)
-    end_in_order()
     allow_many_connections()
     if asked.page:
         page.write()
         return 0
     scale = scales.QUICK if asked.quick else scales.LARGE if asked.large else scales.USUAL
-    try:
-        for name in asked.only:
-            if name in AXES:
-                _measured(AXES[name], scale, asked.dir)
-            else:
-                _disturbed(name, asked.shards or scale.background, asked)
-    except MeasuringError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    for name in asked.only:
+        if name in AXES:
+            _measured(AXES[name], scale, asked.dir)
+        else:
+            _disturbed(name, asked.shards or scale.background, asked)
     return 0
 
 
@@ -113,4 +108,4 @@ def _line(point: Point) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    enter(main)

@@ -17,11 +17,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import report
 from benchmarks.paired.ratios import rows
+from benchmarks.rig.entrance import enter
+from benchmarks.rig.errors import MeasuringError
 from benchmarks.rig.level import supply
 
 HERE = Path(__file__).parent.parent.parent
@@ -29,30 +32,22 @@ CELLS = Path(__file__).with_name("cells.py")
 TURN_S = 600.0
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Measure by turns; print and keep the figures."""
-    asked = arguments()
+    asked = arguments(words)
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            commit = unpack(asked.commit, Path(folder))
-            turns = [
-                {"here": turn(HERE, asked), "there": turn(Path(folder), asked)}
-                if number % 2
-                else {"there": turn(Path(folder), asked), "here": turn(HERE, asked)}
-                for number in range(asked.rounds)
-            ]
-        except PairedError as error:
-            sys.stderr.write(f"{error}\n")
-            return 1
+        commit = unpack(asked.commit, Path(folder))
+        turns = [
+            {"here": turn(HERE, asked), "there": turn(Path(folder), asked)}
+            if number % 2
+            else {"there": turn(Path(folder), asked), "here": turn(HERE, asked)}
+            for number in range(asked.rounds)
+        ]
     report("paired", {"against": commit, **rows(turns)})
     return 0
 
 
-class PairedError(Exception):
-    """One of the two could not be measured; the message says why."""
-
-
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str]) -> argparse.Namespace:
     """Return what was asked for."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.paired", description="this tree against another commit"
@@ -64,7 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.0, help="for each kind of work")
     parser.add_argument("--space", type=int, default=500_000_000, help="bytes stored at most")
     parser.add_argument("--dir", default="/var/tmp", help="on the disk to be used")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def unpack(commit: str, folder: Path) -> str:
@@ -76,15 +71,15 @@ def unpack(commit: str, folder: Path) -> str:
 
 
 def git(*words: str) -> bytes:
-    """Return what git says; raises `PairedError`."""
+    """Return what git says; raises `MeasuringError`."""
     told = subprocess.run(("git", "-C", str(HERE), *words), check=False, capture_output=True)
     if told.returncode:
-        raise PairedError(told.stderr.decode(errors="replace").strip())
+        raise MeasuringError(told.stderr.decode(errors="replace").strip())
     return told.stdout
 
 
 def turn(tree: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure one tree once; raises `PairedError`."""
+    """Measure one tree once; raises `MeasuringError`."""
     supply(Path(asked.dir), asked.space)
     words = [f"--{name}={getattr(asked, name.replace('-', '_'))}" for name in WORDS]
     told = subprocess.run(
@@ -98,10 +93,10 @@ def turn(tree: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
         cwd=tree,
     )
     if told.returncode:
-        raise PairedError(f"{tree}: {told.stderr.decode(errors='replace')[-1000:].strip()}")
+        raise MeasuringError(f"{tree}: {told.stderr.decode(errors='replace')[-1000:].strip()}")
     found = json.loads(told.stdout)
     if Path(found["tree"]).resolve() != tree.resolve():
-        raise PairedError(f"{found['tree']} was measured instead of {tree}")
+        raise MeasuringError(f"{found['tree']} was measured instead of {tree}")
     cells: list[dict[str, Any]] = found["cells"]
     return cells
 
@@ -110,4 +105,4 @@ WORDS = ("size", "at-once", "seconds", "space", "dir")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

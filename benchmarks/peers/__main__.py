@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, NoReturn
+from typing import Final
 
 from benchmarks.peers import table
 from benchmarks.peers.install import cache_directory
@@ -25,6 +25,7 @@ from benchmarks.peers.rclone import Rclone
 from benchmarks.peers.run import RESULT, Plan, Run
 from benchmarks.peers.swift import Swift
 from benchmarks.peers.tahoe import Tahoe
+from benchmarks.rig.entrance import enter
 from farmer.units import format_size, parse_size
 
 AT_ONCE: Final = (1, 16)
@@ -32,9 +33,9 @@ SIZES: Final = "64KiB,2MiB,64MiB"
 NAMES: Final = "farmer,nginx,tahoe,swift,rclone"
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Measure, or write the table."""
-    options = _options()
+    options = _options(words)
     if options.do == "table":
         table.write()
         return 0
@@ -45,8 +46,6 @@ def main() -> int:
     if shutil.disk_usage(folder).free < 2 * plan.bytes_max:
         wanted = format_size(2 * plan.bytes_max)
         sys.exit(f"{folder}: less than {wanted} are free; --space less, or --dir elsewhere")
-    # So that a polite end, too, unwinds all that was started and made.
-    signal.signal(signal.SIGTERM, _leave)
     with TemporaryDirectory(prefix="run-", dir=folder) as work:
         run = Run(plan, Path(work), _say)
         run.measure(run.set_up(peers, cache))
@@ -68,7 +67,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     return plan
 
 
-def _options() -> argparse.Namespace:
+def _options(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("do", nargs="?", choices=("run", "table"), default="run")
     parser.add_argument("--rounds", type=int, default=5, help="each has every cell once (5)")
@@ -77,7 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sizes", default=SIZES, help=f"of shards ({SIZES})")
     parser.add_argument("--space", default="2GB", help="stored in one cell at most (2GB)")
     parser.add_argument("--dir", help="on the disk to be used (the cache directory)")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def _peers(only: str) -> list[Peer]:
@@ -100,9 +99,5 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _leave(_signal: int, _frame: object) -> NoReturn:
-    sys.exit(1)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

@@ -77,6 +77,6 @@ def test_figures_are_kept_with_the_moment_in_utc(
 
 @pytest.mark.parametrize("name", [*NAMES, *LONG])
 def test_every_benchmark_that_can_be_named_can_be_run(name: str) -> None:
-    """It has a `main` that needs no words."""
+    """It has a `main`."""
     module = importlib.import_module(f"benchmarks.{LONG.get(name, name)}")
     assert callable(module.main)

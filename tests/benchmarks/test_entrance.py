@@ -1,0 +1,64 @@
+"""What is answered for benchmarks: whether each could measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from benchmarks import __main__ as every
+from benchmarks import handshakes, load, small
+from benchmarks.rig.entrance import answered
+from benchmarks.rig.errors import MeasuringError
+
+Began = list[str]
+
+
+@pytest.fixture
+def began(monkeypatch: pytest.MonkeyPatch) -> Began:
+    """Three benchmarks that measure nothing: the first fails, the second answers 3."""
+    names: Began = []
+
+    def fails(_words: Sequence[str]) -> int:
+        names.append("load")
+        raise MeasuringError("a connection was lost")
+
+    def answers(name: str, code: int) -> Callable[[Sequence[str]], int]:
+        def main(_words: Sequence[str]) -> int:
+            names.append(name)
+            return code
+
+        return main
+
+    monkeypatch.setattr(load, "main", fails)
+    monkeypatch.setattr(small, "main", answers("small", 3))
+    monkeypatch.setattr(handshakes, "main", answers("handshakes", 0))
+    return names
+
+
+def test_one_that_fails_says_why_and_answers_1(
+    began: Began, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a line, not by a traceback."""
+    assert answered(load.main, ()) == 1
+    assert capsys.readouterr().err == "a connection was lost\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "code"), [(("handshakes",), 0), (("load", "handshakes"), 1), (("small", "load"), 3)]
+)
+def test_the_worst_code_is_answered_for_several(
+    began: Began, names: tuple[str, ...], code: int
+) -> None:
+    """One that fails does not stop those after it, nor do they hide it."""
+    assert every.main(names) == code
+    assert began == list(names)
+
+
+def test_a_benchmark_that_is_none_is_named(
+    began: Began, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is measured."""
+    assert every.main(("load", "lode")) == 2
+    assert "no such benchmark: lode" in capsys.readouterr().err
+    assert not began
