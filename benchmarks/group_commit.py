@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import report, spread
-from benchmarks.rig.entrance import enter
+from benchmarks.rig import programs
+from benchmarks.rig.entrance import enter, parser_of
+from benchmarks.rig.errors import MeasuringError
+from benchmarks.rig.place import place
 from farmer.model.ids import NodeId
 from farmer.storage.directory import create_volume
 from farmer.storage.files import OsFiles
 
 COUNT = 2000
 ROUNDS = 3
+STORER_S = 600.0
+"""For one run; one that takes longer hangs."""
 QUOTA = 4 * 1024**3
 NODE = NodeId(bytes(32))
 
@@ -34,32 +37,32 @@ engine.close()
 """
 
 
-def run(delay_us: int) -> tuple[float, float]:
-    """Return fdatasyncs per shard and shards per second."""
-    with tempfile.TemporaryDirectory() as folder:
-        volume, trace = Path(folder) / "volume", Path(folder) / "trace"
+def run(parent: Path, delay_us: int) -> tuple[float, float]:
+    """Return fdatasyncs per shard and shards per second; raises `MeasuringError`."""
+    with place(parent) as folder:
+        volume, trace = folder / "volume", folder / "trace"
         create_volume(volume, NODE, OsFiles(), 0)
         slow = ("-e", f"inject=fdatasync:delay_exit={delay_us}") if delay_us else ()
-        done = subprocess.run(
+        done = programs.run(
             [
                 *("strace", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,write"),
                 *slow,
                 *(sys.executable, "-c", STORER, str(volume), str(QUOTA), str(COUNT)),
             ],
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+            STORER_S,
         )
+        if done.returncode:
+            raise MeasuringError(f"the storing failed: {done.stderr[-1000:].strip()}")
         text = trace.read_text()
         stores = text[text.index("BEGIN") : text.index("END")]
         syncs = len(re.findall(r" (?:fdatasync|fsync)\(", stores))
         return syncs / COUNT, COUNT / float(done.stdout)
 
 
-def main(_words: Sequence[str]) -> int:
-    bare = [run(0) for _ in range(ROUNDS)]
-    disk = [run(8000) for _ in range(ROUNDS)]
+def main(words: Sequence[str]) -> int:
+    parent = parser_of("benchmarks.group_commit").parse_args(words).dir
+    bare = [run(parent, 0) for _ in range(ROUNDS)]
+    disk = [run(parent, 8000) for _ in range(ROUNDS)]
     report(
         "group_commit",
         {

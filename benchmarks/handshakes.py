@@ -8,14 +8,13 @@ are in the figures, too.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from benchmarks.harness import report, spread
 from benchmarks.rig.crowding import HANDSHAKE, Job
-from benchmarks.rig.entrance import enter
+from benchmarks.rig.entrance import enter, parser_of
 from benchmarks.rig.ground import Ground
 from benchmarks.rig.place import place
 from benchmarks.rig.population import Population
@@ -52,11 +51,10 @@ def measure(folder: Path, rounds: int, seconds: float, processes: int) -> list[T
 
 
 def main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.handshakes")
+    parser = parser_of("benchmarks.handshakes")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--processes", type=int, default=processes_usual(), help="of renters")
-    parser.add_argument("--dir", type=Path, default=Path("/var/tmp"))
     asked = parser.parse_args(words)
     with place(asked.dir) as folder:
         tallies = measure(folder, asked.rounds, asked.seconds, asked.processes)

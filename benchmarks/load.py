@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.harness import report, spread
-from benchmarks.rig.entrance import enter
+from benchmarks.rig import programs
+from benchmarks.rig.entrance import enter, parser_of
 from benchmarks.rig.errors import MeasuringError
 from benchmarks.rig.place import place
-from tests.e2e.daemon import call
+from tests.e2e.daemon import environment
 
 ROUNDS: Final = 3
 SECONDS: Final = 1.0
@@ -37,8 +39,15 @@ CELL: Final = {
 
 def bench(folder: Path, seconds: float, space: str) -> dict[str, Any]:
     """Run `farmer bench` once; raises `MeasuringError`."""
-    words = ("--dir", str(folder), "--space", space, "--seconds", str(seconds), "--json")
-    told = call("farmer", folder / "home", "bench", *words, timeout_s=BENCH_S)
+    told = programs.run(
+        [
+            *(sys.executable, "-m", "farmer.cli.owner", "--home", str(folder / "home"), "bench"),
+            *("--dir", str(folder), "--space", space, "--seconds", str(seconds), "--json"),
+        ],
+        BENCH_S,
+        stdin=subprocess.DEVNULL,
+        env=environment(),
+    )
     if told.returncode:
         raise MeasuringError(f"farmer bench: {told.stderr[-1000:].strip()}")
     document: dict[str, Any] = json.loads(told.stdout)
@@ -60,11 +69,10 @@ def figures(documents: Sequence[Mapping[str, Any]]) -> dict[str, object]:
 
 
 def main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load")
+    parser = parser_of("benchmarks.load")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--space", default=SPACE)
-    parser.add_argument("--dir", type=Path, default=Path("/var/tmp"))
     asked = parser.parse_args(words)
     with place(asked.dir) as folder:
         found = [bench(folder, asked.seconds, asked.space) for _ in range(asked.rounds)]

@@ -6,12 +6,10 @@ Start to ready, memory and file operations of a farmer with a million small shar
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +17,9 @@ from pathlib import Path
 from benchmarks.harness import memory_bytes, report, spread
 from benchmarks.rig.accounting import pss_bytes
 from benchmarks.rig.crowding import Job
-from benchmarks.rig.entrance import enter
+from benchmarks.rig.entrance import enter, parser_of
 from benchmarks.rig.listing import Listing, listing
+from benchmarks.rig.place import place
 from benchmarks.rig.population import Population
 from benchmarks.rig.together import renters
 from farmer.client import blocking
@@ -254,11 +253,12 @@ def measure(base: Path, count: int) -> dict[str, object]:
 
 
 def main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.million")
+    parser = parser_of("benchmarks.million")
     parser.add_argument("--shards", type=int, default=COUNT)
-    count: int = parser.parse_args(words).shards
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), count)
+    asked = parser.parse_args(words)
+    count: int = asked.shards
+    with place(asked.dir) as folder:
+        figures = measure(folder, count)
     report("million" if count == COUNT else f"million-{count}", figures)
     return 0
 

@@ -8,16 +8,15 @@ difference.
 
 from __future__ import annotations
 
-import argparse
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from zlib import crc32
 
 from benchmarks.harness import memory_bytes, report, reset_peak, spread
-from benchmarks.rig.entrance import enter
+from benchmarks.rig.entrance import enter, parser_of
+from benchmarks.rig.place import place
 from benchmarks.rig.storing_many import endless_contract, open_engine, store_many
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import charge_bytes
@@ -109,12 +108,13 @@ def rebuild(volume: Path, count: int) -> tuple[float, float, float]:
 
 
 def main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rebuild")
+    parser = parser_of("benchmarks.rebuild")
     parser.add_argument("--shards", type=int, help="their log is written straight")
-    straight: int | None = parser.parse_args(words).shards
+    asked = parser.parse_args(words)
+    straight: int | None = asked.shards
     count = straight or COUNT
-    with tempfile.TemporaryDirectory() as folder:
-        volume = Path(folder) / "volume"
+    with place(asked.dir) as folder:
+        volume = folder / "volume"
         if straight:
             prepared = {"records written straight, a second": write_straight(volume, count)}
         else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
-import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -13,7 +12,8 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from benchmarks.harness import report, spread
-from benchmarks.rig.entrance import enter
+from benchmarks.rig.entrance import enter, parser_of
+from benchmarks.rig.place import place
 from farmer.audit.tree import TreeHasher
 from farmer.model.contract import TRASH_MS, Contract
 from farmer.model.ids import ContractId, NodeId, ShardId
@@ -37,14 +37,16 @@ class WithoutHoles(OsFiles):
         return False
 
 
-def main(_words: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> int:
     """Measure both ways at several shares of deleted shards."""
+    parent = parser_of("benchmarks.reclaim").parse_args(words).dir
     figures: dict[str, object] = {"shards": SHARDS, "shard_bytes": SHARD_BYTES}
     for share in SHARES:
         for name, files in (("holes", OsFiles()), ("copies", WithoutHoles())):
             seconds, returned, extents = [], [], []
             for seed in range(ROUNDS):
-                took, back, pieces = _measure(files, share, seed)
+                with place(parent) as folder:
+                    took, back, pieces = _measure(folder / "volume", files, share, seed)
                 seconds.append(took)
                 returned.append(100 * back)
                 extents.append(pieces)
@@ -56,16 +58,7 @@ def main(_words: Sequence[str]) -> int:
     return 0
 
 
-def _measure(files: OsFiles, share: float, seed: int) -> tuple[float, float, int]:
-    root = Path(tempfile.mkdtemp(prefix="reclaim-"))
-    try:
-        return _in(root, files, share, seed)
-    finally:
-        shutil.rmtree(root)
-
-
-def _in(root: Path, files: OsFiles, share: float, seed: int) -> tuple[float, float, int]:
-    path = root / "volume"
+def _measure(path: Path, files: OsFiles, share: float, seed: int) -> tuple[float, float, int]:
     create_volume(path, NODE, files, 0)
     now_ms = 10 * TRASH_MS
     engine = Engine(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import report, spread
-from benchmarks.rig.entrance import enter
+from benchmarks.rig.entrance import enter, parser_of
+from benchmarks.rig.place import place
 from benchmarks.rig.storing_many import endless_contract, open_engine, shard_of
 from farmer.audit.proof import verify_sample
 from farmer.model.audit import AuditEntry
@@ -33,9 +33,9 @@ def read_bytes() -> int:
     raise LookupError
 
 
-def main(_words: Sequence[str]) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        volume = Path(folder) / "volume"
+def main(words: Sequence[str]) -> int:
+    with place(parser_of("benchmarks.sample_audit").parse_args(words).dir) as folder:
+        volume = folder / "volume"
         create_volume(volume, NODE, OsFiles(), 0)
         engine = open_engine(volume, 4 * 1024**3, NODE)
         data = os.urandom(SIZE)

@@ -15,7 +15,7 @@ from typing import Final
 
 from benchmarks.harness import report, spread
 from benchmarks.rig.crowding import Job
-from benchmarks.rig.entrance import enter
+from benchmarks.rig.entrance import enter, parser_of
 from benchmarks.rig.ground import Ground, Running
 from benchmarks.rig.place import place
 from benchmarks.rig.population import Population
@@ -97,11 +97,10 @@ def _rounds(farmer: Running, folder: Path, rounds: int, seconds: float, processe
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     """Return what was asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.small")
+    parser = parser_of("benchmarks.small")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for each kind of work")
     parser.add_argument("--processes", type=int, default=processes_usual(), help="of renters")
-    parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="on the disk to use")
     return parser.parse_args(words)
 
 

@@ -22,7 +22,7 @@ from benchmarks.growth.background import WORKS
 from benchmarks.growth.keeping import keep_background, keep_series
 from benchmarks.growth.points import Point, Series
 from benchmarks.growth.scales import Scale
-from benchmarks.rig.entrance import enter
+from benchmarks.rig.entrance import enter, parser_of
 from benchmarks.rig.place import allow_many_connections, place
 
 KINDS: Final = {"axes": tuple(AXES), "background": tuple(WORKS)}
@@ -46,13 +46,12 @@ def main(words: Sequence[str]) -> int:
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     """Return what was asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth")
+    parser = parser_of("benchmarks.growth")
     every = ", ".join([*KINDS, *AXES, *WORKS])
     parser.add_argument("--only", type=_names, default=[*AXES, *WORKS], help=every)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="small, to see that it works")
     size.add_argument("--large", action="store_true", help="10^7 shards; takes 60 GB and hours")
-    parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="on the disk to use")
     parser.add_argument("--shards", type=int, help="for each work in the background")
     parser.add_argument(
         "--seconds", type=float, default=180.0, help="for each work in the background, at most"

@@ -16,16 +16,17 @@ import os
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import report
 from benchmarks.paired.ratios import rows
-from benchmarks.rig.entrance import enter
+from benchmarks.rig import programs
+from benchmarks.rig.entrance import enter, parser_of
 from benchmarks.rig.errors import MeasuringError
 from benchmarks.rig.level import supply
+from benchmarks.rig.place import place
 
 HERE = Path(__file__).parent.parent.parent
 CELLS = Path(__file__).with_name("cells.py")
@@ -35,12 +36,13 @@ TURN_S = 600.0
 def main(words: Sequence[str]) -> int:
     """Measure by turns; print and keep the figures."""
     asked = arguments(words)
-    with tempfile.TemporaryDirectory() as folder:
-        commit = unpack(asked.commit, Path(folder))
+    with place(asked.dir) as folder:
+        asked.dir, tree = folder, folder / "tree"
+        commit = unpack(asked.commit, tree)
         turns = [
-            {"here": turn(HERE, asked), "there": turn(Path(folder), asked)}
+            {"here": turn(HERE, asked), "there": turn(tree, asked)}
             if number % 2
-            else {"there": turn(Path(folder), asked), "here": turn(HERE, asked)}
+            else {"there": turn(tree, asked), "here": turn(HERE, asked)}
             for number in range(asked.rounds)
         ]
     report("paired", {"against": commit, **rows(turns)})
@@ -49,16 +51,13 @@ def main(words: Sequence[str]) -> int:
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     """Return what was asked for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.paired", description="this tree against another commit"
-    )
+    parser = parser_of("benchmarks.paired")
     parser.add_argument("commit", help="which; it must have `farmer bench`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=65536, help="bytes of a shard")
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each kind of work")
     parser.add_argument("--space", type=int, default=500_000_000, help="bytes stored at most")
-    parser.add_argument("--dir", default="/var/tmp", help="on the disk to be used")
     return parser.parse_args(words)
 
 
@@ -80,20 +79,18 @@ def git(*words: str) -> bytes:
 
 def turn(tree: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure one tree once; raises `MeasuringError`."""
-    supply(Path(asked.dir), asked.space)
+    supply(asked.dir, asked.space)
     words = [f"--{name}={getattr(asked, name.replace('-', '_'))}" for name in WORDS]
-    told = subprocess.run(
+    told = programs.run(
         # Not from the script's own folder, whose names are no packages.
         [sys.executable, "-P", str(CELLS), *words],
-        check=False,
-        capture_output=True,
-        timeout=TURN_S,
+        TURN_S,
         env={**os.environ, "PYTHONPATH": str(tree)},
         # A farmer that is begun by `-m` is taken from the folder we stand in before all others.
         cwd=tree,
     )
     if told.returncode:
-        raise MeasuringError(f"{tree}: {told.stderr.decode(errors='replace')[-1000:].strip()}")
+        raise MeasuringError(f"{tree}: {told.stderr[-1000:].strip()}")
     found = json.loads(told.stdout)
     if Path(found["tree"]).resolve() != tree.resolve():
         raise MeasuringError(f"{found['tree']} was measured instead of {tree}")

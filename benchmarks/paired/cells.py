@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from dataclasses import asdict
@@ -33,8 +34,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def measure(reactor: Any, asked: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Return the cells of one turn."""
+def main() -> None:
+    """Print the cells, and whose they are."""
+    asked = arguments()
+    # Whoever began us hears these, and ends us by SIGTERM; until the reactor does, we hear it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
     plan = Plan(
         sizes=(asked.size,),
         at_once=(asked.at_once,),
@@ -42,21 +47,21 @@ async def measure(reactor: Any, asked: argparse.Namespace, folder: Path) -> list
         bytes_max=asked.space,
         quota_bytes=2 * asked.space + 1_000_000_000,
     )
-    with OwnFarmer(folder, plan.quota_bytes) as owned:
-        cells = await measure_load(owned, folder, plan, reactor, lambda _word: None)
-    return [asdict(cell) for cell in cells]
+    # Around the reactor: what is inside a coroutine when a signal stops that is never left.
+    with (
+        tempfile.TemporaryDirectory(dir=asked.dir) as folder,
+        OwnFarmer(Path(folder), plan.quota_bytes) as owned,
+    ):
+        react(lambda reactor: Deferred.fromCoroutine(_told(owned, Path(folder), plan, reactor)))
 
 
-def main() -> None:
-    """Print the cells, and whose they are."""
-    asked = arguments()
-
-    async def run(reactor: Any) -> None:
-        with tempfile.TemporaryDirectory(dir=asked.dir) as folder:
-            cells = await measure(reactor, asked, Path(folder))
-        json.dump({"tree": str(Path(farmer.__file__).parent.parent), "cells": cells}, sys.stdout)
-
-    react(lambda reactor: Deferred.fromCoroutine(run(reactor)))
+async def _told(owned: OwnFarmer, folder: Path, plan: Plan, reactor: Any) -> None:
+    cells = await measure_load(owned, folder, plan, reactor, lambda _word: None)
+    found = {
+        "tree": str(Path(farmer.__file__).parent.parent),
+        "cells": [asdict(cell) for cell in cells],
+    }
+    json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":

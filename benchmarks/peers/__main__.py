@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from benchmarks.peers import table
@@ -26,6 +25,7 @@ from benchmarks.peers.run import RESULT, Plan, Run
 from benchmarks.peers.swift import Swift
 from benchmarks.peers.tahoe import Tahoe
 from benchmarks.rig.entrance import enter
+from benchmarks.rig.place import place
 from farmer.units import format_size, parse_size
 
 AT_ONCE: Final = (1, 16)
@@ -46,8 +46,8 @@ def main(words: Sequence[str]) -> int:
     if shutil.disk_usage(folder).free < 2 * plan.bytes_max:
         wanted = format_size(2 * plan.bytes_max)
         sys.exit(f"{folder}: less than {wanted} are free; --space less, or --dir elsewhere")
-    with TemporaryDirectory(prefix="run-", dir=folder) as work:
-        run = Run(plan, Path(work), _say)
+    with place(folder) as work:
+        run = Run(plan, work, _say)
         run.measure(run.set_up(peers, cache))
     _say(f"{RESULT} is written; python -m benchmarks.peers table shows it in the docs")
     return 0

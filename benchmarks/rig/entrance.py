@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Final, NoReturn
 
 from benchmarks.rig.errors import MeasuringError
 from benchmarks.rig.place import end_in_order
 
 Main = Callable[[Sequence[str]], int]
 """Measures as its words say, prints and keeps the figures; raises `MeasuringError`."""
+
+DISK: Final = Path("/var/tmp")
+"""Where it is measured unless that is said: /tmp may be memory, where nothing is durable."""
 
 
 def enter(main: Main) -> NoReturn:
@@ -26,3 +31,12 @@ def answered(main: Main, words: Sequence[str]) -> int:
     except MeasuringError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """Return what reads the words of `python -m NAME`, among them where it is to measure."""
+    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    parser.add_argument(
+        "--dir", type=Path, default=DISK, help=f"a folder on the disk to be used ({DISK})"
+    )
+    return parser

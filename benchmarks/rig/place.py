@@ -15,7 +15,7 @@ from types import FrameType
 @contextmanager
 def place(parent: Path) -> Iterator[Path]:
     """Lend a folder on the disk to be measured; at the end nothing of it is left."""
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=parent.absolute()) as folder:
         yield Path(folder)
 
 

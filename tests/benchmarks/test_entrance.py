@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as every
 from benchmarks import handshakes, load, small
-from benchmarks.rig.entrance import answered
+from benchmarks.rig.entrance import DISK, answered
 from benchmarks.rig.errors import MeasuringError
 
 Began = list[str]
+
+MEASURING = (*set(every.KNOWN) - {"hash_tree"}, "paired")
+"""Those that write to a disk."""
 
 
 @pytest.fixture
@@ -59,6 +64,30 @@ def test_a_benchmark_that_is_none_is_named(
     began: Began, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before anything is measured."""
-    assert every.main(("load", "lode")) == 2
+    with pytest.raises(SystemExit, match="2"):
+        every.main(("load", "lode"))
     assert "no such benchmark: lode" in capsys.readouterr().err
     assert not began
+
+
+class PlaceAskedError(Exception):
+    """Where it is to be measured; nothing is."""
+
+
+@pytest.mark.parametrize("name", MEASURING)
+def test_each_measures_on_the_disk_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Else on one that is no memory: nothing is durable there."""
+    where = every.LONG.get(name, "paired.__main__" if name == "paired" else name)
+    module = importlib.import_module(f"benchmarks.{where}")
+    commit = ("HEAD",) if name == "paired" else ()
+
+    def place(parent: Path) -> None:
+        raise PlaceAskedError(parent)
+
+    monkeypatch.setattr(module, "place", place)
+    for words, disk in (((), DISK), (("--dir", str(tmp_path)), tmp_path)):
+        with pytest.raises(PlaceAskedError) as asked:
+            module.main((*commit, *words))
+        assert asked.value.args == (disk,)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -40,21 +39,19 @@ def test_a_turn_begins_in_the_tree_that_it_measures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A farmer of ours, begun by `-m`, would be taken from where we stand: two turns of one."""
-    stood: list[Path] = []
-
-    def run_there(
-        _words: list[str], *, cwd: Path, env: dict[str, str], **_: object
-    ) -> subprocess.CompletedProcess[bytes]:
-        stood.append(cwd)
-        assert env["PYTHONPATH"] == str(tmp_path)
-        told = json.dumps({"tree": str(tmp_path), "cells": []}).encode()
-        return subprocess.CompletedProcess([], 0, told, b"")
-
-    monkeypatch.setattr(subprocess, "run", run_there)
-    words = {word.replace("-", "_"): 1 for word in paired.WORDS}
-    asked = Namespace(**words | {"dir": str(tmp_path)})
-    assert paired.turn(tmp_path, asked) == []
-    assert stood == [tmp_path]
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    cells = tmp_path / "cells.py"
+    cells.write_text(
+        "import json, os, sys\n"
+        "told = {'tree': os.environ['PYTHONPATH'], 'cells': [os.getcwd(), *sys.argv[1:]]}\n"
+        "print(json.dumps(told))\n"
+    )
+    monkeypatch.setattr(paired, "CELLS", cells)
+    asked = paired.arguments(["HEAD", "--dir", str(tmp_path), "--space", "1", "--at-once", "3"])
+    stood, *words = paired.turn(tree, asked)
+    assert stood == str(tree)
+    assert {"--at-once=3", "--space=1", f"--dir={tmp_path}"} < set(words)
 
 
 def test_the_farmer_that_is_measured_is_ours_wherever_we_stand(tmp_path: Path) -> None:
