@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-OUT = Path(__file__).parent / "out"
 HERE = Path(__file__).parent
+OUT = Path(os.environ.get("BENCHMARKS_OUT") or HERE / "out")
+"""Where figures are kept, beside those that somebody has measured before or apart from them."""
 
 
 def machine() -> dict[str, object]:
@@ -53,14 +54,14 @@ def commit(folder: Path = HERE) -> str | None:
 
 
 def report(name: str, figures: dict[str, object]) -> None:
-    """Print the figures and keep them as benchmarks/out/NAME.json, with where and when."""
+    """Print the figures and keep them as NAME.json in `OUT`, with where and when."""
     document = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
         "figures": figures,
     }
-    OUT.mkdir(exist_ok=True)
+    OUT.mkdir(parents=True, exist_ok=True)
     (OUT / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
     width = max(map(len, figures))
     for key, value in figures.items():

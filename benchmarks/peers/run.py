@@ -137,7 +137,7 @@ class Run:
             "peers": self._peers,
             "cells": self._cells,
         }
-        OUT.mkdir(exist_ok=True)
+        OUT.mkdir(parents=True, exist_ok=True)
         RESULT.write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_the_farmer_that_is_measured_is_ours_wherever_we_stand(tmp_path: Path) -
 needs_history = pytest.mark.needs((ROOT / ".git").exists(), "git's folder, for another commit")
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
+def run(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "benchmarks.paired", *words],
         check=False,
@@ -74,24 +75,26 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=300,
         cwd=ROOT,
+        env=os.environ | {"BENCHMARKS_OUT": str(out)},
     )
 
 
 @needs_history
 @pytest.mark.slow
-def test_a_short_run_measures_both() -> None:
+def test_a_short_run_measures_both(tmp_path: Path) -> None:
     """Against the commit that is checked out: every work has its figures."""
     words = ("--rounds", "1", "--seconds", "0.2", "--space", "20000000", "--at-once", "2")
-    told = run("HEAD", *words)
+    told = run(tmp_path / "out", "HEAD", *words, "--dir", str(tmp_path))
     assert not told.returncode, told.stderr
-    kept = json.loads((ROOT / "benchmarks" / "out" / "paired.json").read_text())
+    kept = json.loads((tmp_path / "out" / "paired.json").read_text())
     whats = {name.split()[0] for name in kept["figures"]}
     assert whats == {"against", "store", "retrieve", "audit"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @needs_history
-def test_a_commit_that_is_none_is_named() -> None:
+def test_a_commit_that_is_none_is_named(tmp_path: Path) -> None:
     """With what git says of it."""
-    told = run("no-such-commit")
+    told = run(tmp_path, "no-such-commit")
     assert told.returncode == 1
     assert "Needed a single revision" in told.stderr or "unknown revision" in told.stderr
