@@ -8,7 +8,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,22 +65,3 @@ def report(name: str, figures: dict[str, object]) -> None:
     width = max(map(len, figures))
     for key, value in figures.items():
         sys.stdout.write(f"{key:<{width}}  {value}\n")
-
-
-def memory_bytes(pid: int | str, field: str) -> int:
-    """Return VmRSS (now) or VmHWM (peak) of a process."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise LookupError(field)
-
-
-def processor_s(pid: int) -> float:
-    """Return the processor time that all threads of a process have used so far, to the us."""
-    # The clock of another process: clock_getcpuclockid(3), which Python does not have.
-    return time.clock_gettime((~pid << 3) | 2)
-
-
-def reset_peak(pid: int | str) -> None:
-    """Make VmHWM count from now."""
-    Path(f"/proc/{pid}/clear_refs").write_text("5")

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness import memory_bytes, report, reset_peak
+from benchmarks.harness import report
+from benchmarks.rig.accounting import memory_bytes, reset_peak
 from benchmarks.rig.entrance import enter, parser_of
 from benchmarks.rig.errors import MeasuringError
 from benchmarks.rig.place import place

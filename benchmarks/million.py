@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import memory_bytes, report, spread
-from benchmarks.rig.accounting import pss_bytes
+from benchmarks.harness import report, spread
+from benchmarks.rig.accounting import memory_bytes, pss_bytes
 from benchmarks.rig.crowding import Job
 from benchmarks.rig.entrance import enter, parser_of
 from benchmarks.rig.listing import Listing, listing

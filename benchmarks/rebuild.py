@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from zlib import crc32
 
-from benchmarks.harness import memory_bytes, report, reset_peak, spread
+from benchmarks.harness import report, spread
+from benchmarks.rig.accounting import memory_bytes, reset_peak
 from benchmarks.rig.entrance import enter, parser_of
 from benchmarks.rig.place import place
 from benchmarks.rig.storing_many import endless_contract, open_engine, store_many

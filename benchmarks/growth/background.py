@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.growth.foreground import RENTER, Foreground
-from benchmarks.harness import memory_bytes, reset_peak
+from benchmarks.rig.accounting import memory_bytes, reset_peak
 from benchmarks.rig.crowding import Job
 from benchmarks.rig.errors import MeasuringError
 from benchmarks.rig.ground import MIB, Ground, Running

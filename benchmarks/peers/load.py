@@ -25,7 +25,7 @@ from twisted.internet.task import react
 from benchmarks.peers.clients import Client, Held
 from benchmarks.peers.connecting import connected
 from benchmarks.peers.job import Job, Outcome
-from benchmarks.rig.accounting import processor_s, pss_bytes
+from benchmarks.rig.accounting import family_processor_s, pss_bytes
 
 WARM_S: Final = 0.3
 """Each way: code is loaded, connections grow their windows, directories are made."""
@@ -78,7 +78,11 @@ class Load:
     async def measured(self, what: str, seconds: float) -> Outcome:
         """Work so long and return what came out."""
         pid = self._job.target.pid
-        server_s, client_s, began = processor_s(pid), time.process_time(), time.perf_counter()
+        server_s, client_s, began = (
+            family_processor_s(pid),
+            time.process_time(),
+            time.perf_counter(),
+        )
         took = await self._work(getattr(Line, what), seconds)
         lasted = time.perf_counter() - began
         return Outcome(
@@ -86,7 +90,7 @@ class Load:
             count=len(took),
             seconds=lasted,
             client_s=time.process_time() - client_s,
-            server_s=processor_s(pid) - server_s,
+            server_s=family_processor_s(pid) - server_s,
             pss_bytes=pss_bytes(pid),
             median_ms=statistics.median(took) * 1000,
             p99_ms=sorted(took)[int(len(took) * 0.99)] * 1000,

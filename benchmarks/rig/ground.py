@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from benchmarks.harness import memory_bytes, processor_s
+from benchmarks.rig.accounting import memory_bytes, processor_s
 from benchmarks.rig.errors import MeasuringError
 from benchmarks.rig.population import Population
 from benchmarks.rig.storing_many import endless_contract

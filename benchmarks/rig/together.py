@@ -17,7 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from benchmarks.harness import processor_s, spread
+from benchmarks.harness import spread
+from benchmarks.rig.accounting import processor_s
 from benchmarks.rig.crowding import Job
 from benchmarks.rig.errors import MeasuringError
 from tests.e2e.daemon import environment

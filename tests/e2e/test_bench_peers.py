@@ -40,8 +40,8 @@ def test_a_server_ends_with_its_children(tmp_path: Path, monkeypatch, manner: st
     with running(command, tmp_path, port) as pid:
         family = accounting.tree(pid)
         assert len(family) == 2
-        before = accounting.processor_s(pid)
-        while accounting.processor_s(pid) == before:
+        before = accounting.family_processor_s(pid)
+        while accounting.family_processor_s(pid) == before:
             assert family[1] in accounting.alive_in_group(pid), "the child uses the processor"
         assert accounting.pss_bytes(pid) > 1_000_000
     assert not accounting.alive_in_group(pid)
