@@ -38,6 +38,12 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.4g} [{min(values):.4g}..{max(values):.4g}]"
 
 
+def percentile(values: Sequence[float], part: float) -> float:
+    """Return the value below which this part of them lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
 def commit(folder: Path = HERE) -> str | None:
     """
     Return the short name of the commit that is checked out; None where git knows of none.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from benchmarks.growth.lag import buckets, quantile_s
-from benchmarks.growth.points import percentile
+from benchmarks.harness import percentile
 from benchmarks.rig.errors import MeasuringError
 from benchmarks.rig.ground import Running
 from tests.load.honest import OPERATIONS, Honest

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
+from benchmarks.harness import percentile
+
 OPERATIONS: Final = ("store", "retrieve", "audit", "erase")
 
 
@@ -89,9 +91,3 @@ class Series:
         return [
             (point.x, [point.standing[name]]) for point in self.points if name in point.standing
         ]
-
-
-def percentile(values: Sequence[float], part: float) -> float:
-    """Return the value below which this part of them lies."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]

@@ -22,6 +22,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.task import react
 
+from benchmarks.harness import percentile
 from benchmarks.peers.clients import Client, Held
 from benchmarks.peers.connecting import connected
 from benchmarks.peers.job import Job, Outcome
@@ -93,7 +94,7 @@ class Load:
             server_s=family_processor_s(pid) - server_s,
             pss_bytes=pss_bytes(pid),
             median_ms=statistics.median(took) * 1000,
-            p99_ms=sorted(took)[int(len(took) * 0.99)] * 1000,
+            p99_ms=percentile(took, 0.99) * 1000,
         )
 
     async def _work(self, step: Callable[[Line], Awaitable[None]], seconds: float) -> list[float]:
