@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.harness import report, spread
 from benchmarks.rig.entrance import enter, parser_of
+from benchmarks.rig.holeless import WithoutHoles
 from benchmarks.rig.place import place
 from farmer.audit.tree import TreeHasher
 from farmer.model.contract import TRASH_MS, Contract
@@ -21,20 +22,13 @@ from farmer.model.shard import StoredShard
 from farmer.storage.directory import VolumeSettings, create_volume
 from farmer.storage.engine import Engine, EngineLimits
 from farmer.storage.files import OsFiles
+from tests.e2e.daemon import allocated_bytes
 
 NODE, RENTER = NodeId(b"f" * 32), NodeId(b"r" * 32)
 SHARDS, SHARD_BYTES = 3000, 60_000
 QUOTA_BYTES = 1024**3
 ROUNDS = 3
 SHARES = (0.1, 0.5, 0.9)
-
-
-class WithoutHoles(OsFiles):
-    """A filesystem that cannot punch."""
-
-    def punch(self, fd: int, offset: int, length: int) -> bool:
-        del fd, offset, length
-        return False
 
 
 def main(words: Sequence[str]) -> int:
@@ -73,11 +67,11 @@ def _measure(path: Path, files: OsFiles, share: float, seed: int) -> tuple[float
     chosen = random.Random(seed).sample(shards, int(share * len(shards)))
     for future in [engine.delete(RENTER, shard, erase=False) for shard in chosen]:
         future.result()
-    before = _allocated(path / "log")
+    before = allocated_bytes(path / "log")
     began = time.perf_counter()
     engine.sweep(now_ms + TRASH_MS, now_ms + TRASH_MS)
     took = time.perf_counter() - began
-    back = (before - _allocated(path / "log")) / (len(chosen) * 61_440)
+    back = (before - allocated_bytes(path / "log")) / (len(chosen) * 61_440)
     extents = _extents(path / "log")
     engine.close()
     return took, back, extents
@@ -109,10 +103,6 @@ def _store(engine: Engine, rng: random.Random) -> list[ShardId]:
     for future in waiting:
         future.result()
     return shards
-
-
-def _allocated(directory: Path) -> int:
-    return sum(path.stat().st_blocks * 512 for path in directory.iterdir())
 
 
 def _extents(directory: Path) -> int:

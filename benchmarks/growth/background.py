@@ -208,7 +208,7 @@ WORKS: Final = {
         _tidying,
         by_sweep=True,
         holeless=True,
-        prefix=(sys.executable, "-m", "benchmarks.growth.holeless"),
+        prefix=(sys.executable, "-m", "benchmarks.rig.holeless"),
     ),
     "scrub": Work("Everything is read again and checked.", 1, ("store",), _scrubbing),
     "stores": Work(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.rig.holeless import WithoutHoles
 from benchmarks.rig.population import Population, shard_id
 from benchmarks.rig.storing_many import endless_contract
 from farmer.identity.keys import Identity
@@ -106,15 +107,6 @@ class Filler:
             if len(waiting) >= AT_ONCE:
                 waiting.popleft().result()
         _drain(waiting)
-
-
-class WithoutHoles(OsFiles):
-    """A filesystem that cannot punch."""
-
-    def punch(self, fd: int, offset: int, length: int) -> bool:
-        """Refuse."""
-        del fd, offset, length
-        return False
 
 
 def _drain(waiting: Iterable[Future[Any]]) -> None:
