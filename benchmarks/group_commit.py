@@ -26,11 +26,13 @@ NODE = NodeId(bytes(32))
 STORER = """
 import sys
 from pathlib import Path
-from benchmarks.rig.storing_many import endless_contract, open_engine, store_many
+from benchmarks.rig.population import Population
+from benchmarks.rig.storing_many import data_of, endless_contract, open_engine, store_many
 from farmer.model.ids import NodeId
 engine = open_engine(Path(sys.argv[1]), int(sys.argv[2]), NodeId(bytes(32)))
+shards = Population(int(sys.argv[3]), size_bytes=65536)
 sys.stderr.write("BEGIN\\n")
-seconds = store_many(engine, endless_contract(NodeId(b"r" * 32)), int(sys.argv[3]), 65536, 64)
+seconds = store_many(engine, data_of(shards, endless_contract(NodeId(b"r" * 32))), 64)
 sys.stderr.write("END\\n")
 sys.stdout.write(str(seconds))
 engine.close()

@@ -18,7 +18,8 @@ from benchmarks.harness import report, spread
 from benchmarks.rig.accounting import memory_bytes, reset_peak
 from benchmarks.rig.entrance import enter, parser_of
 from benchmarks.rig.place import place
-from benchmarks.rig.storing_many import endless_contract, open_engine, store_many
+from benchmarks.rig.population import Population
+from benchmarks.rig.storing_many import data_of, endless_contract, open_engine, store_many
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import charge_bytes
 from farmer.storage.directory import Paths, VolumeSettings, create_volume, read_marker
@@ -49,7 +50,8 @@ def fill(volume: Path, count: int) -> float:
     create_volume(volume, NODE, OsFiles(), 0)
     engine = open_engine(volume, count * QUOTA_PER_SHARD_BYTES, NODE)
     try:
-        return count / store_many(engine, endless_contract(RENTER), count, SHARD_BYTES, 512)
+        shards = data_of(Population(count, size_bytes=SHARD_BYTES), endless_contract(RENTER))
+        return count / store_many(engine, shards, 512)
     finally:
         engine.close()
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from benchmarks.harness import report, spread
 from benchmarks.rig.entrance import enter, parser_of
 from benchmarks.rig.place import place
-from benchmarks.rig.storing_many import endless_contract, open_engine, shard_of
+from benchmarks.rig.population import shard_id
+from benchmarks.rig.storing_many import endless_contract, open_engine
 from farmer.audit.proof import verify_sample
 from farmer.model.audit import AuditEntry
 from farmer.model.ids import NodeId
@@ -39,7 +40,7 @@ def main(words: Sequence[str]) -> int:
         create_volume(volume, NODE, OsFiles(), 0)
         engine = open_engine(volume, 4 * 1024**3, NODE)
         data = os.urandom(SIZE)
-        shard = shard_of(data)
+        shard = shard_id(data)
         upload = engine.begin(endless_contract(RENTER), shard, SIZE)
         assert isinstance(upload, EngineUpload)
         for at in range(0, SIZE, 1024**2):

@@ -19,11 +19,10 @@ from typing import Any, Final
 
 from benchmarks.rig.holeless import WithoutHoles
 from benchmarks.rig.population import Population, shard_id
-from benchmarks.rig.storing_many import endless_contract
+from benchmarks.rig.storing_many import endless_contract, store_many
 from farmer.identity.keys import Identity
 from farmer.model.ids import NodeId
 from farmer.storage import writer
-from farmer.storage.claims import EngineUpload
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.engine import Engine, EngineLimits
 from farmer.storage.files import OsFiles
@@ -57,10 +56,7 @@ class Filler:
 
     def store(self, shards: Population) -> None:
         """Store all of them, many at once; each is durable when this returns."""
-        waiting: deque[Future[Any]] = deque()
-        for number in shards.numbers:
-            self._put(shards, number, waiting)
-        _drain(waiting)
+        self._store(shards, shards.numbers)
 
     def erase(self, shards: Population) -> None:
         """Give all of them up for good."""
@@ -81,22 +77,16 @@ class Filler:
         for start in range(0, len(order), AT_ONCE):
             some = order[start : start + AT_ONCE]
             self._delete(shards, some, erase=True)
-            waiting: deque[Future[Any]] = deque()
-            for number in some:
-                self._put(shards, number, waiting)
-            _drain(waiting)
+            self._store(shards, some)
         now_ms = time.time_ns() // 1_000_000
         self._engine.sweep(now_ms, DELETED_OBSERVED_MS)
 
-    def _put(self, shards: Population, number: int, waiting: deque[Future[Any]]) -> None:
-        data = shards.data(number)
-        contract = endless_contract(self._renters.of(shards.owner(number)))
-        upload = self._engine.begin(contract, shard_id(data), len(data))
-        assert isinstance(upload, EngineUpload), number
-        upload.write(data)
-        waiting.append(upload.commit())
-        if len(waiting) >= AT_ONCE:
-            waiting.popleft().result()
+    def _store(self, shards: Population, numbers: Iterable[int]) -> None:
+        uploads = (
+            (endless_contract(self._renters.of(shards.owner(number))), shards.data(number))
+            for number in numbers
+        )
+        store_many(self._engine, uploads, AT_ONCE)
 
     def _delete(self, shards: Population, numbers: Iterable[int], *, erase: bool) -> None:
         waiting: deque[Future[Any]] = deque()
@@ -106,12 +96,8 @@ class Filler:
             waiting.append(self._engine.delete(renter, shard, erase=erase))
             if len(waiting) >= AT_ONCE:
                 waiting.popleft().result()
-        _drain(waiting)
-
-
-def _drain(waiting: Iterable[Future[Any]]) -> None:
-    for future in waiting:
-        future.result()
+        for future in waiting:
+            future.result()
 
 
 def main() -> None:

@@ -7,13 +7,15 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Final
 
-from farmer.audit.tree import TreeHasher
+from benchmarks.rig.population import Population, shard_id
 from farmer.identity.keys import Identity
 from farmer.model.contract import Contract
-from farmer.model.ids import ContractId, NodeId, ShardId
+from farmer.model.ids import ContractId, NodeId
 from farmer.model.shard import StoredShard
 from farmer.storage.claims import EngineUpload
 from farmer.storage.directory import VolumeSettings
@@ -21,13 +23,17 @@ from farmer.storage.engine import Engine, EngineLimits
 from farmer.storage.errors import StorageError
 from farmer.storage.files import OsFiles
 
+Upload = tuple[Contract, bytes]
 
-def open_engine(volume: Path, quota_bytes: int, node: NodeId) -> Engine:
+_REAL: Final = OsFiles()
+
+
+def open_engine(volume: Path, quota_bytes: int, node: NodeId, files: OsFiles = _REAL) -> Engine:
     """Open a volume as the daemon does."""
     return Engine(
         [VolumeSettings(volume, quota_bytes)],
         node,
-        OsFiles(),
+        files,
         clock_ms=lambda: time.time_ns() // 1_000_000,
         observed_ms=lambda: 0,
         limits=EngineLimits(uploads_per_renter_max=1024),
@@ -48,23 +54,17 @@ def endless_contract(renter: NodeId) -> Contract:
     )
 
 
-def shard_of(data: bytes) -> ShardId:
-    """Return the id of some bytes."""
-    hasher = TreeHasher()
-    hasher.update(data)
-    return hasher.finish().shard_id()
+def data_of(shards: Population, contract: Contract) -> Iterator[Upload]:
+    """Make all shards of a population, for one renter, as they are taken."""
+    return ((contract, shards.data(number)) for number in shards.numbers)
 
 
-def store_many(
-    engine: Engine, contract: Contract, count: int, size_bytes: int, outstanding: int
-) -> float:
+def store_many(engine: Engine, uploads: Iterable[Upload], outstanding: int) -> float:
     """Store shards, so many at once, each acknowledged after its sync; return the seconds."""
-    noise = os.urandom(size_bytes - 16)
     waiting: deque[Future[StoredShard]] = deque()
     began = time.monotonic()
-    for number in range(count):
-        data = number.to_bytes(8, "big") + os.urandom(8) + noise
-        upload = engine.begin(contract, shard_of(data), size_bytes)
+    for contract, data in uploads:
+        upload = engine.begin(contract, shard_id(data), len(data))
         assert isinstance(upload, EngineUpload)
         upload.write(data)
         waiting.append(upload.commit())
@@ -82,7 +82,7 @@ def main() -> None:
     engine = open_engine(Path(volume), int(quota), node)
     try:
         contract = endless_contract(NodeId(bytes.fromhex(renter)))
-        seconds = store_many(engine, contract, int(count), 1024, 512)
+        seconds = store_many(engine, data_of(Population(int(count)), contract), 512)
     except StorageError:
         sys.stderr.write(f"{engine.volumes()}\n")
         raise
