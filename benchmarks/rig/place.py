@@ -11,11 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from benchmarks.rig.errors import MeasuringError
+
 
 @contextmanager
 def place(parent: Path) -> Iterator[Path]:
-    """Lend a folder on the disk to be measured; at the end nothing of it is left."""
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=parent.absolute()) as folder:
+    """
+    Lend a folder on the disk to be measured; at the end nothing of it is left.
+
+    Raises:
+        MeasuringError: none can be made there.
+
+    """
+    try:
+        lent = tempfile.TemporaryDirectory(prefix=".bench-", dir=parent.absolute())
+    except OSError as error:
+        raise MeasuringError(f"{parent}: {error.strerror}") from error
+    with lent as folder:
         yield Path(folder)
 
 

@@ -91,3 +91,9 @@ def test_each_measures_on_the_disk_that_is_asked_for(
         with pytest.raises(PlaceAskedError) as asked:
             module.main((*commit, *words))
         assert asked.value.args == (disk,)
+
+
+def test_a_disk_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is measured."""
+    assert answered(load.main, ("--dir", str(tmp_path / "none"))) == 1
+    assert capsys.readouterr().err == f"{tmp_path / 'none'}: No such file or directory\n"
