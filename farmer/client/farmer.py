@@ -209,9 +209,8 @@ class Farmer:
         held = tuple(receipts)
         each = auditing.samples_for(len(held)) if samples is None else samples
         entries = [auditing.sample_entry(one.shard, one.size_bytes, each) for one in held]
-        busy = BusyWait()
         for batch in auditing.batches(entries):
-            for one in await self._audit_batch(batch, busy):
+            for one in await self._audit_batch(batch):
                 yield one
 
     async def audit_full(
@@ -294,16 +293,15 @@ class Farmer:
     async def _ask(self, question: Message, answer: type[A]) -> A:
         return await self._trying(lambda session: session.ask(question, answer))
 
-    async def _audit_batch(
-        self, batch: tuple[AuditEntry, ...], busy: BusyWait
-    ) -> tuple[Audited, ...]:
-        async def asked(session: Session) -> tuple[Challenge, list[ProofItem]]:
-            # Another one each time: who has seen it could hang up, and fetch what it asks for.
-            challenge = _challenge(AuditKind.SAMPLE, batch)
-            return challenge, await auditing.answers(session, challenge)
-
+    async def _audit_batch(self, batch: tuple[AuditEntry, ...]) -> tuple[Audited, ...]:
+        # The same for all attempts: another nonce asks for other leaves, and who has lost some
+        # would hang up, or say that it is busy, until it is asked for those that it has.
+        challenge = _challenge(AuditKind.SAMPLE, batch)
+        not_busy = Retries(BusyWait(0.0))
         try:
-            challenge, items = await self._trying(asked, Retries(busy))
+            items = await self._trying(
+                lambda session: auditing.answers(session, challenge), not_busy
+            )
         except auditing.NOT_YET as error:
             return auditing.postponed(batch, error)
         return await self.door.run(auditing.judge_samples, challenge, items)

@@ -15,8 +15,8 @@ from farmer.client.refusals import BusyError
 class BusyWait:
     """How long a farmer that says `BUSY` is still waited for: by one operation, or by several."""
 
-    def __init__(self) -> None:
-        self.left_s = BUSY_S
+    def __init__(self, left_s: float = BUSY_S) -> None:
+        self.left_s = left_s
 
     @property
     def is_over(self) -> bool:

@@ -595,25 +595,42 @@ class LosingTests(FarmerCase):
         self.world.clock.callLater(2, setattr, self.dialer, "reachable", True)
         self.assertEqual(self.run_(self.farmer.ping()).free_bytes, 7)
 
-    def test_who_hangs_up_on_a_challenge_never_sees_it_again(self):
-        content = content_of(70_000)
-        receipt = self.run_(self.farmer.store(io.BytesIO(content)))
+    def drawing(self, answer):
+        """Return a receipt, and the nonces that an audit of it asks under, answered so."""
         nonces = []
 
-        def look_and_vanish(talk, asked):
+        def look(talk, asked):
             nonces.append(asked.challenge.nonce)
-            talk.cut()
+            answer(talk)
 
-        self.fake.script[Type.AUDIT] = look_and_vanish
-        for audit in (
-            lambda: self.farmer.audit([receipt], 1),
-            lambda: self.farmer.audit_full(receipt, io.BytesIO(content)),
-        ):
-            nonces.clear()
-            with self.assertRaises(ConnectionLostError):
-                self.run_(audit())
-            self.assertGreater(len(nonces), 1)
-            self.assertEqual(len(nonces), len(set(nonces)))
+        receipt = self.run_(self.farmer.store(io.BytesIO(content_of(70_000))))
+        self.fake.script[Type.AUDIT] = look
+        return receipt, nonces
+
+    def test_who_hangs_up_on_a_sample_audit_is_asked_for_the_same_leaves_again(self):
+        """Else it would do so until it is asked for those that it has not lost."""
+        receipt, nonces = self.drawing(Talk.cut)
+        with self.assertRaises(ConnectionLostError):
+            self.run_(self.farmer.audit([receipt], 1))
+        self.assertEqual(len(nonces), 1 + len(RETRY_DELAYS_S))
+        self.assertEqual(len(set(nonces)), 1)
+
+    def test_who_is_busy_with_a_whole_sample_audit_has_not_answered_and_draws_no_other(self):
+        """An honest farmer says so of one shard."""
+        receipt, nonces = self.drawing(lambda talk: talk.refuse(Refusal.BUSY, 0))
+        for _ in range(2):
+            (audited,) = self.run_(self.farmer.audit([receipt], 1)).shards
+            self.assertIs(audited.verdict, Verdict.POSTPONED)
+        self.assertEqual(self.world.clock.seconds(), 0)
+        self.assertEqual((len(nonces), len(set(nonces))), (2, 2))
+
+    def test_who_hangs_up_on_a_full_audit_is_asked_under_another_nonce(self):
+        """All bytes are asked for whatever the nonce: there is nothing to draw."""
+        receipt, nonces = self.drawing(Talk.cut)
+        with self.assertRaises(ConnectionLostError):
+            self.run_(self.farmer.audit_full(receipt, io.BytesIO(content_of(70_000))))
+        self.assertEqual(len(nonces), 1 + len(RETRY_DELAYS_S))
+        self.assertEqual(len(nonces), len(set(nonces)))
 
     def test_a_connection_that_was_lost_between_exchanges_is_replaced(self):
         self.run_(self.farmer.ping())
