@@ -15,7 +15,7 @@ from farmer.cli.renter_sources import STANDARD_INPUT, Sources
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
-from farmer.client.errors import ClientError, ConnectionFailedError
+from farmer.client.errors import ClientError, ConnectionFailedError, FarmerTooSlowError
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
 from farmer.client.limits import SESSIONS_MAX
@@ -116,7 +116,7 @@ class _Storing:
         try:
             await self._store(row)
             self._unreachable = 0
-        except ConnectionFailedError as error:
+        except (ConnectionFailedError, FarmerTooSlowError) as error:
             self._unreachable += 1
             row.error = str(error)
         except RefusedError as error:
@@ -134,7 +134,9 @@ class _Storing:
             row.shard, row.size_bytes = source.shard, source.size_bytes
             if self._unreachable >= SESSIONS_MAX:
                 # The others would wait for the same silence, one after the other.
-                raise ConnectionFailedError("the farmer could not be reached for other files")
+                raise ConnectionFailedError(
+                    "the farmer could not be reached, or was silent, for other files"
+                )
             await door.run(self._warn_once)
             progress = self._line.of(id(row), source.size_bytes)
             receipt = await self._farmer.store_hashed(source, progress)

@@ -16,10 +16,16 @@ SESSIONS_MAX: Final = 4
 """Connections to one farmer: enough to hide its syncs, few for a home line."""
 
 HASHED_BYTES_PER_S_MIN: Final = 4 * 1024 * 1024
-"""How fast a farmer's disk must read for a full audit, which is silent until it is done."""
+"""
+How fast a farmer's disk must read for a full audit, or for a store that is to go on: both are
+silent until all is read.
+"""
 
 RETRY_DELAYS_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Waits after a lost connection, 8 s together: a farmer or a router that restarts."""
+
+SILENCES_MAX: Final = 1
+"""Times that one operation asks again who greeted and then was silent: each wait is minutes."""
 
 BUSY_DELAYS_MS: Final = (500, 10_000)
 """Least and most that we wait when a store is `BUSY`, each time twice as long, or as told."""

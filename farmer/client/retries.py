@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from farmer.client.errors import ClientError, ConnectionFailedError, ConnectionLostError
+from farmer.client.errors import (
+    ClientError,
+    ConnectionFailedError,
+    ConnectionLostError,
+    FarmerTooSlowError,
+)
 from farmer.client.limits import (
     BUSY_DELAYS_MS,
     BUSY_S,
     RETRY_DELAYS_S,
     RETRY_PROGRESS_BYTES,
+    SILENCES_MAX,
 )
 from farmer.client.refusals import BusyError
 
@@ -29,13 +35,15 @@ class Retries:
     One operation's attempts.
 
     A lost connection is worth another attempt; a farmer that never answered is not, but
-    one that answered before is (*was_reached*, in this operation or an earlier one).  A
+    one that answered before is (*was_reached*, in this operation or an earlier one).  One
+    that was silent for as long as we wait is asked once more: each time costs minutes.  A
     store that is `BUSY` is most often our own former connection, which the farmer still
     waits for; who is told to come back later than that can take is told so at once.
     """
 
     def __init__(self, busy: BusyWait | None = None) -> None:
         self._failed = 0
+        self._silences = 0
         self._busy = busy or BusyWait()
         self._is_alone = busy is None
         self._busy_ms = 0
@@ -46,7 +54,7 @@ class Retries:
         """A transfer stands at *done_bytes*: enough of it and the counting begins anew."""
         if done_bytes - self._done_bytes >= RETRY_PROGRESS_BYTES:
             self._done_bytes = done_bytes
-            self._failed = 0
+            self._failed = self._silences = 0
             if self._is_alone:
                 self._busy.left_s = BUSY_S
             self._busy_ms = 0
@@ -58,7 +66,9 @@ class Retries:
             return self._busy_s(error, now_s)
         lost = isinstance(error, ConnectionLostError)
         unreachable = isinstance(error, ConnectionFailedError) and was_reached
-        if not (lost or unreachable) or self._failed >= len(RETRY_DELAYS_S):
+        self._silences += isinstance(error, FarmerTooSlowError)
+        is_over = self._failed >= len(RETRY_DELAYS_S) or self._silences > SILENCES_MAX
+        if not (lost or unreachable) or is_over:
             return None
         delay_s = RETRY_DELAYS_S[self._failed]
         self._failed += 1

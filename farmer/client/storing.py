@@ -11,13 +11,13 @@ from typing import BinaryIO
 from farmer.audit.tree import TreeHasher
 from farmer.client.door import Door
 from farmer.client.errors import ClientError, SourceChangedError
-from farmer.client.limits import GIVE_UP_S
+from farmer.client.limits import GIVE_UP_S, HASHED_BYTES_PER_S_MIN
 from farmer.client.patience import Pace, Patience
 from farmer.client.session import Session
 from farmer.model.contract import Receipt
 from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES, SHARD_BYTES_MAX
-from farmer.protocol.limits import DATA_BYTES_SENT
+from farmer.protocol.limits import ANSWER_S, DATA_BYTES_SENT
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.state import State
 from farmer.protocol.transfers import Accept, Store, Stored
@@ -98,7 +98,9 @@ async def store(session: Session, source: Source, door: Door, progress: Progress
     """
     wire = session.wire
     wire.send(Store(source.shard, source.size_bytes))
-    event = await wire.next_event(Patience())
+    # What it has of an earlier attempt, it reads and hashes again before it says how much.
+    hashing_s = source.size_bytes / HASHED_BYTES_PER_S_MIN
+    event = await wire.next_event(Patience(ANSWER_S + hashing_s))
     if isinstance(event, Stored):
         return event.receipt
     if not isinstance(event, Accept):

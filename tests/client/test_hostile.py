@@ -22,11 +22,14 @@ from farmer.client.errors import (
 from farmer.client.limits import (
     BUSY_DELAYS_MS,
     BUSY_S,
+    HASHED_BYTES_PER_S_MIN,
     READ_AHEAD_BYTES,
     RETRY_DELAYS_S,
     SESSIONS_MAX,
+    SILENCES_MAX,
 )
 from farmer.client.retrieving import Retrieval, Wanted
+from farmer.client.storing import Source
 from farmer.identity.keys import Identity
 from farmer.identity.signing import sign_receipt
 from farmer.model.ids import ShardId
@@ -366,6 +369,26 @@ class StallingTests(FarmerCase):
     def test_silence_ends(self):
         self.fake.script[Type.PING] = lambda *_: None
         self.assert_too_slow(self.farmer.ping(), ANSWER_S)
+
+    def test_who_greets_and_then_is_silent_is_asked_once_more(self):
+        """Limit: SILENCES_MAX; each time costs minutes."""
+        self.fake.script[Type.PING] = lambda *_: None
+        with self.assertRaises(FarmerTooSlowError):
+            self.run_(self.farmer.ping())
+        self.assertEqual(self.dialer.dialed, 1 + SILENCES_MAX)
+
+    def test_a_store_that_goes_on_has_the_time_to_be_read_and_hashed_again(self):
+        size_bytes = 40 * MIB
+        source = Source(None, 0, shard_of(b"x"), size_bytes)
+        reading_s = ANSWER_S + size_bytes / HASHED_BYTES_PER_S_MIN - 1
+
+        def late(talk, _):
+            self.world.clock.callLater(reading_s, talk.refuse, Refusal.NO_SPACE, 5, 4)
+
+        self.fake.script[Type.STORE] = late
+        with self.assertRaises(refusals.NoSpaceError):
+            self.run_(self.farmer.store_hashed(source))
+        self.assertEqual(self.dialer.dialed, 1)
 
     def test_a_flood_of_nothing_ends_at_once(self):
         shard = self.hold(content_of(10_000))

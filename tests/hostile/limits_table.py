@@ -118,6 +118,7 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (CLIENT, "LISTED_PER_S_MIN", LIES + "test_lies.py::test_a_list_whose_pages_come"),
         (CLIENT, "SESSIONS_MAX", LIES + "test_hostile.py::test_no_more_connections"),
         (CLIENT, "RETRY_DELAYS_S", LIES + "test_hostile.py::test_attempts_are_bounded"),
+        (CLIENT, "SILENCES_MAX", LIES + "test_hostile.py::test_who_greets_and_then_is_silent"),
         (CLIENT, "RETRY_PROGRESS_BYTES", LIES + "test_hostile.py::test_a_store_goes_on"),
         (CLIENT, "BUSY_S", LIES + "test_hostile.py::test_a_shard_that_stays_busy"),
         (CLIENT, "GIVE_UP_S", LIES + "test_hostile.py::test_the_cause_is_named_whatever"),
