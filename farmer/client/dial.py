@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, cast
+from typing import Any, NoReturn, Protocol, Self, cast
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import HostnameEndpoint
@@ -17,7 +17,7 @@ from farmer.client.errors import (
     ConnectionLostError,
     WrongFarmerError,
 )
-from farmer.client.limits import CONNECT_S
+from farmer.client.limits import CONNECT_S, DIAL_S
 from farmer.client.patience import Patience
 from farmer.client.session import Session
 from farmer.client.wire import Wire
@@ -25,6 +25,7 @@ from farmer.identity.keys import Identity
 from farmer.identity.records import RecordTLS
 from farmer.identity.signing import SCHEME, parse_link
 from farmer.identity.tls import PeerCertificateError, TlsTransport, peer_id, renter_side
+from farmer.model.addresses import ADDRESSES_MAX
 from farmer.model.contract import InviteLink
 from farmer.model.ids import NodeId
 from farmer.protocol.limits import HANDSHAKE_S
@@ -42,7 +43,7 @@ class FarmerAddress:
 
     farmer: NodeId
     addresses: tuple[str, ...]
-    """`host:port`, IPv6 in brackets; tried in order."""
+    """`host:port`, IPv6 in brackets; tried in order, `ADDRESSES_MAX` of them at most."""
 
     @classmethod
     def of(cls, target: FarmerAddress | InviteLink | str) -> Self:
@@ -64,6 +65,11 @@ class FarmerAddress:
                     f"{line!r} is not a farmer: <node id>@<host:port>, or an invite"
                 )
             target = FarmerAddress(NodeId.parse(head), tuple(places.split(",")))
+        if len(target.addresses) > ADDRESSES_MAX:
+            raise AddressError(
+                f"{len(target.addresses)} addresses are more than the {ADDRESSES_MAX} that a "
+                "farmer may have"
+            )
         for address in target.addresses:
             split_address(address)
         return cls(target.farmer, target.addresses)
@@ -106,20 +112,27 @@ class TlsDialer:
         self._factory.protocol = RecordTLS
 
     async def dial(self) -> Session:
-        """Try the addresses in order; raises what the last one raised."""
+        """Try the addresses in order while there is time; raises what the last one raised."""
         failure: ClientError = ConnectionFailedError("the farmer has no address")
+        until_s = self._reactor.seconds() + DIAL_S
         for address in self._address.addresses:
+            left_s = until_s - self._reactor.seconds()
+            if left_s <= 0:
+                break
             try:
-                return await self._dial(address)
+                return await self._dial(address, left_s)
             except ConnectionFailedError as error:
                 failure = error
         raise failure
 
-    async def _dial(self, address: str) -> Session:
+    async def _dial(self, address: str, left_s: float) -> Session:
         host, port = split_address(address)
         endpoint = HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_S)
         try:
-            outer = await endpoint.connect(self._factory)
+            # A name may stand for any number of hosts, each of which is tried.
+            outer = await endpoint.connect(self._factory).addTimeout(
+                left_s, self._reactor, _too_late
+            )
         except (CancelledError, ConnectingCancelledError) as error:
             # Whoever cancels wants no other address and no further attempt.
             raise CancelledError from error
@@ -151,3 +164,7 @@ class TlsDialer:
                 f"another farmer answers at {address}: {found.short}... instead of "
                 f"{self._address.farmer.short}...; the address is old, or somebody is in between"
             )
+
+
+def _too_late(_cancelled: object, timeout_s: float) -> NoReturn:
+    raise TimeoutError(f"no answer in {timeout_s:.0f} s")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from farmer.client.dial import FarmerAddress
+from farmer.model.addresses import ADDRESSES_MAX
 from farmer.model.contract import Receipt
 from farmer.model.ids import NodeId, ShardId
 from farmer.protocol.documents import read_receipt
@@ -105,7 +106,8 @@ def _places(addresses: object) -> tuple[str, ...]:
     read = json.loads(_bytes(addresses))
     if not (isinstance(read, list) and read and all(isinstance(one, str) for one in read)):
         raise ValueError("its addresses are none")
-    return tuple(read)
+    # Joined when a farmer could still name more of them.
+    return tuple(read[:ADDRESSES_MAX])
 
 
 def _node_id(value: object) -> NodeId | None:

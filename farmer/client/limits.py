@@ -9,6 +9,9 @@ from farmer.protocol.limits import IDLE_S, SHARDS_PER_CONTRACT_MAX
 CONNECT_S: Final = 15.0
 """For one address to answer: a home server behind a slow line, not one that is off."""
 
+DIAL_S: Final = 60.0
+"""For all addresses of a farmer together, and all hosts that their names stand for."""
+
 READ_AHEAD_BYTES: Final = 256 * 1024
 """Unread bytes at which we stop reading: one step of a stream, larger than any control frame."""
 

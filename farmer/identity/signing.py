@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from dataclasses import replace
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from farmer.model.addresses import ADDRESSES_MAX, is_address
 from farmer.model.contract import Contract, Invite, InviteLink, Offer, Receipt
 from farmer.model.ids import InviteSerial, NodeId
 from farmer.protocol.documents import (
@@ -29,9 +29,6 @@ SPKI_PREFIX: Final = bytes.fromhex("302a300506032b6570032100")
 """The 12 bytes before every raw Ed25519 key in its SubjectPublicKeyInfo (RFC 8410)."""
 
 SCHEME: Final = "farmer://"
-
-_ADDRESS: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
-"""A host name or IPv4 address, or an IPv6 address in brackets, and a port."""
 
 
 class InviteLinkError(ValueError):
@@ -115,9 +112,14 @@ def parse_link(text: str) -> InviteLink:
     host_list, slash, code = tail.partition("/")
     addresses = tuple(host_list.split(","))
     whole = line.startswith(SCHEME) and at and slash
-    if not whole or not all(map(_is_address, addresses)):
+    if not whole or not all(map(is_address, addresses)):
         raise InviteLinkError(
             "this is not an invite; one looks like farmer://<node id>@<host:port>/<code>"
+        )
+    if len(addresses) > ADDRESSES_MAX:
+        raise InviteLinkError(
+            f"this invite names {len(addresses)} addresses, more than the {ADDRESSES_MAX} that a "
+            "farmer may have: ask for another"
         )
     try:
         raw = base64.b64decode(code + "=" * (-len(code) % 4), altchars=b"-_", validate=True)
@@ -128,11 +130,6 @@ def parse_link(text: str) -> InviteLink:
     if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != code:
         raise InviteLinkError("the invite is damaged, copy it again: not canonical base64")
     return InviteLink(farmer=farmer, addresses=addresses, invite=invite)
-
-
-def _is_address(text: str) -> bool:
-    match = _ADDRESS.fullmatch(text)
-    return match is not None and 1 <= int(match[1]) <= 65_535
 
 
 def _valid(public_key: bytes, signature: bytes, message: bytes) -> bool:

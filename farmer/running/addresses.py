@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
+from farmer.model.addresses import ADDRESSES_MAX
 from farmer.settings.kinds import join_address, split_address
 
 _V4_PROBE: Final = ("192.0.2.1", 9)
@@ -28,7 +29,7 @@ def announced(
     announce: Iterable[str], listening: Iterable[str], local: Callable[[], list[str]]
 ) -> tuple[str, ...]:
     """
-    Return the addresses for invites: never 0.0.0.0, never port 0.
+    Return the addresses for invites: never 0.0.0.0, never port 0, no more than one can carry.
 
     *listening* is where the farmer listens; every-address ones are replaced by what *local*
     returns, this machine's own addresses.
@@ -55,7 +56,7 @@ def announced(
             "in the settings; or, only to try it on this machine, start the farmer with "
             f"FARMER_ANNOUNCE=127.0.0.1:{known[0][1]}"
         )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(found))[:ADDRESSES_MAX]
 
 
 def _hosts(host: str, local: Callable[[], list[str]]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
+from farmer.model.addresses import ADDRESSES_MAX
 from farmer.settings.kinds import split_address
 from farmer.settings.schema import Settings
 from farmer.settings.tree import Fault
@@ -44,6 +45,9 @@ def _addresses(settings: Settings, origins: Mapping[str, str]) -> Iterator[Fault
     named.append(("listen.page", settings.listen.page))
     if not settings.listen.shards:
         yield Fault(_place(origins, "listen.shards"), '"listen.shards" needs an address')
+    if len(settings.announce) > ADDRESSES_MAX:
+        place = _place(origins, f"announce.{ADDRESSES_MAX}")
+        yield Fault(place, f'"announce" has room for {ADDRESSES_MAX} addresses, as an invite has')
     for (one, first), (other, second) in combinations(named, 2):
         if _collide(split_address(first), split_address(second)):
             yield Fault(_place(origins, other), f'"{other}" and "{one}" want the same port')

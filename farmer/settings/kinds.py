@@ -9,6 +9,7 @@ from decimal import Decimal, InvalidOperation
 from ipaddress import ip_address
 from typing import Any, Final, Generic, TypeVar
 
+from farmer.model.addresses import is_address
 from farmer.settings.paths import absolute
 from farmer.units import (
     Space,
@@ -91,7 +92,14 @@ def _public_address(text: str) -> str:
     host, port = split_address(text)
     if port == 0 or host in ("0.0.0.0", "::"):  # noqa: S104  # refused here, not bound
         raise ValueError(f"{text!r} is not an address that others can call")
-    return join_address(host, port)
+    address = join_address(host, port)
+    if not is_address(address):
+        raise ValueError(
+            f"{text!r} is not an address that an invite can carry: a name of letters, digits, "
+            ". - and _ (others as the DNS has them, xn--...), an IPv4 address, or an IPv6 address "
+            "in brackets"
+        )
+    return address
 
 
 def _name(text: str) -> str:

@@ -283,8 +283,8 @@ class Settings:
     name: str = setting("What the page calls this farmer.", NAME, "", example="attic", live=True)
     listen: ListenSettings = section("Where the farmer listens.", ListenSettings)
     announce: tuple[str, ...] = listed(
-        "The addresses that invites name, host:port: what renters outside can reach, such as"
-        " your router's name with a forwarded port. Default: this machine's own address.",
+        "The addresses that invites name, host:port, 8 at most: what renters outside can reach,"
+        " such as your router's name with a forwarded port. Default: this machine's own address.",
         PUBLIC_ADDRESS,
         (),
         example="farmer.example.org:4646",

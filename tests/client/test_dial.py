@@ -2,12 +2,18 @@
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import TimeoutError as Late
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 
 from farmer.client.dial import AddressError, FarmerAddress, TlsDialer, split_address
+from farmer.client.errors import ConnectionFailedError
+from farmer.client.limits import DIAL_S
 from farmer.identity.keys import Identity
 from farmer.identity.signing import InviteLinkError, format_link, make_invite
+from farmer.model.addresses import ADDRESSES_MAX
 from farmer.model.contract import InviteLink, Offer
 from farmer.model.ids import InviteSerial, NodeId
 
@@ -56,17 +62,67 @@ def test_an_address_that_is_none_is_refused(address):
         split_address(address)
 
 
+def test_a_farmer_has_no_more_addresses_than_are_tried():
+    """Limit: ADDRESSES_MAX."""
+    several = tuple(f"a:{number}" for number in range(1, ADDRESSES_MAX + 1))
+    assert FarmerAddress.of(f"{ID}@{','.join(several)}").addresses == several
+    with pytest.raises(AddressError, match="9 addresses are more than the 8"):
+        FarmerAddress.of(f"{ID}@{','.join(several)},b:1")
+
+
+def dialing(reactor, *addresses):
+    """Return a dial of hosts that never answer, and where its failure will be."""
+    identity = Identity.of_key(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    dialer = TlsDialer(reactor, identity, FarmerAddress(ID, addresses))
+    failures = []
+    return Deferred.fromCoroutine(dialer.dial()).addErrback(failures.append), failures
+
+
+def ports_asked(reactor):
+    return [port for _, port, *_ in reactor.tcpClients]
+
+
+def test_all_addresses_together_have_a_deadline():
+    """Limit: DIAL_S."""
+    reactor = MemoryReactorClock()
+    hosts = [f"127.0.0.1:{number}" for number in range(1, ADDRESSES_MAX + 1)]
+    _, failures = dialing(reactor, *hosts)
+    asked = 0
+    while not failures:
+        for _, _, factory, timeout_s, _ in reactor.tcpClients[asked:]:
+            reactor.callLater(timeout_s, factory.clientConnectionFailed, None, Failure(Late()))
+            asked += 1
+        reactor.advance(1)
+    assert reactor.seconds() <= DIAL_S + 1
+    assert ports_asked(reactor) == [1, 2, 3, 4]
+    assert failures[0].check(ConnectionFailedError)
+
+
+def test_a_name_that_stands_for_many_hosts_has_no_more_time():
+    class Names:
+        def resolveHostName(self, receiver, name, port=0, *words, **named):
+            receiver.resolutionBegan(None)
+            for number in range(1000):
+                receiver.addressResolved(IPv4Address("TCP", f"10.0.{number // 250}.1", port))
+            receiver.resolutionComplete()
+
+    reactor = MemoryReactorClock()
+    reactor.nameResolver = Names()
+    _, failures = dialing(reactor, "many.example:7")
+    while not failures:
+        reactor.advance(0.5)
+    assert reactor.seconds() <= DIAL_S + 1
+    assert failures[0].check(ConnectionFailedError)
+    assert "many.example:7: no answer in 60 s" in str(failures[0].value)
+
+
 def test_who_cancels_a_connection_that_hangs_gets_no_other_address():
     reactor = MemoryReactorClock()
-    identity = Identity.of_key(Ed25519PrivateKey.from_private_bytes(bytes(32)))
-    address = FarmerAddress(ID, ("127.0.0.1:1", "127.0.0.1:2"))
-    dialed = Deferred.fromCoroutine(TlsDialer(reactor, identity, address).dial())
-    failures = []
-    dialed.addErrback(failures.append)
+    dialed, failures = dialing(reactor, "127.0.0.1:1", "127.0.0.1:2")
     reactor.advance(1)
 
     dialed.cancel()
 
     reactor.advance(1)
-    assert [port for _, port, *_ in reactor.tcpClients] == [1]
+    assert ports_asked(reactor) == [1]
     assert failures[0].check(CancelledError)

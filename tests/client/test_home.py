@@ -24,6 +24,7 @@ from farmer.client.home import (
 from farmer.client.ledger import Ledger, LedgerError
 from farmer.client.ledger_rows import Standing
 from farmer.identity.keys import Identity
+from farmer.model.addresses import ADDRESSES_MAX
 from farmer.model.ids import NodeId, ShardId
 from farmer.protocol.documents import receipt_bytes
 from tests.client.fake_farmer import FakeFarmer
@@ -345,6 +346,14 @@ def test_a_damaged_farmer_is_named_and_the_others_can_be_asked(home, fake, colum
         home.farmer()
     (damaged,) = home.ledger.damaged
     assert ("a backup" if column == "farmer" else "join it again with its invite") in str(damaged)
+
+
+def test_a_farmer_that_was_joined_with_more_addresses_than_are_tried_has_the_first_of_them(
+    home, fake
+):
+    places = tuple(f"a:{number}" for number in range(1, 20))
+    home.ledger.join(FarmerAddress(ONE, places), fake.shown())
+    assert home.farmer() == FarmerAddress(ONE, places[:ADDRESSES_MAX])
 
 
 def test_a_farmer_is_joined_last_whatever_the_others_rows_say(home, fake):

@@ -51,6 +51,20 @@ MISTAKES = [
     ),
     ("no text in a host", V + 'listen: {page: "a\\udcff:1"}', "is not a host name or address"),
     ("no text in a path", V + 'volumes: [{path: "/\\uDCFF", quota: 1GB}]', "is not UTF-8"),
+    *(
+        (f"announcing what no invite can carry: {host}", V + f'announce: "{host}:1"', told)
+        for host, told in (
+            ("b\u00fccher.example", "is not an address that an invite can carry: a name of letters"),
+            ("host~1.example", "(others as the DNS has them, xn--...)"),
+            ("a!b", "is not an address that an invite can carry"),
+            ("[zz::1]", "or an IPv6 address in brackets"),
+        )
+    ),
+    (
+        "announcing more than an invite can carry",
+        V + "announce: [" + "a:1, " * 8 + "a:2]",
+        'f:2:52: "announce" has room for 8 addresses',
+    ),
     ("announcing port 0", V + "announce: a.example:0", "is not an address that others can call"),
     (
         "a bare size",

@@ -110,6 +110,8 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
     "The renter, against a hostile farmer": [
         (WIRE, "HANDSHAKE_S", LIES + "test_lies.py::test_a_farmer_that_never_greets"),
         (WIRE, "ANSWER_S", LIES + "test_lies.py::test_an_answer_byte_by_byte"),
+        ("farmer.model.addresses", "ADDRESSES_MAX", LIES + "test_dial.py::test_a_farmer_has_no"),
+        (CLIENT, "DIAL_S", LIES + "test_dial.py::test_all_addresses_together"),
         (CLIENT, "HASHED_BYTES_PER_S_MIN", LIES + "test_farmer.py::test_a_farmer_has_the_time"),
         (CLIENT, "READ_AHEAD_BYTES", LIES + "test_lies.py::test_what_comes_unasked"),
         (CLIENT, "LISTED_MAX", LIES + "test_lies.py::test_a_list_of_invented_ids"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from farmer.identity import signing
 from farmer.identity.keys import Identity
 from farmer.identity.signing import InviteLinkError, format_link, parse_link
+from farmer.model.addresses import ADDRESSES_MAX
 from farmer.model.contract import Contract, InviteLink, Offer, Receipt
 from farmer.model.ids import ContractId, InviteSerial, ShardId
 from farmer.protocol.documents import (
@@ -129,6 +130,8 @@ WRONG_LINES = {
     "port zero": LINE.replace(":4646", ":0"),
     "port too large": LINE.replace(":4646", ":65536"),
     "bare IPv6": LINE.replace("[::1]:1", "::1:1"),
+    "letters in a name that are not ASCII": LINE.replace("farm.example", "b\u00fccher.example"),
+    "no IPv6 in the brackets": LINE.replace("[::1]", "[1:2]"),
     "blank in an address": LINE.replace("farm.example", "farm example"),
     "no code": HEAD,
     "empty code": f"{HEAD}/",
@@ -155,3 +158,11 @@ def test_a_code_has_one_form() -> None:
     other = alphabet[alphabet.index(CODE[-1]) + 1]
     with pytest.raises(InviteLinkError, match="canonical"):
         parse_link(f"{HEAD}/{CODE[:-1]}{other}")
+
+
+def test_a_link_with_more_addresses_than_are_tried_is_refused() -> None:
+    """Limit: ADDRESSES_MAX."""
+    most = LINE.replace(",", ",a:1" * (ADDRESSES_MAX - 2) + ",")
+    assert len(parse_link(most).addresses) == ADDRESSES_MAX
+    with pytest.raises(InviteLinkError, match="names 9 addresses, more than the 8"):
+        parse_link(most.replace(",", ",a:1,", 1))

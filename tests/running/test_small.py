@@ -120,6 +120,11 @@ def test_invites_never_name_every_address() -> None:
     assert announced([], ["127.0.0.1:5"], two_addresses) == ("127.0.0.1:5",)
 
 
+def test_invites_name_no_more_than_they_can_carry() -> None:
+    listening = [f"192.168.1.{number}:4646" for number in range(1, 20)]
+    assert announced([], listening, two_addresses) == tuple(listening[:8])
+
+
 def test_invites_never_name_loopback_for_every_address() -> None:
     """A farmer without a network of its own does not see how it is reached: its owner says it."""
     for listening, local in (
