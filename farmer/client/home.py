@@ -54,7 +54,9 @@ def default_home(environment: Mapping[str, str]) -> Path:
     named = environment.get("RENTER_HOME")
     if named:
         return named_home(named)
-    return named_home(environment.get("XDG_DATA_HOME") or "~/.local/share") / "renter"
+    # The XDG specification says that a relative path is to be ignored.
+    data = environment.get("XDG_DATA_HOME", "")
+    return named_home(data if data.startswith("/") else "~/.local/share") / "renter"
 
 
 @dataclass(frozen=True, slots=True)

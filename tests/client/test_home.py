@@ -389,7 +389,10 @@ def test_a_failed_write_is_a_ledger_error_and_changes_nothing(home, fake):
 def test_the_home_is_named_by_the_environment():
     assert default_home({"RENTER_HOME": "/a"}) == Path("/a")
     assert default_home({"XDG_DATA_HOME": "/b"}) == Path("/b/renter")
-    assert default_home({"HOME": os.environ["HOME"]}) == Path.home() / ".local/share/renter"
+    usual = Path.home() / ".local/share/renter"
+    assert default_home({"HOME": os.environ["HOME"]}) == usual
+    # Another one in each directory, with another identity, would be of no use.
+    assert default_home({"XDG_DATA_HOME": "b"}) == default_home({"XDG_DATA_HOME": "~/b"}) == usual
 
 
 def test_a_home_may_begin_with_a_tilde(monkeypatch):
