@@ -13,6 +13,9 @@ FILE_BYTES_MAX: Final = 1024 * 1024
 """No settings file is that large; something else was named by mistake."""
 
 DEPTH_MAX: Final = 16
+NODES_MAX: Final = 10_000
+"""Values in a file, each alias counted as what it stands for: 256 volumes have some thousand."""
+
 PREFIX: Final = "FARMER_"
 SLIP: Final = 0.75
 """How like a key a variable must be (`difflib`) to be taken for a mistyped one."""
@@ -70,11 +73,23 @@ def read_yaml(text: str, name: str, faults: list[Fault]) -> Branch:
         return Branch(name, listing=False)
     if root is None:
         return Branch(f"{name}:1:1", listing=False)
-    tree = _YamlReader(name, faults).tree(root, 0)
+    try:
+        tree = _YamlReader(name, faults).tree(root, 0)
+    except _TooManyError as error:
+        faults[:] = [error.fault]
+        return Branch(name, listing=False)
     if isinstance(tree, Scalar) or tree.listing:
         faults.append(Fault(tree.place, "settings are `key: value` lines"))
         return Branch(name, listing=False)
     return tree
+
+
+class _TooManyError(Exception):
+    """There is more in the file than any settings have."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
 
 
 class _YamlReader:
@@ -83,9 +98,14 @@ class _YamlReader:
     def __init__(self, name: str, faults: list[Fault]) -> None:
         self._name = name
         self._faults = faults
+        self._nodes = 0
 
     def tree(self, node: yaml.Node, depth: int) -> Tree:
         place = _place(self._name, node.start_mark)
+        self._nodes += 1
+        if self._nodes > NODES_MAX:
+            many = f"more than {NODES_MAX} values, aliases unfolded: these are no settings"
+            raise _TooManyError(Fault(place, many))
         if depth > DEPTH_MAX:
             self._faults.append(Fault(place, "nested too deeply (or an alias to itself)"))
             return Branch(place, listing=False)

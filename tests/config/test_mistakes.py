@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from farmer.settings.loader import SettingsError, load, load_text
-from farmer.settings.tree import FILE_BYTES_MAX
+from farmer.settings.loader import LIST_MAX, SettingsError, load, load_text
+from farmer.settings.tree import FILE_BYTES_MAX, NODES_MAX
 
 V = "version: 1\n"
 
@@ -176,3 +176,19 @@ def test_deep_and_circular_texts_are_refused() -> None:
     for text in (V + "name: " + "[" * 5000 + "]" * 5000, V + "name: &x [*x]"):
         with pytest.raises(SettingsError):
             load_text(text, "f", {})
+
+
+def test_aliases_are_not_unfolded_without_end() -> None:
+    """A few lines can stand for billions of values."""
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    with pytest.raises(SettingsError) as caught:
+        load_text(V + "\n".join(lines), "f", {})
+    assert len(caught.value.faults) == 1
+    assert f"more than {NODES_MAX} values" in str(caught.value)
+
+
+def test_as_many_volumes_as_a_list_has_room_for_are_no_bomb() -> None:
+    row = "- {path: /v%d, quota: 1GB, keep_free: 1%%}\n"
+    text = V + "volumes:\n" + "".join(row % n for n in range(LIST_MAX))
+    assert len(load_text(text, "f", {}).settings.volumes) == LIST_MAX
