@@ -14,7 +14,7 @@ from farmer.cli.owner_volumes import volume_add
 from farmer.model.status import VolumeState
 from farmer.running.home import Home
 from farmer.settings.paths import absolute
-from farmer.units import counted, format_size
+from farmer.units import Space, counted, format_size
 
 GONE: Final = VolumeState.GONE.value
 RETIRED: Final = VolumeState.RETIRED.value
@@ -41,7 +41,7 @@ def volume_retire(home: Home, options: argparse.Namespace) -> int:
 def volume_move(home: Home, options: argparse.Namespace) -> int:
     """Make a volume in another directory, and begin to move a volume's shards there."""
     path = _path(options.path)
-    named, _equals, size = options.to.partition("=")
+    named, size = _named(options.to)
     to_path = _path(named)
     volumes = _volumes(home)
     source = volumes.get(path)
@@ -92,6 +92,16 @@ def _begun(home: Home, options: argparse.Namespace, words: dict[str, Any], then:
 def _say(options: argparse.Namespace, answer: dict[str, Any], text: str) -> int:
     print(json.dumps(answer, indent=2) if options.json else text)
     return OK
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Return path and size of `PATH[=SIZE]`: a path may have a `=` of its own."""
+    path, _equals, size = text.rpartition("=")
+    try:
+        Space.parse(size)
+    except ValueError:
+        return text, ""
+    return (path, size) if path else (text, "")
 
 
 def _path(text: str) -> str:

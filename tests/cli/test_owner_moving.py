@@ -48,20 +48,24 @@ def move(tmp_path: Path, *words: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("target", "added"),
+    ("target", "path", "added"),
     [
-        ("/v/new", ["add /v/new=1000000000B"]),
-        ("/v/new=5GB", ["add /v/new=5GB"]),
-        ("/v/other", []),
-        ("/v/left=5GB", ["add /v/left=5GB"]),
+        ("/v/new", "/v/new", ["add /v/new=1000000000B"]),
+        ("/v/new=5GB", "/v/new", ["add /v/new=5GB"]),
+        ("/v/new=80%", "/v/new", ["add /v/new=80%"]),
+        ("/v/new=1B", "/v/new", ["add /v/new=1B"]),
+        ("/v/a=b", "/v/a=b", ["add /v/a=b=1000000000B"]),
+        ("/v/a=b=5GB", "/v/a=b", ["add /v/a=b=5GB"]),
+        ("/v/other", "/v/other", []),
+        ("/v/left=5GB", "/v/left", ["add /v/left=5GB"]),
     ],
 )
 def test_a_target_is_made_where_no_volume_is(
-    tmp_path: Path, done: list[str], target: str, added: list[str]
+    tmp_path: Path, done: list[str], target: str, path: str, added: list[str]
 ) -> None:
-    """One that was retired there is listed for a while, and is none."""
+    """One that was retired there is listed for a while, and is none; a path may have a `=`."""
     assert move(tmp_path, "/v/old", target) == OK
-    assert done == [*added, f"move /v/old to {target.partition('=')[0]}"]
+    assert done == [*added, f"move /v/old to {path}"]
 
 
 @pytest.mark.parametrize(
