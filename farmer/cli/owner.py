@@ -120,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("farmer", description=DESCRIPTION)
     top.add_argument("--home", metavar="DIR", help="keep everything under DIR (or FARMER_HOME)")
     top.add_argument("--config", metavar="FILE", help="read the settings from FILE")
+    top.set_defaults(json=False)
     verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_running(verbs)
     _add_renting(verbs)
@@ -276,9 +277,11 @@ def _add(
     verbs: Verbs, name: str, what: str, action: str, *, json: bool = False
 ) -> argparse.ArgumentParser:
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
-    verb.set_defaults(action=action, json=False)
+    verb.set_defaults(action=action)
     if json:
-        verb.add_argument("--json", action="store_true", help="for scripts")
+        # Only where it stands: what a word below has not would undo what one above it has.
+        unsaid = argparse.SUPPRESS
+        verb.add_argument("--json", action="store_true", default=unsaid, help="for scripts")
     return verb
 
 

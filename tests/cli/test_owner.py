@@ -185,6 +185,13 @@ def test_negative_sizes_are_no_options(
     assert told in capsys.readouterr().err
 
 
+def test_json_may_stand_before_or_behind_a_word_below() -> None:
+    for words in (["invite", "--json", "list"], ["invite", "list", "--json"]):
+        assert parser().parse_args(words).json
+    for words in (["invite", "list"], ["invite"], ["config", "check"]):
+        assert not parser().parse_args(words).json
+
+
 def test_an_invite_needs_space_and_time(home: Path, capsys: Any) -> None:
     assert run(home, "invite", "--space", "5GB") == exits.USAGE
     assert "--for 90d" in capsys.readouterr().err
