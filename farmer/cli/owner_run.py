@@ -13,6 +13,7 @@ from farmer.running.locks import WAIT_S, HomeLock, HomeLockedError
 
 def run(home: Home, _options: argparse.Namespace) -> int:
     """Serve until a signal; return the exit code."""
+    home = home.keeping_settings()
     loaded = load_settings(home)
     home.make()
     lock = HomeLock(home.lock)

@@ -90,7 +90,7 @@ def init(home: Home, options: argparse.Namespace) -> int:
     from farmer.running.volumes import doubts, plan_volumes
     from farmer.storage.directory import VolumeSetupError
 
-    if home.settings.exists():
+    if home.has_settings:
         raise CommandError(
             f"{home.settings} exists already and is never overwritten. Change it with an editor, "
             "or add a disk with: farmer volume add PATH=SIZE"

@@ -107,7 +107,26 @@ class Home:
     @property
     def settings_to_read(self) -> Path | None:
         """The settings file; None if there is none and nobody named one."""
-        return self.settings if self.settings_named or self.settings.exists() else None
+        return self.settings if self.settings_named or self.has_settings else None
+
+    @property
+    def has_settings(self) -> bool:
+        """
+        Whether there is a settings file: a link that leads nowhere is one that cannot be read.
+
+        Raises:
+            OSError: its directory does not say.
+
+        """
+        try:
+            self.settings.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def keeping_settings(self) -> Self:
+        """Return this home, whose settings file must be there from now on if it is there now."""
+        return replace(self, settings_named=self.settings_to_read is not None)
 
     @property
     def mark(self) -> Path:

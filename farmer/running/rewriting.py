@@ -32,7 +32,7 @@ def settings_now(home: Home) -> str:
     """Return the text of the settings, that of a new file if there is none."""
     try:
         # Line ends as they are, and the letters that the loader sees, whatever the locale says.
-        return home.settings.read_bytes().decode("utf-8-sig") if home.settings.exists() else HEAD
+        return home.settings.read_bytes().decode("utf-8-sig") if home.has_settings else HEAD
     except (OSError, UnicodeDecodeError) as error:
         raise HomeError(f"{home.settings} cannot be read: {error}") from error
 

@@ -583,6 +583,20 @@ def test_a_volume_that_others_add_meanwhile_is_not_added_twice(
     )
 
 
+def test_settings_that_are_a_link_to_nowhere_are_not_none(home: Path, capsys: Any) -> None:
+    """The disk that they lie on may be away: the defaults are not what the owner has set."""
+    Home.at(home).make()
+    (home / "farmer.yaml").symlink_to("../away/farmer.yaml")
+    before = list(home.iterdir())
+    adding = ["volume", "add", f"{home / 'b'}=100MB"]
+    for verb in (["config", "check"], ["config", "show"], ["run"], ["invite", "list"], adding):
+        assert run(home, *verb) == exits.BAD_SETTINGS, verb
+        assert "farmer.yaml: cannot be read: No such file" in capsys.readouterr().err
+    assert run(home, "init", "--yes") == exits.FAILED
+    assert "never overwritten" in capsys.readouterr().err
+    assert {one.name for one in set(home.iterdir()) - set(before)} <= {"lock"}
+
+
 def test_a_volume_is_added_to_the_settings_where_they_lie(
     home: Path, tmp_path: Path, capsys: Any
 ) -> None:

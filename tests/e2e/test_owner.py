@@ -84,6 +84,23 @@ def test_a_bad_reload_changes_nothing_and_is_shown(daemon: Daemon) -> None:
     wait_until(lambda: daemon.call("status").returncode == 0)
 
 
+def test_settings_that_are_gone_are_not_replaced_by_the_defaults(daemon: Daemon) -> None:
+    """At the next start they are none; while it serves, a volume would be closed by that."""
+    settings = daemon.home / "farmer.yaml"
+    away = settings.rename(daemon.home / "away.yaml")
+    hang_up(daemon)
+    wait_until(lambda: bool(daemon.status()["alerts"]))
+
+    status = daemon.status()
+
+    [alert] = status["alerts"]
+    assert "farmer.yaml: cannot be read: No such file" in alert["message"]
+    assert (status["name"], len(status["volumes"])) == ("test", 1)
+    away.rename(settings)
+    hang_up(daemon)
+    wait_until(lambda: daemon.call("status").returncode == 0)
+
+
 def test_a_reload_that_cannot_be_done_whole_changes_nothing_and_is_shown(
     daemon: Daemon,
 ) -> None:

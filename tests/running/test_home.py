@@ -39,6 +39,15 @@ def test_settings_may_be_there_before_the_farmer(tmp_path: Path) -> None:
     assert Home.at(tmp_path).exists
 
 
+def test_settings_that_were_there_must_be_there_from_then_on(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    assert home.keeping_settings().settings_to_read is None
+    home.settings.write_text("version: 1\n")
+    kept = home.keeping_settings()
+    home.settings.unlink()
+    assert (home.settings_to_read, kept.settings_to_read) == (None, home.settings)
+
+
 def test_an_open_home_is_closed(tmp_path: Path) -> None:
     """A home that others could read is made private."""
     home = Home.at(tmp_path / "home")

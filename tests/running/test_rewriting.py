@@ -101,6 +101,12 @@ def test_settings_that_cannot_be_read_are_not_changed(home: Home) -> None:
         settings_now(home)
 
 
+def test_settings_that_are_a_link_to_nowhere_are_not_begun_anew(home: Home) -> None:
+    home.settings.symlink_to("away.yaml")
+    with pytest.raises(HomeError, match=r"farmer.yaml cannot be read: .*No such file"):
+        settings_now(home)
+
+
 def test_letters_and_line_ends_stay_as_they_are(home: Home) -> None:
     """Of a file that an editor elsewhere wrote: with a mark before it, and with other ends."""
     home.settings.write_bytes("\ufeffversion: 1\r\nname: \u00c4pfel\r\n".encode())
