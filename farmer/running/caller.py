@@ -9,10 +9,11 @@ One JSON object on one line goes each way over a UNIX socket:
 from __future__ import annotations
 
 import json
+import os
 import socket
 from typing import Any, Final
 
-from farmer.running.files import read_json
+from farmer.running.files import json_in, user_name
 from farmer.running.home import Home
 
 REQUEST_BYTES_MAX: Final = 64 * 1024
@@ -28,7 +29,7 @@ class NotRunningError(Exception):
 
 
 class FarmerRefusedError(Exception):
-    """The running farmer said no; the text says why."""
+    """The running farmer said no, or the system did before it; the text says why."""
 
 
 def call(
@@ -39,26 +40,54 @@ def call(
 
     Raises:
         NotRunningError: nobody answers.
-        FarmerRefusedError: it could not do it.
+        FarmerRefusedError: it could not do it, or we cannot ask whether it runs.
 
     """
-    run = read_json(home.run)
-    path = run.get("control") if run is not None else None
-    if not isinstance(path, str):
-        raise NotRunningError(f"no farmer runs on {home.state}")
+    path = _control(home)
     request = json.dumps({"verb": verb, "words": words or {}}).encode() + b"\n"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(patience_s)
         try:
             connection.connect(path)
-        except OSError as error:
+        except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunningError(f"no farmer runs on {home.state} any more") from error
+        except OSError as error:
+            raise FarmerRefusedError(_unseen(home, error)) from error
         try:
             connection.sendall(request)
             line = _line(connection)
         except OSError as error:
             raise FarmerRefusedError(f"the running farmer does not answer: {error}") from error
     return _answer(line)
+
+
+def _control(home: Home) -> str:
+    """Return where the farmer on a home listens, or did when it was killed; raises as `call`."""
+    try:
+        run = json_in(home.run)
+    except FileNotFoundError:
+        run = None
+    except OSError as error:
+        raise FarmerRefusedError(_unseen(home, error)) from error
+    path = run.get("control") if run is not None else None
+    if not isinstance(path, str):
+        raise NotRunningError(f"no farmer runs on {home.state}")
+    return path
+
+
+def _unseen(home: Home, error: OSError) -> str:
+    """Return what to say when the system keeps from us whether a farmer runs."""
+    told = f"whether a farmer runs on {home.state} cannot be seen: {error.strerror or error}"
+    if not isinstance(error, PermissionError):
+        return told
+    try:
+        owner = home.state.stat().st_uid
+    except OSError:
+        return f"{told}; type it as the user whose farmer it is"
+    if owner == os.geteuid():
+        return told
+    theirs = user_name(owner)
+    return f"{told}; it belongs to the user {theirs}, type it as that: {home.typed_by(owner)}"
 
 
 def _line(connection: socket.socket) -> bytes:

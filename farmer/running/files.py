@@ -77,9 +77,18 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the JSON object in *path*; None if there is none, or nothing readable."""
     try:
-        with path.open("rb") as file:
-            document = json.loads(file.read(SMALL_BYTES_MAX))
-    except (OSError, ValueError):
+        return json_in(path)
+    except OSError:
+        return None
+
+
+def json_in(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in *path*, None if it holds none; raises `OSError`."""
+    with path.open("rb") as file:
+        raw = file.read(SMALL_BYTES_MAX)
+    try:
+        document = json.loads(raw)
+    except ValueError:
         return None
     return document if isinstance(document, dict) else None
 

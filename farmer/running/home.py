@@ -219,15 +219,18 @@ class Home:
             return
         if owner == os.geteuid():
             return
-        theirs, ours = user_name(owner), user_name(os.geteuid())
+        ours = user_name(os.geteuid())
+        raise HomeError(
+            f"{self.state} belongs to the user {user_name(owner)}, whose farmer could not read "
+            f"what {ours} makes. Nothing was touched; type it as that user: {self.typed_by(owner)}"
+        )
+
+    def typed_by(self, user_id: int) -> str:
+        """Return how another user's command line on this home begins."""
         words = f"--home {quote(str(self.state))}"
         if self.settings.parent != self.state:
             words += f" --config {quote(str(self.settings))}"
-        raise HomeError(
-            f"{self.state} belongs to the user {theirs}, whose farmer could not read what {ours} "
-            f"makes. Nothing was touched; type it as that user: "
-            f"sudo -u {quote(theirs)} farmer {words} ..."
-        )
+        return f"sudo -u {quote(user_name(user_id))} farmer {words} ..."
 
     def make(self) -> None:
         """

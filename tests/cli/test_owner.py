@@ -4,10 +4,12 @@ import errno
 import io
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from farmer.cli.owner import main, parser
 from farmer.cli.owner_status import exit_code, lines_of, volume_table
 from farmer.cli.tables import table, visible
 from farmer.running import making, register, volumes
-from farmer.running.caller import FarmerRefusedError, _answer
+from farmer.running.caller import FarmerRefusedError, _answer, call
 from farmer.running.home import Home
 from farmer.running.making import make_volumes
 from farmer.settings.loader import load_text
@@ -53,6 +55,43 @@ def test_a_run_file_of_a_dead_farmer_is_not_believed(home: Path) -> None:
     Home.at(home).make()
     (home / "run.json").write_text(json.dumps({"control": str(home / "gone"), "pid": 1}))
     assert run(home, "status") == exits.NOT_RUNNING
+
+
+def test_that_no_farmer_runs_is_said_only_where_that_is_known(home: Path, capsys: Any) -> None:
+    """Whatever else the system says of the place where it would tell is passed on."""
+    Home.at(home).make()
+    (home / "run.json").mkdir()
+    for verb in (["status"], ["volume", "list"], ["invite", "list"]):
+        assert run(home, *verb) == exits.FAILED
+        told = capsys.readouterr().err
+        assert f"whether a farmer runs on {home} cannot be seen: Is a directory" in told
+        assert "start it" not in told
+
+
+@as_root
+@pytest.mark.parametrize("is_open", [False, True])
+def test_who_may_not_look_is_told_who_may(is_open: bool) -> None:
+    """Not that no farmer runs: one does, and another start would be in vain."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        home = Home.at(Path(folder) / "home")
+        home.make()
+        path = Path(folder) / "control"
+        with socket.socket(socket.AF_UNIX) as farmer:
+            farmer.bind(str(path))
+            farmer.listen()
+            path.chmod(0o600)
+            home.run.write_text(json.dumps({"control": str(path)}))
+            home.run.chmod(0o644)
+            os.chown(home.state, 12_346, 12_346)
+            home.state.chmod(0o755 if is_open else 0o700)
+            os.seteuid(12_345)
+            try:
+                with pytest.raises(FarmerRefusedError, match="Permission denied") as refused:
+                    call(home, "status")
+            finally:
+                os.seteuid(0)
+    assert f"sudo -u '#12346' farmer --home {home.state} ..." in str(refused.value)
 
 
 @pytest.mark.parametrize("verb", ["status --json", "version", "--help"])
