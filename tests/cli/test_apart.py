@@ -102,6 +102,42 @@ def test_who_ends_the_command_ends_its_work(number: signal.Signals, late: str) -
         assert time.monotonic() - began < 30
 
 
+@pytest.mark.parametrize("is_for_all", [False, True], ids=["alone", "with its group"])
+@pytest.mark.parametrize("late", ["", "signal.signal = late"])
+def test_who_interrupts_the_command_interrupts_its_work_once(is_for_all: bool, late: str) -> None:
+    """A terminal, and `timeout`, interrupt both; `kill` does so to the command alone."""
+    body = f"""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        really = signal.signal
+        def late(*words):
+            time.sleep(0.3)
+            return really(*words)
+        {late}
+        def work():
+            try:
+                print("begun", flush=True)
+                time.sleep(60)
+            except KeyboardInterrupt:
+                time.sleep(0.5)
+                print("ended in order", flush=True)
+            return 3
+        sys.exit(in_a_child(work))
+        """
+    with subprocess.Popen(
+        script(body), stdout=subprocess.PIPE, text=True, process_group=0
+    ) as command:
+        assert command.stdout is not None
+        command.stdout.readline()
+        if is_for_all:
+            os.killpg(command.pid, signal.SIGINT)
+        else:
+            command.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert command.wait(30) == 130
+        assert command.stdout.read() == "ended in order\n"
+        assert time.monotonic() - began < 30
+
+
 def test_what_the_command_is_not_to_hear_it_does_not_hear() -> None:
     """As `nohup` has it: the terminal is closed, and the work goes on."""
     body = """
