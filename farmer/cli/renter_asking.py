@@ -14,6 +14,7 @@ from farmer.client.dial import FarmerAddress
 from farmer.client.errors import FarmerBrokeProtocolError
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
+from farmer.client.ledger import Ledger
 from farmer.client.ledger_rows import Entry, Standing
 from farmer.client.refusals import NotFoundError, RefusedError
 from farmer.identity.signing import parse_link
@@ -93,7 +94,7 @@ def list_shards(home: Home, options: argparse.Namespace) -> int:
         for entry in home.ledger.entries()
         if entry.farmer == address.farmer
     }
-    entries = ask(home, address, lambda farmer: _listed(farmer, known))
+    entries = ask(home, address, lambda farmer: _listed(farmer, known, home.ledger))
     files = {shard: entry.file for shard, entry in known.items()}
     there = {entry.shard for entry in entries}
     held = home.held(str(address.farmer)).get(address.farmer, [])
@@ -120,12 +121,14 @@ def list_shards(home: Home, options: argparse.Namespace) -> int:
     return OK
 
 
-async def _listed(farmer: Farmer, known: Mapping[ShardId, Entry]) -> list[Stated]:
+async def _listed(
+    farmer: Farmer, known: Mapping[ShardId, Entry], ledger: Ledger
+) -> list[Stated]:
     """Return all that the farmer lists; refuse lies, and what memory should not be given for."""
     entries: list[Stated] = []
     unknown = 0
     async for entry in farmer.list():
-        _check_size(entry, known.get(entry.shard))
+        _check_size(entry, known.get(entry.shard), ledger)
         entries.append(entry)
         unknown += entry.shard not in known
         if unknown > limits.UNKNOWN_SHOWN_MAX:
@@ -142,17 +145,17 @@ def stat(home: Home, options: argparse.Namespace) -> int:
     shard = home.shard(options.shard)
     address = home.holder(shard, options.farmer)
     entry = home.entry(shard, str(address.farmer))
-    stated, bad = ask(home, address, lambda farmer: _stat(farmer, shard, entry))
+    stated, bad = ask(home, address, lambda farmer: _stat(farmer, shard, entry, home.ledger))
     _show_shard(home, address, stated, bad, as_json=options.json)
     return OK
 
 
 async def _stat(
-    farmer: Farmer, shard: ShardId, entry: Entry | None
+    farmer: Farmer, shard: ShardId, entry: Entry | None, ledger: Ledger
 ) -> tuple[Stated, BadBlocks | None]:
     """Ask for a shard, and for its damage if it has some and the farmer tells."""
     stated = await farmer.stat(shard)
-    _check_size(stated, entry)
+    _check_size(stated, entry, ledger)
     if stated.state is not ShardState.QUARANTINED:
         return stated, None
     try:
@@ -161,9 +164,11 @@ async def _stat(
         return stated, None
 
 
-def _check_size(stated: Stated, entry: Entry | None) -> None:
-    """Refuse a size that the farmer's own receipt, if we have one, contradicts."""
-    if entry is not None and stated.size_bytes != entry.receipt.size_bytes:
+def _check_size(stated: Stated, entry: Entry | None, ledger: Ledger) -> None:
+    """Refuse a size that the farmer's own receipt, if we have a sound one, contradicts."""
+    if entry is None or stated.size_bytes == entry.receipt.size_bytes:
+        return
+    if ledger.is_sound(entry):
         raise FarmerBrokeProtocolError(
             f"the farmer says that {stated.shard} has {stated.size_bytes} bytes; the receipt that"
             f" it signed says {entry.receipt.size_bytes}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -46,7 +47,7 @@ def audit(home: Home, options: argparse.Namespace) -> int:
     verdicts: list[tuple[NodeId, Audited]] = []
     errors: list[tuple[NodeId, str]] = []
     for farmer, entries in _wanted(home, options).items():
-        auditing = Auditing(entries)
+        auditing = Auditing(entries, home.ledger.is_sound)
         try:
             _audit_one(home, options, farmer, auditing)
         except ClientError as error:
@@ -102,14 +103,16 @@ class Auditing:
     """
     The audit of what one farmer holds.
 
-    Both ways raise `ClientError`; what was known before stays here.
+    Both ways raise `ClientError`; what was known before stays here.  What *is_sound* does not
+    hold for, a receipt that our disk has changed, is no failure of the farmer's: it is left out.
     """
 
-    def __init__(self, entries: list[Entry]) -> None:
+    def __init__(self, entries: list[Entry], is_sound: Callable[[Entry], bool]) -> None:
         self.found: list[Audited] = []
         self.errors: list[str] = []
         """Why a shard could not be audited, though the others could."""
         self._entries = entries
+        self._is_sound = is_sound
         self._looks_left = _TRASH_LOOKED_IN_MAX
         self._busy = BusyWait()
 
@@ -118,11 +121,13 @@ class Auditing:
         entries = iter(self._entries)
         receipts = [one.receipt for one in self._entries]
         async for one in farmer.verdicts(receipts, samples):
-            self.found.append(await self._trash_looked_in(farmer, next(entries), one))
+            entry = next(entries)
+            if one.verdict is not Verdict.FAILED or self._is_sound(entry):
+                self.found.append(await self._trash_looked_in(farmer, entry, one))
 
     async def full(self, farmer: Farmer, line: ProgressLine) -> None:
         """Have every byte of each shard proved."""
-        for entry in self._entries:
+        for entry in filter(self._is_sound, self._entries):
             if self._busy.is_over:
                 self.found.append(_put_off(entry, "the farmer was busy too long with others"))
                 continue

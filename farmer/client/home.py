@@ -136,21 +136,25 @@ class Home:
         Return the receipt for a shard, of the farmer named or of any.
 
         Of several, one of the *standing* that is looked for, else the one that is least gone.
+        One that is not as the farmer signed it is none.
         """
+        found = self._entries(shard, prefix, standing)
+        return next(filter(self.ledger.is_sound, found), None)
+
+    def _entries(self, shard: ShardId, prefix: str, standing: Standing) -> list[Entry]:
         found = [
             entry
             for entry in self.ledger.entries(str(shard))
             if str(entry.farmer).startswith(prefix.lower())
         ]
-        found.sort(key=lambda entry: (entry.standing is not standing, entry.standing))
-        return found[0] if found else None
+        return sorted(found, key=lambda entry: (entry.standing is not standing, entry.standing))
 
     def holder(
         self, shard: ShardId, prefix: str = "", standing: Standing = Standing.HELD
     ) -> FarmerAddress:
         """Return the farmer to ask for a shard: by its receipt (see `entry`), else as `farmer`."""
-        entry = self.entry(shard, prefix, standing)
-        return self.farmer(prefix if entry is None else str(entry.farmer))
+        found = self._entries(shard, prefix, standing)
+        return self.farmer(str(found[0].farmer) if found else prefix)
 
     def held(self, prefix: str = "") -> dict[NodeId, list[Entry]]:
         """Return what the receipts say is stored, by farmer: what an audit of all asks for."""

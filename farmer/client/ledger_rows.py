@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from farmer.client.dial import FarmerAddress
+from farmer.identity.signing import receipt_is_valid
 from farmer.model.addresses import ADDRESSES_MAX
 from farmer.model.contract import Receipt
 from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import SHARD_BYTES_MAX
 from farmer.protocol.documents import read_receipt
 from farmer.protocol.fields import LayoutError
 
@@ -63,6 +65,7 @@ class Damaged:
 
 
 _BACKUP = "bring it back from a backup"
+_STORE = "store the file again, which replaces it"
 
 
 def read_entry(row: tuple[object, ...]) -> Entry | Damaged:
@@ -72,9 +75,19 @@ def read_entry(row: tuple[object, ...]) -> Entry | Damaged:
         read = read_receipt(_bytes(receipt))
         if read.shard.raw != shard:
             return _damaged_receipt(row, f"it is one for {read.shard}", _BACKUP)
+        if read.size_bytes > SHARD_BYTES_MAX:
+            return _damaged_receipt(row, "it is for more bytes than a shard can have", _STORE)
         return Entry(read, NodeId(_bytes(farmer)), os.fsdecode(_bytes(file)), _standing(standing))
     except (ValueError, LayoutError) as error:
-        return _damaged_receipt(row, str(error), "store the file again, which replaces it")
+        return _damaged_receipt(row, str(error), _STORE)
+
+
+def altered(entry: Entry) -> Damaged | None:
+    """Return an entry as damaged if its receipt is not as the farmer signed it."""
+    if receipt_is_valid(entry.receipt):
+        return None
+    row = (entry.farmer.raw, entry.receipt.shard.raw, None, None, entry.standing)
+    return _damaged_receipt(row, "it is not as the farmer signed it", _STORE)
 
 
 def read_farmer(row: tuple[object, ...]) -> FarmerAddress | Damaged:

@@ -31,8 +31,13 @@ class AuditingCase(FarmerCase):
             receipt = self.fake.receipt(self.hold(bytes([number])), 1)
             node_id = self.fake.identity.node_id
             entries.append(Entry(receipt, node_id, "", Standing.HELD))
-        self.auditing = Auditing(entries)
+        self.auditing = Auditing(entries, lambda _entry: True)
         self.line = ProgressLine("auditing", io.StringIO())
+
+    def folder(self):
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return folder.name
 
     def took_s(self, work):
         self.world.run(work, until_s=100_000.0)
@@ -58,11 +63,35 @@ class StallingTests(AuditingCase):
         self.assertEqual(len(self.auditing.found), SHARDS)
         self.assertEqual(self.verdicts(), {Verdict.FAILED})
 
+    def test_a_receipt_that_our_disk_has_changed_is_no_failure_of_the_farmers(self):
+        path = Path(self.folder()) / "file"
+        path.write_bytes(bytes([0]))
+        changed = replace(self.entries[0].receipt, size_bytes=5)
+        altered = replace(self.entries[0], receipt=changed, file=str(path))
+        told = []
+
+        def is_sound(entry):
+            told.append(entry)
+            return entry is not altered
+
+        for work in (
+            lambda one: one.sampled(self.farmer),
+            lambda one: one.full(self.farmer, self.line),
+        ):
+            self.auditing = Auditing([altered, self.entries[1]], is_sound)
+            self.took_s(work(self.auditing))
+            self.assertEqual(
+                [(one.shard, one.verdict) for one in self.auditing.found],
+                [(self.entries[1].receipt.shard, Verdict.PASSED)],
+            )
+            self.assertIn(altered, told)
+            told.clear()
+
     def test_what_we_trashed_is_not_lost_because_we_could_not_look(self):
         self.fake.shards.clear()
         self.fake.script[Type.STAT] = lambda talk, _: talk.refuse(Refusal.INTERNAL)
         trashed = [replace(one, standing=Standing.TRASHED) for one in self.entries]
-        self.auditing = Auditing(trashed)
+        self.auditing = Auditing(trashed, lambda _entry: True)
         self.took_s(self.auditing.sampled(self.farmer))
         self.assertEqual(self.verdicts(), {Verdict.POSTPONED})
         self.assertEqual(self.asked(Type.STAT), 1)
@@ -77,13 +106,11 @@ class StallingTests(AuditingCase):
         self.fake.script[Type.AUDIT] = lambda talk, _: self.world.clock.callLater(
             TURN_S, say, talk
         )
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        path = Path(folder.name) / "file"
+        path = Path(self.folder()) / "file"
         path.write_bytes(bytes([7]))
         shard = self.hold(bytes([7]))
         entry = replace(self.entries[0], receipt=self.fake.receipt(shard, 1), file=str(path))
-        self.auditing = Auditing([entry] * SHARDS)
+        self.auditing = Auditing([entry] * SHARDS, lambda _entry: True)
         self.took_s(self.auditing.full(self.farmer, self.line))
         self.assertEqual(self.verdicts(), {Verdict.POSTPONED})
         self.assertEqual(self.asked(Type.AUDIT), 1 + int(BUSY_S / TURN_S))

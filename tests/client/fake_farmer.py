@@ -207,7 +207,7 @@ class Talk(Protocol):
 
     def item(self, challenge, entry):
         content = self.farmer.shards.get(entry.shard)
-        if content is None:
+        if content is None or len(content) != entry.size_bytes:
             return Refused(Refusal.NOT_FOUND)
         if challenge.kind is AuditKind.FULL:
             digest = FullDigest(challenge.nonce, entry.shard)

@@ -26,6 +26,7 @@ from farmer.client.ledger_rows import Standing
 from farmer.identity.keys import Identity
 from farmer.model.addresses import ADDRESSES_MAX
 from farmer.model.ids import NodeId, ShardId
+from farmer.model.shard import SHARD_BYTES_MAX
 from farmer.protocol.documents import receipt_bytes
 from tests.client.fake_farmer import FakeFarmer
 
@@ -307,6 +308,38 @@ def test_what_is_told_of_a_damaged_row_is_no_receipt(home, fake, column, cast):
     told = " ".join(map(str, home.ledger.damaged))
     assert receipt[-32:].hex() not in told
     assert repr(receipt[-8:])[2:-1] not in told
+
+
+def test_a_receipt_with_a_bit_that_changed_is_held_against_nobody(home, fake):
+    """It can be read, and says what the farmer never signed."""
+    for shard in (SHARD, GOOD):
+        home.ledger.keep(ONE, fake.receipt(shard, 7), "/a/file")
+    raw = bytearray(receipt_bytes(fake.receipt(SHARD, 7)))
+    raw[113 + 6] ^= 1
+    spoil(home, "UPDATE receipts SET receipt = ? WHERE shard = ?", bytes(raw), SHARD.raw)
+    changed, good = sorted(home.ledger.entries(), key=lambda entry: entry.receipt.shard)
+    assert changed.receipt.size_bytes == 263
+    assert not home.ledger.damaged
+    assert [home.ledger.is_sound(entry) for entry in (good, changed, changed)] == [True, 0, 0]
+    (damaged,) = home.ledger.damaged
+    assert "is not as the farmer signed it; store the file again" in str(damaged)
+    assert (damaged.farmer, damaged.is_expected) == (ONE, True)
+    assert home.entry(SHARD) is None
+    assert home.entry(GOOD) == good
+
+
+def test_a_receipt_for_more_than_a_shard_can_have_is_damaged(home, fake):
+    home.ledger.keep(ONE, fake.receipt(SHARD, SHARD_BYTES_MAX + 1), "")
+    assert home.ledger.entries() == []
+    assert "more bytes than a shard can have" in str(home.ledger.damaged[0])
+
+
+def test_a_shard_with_a_changed_receipt_is_asked_for_where_it_was_stored(home, fake):
+    for farmer in (ONE, OTHER):
+        home.ledger.join(FarmerAddress(farmer, ("a:1",)), fake.shown())
+    home.ledger.keep(ONE, replace(fake.receipt(SHARD, 7), size_bytes=8), "")
+    assert home.entry(SHARD) is None
+    assert home.holder(SHARD).farmer == ONE
 
 
 def test_a_receipt_that_is_kept_again_is_whole(home, fake):

@@ -762,6 +762,35 @@ def test_a_damaged_receipt_costs_no_other_and_is_no_pass(joined, tmp_path, capsy
     assert joined.renter("audit") == 0
 
 
+def test_a_bit_of_our_own_disk_accuses_no_farmer(joined, tmp_path, capsys):
+    """It changed the size in a receipt, which can be read, and which the farmer contradicts."""
+    for name in ("sick", "well"):
+        (tmp_path / name).write_text(name)
+        joined.renter("store", str(tmp_path / name))
+    sick = str(shard_of(b"sick"))
+    with closing(sqlite3.connect(joined.home / LEDGER_FILE)) as ledger, ledger:
+        where = (shard_of(b"sick").raw,)
+        (receipt,) = ledger.execute(
+            "SELECT receipt FROM receipts WHERE shard = ?", where
+        ).fetchone()
+        changed = bytearray(receipt)
+        changed[113 + 6] ^= 1
+        ledger.execute("UPDATE receipts SET receipt = ? WHERE shard = ?", (bytes(changed), *where))
+    capsys.readouterr()
+    told = f"its receipt for {sick} of farmer {joined.fake.identity.node_id}: it is not as the"
+    for command in (("list",), ("stat", sick), ("retrieve", sick, "-o", str(tmp_path / "x"))):
+        assert joined.renter(*command) == 0
+        assert told in capsys.readouterr().err
+    assert (tmp_path / "x").read_bytes() == b"sick"
+    for how in ((), ("--full",)):
+        assert joined.renter("audit", "--json", *how) == 1
+        answer = json.loads(capsys.readouterr().out)
+        assert (answer["passed"], answer["failed"]) == (1, 0)
+        assert [told in one["error"] for one in answer["errors"]] == [True]
+    assert joined.renter("store", str(tmp_path / "sick")) == 0
+    assert joined.renter("audit") == 0
+
+
 def test_a_damaged_receipt_for_what_was_deleted_is_no_error_of_an_audit(joined, tmp_path, capsys):
     for name in ("sick", "well"):
         (tmp_path / name).write_text(name)
