@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.tables import table
-from farmer.cli.terminal import counted, moment, print_json, say
+from farmer.cli.terminal import counted, moment, print_json, say, warn
 from farmer.client import blocking, limits
+from farmer.client.checks import less_than_offered
 from farmer.client.dial import FarmerAddress
 from farmer.client.errors import FarmerBrokeProtocolError
 from farmer.client.farmer import Farmer, connect
@@ -53,6 +54,8 @@ def join(home: Home, options: argparse.Namespace) -> int:
     address = FarmerAddress.of(link)
     shown = ask(home, address, lambda farmer: farmer.redeem(link.invite))
     home.ledger.join(address, shown)
+    if lacking := less_than_offered(shown.contract, link.invite.offer):
+        warn(f"renter: the contract, which is not a new one, has {lacking} than this invite")
     if options.json:
         print_json({"schema": 1, **_contract_row(address, shown)})
     else:
@@ -62,9 +65,10 @@ def join(home: Home, options: argparse.Namespace) -> int:
 
 
 def contract(home: Home, options: argparse.Namespace) -> int:
-    """Show the contract, as the farmer has it now."""
+    """Show the contract, as the farmer has it now, and hold its receipts to that."""
     address = home.farmer(options.farmer)
     shown = ask(home, address, Farmer.contract)
+    home.ledger.refresh(address.farmer, shown)
     if options.json:
         print_json({"schema": 1, **_contract_row(address, shown)})
     else:

@@ -33,7 +33,7 @@ def repair(home: Home, options: argparse.Namespace) -> int:
         )
     finally:
         line.clear()
-    home.ledger.keep(address.farmer, repaired.receipt, path or stored_from)
+    home.keep(address.farmer, repaired.receipt, path or stored_from)
     sent = repaired.bad
     if options.json:
         row = {"shard": str(shard), "blocks": list(sent.blocks), "sent_bytes": sent.wanted_bytes}

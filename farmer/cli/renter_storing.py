@@ -146,7 +146,7 @@ class _Storing:
 
     def _keep(self, row: Row, receipt: Receipt, path: str) -> None:
         """Keep a receipt: from then on the file is stored, also if nobody waits any more."""
-        self._home.ledger.keep(self._farmer.node_id, receipt, path)
+        self._home.keep(self._farmer.node_id, receipt, path)
         row.error = None
 
     def _warn_once(self) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from farmer.client.errors import FarmerBrokeProtocolError
 from farmer.identity.signing import contract_is_valid, node_id_of_key, receipt_is_valid
-from farmer.model.contract import Receipt
+from farmer.model.contract import Contract, Offer, Receipt
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import SHARD_BYTES_MAX, charge_bytes
 from farmer.protocol.questions import ContractShown, Listed, Pong, Stated
@@ -32,6 +32,13 @@ class Checks:
             raise FarmerBrokeProtocolError("the farmer showed a contract of somebody else")
         if not contract_is_valid(contract, shown.signature):
             raise FarmerBrokeProtocolError("the farmer's signature under the contract is wrong")
+        return shown
+
+    def redeemed(self, shown: ContractShown, offer: Offer) -> ContractShown:
+        """Check what an invite gave as `contract` does, and if it is new, against the offer."""
+        lacking = less_than_offered(self.contract(shown).contract, offer)
+        if lacking and shown.contract.revision == 1:
+            raise FarmerBrokeProtocolError(f"the farmer's contract has {lacking} than its invite")
         return shown
 
     def receipt(self, receipt: Receipt, shard: ShardId, size_bytes: int) -> Receipt:
@@ -70,6 +77,32 @@ class Checks:
         if pong.token != token:
             raise FarmerBrokeProtocolError("the farmer answered another ping")
         return pong
+
+
+def less_than_offered(contract: Contract, offer: Offer) -> str:
+    """
+    Return what a contract has less of than an invite offers, in words, if anything.
+
+    One that was made before, and redeemed again, may have been ended or have another price since.
+    """
+    lacking = {
+        "less space": contract.space_bytes < offer.space_bytes,
+        "less time": contract.until_ms - contract.from_ms < offer.duration_ms,
+        "another price": contract.price != offer.price,
+    }
+    return ", ".join(what for what, is_so in lacking.items() if is_so)
+
+
+def check_promise(receipt: Receipt, agreed: Contract) -> None:
+    """Check that a receipt is under the contract that the farmer showed, and until its end."""
+    same = receipt.contract == agreed.contract
+    if same and receipt.until_ms >= agreed.until_ms:
+        return
+    what = "ends before the contract" if same else "is under another contract than the one"
+    raise FarmerBrokeProtocolError(
+        f"the farmer's receipt {what} that it showed last, and was not kept; renter contract shows"
+        " the one that it has now, to which receipts are held from then on"
+    )
 
 
 def _check_size(stated: Stated) -> None:

@@ -78,7 +78,7 @@ class Farmer:
     async def redeem(self, invite: Invite) -> ContractShown:
         """Spend an invite and return the contract; again, by the same renter, the same one."""
         shown = await self._ask(Redeem(invite_bytes(invite)), ContractShown)
-        return self._checks.contract(shown)
+        return self._checks.redeemed(shown, invite.offer)
 
     async def contract(self) -> ContractShown:
         """Return the contract, its stage and what it uses."""

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from farmer.client.checks import check_promise
 from farmer.client.dial import FarmerAddress
 from farmer.client.errors import NotJoinedError
 from farmer.client.ledger import Ledger, LedgerError
 from farmer.client.ledger_rows import Entry, Standing
 from farmer.identity.keys import Identity
+from farmer.model.contract import Receipt
 from farmer.model.ids import NodeId, ShardId
 
 LEDGER_FILE: Final = "ledger.sqlite"
@@ -148,6 +150,19 @@ class Home:
             if str(entry.farmer).startswith(prefix.lower())
         ]
         return sorted(found, key=lambda entry: (entry.standing is not standing, entry.standing))
+
+    def keep(self, farmer: NodeId, receipt: Receipt, file: str) -> None:
+        """
+        Keep a receipt in the ledger, as `Ledger.keep`.
+
+        Raises:
+            FarmerBrokeProtocolError: it is not under the contract that the farmer showed last.
+
+        """
+        agreed = self.ledger.contract(farmer)
+        if agreed is not None:
+            check_promise(receipt, agreed)
+        self.ledger.keep(farmer, receipt, file)
 
     def holder(
         self, shard: ShardId, prefix: str = "", standing: Standing = Standing.HELD

@@ -23,8 +23,9 @@ from farmer.client.ledger_rows import (
     altered,
     read_entry,
     read_farmer,
+    read_signed_contract,
 )
-from farmer.model.contract import Receipt
+from farmer.model.contract import Contract, Receipt
 from farmer.model.ids import NodeId, ShardId
 from farmer.protocol.documents import contract_body, receipt_bytes
 from farmer.protocol.questions import ContractShown
@@ -147,15 +148,27 @@ class Ledger:
 
     def join(self, address: FarmerAddress, shown: ContractShown) -> None:
         """Remember a farmer, where it is, and the contract; who is joined last is the default."""
-        contract = contract_body(shown.contract) + shown.signature
         with self._change() as connection:
             (last,) = connection.execute(
                 "SELECT ifnull(max(CAST(joined AS INTEGER)), 0) FROM farmers"
             ).fetchone()
             connection.execute(
                 "INSERT OR REPLACE INTO farmers VALUES (?, ?, ?, ?)",
-                (address.farmer.raw, json.dumps(address.addresses), contract, last + 1),
+                (address.farmer.raw, json.dumps(address.addresses), _contract_bytes(shown), last + 1),
             )
+
+    def refresh(self, farmer: NodeId, shown: ContractShown) -> None:
+        """Remember the contract as a joined farmer shows it now."""
+        with self._change() as connection:
+            connection.execute(
+                "UPDATE farmers SET contract = ? WHERE farmer = ?",
+                (_contract_bytes(shown), farmer.raw),
+            )
+
+    def contract(self, farmer: NodeId) -> Contract | None:
+        """Return the contract as a farmer showed it last, if it is as it was signed."""
+        rows = self._rows("SELECT contract FROM farmers WHERE farmer = ?", (farmer.raw,))
+        return read_signed_contract(rows[0][0]) if rows else None
 
     def farmers(self) -> list[FarmerAddress]:
         """Return all joined farmers, the last joined first."""
@@ -247,6 +260,10 @@ class Ledger:
                         f"cannot write the renter's ledger: {error}; {_advice(error)}"
                     ) from error
                 raise
+
+
+def _contract_bytes(shown: ContractShown) -> bytes:
+    return contract_body(shown.contract) + shown.signature
 
 
 def _advice(error: OSError | sqlite3.Error) -> str:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from farmer.client.dial import FarmerAddress
-from farmer.identity.signing import receipt_is_valid
+from farmer.identity.signing import contract_is_valid, receipt_is_valid
 from farmer.model.addresses import ADDRESSES_MAX
-from farmer.model.contract import Receipt
+from farmer.model.contract import Contract, Receipt
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import SHARD_BYTES_MAX
-from farmer.protocol.documents import read_receipt
-from farmer.protocol.fields import LayoutError
+from farmer.protocol.documents import SIGNATURE_BYTES, read_contract, read_receipt
+from farmer.protocol.fields import LayoutError, Reader
 
 
 class Standing(IntEnum):
@@ -80,6 +80,17 @@ def read_entry(row: tuple[object, ...]) -> Entry | Damaged:
         return Entry(read, NodeId(_bytes(farmer)), os.fsdecode(_bytes(file)), _standing(standing))
     except (ValueError, LayoutError) as error:
         return _damaged_receipt(row, str(error), _STORE)
+
+
+def read_signed_contract(value: object) -> Contract | None:
+    """Read a contract and its signature; None if it is not as it was signed."""
+    try:
+        reader = Reader(_bytes(value))
+        contract, signature = read_contract(reader), reader.raw(SIGNATURE_BYTES)
+        reader.end()
+    except (ValueError, LayoutError):
+        return None
+    return contract if contract_is_valid(contract, signature) else None
 
 
 def altered(entry: Entry) -> Damaged | None:

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from farmer.client.dial import FarmerAddress
-from farmer.client.errors import NotJoinedError
+from farmer.client.errors import FarmerBrokeProtocolError, NotJoinedError
 from farmer.client.home import (
     LEDGER_FILE,
     Home,
@@ -25,9 +25,9 @@ from farmer.client.ledger import Ledger, LedgerError
 from farmer.client.ledger_rows import Standing
 from farmer.identity.keys import Identity
 from farmer.model.addresses import ADDRESSES_MAX
-from farmer.model.ids import NodeId, ShardId
+from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import SHARD_BYTES_MAX
-from farmer.protocol.documents import receipt_bytes
+from farmer.protocol.documents import contract_body, receipt_bytes
 from tests.client.fake_farmer import FakeFarmer
 
 ONE, OTHER = NodeId(bytes([1]) * 32), NodeId(bytes([2]) * 32)
@@ -340,6 +340,35 @@ def test_a_shard_with_a_changed_receipt_is_asked_for_where_it_was_stored(home, f
     home.ledger.keep(ONE, replace(fake.receipt(SHARD, 7), size_bytes=8), "")
     assert home.entry(SHARD) is None
     assert home.holder(SHARD).farmer == ONE
+
+
+def test_a_receipt_is_held_to_the_contract_that_the_farmer_showed_last(home, fake):
+    good = fake.receipt(SHARD, 7)
+    home.keep(ONE, good, "of a farmer that was never joined")
+    home.ledger.join(FarmerAddress(ONE, ("a:1",)), fake.shown())
+    assert home.ledger.contract(ONE) == fake.contract
+    for worthless, told in (
+        (replace(good, contract=ContractId(b"7" * 16)), "is under another contract"),
+        (replace(good, until_ms=fake.contract.until_ms - 1), "ends before the contract"),
+    ):
+        with pytest.raises(FarmerBrokeProtocolError, match=told):
+            home.keep(ONE, worthless, "")
+    home.keep(ONE, replace(good, until_ms=good.until_ms + 1), "extended since")
+    fake.contract = replace(fake.contract, revision=2, until_ms=8)
+    home.ledger.refresh(ONE, fake.shown())
+    home.keep(ONE, fake.receipt(SHARD, 7), "ended")
+    assert home.farmer() == FarmerAddress(ONE, ("a:1",))
+
+
+@pytest.mark.parametrize("value", [b"short", 7, None])
+def test_receipts_are_held_to_no_contract_that_is_damaged(home, fake, value):
+    home.ledger.join(FarmerAddress(ONE, ("a:1",)), fake.shown())
+    if value is None:
+        value = bytearray(contract_body(fake.contract) + fake.shown().signature)
+        value[101] ^= 1
+    spoil(home, "UPDATE farmers SET contract = ?", value)
+    assert home.ledger.contract(ONE) is None
+    home.keep(ONE, fake.receipt(SHARD, 7), "")
 
 
 def test_a_receipt_that_is_kept_again_is_whole(home, fake):

@@ -14,9 +14,10 @@ from farmer.client.errors import (
     FarmerTooSlowError,
 )
 from farmer.client.limits import READ_AHEAD_BYTES, RETRY_DELAYS_S
-from farmer.identity.signing import sign_receipt
+from farmer.identity.signing import make_invite, sign_receipt
 from farmer.model.audit import Challenge
-from farmer.model.ids import ShardId
+from farmer.model.contract import Offer, Price
+from farmer.model.ids import InviteSerial, ShardId
 from farmer.model.shard import SHARD_BYTES_MAX
 from farmer.protocol.frames import data_header
 from farmer.protocol.limits import (
@@ -62,6 +63,29 @@ class NumbersTests(LieCase):
         )
         self.script(Type.STORE, lambda talk, _: talk.send(Stored(dear)))
         self.assert_broke(self.farmer.store(io.BytesIO(b"x")), "charges")
+
+    def test_a_new_contract_that_gives_less_than_its_invite_is_refused(self):
+        """One that was made before may have changed: its farmer has signed how."""
+        day_ms = 86_400_000
+        price = Price(currency="EUR", stored_micros=5)
+        offer = Offer(
+            space_bytes=100, duration_ms=day_ms, created_at_ms=1, expires_at_ms=2, price=price
+        )
+        invite = make_invite(self.fake.identity, InviteSerial(bytes(16)), offer)
+        agreed = replace(
+            self.fake.contract, space_bytes=100, from_ms=7, until_ms=7 + day_ms, price=price
+        )
+        for contract, told in (
+            (replace(agreed, space_bytes=99), "less space than its invite"),
+            (replace(agreed, until_ms=6 + day_ms), "less time than"),
+            (replace(agreed, price=replace(price, stored_micros=6)), "another price than"),
+        ):
+            self.fake.contract = contract
+            self.assert_broke(self.farmer.redeem(invite), told)
+            self.fake.contract = replace(contract, revision=2)
+            self.run_(self.farmer.redeem(invite))
+        self.fake.contract = replace(agreed, space_bytes=101)
+        self.assertEqual(self.run_(self.farmer.redeem(invite)).contract, self.fake.contract)
 
     def test_a_list_of_invented_ids_ends(self):
         """Limit: LISTED_MAX."""

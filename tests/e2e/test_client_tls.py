@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ from farmer.client.ledger import Ledger
 from farmer.identity.keys import Identity
 from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side
-from farmer.model.contract import InviteLink, Offer
+from farmer.model.contract import InviteLink, Offer, Price
 from farmer.model.ids import InviteSerial, ShardId
 from farmer.model.shard import ShardState
 from farmer.protocol.opening import End
@@ -760,6 +761,26 @@ def test_a_damaged_receipt_costs_no_other_and_is_no_pass(joined, tmp_path, capsy
     assert "Traceback" not in capsys.readouterr().err
     assert joined.renter("store", str(tmp_path / "sick")) == 0
     assert joined.renter("audit") == 0
+
+
+def test_a_receipt_that_promises_less_than_the_contract_is_not_kept(joined, tmp_path, capsys):
+    """Until the renter has seen the contract that there is now."""
+    (tmp_path / "file").write_text("x")
+    fake = joined.fake
+    fake.contract = replace(fake.contract, revision=2, until_ms=fake.contract.until_ms - 1)
+    assert joined.renter("store", str(tmp_path / "file")) == 1
+    assert "receipt ends before the contract" in capsys.readouterr().err
+    assert joined.renter("audit") == 1
+    assert joined.renter("contract") == 0
+    assert joined.renter("store", str(tmp_path / "file")) == 0
+    assert joined.renter("audit") == 0
+
+
+def test_who_joins_again_is_told_what_has_become_less(joined, capsys):
+    fake = joined.fake
+    fake.contract = replace(fake.contract, revision=2, price=Price(currency="EUR"))
+    assert joined.renter("join", joined.link) == 0
+    assert "has another price than this invite" in capsys.readouterr().err
 
 
 def test_a_bit_of_our_own_disk_accuses_no_farmer(joined, tmp_path, capsys):
