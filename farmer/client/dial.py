@@ -24,7 +24,13 @@ from farmer.client.wire import Wire
 from farmer.identity.keys import Identity
 from farmer.identity.records import RecordTLS
 from farmer.identity.signing import SCHEME, parse_link
-from farmer.identity.tls import PeerCertificateError, TlsTransport, peer_id, renter_side
+from farmer.identity.tls import (
+    PeerCertificateError,
+    TlsTransport,
+    peer_id,
+    refused_peer,
+    renter_side,
+)
 from farmer.model.addresses import ADDRESSES_MAX
 from farmer.model.contract import InviteLink
 from farmer.model.ids import NodeId
@@ -108,7 +114,8 @@ class TlsDialer:
         self._address = address
         wires = Factory.forProtocol(lambda: Wire(reactor))
         wires.noisy = False
-        self._factory = TLSMemoryBIOFactory(renter_side(identity), True, wires, reactor)
+        side = renter_side(identity, address.farmer)
+        self._factory = TLSMemoryBIOFactory(side, True, wires, reactor)
         self._factory.protocol = RecordTLS
 
     async def dial(self) -> Session:
@@ -142,12 +149,16 @@ class TlsDialer:
                 f"cannot reach the farmer at {address}: {error}"
             ) from error
         session = Session(cast(Wire, cast(Any, outer).wrappedProtocol))
+        # Twisted lets go of it when the connection is lost.
+        handle = cast(TlsTransport, outer).getHandle()
         try:
             await session.wire.until_secured(Patience(HANDSHAKE_S))
             self._pin(address, cast(TlsTransport, outer))
             await session.greet()
         except ConnectionLostError as error:
             session.abort()
+            if (found := refused_peer(handle)) is not None:
+                raise self._wrong(address, found) from error
             raise ConnectionFailedError(f"no session with {address}: {error}") from error
         except BaseException:
             session.abort()
@@ -155,15 +166,21 @@ class TlsDialer:
         return session
 
     def _pin(self, address: str, transport: TlsTransport) -> None:
+        """Make sure that no handshake was let through that ought not to be."""
         try:
             found = peer_id(transport)
         except PeerCertificateError as error:
-            raise WrongFarmerError(f"{address} is no farmer: {error}") from error
+            raise self._wrong(address, error) from error
         if found != self._address.farmer:
-            raise WrongFarmerError(
-                f"another farmer answers at {address}: {found.short}... instead of "
-                f"{self._address.farmer.short}...; the address is old, or somebody is in between"
-            )
+            raise self._wrong(address, found)
+
+    def _wrong(self, address: str, found: NodeId | PeerCertificateError) -> WrongFarmerError:
+        if isinstance(found, PeerCertificateError):
+            return WrongFarmerError(f"{address} is no farmer: {found}")
+        return WrongFarmerError(
+            f"another farmer answers at {address}: {found.short}... instead of "
+            f"{self._address.farmer.short}...; the address is old, or somebody is in between"
+        )
 
 
 def _too_late(_cancelled: object, timeout_s: float) -> NoReturn:

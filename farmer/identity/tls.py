@@ -1,9 +1,10 @@
 """
 TLS proves who holds which key and hides what is said; it decides nothing else.
 
-Both sides show a self-signed Ed25519 certificate.  There is no authority to ask: the
-verify callback lets every certificate through, names and dates are ignored, and whoever
-cares reads `peer_id` after the handshake and compares it.
+Both sides show a self-signed Ed25519 certificate.  There is no authority to ask: names and
+dates are ignored, and identity is the key.  The farmer's verify callback lets every certificate
+through; who cares reads `peer_id` after the handshake.  The renter's compares the key with the one
+that it means: in TLS 1.3 the farmer shows its certificate first, so nobody else sees the renter's.
 
 What must not happen is settled here: nothing older than TLS 1.3 (which has no
 renegotiation), no compression, no session is kept or resumed.  The key exchange is left to
@@ -12,6 +13,7 @@ OpenSSL's own order, which puts the hybrid X25519MLKEM768 first where it has it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -36,6 +38,12 @@ _OPTIONS: Final = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET
 
 _PARTIAL_WRITE: Final = 0x1
 """OpenSSL's `SSL_MODE_ENABLE_PARTIAL_WRITE`, which pyOpenSSL sets and has no name for."""
+
+
+_MORE_THAN_ONE: Final = "the peer showed more than one certificate"
+
+_Verify = Callable[[SSL.Connection, X509, int, int, int], bool]
+"""Asked about each certificate; what it refuses ends the handshake."""
 
 
 class PeerCertificateError(Exception):
@@ -63,6 +71,12 @@ class _FarmerSide:
         return connection
 
 
+class _RenterConnection(SSL.Connection):
+    """Remembers whom it found instead of the farmer that it means."""
+
+    refused: NodeId | PeerCertificateError | None = None
+
+
 @implementer(IOpenSSLClientConnectionCreator)
 class _RenterSide:
     """Begins handshakes."""
@@ -72,19 +86,35 @@ class _RenterSide:
 
     def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:  # noqa: N803
         """Return a fresh connection; `tlsProtocol` is what it will serve."""
-        connection = SSL.Connection(self._context, None)
+        connection = _RenterConnection(self._context, None)
         connection.set_connect_state()
         return connection
 
 
 def farmer_side(identity: Identity) -> IOpenSSLServerConnectionCreator:
     """Return what `twisted.protocols.tls.TLSMemoryBIOFactory` needs to answer handshakes."""
-    return _FarmerSide(_context(identity))
+    return _FarmerSide(_context(identity, _let_through))
 
 
-def renter_side(identity: Identity) -> IOpenSSLClientConnectionCreator:
-    """Return what `twisted.protocols.tls.TLSMemoryBIOFactory` needs to begin handshakes."""
-    return _RenterSide(_context(identity))
+def renter_side(
+    identity: Identity, farmer: NodeId | None = None
+) -> IOpenSSLClientConnectionCreator:
+    """
+    Return what `twisted.protocols.tls.TLSMemoryBIOFactory` needs to begin handshakes.
+
+    With *farmer*, one of anybody else ends before our certificate is shown: see `refused_peer`.
+    """
+    verify = _let_through if farmer is None else _only(farmer)
+    return _RenterSide(_context(identity, verify))
+
+
+def refused_peer(connection: object) -> NodeId | PeerCertificateError | None:
+    """
+    Return whom the renter's side found instead of the farmer that it means, if it did.
+
+    *connection* is `TlsTransport.getHandle()`, taken before the connection was lost.
+    """
+    return cast(_RenterConnection, connection).refused
 
 
 def peer_id(transport: TlsTransport) -> NodeId:
@@ -103,7 +133,7 @@ def peer_id(transport: TlsTransport) -> NodeId:
     # A client finds the peer's own certificate at the head of the chain, a server does not.
     chain = connection.get_peer_cert_chain() or []
     if len(chain) > 1 or any(other.digest("sha256") != shown.digest("sha256") for other in chain):
-        raise PeerCertificateError("the peer showed more than one certificate")
+        raise PeerCertificateError(_MORE_THAN_ONE)
     return _node_id(shown)
 
 
@@ -128,7 +158,7 @@ def _node_id(shown: X509) -> NodeId:
     return node_id_of_key(key.public_bytes_raw())
 
 
-def _context(identity: Identity) -> SSL.Context:
+def _context(identity: Identity, verify: _Verify) -> SSL.Context:
     # Any: the published types describe a pyOpenSSL that did not take cryptography's objects.
     context: Any = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
@@ -142,7 +172,7 @@ def _context(identity: Identity) -> SSL.Context:
     context.use_privatekey(identity.private_key)
     # Else it would look at one signature after another of a chain that nobody wants.
     context.set_verify_depth(0)
-    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _let_through)
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
     return cast(SSL.Context, context)
 
 
@@ -151,3 +181,24 @@ def _let_through(
 ) -> bool:
     """Accept: possession of the key is proved anyway, and who it is is asked afterwards."""
     return True
+
+
+def _only(farmer: NodeId) -> _Verify:
+    """Accept the one key that is meant, and keep what else was shown for `refused_peer`."""
+
+    def verify(
+        connection: SSL.Connection, certificate: X509, _error: int, depth: int, _ok: int
+    ) -> bool:
+        found: NodeId | PeerCertificateError
+        try:
+            if depth:
+                raise PeerCertificateError(_MORE_THAN_ONE)
+            found = _node_id(certificate)
+        except PeerCertificateError as error:
+            found = error
+        if found == farmer:
+            return True
+        cast(_RenterConnection, connection).refused = found
+        return False
+
+    return verify

@@ -28,7 +28,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from farmer.cli import renter_sources
 from farmer.cli.renter import main
-from farmer.client import blocking, refusals
+from farmer.client import blocking, dial, refusals
 from farmer.client.auditing import Verdict
 from farmer.client.door import ThreadDoor
 from farmer.client.errors import ConnectionFailedError, WrongFarmerError
@@ -36,7 +36,7 @@ from farmer.client.home import LEDGER_FILE
 from farmer.client.ledger import Ledger
 from farmer.identity.keys import Identity
 from farmer.identity.signing import format_link, make_invite
-from farmer.identity.tls import farmer_side
+from farmer.identity.tls import farmer_side, renter_side
 from farmer.model.contract import InviteLink, Offer, Price
 from farmer.model.ids import InviteSerial, ShardId
 from farmer.model.shard import ShardState
@@ -135,10 +135,16 @@ def test_another_key_at_the_farmers_address_is_told_nothing(served):
     other = Identity.of_key(Ed25519PrivateKey.generate()).node_id
     with (
         blocking.connect(f"{other}@{served.address}", served.fake.renter) as farmer,
-        pytest.raises(WrongFarmerError),
+        pytest.raises(WrongFarmerError, match="another farmer answers at 127.0.0.1:.* instead of"),
     ):
         farmer.ping()
     assert served.fake.asked == []
+
+
+def test_another_key_is_noticed_after_a_handshake_too(served, monkeypatch):
+    """Should TLS ever let one through."""
+    monkeypatch.setattr(dial, "renter_side", lambda identity, _farmer: renter_side(identity))
+    test_another_key_at_the_farmers_address_is_told_nothing(served)
 
 
 def test_nobody_at_the_address_is_told_at_once(served):

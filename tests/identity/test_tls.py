@@ -23,7 +23,14 @@ from zope.interface import implementer
 from farmer.identity import tls
 from farmer.identity.keys import Identity
 from farmer.identity.records import RecordTLS
-from farmer.identity.tls import PeerCertificateError, farmer_side, peer_id, renter_side
+from farmer.identity.tls import (
+    PeerCertificateError,
+    farmer_side,
+    is_tls_failure,
+    peer_id,
+    refused_peer,
+    renter_side,
+)
 
 
 @implementer(IHandshakeListener)
@@ -150,6 +157,48 @@ class HandshakeTests(SynchronousTestCase):
         server, client, _ = self.join()
         self.assertEqual(client.peer, self.farmer.node_id)
         self.assertEqual(server.peer, self.renter.node_id)
+
+    def join_meaning(self, farmer, server=None):
+        """Have a renter who means *farmer* call; return as `join`, and what it showed."""
+        shown, side = [], renter_side(self.renter, farmer)
+        self.patch(tls, "_let_through", lambda _, cert, *words: shown.append(cert) or True)
+        handles = []
+
+        @implementer(IOpenSSLClientConnectionCreator)
+        class Kept:
+            def clientConnectionForTLS(self, protocol):
+                handles.append(side.clientConnectionForTLS(protocol))
+                return handles[0]
+
+        server, client, _ = self.join(client=Kept(), server=server)
+        return server, client, shown, refused_peer(handles[0])
+
+    def test_the_farmer_that_is_meant_is_shown_who_calls(self):
+        server, client, shown, refused = self.join_meaning(self.farmer.node_id)
+        self.assertEqual((client.peer, server.peer), (self.farmer.node_id, self.renter.node_id))
+        self.assertEqual((len(shown) > 0, refused), (True, None))
+
+    def test_whoever_else_answers_is_not_shown_who_calls(self):
+        other = Identity.of_key(Ed25519PrivateKey.generate())
+        server, client, shown, refused = self.join_meaning(other.node_id)
+        self.assertEqual((server.peer, client.peer, shown), (None, None, []))
+        self.assertEqual(refused, self.farmer.node_id)
+        self.assertTrue(is_tls_failure(server.lost.value) and is_tls_failure(client.lost.value))
+
+    def test_who_is_no_farmer_at_all_is_not_shown_who_calls(self):
+        rsa_key, key = rsa.generate_private_key(65537, 2048), Ed25519PrivateKey.generate()
+        chain_key, (first, *others) = linked_chain(3)
+        for stranger, told in (
+            (Stranger(certificate_for(rsa_key, algorithm=SHA256()), rsa_key), "not Ed25519"),
+            (Stranger(wide_certificate(key), key), "2048 allowed"),
+            (Stranger(first, chain_key, chain=others), "more than one"),
+        ):
+            meant = tls.node_id_of_key(key.public_key().public_bytes_raw())
+            server = stranger_answers(stranger.context)
+            _, client, _, refused = self.join_meaning(meant, server)
+            self.assertIsNone(client.peer)
+            self.assertIsNotNone(client.lost)
+            self.assertIn(told, str(refused))
 
     def test_a_chain_is_not_looked_at_signature_by_signature(self):
         """Each takes the reactor's time, before it is known that nobody may show a chain."""
