@@ -125,9 +125,7 @@ def list_shards(home: Home, options: argparse.Namespace) -> int:
     return OK
 
 
-async def _listed(
-    farmer: Farmer, known: Mapping[ShardId, Entry], ledger: Ledger
-) -> list[Stated]:
+async def _listed(farmer: Farmer, known: Mapping[ShardId, Entry], ledger: Ledger) -> list[Stated]:
     """Return all that the farmer lists; refuse lies, and what memory should not be given for."""
     entries: list[Stated] = []
     unknown = 0

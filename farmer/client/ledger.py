@@ -154,7 +154,12 @@ class Ledger:
             ).fetchone()
             connection.execute(
                 "INSERT OR REPLACE INTO farmers VALUES (?, ?, ?, ?)",
-                (address.farmer.raw, json.dumps(address.addresses), _contract_bytes(shown), last + 1),
+                (
+                    address.farmer.raw,
+                    json.dumps(address.addresses),
+                    _contract_bytes(shown),
+                    last + 1,
+                ),
             )
 
     def refresh(self, farmer: NodeId, shown: ContractShown) -> None:

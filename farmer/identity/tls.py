@@ -189,16 +189,17 @@ def _only(farmer: NodeId) -> _Verify:
     def verify(
         connection: SSL.Connection, certificate: X509, _error: int, depth: int, _ok: int
     ) -> bool:
-        found: NodeId | PeerCertificateError
-        try:
-            if depth:
-                raise PeerCertificateError(_MORE_THAN_ONE)
-            found = _node_id(certificate)
-        except PeerCertificateError as error:
-            found = error
+        found = PeerCertificateError(_MORE_THAN_ONE) if depth else _shown(certificate)
         if found == farmer:
             return True
         cast(_RenterConnection, connection).refused = found
         return False
 
     return verify
+
+
+def _shown(certificate: X509) -> NodeId | PeerCertificateError:
+    try:
+        return _node_id(certificate)
+    except PeerCertificateError as error:
+        return error

@@ -1,4 +1,4 @@
-"""Where a farmer is reached: one grammar for what an owner announces and what an invite carries."""
+"""Where a farmer is reached: one grammar for what owners announce and invites carry."""
 
 from __future__ import annotations
 

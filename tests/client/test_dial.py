@@ -100,7 +100,7 @@ def test_all_addresses_together_have_a_deadline():
 
 def test_a_name_that_stands_for_many_hosts_has_no_more_time():
     class Names:
-        def resolveHostName(self, receiver, name, port=0, *words, **named):
+        def resolveHostName(self, receiver, name, port=0, *words, **named):  # noqa: N802
             receiver.resolutionBegan(None)
             for number in range(1000):
                 receiver.addressResolved(IPv4Address("TCP", f"10.0.{number // 250}.1", port))

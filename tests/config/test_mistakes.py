@@ -54,7 +54,7 @@ MISTAKES = [
     *(
         (f"announcing what no invite can carry: {host}", V + f'announce: "{host}:1"', told)
         for host, told in (
-            ("b\u00fccher.example", "is not an address that an invite can carry: a name of letters"),
+            ("b\u00fccher.example", "an invite can carry: a name of letters, digits"),
             ("host~1.example", "(others as the DNS has them, xn--...)"),
             ("a!b", "is not an address that an invite can carry"),
             ("[zz::1]", "or an IPv6 address in brackets"),

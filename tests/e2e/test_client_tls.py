@@ -135,7 +135,7 @@ def test_another_key_at_the_farmers_address_is_told_nothing(served):
     other = Identity.of_key(Ed25519PrivateKey.generate()).node_id
     with (
         blocking.connect(f"{other}@{served.address}", served.fake.renter) as farmer,
-        pytest.raises(WrongFarmerError, match="another farmer answers at 127.0.0.1:.* instead of"),
+        pytest.raises(WrongFarmerError, match="another farmer answers at"),
     ):
         farmer.ping()
     assert served.fake.asked == []
