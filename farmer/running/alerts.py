@@ -53,13 +53,13 @@ class AlertBoard:
         """
         Replace all that *source* reported before by *found*.
 
-        An alert that does not know since when it stands, 0, began when it was first
-        reported, and its source has one of that name about the same.
+        It is the same alert as before if its name is, and what it is about: its words may
+        change.  One that does not know since when it stands, 0, began when first reported.
         """
         before = self._standing.get(source, {})
         after = {}
         for alert in found:
-            key = f"{alert.name} {alert.message if alert.since_ms else alert.about}"
+            key = f"{alert.name} {alert.about}"
             known = before.get(key)
             if known is not None and known.alert.since_ms == alert.since_ms:
                 since = known.since

@@ -130,6 +130,7 @@ def _not_in_settings(home: Home, known: KnownVolume, now_ms: int) -> Alert:
         "is not opened, and what renters stored there cannot be read. Add it again and restart; "
         f"or give its shards up with: {home.command('volume forget')} {quote(str(known.path))}",
         command=f"farmer volume add {quote(f'{known.path}={size}')}",
+        about=str(known.path),
     )
 
 

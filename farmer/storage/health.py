@@ -14,10 +14,10 @@ from farmer.storage.errors import VolumeUnavailableError
 SYNC_FAILURES_MAX: Final = 2
 """One failed sync may be a hiccup of the cable; at the second the disk is not to be trusted."""
 
-SYNC_FAILURES_WITHIN_MS: Final = 24 * 3600 * 1000
+SYNC_FAILURES_WITHIN_S: Final = 24 * 3600
 """A hiccup each month is not a dying disk."""
 
-OVER_MS: Final = 24 * 3600 * 1000
+OVER_S: Final = 24 * 3600
 """What has happened and is over is told for so long: an owner who looks once a day sees it."""
 
 _PASSING: Final = frozenset({"IndexRebuilt", "VolumeRefused", "VolumeSyncFailed"})
@@ -34,18 +34,22 @@ class Health:
     Nothing here ever waits for a disk: page, metrics and the reactor ask.
     """
 
-    def __init__(self, label: str, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, label: str, clock_ms: Callable[[], int], monotonic_s: Callable[[], float]
+    ) -> None:
+        """*clock_ms*, which may be set, says what is shown; *monotonic_s* what has passed."""
         self.label = label
         self._clock_ms = clock_ms
+        self._monotonic_s = monotonic_s
         self._lock = Lock()
         self._condition = Condition()
         self._reasons: dict[object, str] = {}
         """Why, for each part of the condition that is not as it should be."""
         self._errors: Counter[str] = Counter()
         self._alerts: dict[str, Alert] = {}
-        self._passing_ms: dict[str, int] = {}
+        self._passing_s: dict[str, float] = {}
         """When each of those that pass was last raised."""
-        self._sync_failures_ms: list[int] = []
+        self._sync_failures_s: list[float] = []
 
     @property
     def condition(self) -> Condition:
@@ -108,16 +112,16 @@ class Health:
     def sync_failed(self, detail: str) -> None:
         """Note that bytes could not be made durable; the second time the volume is closed."""
         self.count("sync")
-        now_ms = self._clock_ms()
-        recent = [at for at in self._sync_failures_ms if at > now_ms - SYNC_FAILURES_WITHIN_MS]
-        self._sync_failures_ms = [*recent, now_ms]
+        now_s = self._monotonic_s()
+        recent = [at for at in self._sync_failures_s if at > now_s - SYNC_FAILURES_WITHIN_S]
+        self._sync_failures_s = [*recent, now_s]
         self.raise_alert(
             "VolumeSyncFailed",
             f"The disk of {self.label} could not make data durable ({detail}). Nothing that was"
             " acknowledged is lost; the store in question was refused.",
             _KERNEL,
         )
-        times = len(self._sync_failures_ms)
+        times = len(self._sync_failures_s)
         if times >= SYNC_FAILURES_MAX:
             self._fail(Seen.SYNC_FAILED, f"the disk failed to make data durable {times} times")
 
@@ -260,17 +264,19 @@ class Health:
 
     def _pass(self) -> None:
         """Let end what was over long enough ago."""
-        before_ms = self._clock_ms() - OVER_MS
-        for name in [name for name, at_ms in self._passing_ms.items() if at_ms <= before_ms]:
-            del self._passing_ms[name]
+        before_s = self._monotonic_s() - OVER_S
+        for name in [name for name, at_s in self._passing_s.items() if at_s <= before_s]:
+            del self._passing_s[name]
             self._alerts.pop(name, None)
 
     def _raise(self, name: str, message: str, command: str) -> None:
         self._pass()
         if name in _PASSING:
-            self._passing_ms[name] = self._clock_ms()
+            self._passing_s[name] = self._monotonic_s()
         since_ms = self._alerts[name].since_ms if name in self._alerts else self._clock_ms()
-        self._alerts[name] = Alert(name=name, since_ms=since_ms, message=message, command=command)
+        self._alerts[name] = Alert(
+            name=name, since_ms=since_ms, message=message, command=command, about=self.label
+        )
 
 
 _ALERT_OF: Final[dict[object, str]] = {

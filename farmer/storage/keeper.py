@@ -46,7 +46,7 @@ class Slot:
     def __init__(self, settings: VolumeSettings, around: Surroundings) -> None:
         self.settings = settings
         self.volume: Volume | None = None
-        self.health = Health(settings.label, around.clock_ms)
+        self.health = Health(settings.label, around.clock_ms, around.monotonic_s)
         self.watch = Watch(around.monotonic_s)
         self.tempo = Tempo(self.watch.meters, self.health)
         self.too_new: FormatTooNewError | None = None

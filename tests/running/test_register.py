@@ -105,7 +105,7 @@ def test_shards_of_a_volume_that_the_settings_leave_out_are_unavailable(
         [offered, left_out] = stores.engine.volumes()
         assert (left_out.state.value, left_out.quota_bytes) == ("gone", 0)
         [alert] = stores.engine.trouble()
-        assert alert.name == "VolumeNotInSettings"
+        assert (alert.name, alert.about) == ("VolumeNotInSettings", str(tmp_path / "a"))
         assert "with 1 shard, is not in the settings" in alert.message
         assert alert.command == f"farmer volume add {tmp_path / 'a'}=100MB"
         assert offered.state.value == "healthy"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from twisted.logger import LogEvent, Logger, LogPublisher, formatEvent
 
 from farmer.model.moments import Clocks
 from farmer.model.status import Alert
@@ -257,6 +258,26 @@ def test_an_alert_is_as_old_as_it_is_when_the_clock_is_set() -> None:
     board.report("a", alert("ClockSuspicious", "two hours back"))
     hands.pass_ms(1000)
     ages = {one.name: hands.wall_ms - one.since_ms for one in board.alerts}
+def test_an_alert_that_stands_is_told_once_whatever_becomes_of_its_words() -> None:
+    """Else the log would say that it is over, while it stands."""
+    hands = Hands(100)
+    logged: list[LogEvent] = []
+    board = AlertBoard(hands.clocks)
+    board.log = Logger(observer=LogPublisher(logged.append))
+    board.report(
+        "engine",
+        alert("ScrubFoundDamage", "1 shard", since_ms=7, about="attic"),
+        alert("ScrubFoundDamage", "9 shards", since_ms=8, about="cellar"),
+    )
+    board.report("engine", alert("ScrubFoundDamage", "2 shards", since_ms=7, about="attic"))
+    assert [one.message for one in board.alerts] == ["2 shards"]
+    assert sorted(formatEvent(event) for event in logged) == [
+        "alert ScrubFoundDamage is over",
+        "alert ScrubFoundDamage: 1 shard",
+        "alert ScrubFoundDamage: 9 shards",
+    ]
+
+
     assert ages == {
         "ClockSuspicious": 6000,
         "VolumeGone": 7000,

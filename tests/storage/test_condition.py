@@ -13,7 +13,7 @@ from farmer.storage.condition import (
     Seen,
 )
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.health import SYNC_FAILURES_WITHIN_MS, Health
+from farmer.storage.health import SYNC_FAILURES_WITHIN_S, Health
 
 S = VolumeState
 
@@ -111,16 +111,9 @@ def test_a_disk_that_lost_bytes_twice_must_work_for_an_hour() -> None:
     assert distrusted.probe_every_s * PROOFS_WANTED[Seen.SYNC_FAILED] == 3600
 
 
-class Clock:
-    now_ms = 1_800_000_000_000
-
-    def __call__(self) -> int:
-        return self.now_ms
-
-
 def test_reasons_and_alerts_come_and_go_with_their_condition() -> None:
     """The worst reason is shown, the others are not forgotten."""
-    health = Health("attic", Clock())
+    health = Health("attic", lambda: 1_800_000_000_000, lambda: 1000.0)
     health.slowed("a sync takes 1 s")
     assert (health.state, health.alerts()) == (S.SLOW, ())
     health.stays_slow("a sync takes 3 s")
@@ -148,12 +141,12 @@ def test_reasons_and_alerts_come_and_go_with_their_condition() -> None:
 
 
 def test_failed_syncs_a_month_apart_are_no_dying_disk() -> None:
-    clock = Clock()
-    health = Health("attic", clock)
+    now_s = 1000.0
+    health = Health("attic", lambda: 1_800_000_000_000, lambda: now_s)
     for _ in range(3):
         health.sync_failed("EIO")
         assert health.state is S.HEALTHY
-        clock.now_ms += SYNC_FAILURES_WITHIN_MS + 1
+        now_s += SYNC_FAILURES_WITHIN_S + 1
     health.sync_failed("EIO")
     health.sync_failed("EIO")
     assert health.state is S.FAILING

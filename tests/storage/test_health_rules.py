@@ -8,14 +8,21 @@ import pytest
 
 from farmer.model.status import VolumeState
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.health import OVER_MS, Health
+from farmer.storage.health import OVER_S, SYNC_FAILURES_WITHIN_S, Health
 
 
 class Clock:
+    """A wall clock that can be set, and one that only runs."""
+
     now_ms = 1_800_000_000_000
+    now_s = 1000.0
 
     def __call__(self) -> int:
         return self.now_ms
+
+    def go_on(self, seconds: int) -> None:
+        self.now_s += seconds
+        self.now_ms += seconds * 1000
 
 
 @pytest.fixture
@@ -25,7 +32,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def health(clock: Clock) -> Health:
-    return Health("attic", clock)
+    return Health("attic", clock, lambda: clock.now_s)
 
 
 def alerts(health: Health) -> list[str]:
@@ -137,21 +144,31 @@ def test_a_volume_that_is_only_read_says_so_and_why(health: Health) -> None:
 def test_a_second_failed_sync_counts_if_it_comes_within_a_day(
     health: Health, clock: Clock
 ) -> None:
-    day_ms = 24 * 60 * 60 * 1000
+    day_s = 24 * 60 * 60
     health.sync_failed("EIO")
-    clock.now_ms += day_ms
+    clock.go_on(day_s)
     health.sync_failed("EIO")
     assert not health.is_read_only
-    clock.now_ms += day_ms - 1
+    clock.go_on(day_s - 1)
     health.sync_failed("EIO")
     assert health.state is VolumeState.FAILING
     assert set(alerts(health)) == {"VolumeSyncFailed", "VolumeFailing"}
 
 
+def test_a_failed_sync_is_not_forgotten_when_the_clock_is_set(
+    health: Health, clock: Clock
+) -> None:
+    """A machine without a clock of its own learns the time from the network."""
+    health.sync_failed("EIO")
+    clock.now_ms += 2 * SYNC_FAILURES_WITHIN_S * 1000
+    health.sync_failed("EIO")
+    assert health.state is VolumeState.FAILING
+
+
 def test_an_alert_keeps_its_beginning_and_takes_new_words(health: Health, clock: Clock) -> None:
     began_ms = clock.now_ms
     health.raise_alert("Some", "first words")
-    clock.now_ms += 1000
+    clock.go_on(1)
     health.raise_alert("Some", "other words", "some command")
     (alert,) = health.alerts()
     assert (alert.since_ms, alert.message, alert.command) == (
@@ -173,20 +190,39 @@ def test_what_is_over_is_told_for_a_day_after_the_last_time(
     health.raise_alert(name, "once")
     health.raise_alert("VolumeExchanged", "for the owner to see to")
     began_ms = clock.now_ms
-    clock.now_ms += OVER_MS - 1
+    clock.go_on(OVER_S - 1)
     health.raise_alert(name, "again")
-    clock.now_ms += OVER_MS - 1
+    clock.go_on(OVER_S - 1)
     (told,) = [alert for alert in health.alerts() if alert.name == name]
     assert (told.message, told.since_ms) == ("again", began_ms)
-    clock.now_ms += 1
+    clock.go_on(1)
     assert alerts(health) == ["VolumeExchanged"]
     health.raise_alert(name, "anew")
     (told,) = [alert for alert in health.alerts() if alert.name == name]
     assert told.since_ms == clock.now_ms
-    clock.now_ms += OVER_MS
+    clock.go_on(OVER_S)
     health.raise_alert(name, "later")
     (told,) = [alert for alert in health.alerts() if alert.name == name]
     assert told.since_ms == clock.now_ms
+
+
+@pytest.mark.parametrize("days", [2, -36_500])
+def test_what_is_over_is_told_for_a_day_whatever_the_clock_is_set_to(
+    health: Health, clock: Clock, days: int
+) -> None:
+    """Neither shorter by a step forward nor for years by one back."""
+    health.raise_alert("IndexRebuilt", "at the start, by a clock that was wrong")
+    clock.now_ms += days * 86_400_000
+    clock.go_on(OVER_S - 1)
+    assert alerts(health) == ["IndexRebuilt"]
+    clock.go_on(1)
+    assert alerts(health) == []
+
+
+def test_an_alert_says_which_volume_it_is_about(health: Health) -> None:
+    """Its words may change, and another volume may have one of the same name."""
+    health.raise_alert("LogDamaged", "a segment")
+    assert [alert.about for alert in health.alerts()] == ["attic"]
 
 
 def test_a_slow_volume_is_told_of_only_while_it_is_slow(health: Health) -> None:
@@ -194,7 +230,7 @@ def test_a_slow_volume_is_told_of_only_while_it_is_slow(health: Health) -> None:
     assert (health.is_slow, alerts(health)) == (True, [])
     health.stays_slow("a sync takes 3.0 s")
     health.stays_slow("a sync takes 4.0 s")
-    assert health.reason == "a sync takes 3.0 s", "new words would be a new alert"
+    assert health.reason == "a sync takes 3.0 s", "this is told once"
     assert alerts(health) == ["VolumeSlow"]
     health.quickened()
     assert (health.is_slow, health.reason, alerts(health)) == (False, "", [])

@@ -57,7 +57,7 @@ class House:
         self.ledger = Ledger(10, 1000)
         self.annexes = folder / "annexes"
         self.told: list[tuple[int, int]] = []
-        self.health = Health("disk", lambda: 1)
+        self.health = Health("disk", lambda: 1, lambda: 1.0)
         self.around = Surroundings(
             node=NODE,
             files=self.files,
@@ -86,7 +86,7 @@ class House:
 
     def open(self, *, annexes: bool = False) -> Volume:
         around = replace(self.around, annexes=self.annexes) if annexes else self.around
-        self.health = Health("disk", lambda: 1)
+        self.health = Health("disk", lambda: 1, lambda: 1.0)
         self.opened.append(open_volume(self.settings, around, self.health, Watch(lambda: 1.0)))
         return self.opened[-1]
 
@@ -352,7 +352,7 @@ def test_a_disk_that_is_not_trusted_yet_keeps_its_annex(house: House) -> None:
     house.files.read_only = "disk"
     house.open(annexes=True).close()
     house.files.read_only = ""
-    health = Health("disk", lambda: 1)
+    health = Health("disk", lambda: 1, lambda: 1.0)
     health.read_only("it said so")
     around = replace(house.around, annexes=house.annexes)
     with closing(open_volume(house.settings, around, health, Watch(lambda: 1.0))) as volume:

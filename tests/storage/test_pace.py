@@ -35,7 +35,7 @@ class Disk:
     def __init__(self, others: Sequence[Disk] = ()) -> None:
         self.now_s = 1000.0
         self.meters = Meters()
-        self.health = Health("attic", lambda: int(self.now_s * 1000))
+        self.health = Health("attic", lambda: int(self.now_s * 1000), lambda: self.now_s)
         self._tempo = Tempo(self.meters, self.health)
         self._others = others
         self._looked_s = self.now_s

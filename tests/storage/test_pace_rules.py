@@ -160,7 +160,7 @@ class Judged:
     """A volume whose average is what is said, in multiples of what is slow."""
 
     def __init__(self) -> None:
-        self.health = Health("attic", lambda: 0)
+        self.health = Health("attic", lambda: 0, lambda: 0.0)
         meters = Meters()
         self._sync = Fixed()
         meters.syncs = self._sync
