@@ -33,7 +33,7 @@ def scrub_status(home: Home, options: argparse.Namespace) -> int:
     wanted = options.volume
     volumes = [one for one in document["volumes"] if not wanted or one["name"] in wanted]
     if options.json:
-        rows = [{"name": one["name"], "path": one["path"]} | one["scrub"] for one in volumes]
+        rows = [{"name": one["name"], "path": one["path"]} | _known(one) for one in volumes]
         print(json.dumps({"schema": 1, "volumes": rows}, indent=2))
     else:
         now_ms = time.time() * 1000
@@ -65,8 +65,15 @@ def _told(home: Home, options: argparse.Namespace, verb: str, what: str) -> int:
     return OK
 
 
+def _known(volume: dict[str, Any]) -> dict[str, Any]:
+    """Return how far its scrub is; of one that is not open there is nothing to say."""
+    return volume["scrub"] or {"state": "unknown"}
+
+
 def _row(volume: dict[str, Any], now_ms: float) -> tuple[str, ...]:
     scrub = volume["scrub"]
+    if scrub is None:
+        return volume["path"], "not known", *["-"] * (len(_HEAD) - 2)
     eta_s, ended_ms = scrub["eta_s"], scrub["ended_at_ms"]
     return (
         volume["path"],

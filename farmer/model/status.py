@@ -148,7 +148,8 @@ class VolumeStatus:
     """How long a sync, read or write that waits for the disk takes, on the average of late."""
     work: VolumeWork | None = None
     """Its emptying; None if it is not being emptied."""
-    scrub: ScrubStatus = ScrubStatus()
+    scrub: ScrubStatus | None = None
+    """None while it is not known: of a volume that is not open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from farmer.model.status import (
 )
 from farmer.monitor.status import Activity
 
-VOLUME_GAUGES: Final[tuple[tuple[str, str, Callable[[VolumeStatus], float]], ...]] = (
+VOLUME_GAUGES: Final[tuple[tuple[str, str, Callable[[VolumeStatus], float | None]], ...]] = (
     ("quota_bytes", "Space the owner offers on this volume.", lambda v: v.quota_bytes),
     ("used_bytes", "Space charged for live shards.", lambda v: v.used_bytes),
     ("trash_bytes", "Space held by deleted shards until they are gone.", lambda v: v.trash_bytes),
@@ -59,12 +59,13 @@ VOLUME_GAUGES: Final[tuple[tuple[str, str, Callable[[VolumeStatus], float]], ...
     (
         "scrub_progress_ratio",
         "How far the running scrub is, 0 when idle.",
-        lambda v: v.scrub.progress,
+        lambda v: None if v.scrub is None else v.scrub.progress,
     ),
     (
         "scrub_last_success_timestamp_seconds",
-        "Unix time at which the last whole scrub ended; 0 for never.",
-        lambda v: v.scrub.ended_at_ms / 1000,
+        "Unix time at which the last whole scrub ended; 0 for never, "
+        "not there while the volume is not open.",
+        lambda v: None if v.scrub is None else v.scrub.ended_at_ms / 1000,
     ),
     (
         "leaving_bytes",
@@ -162,7 +163,8 @@ def _node(status: NodeStatus) -> Iterator[Metric]:
 def _volumes(volumes: tuple[VolumeStatus, ...]) -> Iterator[Metric]:
     used = [volume for volume in volumes if volume.state is not VolumeState.RETIRED]
     for name, text, figure in VOLUME_GAUGES:
-        rows = [((volume.name,), figure(volume)) for volume in used]
+        figures = [((volume.name,), figure(volume)) for volume in used]
+        rows = [(labels, known) for labels, known in figures if known is not None]
         yield _gauge(f"volume_{name}", text, ("volume",), rows)
     yield _gauge(
         "volume_state",
@@ -183,10 +185,11 @@ def _volumes(volumes: tuple[VolumeStatus, ...]) -> Iterator[Metric]:
         [
             ((v.name, result), number)
             for v in used
+            if (scrub := v.scrub) is not None
             for result, number in (
-                ("ok", v.scrub.checked - v.scrub.damaged - v.scrub.mended),
-                ("damaged", v.scrub.damaged),
-                ("mended", v.scrub.mended),
+                ("ok", scrub.checked - scrub.damaged - scrub.mended),
+                ("damaged", scrub.damaged),
+                ("mended", scrub.mended),
             )
         ],
     )

@@ -94,7 +94,7 @@ def volume_document(volume: VolumeStatus) -> dict[str, Any]:
         "filesystem_free_bytes": volume.filesystem_free_bytes,
         "errors": dict(volume.errors),
         "waits_s": {call: round(took_s, 4) for call, took_s in volume.waits_s},
-        "scrub": _scrub(volume.scrub),
+        "scrub": None if volume.scrub is None else _scrub(volume.scrub),
         "work": None if volume.work is None else _work(volume.work),
     }
 

@@ -269,8 +269,10 @@ def _volume_rows(volume: VolumeStatus) -> str:
     )
 
 
-def _scrub_words(scrub: ScrubStatus) -> str:
+def _scrub_words(scrub: ScrubStatus | None) -> str:
     """Return how far everything has been read again."""
+    if scrub is None:
+        return "not known"
     if scrub.state == "idle":
         return moment(scrub.ended_at_ms / 1000) if scrub.ended_at_ms else "not yet"
     left = f", {_span(scrub.eta_s)} left" if scrub.eta_s is not None else ""

@@ -12,7 +12,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from farmer.model.status import Alert, VolumeState, VolumeStatus
+from farmer.model.status import Alert, ScrubStatus, VolumeState, VolumeStatus
 from farmer.node.chores import Chore
 from farmer.node.ports import Disk
 from farmer.node.tasks import Tasks
@@ -244,12 +244,17 @@ def scrub_alerts(
     """
     Return what stands in the way of reading everything within the days.
 
-    *since_ms* says by their names since when there is something to read on the volumes.
+    *since_ms* says by their names since when there is something to read on the volumes; one that
+    is not among them has not had its first turn, which may begin a pass.
     """
     late = []
     for volume in volumes:
-        unread_ms = now_ms - (volume.scrub.ended_at_ms or since_ms.get(volume.name, now_ms))
-        late.append(_lateness(volume, settings, now_ms) or _absence(volume, settings, unread_ms))
+        if volume.scrub is None:
+            continue
+        late.append(_lateness(volume, volume.scrub, settings, now_ms))
+        if not late[-1] and volume.name in since_ms:
+            unread_ms = now_ms - (volume.scrub.ended_at_ms or since_ms[volume.name])
+            late.append(_absence(volume, volume.scrub, settings, unread_ms))
     late = list(filter(None, late))
     if not late:
         return []
@@ -264,9 +269,11 @@ def scrub_alerts(
     ]
 
 
-def _lateness(volume: VolumeStatus, settings: ScrubSettings, now_ms: int) -> str:
+def _lateness(
+    volume: VolumeStatus, scrub: ScrubStatus, settings: ScrubSettings, now_ms: int
+) -> str:
     """Return why what goes on, or would go on, takes too long; empty if it does not."""
-    scrub, pace = volume.scrub, Pace(settings)
+    pace = Pace(settings)
     pass_days = settings.days / PASS_SHARE
     needed = scrub.total_bytes / pass_days
     possible = pace.bytes_per_day_max
@@ -291,9 +298,10 @@ def _lateness(volume: VolumeStatus, settings: ScrubSettings, now_ms: int) -> str
     return ""
 
 
-def _absence(volume: VolumeStatus, settings: ScrubSettings, unread_ms: int) -> str:
+def _absence(
+    volume: VolumeStatus, scrub: ScrubStatus, settings: ScrubSettings, unread_ms: int
+) -> str:
     """Return why a pass that is due has not begun; empty if none is, or if there is no disk."""
-    scrub = volume.scrub
     is_under_way = scrub.state != "idle" and scrub.began_at_ms
     if is_under_way or not scrub.total_bytes or volume.state in _NOT_HERE:
         return ""

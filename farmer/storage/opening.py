@@ -32,6 +32,7 @@ from farmer.storage.records import Kind
 from farmer.storage.recovery import Progress, Recovered
 from farmer.storage.reserve import Reserve
 from farmer.storage.rests import Rests
+from farmer.storage.scrub import Scrub
 from farmer.storage.staging import Lease
 from farmer.storage.threads import begin_thread
 from farmer.storage.uuids import Uuids
@@ -219,6 +220,8 @@ def _assemble(
         writer = Writer(ground, tail, ready.recovered.end)
         volume = Volume(settings, ground, Handles(files, paths), writer, held.lock)
         volume.ground.refresh_filesystem()
+        # As it was noted, until a scrub takes charge at its first turn.
+        volume.scrub_status = Scrub(volume, around.monotonic_s).status
         writer.start()
     except BaseException:
         if tail is not None:

@@ -90,7 +90,7 @@ class Volume:
         )
         self.uploads = Uploads(ground, self.leases, writer.submit)
         self.examined = Examined()
-        self.scrub_status: Callable[[], ScrubStatus] = ScrubStatus
+        self.scrub_status: Callable[[], ScrubStatus | None] = lambda: None
         self.before_close: list[Callable[[bool], None]] = []
         """What works on this volume in the background and has to let go first; told whether
         names below its directory may still be used."""

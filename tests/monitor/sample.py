@@ -7,7 +7,14 @@ from dataclasses import replace
 from farmer.model.contract import ContractStage
 from farmer.model.ids import NodeId
 from farmer.model.moments import Clocks
-from farmer.model.status import Alert, NodeState, NodeStatus, VolumeState, VolumeStatus
+from farmer.model.status import (
+    Alert,
+    NodeState,
+    NodeStatus,
+    ScrubStatus,
+    VolumeState,
+    VolumeStatus,
+)
 from farmer.monitor.metrics import LabelSets, Metrics
 
 NOW_S = 1_790_000_000.0
@@ -29,6 +36,7 @@ ATTIC = VolumeStatus(
     filesystem_free_bytes=1_900_000_000_000,
     errors=(("read", 2),),
     waits_s=(("sync", 0.031), ("read", 0.012), ("write", 0.0)),
+    scrub=ScrubStatus(ended_at_ms=int((NOW_S - 86_400) * 1000)),
 )
 USB = replace(
     ATTIC,
@@ -41,6 +49,7 @@ USB = replace(
     shards=3211,
     quarantined=1,
     drift_bytes=-4096,
+    scrub=None,
 )
 STATUS = NodeStatus(
     state=NodeState.DEGRADED,

@@ -11,7 +11,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from farmer.model.status import NodeState, VolumeState, VolumeWork
+from farmer.model.status import NodeState, ScrubStatus, VolumeState, VolumeWork
 from farmer.monitor import page
 from farmer.monitor.page import StatusPage, page_site
 from farmer.monitor.view import message
@@ -223,6 +223,22 @@ def test_the_page_asks_nobody_else_for_anything() -> None:
 )
 def test_it_says_whether_ledger_and_disk_agree(allocated_bytes, drift_bytes, words) -> None:
     volume = replace(ATTIC, allocated_bytes=allocated_bytes, drift_bytes=drift_bytes)
+    assert words in rendered(replace(STATUS, volumes=(volume,)), metrics().activity, NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("scrub", "words"),
+    [
+        (None, "not known"),
+        (ScrubStatus(), "not yet"),
+        (ScrubStatus(ended_at_ms=1_000_000_000_000), "2001-09-"),
+        (ScrubStatus(state="paused"), "paused 0"),
+    ],
+)
+def test_it_says_when_all_was_read_again_if_that_is_known(
+    scrub: ScrubStatus | None, words: str
+) -> None:
+    volume = replace(ATTIC, scrub=scrub)
     assert words in rendered(replace(STATUS, volumes=(volume,)), metrics().activity, NOW_S)
 
 

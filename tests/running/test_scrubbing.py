@@ -137,6 +137,18 @@ def test_a_pass_that_is_due_and_never_begins_is_told(state: str, ended: bool) ->
         assert ["has ended for 31 days" in alert.message for alert in found] == [True] * is_told
 
 
+def test_a_pass_that_the_first_turn_may_begin_is_not_missed_before_it() -> None:
+    """The machine was off for long, and the farmer has just started."""
+    unread = volume(total_bytes=5, began_at_ms=DAY_MS, ended_at_ms=DAY_MS)
+    assert scrub_alerts((unread,), ScrubSettings(), 100 * DAY_MS, {}) == []
+    assert scrub_alerts((unread,), ScrubSettings(), 100 * DAY_MS, {"attic": 100 * DAY_MS}) != []
+
+
+def test_a_volume_that_is_not_open_has_no_scrub_to_be_late() -> None:
+    closed = replace(volume(), scrub=None)
+    assert scrub_alerts((closed,), ScrubSettings(), 100 * DAY_MS, {"attic": 1}) == []
+
+
 def test_a_volume_that_is_empty_or_not_there_is_not_told_as_unread() -> None:
     gone = replace(volume(total_bytes=5), state=VolumeState.GONE)
     for one in (gone, volume()):

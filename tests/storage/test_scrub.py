@@ -18,6 +18,7 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES, ShardState
 from farmer.model.status import ScrubStatus
 from farmer.storage import scrubs
+from farmer.storage.directory import MARKER_NAME
 from farmer.storage.errors import CorruptShardError, ShardNotFoundError, StorageError
 from farmer.storage.marks import MARK_BYTES
 from farmer.storage.scrub import Scrub
@@ -298,6 +299,23 @@ def test_two_who_see_a_volume_first_get_one_scrub_and_the_pause_of_it_is_kept(
     farm.reopen()
     farm.engine.scrubs.open_hours(are_open=True)
     assert farm.engine.volumes()[0].scrub.state == "paused"
+
+
+def test_when_the_last_pass_ended_is_known_from_the_opening_on(farm: Farm) -> None:
+    farm.store(noise(SMALL))
+    assert scrub(farm).ended_at_ms == farm.clocks.now_ms
+    farm.reopen()
+    known = farm.engine.volumes()[0].scrub
+    assert (known.ended_at_ms, known.checked) == (farm.clocks.now_ms, 1), "before the first turn"
+
+
+def test_of_a_volume_that_is_not_open_it_is_not_known(farm: Farm) -> None:
+    farm.store(noise(SMALL))
+    scrub(farm)
+    farm.engine.close()
+    (farm.path / MARKER_NAME).rename(farm.path / "aside")
+    farm.open()
+    assert [volume.scrub for volume in farm.engine.volumes()] == [None]
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 2}'])
