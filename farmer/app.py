@@ -298,7 +298,7 @@ class RunningFarmer:
         self._one_core.is_wanted = settings.processor.one_core == "auto"
         hosts = doors.page_hosts(settings.listen.page)
         page = page_site(StatusPage(overview.status, self._metrics, time.time, hosts), reactor)
-        page_port, overview.page = doors.for_page(page, settings.listen.page)
+        page_ports, overview.page = doors.for_page(page, settings.listen.page)
         verbs = owner_verbs(
             *(self._desk, self._movings, self._disk, self._upkeep, overview, self._metrics)
         )
@@ -306,7 +306,7 @@ class RunningFarmer:
         verbs |= check_verbs(stores.identity.node_id, self._home.annexes, self._disk)
         control = ControlFactory(verbs, self._tasks, reactor)
         control_port, self._control_path = doors.for_owner(control, self._environ)
-        self._ports = [page_port, control_port]
+        self._ports = [*page_ports, control_port]
         to_journal = goes_to_journal(self._environ, STDOUT)
         self._greeting = [
             *places(self._home, settings, stores.engine.volumes()),

@@ -20,6 +20,7 @@ from farmer.node.farm import Farm
 from farmer.node.service import FarmerService, ListenError
 from farmer.running.addresses import has_ipv6
 from farmer.running.control import socket_path
+from farmer.running.every_address import EVERY_4, EVERY_6, EveryAddress
 from farmer.running.home import Home
 from farmer.running.passed import PassedSockets
 from farmer.running.ports import PAGE, SHARDS, remember_ports, with_last_ports
@@ -28,7 +29,6 @@ from farmer.settings.kinds import join_address, split_address
 L = TypeVar("L")
 
 PAGE_BACKLOG: Final = 16
-_EVERY: Final = ("0.0.0.0", "::")  # noqa: S104  # compared, not bound
 
 
 class Doors:
@@ -55,7 +55,8 @@ class Doors:
 
         def listen(addresses: Sequence[str]) -> FarmerService:
             where = [split_address(address) for address in _possible(addresses)]
-            service = FarmerService(self._reactor, farm, side, where, sessions)
+            tcp = cast(IReactorTCP, EveryAddress(self._reactor, where))
+            service = FarmerService(tcp, farm, side, where, sessions)
             service.start()
             return service
 
@@ -71,28 +72,32 @@ class Doors:
         remember_ports(self._home, SHARDS, asked, service.addresses)
         return service
 
-    def for_page(self, factory: IProtocolFactory, asked: str) -> tuple[IListeningPort, str]:
-        """Return the port of the page, and its real address."""
+    def for_page(self, factory: IProtocolFactory, asked: str) -> tuple[list[IListeningPort], str]:
+        """Return the ports of the page, and its real address, or the first of several."""
 
         def listen(addresses: Sequence[str]) -> Any:  # noqa: ANN401  # an IListeningPort, on TCP
-            host, port = split_address(addresses[0])
+            [address] = _possible(addresses)
+            host, port = split_address(address)
             try:
-                return self._reactor.listenTCP(port, factory, PAGE_BACKLOG, host)
+                tcp = EveryAddress(self._reactor, [(host, port)])
+                return tcp.listenTCP(port, factory, PAGE_BACKLOG, host)
             except CannotListenError as error:
                 raise ListenError(
-                    f"cannot serve the page on {addresses[0]}: {error.socketError}; "
+                    f"cannot serve the page on {address}: {error.socketError}; "
                     "is another program using it? Choose another address in listen.page, "
                     + self._where("FARMER_LISTEN__PAGE")
                 ) from error
 
         if given := self._passed.addresses(PAGE):
-            host, number = given[0]
-            passed = self._passed.listenTCP(number, factory, PAGE_BACKLOG, host)
-            return passed, join_address(host, number)
+            ports = [
+                self._passed.listenTCP(number, factory, PAGE_BACKLOG, host)
+                for host, number in given
+            ]
+            return ports, join_address(*given[0])
         port = self._on_last_ports(PAGE, [asked], listen)
         found = join_address(split_address(asked)[0], port.getHost().port)
         remember_ports(self._home, PAGE, [asked], [found])
-        return port, found
+        return [port], _possible([found])[0]
 
     def page_hosts(self, asked: str) -> tuple[str, ...]:
         """
@@ -137,7 +142,7 @@ class Doors:
 def _names_of(address: str) -> tuple[str, ...]:
     """Return the names under which the owner may call a page that listens on *address*."""
     host, _ = split_address(address)
-    return ("*",) if host in _EVERY else (host,)
+    return ("*",) if host in {EVERY_4, EVERY_6} else (host,)
 
 
 def _possible(addresses: Sequence[str]) -> list[str]:
@@ -145,4 +150,4 @@ def _possible(addresses: Sequence[str]) -> list[str]:
     if has_ipv6():
         return list(addresses)
     split = (split_address(address) for address in addresses)
-    return [join_address(_EVERY[0] if host == "::" else host, port) for host, port in split]
+    return [join_address(EVERY_4 if host == EVERY_6 else host, port) for host, port in split]

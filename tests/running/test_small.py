@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.testing import MemoryReactor
 from twisted.logger import LogEvent, Logger, LogPublisher, formatEvent
 
 from farmer.model.moments import Clocks
 from farmer.model.status import Alert
+from farmer.running import listening as doors_module
 from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
 from farmer.running.files import may_not_write, read_json, user_name, write_json, write_whole
@@ -443,15 +446,45 @@ def test_every_address_has_many_spellings_and_one_meaning(tmp_path: Path) -> Non
         assert doors.page_hosts(spelt) == ("*",)
 
 
+    family = socket.AF_INET
+
 def test_port_0_stays_what_it_became(tmp_path: Path) -> None:
     """For each door apart, and only as long as the settings ask for the same."""
     home = Home.at(tmp_path / "home")
     home.make()
     asked = ["127.0.0.1:0", "[::1]:5"]
     assert with_last_ports(home, "shards", asked) == asked
+    def fileno(self) -> int:
+        return 3
+
+    def close(self) -> None:
+        """Nothing is open."""
+
     remember_ports(home, "shards", asked, ["127.0.0.1:77", "[::1]:5"])
     remember_ports(home, "page", ["127.0.0.1:0"], ["127.0.0.1:88"])
     assert with_last_ports(home, "shards", asked) == ["127.0.0.1:77", "[::1]:5"]
     assert with_last_ports(home, "page", ["127.0.0.1:0"]) == ["127.0.0.1:88"]
     other = ["10.0.0.1:0", "[::1]:5"]
     assert with_last_ports(home, "shards", other) == other
+def test_the_page_is_served_on_each_socket_that_was_passed_for_it(tmp_path: Path) -> None:
+    """Else whoever calls at the second one waits for ever."""
+    reactor = MemoryReactor()
+    passed: list[Any] = [Passed("127.0.0.1", 4647), Passed("fd00::5", 4647, 0, 0)]
+    doors = Doors(reactor, Home.at(tmp_path), PassedSockets(reactor, {"page": passed}))
+    ports, shown = doors.for_page(ServerFactory(), "nas.example:4647")
+    assert (len(ports), len(reactor.adoptedPorts)) == (2, 2)
+    assert shown == "127.0.0.1:4647"
+
+
+def test_the_page_on_every_address_is_on_every_ipv4_one_without_ipv6(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel without IPv6 is no reason not to start."""
+    monkeypatch.setattr(doors_module, "has_ipv6", lambda: False)
+    reactor = MemoryReactor()
+    doors = Doors(reactor, Home.at(tmp_path), PassedSockets(reactor, {}))
+    _ports, shown = doors.for_page(ServerFactory(), "[::]:4647")
+    assert [(host, port) for port, _, _, host in reactor.tcpServers] == [("0.0.0.0", 4647)]
+    assert shown == "0.0.0.0:4647"
+
+
