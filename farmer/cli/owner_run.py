@@ -22,6 +22,7 @@ def run(home: Home, _options: argparse.Namespace) -> int:
     except HomeLockedError as error:
         raise CommandError(str(error)) from error
     try:
+        home.tidy()
         # Late: the reactor and TLS take a quarter of a second to import.
         from farmer.app import CannotServeError, serve
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any, Final
 
 SMALL_BYTES_MAX: Final = 64 * 1024
 """Our own small files are far smaller; anything larger is not ours."""
+
+_DRAFT: Final = re.compile(r"\.(?P<of>[a-z-]+\.(?:json|yaml))\.(?P<pid>[0-9]{1,9})")
+"""Of one of our small files; what an owner hides in a home is named otherwise."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -23,6 +27,7 @@ def write_whole(path: Path, content: bytes) -> None:
     owner's.
     """
     # Not tempfile: its imports cost the fast commands more than all else they do.
+    # `draft_of` and `remove_drafts` know it by this name.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -37,6 +42,31 @@ def write_whole(path: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def draft_of(name: str) -> str:
+    """Return the name of the small file that a file of this name is a draft of, if any."""
+    found = _DRAFT.fullmatch(name)
+    return found["of"] if found else ""
+
+
+def remove_drafts(directory: Path) -> None:
+    """Remove what `write_whole` left in a directory of ours when its process was killed."""
+    for path in directory.iterdir():
+        found = _DRAFT.fullmatch(path.name)
+        if found and not _is_writing(int(found["pid"])):
+            path.unlink(missing_ok=True)
+
+
+def _is_writing(process: int) -> bool:
+    """Say whether a process may be at work; we are not, but one before us had our number."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True
 
 
 def _as_before(descriptor: int, path: Path) -> None:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Final, Self
 
 from farmer.running.errors import OwnerError
-from farmer.running.files import may_not_write, read_json, user_name, write_json
+from farmer.running.files import (
+    draft_of,
+    may_not_write,
+    read_json,
+    remove_drafts,
+    user_name,
+    write_json,
+)
 from farmer.settings.paths import absolute
 
 MARK_FILE: Final = "farmer-home.json"
@@ -188,6 +196,8 @@ class Home:
                 entry.name
                 for entry in self.state.iterdir()
                 if entry.name not in _MAY_BE_THERE_BEFORE_US
+                # A first start was killed, or another one is making this home just now.
+                and draft_of(entry.name) != MARK_FILE
             )
         except FileNotFoundError:
             return
@@ -257,6 +267,12 @@ class Home:
                 f"{self.state} cannot be written: {error.strerror}. "
                 "Name another directory with --home."
             ) from error
+
+    def tidy(self) -> None:
+        """Remove what writers that were killed have left; the lock must be held."""
+        with suppress(OSError):
+            # It takes a little room, and keeps nobody from anything.
+            remove_drafts(self.state)
 
     def _check_format(self) -> None:
         mark = read_json(self.mark)

@@ -105,6 +105,16 @@ def test_kills_while_the_log_is_replayed(house: House, tmp_path: Path) -> None:
     house.check(tmp_path)
 
 
+def test_drafts_of_small_files_go_at_the_next_start(tmp_path: Path) -> None:
+    """A kill between the making of one and its renaming leaves it."""
+    with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:
+        draft = daemon.home / f".run.json.{1 << 22}"
+        draft.touch()
+        daemon.start()
+        assert not draft.exists()
+        assert daemon.stop() == 0
+
+
 def test_books_of_a_newer_release_are_refused_in_words_and_left_alone(tmp_path: Path) -> None:
     """Also by the command that makes contracts again: nothing is set aside."""
     with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:

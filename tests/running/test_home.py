@@ -33,6 +33,23 @@ def test_somebody_elses_directory_is_left_alone(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_first_start_that_was_killed_can_be_made_again(tmp_path: Path) -> None:
+    """It had begun to write the mark; what it left goes as soon as the home is locked."""
+    home = Home.at(tmp_path)
+    (tmp_path / f".{MARK_FILE}.{1 << 22}").write_text("{")
+    home.make()
+    with HomeLock(home.lock):
+        home.tidy()
+    assert {path.name for path in tmp_path.iterdir()} == {MARK_FILE, "lock"}
+
+
+@pytest.mark.parametrize("name", [".thesis.json.7", f".{MARK_FILE}", f".{MARK_FILE}.bak"])
+def test_somebody_elses_hidden_files_are_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("irreplaceable")
+    with pytest.raises(HomeError, match="not a farmer's home"):
+        Home.at(tmp_path).make()
+
+
 def test_settings_may_be_there_before_the_farmer(tmp_path: Path) -> None:
     (tmp_path / "farmer.yaml").write_text("version: 1\n")
     Home.at(tmp_path).make()

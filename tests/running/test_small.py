@@ -20,7 +20,15 @@ from farmer.model.status import Alert
 from farmer.running import listening as doors_module
 from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
-from farmer.running.files import may_not_write, read_json, user_name, write_json, write_whole
+from farmer.running.files import (
+    draft_of,
+    may_not_write,
+    read_json,
+    remove_drafts,
+    user_name,
+    write_json,
+    write_whole,
+)
 from farmer.running.home import Home
 from farmer.running.listening import Doors
 from farmer.running.notify import ServiceNotifier
@@ -34,6 +42,9 @@ from tests.needs import as_root, on_linux
 
 ANOTHER = 12_345
 """A user, and a group, that is not ours."""
+
+NOBODYS = 1 << 22
+"""No process of Linux has so high a number."""
 
 
 def test_systemd_hears_of_each_stage(tmp_path: Path) -> None:
@@ -249,18 +260,6 @@ def test_alerts_of_one_name_about_two_things_both_stand() -> None:
     assert shown == [(100, "a: busy"), (110, "b: full")]
 
 
-def test_an_alert_is_as_old_as_it_is_when_the_clock_is_set() -> None:
-    """By fifty years: a machine without a clock of its own starts in 1970, and learns the time."""
-    hands = Hands(100_000)
-    board = AlertBoard(hands.clocks)
-    board.report("a", alert("ClockSuspicious", "an hour back"))
-    board.report("b", alert("VolumeGone", "b", since_ms=99_000))
-    board.report("c", alert("VolumeNotInSettings", "c", since_ms=FIFTY_YEARS_MS))
-    hands.pass_ms(5000)
-    hands.wall_ms += FIFTY_YEARS_MS
-    board.report("a", alert("ClockSuspicious", "two hours back"))
-    hands.pass_ms(1000)
-    ages = {one.name: hands.wall_ms - one.since_ms for one in board.alerts}
 def test_an_alert_that_stands_is_told_once_whatever_becomes_of_its_words() -> None:
     """Else the log would say that it is over, while it stands."""
     hands = Hands(100)
@@ -281,6 +280,18 @@ def test_an_alert_that_stands_is_told_once_whatever_becomes_of_its_words() -> No
     ]
 
 
+def test_an_alert_is_as_old_as_it_is_when_the_clock_is_set() -> None:
+    """By fifty years: a machine without a clock of its own starts in 1970, and learns the time."""
+    hands = Hands(100_000)
+    board = AlertBoard(hands.clocks)
+    board.report("a", alert("ClockSuspicious", "an hour back"))
+    board.report("b", alert("VolumeGone", "b", since_ms=99_000))
+    board.report("c", alert("VolumeNotInSettings", "c", since_ms=FIFTY_YEARS_MS))
+    hands.pass_ms(5000)
+    hands.wall_ms += FIFTY_YEARS_MS
+    board.report("a", alert("ClockSuspicious", "two hours back"))
+    hands.pass_ms(1000)
+    ages = {one.name: hands.wall_ms - one.since_ms for one in board.alerts}
     assert ages == {
         "ClockSuspicious": 6000,
         "VolumeGone": 7000,
@@ -361,6 +372,24 @@ def test_small_files_are_whole_or_not_there(tmp_path: Path) -> None:
     assert read_json(tmp_path / "missing") is None
 
 
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    """Not what another process may be writing, nor what is named otherwise."""
+    kept = [f".run.json.{os.getppid()}", ".notes.1", "run.json.1", ".run.json.1.2", ".json.x"]
+    gone = [f".run.json.{NOBODYS}", f".farmer.yaml.{NOBODYS}", f".ports.json.{os.getpid()}"]
+    for name in (*kept, *gone):
+        (tmp_path / name).touch()
+    remove_drafts(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
+
+
+def test_a_draft_is_known_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda _fd: seen.extend(tmp_path.iterdir()))
+    write_whole(tmp_path / "farmer-home.json", b"1")
+    assert draft_of(seen[0].name) == "farmer-home.json"
+    assert draft_of("farmer-home.json") == ""
+
+
 def test_a_small_file_is_durable_and_so_is_its_name(tmp_path: Path, synced: list[int]) -> None:
     write_whole(tmp_path / "f", b"1")
     assert synced == [(tmp_path / "f").stat().st_ino, tmp_path.stat().st_ino]
@@ -417,11 +446,19 @@ def test_a_link_in_place_of_a_small_file_is_replaced_not_followed(tmp_path: Path
 class Passed:
     """A socket that listens where it was told to."""
 
+    family = socket.AF_INET
+
     def __init__(self, *address: object) -> None:
         self._address = address
 
     def getsockname(self) -> tuple[object, ...]:
         return self._address
+
+    def fileno(self) -> int:
+        return 3
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 @pytest.mark.parametrize(
@@ -440,32 +477,6 @@ def test_the_page_answers_to_where_the_service_manager_put_it(
     assert doors.page_hosts("nas.example:4647") == hosts
 
 
-def test_every_address_has_many_spellings_and_one_meaning(tmp_path: Path) -> None:
-    doors = Doors(None, Home.at(tmp_path), PassedSockets(None, {}))
-    for spelt in ("[::]:4647", "[::0]:4647", "[0:0:0:0:0:0:0:0]:4647", "0.0.0.0:4647"):
-        assert doors.page_hosts(spelt) == ("*",)
-
-
-    family = socket.AF_INET
-
-def test_port_0_stays_what_it_became(tmp_path: Path) -> None:
-    """For each door apart, and only as long as the settings ask for the same."""
-    home = Home.at(tmp_path / "home")
-    home.make()
-    asked = ["127.0.0.1:0", "[::1]:5"]
-    assert with_last_ports(home, "shards", asked) == asked
-    def fileno(self) -> int:
-        return 3
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    remember_ports(home, "shards", asked, ["127.0.0.1:77", "[::1]:5"])
-    remember_ports(home, "page", ["127.0.0.1:0"], ["127.0.0.1:88"])
-    assert with_last_ports(home, "shards", asked) == ["127.0.0.1:77", "[::1]:5"]
-    assert with_last_ports(home, "page", ["127.0.0.1:0"]) == ["127.0.0.1:88"]
-    other = ["10.0.0.1:0", "[::1]:5"]
-    assert with_last_ports(home, "shards", other) == other
 def test_the_page_is_served_on_each_socket_that_was_passed_for_it(tmp_path: Path) -> None:
     """Else whoever calls at the second one waits for ever."""
     reactor = MemoryReactor()
@@ -488,3 +499,21 @@ def test_the_page_on_every_address_is_on_every_ipv4_one_without_ipv6(
     assert shown == "0.0.0.0:4647"
 
 
+def test_every_address_has_many_spellings_and_one_meaning(tmp_path: Path) -> None:
+    doors = Doors(None, Home.at(tmp_path), PassedSockets(None, {}))
+    for spelt in ("[::]:4647", "[::0]:4647", "[0:0:0:0:0:0:0:0]:4647", "0.0.0.0:4647"):
+        assert doors.page_hosts(spelt) == ("*",)
+
+
+def test_port_0_stays_what_it_became(tmp_path: Path) -> None:
+    """For each door apart, and only as long as the settings ask for the same."""
+    home = Home.at(tmp_path / "home")
+    home.make()
+    asked = ["127.0.0.1:0", "[::1]:5"]
+    assert with_last_ports(home, "shards", asked) == asked
+    remember_ports(home, "shards", asked, ["127.0.0.1:77", "[::1]:5"])
+    remember_ports(home, "page", ["127.0.0.1:0"], ["127.0.0.1:88"])
+    assert with_last_ports(home, "shards", asked) == ["127.0.0.1:77", "[::1]:5"]
+    assert with_last_ports(home, "page", ["127.0.0.1:0"]) == ["127.0.0.1:88"]
+    other = ["10.0.0.1:0", "[::1]:5"]
+    assert with_last_ports(home, "shards", other) == other
