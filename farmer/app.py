@@ -54,6 +54,7 @@ from farmer.running.overview import Overview, usable_bytes
 from farmer.running.passed import take as passed_sockets
 from farmer.running.process import (
     STDOUT,
+    STDERR,
     allow_many_sessions,
     end_at_once,
     goes_to_journal,
@@ -143,7 +144,7 @@ def serve(
 def _style(settings: Settings, environ: Mapping[str, str]) -> LogStyle:
     if settings.log.format != "auto":
         return LogStyle(settings.log.format)
-    return style_for(sys.stderr, journal="JOURNAL_STREAM" in environ)
+    return style_for(sys.stderr, journal=goes_to_journal(environ, STDERR))
 
 
 class RunningFarmer:

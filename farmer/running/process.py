@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
 STDOUT: Final = 1
+STDERR: Final = 2
 
 DESCRIPTORS: Final = 8192
 """Sessions, one file each that they read, segments: some two thousand at worst."""

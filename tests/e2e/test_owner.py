@@ -360,6 +360,15 @@ def test_from_trying_it_to_real_space_no_shard_is_forgotten(tmp_path: Path) -> N
         assert visitor.ask("audit", "--all")["passed"] == 1
 
 
+def test_a_log_in_a_file_is_for_programs_whatever_was_inherited(tmp_path: Path) -> None:
+    """A terminal, or a timer, of a desktop that systemd started has the journal's variable."""
+    with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:
+        daemon.start("env", "JOURNAL_STREAM=1:2")
+        assert daemon.stop() == 0
+        lines = daemon.logs.read_text().splitlines()
+        assert [json.loads(line)["level"] for line in lines] == ["info"] * len(lines)
+
+
 def test_damage_is_still_told_after_a_restart(
     daemon: Daemon, renter: Renter, tmp_path: Path
 ) -> None:
