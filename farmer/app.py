@@ -38,6 +38,7 @@ from farmer.node.tasks import Tasks, within
 from farmer.protocol.refusals import Refusal
 from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
+from farmer.running.checks import Checks
 from farmer.running.control import ControlFactory
 from farmer.running.desk import HouseTerms, OwnerDesk
 from farmer.running.errors import OwnerError
@@ -53,8 +54,8 @@ from farmer.running.one_core import OneCore, OwnThreads
 from farmer.running.overview import Overview, usable_bytes
 from farmer.running.passed import take as passed_sockets
 from farmer.running.process import (
-    STDOUT,
     STDERR,
+    STDOUT,
     allow_many_sessions,
     end_at_once,
     goes_to_journal,
@@ -69,7 +70,7 @@ from farmer.running.sizes import Sizes
 from farmer.running.stores import Stores, open_stores
 from farmer.running.terms import price_of, terms_of
 from farmer.running.upkeep import Upkeep, count_book
-from farmer.running.verbs import check_verbs, owner_verbs
+from farmer.running.verbs import owner_verbs
 from farmer.running.volumes import made_at_ms
 from farmer.settings.schema import Settings
 from farmer.storage.directory import VolumeSetupError
@@ -304,7 +305,8 @@ class RunningFarmer:
             *(self._desk, self._movings, self._disk, self._upkeep, overview, self._metrics)
         )
         verbs |= scrub_verbs(self._scrubbing, self._disk)
-        verbs |= check_verbs(stores.identity.node_id, self._home.annexes, self._disk)
+        self._checks = Checks(stores.identity.node_id, self._home.annexes, self._disk)
+        verbs |= {"volume-check": self._checks.check}
         control = ControlFactory(verbs, self._tasks, reactor)
         control_port, self._control_path = doors.for_owner(control, self._environ)
         self._ports = [*page_ports, control_port]
@@ -452,6 +454,7 @@ class RunningFarmer:
         self._sizing.stop()
         self._gathering.stop()
         self._one_core.stop()
+        self._checks.stop()
         finished = await self._service.drain(grace_s)
         # What goes on in the background ends sooner without its rests.
         self._stores.engine.begin_close()

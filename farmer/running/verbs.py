@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from farmer.model.ids import NodeId
 from farmer.monitor.metrics import Metrics
 from farmer.monitor.status import status_document
 from farmer.node.ports import Disk
-from farmer.running.checkup import begin_to_look_over
 from farmer.running.control import Verb
 from farmer.running.desk import OwnerDesk
 from farmer.running.moving import Movings
@@ -47,12 +44,3 @@ def owner_verbs(
     places: tuple[OwnerDesk | Movings, ...] = (desk, movings)
     verbs = {name: through_the_door(place, name) for place in places for name in place.verbs}
     return verbs | {"status": status, "metrics": exposition}
-
-
-def check_verbs(node: NodeId, annexes: Path, disk: Disk) -> dict[str, Verb]:
-    """Return the verb that looks a volume over."""
-
-    async def check(words: dict[str, Any]) -> dict[str, Any]:
-        return await disk.settle(begin_to_look_over(Path(words["path"]), node, annexes))
-
-    return {"volume-check": check}

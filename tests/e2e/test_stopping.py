@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from farmer.storage.directory import MARKER_NAME
 from tests.e2e.daemon import READY_S, Daemon
 from tests.e2e.sick_disks import SharedDisk, end_of, let_go_of
 from tests.waiting import wait_until
@@ -77,6 +80,27 @@ def test_a_home_whose_disk_hangs_does_not_break_the_stop_off(tmp_path: Path) -> 
             assert daemon.stop() == 0
     finally:
         disk.end()
+
+
+def test_a_volume_that_is_being_looked_over_does_not_hold_the_stop_up(tmp_path: Path) -> None:
+    """To read a large one takes hours; whoever asked is told."""
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    os.mkfifo(silent / MARKER_NAME)
+    question = {"verb": "volume-check", "words": {"path": str(silent)}}
+    with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:
+        daemon.start()
+        control = json.loads((daemon.home / "run.json").read_text())["control"]
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(control)
+            asking.sendall(json.dumps(question).encode() + b"\n")
+            daemon.status()  # the question before it has come, too
+            began_s = time.monotonic()
+            assert daemon.stop() == 0
+            assert time.monotonic() - began_s < 8
+            asking.settimeout(5)
+            assert b"the farmer is being stopped" in asking.recv(4096)
+        assert "does not answer" not in daemon.logs.read_text()
 
 
 def test_a_reload_that_is_asked_for_during_a_start_is_done_after_it(tmp_path: Path) -> None:
