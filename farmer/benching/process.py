@@ -100,15 +100,18 @@ class OwnFarmer:
         raise BenchError(f"the farmer did not start: {self._last_words()}")
 
     def _call(self, *words: str) -> str:
-        told = subprocess.run(  # noqa: S603  # our own words
-            self._command(*words),
-            check=False,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=CALL_S,
-            env=_environment(),
-        )
+        try:
+            told = subprocess.run(  # noqa: S603  # our own words
+                self._command(*words),
+                check=False,
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                timeout=CALL_S,
+                env=_environment(),
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(f"farmer {words[0]} took longer than {CALL_S:.0f} s") from error
         if told.returncode:
             raise BenchError(f"farmer {words[0]} failed: {told.stderr.strip()}")
         return told.stdout

@@ -16,6 +16,11 @@ KIB: Final = 1024
 SLOW_FLUSH_MS: Final = 4.0
 """A solid-state disk answers sooner, a spinning one later."""
 
+FROM_MEMORY: Final = (
+    " from memory, where what was just stored still lies: what has to come from the disk comes no"
+    " faster than that reads"
+)
+
 
 def disk_words(disk: DiskFigures) -> Iterator[str]:
     """Yield what the disk does by itself."""
@@ -56,14 +61,15 @@ def verdicts(disk: DiskFigures, cells: Sequence[Cell]) -> Iterator[str]:
             f" ({together.per_s / disk.durable_per_s:.0%}) with {together.at_once} at once: one"
             " flush is for all of them."
         )
-    for what, verb in (("store", "takes"), ("retrieve", "serves")):
+    for what, verb, where in (("store", "takes", ""), ("retrieve", "serves", FROM_MEMORY)):
         best = max(
             (cell for cell in cells if cell.what == what),
             key=lambda cell: cell.mb_per_s,
             default=None,
         )
         if best is not None:
-            yield f"It {verb} up to {best.mb_per_s:,.0f} MB/s ({8 * best.mb_per_s:,.0f} Mbit/s)."
+            mbit_per_s = 8 * best.mb_per_s
+            yield f"It {verb} up to {best.mb_per_s:,.0f} MB/s ({mbit_per_s:,.0f} Mbit/s){where}."
     yield "The renters ran on this machine, too: alone, the farmer has more of it."
 
 

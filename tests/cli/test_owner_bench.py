@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from farmer.benching.disk import PIECE_BYTES, measure_disk
+from farmer.benching import process
+from farmer.benching.disk import PIECE_BYTES, DiskFigures, measure_disk
+from farmer.benching.load import Cell
+from farmer.benching.process import BenchError, OwnFarmer
 from farmer.cli import owner_bench
 from farmer.cli.exits import CommandError
+from farmer.cli.owner_bench_words import KIB, verdicts
 from farmer.model.shard import BLOCK_BYTES
 from farmer.running.home import Home
 from farmer.settings.written import VolumeLine, settings_text
@@ -25,6 +29,25 @@ def test_its_file_has_a_bound_however_fast_the_disk_is(
     assert sizes.count(BLOCK_BYTES) > 2, "one of them began anew"
     assert max(sizes) == PIECE_BYTES
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_it_serves_is_said_to_come_from_memory() -> None:
+    """A cell retrieves again and again what was stored a moment before."""
+    disk = DiskFigures(100.0, 100.0, 10.0, 10.0, 10.0, 10.0)
+    cells = [Cell(what, 64 * KIB, 1, 10.0, 500.0, 1.0, 1.0, 1.0) for what in ("store", "retrieve")]
+    said = list(verdicts(disk, cells))
+    assert [line for line in said if "from memory" in line] == [
+        line for line in said if line.startswith("It serves up to 500 MB/s (4,000 Mbit/s)")
+    ]
+    assert any(line == "It takes up to 500 MB/s (4,000 Mbit/s)." for line in said)
+
+
+def test_a_farmer_that_does_not_answer_in_time_is_said_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "CALL_S", 0.001)
+    with pytest.raises(BenchError, match="farmer init took longer than"), OwnFarmer(tmp_path, 1):
+        pass
 
 
 def test_it_measures_beside_the_first_volume_or_in_it(
