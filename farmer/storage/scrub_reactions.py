@@ -90,8 +90,7 @@ class Reactions:
         self._alert(
             "IndexDamaged",
             f"The index of {self._where} is damaged ({what}). It is made again from the log when"
-            " the farmer is started next; no shard is lost.",
-            "systemctl restart farmer",
+            " the farmer is started next, so restart the farmer; no shard is lost.",
         )
 
     def _mend(self, row: Row) -> bool:
@@ -120,7 +119,7 @@ class Reactions:
             "farmer scrub status",
         )
 
-    def _alert(self, name: str, message: str, command: str) -> None:
+    def _alert(self, name: str, message: str, command: str = "") -> None:
         self.volume.ground.health.raise_alert(name, message, command)
 
     @property

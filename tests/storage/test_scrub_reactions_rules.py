@@ -278,7 +278,9 @@ def test_a_damaged_index_is_made_again_at_the_next_start(bench: Bench, farm: Far
     bench.reactions.index_damaged("a page is lost")
     assert bench.counts == (0, 0, 0, 1)
     alert = bench.alert()
-    assert (alert.name, alert.command) == ("IndexDamaged", "systemctl restart farmer")
+    assert (alert.name, alert.command) == ("IndexDamaged", "")
+    # By what, depends on how it is run: as one of several units, or by hand.
+    assert "so restart the farmer" in alert.message
     assert f"The index of {farm.path} is damaged (a page is lost)" in alert.message
     farm.engine.close()
     with closing(sqlite3.connect(farm.path / "index.sqlite", isolation_level=None)) as sql:
