@@ -283,7 +283,7 @@ class Index(IndexQuestions):
         """Let nobody look anything up, nor write the log back to the database, meanwhile."""
         # One after the other: two that have some of them each would wait for ever.
         with self._gathering:
-            held = [self._readers.get() for _ in range(_READERS)]
+            held = [self._reader() for _ in range(_READERS)]
             try:
                 yield
             finally:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
 from farmer.model.ids import NodeId, ShardId
@@ -71,6 +73,9 @@ class IndexQuestions:
 
     def __init__(self) -> None:
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Returns a context in which it is waited for a connection: those that look something up
+        may hang, and who waits for them does too."""
         self.has_tombstones = False
         """Whether there may be any; known without a query."""
 
@@ -221,8 +226,16 @@ class IndexQuestions:
         return changes
 
     def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        reader = self._readers.get()
+        reader = self._reader()
         try:
             return reader.execute(query, values).fetchall()
         finally:
             self._readers.put(reader)
+
+    def _reader(self) -> sqlite3.Connection:
+        """Take a connection, which is to be put back."""
+        try:
+            return self._readers.get_nowait()
+        except Empty:
+            with self.waiting():
+                return self._readers.get()

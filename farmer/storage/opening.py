@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from farmer.model.ids import NodeId
@@ -133,6 +134,7 @@ def open_volume(
         reserve.take()
         connect = watched_connect(watch)
         ready = place.readying(marker, reserve, around.progress, connect).open()
+        ready.index.waiting = partial(watch.call, "index")
     except BaseException:
         files.close(lock)
         raise

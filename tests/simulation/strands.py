@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from random import Random
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -371,6 +371,11 @@ class _Queue:
     def get(self) -> Any:
         if not self._items:
             _strands().block(self._items.__len__)
+        return self._items.popleft()
+
+    def get_nowait(self) -> Any:
+        if not self._items:
+            raise Empty
         return self._items.popleft()
 
     def empty(self) -> bool:

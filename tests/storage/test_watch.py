@@ -6,8 +6,9 @@ import gc
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from farmer.model.status import VolumeState
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.files import Filesystem, OsFiles
 from farmer.storage.fill import Fill
+from farmer.storage.index import Index
 from farmer.storage.opening import in_a_thread
 from farmer.storage.watch import HUNG_S, STALLED_S, WAITING_MAX, Noted, Promises, Watch
 from farmer.storage.watched import watched_connect
@@ -359,6 +361,42 @@ def test_a_volume_that_hangs_at_the_start_or_the_end_stops_nobody(tmp_path: Path
     with pytest.raises(ShardNotFoundError):
         hanging.farm.read(type(first)(bytes(32)))
     hanging.engine.close()
+
+
+@contextmanager
+def all_look_ups_hanging(index: Index) -> Iterator[None]:
+    """Have each connection for look-ups wait for its disk, so that none is left for others."""
+    looking = [index._readers.get() for _ in range(index._readers.qsize())]
+    try:
+        yield
+    finally:
+        for reader in looking:
+            index._readers.put(reader)
+
+
+def test_a_look_at_the_disks_that_waits_for_look_ups_that_hang_is_seen_to_hang(
+    tmp_path: Path,
+) -> None:
+    """Else it was never told that it waits in vain, and no disk was looked at any more."""
+    hanging = HangingFarm(tmp_path)
+    engine, ended = hanging.engine, threading.Event()
+
+    def look() -> None:
+        engine.look_after_disks()
+        ended.set()
+
+    with all_look_ups_hanging(engine.opened()[0].ground.index):
+        looking = threading.Thread(target=look, daemon=True)
+        looking.start()
+        wait_until(lambda: engine._slots[0].watch.longest()[1])
+        hanging.clock.now_s += HUNG_S + 1
+        hanging.until(GONE_FIRST)
+        assert engine.stalled_threads() == {looking.ident: True}
+        assert [alert.name for alert in engine.trouble()] == ["VolumeHung"]
+        engine.look_after_disks()
+    assert ended.wait(10)
+    hanging.until(BOTH)
+    engine.close()
 
 
 def test_an_exchanged_directory_is_noticed_and_opened_anew(tmp_path: Path) -> None:
