@@ -9,8 +9,8 @@ can be made right without the renter is made right, all of it is told.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -26,6 +26,9 @@ from farmer.storage.volume import Volume
 DAY_MS: Final = 86_400_000
 SAVE_S: Final = 30.0
 """Work between two notes of the position: what a crash makes the scrub read again."""
+
+LOOK_S: Final = 0.1
+"""Who waits for the end of a turn sees so soon that its disk does not answer."""
 
 PINNED_S: Final = 5.0
 """What was being read stays pinned so long when a turn is put off; then it may be given back."""
@@ -85,9 +88,13 @@ class Scrub:
             self._lock.release()
 
     def begin_now(self) -> None:
-        """Begin a pass at the next turn, also outside the owner's hours and while paused."""
-        self._is_wanted_now = True
-        with self._lock:
+        """
+        Begin a pass at the next turn, also outside the owner's hours and while paused.
+
+        Raises `VolumeUnavailableError` if a turn waits for a disk that does not answer.
+        """
+        with self._between_turns():
+            self._is_wanted_now = True
             self._notes.is_paused = False
 
     def put_off(self, now_ms: int, pass_ms: int) -> bool:
@@ -109,8 +116,8 @@ class Scrub:
         return True
 
     def pause(self, *, paused: bool) -> None:
-        """Stop for as long as the owner wants, over restarts; or go on."""
-        with self._lock:
+        """Stop for as long as the owner wants, over restarts; or go on.  Raises as `begin_now`."""
+        with self._between_turns():
             self._notes.is_paused = paused
             self._is_wanted_now = self._is_wanted_now and not paused
             self._rest()
@@ -139,6 +146,15 @@ class Scrub:
             mended=notes.mended,
             disagreements=notes.disagreements,
         )
+
+    @contextmanager
+    def _between_turns(self) -> Iterator[None]:
+        while not self._lock.acquire(timeout=LOOK_S):
+            self._volume.ground.health.check_readable()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _turn(self, work_s: float, now_ms: int, pass_every_ms: int) -> Turn:
         if self._is_closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from threading import Lock
 from typing import Final
 
@@ -57,17 +58,32 @@ class Scrubs:
                 scrub.is_within_hours = are_open
 
     def begin_now(self, names: Iterable[str] = ()) -> tuple[str, ...]:
-        """Begin a pass on these volumes, or on all, at their next turn; return which."""
-        chosen = self._chosen(names)
-        for _name, scrub in chosen:
-            scrub.begin_now()
-        return tuple(name for name, _ in chosen)
+        """
+        Begin a pass on these volumes, or on all, at their next turn; return which.
+
+        Raises `VolumeUnavailableError` if one of them hangs, or is not there.
+        """
+        return self._told(names, Scrub.begin_now)
 
     def pause(self, names: Iterable[str] = (), *, paused: bool) -> tuple[str, ...]:
-        """Stop, or go on, on these volumes or on all; kept over restarts.  Return which."""
+        """
+        Stop, or go on, on these volumes or on all; kept over restarts.  Return which.
+
+        Raises as `begin_now`.
+        """
+        return self._told(names, partial(Scrub.pause, paused=paused))
+
+    def _told(self, names: Iterable[str], tell: Callable[[Scrub], None]) -> tuple[str, ...]:
+        """Tell each, also behind one that cannot be told."""
         chosen = self._chosen(names)
-        for _name, scrub in chosen:
-            scrub.pause(paused=paused)
+        untold = []
+        for name, scrub in chosen:
+            try:
+                tell(scrub)
+            except VolumeUnavailableError as error:
+                untold.append(f"{name}: {error}")
+        if untold:
+            raise VolumeUnavailableError("; ".join(untold))
         return tuple(name for name, _ in chosen)
 
     def _chosen(self, names: Iterable[str]) -> list[tuple[str, Scrub]]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
 
 from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.health import Health
 from farmer.storage.scrub import ALERTS, PINNED_S, SAVE_S, Scrub, Turn
 from farmer.storage.scrub_notes import NOTES_NAME, SEGMENTS_MAX, is_named, name_segment
 from tests.storage.bench import Farm, noise
@@ -313,6 +318,45 @@ def test_what_is_wanted_now_goes_on_with_the_pass_that_is_under_way(bench: Bench
     status = bench.scrub.status()
     assert status.began_at_ms == START_MS
     assert status.done_bytes > done_bytes
+
+
+class HeldByHanging:
+    """The lock of a scrub whose turn waits for its disk; meanwhile that is seen to hang."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def acquire(self, timeout: float) -> bool:
+        assert timeout > 0
+        self._health.hang("it hangs")
+        return False
+
+
+def test_who_tells_the_scrub_of_a_disk_that_hangs_in_a_turn_is_told_so(bench: Bench) -> None:
+    health = volume_of(bench.farm).ground.health
+    lock = bench.scrub._lock
+    bench.scrub._lock = HeldByHanging(health)  # type: ignore[assignment]
+    for tell in (bench.scrub.begin_now, partial(bench.scrub.pause, paused=True)):
+        with pytest.raises(VolumeUnavailableError, match="it hangs"):
+            tell()
+        health.returned()
+    assert bench.state == "idle"
+    bench.scrub._lock = lock
+    bench.scrub.pause(paused=True)
+    assert bench.state == "paused"
+
+
+def test_a_volume_that_hangs_keeps_no_other_from_being_told(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, volumes=2)
+    with closing(farm.engine) as engine:
+        first, _second = engine.scrubs.names()
+        engine.scrubs.pause([first], paused=False)
+        volume, scrub = engine.scrubs._scrubs[first]
+        scrub._lock = HeldByHanging(volume.ground.health)  # type: ignore[assignment]
+        with pytest.raises(VolumeUnavailableError, match=f"{first}: it hangs"):
+            engine.scrubs.pause(paused=True)
+        scrub._lock = Lock()
+        assert [one.scrub.state for one in engine.volumes()] == ["idle", "paused"]
 
 
 def test_a_volume_that_is_not_there_is_left_alone(bench: Bench) -> None:
