@@ -1,4 +1,9 @@
-"""A volume's files and its index's database, with every call noted in its watch."""
+"""
+A volume's files and its index's database, with every call noted in its watch.
+
+All that a volume reads of its files is read here.  So here a bad spot is kept from costing what
+lies around it.
+"""
 
 from __future__ import annotations
 
@@ -67,9 +72,14 @@ class WatchedFiles:
             self._files.close(fd)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
-        """See `Files.pread`."""
-        with _Asked(self._watch, "read", True, self._meters.reads):
-            return self._files.pread(fd, length, offset)
+        """See `Files.pread`; what fails for a bad spot beside it is read again, and apart."""
+        try:
+            with _Asked(self._watch, "read", True, self._meters.reads):
+                return self._files.pread(fd, length, offset)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+        return self.pread_apart(fd, length, offset)
 
     def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:
         """See `Files.pread_cached`; it waits for nothing, so there is nothing to watch."""

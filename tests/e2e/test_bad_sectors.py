@@ -18,6 +18,7 @@ from tests.crash.disks import make_image, mounted, need
 from tests.e2e.daemon import Daemon, Renter
 from tests.e2e.sick_disks import SharedDisk, state_of, volume_at
 from tests.storage.bench import MIB, NODE, Farm, noise, shard_of
+from tests.storage.test_scrub import scrub
 
 pytestmark = pytest.mark.slow
 
@@ -118,4 +119,31 @@ def test_of_a_real_filesystem_no_more_is_given_up_than_is_bad(
         for number, one in enumerate(data):
             if number != 100:
                 assert farm.read(shard_of(one)) == one
+        farm.engine.close()
+
+
+@pytest.mark.parametrize("system", ["ext4", "xfs"])
+def test_on_a_real_filesystem_the_shards_around_a_bad_sector_are_served_and_stay(
+    tmp_path: Path, disk: SharedDisk, system: str
+) -> None:
+    need(system)
+    image, folder = disk.mount / "disk.img", tmp_path / "mounted"
+    folder.mkdir()
+    make_image(image, system)
+    data = [noise(5000, number) for number in range(200)]
+    with mounted(image, folder, system):
+        farm = Farm(folder, quota_bytes=2048 * MIB)
+        for one in data:
+            farm.store(one)
+        farm.engine.close()
+        segment = folder / "volume0/log/00000001.seg"
+        where = physical_of(segment, offset_of(segment, data[100]))
+    disk.scratch(image.name, where)
+    with mounted(image, folder, system):
+        farm.open()
+        for number, one in enumerate(data):
+            if number != 100:
+                assert farm.read(shard_of(one)) == one
+        scrub(farm)
+        assert farm.engine.volumes()[0].quarantined == 1
         farm.engine.close()

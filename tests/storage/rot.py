@@ -43,6 +43,17 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
         file.write(data)
 
 
+PAGE_BYTES = 4096
+FOLIO_BYTES = 128 * 1024
+"""What the kernel reads at once, of a file that is read on; in it one bad page spoils all."""
+
+
+def is_spoiled(spot: int, offset: int, length: int, *, apart: bool) -> bool:
+    """Say whether a read of a range touches a bad spot, or unless *apart* what it spoils."""
+    unit = PAGE_BYTES if apart else FOLIO_BYTES
+    return offset // unit <= spot // unit <= (offset + length - 1) // unit
+
+
 WHERE = ("header", "payload", "tree", "checksums")
 
 

@@ -18,6 +18,7 @@ from farmer.storage.places import Doomed, Place
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, Farm, noise
 from tests.storage.recording import RecordingFiles
+from tests.storage.rot import is_spoiled
 from tests.storage.test_moving import Street
 
 NOBODY_AFTER = ShardId(bytes(32))
@@ -25,17 +26,24 @@ LARGEST = 200_000
 
 
 class Scratched(RecordingFiles):
-    """A disk on which one byte cannot be read."""
+    """A disk on which one page cannot be read, and what is read with it."""
 
     spot: Place | None = None
     error = errno.EIO
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
+        self._check(fd, length, offset, apart=False)
+        return super().pread(fd, length, offset)
+
+    def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
+        self._check(fd, length, offset, apart=True)
+        return super().pread_apart(fd, length, offset)
+
+    def _check(self, fd: int, length: int, offset: int, *, apart: bool) -> None:
         spot = self.spot
         is_there = spot is not None and self._names[fd] == f"{spot.segment:08}.seg"
-        if spot is not None and is_there and offset <= spot.offset < offset + length:
+        if spot is not None and is_there and is_spoiled(spot.offset, offset, length, apart=apart):
             raise OSError(self.error, os.strerror(self.error))
-        return super().pread(fd, length, offset)
 
 
 def opened(farm: Farm) -> Volume:

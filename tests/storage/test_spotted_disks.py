@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
+from farmer.model.shard import BLOCK_BYTES, RECORD_HEADER_BYTES, ShardState
 from farmer.model.status import VolumeState
 from farmer.storage.bad_spots import MET_MAX, BadSpots
 from farmer.storage.checking import check_volume
 from farmer.storage.directory import MARKER_NAME, Paths, VolumeSettings, create_volume
+from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Access, OsFiles
 from farmer.storage.quota import SMALL_BYTES_MAX
 from tests.storage.bench import ALICE, MIB, NODE, Farm, crash_copy, noise
-from tests.storage.rot import rot, row_of, volume_of
+from tests.storage.rot import is_spoiled, rot, row_of, volume_of
 from tests.storage.test_moving import DRAIN, Street
 from tests.storage.test_scrub import alerts, scrub
 
@@ -36,12 +37,19 @@ class Spotty(OsFiles):
         return super().list(path)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
-        inode = os.fstat(fd).st_ino
-        if any(one == inode and offset <= at < offset + length for one, at in self.bad):
+        self._check(fd, length, offset, apart=False)
+        return super().pread(fd, length, offset)
+
+    def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
+        self._check(fd, length, offset, apart=True)
+        return os.pread(fd, length, offset)
+
+    def _check(self, fd: int, length: int, offset: int, *, apart: bool) -> None:
+        spots = (at for inode, at in self.bad if inode == os.fstat(fd).st_ino)
+        if any(is_spoiled(at, offset, length, apart=apart) for at in spots):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if self.dead and self.dead in str(Path(f"/proc/self/fd/{fd}").readlink()):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return super().pread(fd, length, offset)
 
 
 @pytest.mark.parametrize("is_large", [False, True])
@@ -62,6 +70,38 @@ def test_one_bad_spot_keeps_no_other_shard(tmp_path: Path, *, is_large: bool) ->
         assert target.shards == len(rows) - 1
         files.bad.clear()
         street.check_bytes()
+
+
+def test_the_shards_around_a_bad_spot_are_served_and_stay(tmp_path: Path) -> None:
+    """The kernel reads them together, and then none of them counts as read."""
+    files = Spotty()
+    farm = Farm(tmp_path, files=files)
+    with closing(farm.engine) as engine:
+        shards = [farm.store(noise(5000, number)).shard for number in range(9)]
+        bad = row_of(farm, shards[4])
+        log = volume_of(farm).ground.paths.segment(bad.place.segment)
+        files.bad = {(log.stat().st_ino, bad.place.offset + 300)}
+        for number, shard in enumerate(shards):
+            if number != 4:
+                assert farm.read(shard) == noise(5000, number)
+                assert not engine.examine(ALICE, shard).blocks
+        with pytest.raises(VolumeUnavailableError):
+            farm.read(bad.shard)
+        scrub(farm)
+        assert [shard for shard in shards if row_of(farm, shard).is_damaged] == [bad.shard]
+
+
+def test_of_a_large_shard_one_block_is_damaged_by_one_bad_spot(tmp_path: Path) -> None:
+    files = Spotty()
+    farm = Farm(tmp_path, files=files)
+    with closing(farm.engine):
+        row = row_of(farm, farm.store(noise(3 * MIB)).shard)
+        path = volume_of(farm).handles.path_of(row.place)
+        files.bad = {(path.stat().st_ino, RECORD_HEADER_BYTES + 5 * BLOCK_BYTES + 9000)}
+        scrub(farm)
+        found = volume_of(farm).examined.find(row.sequence)
+        assert found is not None
+        assert found.bad_blocks == (5,)
 
 
 def test_a_shard_whose_header_cannot_be_read_waits_for_the_scrub_and_the_others_go(
