@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
 from farmer.storage.arriving import AnyCopy, LargeCopy, SmallCopy
-from farmer.storage.bad_spots import check_disk
 from farmer.storage.crossing import Crossing
 from farmer.storage.errors import (
     CorruptShardError,
@@ -22,6 +20,7 @@ from farmer.storage.index_errors import is_for_rot
 from farmer.storage.journal import CROSSING_MAX
 from farmer.storage.places import Key, Row
 from farmer.storage.quota import SMALL_BYTES_MAX, room_bytes
+from farmer.storage.second_look import quarantine_if_spotted
 from farmer.storage.volume import Volume
 
 CROSSING_BYTES: Final = 4 * 1024 * 1024
@@ -167,38 +166,9 @@ class Emptying:
             self._look_closer(row, error)
 
     def _look_closer(self, row: Row, error: VolumeUnavailableError) -> None:
-        """
-        Have a shard quarantined that lies on a bad spot, so that the others go on.
-
-        One whose header cannot be read stays as it is: the scrub may mend it.
-
-        Raises:
-            VolumeUnavailableError: *error*, where it is not the shard that cannot be read.
-
-        """
-        if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO):
-            raise error
-        self._check_source(error)
-        try:
-            reader, _now = self.source.open_as_is(row)
-        except VolumeUnavailableError as again:
-            self._check_source(error)
-            self.problem = str(again)
-            return
-        if reader is None:
-            return
-        with closing(reader):
-            found = reader.look()
-            self._check_source(error)
-            if found.is_sound:
-                raise error
-            reader.note(found)
-
-    def _check_source(self, error: VolumeUnavailableError) -> None:
-        try:
-            check_disk(self.source.ground.files, self.source.ground.paths)
-        except OSError:
-            raise error from None
+        """Go on without a shard that lies on a bad spot; raises *error* if it is another thing."""
+        if not quarantine_if_spotted(self.source, row, error):
+            self.problem = str(error)
 
     def _cross(self, group: Sequence[SmallCopy]) -> int:
         """Let them cross together; return how many bytes they have."""

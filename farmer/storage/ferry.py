@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Final
 
 from farmer.model.shard import StoredShard
@@ -26,6 +26,7 @@ from farmer.storage.handover import Ask, GiveUp
 from farmer.storage.journal import Crossers
 from farmer.storage.places import Key, Row
 from farmer.storage.quota import SMALL_BYTES_MAX, Changes
+from farmer.storage.second_look import quarantine_if_spotted
 from farmer.storage.twins import Keep, which_counts
 from farmer.storage.volume import Volume
 
@@ -104,8 +105,10 @@ def _settle(
     leaving = source.writer.submit(Ask(keys)).result()
     arrived = target.writer.submit(Ask(keys)).result()
     twins = sorted(key for key in keys if key in leaving and key in arrived)
-    _read_back(target, [arrived[key] for key in twins])
+    damaged = _read_back(target, [arrived[key] for key in twins])
     arrived = target.writer.submit(Ask(frozenset(twins))).result()
+    if any(arrived.get((row.renter, row.shard)) == row for row in damaged):
+        raise VolumeUnavailableError("a copy is damaged, and could not be marked so")
     crossing.leaves()
     given_up: list[tuple[Volume, Row, Future[bool]]] = []
     for key in twins:
@@ -161,20 +164,27 @@ def _send(target: Volume, copies: Iterable[tuple[AnyCopy, Row]]) -> StorageError
     return why
 
 
-def _read_back(target: Volume, rows: Iterable[Row]) -> None:
-    """Read small copies where the index says that they are; a damaged one is marked so."""
-    for row in rows:
-        if row.is_damaged:
-            continue
-        try:
-            reader, _row = target.open_as_is(row)
-        except CorruptShardError:
-            continue
+def _read_back(target: Volume, rows: Iterable[Row]) -> list[Row]:
+    """Read copies where the index says that they are; have damaged ones marked; return those."""
+    return [row for row in rows if not row.is_damaged and not _is_read(target, row)]
+
+
+def _is_read(target: Volume, row: Row) -> bool:
+    """Say whether a copy can be read; one on a bad spot is damaged, but not if the disk fails."""
+    try:
+        reader, _row = target.open_as_is(row)
         if reader is not None:
-            with closing(reader), suppress(CorruptShardError):
+            with closing(reader):
                 # A large one was read back before its last header was written; but is it there?
                 if row.size_bytes <= SMALL_BYTES_MAX:
                     reader.read(0, row.size_bytes)
+    except CorruptShardError:
+        return False
+    except VolumeUnavailableError as error:
+        if not quarantine_if_spotted(target, row, error):
+            target.quarantine(row)
+        return False
+    return True
 
 
 def _give_up(volume: Volume, row: Row) -> Future[bool]:

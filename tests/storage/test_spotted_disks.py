@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from farmer.model.shard import BLOCK_BYTES, RECORD_HEADER_BYTES, ShardState
 from farmer.model.status import VolumeState
+from farmer.storage import ferry
 from farmer.storage.bad_spots import MET_MAX, BadSpots
 from farmer.storage.checking import check_volume
 from farmer.storage.directory import MARKER_NAME, Paths, VolumeSettings, create_volume
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Access, OsFiles
+from farmer.storage.places import Row
 from farmer.storage.quota import SMALL_BYTES_MAX
+from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, NODE, Farm, crash_copy, noise
 from tests.storage.rot import is_spoiled, rot, row_of, volume_of
 from tests.storage.test_moving import DRAIN, Street
@@ -123,6 +127,65 @@ def test_a_shard_whose_header_cannot_be_read_waits_for_the_scrub_and_the_others_
         files.bad.clear()
         street.steps()
         assert engine.volumes()[0].shards == 0
+        street.check_bytes()
+
+
+@contextmanager
+def arriving_on_a_bad_spot(
+    files: Spotty, monkeypatch: pytest.MonkeyPatch, at: int, *, is_large: bool
+) -> Iterator[None]:
+    """Let a spot of the first copy of its kind go bad when it has been entered at its target."""
+    real = ferry._read_back
+
+    def spoil(target: Volume, rows: Iterable[Row]) -> list[Row]:
+        rows = list(rows)
+        like = [row for row in rows if (row.size_bytes > SMALL_BYTES_MAX) is is_large]
+        if like and not files.bad:
+            row = max(like, key=lambda row: row.size_bytes)
+            path = target.handles.path_of(row.place)
+            files.bad = {(path.stat().st_ino, row.place.offset + at)}
+        return real(target, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ferry, "_read_back", spoil)
+        yield
+    assert files.bad
+
+
+@pytest.mark.parametrize(("at", "is_large"), [(300, False), (5, False), (5, True)])
+def test_a_copy_that_arrived_on_a_bad_spot_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, *, is_large: bool
+) -> None:
+    files = Spotty()
+    street = Street(tmp_path, files=files)
+    with closing(street.farm.engine) as engine:
+        street.begin()
+        with arriving_on_a_bad_spot(files, monkeypatch, at, is_large=is_large):
+            for _ in range(5):
+                street.steps()
+        assert not any(volume.journal.open.keys for volume in engine.opened())
+        assert [one.shards for one in engine.volumes()] == [0, len(street.data)]
+        assert engine.volumes()[1].quarantined == 0
+        street.check_bytes()
+
+
+def test_a_shard_whose_copy_is_damaged_stays_also_where_that_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Spotty()
+    street = Street(tmp_path, files=files)
+    with closing(street.farm.engine) as engine:
+        street.begin()
+        with arriving_on_a_bad_spot(files, monkeypatch, 300, is_large=False):
+            monkeypatch.setattr(street.target, "quarantine", lambda _row: None)
+            street.steps()
+        assert engine.volumes()[0].shards >= sum(
+            len(data) <= SMALL_BYTES_MAX for data in street.data.values()
+        )
+        monkeypatch.undo()
+        for _ in range(5):
+            street.steps()
+        assert [one.shards for one in engine.volumes()] == [0, len(street.data)]
         street.check_bytes()
 
 
