@@ -8,6 +8,8 @@ the real files: bytes by the last sync of their file, names by the last sync of 
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +38,9 @@ class NthFiles:
         self._calls = 0
         self.struck = ""
         """The call that failed."""
+        self._unread: tuple[int, int, int, int] | None = None
+        """Descriptor, length and offset that could not be read last, and cannot be apart from
+        what lies around it either; and why."""
         self.besides: Callable[[str], Failure | None] = lambda _name: None
         """Says how a call fails because something else did."""
         self._platter: Platter | None = None
@@ -115,12 +120,19 @@ class NthFiles:
         self._paths.pop(fd, None)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
-        return self._plain("pread", self._path(fd), lambda: self._os.pread(fd, length, offset))
+        try:
+            return self._plain("pread", self._path(fd), lambda: self._os.pread(fd, length, offset))
+        except OSError as error:
+            self._unread = fd, length, offset, error.errno or errno.EIO
+            raise
 
     def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:
         return self._os.pread_cached(fd, length, offset)
 
     def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
+        unread, self._unread = self._unread, None
+        if unread is not None and unread[:3] == (fd, length, offset):
+            raise OSError(unread[3], os.strerror(unread[3]))
         return self.pread(fd, length, offset)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:

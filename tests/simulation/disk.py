@@ -132,7 +132,8 @@ class SimDisk:
         return self._read(node, length, offset)
 
     def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
-        return self.pread(fd, length, offset)
+        node, _ = self._enter_fd("pread_apart", fd, (length, offset))
+        return self._read(node, length, offset)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         raw = b"".join(buffers)
@@ -443,6 +444,9 @@ class SimDisk:
             self._watcher.struck(kind)
             self._sleep(0.2 + 3 * self._rng.random() if kind == "slow" else 300.0)
         elif kind:
+            if (call, kind) == ("pread", "EIO"):
+                # A bad spot, which is one for whoever reads it apart as well.
+                drive.armed["pread_apart"] = kind
             self._watcher.struck(f"{kind} at {call}")
             raise _error(getattr(errno, kind), call)
 

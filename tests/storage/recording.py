@@ -79,6 +79,8 @@ class RecordingFiles:
         self.is_open: dict[int, str] = {}
         """The files that are open, by their descriptors."""
         self._lock = threading.Lock()
+        self._unread: tuple[int, int, int] | None = None
+        """What could not be read last, and cannot be by itself either."""
 
     def forget(self) -> None:
         self.calls.clear()
@@ -120,13 +122,20 @@ class RecordingFiles:
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         call = self._named("pread", fd, length)
-        return self._do(call, lambda: self._os.pread(fd, length, offset))
+        try:
+            return self._do(call, lambda: self._os.pread(fd, length, offset))
+        except OSError:
+            self._unread = fd, length, offset
+            raise
 
     def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:
         call = self._named("pread_cached", fd, length)
         return self._do(call, lambda: self._os.pread_cached(fd, length, offset))
 
     def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
+        unread, self._unread = self._unread, None
+        if unread == (fd, length, offset):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), self._names.get(fd))
         call = self._named("pread", fd, length)
         return self._do(call, lambda: self._os.pread_apart(fd, length, offset))
 

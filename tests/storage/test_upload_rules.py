@@ -237,13 +237,10 @@ def test_a_lease_outlives_a_want_of_memory(bench: Bench, monkeypatch: pytest.Mon
 
 def test_a_lease_that_cannot_be_read_is_given_up(bench: Bench) -> None:
     bench.lease()
-    bench.files.fault = Always(
-        errno.EIO, lambda call: call.name == "pread" and call.path.endswith(".part")
-    )
+    bench.fail("pread", errno.EIO, ".part")
     with pytest.raises(VolumeUnavailableError, match="could not be read"):
         bench.begin()
     assert bench.is_clean()
-    bench.files.fault = None
     assert bench.begin().offset == 0
 
 
