@@ -8,6 +8,7 @@ made again from the bytes: what was damaged is found here, and never copied as i
 
 from __future__ import annotations
 
+import errno
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -44,6 +45,16 @@ from farmer.storage.volume import Volume
 
 STEP_BYTES: Final = 4 * 1024 * 1024
 """Copied of a large shard between two looks at rate and foreground."""
+
+
+class SpoiledCopyError(VolumeUnavailableError):
+    """A copy is not what was written: of its disk nothing better is to be expected soon."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(
+            f"a shard was copied to {label} and not read back as it was written: its disk may be"
+            " failing"
+        )
 
 
 class SmallCopy:
@@ -152,11 +163,12 @@ class LargeCopy:
         Write all of it, then read it back; yields bytes.
 
         Raises:
-            CorruptShardError: it is not what it should be.
-            VolumeUnavailableError: one of the two disks failed.
+            CorruptShardError: what the source has is not what it should be.
+            SpoiledCopyError: what the target has is not what was written; it is counted there.
+            VolumeUnavailableError, OSError: one of the two disks failed.
 
         """
-        files, digest = self._target.ground.files, _Digest()
+        digest = _Digest()
         for offset, length in _steps(self.size_bytes):
             data = self._reader.read(offset, length)
             digest.update(data)
@@ -165,12 +177,24 @@ class LargeCopy:
         trailer = digest.trailer(self._row)
         self._write(trailer, tree_offset(self.size_bytes))
         self._header = replace(self._header, trailer_crc=crc32(trailer))
-        again = _Digest()
-        for offset, length in _steps(self.size_bytes):
-            again.update(files.pread(self._fd, length, RECORD_HEADER_BYTES + offset))
-            yield 0
-        if again.trailer(self._row) != trailer:
-            raise CorruptShardError(0, self.size_bytes)
+        yield from self._read_back()
+
+    def _read_back(self) -> Iterator[int]:
+        again, health = _Digest(), self._target.ground.health
+        try:
+            for offset, length in _steps(self.size_bytes):
+                at = RECORD_HEADER_BYTES + offset
+                again.update(self._target.ground.files.pread(self._fd, length, at))
+                yield 0
+            again.trailer(self._row)
+        except OSError as error:
+            health.count("read")
+            if error.errno != errno.EIO:
+                raise
+            raise SpoiledCopyError(health.label) from error
+        except CorruptShardError as error:
+            health.count("corrupt")
+            raise SpoiledCopyError(health.label) from error
 
     def _write(self, data: bytes, offset: int) -> None:
         files = self._target.ground.files

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
-from farmer.storage.arriving import AnyCopy, LargeCopy, SmallCopy
+from farmer.storage.arriving import AnyCopy, LargeCopy, SmallCopy, SpoiledCopyError
 from farmer.storage.crossing import Crossing
 from farmer.storage.errors import (
     CorruptShardError,
@@ -15,12 +15,13 @@ from farmer.storage.errors import (
     StorageError,
     VolumeUnavailableError,
 )
-from farmer.storage.ferry import cross
+from farmer.storage.ferry import MeetingAwaitedError, cross, waits_for_all
 from farmer.storage.index_errors import is_for_rot
 from farmer.storage.journal import CROSSING_MAX
 from farmer.storage.places import Key, Row
 from farmer.storage.quota import SMALL_BYTES_MAX, room_bytes
 from farmer.storage.second_look import quarantine_if_spotted
+from farmer.storage.spoilers import Spoilers
 from farmer.storage.volume import Volume
 
 CROSSING_BYTES: Final = 4 * 1024 * 1024
@@ -46,6 +47,7 @@ class Emptying:
         self._others = others
         self._crossing = crossing
         self._steps: Iterator[int] | None = None
+        self._spoilers = Spoilers(source.ground.watch.monotonic_s)
         self._unreclaimed_bytes = 0
         self._left: StorageError | OSError | None = None
         """Why the last shard was left of those that no other volume takes, in this pass."""
@@ -151,19 +153,31 @@ class Emptying:
 
     def _move_large(self, row: Row) -> Iterator[int]:
         try:
-            target = self._target(room_bytes(row.size_bytes))
+            target = self._target(room_bytes(row.size_bytes), row)
+            # Asked before it is copied, pass after pass, for nothing.
+            if waits_for_all(row, target.find(row.renter, row.shard), target):
+                self._leave(MeetingAwaitedError())
+                return
             reader, _now = self.source.open_as_is(row)
             if reader is None:
                 return
             with closing(reader), closing(LargeCopy(target, reader)) as copy:
-                yield from copy.copy()
+                yield from self._copied(copy, row, target)
                 self._ferry(target, [copy])
         except CorruptShardError:
+            # It has just been put into quarantine, and stays.
             return
-        except NoSpaceError as error:
+        except (NoSpaceError, SpoiledCopyError) as error:
             self._leave(error)
         except VolumeUnavailableError as error:
             self._look_closer(row, error)
+
+    def _copied(self, copy: LargeCopy, row: Row, target: Volume) -> Iterator[int]:
+        try:
+            yield from copy.copy()
+        except SpoiledCopyError:
+            self._spoilers.note(row, target)
+            raise
 
     def _look_closer(self, row: Row, error: VolumeUnavailableError) -> None:
         """Go on without a shard that lies on a bad spot; raises *error* if it is another thing."""
@@ -216,9 +230,15 @@ class Emptying:
             return error
         return None
 
-    def _target(self, wanted_bytes: int) -> Volume:
-        """Return where to; raises `NoSpaceError`, `VolumeUnavailableError`."""
+    def _target(self, wanted_bytes: int, row: Row | None = None) -> Volume:
+        """
+        Return where to; a *row* not to where its copy was spoiled.
+
+        Raises `NoSpaceError`, `VolumeUnavailableError`, `SpoiledCopyError`.
+        """
         others = self._others()
+        if row is not None:
+            others = self._spoilers.without(others, row)
         if not others:
             raise VolumeUnavailableError("no other volume can take shards now")
         free_bytes = {volume: volume.ground.account.free_bytes for volume in others}

@@ -37,6 +37,15 @@ Refused = Callable[[StorageError | OSError], None]
 """Told why the target does not take some of what crosses."""
 
 
+class MeetingAwaitedError(VolumeUnavailableError):
+    """A shard cannot cross before all volumes have met; see `farmer.storage.reunion`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "what becomes of a shard is known when all volumes are there, see farmer volume list"
+        )
+
+
 def cross(
     source: Volume,
     target: Volume,
@@ -58,13 +67,12 @@ def cross(
     with crossing.crossing(keys):
         now = source.writer.submit(Ask(keys)).result()
         there = target.writer.submit(Ask(keys)).result()
+        sound = [one for one in copies if one.key in now and not now[one.key].is_damaged]
         going = [
-            one
-            for one in copies
-            if one.key in now
-            and not now[one.key].is_damaged
-            and not _is_outlived(now[one.key], target)
+            one for one in sound if not waits_for_all(now[one.key], there.get(one.key), target)
         ]
+        if len(going) < len(sound):
+            refused(MeetingAwaitedError())
         if not going:
             return []
         volumes = (source.ground.volume, target.ground.volume)
@@ -128,10 +136,16 @@ def _settle(
     return gone, frozenset(left)
 
 
-def _is_outlived(row: Row, target: Volume) -> bool:
-    """Say whether the target knows that the shard was given up later: a meeting removes it."""
+def waits_for_all(row: Row, there: Row | None, target: Volume) -> bool:
+    """
+    Say whether only all volumes together know what becomes of a shard, so that it cannot cross.
+
+    *there* is what the target has of it.  It may also know that the shard was given up later.
+    """
     stone = target.tombstone(row.renter, row.shard)
-    return stone is not None and stone.observed_ms > row.alone_ms
+    if stone is not None and stone.observed_ms > row.alone_ms:
+        return True
+    return there is not None and which_counts(row, there) is Keep.BOTH
 
 
 def _announce(source: Volume, target: Volume, crossers: Crossers) -> None:

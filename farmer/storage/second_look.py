@@ -1,4 +1,4 @@
-"""A second look at a shard that could not be read: does it lie on a bad spot of a sound disk?"""
+"""A second look at a shard that could not be read: whether it lies on a bad spot."""
 
 from __future__ import annotations
 

@@ -38,9 +38,8 @@ class NthFiles:
         self._calls = 0
         self.struck = ""
         """The call that failed."""
-        self._unread: tuple[int, int, int, int] | None = None
-        """Descriptor, length and offset that could not be read last, and cannot be apart from
-        what lies around it either; and why."""
+        self._unread: tuple[int, int, int] | None = None
+        """What could not be read last, and cannot be by itself either."""
         self.besides: Callable[[str], Failure | None] = lambda _name: None
         """Says how a call fails because something else did."""
         self._platter: Platter | None = None
@@ -123,7 +122,8 @@ class NthFiles:
         try:
             return self._plain("pread", self._path(fd), lambda: self._os.pread(fd, length, offset))
         except OSError as error:
-            self._unread = fd, length, offset, error.errno or errno.EIO
+            if error.errno == errno.EIO:
+                self._unread = fd, length, offset
             raise
 
     def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:
@@ -131,8 +131,8 @@ class NthFiles:
 
     def pread_apart(self, fd: int, length: int, offset: int) -> bytes:
         unread, self._unread = self._unread, None
-        if unread is not None and unread[:3] == (fd, length, offset):
-            raise OSError(unread[3], os.strerror(unread[3]))
+        if unread == (fd, length, offset):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         return self.pread(fd, length, offset)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:

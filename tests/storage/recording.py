@@ -124,8 +124,9 @@ class RecordingFiles:
         call = self._named("pread", fd, length)
         try:
             return self._do(call, lambda: self._os.pread(fd, length, offset))
-        except OSError:
-            self._unread = fd, length, offset
+        except OSError as error:
+            if error.errno == errno.EIO:
+                self._unread = fd, length, offset
             raise
 
     def pread_cached(self, fd: int, length: int, offset: int) -> Buffer | None:

@@ -12,7 +12,7 @@ import pytest
 
 from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
 from farmer.storage import arriving
-from farmer.storage.arriving import LargeCopy, SmallCopy
+from farmer.storage.arriving import LargeCopy, SmallCopy, SpoiledCopyError
 from farmer.storage.doubts import InDoubtError
 from farmer.storage.errors import (
     CorruptShardError,
@@ -248,11 +248,30 @@ def test_bytes_that_are_others_when_they_are_read_back_do_not_arrive(two: Two) -
             last = file.read(1)
             file.seek(-1, 1)
             file.write(bytes([last[0] ^ 1]))
-        with pytest.raises(CorruptShardError) as caught:
+        with pytest.raises(SpoiledCopyError, match="copied to volume1"):
             list(steps)
-        assert (caught.value.offset, caught.value.length) == (0, LARGE)
+    assert dict(two.target.ground.health.errors()) == {"corrupt": 1}
     assert two.staged() == []
     assert two.target.find(ALICE, row.shard) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(errno.EIO, SpoiledCopyError), (errno.ENODEV, OSError)]
+)
+def test_a_copy_that_cannot_be_read_back_is_the_targets_fault(
+    two: Two, error: int, raised: type[Exception]
+) -> None:
+    _row, reader = two.stored(LARGE)
+    with closing(reader), closing(LargeCopy(two.target, reader)) as copy:
+        steps = copy.copy()
+        while next(steps):
+            pass
+        two.files.fault = replace(on_part("pread"), error=error)
+        with pytest.raises(raised):
+            list(steps)
+        two.files.fault = None
+    assert dict(two.target.ground.health.errors()) == {"read": 1}
+    assert (two.staged(), two.promised_bytes) == ([], 0)
 
 
 @pytest.mark.parametrize("size", [5000, LARGE])

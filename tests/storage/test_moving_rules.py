@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from farmer.model.ids import NodeId
-from farmer.model.shard import Usage, charge_bytes
+from farmer.model.shard import ShardState, Usage, charge_bytes
 from farmer.model.status import VolumeState, VolumeWork
 from farmer.storage import emptying as emptying_module
-from farmer.storage.arriving import SmallCopy
+from farmer.storage.arriving import LargeCopy, SmallCopy, SpoiledCopyError
 from farmer.storage.crossing import Crossing
 from farmer.storage.duty import Duty, Leaving, read_duty
 from farmer.storage.emptying import Emptying
@@ -25,6 +26,8 @@ from farmer.storage.moving import Mover, Room
 from farmer.storage.operations import Upkeep, mark_of
 from farmer.storage.places import Row
 from farmer.storage.quota import Reservation, overhead_bytes, room_bytes
+from farmer.storage.spoilers import AGAIN_S, Spoilers
+from farmer.storage.transaction import Transaction
 from farmer.storage.upload import Wanted
 from farmer.storage.volume import Volume
 from farmer.storage.watch import HUNG_S
@@ -793,6 +796,83 @@ def test_what_the_target_does_not_take_is_told(
     assert [emptying.step(), emptying.step()] == [100, -1]
     assert (emptying.problem, emptying.has_passed) == ("it is tired", False)
     assert street.shards() == [1, 0, 0]
+
+
+@contextmanager
+def spoiling(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Volume]]:
+    """Let one volume keep no copy of a large shard; returns where such copies were begun."""
+    begun = []
+
+    def read_back(copy: LargeCopy) -> Iterator[int]:
+        begun.append(copy._target)
+        yield 0
+        if copy._target is volume:
+            raise SpoiledCopyError(volume.settings.label)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LargeCopy, "_read_back", read_back)
+        yield begun
+
+
+def test_a_large_shard_is_not_copied_again_where_its_copy_was_spoiled(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    street.store(LARGE, 100)
+    bad, good = street.volumes[1:]
+    with spoiling(bad, monkeypatch) as begun:
+        emptying = street.emptying([bad])
+        for _ in range(3):
+            passed(emptying)
+        assert begun == [bad]
+        assert "volume1 and not read back" in emptying.problem
+        assert not emptying.has_passed
+        assert street.shards() == [1, 1, 0], "the small one has gone"
+        emptying._others = lambda: [bad, good]
+        passed(emptying)
+        assert begun == [bad, good]
+    assert street.shards() == [0, 1, 1]
+
+
+def test_a_spoiled_copy_is_tried_again_when_its_time_has_come(street: Street) -> None:
+    (row, other), clock = street.store(LARGE, LARGE + 1), Clock()
+    first, second = street.volumes[1:]
+    spoilers = Spoilers(clock)
+    assert spoilers.without([first, second], row) == [first, second]
+    spoilers.note(row, first)
+    assert spoilers.without([first, second], row) == [second]
+    assert spoilers.without([first, second], other) == [first, second]
+    assert spoilers.without([], row) == [], "another problem than a bad disk"
+    spoilers.note(row, second)
+    with pytest.raises(SpoiledCopyError, match="volume1"):
+        spoilers.without([first, second], row)
+    clock.now_s += AGAIN_S
+    assert spoilers.without([first, second], row) == [first, second]
+
+
+@pytest.mark.parametrize("knows", ["tombstone", "newer"])
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_what_only_all_volumes_together_can_tell_is_not_copied_and_that_is_told(
+    street: Street, monkeypatch: pytest.MonkeyPatch, size: int, knows: str
+) -> None:
+    (row,) = street.store(size)
+    target = street.volumes[1]
+
+    def enter(transaction: Transaction) -> None:
+        if knows == "tombstone":
+            transaction.apply(mark_of(row, Action.TOMBSTONE, 0, 1))
+        else:
+            damaged = replace(row, state=ShardState.QUARANTINED, is_damaged=True, alone_ms=5)
+            transaction.put(damaged)
+
+    target.writer.submit(Upkeep(enter)).result(20)
+    monkeypatch.setattr(LargeCopy, "copy", lambda _copy: pytest.fail("it is copied"))
+    emptying = street.emptying([target])
+    for _ in range(2):
+        passed(emptying)
+    assert "when all volumes are there" in emptying.problem
+    assert not emptying.has_passed
+    assert street.source.find(ALICE, row.shard) == row
+    assert not street.source.journal.open.keys
 
 
 def test_usage_is_the_same_after_all_of_it(street: Street) -> None:
