@@ -12,7 +12,8 @@ def measure(volume: Volume) -> tuple[int, int]:
     Return the allocated bytes of everything under the volume, and the drift.
 
     The drift is what segments and large shards take, minus what the ledger says they take.
-    Records that are written meanwhile show as a passing drift.  Walks over every file.
+    Records that are written meanwhile show as a passing drift.  Walks over every file, but for
+    those in directories that may not be listed.
     """
     paths, account = volume.ground.paths, volume.ground.account
     records = sum(
@@ -28,7 +29,14 @@ def measure(volume: Volume) -> tuple[int, int]:
 def _below(volume: Volume, directory: Path, *, with_directories: bool) -> int:
     files = volume.ground.files
     total = files.allocated(directory) if with_directories else 0
-    for name in files.list(directory):
+    try:
+        names = files.list(directory)
+    except PermissionError:
+        if not with_directories:
+            raise
+        # Not ours, as root's lost+found is where the volume is a whole filesystem.
+        names = []
+    for name in names:
         path = directory / name
         try:
             with volume.ground.watch.call("stat"):

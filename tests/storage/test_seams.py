@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -488,6 +489,29 @@ def test_a_file_that_goes_while_the_disk_is_measured_counts_nothing(tmp_path: Pa
     farm.store(noise(2 * MIB))
     farm.engine.compare_with_disk()
     assert farm.engine.volumes()[0].drift_bytes < -2 * MIB
+    farm.engine.close()
+
+
+@pytest.mark.parametrize(("name", "failures"), [("lost+found", 0), ("log", 1)])
+def test_what_may_not_be_listed_is_not_ours_and_not_measured(
+    tmp_path: Path, name: str, failures: int
+) -> None:
+    class Closed(RecordingFiles):
+        closed = ""
+
+        def list(self, path: Path) -> list[str]:
+            if path.name == self.closed:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return super().list(path)
+
+    files = Closed()
+    farm = Farm(tmp_path, files=files)
+    (farm.path / "lost+found").mkdir()
+    farm.store(noise(100))
+    files.closed = name
+    farm.engine.compare_with_disk()
+    assert dict(farm.engine.volumes()[0].errors).get("measure", 0) == failures
+    assert (farm.engine.volumes()[0].allocated_bytes > 0) is (not failures)
     farm.engine.close()
 
 
