@@ -142,10 +142,14 @@ def waits_for_all(row: Row, there: Row | None, target: Volume) -> bool:
 
     *there* is what the target has of it.  It may also know that the shard was given up later.
     """
-    stone = target.tombstone(row.renter, row.shard)
-    if stone is not None and stone.observed_ms > row.alone_ms:
+    if _is_outlived(row, target):
         return True
     return there is not None and which_counts(row, there) is Keep.BOTH
+
+
+def _is_outlived(row: Row, target: Volume) -> bool:
+    stone = target.tombstone(row.renter, row.shard)
+    return stone is not None and stone.observed_ms > row.alone_ms
 
 
 def _announce(source: Volume, target: Volume, crossers: Crossers) -> None:

@@ -20,6 +20,7 @@ from farmer.storage.fill import Fill
 from farmer.storage.marks import Action
 from farmer.storage.met import MET_NAME
 from farmer.storage.operations import Upkeep, mark_of
+from farmer.storage.places import Row
 from farmer.storage.volume import Volume
 from farmer.storage.whereabouts import Copy
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
@@ -385,10 +386,10 @@ def test_what_is_stored_at_the_source_while_the_shard_crosses_is_not_given_up(
     """Nor is the moved copy taken for it, which a tombstone of the missing volume outlives."""
     read_back = ferry._read_back
 
-    def commit_and_read_back(*what: Any) -> None:
+    def commit_and_read_back(*what: Any) -> list[Row]:
         monkeypatch.setattr(ferry, "_read_back", read_back)
         crossing.commit()
-        read_back(*what)
+        return read_back(*what)
 
     monkeypatch.setattr(ferry, "_read_back", commit_and_read_back)
     crossing.drain(crossing.first, crossing.second)
