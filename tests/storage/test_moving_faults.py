@@ -207,7 +207,13 @@ def test_a_large_shard_that_changes_under_the_copy_is_not_entered(tmp_path: Path
         files.pwritev = real  # type: ignore[method-assign]  # see above
         assert street.source.status().shards == len(large)
         assert not list(street.target.ground.paths.staging.iterdir())
+        assert dict(street.target.ground.health.errors()) == {"corrupt": len(large)}
         street.check_bytes()
+        files.forget()
+        street.steps()
+        assert street.source.status().shards == len(large)
+        assert "pwritev" not in files.names(), "not there again so soon"
+        street.farm.reopen()
         street.steps()
         assert street.source.status().shards == 0
         street.check_bytes()
