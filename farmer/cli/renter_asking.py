@@ -22,7 +22,7 @@ from farmer.identity.signing import parse_link
 from farmer.model.ids import ShardId
 from farmer.model.shard import BadBlocks, DeletionOutcome, ShardState
 from farmer.protocol.questions import ContractShown, Deleted, Stated
-from farmer.units import format_size
+from farmer.units import exact_money, format_size
 
 R = TypeVar("R")
 
@@ -286,7 +286,7 @@ def _contract_text(shown: ContractShown) -> str:
     price = agreed.price
     if price.stored_micros or price.served_micros:
         lines.append(
-            f"{price.stored_micros / 1e6:g} {price.currency} per TB and 30 days stored, "
-            f"{price.served_micros / 1e6:g} {price.currency} per TB retrieved"
+            f"{exact_money(price.stored_micros)} {price.currency} per TB and 30 days stored, "
+            f"{exact_money(price.served_micros)} {price.currency} per TB retrieved"
         )
     return "\n".join(lines)

@@ -862,6 +862,15 @@ def test_headings_stand_over_their_columns(joined, tmp_path, capsys):
         assert at == 0 or row[at - 1] == " "
 
 
+def test_the_price_is_shown_as_it_was_signed(joined, capsys):
+    price = Price(currency="EUR", stored_micros=12_345_678, served_micros=1)
+    joined.fake.contract = replace(joined.fake.contract, price=price)
+    capsys.readouterr()
+    assert joined.renter("contract") == 0
+    told = capsys.readouterr().out
+    assert "12.345678 EUR per TB and 30 days stored, 0.000001 EUR per TB retrieved" in told
+
+
 def test_a_refused_retrieve_names_the_refusal_and_leaves_nothing(joined, tmp_path, capsys):
     before = sorted(tmp_path.iterdir())
     assert joined.renter("retrieve", "ab" * 32, "-o", str(tmp_path / "back")) == 1
