@@ -16,7 +16,7 @@ from farmer.cli.exits import CommandError
 from farmer.cli.owner_words import said
 from farmer.cli.streams import open_streams
 from farmer.running.home import Home, HomeError
-from farmer.units import parse_duration, parse_money, parse_size
+from farmer.units import counted, parse_duration, parse_money, parse_size
 
 V = TypeVar("V")
 
@@ -99,8 +99,7 @@ def _translated(error: Exception) -> int:
     match error:
         case SettingsError():
             print(error, file=sys.stderr)
-            count = len(error.faults)
-            mistakes = "1 mistake" if count == 1 else f"{count} mistakes"
+            mistakes = counted(len(error.faults), "mistake")
             return _fail(f"{mistakes} in the settings", exits.BAD_SETTINGS)
         case HomeLockedError() | FarmerRefusedError():
             return _fail(str(error), exits.FAILED)

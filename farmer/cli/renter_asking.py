@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.tables import table
-from farmer.cli.terminal import counted, moment, print_json, say, warn
+from farmer.cli.terminal import moment, print_json, say, warn
 from farmer.client import blocking, limits
 from farmer.client.checks import less_than_offered
 from farmer.client.dial import FarmerAddress
@@ -22,7 +22,7 @@ from farmer.identity.signing import parse_link
 from farmer.model.ids import ShardId
 from farmer.model.shard import BadBlocks, DeletionOutcome, ShardState
 from farmer.protocol.questions import ContractShown, Deleted, Stated
-from farmer.units import exact_money, format_size
+from farmer.units import counted, exact_money, format_size
 
 R = TypeVar("R")
 

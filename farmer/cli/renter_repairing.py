@@ -9,14 +9,14 @@ from typing import Any, BinaryIO
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.renter_sources import Sources
-from farmer.cli.terminal import ProgressLine, counted, print_json, say
+from farmer.cli.terminal import ProgressLine, print_json, say
 from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
 from farmer.client.farmer import connect
 from farmer.client.home import Home
 from farmer.client.repairing import Repaired
 from farmer.model.ids import ShardId
-from farmer.units import format_size
+from farmer.units import counted, format_size
 
 
 def repair(home: Home, options: argparse.Namespace) -> int:

@@ -73,11 +73,6 @@ def moment(time_ms: int) -> str:
     return shown.strftime("%Y-%m-%d %H:%M UTC")
 
 
-def counted(number: int, noun: str) -> str:
-    """Return `1 shard`, `2 shards`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 class ProgressLine:
     """
     One line for all transfers of a verb, on a terminal only and only when they take long.

@@ -3,7 +3,7 @@
 import io
 import sys
 
-from farmer.cli.terminal import SHOWN_AFTER_S, ProgressLine, counted, moment, warn
+from farmer.cli.terminal import SHOWN_AFTER_S, ProgressLine, moment, warn
 
 
 class Screen(io.StringIO):
@@ -79,14 +79,6 @@ def test_before_the_first_byte_there_is_no_division_by_zero():
     line = ProgressLine("storing", Screen(), Times())
     line.of("a")
     assert "0 %" in line.text(0.0)
-
-
-def test_one_is_singular():
-    assert [counted(number, "shard") for number in (0, 1, 2)] == [
-        "0 shards",
-        "1 shard",
-        "2 shards",
-    ]
 
 
 def test_a_time_is_shown_however_far_off():

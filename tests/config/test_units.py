@@ -8,6 +8,7 @@ from farmer.units import (
     DURATION_MS_MAX,
     SIZE_BYTES_MAX,
     Space,
+    counted,
     exact_duration,
     exact_money,
     exact_size,
@@ -114,6 +115,10 @@ def test_shown_sizes_are_near_the_truth(size_bytes: int) -> None:
 def test_durations_for_people_have_two_parts() -> None:
     assert format_duration(90 * 86_400_000 + 3_600_000 + 5) == "90 d 1 h"
     assert format_duration(0) == "0 s"
+
+
+def test_one_is_singular() -> None:
+    assert [counted(number, "shard") for number in (0, 1, 2)] == ["0 shards", "1 shard", "2 shards"]
 
 
 def test_shares_of_a_filesystem() -> None:
