@@ -1,9 +1,10 @@
-"""Sizes, durations and money as people write them, and back."""
+"""Sizes, durations, moments and money as people write them, and back."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Final, Self
 
@@ -135,6 +136,15 @@ def format_duration(duration_ms: int) -> str:
         if count:
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2]) or "0 s"
+
+
+def format_moment(unix_ms: int) -> str:
+    """Return `2026-03-01 14:05 UTC`, for people; of what is no date, the number."""
+    try:
+        when = datetime.fromtimestamp(unix_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{unix_ms} ms"
+    return when.strftime("%Y-%m-%d %H:%M UTC")
 
 
 def exact_duration(duration_ms: int) -> str:

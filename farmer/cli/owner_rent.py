@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 from typing import Any
 
@@ -13,7 +12,7 @@ from farmer.cli.owner_words import warn
 from farmer.cli.tables import table, visible
 from farmer.model.contract import GRACE_MS, TRASH_MS
 from farmer.running.home import Home
-from farmer.units import exact_money, format_duration, format_size
+from farmer.units import exact_money, format_duration, format_moment, format_size
 
 
 def invite(home: Home, options: argparse.Namespace) -> int:
@@ -44,7 +43,7 @@ def invite_list(home: Home, options: argparse.Namespace) -> int:
             row["serial"],
             format_size(row["space_bytes"]),
             format_duration(row["duration_ms"]),
-            _day(row["expires_at_ms"]),
+            format_moment(row["expires_at_ms"]),
             row["invite"] or "(no address is known: set announce)",
         )
         for row in answer["invites"]
@@ -115,7 +114,7 @@ def _what_follows(row: dict[str, Any], had_ended: bool) -> str:
     ended = "This contract had ended already." if had_ended else "The contract has ended."
     if row["stage"] != "grace":
         return f"{ended} Its shards are in the trash: they cannot be read, and go soon."
-    readable_until = _day(row["until_ms"] + GRACE_MS)
+    readable_until = format_moment(row["until_ms"] + GRACE_MS)
     return (
         f"{ended} The renter can store no more, and can read until {readable_until}; "
         f"then the shards are in the trash for {format_duration(TRASH_MS)}, then gone.\n"
@@ -126,7 +125,8 @@ def _what_follows(row: dict[str, Any], had_ended: bool) -> str:
 def clock_confirm(home: Home, options: argparse.Namespace) -> int:
     """Tell the farmer that the machine's clock is right."""
     answer = ask(home, "clock-confirm", {})
-    return _print(options, answer, [f"the clock is right: it is {_day(answer['now_ms'])}"])
+    now = format_moment(answer["now_ms"])
+    return _print(options, answer, [f"the clock is right: it is {now}"])
 
 
 def identity_show(home: Home, options: argparse.Namespace) -> int:
@@ -146,7 +146,7 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
         row["stage"],
         format_size(row["space_bytes"]),
         "-" if row["used_bytes"] is None else format_size(row["used_bytes"]),
-        _day(row["until_ms"]),
+        format_moment(row["until_ms"]),
         _price(row),
     )
 
@@ -157,8 +157,8 @@ def _facts(row: dict[str, Any]) -> list[str]:
         "renter": row["renter"],
         "stage": row["stage"],
         "space": format_size(row["space_bytes"]),
-        "from": _day(row["from_ms"]),
-        "until": _day(row["until_ms"]),
+        "from": format_moment(row["from_ms"]),
+        "until": format_moment(row["until_ms"]),
         "price": _price(row),
         "revision": str(row["revision"]),
     }
@@ -171,11 +171,6 @@ def _price(row: dict[str, Any]) -> str:
         return "free"
     stored, served = exact_money(price["stored_micros"]), exact_money(price["served_micros"])
     return f"{stored} + {served} {visible(price['currency'])}"
-
-
-def _day(at_ms: int) -> str:
-    moment = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC)
-    return moment.strftime("%Y-%m-%d %H:%MZ")
 
 
 def _print(options: argparse.Namespace, answer: dict[str, Any], lines: list[str]) -> int:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.tables import table
-from farmer.cli.terminal import moment, print_json, say, warn
+from farmer.cli.terminal import print_json, say, warn
 from farmer.client import blocking, limits
 from farmer.client.checks import less_than_offered
 from farmer.client.dial import FarmerAddress
@@ -22,7 +22,7 @@ from farmer.identity.signing import parse_link
 from farmer.model.ids import ShardId
 from farmer.model.shard import BadBlocks, DeletionOutcome, ShardState
 from farmer.protocol.questions import ContractShown, Deleted, Stated
-from farmer.units import counted, exact_money, format_size
+from farmer.units import counted, exact_money, format_moment, format_size
 
 R = TypeVar("R")
 
@@ -113,7 +113,7 @@ def list_shards(home: Home, options: argparse.Namespace) -> int:
         [
             str(entry.shard),
             format_size(entry.size_bytes),
-            moment(entry.stored_at_ms),
+            format_moment(entry.stored_at_ms),
             entry.state.name.lower(),
             files.get(entry.shard, ""),
         ]
@@ -195,7 +195,8 @@ def delete(home: Home, options: argparse.Namespace) -> int:
         row = {"shard": str(shard), "outcome": outcome, "gone_at_ms": deleted.gone_at_ms}
         print_json({"schema": 1, "farmer": str(address.farmer), **row})
     elif trashed:
-        say(f"{shard} is in the trash until {moment(deleted.gone_at_ms)}; undelete brings it back")
+        until = format_moment(deleted.gone_at_ms)
+        say(f"{shard} is in the trash until {until}; undelete brings it back")
     else:
         say(f"{shard} is {outcome}")
     return OK
@@ -220,8 +221,8 @@ def _show_shard(
         damage = {} if bad is None else {"bad_blocks": list(bad.blocks)}
         print_json({"schema": 1, "farmer": str(address.farmer), **row, **damage})
         return
-    gone = f", gone on {moment(stated.gone_at_ms)}" if stated.gone_at_ms else ""
-    size, stored = format_size(stated.size_bytes), moment(stated.stored_at_ms)
+    gone = f", gone on {format_moment(stated.gone_at_ms)}" if stated.gone_at_ms else ""
+    size, stored = format_size(stated.size_bytes), format_moment(stated.stored_at_ms)
     say(f"{stated.shard}  {size}  stored {stored}  {stated.state.name.lower()}{gone}")
     if stated.state is ShardState.QUARANTINED:
         say(_damage_text(bad))
@@ -278,7 +279,7 @@ def _contract_text(shown: ContractShown) -> str:
     agreed, usage = shown.contract, shown.usage
     used, space = format_size(usage.total_bytes), format_size(agreed.space_bytes)
     lines = [
-        f"contract {agreed.contract}: {space} until {moment(agreed.until_ms)}, "
+        f"contract {agreed.contract}: {space} until {format_moment(agreed.until_ms)}, "
         f"{shown.stage.name.lower()}",
         f"{used} used by {counted(usage.shards, 'shard')}, "
         f"{format_size(usage.trash_bytes)} of it trash",

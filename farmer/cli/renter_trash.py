@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from farmer.cli.terminal import moment
 from farmer.client.errors import ClientError
 from farmer.client.farmer import Farmer
 from farmer.client.refusals import NotFoundError
 from farmer.model.ids import ShardId
+from farmer.units import format_moment
 
 
 async def not_found(farmer: Farmer, shard: ShardId, error: NotFoundError) -> NotFoundError:
@@ -26,6 +26,6 @@ async def looked_up(farmer: Farmer, shard: ShardId, error: NotFoundError) -> Not
     if not stated.gone_at_ms:
         return error
     return error.said_as(
-        f"it is in the trash until {moment(stated.gone_at_ms)}; bring it back with: "
+        f"it is in the trash until {format_moment(stated.gone_at_ms)}; bring it back with: "
         f"renter undelete {shard} --farmer {farmer.node_id.short}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import sys
@@ -62,15 +61,6 @@ def drop_output() -> None:
     """Have what cannot be written go nowhere: Python must not complain at the last flush."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def moment(time_ms: int) -> str:
-    """Return a time for people, whatever number a farmer sends."""
-    try:
-        shown = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC)
-    except (ValueError, OverflowError, OSError):
-        return f"{time_ms} ms"
-    return shown.strftime("%Y-%m-%d %H:%M UTC")
 
 
 class ProgressLine:

@@ -16,8 +16,8 @@ from farmer.model.status import (
     VolumeStatus,
 )
 from farmer.monitor.status import Activity
-from farmer.monitor.words import count, moment, percent
-from farmer.units import format_duration
+from farmer.monitor.words import count, percent
+from farmer.units import format_duration, format_moment
 from farmer.units import format_size as size
 
 REFRESH_S: Final = 60
@@ -274,7 +274,7 @@ def _scrub_words(scrub: ScrubStatus | None) -> str:
     if scrub is None:
         return "not known"
     if scrub.state == "idle":
-        return moment(scrub.ended_at_ms / 1000) if scrub.ended_at_ms else "not yet"
+        return format_moment(scrub.ended_at_ms) if scrub.ended_at_ms else "not yet"
     left = f", {_span(scrub.eta_s)} left" if scrub.eta_s is not None else ""
     return f"{scrub.state} {percent(scrub.progress, 1)}{left}"
 
@@ -295,7 +295,7 @@ def _about_card(status: NodeStatus) -> str:
         ("Node id", f"<code>{status.node_id}</code>"),
         ("Renters reach it at", _codes(status.announce, "no address is known: set announce")),
         ("Listens on", _codes(status.listen)),
-        ("Started", escape(moment(status.started_at_ms / 1000))),
+        ("Started", escape(format_moment(status.started_at_ms))),
         ("Last end", _last_end(status)),
         (
             "For programs",

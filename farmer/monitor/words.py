@@ -1,9 +1,8 @@
-"""Figures as a person says them, beyond the sizes and durations of `farmer.units`."""
+"""Figures as a person says them, beyond what `farmer.units` has."""
 
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 
 
 def count(number: int) -> str:
@@ -17,8 +16,3 @@ def percent(part: float, whole: float) -> str:
     if 99 < share < 100:
         return f"{math.floor(share * 100) / 100:.2f}\u202f%"
     return f"{max(share, 0.1):.1f}\u202f%" if 0 < share < 10 else f"{share:.0f}\u202f%"
-
-
-def moment(unix_s: float) -> str:
-    """Return a time of day in UTC, to the minute."""
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")

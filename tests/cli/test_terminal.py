@@ -3,7 +3,7 @@
 import io
 import sys
 
-from farmer.cli.terminal import SHOWN_AFTER_S, ProgressLine, moment, warn
+from farmer.cli.terminal import SHOWN_AFTER_S, ProgressLine, warn
 
 
 class Screen(io.StringIO):
@@ -79,8 +79,3 @@ def test_before_the_first_byte_there_is_no_division_by_zero():
     line = ProgressLine("storing", Screen(), Times())
     line.of("a")
     assert "0 %" in line.text(0.0)
-
-
-def test_a_time_is_shown_however_far_off():
-    assert moment(1_600_000_000_000) == "2020-09-13 12:26 UTC"
-    assert moment((1 << 63) - 1).endswith(" ms")

@@ -13,6 +13,7 @@ from farmer.units import (
     exact_money,
     exact_size,
     format_duration,
+    format_moment,
     format_size,
     parse_duration,
     parse_money,
@@ -117,8 +118,17 @@ def test_durations_for_people_have_two_parts() -> None:
     assert format_duration(0) == "0 s"
 
 
+def test_a_moment_is_utc_and_shown_however_far_off() -> None:
+    assert format_moment(1_600_000_000_000) == "2020-09-13 12:26 UTC"
+    assert format_moment((1 << 63) - 1) == f"{(1 << 63) - 1} ms"
+
+
 def test_one_is_singular() -> None:
-    assert [counted(number, "shard") for number in (0, 1, 2)] == ["0 shards", "1 shard", "2 shards"]
+    assert [counted(number, "shard") for number in (0, 1, 2)] == [
+        "0 shards",
+        "1 shard",
+        "2 shards",
+    ]
 
 
 def test_shares_of_a_filesystem() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from farmer.monitor.words import count, moment, percent
+from farmer.monitor.words import count, percent
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,3 @@ def test_only_all_is_everything_and_only_none_is_nothing(part, whole, text) -> N
 def test_thousands_have_gaps() -> None:
     """At which a browser ends no line, as it may at a thin space."""
     assert count(1_214_880) == "1\u202f214\u202f880"
-
-
-def test_a_moment_is_utc() -> None:
-    assert moment(1_790_000_000) == "2026-09-21 14:13 UTC"
