@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -25,6 +24,7 @@ from farmer.benching.process import BenchError, OwnFarmer
 from farmer.benching.processor import measure_processor
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_bench_words import disk_words, load_words, processor_words, verdicts
+from farmer.cli.terminal import print_document
 from farmer.client.errors import ClientError
 from farmer.running.caller import FarmerRefusedError, NotRunningError, call
 from farmer.running.home import Home
@@ -38,7 +38,6 @@ KIB: Final = 1024
 SIZES: Final = (64 * KIB, 2 * KIB * KIB, 64 * KIB * KIB)
 AT_ONCE: Final = (1, 16)
 SPACE_BYTES_MIN: Final = 300_000_000
-SCHEMA: Final = 1
 
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """By any of them a command is ended; a farmer reads its settings again at the last."""
@@ -59,7 +58,7 @@ def bench(home: Home, options: argparse.Namespace) -> int:
     except (BenchError, ClientError) as error:
         raise CommandError(f"the measuring failed: {error}") from error
     if options.json:
-        print(json.dumps({"schema": SCHEMA, "directory": str(where)} | document, indent=2))
+        print_document({"directory": str(where)} | document)
     return OK
 
 

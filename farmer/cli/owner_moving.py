@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from contextlib import redirect_stdout
 from typing import Any, Final
@@ -11,6 +10,7 @@ from typing import Any, Final
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_ask import ask_running
 from farmer.cli.owner_volumes import volume_add
+from farmer.cli.terminal import print_document
 from farmer.model.status import VolumeState
 from farmer.running.home import Home
 from farmer.settings.paths import absolute
@@ -90,7 +90,10 @@ def _begun(home: Home, options: argparse.Namespace, words: dict[str, Any], then:
 
 
 def _say(options: argparse.Namespace, answer: dict[str, Any], text: str) -> int:
-    print(json.dumps(answer, indent=2) if options.json else text)
+    if options.json:
+        print_document(answer)
+    else:
+        print(text)
     return OK
 
 

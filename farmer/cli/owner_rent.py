@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from farmer.cli.exits import OK, USAGE, CommandError
 from farmer.cli.owner_ask import ask
 from farmer.cli.owner_words import warn
 from farmer.cli.tables import table, visible
+from farmer.cli.terminal import print_document
 from farmer.model.contract import GRACE_MS, TRASH_MS
 from farmer.running.home import Home
 from farmer.units import exact_money, format_duration, format_moment, format_size
@@ -135,7 +135,7 @@ def identity_show(home: Home, options: argparse.Namespace) -> int:
 
     home.check()
     identity = Identity.load(home.identity)
-    answer = {"schema": 1, "node_id": str(identity.node_id), "path": str(home.identity)}
+    answer = {"node_id": str(identity.node_id), "path": str(home.identity)}
     return _print(options, answer, [f"node id  {identity.node_id}", f"path     {home.identity}"])
 
 
@@ -176,5 +176,8 @@ def _price(row: dict[str, Any]) -> str:
 def _print(options: argparse.Namespace, answer: dict[str, Any], lines: list[str]) -> int:
     if "warning" in answer:
         warn(answer["warning"])
-    print(json.dumps(answer, indent=2) if options.json else "\n".join(lines))
+    if options.json:
+        print_document(answer)
+    else:
+        print("\n".join(lines))
     return OK

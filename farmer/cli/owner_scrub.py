@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from typing import Any
 
 from farmer.cli.exits import OK
 from farmer.cli.owner_ask import ask_running
 from farmer.cli.tables import table
+from farmer.cli.terminal import print_document
 from farmer.running.home import Home
 from farmer.units import format_duration, format_size
 
@@ -34,7 +34,7 @@ def scrub_status(home: Home, options: argparse.Namespace) -> int:
     volumes = [one for one in document["volumes"] if not wanted or one["name"] in wanted]
     if options.json:
         rows = [{"name": one["name"], "path": one["path"]} | _known(one) for one in volumes]
-        print(json.dumps({"schema": 1, "volumes": rows}, indent=2))
+        print_document({"volumes": rows})
     else:
         now_ms = time.time() * 1000
         print("\n".join(table(_HEAD, [_row(one, now_ms) for one in volumes])))
@@ -59,7 +59,7 @@ def scrub_resume(home: Home, options: argparse.Namespace) -> int:
 def _told(home: Home, options: argparse.Namespace, verb: str, what: str) -> int:
     answer = ask_running(home, verb, {"volumes": options.volume})
     if options.json:
-        print(json.dumps(answer))
+        print_document(answer)
     else:
         print("\n".join(f"{name} {what}" for name in answer["volumes"]))
     return OK

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_words import said, warn
+from farmer.cli.terminal import print_document, print_json
 from farmer.running.home import Home, HomeError
 from farmer.settings.kinds import ADDRESS, NAME, PUBLIC_ADDRESS, QUOTA
 from farmer.settings.loader import Loaded, SettingsError, load, load_text
@@ -24,8 +24,6 @@ from farmer.units import Space, format_size
 
 if TYPE_CHECKING:
     from farmer.running.register import KnownVolume
-
-SCHEMA = 1
 
 
 def load_settings(home: Home) -> Loaded:
@@ -59,10 +57,10 @@ def show(home: Home, options: argparse.Namespace) -> int:
     loaded = load_settings(home)
     settings = in_force(home, loaded.settings)
     if options.json:
-        document = {"schema": SCHEMA, "settings": plain(settings)}
+        document = {"settings": plain(settings)}
         if options.origin:
             document["origins"] = loaded.origins
-        print(json.dumps(document, indent=2))
+        print_document(document)
         return OK
     rows = list(flat(settings))
     width = max(len(name) for name, _ in rows)
@@ -74,7 +72,7 @@ def show(home: Home, options: argparse.Namespace) -> int:
 
 def schema(_home: Home, _options: argparse.Namespace) -> int:
     """Print the JSON Schema of the settings file."""
-    print(json.dumps(json_schema(), indent=2))
+    print_json(json_schema())
     return OK
 
 

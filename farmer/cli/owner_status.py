@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 from farmer.cli.exits import CRITICAL, DEGRADED, NOT_RUNNING, OK
 from farmer.cli.owner_ask import ask_running
 from farmer.cli.tables import table
+from farmer.cli.terminal import print_document
 from farmer.running.caller import NotRunningError, call
 from farmer.running.home import Home
 from farmer.units import counted, format_duration, format_size
 from farmer.version import VERSION
 
 STOPPED: dict[str, Any] = {
-    "schema": 1,
     "state": "stopped",
     "node_id": None,
     "listen": [],
@@ -38,11 +37,11 @@ def status(home: Home, options: argparse.Namespace) -> int:
         document = call(home, "status")
     except NotRunningError as error:
         if options.json:
-            print(json.dumps(STOPPED, indent=2))
+            print_document(STOPPED)
         print(f"farmer: {error}; start it with: {home.command('run')}", file=sys.stderr)
         return NOT_RUNNING
     if options.json:
-        print(json.dumps(document, indent=2))
+        print_document(document)
     else:
         print("\n".join(lines_of(document, time.time() * 1000)))
     return exit_code(document)
@@ -126,5 +125,8 @@ def metrics(home: Home, _options: argparse.Namespace) -> int:
 
 def version(_home: Home, options: argparse.Namespace) -> int:
     """Print the release."""
-    print(json.dumps({"schema": 1, "version": VERSION}) if options.json else f"farmer {VERSION}")
+    if options.json:
+        print_document({"version": VERSION})
+    else:
+        print(f"farmer {VERSION}")
     return OK

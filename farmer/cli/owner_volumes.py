@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 import sys
 from functools import partial
@@ -17,6 +16,7 @@ from farmer.cli.owner_ask import must_be_there
 from farmer.cli.owner_settings import load_settings
 from farmer.cli.owner_status import volume_table
 from farmer.cli.owner_words import warn
+from farmer.cli.terminal import print_document
 from farmer.model.status import VolumeState
 from farmer.running.caller import FarmerRefusedError, NotRunningError, call
 from farmer.running.home import Home
@@ -49,7 +49,7 @@ def volume_list(home: Home, options: argparse.Namespace) -> int:
         volumes = _at_rest(home)
         print(f"farmer: {error}; this is what can be seen from outside", file=sys.stderr)
     if options.json:
-        print(json.dumps({"schema": 1, "volumes": volumes}, indent=2))
+        print_document({"volumes": volumes})
     else:
         print("\n".join(volume_table(volumes)))
     return OK
@@ -92,8 +92,8 @@ def volume_add(home: Home, options: argparse.Namespace) -> int:
     in_use = _use_now(home, added.path)
     quota_bytes = plans[0].quota_bytes
     if options.json:
-        answer = {"schema": 1, "path": added.path, "quota_bytes": quota_bytes}
-        print(json.dumps(answer | ({"warnings": warnings} if warnings else {}), indent=2))
+        answer = {"path": added.path, "quota_bytes": quota_bytes}
+        print_document(answer | ({"warnings": warnings} if warnings else {}))
     else:
         print(f"volume {added.path} ({format_size(quota_bytes)}) is made and in {home.settings}")
         if in_use is not None:
@@ -199,7 +199,7 @@ def volume_check(home: Home, options: argparse.Namespace) -> int:
             rest = [f"and {more} more"] if more else []
             print("\n  ".join((f"{path}: {seen} and files: {wrong}", *told, *rest)))
     if options.json:
-        print(json.dumps({"schema": 1, "volumes": rows}, indent=2))
+        print_document({"volumes": rows})
     return DEGRADED if any(row["findings"] for row in rows) else OK
 
 

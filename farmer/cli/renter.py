@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from farmer.cli import exits
 from farmer.cli.exits import CommandError
-from farmer.cli.terminal import drop_output, flushed, print_json, warn
+from farmer.cli.terminal import drop_output, flushed, print_document, warn
 
 if TYPE_CHECKING:
     from farmer.client.home import Home
@@ -192,7 +192,7 @@ def _fail(
     if options.json:
         # If it is the output that fails, the last flush tells it.
         with suppress(OSError):
-            print_json({"schema": 1, "error": str(error), "refusal": refusal})
+            print_document({"error": str(error), "refusal": refusal})
     return code
 
 

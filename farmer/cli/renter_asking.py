@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.tables import table
-from farmer.cli.terminal import print_json, say, warn
+from farmer.cli.terminal import print_document, say, warn
 from farmer.client import blocking, limits
 from farmer.client.checks import less_than_offered
 from farmer.client.dial import FarmerAddress
@@ -57,7 +57,7 @@ def join(home: Home, options: argparse.Namespace) -> int:
     if lacking := less_than_offered(shown.contract, link.invite.offer):
         warn(f"renter: the contract, which is not a new one, has {lacking} than this invite")
     if options.json:
-        print_json({"schema": 1, **_contract_row(address, shown)})
+        print_document(_contract_row(address, shown))
     else:
         say(f"joined farmer {address.farmer} at {', '.join(address.addresses)}")
         say(_contract_text(shown))
@@ -70,7 +70,7 @@ def contract(home: Home, options: argparse.Namespace) -> int:
     shown = ask(home, address, Farmer.contract)
     home.ledger.refresh(address.farmer, shown)
     if options.json:
-        print_json({"schema": 1, **_contract_row(address, shown)})
+        print_document(_contract_row(address, shown))
     else:
         say(f"farmer {address.farmer} at {', '.join(address.addresses)}")
         say(_contract_text(shown))
@@ -83,7 +83,7 @@ def ping(home: Home, options: argparse.Namespace) -> int:
     pong = ask(home, address, Farmer.ping)
     if options.json:
         row = {"time_ms": pong.time_ms, "free_bytes": pong.free_bytes, "software": pong.software}
-        print_json({"schema": 1, "farmer": str(address.farmer), **row})
+        print_document({"farmer": str(address.farmer), **row})
     else:
         free = format_size(pong.free_bytes)
         say(f"farmer {address.farmer.short} is there: {free} free, {pong.software}")
@@ -105,9 +105,7 @@ def list_shards(home: Home, options: argparse.Namespace) -> int:
     missing = [str(one.receipt.shard) for one in held if one.receipt.shard not in there]
     rows = [_shard_row(entry, files.get(entry.shard, "")) for entry in entries]
     if options.json:
-        print_json(
-            {"schema": 1, "farmer": str(address.farmer), "shards": rows, "missing": missing}
-        )
+        print_document({"farmer": str(address.farmer), "shards": rows, "missing": missing})
         return OK
     cells = [
         [
@@ -193,7 +191,7 @@ def delete(home: Home, options: argparse.Namespace) -> int:
     outcome = _OUTCOMES[deleted.outcome]
     if options.json:
         row = {"shard": str(shard), "outcome": outcome, "gone_at_ms": deleted.gone_at_ms}
-        print_json({"schema": 1, "farmer": str(address.farmer), **row})
+        print_document({"farmer": str(address.farmer), **row})
     elif trashed:
         until = format_moment(deleted.gone_at_ms)
         say(f"{shard} is in the trash until {until}; undelete brings it back")
@@ -219,7 +217,7 @@ def _show_shard(
     row = _shard_row(stated, "" if entry is None else entry.file)
     if as_json:
         damage = {} if bad is None else {"bad_blocks": list(bad.blocks)}
-        print_json({"schema": 1, "farmer": str(address.farmer), **row, **damage})
+        print_document({"farmer": str(address.farmer), **row, **damage})
         return
     gone = f", gone on {format_moment(stated.gone_at_ms)}" if stated.gone_at_ms else ""
     size, stored = format_size(stated.size_bytes), format_moment(stated.stored_at_ms)

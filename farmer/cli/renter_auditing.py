@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, cast
 from farmer.cli.exits import FAILED, OK, UNANSWERED, CommandError
 from farmer.cli.renter_asking import ask
 from farmer.cli.renter_trash import looked_up
-from farmer.cli.terminal import ProgressLine, print_json, say, warn
+from farmer.cli.terminal import ProgressLine, print_document, say, warn
 from farmer.client.auditing import NOT_YET, Audited, Verdict
 from farmer.client.errors import ClientError, SourceChangedError, WrongBytesError
 from farmer.client.farmer import Farmer
@@ -228,9 +228,8 @@ def _tell(
     of = {kind: [one for one in verdicts if one[1].verdict is kind] for kind in Verdict}
     passed, failed, postponed = (of[kind] for kind in Verdict)
     if as_json:
-        print_json(
+        print_document(
             {
-                "schema": 1,
                 "audited": len(passed) + len(failed),
                 "passed": len(passed),
                 "failed": len(failed),

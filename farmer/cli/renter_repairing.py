@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.renter_sources import Sources
-from farmer.cli.terminal import ProgressLine, print_json, say
+from farmer.cli.terminal import ProgressLine, print_document, say
 from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
 from farmer.client.farmer import connect
@@ -37,7 +37,7 @@ def repair(home: Home, options: argparse.Namespace) -> int:
     sent = repaired.bad
     if options.json:
         row = {"shard": str(shard), "blocks": list(sent.blocks), "sent_bytes": sent.wanted_bytes}
-        print_json({"schema": 1, "farmer": str(address.farmer), **row})
+        print_document({"farmer": str(address.farmer), **row})
     elif sent.blocks:
         blocks, size = counted(len(sent.blocks), "block"), format_size(sent.wanted_bytes)
         say(f"{shard} is whole again: {blocks} sent, {size}")

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final, cast
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.renter_room import room_aside, room_for
 from farmer.cli.renter_trash import not_found
-from farmer.cli.terminal import ProgressLine, print_json, say, warn
+from farmer.cli.terminal import ProgressLine, print_document, say, warn
 from farmer.client import blocking
 from farmer.client.descriptors import descriptor_of, is_inherited
 from farmer.client.errors import ConnectionFailedError, ConnectionLostError
@@ -197,7 +197,7 @@ def retrieve(home: Home, options: argparse.Namespace) -> int:
     if options.json and output != _STANDARD_OUTPUT:
         file = output if target is None else str(target.path)
         row = {"file": file, "size_bytes": written_bytes}
-        print_json({"schema": 1, "shard": str(shard), **row})
+        print_document({"shard": str(shard), **row})
     elif target is not None:
         say(f"{format_size(written_bytes)} written to {target.path}")
     return OK

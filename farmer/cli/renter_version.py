@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 
 from farmer.cli.exits import OK
-from farmer.cli.terminal import print_json, say
+from farmer.cli.terminal import print_document, say
 from farmer.version import VERSION
 
 
 def version(_home: None, options: argparse.Namespace) -> int:
     """Show the release."""
     if options.json:
-        print_json({"schema": 1, "version": VERSION})
+        print_document({"version": VERSION})
     else:
         say(f"renter {VERSION}")
     return OK

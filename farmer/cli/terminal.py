@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from farmer.cli.exits import FAILED
 from farmer.cli.tables import visible
 from farmer.units import format_size
+from farmer.version import SCHEMA
 
 SHOWN_AFTER_S: Final = 1.5
 """A transfer that is done sooner needs no bar."""
@@ -22,8 +23,13 @@ _BAR_CELLS: Final = 24
 _ERASE_LINE: Final = "\r\x1b[K"
 
 
+def print_document(fields: dict[str, Any]) -> None:
+    """Print a JSON document of ours, which begins with the number of its schema."""
+    print_json({"schema": SCHEMA} | fields)
+
+
 def print_json(answer: object) -> None:
-    """Print one JSON document on standard output."""
+    """Print one JSON document, as it is, on standard output."""
     # ASCII: a file name may hold bytes that no encoding of the terminal has.
     print(json.dumps(answer, indent=2))
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from farmer.model.moments import Moment
 from farmer.model.status import Alert, NodeStatus, ScrubStatus, VolumeStatus, VolumeWork
-
-SCHEMA: Final = 1
-"""Raised when a field changes its meaning or goes; new fields may come at any time."""
+from farmer.version import SCHEMA
 
 
 @dataclass(slots=True, kw_only=True)

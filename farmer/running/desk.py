@@ -21,10 +21,10 @@ from farmer.running.errors import OwnerError
 from farmer.storage.contracts import ContractDatabase, OvercommitError
 from farmer.storage.errors import StorageError
 from farmer.units import format_size
+from farmer.version import SCHEMA
 
 I = TypeVar("I", ContractId, InviteSerial)  # noqa: E741  # an identifier
 
-SCHEMA: Final = 1
 PREFIX_DIGITS_MIN: Final = 8
 
 _NUMBER_END: Final = 1 << 62

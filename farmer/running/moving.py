@@ -46,6 +46,7 @@ from farmer.storage.met import MET_NAME
 from farmer.storage.scrub_notes import NOTES_NAME
 from farmer.storage.volume import Volume
 from farmer.units import format_size
+from farmer.version import SCHEMA
 
 TURN_S: Final = 0.25
 """Between two turns of work."""
@@ -67,8 +68,6 @@ LEAVE_S: Final = 60.0
 
 PACE_S_MAX: Final = 120.0
 """Whoever paused for longer has no pace to speak of."""
-
-SCHEMA: Final = 1
 
 _OURS: Final = (
     *("log", "shards", "staging", "book", "reserve", "lock", "probe"),

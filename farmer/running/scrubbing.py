@@ -17,7 +17,6 @@ from farmer.node.chores import Chore
 from farmer.node.ports import Disk
 from farmer.node.tasks import Tasks
 from farmer.running.control import Verb
-from farmer.running.desk import SCHEMA
 from farmer.running.errors import OwnerError
 from farmer.settings.schema import ScrubSettings
 from farmer.storage.errors import StorageError
@@ -25,6 +24,7 @@ from farmer.storage.scrub import DAY_MS, Turn
 from farmer.storage.scrub_check import check_database
 from farmer.storage.scrubs import PASS_SHARE, Scrubs
 from farmer.units import format_size
+from farmer.version import SCHEMA
 
 WORK_S: Final = 0.1
 """One turn: what a request that comes meanwhile may have to wait for the disk, about."""
