@@ -9,7 +9,6 @@ taken out of settings and register when nothing is left in it.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -36,14 +35,11 @@ from farmer.settings.loader import SettingsError, load_text
 from farmer.settings.schema import Settings
 from farmer.settings.written import without_volume
 from farmer.storage.annex import annex_of, beside, forget_index, remove_annex
-from farmer.storage.directory import MARKER_NAME, VolumeSetupError, retire_marker
-from farmer.storage.duty import DUTY_NAME, Duty, Leaving
+from farmer.storage.directory import VolumeSetupError, remove_volume, retire_marker
+from farmer.storage.duty import Duty, Leaving
 from farmer.storage.engine import Engine
 from farmer.storage.errors import StorageError
 from farmer.storage.files import OsFiles
-from farmer.storage.journal import JOURNAL_NAME
-from farmer.storage.met import MET_NAME
-from farmer.storage.scrub_notes import NOTES_NAME
 from farmer.storage.volume import Volume
 from farmer.units import format_size
 from farmer.version import SCHEMA
@@ -68,12 +64,6 @@ LEAVE_S: Final = 60.0
 
 PACE_S_MAX: Final = 120.0
 """Whoever paused for longer has no pace to speak of."""
-
-_OURS: Final = (
-    *("log", "shards", "staging", "book", "reserve", "lock", "probe"),
-    *(JOURNAL_NAME, MET_NAME, DUTY_NAME, NOTES_NAME, MARKER_NAME),
-)
-"""What a volume consists of, besides its index; the marker goes last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,22 +384,5 @@ def _mark(path: Path, why: str, *, remove: bool) -> bool:
     """Say in the directory that it is no volume any more, and remove its files if wanted."""
     retire_marker(path, OsFiles(), why)
     if remove:
-        _remove(path)
+        remove_volume(path)
     return True
-
-
-def _remove(path: Path) -> None:
-    """Remove the files of a retired volume, and the directory if nothing else is in it."""
-    for name in _OURS:
-        child = path / name
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child, ignore_errors=True)
-        else:
-            child.unlink(missing_ok=True)
-    for child in (*path.glob("index.sqlite*"), *path.glob("*.new")):
-        child.unlink(missing_ok=True)
-    try:
-        path.rmdir()
-    except OSError:
-        # A mount point, or something of the owner's in it: it stays.
-        return

@@ -5,6 +5,11 @@ The directory of a volume: where its files are, whose it is, and that only one f
     lock                 locked (flock) by the process that has the volume open
     index.sqlite         the index, with its -wal beside it
     book                 how far the contract database was (see `farmer.storage.generation`)
+    scrub.json           how far it was read again (see `farmer.storage.scrub_notes`)
+    leaving.json         what its owner wants done with it (see `farmer.storage.duty`)
+    moving               which shards may be on two volumes (see `farmer.storage.journal`)
+    met                  up to where tombstones are over (see `farmer.storage.met`)
+    probe                is there while it is tried whether the disk takes writes
     reserve              nothing but its size (see `farmer.storage.reserve`)
     log/00000001.seg     segments of the log, numbered without gaps as they are made
     shards/ab/<32 hex>.seg     one large shard each
@@ -15,6 +20,8 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +117,26 @@ class Paths:
         """What this volume remembers of the contract database."""
         return self.root / "book"
 
+    @property
+    def scrub_notes(self) -> Path:
+        """How far it was read again, and what was found."""
+        return self.root / "scrub.json"
+
+    @property
+    def duty(self) -> Path:
+        """What its owner wants done with it besides serving."""
+        return self.root / "leaving.json"
+
+    @property
+    def journal(self) -> Path:
+        """Which shards may be on this volume and on another."""
+        return self.root / "moving"
+
+    @property
+    def met(self) -> Path:
+        """Up to where in the log tombstones mean nothing any more."""
+        return self.root / "met"
+
     @cached_property
     def log(self) -> Path:
         """The directory of the log's segments."""
@@ -187,12 +214,7 @@ def read_marker(root: Path, node: NodeId, files: Files) -> Marker:
         FormatTooNewError: made by a newer release.
 
     """
-    paths = Paths(root)
-    if not files.exists(paths.marker):
-        raise VolumeSetupError(
-            f"{root} has no {MARKER_NAME}: the disk may not be mounted; nothing was written"
-        )
-    marker = _parse(read_head(files, paths.marker, _MARKER_BYTES_MAX), paths.marker)
+    marker = marker_of(root, files)
     if marker.node != node:
         raise VolumeSetupError(
             f"{root} belongs to the farmer {marker.node.short}..., this one is {node.short}...;"
@@ -203,12 +225,47 @@ def read_marker(root: Path, node: NodeId, files: Files) -> Marker:
     return marker
 
 
+def marker_of(root: Path, files: Files) -> Marker:
+    """
+    Return the marker of a volume, whosever it is and whatever became of it.
+
+    Raises:
+        VolumeSetupError: no volume, or one whose marker is damaged.
+        FormatTooNewError: made by a newer release.
+
+    """
+    path = Paths(root).marker
+    if not files.exists(path):
+        raise VolumeSetupError(
+            f"{root} has no {MARKER_NAME}: the disk may not be mounted; nothing was written"
+        )
+    return _parse(read_head(files, path, _MARKER_BYTES_MAX), path)
+
+
 def retire_marker(root: Path, files: Files, why: str) -> None:
     """Let a volume's marker say, durably, that it is never to be opened again.  `OSError`."""
     paths = Paths(root)
     fields = json.loads(read_head(files, paths.marker, _MARKER_BYTES_MAX))
     text = json.dumps(fields | {"retired": why}, indent=2)
     replace_small(files, paths.marker, text.encode() + b"\n", drafts=paths.staging)
+
+
+def remove_volume(root: Path) -> None:
+    """
+    Remove the files of a retired volume, the marker last, and the directory if it is empty then.
+
+    What cannot be removed of the directories stays.  Raises `OSError` for any other file.
+    """
+    paths = Paths(root)
+    for directory in (paths.log, paths.shards, paths.staging):
+        shutil.rmtree(directory, ignore_errors=True)
+    notes = (paths.book, paths.scrub_notes, paths.duty, paths.journal, paths.met)
+    drafts_and_index = (*root.glob("*.new"), *root.glob(f"{INDEX_NAME}*"))
+    for path in (*notes, *drafts_and_index, paths.reserve, paths.probe, paths.lock, paths.marker):
+        path.unlink(missing_ok=True)
+    # A mount point, or something of the owner's in it: it stays.
+    with suppress(OSError):
+        root.rmdir()
 
 
 def replace_small(files: Files, path: Path, raw: bytes, *, drafts: Path | None = None) -> None:

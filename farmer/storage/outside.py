@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,11 @@ from urllib.parse import quote
 
 from farmer.model.shard import ShardState
 from farmer.storage.annex import annex_of
-from farmer.storage.directory import MARKER_NAME, Paths
+from farmer.storage.directory import Paths, VolumeSetupError, marker_of
+from farmer.storage.errors import FormatTooNewError
+from farmer.storage.files import OsFiles
 from farmer.storage.index_file import INDEX_NAME
 
-_MARKER_BYTES_MAX: Final = 64 * 1024
 _PATIENCE_S: Final = 1.0
 
 _USAGE: Final = (
@@ -40,10 +40,8 @@ class Holdings:
 def volume_id(root: Path) -> str:
     """Return the hex id in a volume's marker; empty if there is none to be read."""
     try:
-        with (root / MARKER_NAME).open("rb") as file:
-            marker = json.loads(file.read(_MARKER_BYTES_MAX))
-        return bytes.fromhex(marker["volume"]).hex()
-    except (OSError, ValueError, KeyError, TypeError):
+        return marker_of(root, OsFiles()).volume.hex()
+    except (OSError, VolumeSetupError, FormatTooNewError):
         return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from farmer.running.home import Home
 from farmer.running.moving import Household, Movings
 from farmer.running.retired import Retired
 from farmer.storage.duty import Duty, Leaving
+from farmer.storage.generation import Generation
+from farmer.storage.met import note_met
+from farmer.storage.scrub_notes import Notes, write_notes
 from tests.fakes import InlineDisk
 from tests.storage.bench import MIB, Farm, noise
 
@@ -37,7 +41,8 @@ def movings_of(farm: Farm, home: Home) -> Movings:
         retired=Retired(home),
         report=lambda _alerts: None,
     )
-    return Movings(farm.engine, InlineDisk(), household, lambda: True)
+    minutes = count(step=60.0)
+    return Movings(farm.engine, InlineDisk(), household, lambda: True, lambda: next(minutes))
 
 
 def turn(movings: Movings) -> None:
@@ -67,3 +72,27 @@ def test_the_next_turn_throws_away_the_copy_for_a_volume_that_is_to_stay(
     assert target.ground.account.reserved_bytes == 0
     assert not list(target.ground.paths.staging.iterdir())
     assert source.readers == 0
+
+
+def test_a_volume_that_is_retired_with_its_files_leaves_nothing_behind(
+    farm: Farm, tmp_path: Path
+) -> None:
+    """Nor what scrubs, contracts and a crash have left there."""
+    home = Home.at(tmp_path / "home")
+    home.make()
+    source, target = farm.engine.opened()
+    target.duty = DRAIN
+    for size in (100, 6 * MIB):
+        farm.store(noise(size))
+    target.duty = None
+    write_notes(source.ground, Notes())
+    note_met(source.ground.files, source.ground.paths.root, 1)
+    source.witness.note(Generation(bytes(16), 1, bytes(8)))
+    source.ground.paths.probe.touch()
+    farm.engine.mover.begin(source, Duty(verb=Leaving.RETIRE, since_ms=1, remove=True))
+    assert source.ground.paths.duty.exists()
+    movings = movings_of(farm, home)
+    for _ in range(100):
+        turn(movings)
+    assert farm.engine.opened() == [target]
+    assert not source.settings.path.exists()

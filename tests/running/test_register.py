@@ -70,9 +70,11 @@ def test_a_volume_is_seen_from_outside(home: Home, tmp_path: Path) -> None:
     assert live_shards(tmp_path / "a") == (1, 70_000)
     assert len(volume_id(tmp_path / "a")) == 32
     marker = tmp_path / "a" / MARKER_NAME
-    marker.write_text(marker.read_text().replace(volume_id(tmp_path / "a"), "no hex"))
-    assert volume_id(tmp_path / "a") == ""
-    assert holdings(tmp_path / "a", tmp_path / "annexes") == held
+    no_hex = marker.read_text().replace(volume_id(tmp_path / "a"), "no hex")
+    for damaged in (no_hex, "[" * 50_000):
+        marker.write_text(damaged)
+        assert volume_id(tmp_path / "a") == ""
+        assert holdings(tmp_path / "a", tmp_path / "annexes") == held
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == before
     create_volume(tmp_path / "made", RENTER, OsFiles(), 0)
     assert holdings(tmp_path / "made") == Holdings(0, 0, 0, 0, 0)

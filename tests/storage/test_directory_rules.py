@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
+from farmer.storage import directory
 from farmer.storage.directory import (
     Marker,
     Paths,
@@ -18,16 +21,22 @@ from farmer.storage.directory import (
     create_volume,
     lock_volume,
     read_marker,
+    remove_volume,
     replace_small,
     retire_marker,
 )
+from farmer.storage.duty import DUTY_NAME
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.files import Access
+from farmer.storage.journal import JOURNAL_NAME
+from farmer.storage.met import MET_NAME
 from farmer.storage.quota import QUOTA_BYTES_MIN
+from farmer.storage.scrub_notes import NOTES_NAME
 from tests.storage.bench import ALICE, NODE
 from tests.storage.recording import Fault, RecordingFiles
 
 FILE = bytes(range(0xA0, 0xB0))
+NAMES: Final = (property, cached_property)
 
 
 @pytest.fixture
@@ -258,6 +267,48 @@ def test_a_retired_volume_says_why_and_keeps_all_else(files: RecordingFiles, roo
         "retired": "its shards are on tank",
     }
     assert list(Paths(root).staging.iterdir()) == []
+
+
+def named(paths: Paths) -> list[Path]:
+    """Return all that has a name of its own in a volume, whatever a release adds to it."""
+    kinds = vars(Paths).items()
+    return [getattr(paths, one) for one, kind in kinds if isinstance(kind, NAMES)]
+
+
+def test_of_a_volume_that_is_removed_nothing_is_left(files: RecordingFiles, root: Path) -> None:
+    create_volume(root, NODE, files, 1)
+    paths = Paths(root)
+    for place in (paths.log, paths.shards, paths.staging):
+        (place / "ab").mkdir()
+        (place / "ab" / "file").touch()
+    for path in (*named(paths), root / "index.sqlite-wal", root / "moving.new"):
+        path.touch()
+    remove_volume(root)
+    assert not root.exists()
+
+
+def test_what_is_the_owners_stays_where_a_volume_is_removed(
+    files: RecordingFiles, root: Path
+) -> None:
+    create_volume(root, NODE, files, 1)
+    (root / "photo").touch()
+    remove_volume(root)
+    assert [one.name for one in root.iterdir()] == ["photo"]
+
+
+def test_each_file_of_a_volume_is_drawn(root: Path) -> None:
+    """Where it is named, and on the page of the format."""
+    page = Path(__file__).parents[2] / "docs" / "storage-format.md"
+    for path in named(Paths(root)):
+        line = re.compile(rf"^ *{re.escape(path.name)}[ ,/]", re.MULTILINE)
+        assert line.search(str(directory.__doc__)), path.name
+        assert line.search(page.read_text()), path.name
+
+
+def test_small_files_have_the_names_under_which_they_are_read(root: Path) -> None:
+    paths = Paths(root)
+    there = [paths.journal, paths.met, paths.duty, paths.scrub_notes]
+    assert there == [root / name for name in (JOURNAL_NAME, MET_NAME, DUTY_NAME, NOTES_NAME)]
 
 
 @pytest.mark.parametrize("call", ["open", "pwritev", "sync_data", "rename"])
