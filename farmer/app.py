@@ -47,11 +47,12 @@ from farmer.running.greeting import greeting, places
 from farmer.running.home import Home
 from farmer.running.listening import Doors
 from farmer.running.memory import collect_seldom, share_heaps
-from farmer.running.moving import TURN_S, Household, Movings
+from farmer.running.moving import Movings
 from farmer.running.notify import ServiceNotifier
 from farmer.running.one_core import TURN_S as ONE_CORE_S
 from farmer.running.one_core import OneCore, OwnThreads
 from farmer.running.overview import Overview, usable_bytes
+from farmer.running.pacing import TURN_S, Pacing
 from farmer.running.passed import take as passed_sockets
 from farmer.running.process import (
     STDERR,
@@ -64,6 +65,7 @@ from farmer.running.process import (
 from farmer.running.reload import Reloader, load_again
 from farmer.running.remembering import recover
 from farmer.running.retired import Retired
+from farmer.running.retiring import Household, Retiring
 from farmer.running.scrubbing import Scrubbing, scrub_verbs
 from farmer.running.signals import Signals
 from farmer.running.sizes import Sizes
@@ -272,7 +274,9 @@ class RunningFarmer:
             retired=self._retired,
             report=lambda stuck: self._board.report("moving", *stuck),
         )
-        self._movings = Movings(stores.engine, self._disk, household, self._is_serving)
+        retiring = Retiring(stores.engine, household)
+        self._pacing = Pacing(stores.engine, self._disk, retiring, self._is_serving)
+        self._movings = Movings(stores.engine, household, retiring, self._pacing.hurry)
 
     def _made_ms(self, name: str) -> int:
         """Return when a volume was made; 0 if that cannot be told.  Blocking."""
@@ -345,7 +349,7 @@ class RunningFarmer:
         self._lag.start()
         self._upkeep.start(reactor, self._tasks, self._watching, self._service.tasks)
         self._scrubbing.start(reactor, self._tasks)
-        self._moving = Chore("moving", TURN_S, self._movings.turn, reactor, self._tasks)
+        self._moving = Chore("moving", TURN_S, self._pacing.turn, reactor, self._tasks)
         self._moving.start()
         self._sizing = Chore("disk sizes", SIZES_S, self._sizes.again, reactor, self._tasks)
         self._sizing.start()
@@ -449,7 +453,7 @@ class RunningFarmer:
         assert self._stores is not None
         self._scrubbing.stop()
         self._upkeep.stop()
-        self._movings.stop()
+        self._pacing.stop()
         self._moving.stop()
         self._sizing.stop()
         self._gathering.stop()

@@ -11,8 +11,9 @@ from twisted.internet.defer import ensureDeferred
 
 from farmer.identity.keys import Identity
 from farmer.running.home import Home
-from farmer.running.moving import Household, Movings
+from farmer.running.pacing import Pacing
 from farmer.running.retired import Retired
+from farmer.running.retiring import Household, Retiring
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.generation import Generation
 from farmer.storage.met import note_met
@@ -30,7 +31,7 @@ def farm(tmp_path: Path) -> Iterator[Farm]:
     farm.engine.close()
 
 
-def movings_of(farm: Farm, home: Home) -> Movings:
+def pacing_of(farm: Farm, home: Home) -> Pacing:
     """Return what moves shards while a renter is being served: one piece of work a turn."""
     household = Household(
         home=home,
@@ -42,12 +43,13 @@ def movings_of(farm: Farm, home: Home) -> Movings:
         report=lambda _alerts: None,
     )
     minutes = count(step=60.0)
-    return Movings(farm.engine, InlineDisk(), household, lambda: True, lambda: next(minutes))
+    retiring = Retiring(farm.engine, household)
+    return Pacing(farm.engine, InlineDisk(), retiring, lambda: True, lambda: next(minutes))
 
 
-def turn(movings: Movings) -> None:
+def turn(pacing: Pacing) -> None:
     """Do one turn, to its end; raises what it raises."""
-    turned = ensureDeferred(movings.turn())
+    turned = ensureDeferred(pacing.turn())
     assert turned.called
     turned.addErrback(lambda failure: failure.raiseException())
 
@@ -62,13 +64,13 @@ def test_the_next_turn_throws_away_the_copy_for_a_volume_that_is_to_stay(
     target.duty = DRAIN
     farm.store(noise(6 * MIB))
     target.duty = None
-    movings = movings_of(farm, home)
+    pacing = pacing_of(farm, home)
     farm.engine.mover.begin(source, DRAIN)
-    turn(movings)
+    turn(pacing)
     assert target.ground.account.reserved_bytes > 6 * MIB
     assert len(list(target.ground.paths.staging.iterdir())) == 1
     farm.engine.mover.cancel(source)
-    turn(movings)
+    turn(pacing)
     assert target.ground.account.reserved_bytes == 0
     assert not list(target.ground.paths.staging.iterdir())
     assert source.readers == 0
@@ -91,8 +93,8 @@ def test_a_volume_that_is_retired_with_its_files_leaves_nothing_behind(
     source.ground.paths.probe.touch()
     farm.engine.mover.begin(source, Duty(verb=Leaving.RETIRE, since_ms=1, remove=True))
     assert source.ground.paths.duty.exists()
-    movings = movings_of(farm, home)
+    pacing = pacing_of(farm, home)
     for _ in range(100):
-        turn(movings)
+        turn(pacing)
     assert farm.engine.opened() == [target]
     assert not source.settings.path.exists()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -23,14 +24,17 @@ from farmer.running.errors import OwnerError
 from farmer.running.files import read_json, write_json
 from farmer.running.home import Home, HomeError
 from farmer.running.locks import for_a_moment
-from farmer.running.moving import Household, Movings
+from farmer.running.moving import Movings
+from farmer.running.pacing import Pacing
 from farmer.running.register import REGISTER_FILE, REGISTER_LOCK, RetiredVolume
 from farmer.running.retired import Retired
+from farmer.running.retiring import Household, Retiring
 from farmer.running.rewriting import SETTINGS_LOCK, change_settings, settings_now
 from farmer.running.stores import open_stores
 from farmer.settings.loader import SettingsError, load_text
 from farmer.settings.schema import Settings
 from farmer.settings.written import VolumeLine, settings_text, with_volume
+from farmer.storage.engine import Engine
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.moving import Mover
 from tests.fakes import InlineDisk
@@ -147,8 +151,20 @@ def test_a_lock_that_is_not_let_go_is_not_awaited_for_ever(home: Home) -> None:
         pass
 
 
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    engine: Engine
+    movings: Movings
+    retiring: Retiring
+
+    def finish(self) -> None:
+        """Retire what can be, and tell what cannot."""
+        self.retiring.finish()
+        self.retiring.tell()
+
+
 @contextmanager
-def emptied(home: Home, told: list[list[Alert]], *paths: Path) -> Iterator[Movings]:
+def emptied(home: Home, told: list[list[Alert]], *paths: Path) -> Iterator[Emptied]:
     """Run a farmer on the settings until these of its volumes are empty, to be retired."""
     settings = load_text(home.settings.read_text(), "f", {}).settings
     stores = open_stores(home, settings, lambda: NOW_MS, print)
@@ -161,13 +177,14 @@ def emptied(home: Home, told: list[list[Alert]], *paths: Path) -> Iterator[Movin
         retired=Retired(home),
         report=told.append,
     )
-    movings = Movings(stores.engine, InlineDisk(), household, lambda: False)
+    retiring = Retiring(stores.engine, household)
+    movings = Movings(stores.engine, household, retiring, lambda: None)
     try:
         for path in paths:
             movings.do("volume-drain", {"path": str(path), "verb": "retire"})
         while stores.engine.mover.step() is not None:
             pass
-        yield movings
+        yield Emptied(stores.engine, movings, retiring)
     finally:
         stores.close()
 
@@ -178,11 +195,11 @@ def test_a_volume_that_is_retired_while_another_is_added_does_not_come_back(
     """The running farmer takes it out of what the owner's command has just written."""
     home.settings.write_text(settings_text(volumes=[line(tmp_path / "a"), line(tmp_path / "b")]))
     told: list[list[Alert]] = []
-    with emptied(home, told, tmp_path / "a") as movings:
-        with meanwhile(home.state / SETTINGS_LOCK, movings._finish):
+    with emptied(home, told, tmp_path / "a") as house:
+        with meanwhile(home.state / SETTINGS_LOCK, house.retiring.finish):
             text = with_volume(settings_text(volumes=[line(tmp_path / "a")]), line(tmp_path / "c"))
             home.settings.write_text(text)
-        movings.tell()
+        house.retiring.tell()
     assert told == [[]]
     assert named(home) == ["c"]
 
@@ -193,10 +210,9 @@ def test_each_volume_that_cannot_be_taken_out_of_the_settings_is_told(
     paths = [tmp_path / "a", tmp_path / "b"]
     home.settings.write_text(settings_text(volumes=list(map(line, paths))))
     told: list[list[Alert]] = []
-    with emptied(home, told, *paths) as movings:
+    with emptied(home, told, *paths) as house:
         home.settings.write_text("version: 1\nvolumes: here\n")
-        movings._finish()
-        movings.tell()
+        house.finish()
     [alerts] = told
     assert [(alert.name, alert.about) for alert in alerts] == [
         ("VolumeNotRetired", str(path)) for path in paths
@@ -210,12 +226,11 @@ def test_a_volume_that_could_not_be_closed_is_retired_later(
     path = tmp_path / "a"
     home.settings.write_text(settings_text(volumes=[line(path), line(tmp_path / "b")]))
     told: list[list[Alert]] = []
-    with emptied(home, told, path) as movings:
-        engine = movings._engine
+    with emptied(home, told, path) as house:
+        engine = house.engine
         with monkeypatch.context() as hung:
             hung.setattr(Mover, "is_held_up", True)
-            movings._finish()
-            movings.tell()
+            house.finish()
         assert sorted(named(home)) == ["a", "b"]
 
         def fail(_path: Path) -> None:
@@ -224,11 +239,9 @@ def test_a_volume_that_could_not_be_closed_is_retired_later(
         with monkeypatch.context() as failing:
             failing.setattr(engine, "remove_volume", fail)
             for _ in range(2):
-                movings._finish()
-                movings.tell()
+                house.finish()
         assert (named(home), engine.volume_at(path) is None) == (["b"], False)
-        movings._finish()
-        movings.tell()
+        house.finish()
         assert engine.volume_at(path) is None
     held, *closing, over = told
     assert "another disk does not answer" in held[0].message
@@ -246,17 +259,17 @@ def test_a_volume_that_has_left_the_settings_is_not_kept(
     path = tmp_path / "a"
     text = settings_text(volumes=[line(path), line(tmp_path / "b")])
     home.settings.write_text(text)
-    with emptied(home, [], path) as movings:
+    with emptied(home, [], path) as house:
 
         def fail(_path: Path) -> None:
             raise VolumeUnavailableError("shards are being moved")
 
-        monkeypatch.setattr(movings._engine, "remove_volume", fail)
-        movings._finish()
+        monkeypatch.setattr(house.engine, "remove_volume", fail)
+        house.retiring.finish()
         with pytest.raises(OwnerError, match="is out of the settings already"):
-            movings.do("volume-cancel", {"path": str(path)})
+            house.movings.do("volume-cancel", {"path": str(path)})
         home.settings.write_text(text)
-        movings.do("volume-cancel", {"path": str(path)})
+        house.movings.do("volume-cancel", {"path": str(path)})
     assert sorted(named(home)) == ["a", "b"]
 
 
@@ -265,10 +278,10 @@ def test_an_empty_volume_is_retired_while_another_one_is_still_being_emptied(
 ) -> None:
     paths = [tmp_path / name for name in "abc"]
     home.settings.write_text(settings_text(volumes=list(map(line, paths))))
-    with emptied(home, [], paths[0]) as movings:
-        monkeypatch.setattr(movings._engine.mover, "step", lambda: (1, DRAIN))
-        monkeypatch.setattr(movings, "_busy", lambda: True)
-        turn = ensureDeferred(movings.turn())
+    with emptied(home, [], paths[0]) as house:
+        monkeypatch.setattr(house.engine.mover, "step", lambda: (1, DRAIN))
+        pacing = Pacing(house.engine, InlineDisk(), house.retiring, lambda: True)
+        turn = ensureDeferred(pacing.turn())
         assert turn.called
     assert sorted(named(home)) == ["b", "c"]
 

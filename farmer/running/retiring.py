@@ -1,0 +1,180 @@
+"""
+Volumes that go out of business: nothing is left in them, and their owner wants them away.
+
+Such a volume is taken out of settings, register and running engine; its directory says from
+then on that it is none, or is removed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from twisted.logger import Logger
+
+from farmer.identity.keys import Identity
+from farmer.model.status import Alert
+from farmer.running.answering import answer_of
+from farmer.running.errors import OwnerError
+from farmer.running.home import Home, HomeError
+from farmer.running.reload import load_again
+from farmer.running.retired import Retired
+from farmer.running.rewriting import change_settings, settings_now, settings_place
+from farmer.running.volumes import volume_paths
+from farmer.settings.loader import SettingsError, load_text
+from farmer.settings.schema import Settings
+from farmer.settings.written import without_volume
+from farmer.storage.annex import annex_of, beside, forget_index, remove_annex
+from farmer.storage.directory import remove_volume, retire_marker
+from farmer.storage.duty import Duty, Leaving
+from farmer.storage.engine import Engine
+from farmer.storage.errors import StorageError
+from farmer.storage.files import OsFiles
+from farmer.storage.volume import Volume
+
+LEAVE_S: Final = 60.0
+"""For the files of a retired volume to be removed; beyond it nobody waits for that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Household:
+    """What belongs to the farmer besides its engine."""
+
+    home: Home
+    environ: Mapping[str, str]
+    identity: Identity
+    now_ms: Callable[[], int]
+    adopted: Callable[[Settings], None]
+    """Told of settings that are in force although they were changed since the start."""
+    retired: Retired
+    """Shows those that were."""
+    report: Callable[[list[Alert]], None]
+    """Shows what keeps volumes from being retired."""
+
+
+class Retiring:
+    """Retires what is empty and was meant to be.  All but `tell` blocks."""
+
+    log = Logger()
+
+    def __init__(self, engine: Engine, household: Household) -> None:
+        self._engine = engine
+        self._household = household
+        self.adopted: Settings | None = None
+        """What is in force since volumes came or went, until it is told."""
+        self.stuck: list[Alert] = []
+        """What keeps volumes that are empty from being retired."""
+
+    def tell(self) -> None:
+        """Pass on what has changed; on the reactor's thread."""
+        if self.adopted is not None:
+            self._household.adopted(self.adopted)
+            self.adopted = None
+        self._household.report(self.stuck)
+
+    def check_settings(self, path: Path) -> None:
+        """Make sure, before anything is begun, that we can take it out of the settings."""
+        house = self._household
+        text = self._without(path, settings_now(house.home))
+        if not os.access(settings_place(house.home).parent, os.W_OK):
+            raise OwnerError(
+                f"the farmer may not write {house.home.settings}, and so could not take {path} "
+                f"out of it: use farmer volume drain, then do that by hand and restart"
+            )
+        load_text(text, str(house.home.settings), house.environ)
+
+    def finish(self) -> None:
+        """Retire all that can be; what cannot is among those that are stuck."""
+        self.stuck = []
+        for volume in self._engine.mover.finished():
+            if volume.duty is not None and volume.duty.verb is not Leaving.DRAIN:
+                self._retire(volume, volume.duty)
+
+    def _retire(self, volume: Volume, duty: Duty) -> None:
+        """
+        Take an empty volume away: settings, register, the running engine, its marker.
+
+        A crash in between leaves it out of the settings, empty and not opened.
+        """
+        path = volume.settings.path
+        if self._engine.mover.is_held_up:
+            # Nothing is closed while a shard may be half way: that would wait, and stop others.
+            self.stuck.append(_stuck(path, "is not closed while another disk does not answer"))
+            return
+        try:
+            settings = self._leave_settings(path)
+        except (OwnerError, HomeError, SettingsError) as error:
+            self.stuck.append(_stuck(path, f"could not be taken out of the settings: {error}"))
+            return
+        try:
+            self._engine.remove_volume(path)
+        except StorageError as error:
+            self.stuck.append(_stuck(path, f"could not be closed yet: {error}"))
+            return
+        why = f"moved to {duty.to_path}" if duty.to_path else "its owner retired it"
+        told = f"{why}; no shard is on it any more, and it may be unplugged"
+        self._household.retired.add(path, told, self._household.now_ms())
+        self._leave(volume, why, remove=duty.remove)
+        self.adopted = settings
+        self.log.info("volume {path} is empty and retired: {why}", path=str(path), why=why)
+
+    def _leave(self, volume: Volume, why: str, *, remove: bool) -> None:
+        """Say in its directory that it is no volume any more; else the home remembers it."""
+        path = volume.settings.path
+        annex = annex_of(self._household.home.annexes, volume.ground.volume)
+        try:
+            is_done = answer_of(partial(_mark, path, why, remove=remove), LEAVE_S)
+        except OSError as error:
+            if not annex.exists():
+                raise
+            # The disk cannot say itself that it is retired.
+            retire_marker(path, beside(OsFiles(), path, annex), why)
+            forget_index(annex)
+            self.log.warn("{path}: {error}; the home remembers it", path=str(path), error=error)
+            return
+        if is_done is None:
+            self.log.warn("{path}: to give it up takes long; it goes on by itself", path=str(path))
+        elif annex.exists():
+            remove_annex(annex)
+
+    def _leave_settings(self, path: Path) -> Settings:
+        house = self._household
+        settings = load_again(house.home, house.environ)
+        if path not in volume_paths(house.home, settings):
+            # Only the closing was left: it failed the last time.
+            return settings
+
+        def check(settings: Settings) -> None:
+            if path in volume_paths(house.home, settings):
+                raise OwnerError(f"{path} is named by the environment, too")
+
+        return change_settings(house.home, house.environ, partial(self._without, path), check)
+
+    def _without(self, path: Path, text: str) -> str:
+        settings = self._household.home.settings
+        try:
+            return without_volume(text, str(path))
+        except ValueError as error:
+            raise OwnerError(f"{settings}: {error}; take {path} out of it by hand") from error
+
+
+def _stuck(path: Path, why: str) -> Alert:
+    return Alert(
+        name="VolumeNotRetired",
+        since_ms=0,
+        message=f"{path} is empty, but {why}. It is tried again by itself",
+        command="farmer volume list",
+        about=str(path),
+    )
+
+
+def _mark(path: Path, why: str, *, remove: bool) -> bool:
+    """Say in the directory that it is no volume any more, and remove its files if wanted."""
+    retire_marker(path, OsFiles(), why)
+    if remove:
+        remove_volume(path)
+    return True
