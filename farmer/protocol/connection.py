@@ -21,7 +21,7 @@ from farmer.protocol.frames import (
     Piece,
     data_header,
 )
-from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX, PIPELINE_MAX
+from farmer.protocol.limits import DATA_BYTES_SENT, PIPELINE_MAX
 from farmer.protocol.messages import Message, decode, encode
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.refusals import (
@@ -62,11 +62,6 @@ class _Connection:
         self._peer = Side.FARMER if side is Side.RENTER else Side.RENTER
         self._frames = FrameReader()
         self.state = State.OPENED
-
-    @property
-    def wants_bytes(self) -> bool:
-        """False when enough unread bytes have piled up: stop reading the wire."""
-        return self._frames.waiting_bytes < INBOUND_BYTES_MAX
 
     @property
     def waiting_bytes(self) -> int:

@@ -26,9 +26,6 @@ TINY_FRAMES_MAX: Final = 1024
 DATA frames of less than so many bytes, one after another: each costs as much time as a large one.
 """
 
-INBOUND_BYTES_MAX: Final = CONTROL_BYTES_MAX + DATA_BYTES_MAX
-"""Unread bytes at which a side stops reading its peer: one frame of each kind."""
-
 PIPELINE_MAX: Final = 64
 """Requests a renter sends ahead of their answers; a farmer leaves them unread meanwhile."""
 

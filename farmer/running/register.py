@@ -84,11 +84,6 @@ def names(home: Home) -> dict[str, str]:
     return dict(_register(home).get("names", {}))
 
 
-def known_volumes(home: Home) -> list[KnownVolume]:
-    """Return all volumes that the home knows; looks at their disks, if they answer."""
-    return _looked_at(home, quotas(home))
-
-
 def not_among(
     home: Home, paths: Iterable[Path], silent: Collection[Path] = ()
 ) -> list[KnownVolume]:

@@ -16,7 +16,7 @@ from farmer.protocol.connection import (
     UnknownReceived,
 )
 from farmer.protocol.frames import data_header
-from farmer.protocol.limits import DATA_BYTES_SENT, INBOUND_BYTES_MAX, PIPELINE_MAX
+from farmer.protocol.limits import DATA_BYTES_SENT, PIPELINE_MAX
 from farmer.protocol.messages import Message, encode
 from farmer.protocol.opening import End, Hello, Refuse, Welcome
 from farmer.protocol.questions import Ping, Stat, Stated
@@ -401,15 +401,6 @@ def test_the_pipeline_has_an_end() -> None:
         renter.send(Ping(number))
     with pytest.raises(LocalProtocolError):
         renter.send(Ping(0))
-
-
-def test_a_full_buffer_asks_for_a_pause() -> None:
-    farmer = FarmerConnection()
-    farmer.state = State.SETTLING
-    farmer.receive(bytes(INBOUND_BYTES_MAX - 1))
-    assert farmer.wants_bytes
-    farmer.receive(b"\0")
-    assert not farmer.wants_bytes
 
 
 def test_last_words_can_be_said_in_any_state() -> None:
