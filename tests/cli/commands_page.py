@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from farmer.cli import owner, renter
+from farmer.cli import owner_grammar, renter
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
-PROGRAMS = {"farmer": owner.parser, "renter": renter.parser}
+PROGRAMS = {"farmer": owner_grammar.parser, "renter": renter.parser}
 
 
 def with_tables(page: str) -> str:

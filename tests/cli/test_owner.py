@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from farmer.cli import exits, owner_ask, owner_settings, owner_status, owner_volumes
-from farmer.cli.owner import main, parser
+from farmer.cli.owner import main
+from farmer.cli.owner_grammar import parser
 from farmer.cli.owner_status import exit_code, lines_of, volume_table
 from farmer.cli.tables import table, visible
 from farmer.running import making, register, volumes

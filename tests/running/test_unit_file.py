@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from farmer.cli.owner import SERVING, parser
+from farmer.cli.owner_grammar import SERVING, parser
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 EXPOSURE_MAX = {"farmer.service": 1.1, "farmer-socket.service": 0.3}
