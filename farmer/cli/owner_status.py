@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import Any
+from typing import Any, Final
 
 from farmer.cli.exits import CRITICAL, DEGRADED, NOT_RUNNING, OK
 from farmer.cli.owner_ask import ask_running
 from farmer.cli.tables import table
 from farmer.cli.terminal import print_document
+from farmer.model.status import NodeState, VolumeState
 from farmer.running.caller import NotRunningError, call
 from farmer.running.home import Home
 from farmer.units import counted, format_duration, format_size
@@ -27,8 +28,10 @@ STOPPED: dict[str, Any] = {
 """What a script reads when no farmer runs; the exit code says so too."""
 
 HEAD = ("VOLUME", "STATE", "QUOTA", "USED", "RESERVED", "TRASH", "FREE", "SHARDS", "DAMAGED")
-_DEAD = ("failing", "gone")
-_WELL = ("healthy", "full")
+_RETIRED: Final = VolumeState.RETIRED.value
+_DEAD: Final = tuple(state.value for state in (VolumeState.FAILING, VolumeState.GONE))
+_WELL: Final = tuple(state.value for state in (VolumeState.HEALTHY, VolumeState.FULL))
+"""States of volumes, as the status names them."""
 
 
 def status(home: Home, options: argparse.Namespace) -> int:
@@ -49,10 +52,10 @@ def status(home: Home, options: argparse.Namespace) -> int:
 
 def exit_code(document: dict[str, Any]) -> int:
     """Return 0 if all is well, 4 if something needs the owner, 5 if no volume serves."""
-    states = [one["state"] for one in document["volumes"] if one["state"] != "retired"]
+    states = [one["state"] for one in document["volumes"] if one["state"] != _RETIRED]
     if states and all(state in _DEAD for state in states):
         return CRITICAL
-    degraded = document["state"] == "degraded" or document["alerts"]
+    degraded = document["state"] == NodeState.DEGRADED.value or document["alerts"]
     return DEGRADED if degraded or any(state not in _WELL for state in states) else OK
 
 

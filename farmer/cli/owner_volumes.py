@@ -58,9 +58,7 @@ def volume_list(home: Home, options: argparse.Namespace) -> int:
 def _at_rest(home: Home) -> list[dict[str, Any]]:
     from farmer.running.glance import volumes_at_rest
 
-    if not home.exists:
-        home.check()
-        raise CommandError(f"there is no farmer in {home.state} yet")
+    must_be_there(home)
     return volumes_at_rest(home, load_settings(home).settings)
 
 

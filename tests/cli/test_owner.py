@@ -254,6 +254,13 @@ def test_without_a_farmer_nothing_is_made(home: Path, words: list[str], capsys: 
     assert "farmer: there is no" in capsys.readouterr().err
 
 
+def test_where_there_is_no_farmer_the_list_of_volumes_says_how_to_get_one(
+    home: Path, capsys: Any
+) -> None:
+    assert run(home, "volume", "list") == exits.FAILED
+    assert f"or make one with: farmer --home {home} init" in capsys.readouterr().err
+
+
 def test_somebody_elses_directory_is_refused(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "thesis.txt").write_text("irreplaceable")
     for words in (["run"], ["init", "--yes"], ["invite", "list"], ["volume", "add", "/x=1GB"]):
