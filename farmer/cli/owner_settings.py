@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_words import said, warn
@@ -21,6 +21,8 @@ from farmer.settings.schema import DEFAULTS
 from farmer.settings.tree import Fault
 from farmer.settings.written import VolumeLine, settings_text
 from farmer.units import Space, format_size
+
+R = TypeVar("R")
 
 if TYPE_CHECKING:
     from farmer.running.register import KnownVolume
@@ -137,8 +139,8 @@ def _kept(home: Home, wanted: Sequence[VolumeLine]) -> list[KnownVolume]:
 def _ask(home: Home, options: argparse.Namespace, ask: Callable[[str], str]) -> None:
     """Ask what was not given; an empty answer takes the default."""
     if not options.volume:
-        path = _answer(ask, "Directory to rent out", str(home.volume), _absolute)
-        size = _answer(ask, "How much of it", "10GB", lambda text: str(QUOTA.parse(text)))
+        path = _answer(ask, "Directory to rent out", str(home.volume), absolute)
+        size = _answer(ask, "How much of it", "10GB", QUOTA.parse)
         options.volume = [f"{path}={size}"]
     if not options.name:
         options.name = _answer(ask, "Name of this farmer", os.uname().nodename, NAME.parse)
@@ -151,9 +153,7 @@ def _ask(home: Home, options: argparse.Namespace, ask: Callable[[str], str]) -> 
         options.announce = [found] if found else []
 
 
-def _answer(
-    ask: Callable[[str], str], question: str, usual: str, parse: Callable[[str], str]
-) -> str:
+def _answer(ask: Callable[[str], str], question: str, usual: str, parse: Callable[[str], R]) -> R:
     while True:
         try:
             return parse(ask(f"{question} [{usual}]: ").strip() or usual)
@@ -165,7 +165,3 @@ def _answer(
                 "the input ended before the last answer, and nothing was made. Init again; "
                 "with --yes it asks nothing"
             ) from error
-
-
-def _absolute(text: str) -> str:
-    return str(absolute(text))
