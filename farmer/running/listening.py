@@ -22,8 +22,8 @@ from farmer.running.addresses import has_ipv6
 from farmer.running.control import socket_path
 from farmer.running.every_address import EVERY_4, EVERY_6, EveryAddress
 from farmer.running.home import Home
+from farmer.running.last_ports import PAGE, SHARDS, remember_ports, with_last_ports
 from farmer.running.passed import PassedSockets
-from farmer.running.ports import PAGE, SHARDS, remember_ports, with_last_ports
 from farmer.settings.kinds import join_address, split_address
 
 L = TypeVar("L")

@@ -12,7 +12,7 @@ from farmer.running.birth import now_ms
 from farmer.running.desk import HouseTerms, OwnerDesk
 from farmer.running.files import sync_directory
 from farmer.running.home import Home
-from farmer.running.ports import SHARDS, with_last_ports
+from farmer.running.last_ports import SHARDS, with_last_ports
 from farmer.running.remembering import recover
 from farmer.running.stores import open_book, open_stores
 from farmer.running.terms import price_of

@@ -30,10 +30,10 @@ from farmer.running.files import (
     write_whole,
 )
 from farmer.running.home import Home
+from farmer.running.last_ports import remember_ports, with_last_ports
 from farmer.running.listening import Doors
 from farmer.running.notify import ServiceNotifier
 from farmer.running.passed import PassedSockets
-from farmer.running.ports import remember_ports, with_last_ports
 from farmer.running.process import goes_to_journal
 from farmer.settings.changes import changes
 from farmer.settings.loader import load_text
