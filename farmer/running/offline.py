@@ -16,7 +16,7 @@ from farmer.running.last_ports import SHARDS, with_last_ports
 from farmer.running.remembering import recover
 from farmer.running.stores import open_book, open_stores
 from farmer.running.terms import price_of
-from farmer.running.volumes import plan_volumes, usable_bytes
+from farmer.running.volumes import plan_volumes, room_on_disk_bytes
 from farmer.settings.schema import Settings
 from farmer.storage.book_schema import BookDamagedError
 
@@ -42,7 +42,9 @@ def do(home: Home, settings: Settings, verb: str, words: dict[str, Any]) -> dict
         price=price_of(settings),
         addresses=lambda: announced(settings.announce, listen, local_addresses),
         capacity_bytes=lambda: int(quotas * settings.contracts.overcommit),
-        usable_bytes=lambda: sum(min(plan.quota_bytes, usable_bytes(plan) or 0) for plan in plans),
+        usable_bytes=lambda: sum(
+            min(plan.quota_bytes, room_on_disk_bytes(plan) or 0) for plan in plans
+        ),
     )
     book = open_book(home, identity, now_ms)
     try:

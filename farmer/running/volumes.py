@@ -151,7 +151,7 @@ def doubts(plans: Sequence[VolumePlan]) -> list[str]:
     """Return what an owner had better know of these volumes: quotas that disks cannot hold."""
     found = []
     for plan in plans:
-        room_bytes = usable_bytes(plan)
+        room_bytes = room_on_disk_bytes(plan)
         if room_bytes is None:
             what = f"the disk of {plan.path} is not there, or does not answer"
             found.append(f"{what}: nothing is known of it now")
@@ -174,12 +174,12 @@ def doubts(plans: Sequence[VolumePlan]) -> list[str]:
     return found
 
 
-def usable_bytes(plan: VolumePlan) -> int | None:
+def room_on_disk_bytes(plan: VolumePlan) -> int | None:
     """Return what the filesystem lets this volume hold, seen from outside; None for silence."""
-    return None if plan.is_guess else answer_of(partial(_usable_bytes, plan))
+    return None if plan.is_guess else answer_of(partial(_room_on_disk_bytes, plan))
 
 
-def _usable_bytes(plan: VolumePlan) -> int:
+def _room_on_disk_bytes(plan: VolumePlan) -> int:
     held = None if plan.new else holdings(plan.path)
     there = held.used_bytes + held.trash_bytes if held is not None else 0
     return max(0, there + free_bytes(plan.path) - plan.keep_free_bytes)
