@@ -39,6 +39,7 @@ from farmer.protocol.refusals import Refusal
 from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
 from farmer.running.checks import Checks
+from farmer.running.clocks import awake_or_asleep_s, wall_clock_ms
 from farmer.running.control import ControlFactory
 from farmer.running.desk import HouseTerms, OwnerDesk
 from farmer.running.errors import OwnerError
@@ -101,17 +102,7 @@ class CannotServeError(Exception):
     """The farmer cannot start: what happened, what it means, what to do."""
 
 
-def now_ms() -> int:
-    """Return the wall clock, Unix ms."""
-    return time.time_ns() // 1_000_000
-
-
-def awake_or_asleep_s() -> float:
-    """Return seconds that also go on while the machine sleeps, where the system counts them."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-_CLOCKS: Final = Clocks(now_ms, awake_or_asleep_s)
+_CLOCKS: Final = Clocks(wall_clock_ms, awake_or_asleep_s)
 
 
 def serve(
@@ -183,7 +174,7 @@ class RunningFarmer:
 
         """
         try:
-            self._begin(open_stores(self._home, self._settings, now_ms, self._tell))
+            self._begin(open_stores(self._home, self._settings, wall_clock_ms, self._tell))
         except (ListenError, StorageError, VolumeSetupError, IdentityError, OwnerError) as error:
             raise CannotServeError(str(error) or type(error).__name__) from error
         except OSError as error:
@@ -214,7 +205,7 @@ class RunningFarmer:
             clean_start=not self._home.run.exists(),
             first_start=stores.book.clock.first_run,
             board=self._board,
-            volumes=lambda: (*stores.engine.volumes(), *self._retired.shown(now_ms())),
+            volumes=lambda: (*stores.engine.volumes(), *self._retired.shown(wall_clock_ms())),
             name=settings.name,
         )
         self._disk.stalled = stores.engine.stalled_threads
@@ -230,13 +221,13 @@ class RunningFarmer:
             disk=self._disk,
             meter=self._metrics,
             clock=reactor,
-            now_ms=now_ms,
+            now_ms=wall_clock_ms,
             terms=terms_of(settings),
         )
         self._desk = OwnerDesk(
-            *(stores.book, stores.identity, now_ms, self._house_terms(settings)),
+            *(stores.book, stores.identity, wall_clock_ms, self._house_terms(settings)),
             usage=stores.engine.usage,
-            recovery=lambda: recover(stores.book, stores.engine, now_ms()),
+            recovery=lambda: recover(stores.book, stores.engine, wall_clock_ms()),
         )
         self._compose_background(stores)
 
@@ -248,7 +239,7 @@ class RunningFarmer:
             purged=self._metrics.purged,
         )
         self._scrubbing = Scrubbing(
-            *(stores.engine.scrubs, self._disk, now_ms, settings.scrub),
+            *(stores.engine.scrubs, self._disk, wall_clock_ms, settings.scrub),
             others_busy=lambda: self._disk.busy,
             is_serving=self._is_serving,
             book=self._home.contracts,
@@ -269,7 +260,7 @@ class RunningFarmer:
             home=self._home,
             environ=self._environ,
             identity=stores.identity,
-            now_ms=now_ms,
+            now_ms=wall_clock_ms,
             adopted=self._adopt,
             retired=self._retired,
             report=lambda stuck: self._board.report("moving", *stuck),
@@ -317,7 +308,7 @@ class RunningFarmer:
         to_journal = goes_to_journal(self._environ, STDOUT)
         self._greeting = [
             *places(self._home, settings, stores.engine.volumes()),
-            *greeting(settings, self._desk, now_ms(), to_journal=to_journal),
+            *greeting(settings, self._desk, wall_clock_ms(), to_journal=to_journal),
         ]
         self._begin_background(stores)
 

@@ -65,7 +65,7 @@ def _at_rest(home: Home) -> list[dict[str, Any]]:
 def volume_add(home: Home, options: argparse.Namespace) -> int:
     """Write another volume into the settings, make it, and have a running farmer use it."""
     from farmer.identity.keys import Identity
-    from farmer.running.birth import now_ms
+    from farmer.running.clocks import wall_clock_ms
     from farmer.running.making import make_volumes
     from farmer.running.rewriting import change_settings, settings_now
     from farmer.running.volumes import answers, doubts, plan_volumes
@@ -83,7 +83,7 @@ def volume_add(home: Home, options: argparse.Namespace) -> int:
             raise CommandError(f"{added.path}: {SILENT}; nothing was made or written")
         planned = plan_volumes(home, settings, away_volumes(home))
         plans = [plan for plan in planned if str(plan.path) == added.path]
-        make_volumes(home, Identity.load_or_create(home.identity), plans, now_ms())
+        make_volumes(home, Identity.load_or_create(home.identity), plans, wall_clock_ms())
         warnings = [doubt for doubt in doubts(planned) if added.path in doubt]
         # Seconds later: others may have changed them.
         change_settings(home, os.environ, change)

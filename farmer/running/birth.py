@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from farmer.identity.keys import Identity
 from farmer.model.ids import NodeId
+from farmer.running.clocks import wall_clock_ms
 from farmer.running.home import Home
 from farmer.running.locks import lock_to_change
 from farmer.running.making import make_volumes
@@ -41,11 +41,6 @@ def make_farmer(home: Home, settings: Settings, text: str) -> Made:
             # It may sleep; whether it answers is seen below.
             answers(path)
         plans = plan_volumes(home, settings)
-        make_volumes(home, identity, plans, now_ms())
+        make_volumes(home, identity, plans, wall_clock_ms())
         write_settings(home, text)
     return Made(identity.node_id, tuple((str(plan.path), plan.quota_bytes) for plan in plans))
-
-
-def now_ms() -> int:
-    """Return the wall clock, Unix ms."""
-    return time.time_ns() // 1_000_000

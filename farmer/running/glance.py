@@ -9,7 +9,7 @@ from typing import Any
 from farmer.model.status import VolumeState, VolumeStatus
 from farmer.monitor.status import volume_document
 from farmer.running.answering import answer_of
-from farmer.running.birth import now_ms
+from farmer.running.clocks import wall_clock_ms
 from farmer.running.home import Home
 from farmer.running.register import not_among
 from farmer.running.retired import Retired
@@ -27,7 +27,7 @@ def volumes_at_rest(home: Home, settings: Settings) -> list[dict[str, Any]]:
     for known in not_among(home, [plan.path for plan in plans], silent):
         shards = known.held.shards if known.held is not None else 0
         rows.append(_gone(known.path, 0, "not in the settings") | {"shards": shards})
-    return rows + [volume_document(one) for one in Retired(home).shown(now_ms())]
+    return rows + [volume_document(one) for one in Retired(home).shown(wall_clock_ms())]
 
 
 def _planned(home: Home, plan: VolumePlan) -> dict[str, Any]:

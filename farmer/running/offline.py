@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from farmer.identity.keys import Identity
 from farmer.running.addresses import announced, local_addresses
-from farmer.running.birth import now_ms
+from farmer.running.clocks import wall_clock_ms
 from farmer.running.desk import HouseTerms, OwnerDesk
 from farmer.running.files import sync_directory
 from farmer.running.home import Home
@@ -46,9 +46,9 @@ def do(home: Home, settings: Settings, verb: str, words: dict[str, Any]) -> dict
             min(plan.quota_bytes, room_on_disk_bytes(plan) or 0) for plan in plans
         ),
     )
-    book = open_book(home, identity, now_ms)
+    book = open_book(home, identity, wall_clock_ms)
     try:
-        return OwnerDesk(book, identity, now_ms, terms).do(verb, words)
+        return OwnerDesk(book, identity, wall_clock_ms, terms).do(verb, words)
     finally:
         book.close()
 
@@ -56,9 +56,9 @@ def do(home: Home, settings: Settings, verb: str, words: dict[str, Any]) -> dict
 def _recover(home: Home, settings: Settings) -> dict[str, Any]:
     """Make lost contracts again from the shards; a database that cannot be read is set aside."""
     set_aside = _set_aside(home, Identity.load(home.identity))
-    stores = open_stores(home, settings, now_ms, lambda _line: None)
+    stores = open_stores(home, settings, wall_clock_ms, lambda _line: None)
     try:
-        made = recover(stores.book, stores.engine, now_ms())
+        made = recover(stores.book, stores.engine, wall_clock_ms())
     finally:
         stores.close()
     answer = do(home, settings, "contracts", {})
@@ -70,9 +70,9 @@ def _recover(home: Home, settings: Settings) -> dict[str, Any]:
 def _set_aside(home: Home, identity: Identity) -> Path | None:
     """Rename a damaged contract database with what belongs to it; return its new name."""
     try:
-        open_book(home, identity, now_ms).close()
+        open_book(home, identity, wall_clock_ms).close()
     except BookDamagedError:
-        aside = home.contracts.with_name(f"{home.contracts.name}.damaged-{now_ms()}")
+        aside = home.contracts.with_name(f"{home.contracts.name}.damaged-{wall_clock_ms()}")
         for end in ("-shm", "-wal", ""):
             with suppress(FileNotFoundError):
                 home.contracts.with_name(f"{home.contracts.name}{end}").rename(f"{aside}{end}")

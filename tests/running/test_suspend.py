@@ -74,7 +74,7 @@ class SuspendTests(SynchronousTestCase):
 @pytest.mark.tool("unshare")
 def test_time_is_counted_by_a_clock_that_goes_on_in_sleep() -> None:
     """In a time namespace the two clocks differ as they do after a suspend."""
-    script = "from farmer.app import awake_or_asleep_s; print(awake_or_asleep_s())"
+    script = "from farmer.running.clocks import awake_or_asleep_s; print(awake_or_asleep_s())"
     words = ["unshare", "--time", "--boottime", str(AHEAD_S), "--fork"]
     if subprocess.run([*words, "true"], check=False, capture_output=True).returncode:
         lack("to be root, and a kernel with time namespaces")
