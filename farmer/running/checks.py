@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,8 @@ from twisted.python.failure import Failure
 
 from farmer.model.ids import NodeId
 from farmer.node.ports import Disk
-from farmer.running.checkup import begin_to_look_over
+from farmer.running.answering import asked
+from farmer.running.checkup import look_over
 from farmer.running.errors import OwnerError
 
 STOPPED: Final = "the farmer is being stopped; look the volume over again afterwards"
@@ -30,9 +32,9 @@ class Checks:
         """Look a volume over; raises `OwnerError` if the farmer is stopped meanwhile."""
         if self._is_stopped:
             raise OwnerError(STOPPED)
-        seen = self._disk.settle(
-            begin_to_look_over(Path(words["path"]), self._node, self._annexes)
-        )
+        # In a thread of its own: it takes none from the renters, nor if it hangs.
+        look = partial(look_over, Path(words["path"]), self._node, self._annexes)
+        seen = self._disk.settle(asked(look))
         answer: Deferred[dict[str, Any]] = Deferred()
         self._asked.add(answer)
         seen.addBoth(self._tell, answer)  # type: ignore[unused-awaitable]  # *answer* is awaited

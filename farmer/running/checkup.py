@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from farmer.model.ids import NodeId
 from farmer.storage.checking import Checked, check_volume
 from farmer.storage.files import OsFiles
-from farmer.storage.opening import in_a_thread
 
 
 def look_over(path: Path, node: NodeId, annexes: Path) -> dict[str, Any]:
@@ -21,17 +19,3 @@ def look_over(path: Path, node: NodeId, annexes: Path) -> dict[str, Any]:
 def unseen(path: Path, why: str) -> dict[str, Any]:
     """Return the same of a volume that cannot be looked at."""
     return {"path": str(path)} | asdict(Checked(0, 0, (why,)))
-
-
-def begin_to_look_over(path: Path, node: NodeId, annexes: Path) -> Future[dict[str, Any]]:
-    """Do that in a thread of its own: it takes none from the renters, nor if it hangs."""
-    seen: Future[dict[str, Any]] = Future()
-
-    def look() -> None:
-        try:
-            seen.set_result(look_over(path, node, annexes))
-        except Exception as error:  # it belongs to who asked
-            seen.set_exception(error)
-
-    in_a_thread(f"check {path.name}", look)
-    return seen

@@ -22,11 +22,11 @@ class ChecksTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.begun: list[Future[dict[str, Any]]] = []
 
-        def begin(_path: Path, _node: NodeId, _annexes: Path) -> Future[dict[str, Any]]:
+        def begin(_look: object) -> Future[dict[str, Any]]:
             self.begun.append(Future())
             return self.begun[-1]
 
-        self.patch(checks, "begin_to_look_over", begin)
+        self.patch(checks, "asked", begin)
         self.checks = Checks(NODE, Path("/annexes"), InlineDisk())
 
     def check(self) -> Deferred[dict[str, Any]]:
