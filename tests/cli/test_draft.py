@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from farmer.cli import renter_retrieving
 from farmer.cli.exits import CommandError
-from farmer.cli.renter_retrieving import Draft, Target
+from farmer.cli.renter_draft import Draft
+from farmer.cli.renter_retrieving import Target
 from farmer.model.ids import ShardId
 from tests.needs import as_root
 
@@ -46,7 +46,7 @@ def test_a_file_that_was_opened_just_before_it_got_its_name_is_let_alone(
             ends(left.pop())  # type: ignore[operator]
         lock(file, how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(renter_retrieving.fcntl, "flock", lock_late)
+    monkeypatch.setattr(fcntl, "flock", lock_late)
     second = draft(tmp_path)
     if ends is Draft.publish:
         assert (tmp_path / "file").read_bytes() == b"whole"
