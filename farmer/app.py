@@ -6,18 +6,16 @@ What is started is stopped in reverse order.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import maybeDeferred
-from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from farmer.identity.keys import IdentityError
@@ -34,7 +32,7 @@ from farmer.node.disk import ThreadedDisk
 from farmer.node.farm import Farm
 from farmer.node.ports import CloseReason
 from farmer.node.service import ListenError
-from farmer.node.tasks import Tasks, within
+from farmer.node.tasks import Tasks
 from farmer.protocol.refusals import Refusal
 from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
@@ -43,7 +41,7 @@ from farmer.running.clocks import awake_or_asleep_s, wall_clock_ms
 from farmer.running.control import ControlFactory
 from farmer.running.desk import HouseTerms, OwnerDesk
 from farmer.running.errors import OwnerError
-from farmer.running.files import sync_directory, write_json
+from farmer.running.files import write_json
 from farmer.running.greeting import greeting, places
 from farmer.running.home import Home
 from farmer.running.listening import Doors
@@ -75,6 +73,7 @@ from farmer.running.terms import price_of, terms_of
 from farmer.running.upkeep import Upkeep, count_book
 from farmer.running.verbs import owner_verbs
 from farmer.running.volumes import made_at_ms
+from farmer.running.winding_down import WindingDown
 from farmer.settings.schema import Settings
 from farmer.storage.directory import VolumeSetupError
 from farmer.storage.errors import StorageError
@@ -93,9 +92,6 @@ WATCH_S: Final = 0.5
 
 SIZES_S: Final = 10.0
 """How often a disk that was not there, or did not answer, is asked again how large it is."""
-
-WIND_DOWN_S: Final = 10.0
-"""For background work after the grace of transfers; longer than a hang takes to be seen."""
 
 
 class CannotServeError(Exception):
@@ -129,10 +125,10 @@ def serve(
     signals.catch()
     reactor.callWhenRunning(farmer.say_ready)
     reactor.run(installSignalHandlers=False)
-    if farmer.is_stuck:
+    if farmer.ending.is_stuck:
         # The interpreter would close what is open on the dead disk, and wait there for ever.
-        end_at_once(farmer.exit_code, unlock)
-    return farmer.exit_code
+        end_at_once(farmer.ending.exit_code, unlock)
+    return farmer.ending.exit_code
 
 
 def _style(settings: Settings, environ: Mapping[str, str]) -> LogStyle:
@@ -159,11 +155,10 @@ class RunningFarmer:
         self._disk = ThreadedDisk(reactor)
         self._notifier = ServiceNotifier(environ)
         self._board = AlertBoard(_CLOCKS, home.naming)
-        self._ports: list[IListeningPort] = []
+        self._background = ExitStack()
         self._stores: Stores | None = None
-        self.exit_code = 0
-        self.is_stuck = False
-        """Whether a thread still waits for a disk: the process must not wait for that."""
+        self.ending: WindingDown
+        """How it ends; as soon as it has been started."""
 
     def start(self) -> None:
         """
@@ -300,11 +295,24 @@ class RunningFarmer:
             *(self._desk, self._movings, self._disk, self._upkeep, overview, self._metrics)
         )
         verbs |= scrub_verbs(self._scrubbing, self._disk)
-        self._checks = Checks(stores.identity.node_id, self._home.annexes, self._disk)
-        verbs |= {"volume-check": self._checks.check}
+        checks = Checks(stores.identity.node_id, self._home.annexes, self._disk)
+        self._background.callback(checks.stop)
+        verbs |= {"volume-check": checks.check}
         control = ControlFactory(verbs, self._tasks, reactor)
-        control_port, self._control_path = doors.for_owner(control, self._environ)
-        self._ports = [*page_ports, control_port]
+        control_port, control_path = doors.for_owner(control, self._environ)
+        self.ending = WindingDown(
+            clock=reactor,
+            home=self._home,
+            control=control_path,
+            stores=stores,
+            disk=self._disk,
+            service=self._service,
+            ports=(*page_ports, control_port),
+            tasks=self._tasks,
+            background=self._background,
+            disk_watch=self._disk_watch,
+            notifier=self._notifier,
+        )
         to_journal = goes_to_journal(self._environ, STDOUT)
         self._greeting = [
             *places(self._home, settings, stores.engine.volumes()),
@@ -333,24 +341,34 @@ class RunningFarmer:
         self._overview.counts = count_book(stores.book)
         run = {
             "pid": os.getpid(),
-            "control": str(self._control_path),
+            "control": str(self.ending.control),
             "node_id": str(stores.identity.node_id),
         }
         write_json(self._home.run, run)
-        self._lag.start()
-        self._upkeep.start(reactor, self._tasks, self._watching, self._service.tasks)
-        self._scrubbing.start(reactor, self._tasks)
-        self._moving = Chore("moving", TURN_S, self._pacing.turn, reactor, self._tasks)
-        self._moving.start()
-        self._sizing = Chore("disk sizes", SIZES_S, self._sizes.again, reactor, self._tasks)
-        self._sizing.start()
-        self._gathering = Chore("one core", ONE_CORE_S, self._one_core.turn, reactor, self._tasks)
-        self._gathering.start()
-        # Till the very end: it is what ends the waiting for a disk that does not answer.
+        self._begin_chores()
         self._disk_watch.start()
         if self._notifier.watchdog_s:
             half_s = self._notifier.watchdog_s / 2
             Chore("watchdog", half_s, self._beat, reactor, self._tasks).start()
+
+    def _begin_chores(self) -> None:
+        """Begin what goes on beside serving, and have it stop the other way round."""
+        tasks, stopping = self._tasks, self._background.callback
+        self._lag.start()
+        stopping(self._lag.stop)
+        self._upkeep.start(reactor, tasks, self._watching, self._service.tasks)
+        stopping(self._upkeep.stop)
+        self._scrubbing.start(reactor, tasks)
+        stopping(self._scrubbing.stop)
+        stopping(self._pacing.stop)
+        stopping(self._one_core.stop)
+        for chore in (
+            Chore("moving", TURN_S, self._pacing.turn, reactor, tasks),
+            Chore("disk sizes", SIZES_S, self._sizes.again, reactor, tasks),
+            Chore("one core", ONE_CORE_S, self._one_core.turn, reactor, tasks),
+        ):
+            chore.start()
+            stopping(chore.stop)
 
     async def _watch_disks(self) -> None:
         assert self._stores is not None
@@ -428,83 +446,11 @@ class RunningFarmer:
         self._stopping.start("stop", self._stop())
 
     async def _stop(self) -> None:
-        grace_s = self._settings.drain.grace / 1000
-        self.log.info("stopping; running transfers have {grace_s} s", grace_s=grace_s)
-        self._notifier.stopping()
         self._overview.draining = True
         try:
-            await self._wind_down(grace_s)
-        except BaseException:
-            self.exit_code = 1
-            raise
+            await self.ending.run(self._settings.drain.grace / 1000)
         finally:
             reactor.stop()
-
-    async def _wind_down(self, grace_s: float) -> None:
-        assert self._stores is not None
-        self._scrubbing.stop()
-        self._upkeep.stop()
-        self._pacing.stop()
-        self._moving.stop()
-        self._sizing.stop()
-        self._gathering.stop()
-        self._one_core.stop()
-        self._checks.stop()
-        finished = await self._service.drain(grace_s)
-        # What goes on in the background ends sooner without its rests.
-        self._stores.engine.begin_close()
-        if not await within(reactor, WIND_DOWN_S, self._tasks.drain()):
-            self.log.warn("some background work waits for a disk that does not answer")
-        for port in reversed(self._ports):
-            await maybeDeferred(port.stopListening)
-        self._lag.stop()
-        has_answered = False
-        try:
-            has_answered = await self._close(self._stores)
-        finally:
-            self._disk_watch.stop()
-            has_ended = self._disk.stop()
-            self.is_stuck = not (has_answered and has_ended and not self._stores.engine.silent())
-        how = "all transfers were finished" if finished else "some transfers were cut off"
-        self.log.info("stopped; {how}", how=how)
-        if self.is_stuck:
-            self._notifier.lingering()
-            self.log.warn(
-                "the kernel may keep this process until the disk answers or is unmounted by"
-                " force; a new one can be started meanwhile"
-            )
-
-    async def _close(self, stores: Stores) -> bool:
-        """Close all, whatever of it fails; say whether the disk of the home has answered."""
-        try:
-            await self._disk.run(stores.engine.close)
-        except StorageError as error:
-            self._failed(f"the volumes could not be closed in order: {error}")
-        has_answered = await within(reactor, WIND_DOWN_S, self._leave_home(stores))
-        if not has_answered:
-            self._failed(f"the disk of {self._home.state} does not answer")
-        return has_answered
-
-    async def _leave_home(self, stores: Stores) -> None:
-        await self._disk.run(stores.book.close)
-        if stores.book.failure:
-            self.log.warn("contract database: {why}", why=stores.book.failure)
-        try:
-            await self._disk.run(_mark_the_end, self._home, self._control_path.parent)
-        except OSError as error:
-            self._failed(f"{self._home.run} could not be removed: {error.strerror}")
-
-    def _failed(self, why: str) -> None:
-        self.exit_code = 1
-        self.log.error("{why}", why=why)
-
-
-def _mark_the_end(home: Home, control: Path) -> None:
-    """Note an orderly end: only now is everything on the disk.  Blocking."""
-    with contextlib.suppress(OSError):
-        control.rmdir()
-    home.run.unlink()
-    sync_directory(home.state)
 
 
 def _label_sets() -> LabelSets:
