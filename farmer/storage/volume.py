@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from farmer.model.contract import TRASH_MS
 from farmer.model.ids import ContractId, NodeId, ShardId
 from farmer.model.shard import Deletion, ShardState, StoredShard
 from farmer.model.status import ScrubStatus, VolumeState, VolumeStatus
@@ -46,17 +45,10 @@ from farmer.storage.operations import (
 from farmer.storage.places import Key, Row
 from farmer.storage.reader import VolumeReader
 from farmer.storage.reclaim import Reclaimer
-from farmer.storage.staging import Lease
+from farmer.storage.sweeping import LOOK_AT_ONCE, Sweeping
 from farmer.storage.tombstones import Tombstone
 from farmer.storage.uploads import Uploads
 from farmer.storage.writer import Writer
-
-LOOK_AT_ONCE: Final = 256
-"""Shards that a sweep or a purge looks up by one question."""
-
-NOT_YET_MAX: Final = 4096
-"""Shards looked at, one after the other, whose trash is over by wall time but not by observed
-time: with a farmer that was off for long there may be millions, at every sweep."""
 
 REMOVE_AT_ONCE: Final = 32
 """Shards removed by one operation of a sweep: a store behind it waits for little."""
@@ -98,8 +90,7 @@ class Volume:
         self.duty = read_duty(ground.files, ground.paths.root)
         """What its owner wants done with it besides serving; None for nothing."""
         self._allocated = (0, 0)
-        self._emptied_to: Row | None = None
-        """Where the next sweep goes on behind what comes first in the trash."""
+        self._sweeping = Sweeping(ground, self.leases, self.remove, self._index_errors)
         self._is_closed = False
         self._met_after = -1
         """How often tombstones had changed when it was noted that all are met; see `note_met`."""
@@ -281,11 +272,7 @@ class Volume:
 
     def sweep(self, now_ms: int, observed_ms: int) -> int:
         """Empty the trash and end leases that are over; return how many shards went."""
-        for lease in self.leases.of():
-            lease.not_after(now_ms)
-            if lease.gone_at_ms <= now_ms or self._is_stored(lease):
-                self.leases.end(lease)
-        removed = self._empty_trash(now_ms, observed_ms - TRASH_MS)
+        removed = self._sweeping.sweep(now_ms, observed_ms)
         self.tidy()
         self.ground.refresh_filesystem()
         return removed
@@ -446,44 +433,6 @@ class Volume:
         if self.reclaimer.is_due:
             # What follows fails by itself if it must.
             self.tidy(hurried=True)
-
-    def _is_stored(self, lease: Lease) -> bool:
-        """Say whether the shard has come another way: while its disk hung, it was begun anew."""
-        with self._index_errors():
-            row = self.ground.index.find(lease.header.renter, lease.header.shard)
-        return row is not None and row.state is ShardState.LIVE
-
-    def _empty_trash(self, now_ms: int, trashed_before_ms: int) -> int:
-        """
-        Remove what is over by both clocks; return how many shards went.
-
-        What was put into the trash first is over first, by the one clock and the other, but for a
-        wall clock that was wrong and shards that came from another volume.  So it is enough to
-        begin at the front, and to go on each time with a little of what lies behind.
-        """
-        removed, stopped = self._empty_behind(None, now_ms, trashed_before_ms)
-        if stopped is None:
-            self._emptied_to = None
-            return removed
-        onward = self._emptied_to or stopped
-        more, self._emptied_to = self._empty_behind(onward, now_ms, trashed_before_ms)
-        return removed + more
-
-    def _empty_behind(
-        self, after: Row | None, now_ms: int, trashed_before_ms: int
-    ) -> tuple[int, Row | None]:
-        """Do that behind one shard while some go; return where it stopped, None at the end."""
-        removed = not_yet = 0
-        while not_yet < NOT_YET_MAX:
-            with self._index_errors():
-                rows = self.ground.index.in_trash(now_ms, after, LOOK_AT_ONCE)
-            if not rows:
-                return removed, None
-            after = rows[-1]
-            due = [row for row in rows if row.observed_ms <= trashed_before_ms]
-            not_yet = 0 if due else not_yet + len(rows)
-            removed += self.remove(due)
-        return removed, after
 
     def _index_errors(self) -> _IndexErrors:
         return _IndexErrors(self.index_failed)

@@ -9,7 +9,7 @@ import pytest
 
 from farmer.model.contract import TRASH_MS
 from farmer.model.ids import ShardId
-from farmer.storage import volume as volume_module
+from farmer.storage import sweeping
 from farmer.storage.index import Index
 from farmer.storage.places import Row
 from tests.storage.bench import DAY_MS, Farm, noise
@@ -20,8 +20,8 @@ NOT_YET_MAX = 4
 
 @pytest.fixture
 def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Farm]:
-    monkeypatch.setattr(volume_module, "LOOK_AT_ONCE", AT_ONCE)
-    monkeypatch.setattr(volume_module, "NOT_YET_MAX", NOT_YET_MAX)
+    monkeypatch.setattr(sweeping, "LOOK_AT_ONCE", AT_ONCE)
+    monkeypatch.setattr(sweeping, "NOT_YET_MAX", NOT_YET_MAX)
     farm = Farm(tmp_path)
     yield farm
     farm.engine.close()
