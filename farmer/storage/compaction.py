@@ -23,10 +23,12 @@ from farmer.storage.records import (
     DamagedError,
     Kind,
     decode_segment,
+    segment_uuid,
     tree_offset,
 )
 from farmer.storage.scan import Found, Source, scan
 from farmer.storage.steps import Steps
+from farmer.storage.vouching import mistaken
 from farmer.storage.writer import Writer
 
 MOVING_MAX: Final = 8
@@ -57,7 +59,8 @@ class Compactor:
         """
         Copy what is alive in a sealed segment, then unlink it, if all of it can be read.
 
-        Raises as `Reclaimer.run`.
+        Raises as `Reclaimer.run`; `sqlite3.DatabaseError` too where the index has more there than
+        it has counted.
         """
         path = self._ground.paths.segment(number)
         if not self.live_bytes(number) and not self._ground.files.exists(path):
@@ -110,14 +113,16 @@ class Compactor:
         self._steps.enter(lambda transaction: transaction.drop_segment(number))
 
     def _copy_live(self, number: int) -> None:
-        segment = self._ground.index.segment(number)
-        if segment is None or not segment.live_bytes:
-            return
+        """
+        Copy what the log has there and the index calls alive, however much that is by its counts.
+
+        To the end of the file, and where nothing is said to be alive too: the log says what is
+        there, and an index that has lost a write may have counted for a part of it only.
+        """
+        files, name = self._ground.files, self._ground.paths.segment(number).name
         with self._handles.borrow(Place(number, 0)) as fd:
-            source = Source(
-                self._ground.files, fd, segment.uuid, self._ground.paths.segment(number).name
-            )
-            records = scan(source, SEGMENT_HEADER_BYTES, segment.size_bytes, verify=False)
+            source = Source(files, fd, segment_uuid(self._ground.volume, number), name)
+            records = scan(source, SEGMENT_HEADER_BYTES, files.size(fd), verify=False)
             is_more = True
             while is_more:
                 with self._steps.one():
@@ -125,7 +130,9 @@ class Compactor:
 
     def _copy_some(self, number: int, source: Source, records: Iterator[object]) -> bool:
         """Copy what is alive among the next few records; say whether there was any record."""
-        moving: list[Future[bool]] = []
+        # Before the look at the rows: of a sealed segment they only become fewer.
+        counted_bytes = self.live_bytes(number)
+        moving: list[tuple[Found, Row]] = []
         size, is_more = 0, False
         for found in islice(records, _SCANNED_PER_STEP):
             is_more = True
@@ -134,11 +141,13 @@ class Compactor:
             row = self._ground.index.find(found.header.renter, found.header.shard)
             if row is None or row.place != Place(number, found.offset):
                 continue
-            moving.append(self._move(source, found, row))
+            moving.append((found, row))
             size += row.charge_bytes
             if len(moving) == MOVING_MAX or size >= _MOVING_BYTES:
                 break
-        for future in moving:
+        if size > counted_bytes:
+            raise mistaken(number)
+        for future in [self._move(source, *one) for one in moving]:
             future.result()
         return is_more
 

@@ -108,6 +108,12 @@ class Ground:
             self.index.condemn()
         return VolumeUnavailableError(f"the index could not be written: {error}")
 
+    def index_is_wrong(self, error: sqlite3.DatabaseError) -> None:
+        """Have the index made again: the log says something else."""
+        self.health.count("index")
+        self.health.fail(f"the index cannot be used ({error})")
+        self.index.condemn()
+
     def _refused(self, error: Exception) -> VolumeUnavailableError:
         self.health.count("refused")
         self.health.raise_alert(

@@ -31,6 +31,7 @@ from farmer.storage.places import Doomed, Segment
 from farmer.storage.records import SEGMENT_HEADER_BYTES
 from farmer.storage.steps import Steps
 from farmer.storage.transaction import Transaction
+from farmer.storage.vouching import astray, mistaken
 from farmer.storage.writer import Writer
 
 MARKS_SLACK_BYTES: Final = 1024 * 1024
@@ -199,12 +200,12 @@ class Reclaimer:
                 for entered in _portions(released, _ENTERED_PER_STEP):
                     self._steps.enter(partial(_release, entered))
 
-    def _punch(self, number: int, records: Iterable[Doomed]) -> list[Doomed]:
+    def _punch(self, number: int, records: Sequence[Doomed]) -> list[Doomed]:
         files = self._ground.files
         fd = files.open(self._ground.paths.segment(number), Access.WRITE)
         try:
             done = []
-            for stretch in _stretches(records):
+            for stretch in _stretches(self._vouched_for(number, fd, records)):
                 if files.punch(fd, stretch[0].place.offset, sum(one.length for one in stretch)):
                     done += stretch
             if done:
@@ -212,6 +213,13 @@ class Reclaimer:
         finally:
             files.close(fd)
         return done
+
+    def _vouched_for(self, number: int, fd: int, records: Sequence[Doomed]) -> list[Doomed]:
+        """Return what the log has where the index says; if it is not all, the index must go."""
+        wrong = astray(self._ground.files, fd, self._ground.volume, number, records)
+        if wrong:
+            self._ground.index_is_wrong(mistaken(number))
+        return [one for one in records if one not in wrong]
 
     def _unlink(self, records: Iterable[Doomed]) -> list[Doomed]:
         files, paths, done = self._ground.files, self._ground.paths, []
