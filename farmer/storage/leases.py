@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import sqlite3
 from threading import Lock
 
 from farmer.model.ids import ContractId, NodeId
-from farmer.storage.directory import Paths
-from farmer.storage.doubts import Doubts, Leftover
+from farmer.storage.doubts import Leftover
 from farmer.storage.errors import VolumeClosedError, VolumeUnavailableError
-from farmer.storage.files import Files
-from farmer.storage.health import Health
+from farmer.storage.ground import Ground
 from farmer.storage.places import Key
 from farmer.storage.staging import Lease
-from farmer.storage.tenure import Tenure
 
 
 class Leases:
     """One volume's; each belongs either here or to the one upload that took it."""
 
-    def __init__(
-        self, files: Files, paths: Paths, health: Health, doubts: Doubts, tenure: Tenure
-    ) -> None:
-        self._files = files
-        self._paths = paths
-        self._health = health
-        self._doubts = doubts
-        self._tenure = tenure
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._files = ground.files
+        self._paths = ground.paths
+        self._health = ground.health
+        self._doubts = ground.doubts
+        self._tenure = ground.tenure
         self._lock = Lock()
         self._kept: dict[Key, Lease] = {}
 
@@ -96,11 +93,17 @@ class Leases:
         self.drop(lease)
 
     def drop(self, lease: Lease) -> None:
-        """Remove one that was taken; the file of one that is over is the next opening's."""
+        """
+        Remove one that was taken; the file of one that is over is the next opening's.
+
+        What the index has as a stored shard stays, whatever its header says: the disk may have
+        lost the write of the last one.
+        """
         path = self._paths.part(lease.file)
+        is_stored = self._is_stored(lease)
         try:
             with self._tenure.lasting() as is_ours:
-                if is_ours:
+                if is_ours and not is_stored:
                     self._files.unlink(path)
         except OSError:
             self._health.count("unlink")
@@ -112,6 +115,9 @@ class Leases:
         """Remove one durably; say whether there was one.  Raises `VolumeUnavailableError`."""
         lease = self.take(key)
         if lease is None:
+            return False
+        if self._is_stored(lease):
+            lease.reservation.release()
             return False
         try:
             with self._tenure.lasting() as is_ours:
@@ -126,3 +132,12 @@ class Leases:
         if not is_ours:
             raise VolumeClosedError("the volume was closed")
         return True
+
+    def _is_stored(self, lease: Lease) -> bool:
+        """Say whether a shard is known to be in its file; also where nobody can say."""
+        try:
+            row = self._ground.index.find(lease.header.renter, lease.header.shard)
+        except sqlite3.Error:
+            self._health.count("index")
+            return True
+        return row is not None and row.place.file == lease.file

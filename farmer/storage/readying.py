@@ -192,7 +192,9 @@ class Readying:
     def _replayed(self, index: Index) -> Ready:
         # What the ledger begins with: where that makes no sense, the index is made again.
         index.totals()
-        parts = self._staging_parts(index.staged())
+        found = self._staging_parts(index.staged())
+        # The disk may have lost the last header of a stored one: what is left of it is no lease.
+        parts = [one for one in found if not _is_stored_all_the_same(index, one.header)]
         recovery = Recovery(self._files, self._paths, self._volume, index)
         recovery.adopt(_stored(parts), staged=True)
         return Ready(index, recovery.replay(), parts)
@@ -242,6 +244,13 @@ class Readying:
 def _is_worthless(header: RecordHeader) -> bool:
     """Say whether this is an upload of which no byte is known to be durable."""
     return header.kind is Kind.STAGING and not header.synced_bytes
+
+
+def _is_stored_all_the_same(index: Index, header: RecordHeader) -> bool:
+    """Say whether the index has this file as a shard's, though it says that it is none yet."""
+    return header.kind is Kind.STAGING and index.knows_file(
+        header.segment, header.renter, header.shard
+    )
 
 
 def _stored(parts: list[Part]) -> list[Part]:

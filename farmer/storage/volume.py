@@ -77,9 +77,7 @@ class Volume:
         self.reclaimer = Reclaimer(ground, handles, writer)
         writer.release = self.reclaimer.release
         self.witness = Witness(ground.files, ground.paths)
-        self.leases = Leases(
-            ground.files, ground.paths, ground.health, ground.doubts, ground.tenure
-        )
+        self.leases = Leases(ground)
         self.uploads = Uploads(ground, self.leases, writer.submit)
         self.examined = Examined()
         self.scrub_status: Callable[[], ScrubStatus | None] = lambda: None
