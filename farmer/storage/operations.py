@@ -133,13 +133,13 @@ class Adopt(Operation[StoredShard]):
         super().__init__(0, held)
         self._instead_of = instead_of
         self._only_new = only_new
+        self.keys = ((row.renter, row.shard),)
         self._row = row
         self._discard = discard
 
     def apply(self, batch: Batch) -> None:
         """Enter its row; a damaged record that it replaces is given up by that."""
-        key = (self._row.renter, self._row.shard)
-        _check_still(batch, key, self._instead_of, only_new=self._only_new)
+        _check_still(batch, self.keys[0], self._instead_of, only_new=self._only_new)
         batch.transaction.put(self._row)
         batch.transaction.stage(self._row.place.file)
 

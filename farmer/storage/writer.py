@@ -30,7 +30,7 @@ from farmer.storage.ground import NO_SPACE, Ground
 from farmer.storage.index_errors import CommitInDoubtError
 from farmer.storage.log import Batch, Tail, open_segment
 from farmer.storage.operations import Operation
-from farmer.storage.places import Doomed, Position
+from farmer.storage.places import Doomed, Key, Position
 from farmer.storage.quota import segment_bytes
 from farmer.storage.shelves import Shelves
 from farmer.storage.tailcheck import Doubt, TailCheck
@@ -156,6 +156,9 @@ class Writer:
                 try:
                     self._ground.health.fail(said)
                 finally:
+                    # Before anybody hears of it: until it is opened anew, nobody can say what
+                    # has become of these, and whoever deletes one must not take it for absent.
+                    self._ground.doubts.log_not_cut(_keys(operations))
                     _leave(operations, VolumeUnavailableError(said))
 
     def _take(self) -> list[Operation[Any]]:
@@ -331,8 +334,8 @@ class Writer:
         return self._ground.understand(error.cause, _wanted(operations), at_sync=error.at_sync)
 
     def _cut(self, tail: Tail, operations: list[Operation[Any]], *, is_synced: bool) -> bool:
-        keys = [key for one in operations for key in one.keys]
-        return cut(self._ground, tail, _wanted(operations), keys, is_synced=is_synced)
+        wanted_bytes, keys = _wanted(operations), _keys(operations)
+        return cut(self._ground, tail, wanted_bytes, keys, is_synced=is_synced)
 
     def _seal(self, tail: Tail) -> None:
         """Append no more to this segment."""
@@ -384,6 +387,10 @@ class Writer:
 
 def _wanted(operations: list[Operation[Any]]) -> int:
     return sum(one.log_bytes for one in operations)
+
+
+def _keys(operations: list[Operation[Any]]) -> list[Key]:
+    return [key for one in operations for key in one.keys]
 
 
 def _fail(operations: list[Operation[Any]], error: Exception) -> None:

@@ -13,6 +13,9 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState, StoredShard
 from farmer.storage.doubts import InDoubtError
 from farmer.storage.errors import NoSpaceError, ShardNotFoundError, StorageError
+from farmer.storage.index import Index
+from farmer.storage.index_errors import CommitInDoubtError
+from farmer.storage.transaction import Transaction
 from tests.storage.bench import ALICE, BOB, MIB, Farm, crash_copy, noise, shard_of
 from tests.storage.recording import Call, Fault, RecordingFiles
 from tests.storage.test_held_sync import HeldFiles
@@ -244,3 +247,28 @@ def test_a_file_whose_removal_was_not_synced_is_removed_durably_later(farm: Farm
     assert "staging" in synced
     (volume,) = farm.engine.opened()
     assert not volume.ground.index.doomed()
+
+
+@pytest.mark.parametrize("size", [5000, 2 * MIB])
+def test_what_a_commit_in_doubt_may_have_stored_is_in_doubt_and_erased_with_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """The next opening finds it in the log, or in its file: an erase must not be forgotten."""
+    farm = Farm(tmp_path, volumes=2)
+    data = noise(size)
+
+    def in_doubt(_index: Index, _transaction: Transaction) -> None:
+        raise CommitInDoubtError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "_commit", in_doubt)
+        with pytest.raises(StorageError, match="CommitInDoubt"):
+            farm.store(data)
+    with pytest.raises(InDoubtError):
+        farm.engine.stat(ALICE, shard_of(data))
+    farm.store(data)
+    farm.delete(shard_of(data), erase=True)
+    farm.reopen()
+    with pytest.raises(ShardNotFoundError):
+        farm.engine.stat(ALICE, shard_of(data))
+    farm.engine.close()
