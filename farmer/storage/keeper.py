@@ -270,6 +270,8 @@ class Slot:
         try:
             self.volume = None
             volume.forsake()
+            # What was put off while the disk hung is the old opening's, and let go with it.
+            self.watch.catch_up()
             self._open()
         finally:
             self.reopenings += 1

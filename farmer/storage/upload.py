@@ -243,7 +243,10 @@ class LargeUpload:
                 return
             self._is_open = False
         try:
-            self._staged.lease(self._ground.facts.clock_ms())
+            with self._ground.tenure.lasting() as is_ours:
+                # Else the next opening has looked: by now a shard may be stored in this file.
+                if is_ours:
+                    self._staged.lease(self._ground.facts.clock_ms())
         except OSError as error:
             self._ground.understand(error, self._reservation.charge_bytes)
             self._discard()

@@ -25,7 +25,7 @@ from farmer.storage.generation import Witness
 from farmer.storage.handles import Handles
 from farmer.storage.places import Place
 from farmer.storage.quota import Ledger
-from farmer.storage.records import Kind
+from farmer.storage.records import Kind, decode_record
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, noise, open_files, shard_of
 
@@ -258,3 +258,32 @@ def test_nobody_waits_long_for_a_volume_that_is_being_opened(
     assert time.monotonic() - began < 3
     slot.job = job
     slot.reopenings += 1
+
+
+@pytest.mark.parametrize("is_settled_late", [False, True])
+def test_what_was_given_up_while_the_disk_hung_writes_over_no_shard(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, is_settled_late: bool
+) -> None:
+    """Neither where it is let go before the next opening looks, nor where that comes too late."""
+    (slot,) = farm.engine._slots
+    data = noise(12 * MIB)
+    first = farm.begin(data)
+    first.write(data[: 9 * MIB])
+    slot.watch.declare("it hangs")
+    first.abandon()
+    slot.watch.declare("")
+    with monkeypatch.context() as patch:
+        if is_settled_late:
+            patch.setattr(slot.watch, "catch_up", lambda: None)
+        opened_anew(farm)
+    assert len(slot.watch._later) == is_settled_late
+    farm.store(data)
+    farm.engine.look_after_disks()
+    (part,) = (farm.path / "staging").iterdir()
+    raw = part.read_bytes()[:RECORD_HEADER_BYTES]
+    assert decode_record(raw, raw[16:32], part).kind is Kind.SHARD
+    opened_anew(farm)
+    assert not farm.engine.opened()[0].leases.of()
+    farm.sweep()
+    assert farm.read(shard_of(data)) == data
+    assert farm.engine.usage(ALICE).reserved_bytes == 0
