@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from farmer.storage.book_schema import connected, damaged, prepare, unreadable
+from farmer.storage.book_schema import connected, damaged, make_durable, prepare, unreadable
 from farmer.storage.errors import StorageError, VolumeUnavailableError
 from farmer.storage.generation import STAMP_BYTES, Generation
 from farmer.storage.watch import HUNG_S
@@ -63,11 +63,12 @@ class Book:
         self._is_sound = True
         try:
             self.was_made = prepare(self._rows, path, farmer_key)
+            make_durable(self._rows, path)
             self._file = _identity_of(path)
             self._last = _generation(self._rows)
         except BaseException as error:
             self._rows.close()
-            if isinstance(error, sqlite3.Error | TypeError):
+            if isinstance(error, sqlite3.Error | TypeError | OSError):
                 raise unreadable(path, error) from error
             raise
         self._open = True

@@ -30,7 +30,7 @@ from zlib import crc32
 
 from farmer.storage.directory import Paths
 from farmer.storage.errors import VolumeClosedError
-from farmer.storage.files import Access, Files
+from farmer.storage.files import Access, Files, sync_what_a_kill_left
 from farmer.storage.records import NUMBER_BITS
 
 BOOK_ID_BYTES: Final = 16
@@ -122,6 +122,10 @@ class Witness:
             raise VolumeClosedError("the volume was closed")
         if not self._files.exists(self._paths.marker):
             raise FileNotFoundError(f"{self._paths.marker} is missing")
+        if self._files.exists(self._paths.book):
+            # Before a word of it is believed: whoever finds it noted does not note it again.
+            sync_what_a_kill_left(self._files, self._paths.book)
+            self._files.sync_directory(self._paths.root)
         fd = self._files.open(self._paths.book, Access.ENSURE)
         try:
             raw = self._files.pread(fd, _COPIES_AT[-1] + _COPY_BYTES, 0)

@@ -79,6 +79,7 @@ def test_a_note_is_written_and_synced_and_the_files_name_once(
     assert [steps(first, counter) for counter in (1, 2)] == [calls, calls[:2]]
     first.close()
     later = Witness(files, paths)
+    later.recall()
     assert steps(later, 3) == calls[:2]
     later.close()
 
@@ -256,3 +257,36 @@ def test_a_note_that_hangs_holds_up_the_next_only_for_a_moment(
     witness.note(counted(3))
     assert set(witness.seen) == {counted(2), counted(3)}
     witness.close()
+
+
+def test_what_a_kill_left_is_synced_before_it_is_believed(
+    files: RecordingFiles, paths: Paths
+) -> None:
+    """Else it would be lost in a power cut, and nobody would note it again."""
+    witness = Witness(files, paths)
+    witness.note(counted(1))
+    witness.close()
+    files.forget()
+    later = Witness(files, paths)
+    later.recall()
+    watched = ("sync_data", "sync_directory", "pread")
+    assert tuple(files.names(*watched)) == watched
+    later.close()
+
+
+@pytest.mark.parametrize("call", ["sync_data", "sync_directory"])
+def test_what_cannot_be_synced_is_not_believed(
+    files: RecordingFiles, paths: Paths, call: str
+) -> None:
+    witness = Witness(files, paths)
+    witness.note(counted(1))
+    witness.close()
+    later = Witness(files, paths)
+    files.fault = Fault(0, errno.EIO, lambda one: one.name == call)
+    with pytest.raises(OSError, match="Input/output"):
+        later.recall()
+    assert later.seen == ()
+    files.fault = None
+    later.recall()
+    assert later.seen == (counted(1),)
+    later.close()

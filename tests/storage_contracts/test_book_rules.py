@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from shutil import copyfile
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -421,3 +424,63 @@ def test_a_mistake_of_ours_is_taken_back_and_costs_no_connection(book: Book) -> 
         assert rows is before
         assert not rows.in_transaction
     assert seen_at(book) == 0
+
+
+def killed(path: Path) -> Path:
+    """Return what a kill left: what was committed last stands in the write-ahead log alone."""
+    (left := path.with_name("left")).mkdir()
+    with closing(Book(path, KEY)) as book:
+        change(book)
+        for name in (path.name, f"{path.name}-wal"):
+            copyfile(path.with_name(name), left / name)
+    assert (left / f"{path.name}-wal").stat().st_size
+    return left / path.name
+
+
+def test_what_a_kill_left_is_made_durable_before_it_is_believed(path: Path) -> None:
+    """It may be in the page cache alone, and this writes and syncs the database itself."""
+    path = killed(path)
+    with closing(Book(path, KEY)) as book:
+        assert path.with_name(f"{path.name}-wal").stat().st_size == 0
+        assert seen_at(book) == 1
+
+
+class Full(sqlite3.Connection):
+    """One that finds no room to write the log back to the database."""
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if "checkpoint" in statement:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return super().execute(statement, *values)
+
+
+def full(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, factory=Full)
+
+
+@pytest.mark.parametrize("why", ["it is read", "the disk is full"])
+def test_where_the_database_cannot_be_written_its_log_is_synced(
+    path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    path = killed(path)
+    log = path.with_name(f"{path.name}-wal")
+    monkeypatch.setattr("farmer.storage.book_schema.LOCK_TIMEOUT_S", 0.01)
+    if why == "the disk is full":
+        monkeypatch.setattr(book_module, "connected", full)
+    synced: list[Path] = []
+    sync = os.fsync
+
+    def noted(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        if why == "it is read":
+            other.execute("BEGIN")
+            other.execute("SELECT * FROM clock").fetchall()
+        with closing(Book(path, KEY)) as book:
+            assert synced[-2:] == [log, path.parent]
+            assert seen_at(book) == 1
