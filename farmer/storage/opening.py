@@ -297,10 +297,11 @@ def _tail(files: Files, paths: Paths, recovered: Recovered) -> Tail | None:
 
 def _tell(health: Health, ready: Ready) -> None:
     if ready.rebuilt:
+        lost = "see LogDamaged" if ready.recovered.damaged else "no shard was lost by that"
         health.raise_alert(
             "IndexRebuilt",
             f"{health.label}: the index was made again ({ready.rebuilt}) from the"
-            f" {ready.recovered.records} records of the volume; no shard was lost by that.",
+            f" {ready.recovered.records} records of the volume; {lost}.",
         )
     if ready.recovered.damaged:
         places = ", ".join(ready.recovered.damaged[:3])
@@ -308,6 +309,6 @@ def _tell(health: Health, ready: Ready) -> None:
             "LogDamaged",
             f"{len(ready.recovered.damaged)} damaged places were passed over or cut off"
             f" ({places}); shards that stood there are lost, unless a crash tore them before they"
-            " were acknowledged. The disk may be failing.",
+            " were acknowledged, or while their space was given back. The disk may be failing.",
             "dmesg | tail",
         )

@@ -236,6 +236,10 @@ class Recovery:
                 match one:
                     case Damaged():
                         doubtful.append(one)
+                    case Hole(at, length) if limit and not self._files.is_hole(fd, at, length):
+                        # All of this was synced before the next segment was begun: no batch was
+                        # torn here.  The disk has lost a header, or a crash tore a punching.
+                        recovered.damaged.append(f"{path.name} at {at}")
                     case Hole(at, length):
                         # A crash may have torn a batch there, or the punching of it.
                         holes.append((at, give_back(self._files, path, fd, at, length)))

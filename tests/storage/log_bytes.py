@@ -14,6 +14,7 @@ from farmer.model.ids import ContractId, ShardId
 from farmer.model.shard import RECORD_HEADER_BYTES
 from farmer.storage.bulk import PlainRow, pack
 from farmer.storage.directory import Paths
+from farmer.storage.files import Access
 from farmer.storage.index import Index, create_index
 from farmer.storage.marks import Action, Mark, encode_marks
 from farmer.storage.places import Place, Row
@@ -166,6 +167,15 @@ class Log:
         for path in self.paths.root.glob("index.sqlite*"):
             path.unlink()
         self.index = self._new_index()
+
+    def punch(self, number: int) -> None:
+        """Let the pages of zeros in a segment take no space."""
+        path = self.paths.segment(number)
+        fd = self.files.open(path, Access.WRITE)
+        for at in range(0, path.stat().st_size, PAGE):
+            if self.files.pread(fd, PAGE, at) == HOLE:
+                self.files.punch(fd, at, PAGE)
+        self.files.close(fd)
 
     def write(self, number: int, *records: Written, **header: int) -> None:
         uuid = segment_uuid(VOLUME, number)

@@ -590,6 +590,28 @@ def test_what_a_crash_left_of_a_punching_is_reckoned_and_given_back_after_a_rebu
         assert log.read(first.charge_bytes) == bytes(first.charge_bytes)
 
 
+def test_a_sealed_record_whose_first_block_is_lost_is_told_and_not_given_back(farm: Farm) -> None:
+    """All of it was synced before the next segment was begun: no crash tore it."""
+    shards = [farm.store(noise(900_000, number)).shard for number in range(6)]
+    farm.delete(shards[3], erase=True)
+    place = row_of(farm, shards[1]).place
+    assert (place.segment, row_of(farm, shards[5]).place.segment) == (1, 2)
+    farm.engine.close()
+    log = farm.path / SEGMENT
+    change(log, place.offset, bytes(4096))
+    allocated = log.stat().st_blocks
+    recovered = rebuild_index(farm.settings[0], NODE, farm.files, lambda *_: None)
+    assert recovered.damaged == [f"{log.name} at {place.offset}"]
+    assert log.stat().st_blocks == allocated
+    lose_index(farm)
+    farm.open()
+    told = {alert.name: alert.message for alert in farm.engine.trouble()}
+    assert "no shard was lost" not in told["IndexRebuilt"]
+    assert f"{log.name} at {place.offset}" in told["LogDamaged"]
+    farm.engine.compare_with_disk()
+    assert farm.engine.volumes()[0].drift_bytes in {0, 4096}
+
+
 def test_a_misdirected_header_of_an_erased_shard_destroys_nothing(farm: Farm) -> None:
     """By its length it reaches over sound records; what stands there is not given back."""
     small = [farm.store(noise(3000, name)).shard for name in "abcdef"]

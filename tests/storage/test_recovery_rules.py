@@ -523,6 +523,7 @@ def test_holes_count_as_given_back(log: Log) -> None:
 def test_holes_count_before_the_end_and_not_behind_it(log: Log) -> None:
     log.write(1, 1, HOLE)
     log.write(2, 2, HOLE, previous_end=3 * PAGE)
+    log.punch(1)
     log.rebuild()
     assert [one.punched_bytes for one in log.index.segments()] == [PAGE, 0]
     assert log.size(2) == 2 * PAGE
@@ -540,6 +541,18 @@ def test_zeros_that_take_space_are_given_back(log: Log) -> None:
     log.rebuild()
     assert log.files.names("punch") == [], "there is a hole already"
     assert log.index.segments()[0].punched_bytes == PAGE
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_zeros_in_a_segment_that_was_synced_are_told_and_stay(log: Log, whole: bool) -> None:
+    """No crash tore a batch there: a header is lost, and what stands behind it is all there is."""
+    log.write(1, 1, HOLE, HOLE + BAD, 2)
+    log.write(2, 3, previous_end=6 * PAGE)
+    recovered = log.rebuild() if whole else log.replay()
+    assert recovered.damaged == [f"{log.paths.segment(1).name} at {2 * PAGE}"]
+    assert log.files.names("punch") == []
+    assert [one.punched_bytes for one in log.index.segments()] == [0, 0]
+    assert set(log.known()) == {1, 2, 3}
 
 
 def test_zeros_that_cannot_be_given_back_still_take_space(log: Log) -> None:
@@ -635,6 +648,7 @@ def test_in_however_many_steps_it_is_the_same(
     monkeypatch.setattr(recovery_module, name, at_once)
     log.write(1, 1, 2, HOLE, 3, Marks(4, [gone(1), gone(2)]), 5, BAD, 6, HOLE, 7)
     log.write(2, 8, 9, Marks(10, [gone(8)]), previous_end=12 * PAGE)
+    log.punch(1)
     recovered = log.rebuild() if whole else log.replay()
     assert set(log.known()) == {3, 5, 6, 7, 9}
     assert [one.sequence for one in log.index.doomed()] == [1, 2, 8]
