@@ -45,6 +45,8 @@ BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
 BATCH_ROWS_MAX: Final = 512
 """Bounds what one transaction adds to the index's write-ahead log (docs/storage-format.md)."""
 
+_ENDED: Final = "its writer has ended, for want of memory"
+
 Release = Callable[[Sequence[Doomed]], list[Doomed]]
 """Gives the space of records back, durably; returns those where that worked."""
 
@@ -67,6 +69,8 @@ class Writer:
         self._last = (tail_end.segment, tail_end.offset)
         """Number and end of the last segment, for the header of the next."""
         self._waiting: deque[Operation[Any]] = deque()
+        self._at_hand: list[Operation[Any]] = []
+        """Taken, and not yet settled."""
         self._arrived = Condition()
         self._closing = False
         self.promises = Promises()
@@ -77,6 +81,8 @@ class Writer:
         """Why nothing is written any more, until the volume is opened anew; or empty."""
         self._is_started = False
         self._has_ended = Event()
+        self._no_more = VolumeUnavailableError(_ENDED)
+        """Made now: when it is needed there may be no memory for it."""
 
     @property
     def is_broken(self) -> bool:
@@ -105,7 +111,7 @@ class Writer:
                 self._arrived.notify()
         if promise is None:
             # Without the lock: what is given up may be a file, on a disk that does not answer.
-            _fail([operation], VolumeUnavailableError(reason or "shutting down"))
+            _fail([operation], VolumeUnavailableError(reason or self._broken or "shutting down"))
             return self.promises.of(operation.future, ending)
         reason = self._ground.watch.hung_reason
         if reason:
@@ -143,14 +149,19 @@ class Writer:
 
     def _live(self) -> None:
         try:
-            self._run()
+            # What comes up here is that memory ran out where that was all that could be said.
+            with suppress(Exception):
+                self._run()
         finally:
-            self._has_ended.set()
+            try:
+                self._end()
+            finally:
+                self._has_ended.set()
 
     def _run(self) -> None:
-        while operations := self._take():
+        while self._take():
             try:
-                self._commit(operations)
+                self._commit(self._at_hand)
             except Exception as error:  # a dead writer would hang every store
                 self._broken = said = internal(error)
                 try:
@@ -158,24 +169,45 @@ class Writer:
                 finally:
                     # Before anybody hears of it: until it is opened anew, nobody can say what
                     # has become of these, and whoever deletes one must not take it for absent.
-                    self._ground.doubts.log_not_cut(_keys(operations))
-                    _leave(operations, VolumeUnavailableError(said))
+                    self._ground.doubts.log_not_cut(_keys(self._at_hand))
+                    _leave(self._at_hand, VolumeUnavailableError(said))
+            self._at_hand = []
 
-    def _take(self) -> list[Operation[Any]]:
-        """Wait for work; return what fits one batch, or nothing when it is over."""
+    def _end(self) -> None:
+        """Let nobody wait for what no thread does any more; memory may have run out."""
+        with self._arrived:
+            is_in_order = self._closing and not (self._at_hand or self._waiting)
+            self._closing = True
+        if is_in_order:
+            return
+        self._broken = self._broken or _ENDED
+        with suppress(Exception):
+            self._ground.health.fail(self._broken)
+        with suppress(Exception):
+            self._ground.doubts.log_not_cut(_keys(self._at_hand))
+        for one in self._at_hand:
+            with suppress(Exception):
+                _leave([one], self._no_more)
+        while self._waiting:
+            with suppress(Exception):
+                _fail([self._waiting.popleft()], self._no_more)
+
+    def _take(self) -> bool:
+        """Wait for work, and take what fits one batch; say whether it is not over."""
         with self._arrived:
             while not self._waiting and not self._closing:
                 self._arrived.wait()
-            taken: list[Operation[Any]] = []
             size = rows = 0
             room = self._room()
             while self._waiting:
                 one = self._waiting[0]
                 size, rows = size + one.log_bytes, rows + one.rows
-                if taken and (size > min(room, BATCH_BYTES_MAX) or rows > BATCH_ROWS_MAX):
+                if self._at_hand and (size > min(room, BATCH_BYTES_MAX) or rows > BATCH_ROWS_MAX):
                     break
-                taken.append(self._waiting.popleft())
-            return taken
+                # In this order: if there is no memory for the one, the other still has it.
+                self._at_hand.append(one)
+                self._waiting.popleft()
+            return bool(self._at_hand)
 
     def _room(self) -> int:
         end = self._tail.end if self._tail else 0
