@@ -29,6 +29,8 @@ from farmer.storage.health import Health
 from farmer.storage.opening import Surroundings, open_volume
 from farmer.storage.pace import Tempo
 from farmer.storage.probing import probe
+from farmer.storage.records import segment_uuid
+from farmer.storage.tailcheck import Doubt
 from farmer.storage.volume import Volume
 from farmer.storage.watch import HUNG_S, Watch
 from farmer.storage.watched import WatchedFiles
@@ -61,6 +63,8 @@ class Slot:
         self._closing = False
         self._next_probe_s = 0.0
         self._next_part_s = 0.0
+        self._doubtful: dict[int, Doubt] = {}
+        """What a failing volume could not have read back: it is when it was opened anew."""
 
     @property
     def alert(self) -> Alert | None:
@@ -270,6 +274,7 @@ class Slot:
         try:
             self.volume = None
             volume.forsake()
+            self._doubtful |= volume.writer.doubtful
             # What was put off while the disk hung is the old opening's, and let go with it.
             self.watch.catch_up()
             self._open()
@@ -304,6 +309,11 @@ class Slot:
             self.health.reopened()
             if volume.ground.is_apart and not self.health.is_read_only:
                 self.health.read_only("it takes no writes")
+            doubtful, self._doubtful = self._doubtful, {}
+            for number, doubt in doubtful.items():
+                # Where another disk stands there by now, it is none of that one's segments.
+                if doubt.uuid == segment_uuid(volume.ground.volume, number):
+                    volume.writer.read_back(doubt)
 
     def _advice(self, error: Exception) -> str:
         if not (isinstance(error, OSError) and error.errno == errno.EIO):

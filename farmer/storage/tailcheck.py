@@ -46,14 +46,21 @@ class Doubt:
 
 
 class TailCheck(Operation[None]):
-    """Reads a step of a doubtful stretch and asks *go_on* for the next."""
+    """Reads a step of a doubtful stretch and asks *go_on* for the next; the last calls *ended*."""
 
-    def __init__(self, ground: Ground, doubt: Doubt, go_on: Callable[[TailCheck], object]) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        doubt: Doubt,
+        go_on: Callable[[TailCheck], object],
+        ended: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__(marks_bytes(2 * _DAMAGED_MAX))
         self.rows = _DAMAGED_MAX
         self._ground = ground
         self._doubt = doubt
         self._go_on = go_on
+        self._ended = ended
         self._reached = doubt.start
 
     def apply(self, batch: Batch) -> None:
@@ -68,7 +75,9 @@ class TailCheck(Operation[None]):
         del released
         if self._reached < self._doubt.end:
             rest = replace(self._doubt, start=self._reached)
-            self._go_on(TailCheck(self._ground, rest, self._go_on))
+            self._go_on(TailCheck(self._ground, rest, self._go_on, self._ended))
+        else:
+            self._ended()
 
     def _damaged(self, batch: Batch) -> Iterator[Row]:
         """Yield the rows of this step whose records are not sound; note how far it got."""

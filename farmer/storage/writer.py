@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from threading import Condition, Event
 from typing import Any, Final, TypeVar
 
@@ -73,6 +74,8 @@ class Writer:
         """Taken, and not yet settled."""
         self._arrived = Condition()
         self._closing = False
+        self.doubtful: dict[int, Doubt] = {}
+        """By segment, what is not read back to its end: of a failing volume none is."""
         self.promises = Promises()
         """What those who asked wait for; broken when the disk does not answer."""
         self._shelves = Shelves(ground)
@@ -118,6 +121,12 @@ class Writer:
             # It may have been declared just now, when this promise was not there to be broken.
             self.promises.break_one(promise, reason)
         return promise
+
+    def read_back(self, doubt: Doubt) -> None:
+        """Read again what was acknowledged of a segment whose sync failed, a step at a time."""
+        self.doubtful[doubt.number] = doubt
+        ended = partial(self.doubtful.pop, doubt.number, None)
+        self.submit(TailCheck(self._ground, doubt, self.submit, ended))
 
     @property
     def active_number(self) -> int:
@@ -362,7 +371,7 @@ class Writer:
             # What the cache holds may not be what the disk holds: never append here again.
             self._end_log(tail)
         if error.at_sync:
-            self.submit(TailCheck(self._ground, Doubt.of(tail), self.submit))
+            self.read_back(Doubt.of(tail))
         return self._ground.understand(error.cause, _wanted(operations), at_sync=error.at_sync)
 
     def _cut(self, tail: Tail, operations: list[Operation[Any]], *, is_synced: bool) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState
+from farmer.model.status import VolumeState
 from farmer.storage import tailcheck
+from farmer.storage.condition import PROBE_DISTRUSTED_EVERY_S, PROOFS_WANTED, Seen
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import OsFiles
 from farmer.storage.places import Row
@@ -146,6 +149,65 @@ def test_what_cannot_be_read_is_counted_and_not_condemned(tmp_path: Path) -> Non
     wait_until(lambda: dict(farm.engine.volumes()[0].errors).get("read"))
     files.fault = None
     assert farm.read(shard) == noise(9000)
+    farm.engine.close()
+
+
+def in_the_second_segment(farm: Farm, files: RecordingFiles) -> list[ShardId]:
+    """Store some shards there."""
+    farm.store(noise(100))
+    fail_a_sync(farm, files)
+    wait_until(lambda: not farm.engine.opened()[0].writer.doubtful)
+    return [farm.store(noise(9000, number)).shard for number in range(3)]
+
+
+def fail_twice(farm: Farm, files: RecordingFiles) -> list[ShardId]:
+    """Let the second sync within a day fail, of a segment whose second shard is damaged then."""
+    shards = in_the_second_segment(farm, files)
+    harm(farm.path / "log" / "00000002.seg", noise(9000, 1))
+    files.fault = Fault(
+        0, errno.EIO, lambda call: call.name == "sync_data" and "2.seg" in call.path
+    )
+    with pytest.raises(VolumeUnavailableError):
+        farm.store(noise(200, "refused"))
+    files.fault = None
+    assert farm.engine.volumes()[0].state is VolumeState.FAILING
+    return shards
+
+
+def test_what_a_failing_volume_cannot_note_is_read_back_when_it_is_opened_anew(
+    tmp_path: Path,
+) -> None:
+    files = RecordingFiles()
+    farm = Farm(tmp_path, files=files)
+    shards = fail_twice(farm, files)
+    assert set(states(farm).values()) == {ShardState.LIVE}
+    (slot,), now = farm.engine._slots, [0.0]
+    slot._around = replace(slot._around, monotonic_s=lambda: now[0])
+    for _ in range(PROOFS_WANTED[Seen.SYNC_FAILED] + 2):
+        now[0] += PROBE_DISTRUSTED_EVERY_S + 1
+        farm.engine.look_after_disks()
+    assert farm.engine.volumes()[0].state is VolumeState.HEALTHY
+    wait_until(lambda: states(farm)[shards[1]] is ShardState.QUARANTINED)
+    assert [states(farm)[shards[number]] for number in (0, 2)] == [ShardState.LIVE] * 2
+    wait_until(lambda: not farm.engine.opened()[0].writer.doubtful)
+    farm.engine.close()
+
+
+def test_what_was_doubtful_of_one_disk_is_not_of_another_in_its_place(tmp_path: Path) -> None:
+    """None of the records there would be of the segment that was meant."""
+    files = RecordingFiles()
+    farm, other = (Farm(tmp_path / name, files=files) for name in ("one", "other"))
+    in_the_second_segment(other, files)
+    other.engine.close()
+    fail_twice(farm, files)
+    (slot,) = farm.engine._slots
+    assert slot.volume is not None
+    farm.path.rename(farm.path.with_name("aside"))
+    other.path.rename(farm.path)
+    slot._open_anew(slot.volume)
+    assert slot.volume is not None and len(states(farm)) == 4
+    wait_until(lambda: slot.volume is not None and not slot.volume.writer.doubtful)
+    assert set(states(farm).values()) == {ShardState.LIVE}
     farm.engine.close()
 
 
