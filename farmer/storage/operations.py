@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from farmer.model.contract import TRASH_MS
 from farmer.model.ids import NodeId, ShardId
@@ -26,6 +26,10 @@ from farmer.storage.records import DAMAGED, MOVED, RecordHeader, aligned
 from farmer.storage.transaction import Transaction
 
 R = TypeVar("R")
+
+_OLDER_MAX: Final = 64
+"""Older records of a shard that go with it at once; where holes cannot be punched there may be
+many, and all stores wait meanwhile."""
 
 
 class Operation(Generic[R]):
@@ -164,12 +168,19 @@ class Delete(Operation[Deletion]):
         self._mark = mark
         self._is_alone = is_alone
         self._row: Row | None = None
+        self._records: frozenset[int] = frozenset()
+        """Sequences of all that the disk has of it."""
 
     def apply(self, batch: Batch) -> None:
         """Mark it; one that is in the trash stays there with its first date."""
         row = batch.transaction.find(self._mark.renter, self._mark.shard)
         if row is None:
             raise ShardNotFoundError
+        if self.gives_back:
+            # An older record that was replaced, as by a repair, has the same bytes.
+            older = batch.transaction.doomed_of(row.renter, row.shard, _OLDER_MAX + 1)
+            batch.transaction.doomed += older[:_OLDER_MAX]
+            self._records = frozenset([row.sequence, *(one.sequence for one in older)])
         if self.gives_back or self._is_alone or row.state is not ShardState.TRASH:
             batch.mark(self._mark_for(row))
             row = batch.transaction.find(row.renter, row.shard) or row
@@ -190,7 +201,7 @@ class Delete(Operation[Deletion]):
         assert self._row is not None
         if not self.gives_back:
             return Deletion(DeletionOutcome.TRASHED, self._row.gone_at_ms)
-        if self._row.sequence in released:
+        if self._records <= released:
             return Deletion(DeletionOutcome.ERASED, 0)
         return Deletion(DeletionOutcome.ERASED_AT_COMPACTION, 0)
 

@@ -95,7 +95,7 @@ class Transaction:
         self.changes = Changes()
         """What changes for the ledger; complete after the block."""
         self.doomed: list[Doomed] = []
-        """Records that lost their row here."""
+        """Records that lost their row here, and others whose space is to come back with theirs."""
 
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return a shard as it is with the changes so far."""
@@ -258,15 +258,18 @@ class Transaction:
         else:
             self.changes.log_bytes -= record.length
 
-    def has_doomed(self, renter: NodeId, shard: ShardId) -> bool:
-        """Say whether a given-up record of this shard is still on the disk."""
-        return bool(
-            self._sql.execute(
-                "SELECT 1 FROM doomed d JOIN renters r ON r.id = d.renter"
-                " WHERE r.renter = ? AND d.shard = ? LIMIT 1",
-                (renter.raw, shard.raw),
-            ).fetchone()
+    def doomed_of(self, renter: NodeId, shard: ShardId, limit: int) -> list[Doomed]:
+        """Return given-up records of a shard that are still on the disk."""
+        rows = self._sql.execute(
+            "SELECT d.sequence, d.segment, d.offset, d.length, d.file FROM doomed d"
+            " JOIN renters r ON r.id = d.renter WHERE r.renter = ? AND d.shard = ? LIMIT ?",
+            (renter.raw, shard.raw, limit),
         )
+        return [Doomed.of(row) for row in rows]
+
+    def has_doomed(self, renter: NodeId, shard: ShardId) -> bool:
+        """Say whether there is any."""
+        return bool(self.doomed_of(renter, shard, 1))
 
     def stage(self, file: bytes) -> None:
         """Note that a stored shard's file lies in the staging directory."""

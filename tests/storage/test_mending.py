@@ -15,7 +15,14 @@ import pytest
 
 from farmer.model.audit import AuditEntry
 from farmer.model.ids import ShardId
-from farmer.model.shard import BLOCK_BYTES, ShardState, StoredShard, charge_bytes
+from farmer.model.shard import (
+    BLOCK_BYTES,
+    DeletionOutcome,
+    ShardState,
+    StoredShard,
+    charge_bytes,
+)
+from farmer.storage import operations
 from farmer.storage.engine import Engine
 from farmer.storage.errors import (
     BusyError,
@@ -349,4 +356,58 @@ def test_an_examination_reads_what_the_disk_has(tmp_path: Path) -> None:
     assert farm.engine.examine(ALICE, shard).blocks == ()
     assert files.names("uncache", "pread")[:2] == ["pread", "uncache"]
     assert set(files.names("uncache", "pread")[2:]) == {"pread"}
+    farm.engine.close()
+
+
+def mended(farm: Farm, size: int) -> tuple[bytes, ShardId]:
+    data, shard = damaged(farm, size, 0)
+    mending = begun(farm.engine, shard)
+    mending.write(wanted(data, mending))
+    mending.commit().result(20)
+    return data, shard
+
+
+def on_the_disk(farm: Farm) -> bytes:
+    return b"".join(
+        path.read_bytes() for path in [*farm.path.rglob("*.seg"), *farm.path.rglob("*.part")]
+    )
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_an_erased_shard_leaves_nothing_of_the_record_that_a_repair_has_replaced(
+    farm: Farm, size: int
+) -> None:
+    data, shard = mended(farm, size)
+    tail = data[-1000:-100]
+    assert on_the_disk(farm).count(tail) == 2
+    assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED
+    assert tail not in on_the_disk(farm)
+
+
+def test_while_the_replaced_record_stays_nobody_is_told_that_the_shard_is_erased(
+    farm: Farm,
+) -> None:
+    data, shard = mended(farm, SIZES[1])
+    (older,) = volume_of(farm).ground.index.doomed()
+    volume_of(farm).handles.pin(older.place)
+    assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED_AT_COMPACTION
+    assert data[-1000:-100] in on_the_disk(farm)
+    volume_of(farm).handles.unpin(older.place)
+
+
+def test_so_many_older_records_go_with_an_erased_shard_and_no_more(tmp_path: Path) -> None:
+    """Where holes cannot be punched there may be as many as the log has room for."""
+    files = RecordingFiles(can_punch=False)
+    farm = Farm(tmp_path, files=files)
+    for _ in range(3):
+        shard = farm.store(noise(100)).shard
+        assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED_AT_COMPACTION
+    files.can_punch = True
+    farm.store(noise(100))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operations, "_OLDER_MAX", 2)
+        assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED_AT_COMPACTION
+    assert len(volume_of(farm).ground.index.doomed()) == 1
+    farm.store(noise(100))
+    assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED
     farm.engine.close()
