@@ -50,6 +50,14 @@ _RELEASED_PER_STEP: Final = 512
 """Records whose space is given back without a rest: many lie side by side, and are one hole."""
 
 
+HURRIED_RECORDS: Final = 512
+"""Records of each kind that a hurried run looks at: what everybody else has left is not to be
+paid for by the one who waits."""
+
+HURRIED_LIVE_BYTES: Final = 8 * 1024 * 1024
+"""What it may copy, out of one segment."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is worth doing."""
@@ -119,7 +127,7 @@ class Reclaimer:
 
         What stands at a spot that cannot be read is left for the next run.  Returns 0 at once if
         another run is under way.  It rests between its steps unless somebody waits for it, and
-        it is *hurried*.
+        it is *hurried*: then it does a bounded part of it only.
 
         Raises:
             StorageError, OSError, sqlite3.Error: the volume failed; all that is done is done.
@@ -128,7 +136,9 @@ class Reclaimer:
         if not self._begin(hurried=hurried):
             return 0
         try:
-            return self._run()
+            before = self._ground.account.log_bytes
+            self._run(hurried=hurried)
+            return max(0, before - self._ground.account.log_bytes)
         finally:
             self._settled_bytes = self._ground.account.log_bytes
             self._running.release()
@@ -155,22 +165,27 @@ class Reclaimer:
         self._steps.is_hurried = hurried
         return True
 
-    def _run(self) -> int:
-        index, before = self._ground.index, self._ground.account.log_bytes
+    def _run(self, *, hurried: bool) -> None:
+        index = self._ground.index
         self._drop_missing()
-        self._release_all()
+        self._release_all(HURRIED_RECORDS if hurried else None)
         marks = index.marks()
+        segments = index.segments()
         chosen = plan(
-            index.segments(),
+            segments,
             self._writer.active_number,
             sum(one.length for one in marks),
             self._restated,
         )
-        if chosen.condense:
+        if chosen.condense and hurried:
+            # How many are needed of all of them is not known by that.
+            self._condenser.condense(marks[:HURRIED_RECORDS], self.release)
+        elif chosen.condense:
             self._restated = self._condenser.condense(marks, self.release)
-        for number in chosen.compact:
-            self._compactor.compact(number)
-        return max(0, before - self._ground.account.log_bytes)
+        live_bytes = {one.number: one.live_bytes for one in segments}
+        for number in chosen.compact[:1] if hurried else chosen.compact:
+            if not hurried or live_bytes[number] <= HURRIED_LIVE_BYTES:
+                self._compactor.compact(number)
 
     def _drop_missing(self) -> None:
         """
@@ -188,10 +203,10 @@ class Reclaimer:
                     return
                 self._steps.enter(partial(_drop_segment, segment.number))
 
-    def _release_all(self) -> None:
+    def _release_all(self, limit: int | None) -> None:
         # Step by step: after an expired contract there may be as many as there were shards.
-        after = 0
-        while doomed := self._ground.index.doomed(after, RELEASED_AT_ONCE):
+        after, at_once = 0, limit or RELEASED_AT_ONCE
+        while doomed := self._ground.index.doomed(after, at_once):
             after = doomed[-1].sequence
             doomed.sort(key=_where)
             for some in _portions(doomed, _RELEASED_PER_STEP):
@@ -199,6 +214,8 @@ class Reclaimer:
                     released = self.release(some)
                 for entered in _portions(released, _ENTERED_PER_STEP):
                     self._steps.enter(partial(_release, entered))
+            if limit is not None:
+                return
 
     def _punch(self, number: int, records: Sequence[Doomed]) -> list[Doomed]:
         files = self._ground.files

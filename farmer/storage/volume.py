@@ -53,6 +53,9 @@ from farmer.storage.writer import Writer
 REMOVE_AT_ONCE: Final = 32
 """Shards removed by one operation of a sweep: a store behind it waits for little."""
 
+RECLAIM_BYTES: Final = 64 * 1024 * 1024
+"""Given up by a purge before its space is given back."""
+
 _OPEN_TRIES: Final = 8
 """A record may move between look-up and pin; compaction moves it once, not eight times."""
 
@@ -247,14 +250,15 @@ class Volume:
         """
         Remove all shards and leases of a renter, or of one of its contracts.
 
-        Returns how many shards went.  Their space comes back when it is tidied next.  It does
-        not rest while it *is_waited_for*.
+        Returns how many shards went.  The space of the last comes back when it is tidied next.
+        It does not rest while it *is_waited_for*.
 
         Raises:
             VolumeUnavailableError: the volume failed, or some had to stay: repeat it later.
 
         """
         removed, after, is_left = 0, ShardId(bytes(32)), False
+        unreclaimed_bytes = 0
         while rows := self.page(renter, after, LOOK_AT_ONCE):
             after = rows[-1].shard
             theirs = [row for row in rows if contract in {None, row.contract}]
@@ -262,6 +266,10 @@ class Volume:
             removed += count
             # It may lie on another volume too, or have been written anew since the look.
             is_left |= count < len(theirs)
+            unreclaimed_bytes += sum(row.charge_bytes for row in theirs)
+            if unreclaimed_bytes >= RECLAIM_BYTES:
+                unreclaimed_bytes = 0
+                self.tidy(hurried=is_waited_for())
         for lease in self.leases.of(renter, contract):
             self.leases.end(lease)
         if is_left:
@@ -281,7 +289,7 @@ class Volume:
             self.reclaim(hurried=hurried)
 
     def reclaim(self, *, hurried: bool = False) -> int:
-        """Give back what can be, *hurried* without rests; return the bytes that came free."""
+        """Give back what can be, *hurried* some of it, without rests; return how many bytes."""
         if self.ground.is_apart:
             return 0
         with self._index_errors():
@@ -429,7 +437,7 @@ class Volume:
         """Before a mark is added: let whoever gives up shards one by one pay for the tidying."""
         self.ground.health.check_writable()
         if self.reclaimer.is_due:
-            # What follows fails by itself if it must.
+            # A bounded part of it.  What follows fails by itself if it must.
             self.tidy(hurried=True)
 
     def _index_errors(self) -> _IndexErrors:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from farmer.model.shard import RECORD_HEADER_BYTES
@@ -82,7 +82,7 @@ def _overlapped(records: Sequence[Doomed], source: Source, size_bytes: int) -> l
     return wrong
 
 
-def _sound(source: Source, size_bytes: int) -> Iterator[Found]:
+def _sound(source: Source, size_bytes: int) -> Generator[Found, None, None]:
     """Yield the sound records of a segment, as far as it can be read."""
     try:
         for one in scan(source, SEGMENT_HEADER_BYTES, size_bytes, verify=False):

@@ -166,7 +166,7 @@ def test_spent_invites_do_not_revive_and_shards_are_served_again(
         house.stores.book.redeem(spent, EVE)
     house.stores.book.redeem(house.mint(), EVE)
 
-    house.stores.engine._deleting._observed_ms = lambda: 5_000_000
+    house.stores.engine._deleting._stamps.observed_ms = lambda: 5_000_000
     trashed = house.store(house.stores.book.find(EVE)[0], b"to be trashed")
     house.stores.engine.delete(EVE, trashed, erase=False).result(20)
     made = recover(house.stores.book, house.stores.engine, NOW_MS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import StoredShard, charge_bytes
 from farmer.model.status import VolumeState
 from farmer.storage import compaction, reclaim
+from farmer.storage import volume as volume_module
 from farmer.storage.engine import EngineLimits
 from farmer.storage.errors import NoSpaceError, StorageError
 from farmer.storage.operations import Move, Operation
-from farmer.storage.places import Doomed, Segment
+from farmer.storage.places import Doomed, Row, Segment
 from farmer.storage.reclaim import Plan, plan
 from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, noise, shard_of
 from tests.storage.recording import Fault, RecordingFiles
@@ -290,3 +292,85 @@ def test_the_plan_takes_sparse_sealed_segments_and_many_marks() -> None:
     assert plan(segments, 4, 0, 0) == Plan(condense=False, compact=(1, 3))
     assert plan(segments, 3, 2 * MIB, 0) == Plan(condense=True, compact=(1, 4))
     assert not plan([], 1, 2 * MIB, 100_000).condense
+
+
+def gather(farm: Farm, count: int) -> list[ShardId]:
+    """Let much be left to be given back: small shards of one renter, removed for good."""
+    shards = [farm.store(noise(60_000, number)).shard for number in range(count)]
+    volume = farm.engine.opened()[0]
+    assert volume.remove(volume.page(ALICE, ShardId(bytes(32)), count)) == count
+    return shards
+
+
+def test_who_deletes_pays_for_a_bounded_part_of_what_others_have_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reclaim, "HURRIED_RECORDS", 10)
+    farm = Farm(tmp_path, limits=MANY)
+    mine = farm.store(noise(100), BOB).shard
+    gather(farm, 33)
+    volume = farm.engine.opened()[0]
+    assert volume.reclaimer.is_due
+    farm.delete(mine, BOB)
+    assert len(volume.ground.index.doomed()) == 23
+    assert not volume.reclaimer.is_due
+    farm.sweep()
+    assert not volume.ground.index.doomed()
+    farm.engine.close()
+
+
+@pytest.mark.parametrize("copied_bytes_max", [0, MIB])
+def test_who_deletes_waits_for_no_long_copying(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied_bytes_max: int
+) -> None:
+    """Where holes cannot be punched; a segment with little in it is worth it."""
+    monkeypatch.setattr(reclaim, "HURRIED_LIVE_BYTES", copied_bytes_max)
+    farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
+    mine = [farm.store(noise(900, number), BOB).shard for number in range(2)]
+    gather(farm, 90)
+    segment = farm.path / "log" / "00000001.seg"
+    farm.delete(mine[0], BOB)
+    assert segment.exists() == (copied_bytes_max == 0)
+    farm.sweep()
+    assert not segment.exists()
+    assert farm.read(mine[1], BOB) == noise(900, 1)
+    farm.engine.close()
+
+
+def test_marks_are_condensed_a_bounded_number_at_a_time_for_who_deletes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reclaim, "HURRIED_RECORDS", 20)
+    farm = Farm(tmp_path)
+    shard = farm.store(noise(10)).shard
+    index = farm.engine.opened()[0].ground.index
+    counts = []
+    for _ in range(150):
+        farm.delete(shard)
+        farm.engine.undelete(ALICE, shard).result(5)
+        counts.append(len(index.marks()))
+    drops = [before - after for before, after in pairwise(counts) if after < before]
+    assert drops and max(drops) <= 20
+    farm.engine.close()
+
+
+def test_a_purge_gives_space_back_before_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volume_module, "LOOK_AT_ONCE", 4)
+    monkeypatch.setattr(volume_module, "RECLAIM_BYTES", MIB)
+    farm = Farm(tmp_path, limits=MANY)
+    for number in range(40):
+        farm.store(noise(60_000, number))
+    volume, left = farm.engine.opened()[0], []
+    remove = volume.remove
+
+    def noted(rows: list[Row], **words: bool) -> int:
+        left.append(len(volume.ground.index.doomed()))
+        return remove(rows, **words)
+
+    monkeypatch.setattr(volume, "remove", noted)
+    assert farm.engine.purge(ALICE) == 40
+    assert left == [0, 4, 8, 12, 16] * 2
+    assert not volume.ground.index.doomed()
+    farm.engine.close()
