@@ -1,5 +1,6 @@
 """Real handshakes in memory: who gets in, who does not, and who they are."""
 
+import contextlib
 import datetime
 
 from cryptography import x509
@@ -8,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
+from OpenSSL._util import lib
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
@@ -120,6 +122,11 @@ def wide_certificate(key):
     builder = builder.not_valid_before(datetime.datetime(2001, 1, 1))
     builder = builder.not_valid_after(datetime.datetime(2002, 1, 1))
     return builder.add_extension(x509.SubjectAlternativeName(names), False).sign(key, None)
+
+
+def rsa_stranger():
+    key = rsa.generate_private_key(65537, 2048)
+    return Stranger(certificate_for(key, algorithm=SHA256()), key)
 
 
 class HandshakeTests(SynchronousTestCase):
@@ -246,13 +253,67 @@ class HandshakeTests(SynchronousTestCase):
         self.assertIsNotNone(server.lost)
 
     def test_an_rsa_certificate_is_refused_by_either_side(self):
-        key = rsa.generate_private_key(65537, 2048)
-        certificate = certificate_for(key, algorithm=SHA256())
-        stranger = Stranger(certificate, key)
-        server, _, _ = self.join(client=stranger_connects(stranger.context))
-        self.assert_peer_error(server, "not Ed25519")
+        stranger = rsa_stranger()
+        server, client, _ = self.join(client=stranger_connects(stranger.context))
+        self.assertEqual((server.received, server.peer), (b"", None))
+        self.assertIsNotNone(server.lost)
+        self.assertIsNotNone(client.lost)
         _, client, _ = self.join(server=stranger_answers(stranger.context))
         self.assert_peer_error(client, "not Ed25519")
+
+    def test_another_kind_of_key_has_no_id(self):
+        """Whatever TLS let through."""
+        stranger = rsa_stranger()
+        server, client, _ = self.join(
+            stranger_connects(stranger.context), stranger_answers(stranger.context)
+        )
+        self.assert_peer_error(server, "not Ed25519")
+        self.assert_peer_error(client, "not Ed25519")
+
+    def test_who_signs_otherwise_although_not_asked_to_is_refused_before_the_arithmetic(self):
+        """The peer chooses the key, so the time that it takes is the peer's to choose."""
+        asks_for_anything = Stranger(self.farmer.certificate, self.farmer.private_key).context
+        ours = farmer_side(self.farmer).serverConnectionForTLS(None).get_context()
+        server = self.about_to_judge(rsa_stranger(), asks_for_anything)
+        server.do_handshake()
+        server = self.about_to_judge(rsa_stranger(), asks_for_anything)
+        server.set_context(ours)
+        with self.assertRaises(SSL.Error) as caught:
+            server.do_handshake()
+        self.assertIn("wrong signature type", str(caught.exception))
+
+    def about_to_judge(self, stranger, context):
+        """Return a server that has yet to look at what the client signed."""
+        server, client = SSL.Connection(context, None), SSL.Connection(stranger.context, None)
+        server.set_accept_state()
+        client.set_connect_state()
+        for speaker, listener in ((client, server), (server, client), (client, server)):
+            with contextlib.suppress(SSL.WantReadError):
+                speaker.do_handshake()
+            listener.bio_write(speaker.bio_read(1 << 16))
+        return server
+
+    def test_only_quick_key_exchanges_are_answered(self):
+        groups = (b"X25519", b"P-256", b"P-384", b"X448", b"ffdhe2048", b"ffdhe3072")
+        self.assertEqual([*map(self.is_answered, groups)], [True, True] + 4 * [False])
+
+    def test_an_openssl_that_does_not_know_the_newest_group_gets_the_others(self):
+        self.patch(tls, "_GROUPS", b"X25519MLKEM2048:X25519")
+        groups = (b"X25519", b"P-256", b"ffdhe2048")
+        self.assertEqual([*map(self.is_answered, groups)], [True, True, False])
+        self.join()
+        self.assertEqual(lib.ERR_peek_error(), 0)
+
+    def is_answered(self, group):
+        """Tell whether a client gets on that offers this key exchange only."""
+        if not hasattr(lib, "SSL_CTX_set1_curves_list"):
+            self.skipTest("this binding leaves the groups to OpenSSL")
+        stranger = Stranger(self.renter.certificate, self.renter.private_key)
+        self.assertEqual(lib.SSL_CTX_set1_curves_list(stranger.context._context, group), 1)
+        server, client, _ = self.join(client=stranger_connects(stranger.context))
+        is_answered = server.peer == self.renter.node_id
+        self.assertEqual(client.lost is None, is_answered)
+        return is_answered
 
     def test_a_certificate_above_the_limit_is_refused(self):
         key = Ed25519PrivateKey.generate()
