@@ -17,28 +17,36 @@ from twisted.internet.interfaces import IProtocol, ISystemHandle, ITCPTransport,
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from farmer.identity.records import WholeRecords
 from farmer.node.deadlines import Patience
+from farmer.node.origins import widest
 from farmer.node.ports import CloseReason
 from farmer.node.session import Session, Surroundings
 from farmer.node.wire import Wire
 from farmer.protocol.refusals import Refused
 
 FIRST_BYTES_MAX: Final = 4096
-"""Of a first record: a ClientHello of ours has 1.5 KiB.  What is larger, OpenSSL may judge."""
+"""Of a record not yet whole: ours have 1.5 KiB at most.  What is larger, OpenSSL may judge."""
+
+HANDSHAKE_STEPS_MAX: Final = 16
+"""
+Turns that a handshake takes: ours two, others' some more.  A record may have a byte, and so each
+packet could take one.
+"""
 
 UNSENT_BYTES: Final = 256 * 1024
 """What the kernel takes ahead of a peer's reading; without that it is megabytes each."""
 
 _HANDSHAKE: Final = b"\x16"
-_HEADER_BYTES: Final = 5
-"""Type, version and length of a TLS record (RFC 8446, 5.1)."""
+"""The type of a first record (RFC 8446, 5.1)."""
 
 
 class Arrival(Protocol):
     """
     One TCP connection from its accept on; as a guest it counts until a session does.
 
-    What comes is kept until the first record is whole, then goes through TLS to the session.
+    What comes is kept until a record is whole, then waits its turn to go through TLS to the
+    session; after the handshake it waits no more.
     """
 
     known = False
@@ -56,6 +64,10 @@ class Arrival(Protocol):
         self._behind_tls = behind_tls
         self._patience = Patience(around.clock.seconds())
         self._early = bytearray()
+        self._records = WholeRecords()
+        self._has_whole = False
+        """Whether a record has become whole that is kept still."""
+        self._steps = 0
         self._session: Session | None = None
         self._tls: IProtocol | None = None
         self._is_waiting = False
@@ -78,14 +90,17 @@ class Arrival(Protocol):
         if self._session is not None and self._session.is_shaken:
             self._pass_on(data)
             return
-        self._early += data
-        if self._is_waiting or self.over or not (self._tls or is_whole(self._early)):
+        if self.over:
+            return
+        self._keep(data)
+        if self._is_waiting or not self._may_be_judged():
             return
         self._is_waiting = True
-        self._around.turnstile.ask(self.address, self._go_on)
+        self._around.turnstile.ask(widest(self.address), self._go_on)
         if self._is_waiting:
             self._is_paused = True
             self._wire.pauseProducing()
+            self._patience.stand_still(self._around.clock.seconds())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let go."""
@@ -141,14 +156,30 @@ class Arrival(Protocol):
         if self._is_paused:
             self._is_paused = False
             self._wire.resumeProducing()
+            self._patience.run_on(self._around.clock.seconds())
+        self._steps += 1
+        if self._session is not None and self._steps > HANDSHAKE_STEPS_MAX:
+            self._session.abort(CloseReason.HANDSHAKE)
+            return
         if self._tls is None:
             self._begin_tls()
         early, self._early = bytes(self._early), bytearray()
+        self._has_whole = False
         self._pass_on(early)
+
+    def _keep(self, data: bytes) -> None:
+        whole, _ = self._records.take(data, len(data) + 1)
+        self._has_whole = self._has_whole or whole > 0
+        self._early += data
+
+    def _may_be_judged(self) -> bool:
+        """Tell whether OpenSSL can get on: with a whole record, or with what is none."""
+        is_none = self._tls is None and self._early[:1] != _HANDSHAKE
+        return self._has_whole or is_none or len(self._early) >= FIRST_BYTES_MAX
 
     def _ask_no_more(self) -> None:
         """Give our turn up: whoever stays would wait for it."""
-        self._around.turnstile.withdraw(self.address, self._go_on)
+        self._around.turnstile.withdraw(widest(self.address), self._go_on)
 
     def _begin_tls(self) -> None:
         self._session = Session(self._around, self.address, self._patience)
@@ -219,13 +250,3 @@ def limit_unsent(transport: ISystemHandle) -> None:
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         connection = cast(socket.socket, transport.getHandle())
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-
-
-def is_whole(early: bytes | bytearray) -> bool:
-    """Tell whether OpenSSL can judge what came first: a whole record, or what is none."""
-    if early[:1] != _HANDSHAKE:
-        return True
-    if len(early) < _HEADER_BYTES:
-        return False
-    length = int.from_bytes(early[_HEADER_BYTES - 2 : _HEADER_BYTES], "big")
-    return len(early) >= min(_HEADER_BYTES + length, FIRST_BYTES_MAX)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from farmer.identity.records import READ_BYTES
 from farmer.model.shard import BLOCK_BYTES
 from farmer.node.held import Account
-from farmer.node.turnstile import Turnstile
+from farmer.node.turnstile import Turnstile, Who
 from farmer.node.wire import Wire
 from farmer.protocol.connection import Event, FarmerConnection
 from farmer.protocol.frames import Piece
@@ -45,7 +45,7 @@ class Inbox:
         holds_up: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """*holds_up* hears when we keep the renter waiting for our turn, and when no more."""
-        self.whose: Hashable = None
+        self.whose: Who = ""
         """Who waits when this waits for its turn."""
         self._connection = connection
         self._account = account
@@ -54,7 +54,7 @@ class Inbox:
         self._unturned_bytes = 0
         """Of a transfer, since its last turn."""
         self._awaits_turn = False
-        self._asked_as: Hashable = None
+        self._asked_as: Who = ""
         self._counted_bytes = 0
         """What stands in the account."""
         self._wire: Wire | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 from typing import Protocol as Shape
@@ -20,10 +20,11 @@ from farmer.model.shard import BLOCK_BYTES
 from farmer.node.deadlines import Patience, WaitingFor
 from farmer.node.held import STEP_BYTES, Account, Held, Keeping
 from farmer.node.inbox import Inbox
+from farmer.node.origins import widest
 from farmer.node.outbox import Outbox
 from farmer.node.ports import CloseReason, Meter
 from farmer.node.tasks import Tasks
-from farmer.node.turnstile import Turnstile
+from farmer.node.turnstile import EVENTS_PER_TURN, Turnstile, Who
 from farmer.node.wire import Wire
 from farmer.protocol.connection import DataReceived, Event, FarmerConnection
 from farmer.protocol.frames import Chunk, Piece, gather, joined
@@ -33,13 +34,6 @@ from farmer.protocol.refusals import Refused
 from farmer.protocol.state import RENTERS_TURN, State
 
 R = TypeVar("R")
-
-EVENTS_PER_TURN: Final = 32
-"""
-Frames of one session after which it waits for its turn: tiny ones cost time, too.
-
-Hundreds of sessions that send them may not have so many each in every turn of the reactor.
-"""
 
 
 class RenterLeftError(Exception):
@@ -103,9 +97,13 @@ class Surroundings:
     """Talks with one renter until one of the two hangs up."""
     held: Held = field(default_factory=Held)
     turnstile: Turnstile = field(init=False)
+    """For costly steps."""
+    events: Turnstile = field(init=False)
+    """For frames, of which a session may handle some without asking."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "turnstile", Turnstile(self.clock))
+        object.__setattr__(self, "events", Turnstile(self.clock, EVENTS_PER_TURN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +152,6 @@ class Session(Protocol):
         self._over = False
         self._greeted = False
         self._why: CloseReason | None = None
-        self._taken = 0
         self._is_held_back = False
         """Whether an event is taken and waits for its turn."""
         self._wanted: Callable[[], bool] | None = None
@@ -295,11 +292,14 @@ class Session(Protocol):
             await self._patiently(WaitingFor.TRANSFER, self.wait(self._outbox.room()))
 
     async def turn(self) -> None:
-        """Wait for our turn to do something costly, or very much that is not."""
+        """Wait for our turn to do something costly."""
+        await self._turn(self._around.turnstile)
+
+    async def _turn(self, turnstile: Turnstile) -> None:
         if self._over:
             raise RenterLeftError
         turn: Deferred[None] = Deferred()
-        whose, turnstile = self._whose, self._around.turnstile
+        whose = self._whose
 
         def step() -> None:
             turn.callback(None)
@@ -452,14 +452,13 @@ class Session(Protocol):
                 self._patience.go_on(waiting, seconds())
 
     async def _let_others(self) -> None:
-        self._taken += 1
-        if self._taken % EVENTS_PER_TURN == 0:
-            await self.turn()
+        if not self._around.events.passes():
+            await self._turn(self._around.events)
 
     @property
-    def _whose(self) -> Hashable:
-        """Who waits when this waits for its turn: keys cost nothing, addresses do."""
-        return self._renter if self.known else self.address
+    def _whose(self) -> Who:
+        """Who waits when this waits for its turn: keys cost nothing, networks do."""
+        return self.renter() if self.known else widest(self.address)
 
 
 def _time_of(patience: Patience, clock: IReactorTime) -> Callable[[bool], None]:

@@ -16,12 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from farmer.node.admission import Places, Sessions
-from farmer.node.arrival import (
-    FIRST_BYTES_MAX,
-    Arrival,
-    _Bare,
-    is_whole,
-)
+from farmer.node.arrival import FIRST_BYTES_MAX, HANDSHAKE_STEPS_MAX, Arrival, _Bare
 from farmer.node.ports import CloseReason
 from farmer.node.service import Doorkeeper
 from farmer.node.session import Session, Surroundings
@@ -32,6 +27,9 @@ from tests.node.wires import MemoryWire, NodeCase, pass_turn
 
 HELLO = b"\x16\x03\x01\x00\x10" + bytes(range(16))
 """A first record: the header of a handshake, and as many bytes as it says."""
+
+FINISHED = b"\x17\x03\x03\x00\x08finished"
+"""One of those that end a handshake."""
 
 
 class FakeTls(Protocol):
@@ -113,11 +111,45 @@ class BeforeTlsTests(ArrivalCase):
 
         self.assertEqual(FIRST_BYTES_MAX, len(self.tls[0].pieces[0]))
 
-    def test_a_record_is_whole_when_its_length_is_there(self) -> None:
-        self.assertEqual(
-            [False, False, True, True, True],
-            [is_whole(early) for early in (HELLO[:4], HELLO[:-1], HELLO, HELLO + b"x", b"\x17")],
-        )
+    def test_a_record_in_the_middle_of_a_handshake_is_waited_for_too(self) -> None:
+        arrival = self.arrive()
+        arrival.dataReceived(HELLO + FINISHED[:3])
+        for byte in FINISHED[3:-1]:
+            self.clock.advance(0)
+            arrival.dataReceived(bytes([byte]))
+        self.assertEqual(([HELLO + FINISHED[:3]], 0), (self.tls[0].pieces, len(self.clock.calls)))
+
+        arrival.dataReceived(FINISHED[-1:])
+
+        self.assertEqual([HELLO + FINISHED[:3], FINISHED[3:]], self.tls[0].pieces)
+
+    def test_a_large_one_is_judged_in_parts(self) -> None:
+        arrival = self.arrive()
+        arrival.dataReceived(HELLO)
+        self.clock.advance(0)
+        arrival.dataReceived(b"\x17\x03\x03\x40\x00" + bytes(FIRST_BYTES_MAX - 6))
+        self.assertEqual([HELLO], self.tls[0].pieces)
+
+        arrival.dataReceived(b"x")
+
+        self.assertEqual(FIRST_BYTES_MAX, len(self.tls[0].pieces[1]))
+
+    def test_a_handshake_of_tiny_records_is_cut_off(self) -> None:
+        """Each packet of a few bytes would be a turn for which all others wait."""
+        self.shaken_after = HANDSHAKE_STEPS_MAX + 1
+        arrival = self.arrive()
+        for _ in range(HANDSHAKE_STEPS_MAX):
+            arrival.dataReceived(b"\x16\x03\x01\x00\x01x")
+            self.clock.advance(0)
+        self.assertFalse(self.tls[0].session.over)
+
+        arrival.dataReceived(b"\x16\x03\x01\x00\x01x")
+
+        self.assertTrue(self.tls[0].session.over)
+        self.assertIsNotNone(self.wire(arrival).lost)
+        self.assertEqual((HANDSHAKE_STEPS_MAX, 0), (len(self.tls[0].pieces), len(self.sessions)))
+        self.lose(arrival)
+        self.assertEqual([CloseReason.HANDSHAKE.value], self.meter.closed)
 
 
 class TurnTests(ArrivalCase):
@@ -137,13 +169,28 @@ class TurnTests(ArrivalCase):
         arrival.dataReceived(HELLO)
         self.occupy_this_turn()
 
-        arrival.dataReceived(b"finished")
+        arrival.dataReceived(FINISHED)
         self.assertEqual([HELLO], self.tls[0].pieces)
         self.clock.advance(0)
         self.occupy_this_turn()
         arrival.dataReceived(b"requests")
 
-        self.assertEqual([HELLO, b"finished", b"requests"], self.tls[0].pieces)
+        self.assertEqual([HELLO, FINISHED, b"requests"], self.tls[0].pieces)
+
+    def test_who_waits_for_its_turn_is_not_late_meanwhile(self) -> None:
+        """Hundreds of newcomers wait for us, not we for them."""
+        arrival = self.arrive()
+        self.pass_s(HANDSHAKE_S - 1)
+        self.occupy_this_turn()
+        arrival.dataReceived(HELLO)
+        self.clock.rightNow += HANDSHAKE_S
+        self.assertFalse(arrival.check())
+
+        self.clock.advance(0)
+        self.assertFalse(self.tls[0].session.check())
+        self.clock.rightNow += 2
+
+        self.assertTrue(self.tls[0].session.check())
 
     def test_who_leaves_before_its_turn_gets_none(self) -> None:
         arrival, hung_up_on = self.arrive(), self.arrive()
@@ -185,7 +232,7 @@ class GuestTests(ArrivalCase):
         self.assertEqual((1, 1), (self.meter.opened, len(self.sessions)))
 
         arrival.dataReceived(HELLO)
-        arrival.dataReceived(b"finished")
+        arrival.dataReceived(FINISHED)
         self.assertEqual([self.tls[0].session], list(self.sessions))
         self.lose(arrival)
 

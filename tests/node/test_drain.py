@@ -11,7 +11,7 @@ from farmer.node.admission import Places
 from farmer.node.ports import CloseReason
 from farmer.node.refusals import DRAINING_RETRY_MS
 from farmer.node.service import BACKLOG, Doorkeeper, FarmerService, show_address
-from farmer.node.session import EVENTS_PER_TURN, Session
+from farmer.node.session import Session
 from farmer.protocol.messages import encode
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.questions import Ping, Pong
@@ -127,23 +127,43 @@ class DrainTests(DrainCase):
         self.assertTrue(peer.closed)
         self.assertTrue(self.result(drained))
 
-    def test_a_request_that_waits_for_its_turn_is_served_before_goodbye(self) -> None:
+    def test_requests_sent_ahead_that_wait_for_their_turn_are_served_before_goodbye(self) -> None:
         peer = self.greet()
-        for token in range(EVENTS_PER_TURN - 2):
-            peer.send(Ping(token))
-        self.around.turnstile.ask("another", lambda: None)
-        peer.outgoing += peer.connection.send(Ping(99))
-        peer._deliver()
+        self.begin_store(peer, DATA)
         drained = self.drain()
-        self.assertFalse(peer.closed)
-        pass_turn(self.clock)
+        self.use_up_events(peer)
+        peer.outgoing += peer.connection.send_data(DATA)
+        peer.outgoing += peer.connection.send(End()) + peer.connection.send(Ping(99))
+        peer._deliver()
+        self.assertNoResult(drained)
+        while not peer.events:
+            pass_turn(self.clock)
+            self.use_up_events(peer)
+            peer._take()
+        self.assertNoResult(drained)
         peer.pump()
 
-        answer = peer.events[-1]
-        assert isinstance(answer, Pong), answer
-        self.assertEqual(99, answer.token)
+        stored(peer.answer())
+        self.assertIsInstance(peer.answer(), Pong)
         self.assertTrue(peer.closed)
         self.assertTrue(self.result(drained))
+
+    def test_a_request_that_waits_for_its_turn_when_nobody_is_served_is_told_so(self) -> None:
+        peer = self.greet()
+        self.use_up_events(peer)
+        peer.outgoing += peer.connection.send(Ping(99))
+        peer._deliver()
+        self.assertTrue(peer.session.has_unread)
+
+        drained = self.drain()
+        peer.pump()
+
+        self.assertEqual(Refuse(STOPPING, final=True), peer.events[-1])
+        self.assertTrue(self.result(drained))
+
+    def use_up_events(self, peer: Peer) -> None:
+        while peer.session._around.events.passes():
+            pass
 
     def test_who_sent_ahead_what_is_no_request_is_let_go(self) -> None:
         peer = self.greet()

@@ -16,8 +16,8 @@ from farmer.model.shard import BLOCK_BYTES
 from farmer.node.held import STEP_BYTES
 from farmer.node.inbox import READ_AHEAD_BYTES, TURN_BYTES
 from farmer.node.ports import CloseReason, Result, Verb
-from farmer.node.session import EVENTS_PER_TURN, Session
-from farmer.node.turnstile import STEPS_PER_TURN
+from farmer.node.session import Session
+from farmer.node.turnstile import EVENTS_PER_TURN, STEPS_PER_TURN
 from farmer.protocol.limits import CONTROL_BYTES_MAX, IDLE_S, SESSIONS_PER_RENTER_MAX
 from farmer.protocol.messages import encode
 from farmer.protocol.opening import End, Hello, Refuse, Welcome
@@ -363,9 +363,8 @@ class PacingTests(NodeCase):
         flood, other = self.greet(), self.greet()
         flood.outgoing += encode(Ping(1)) * 5000
         flood._deliver()
-        answered = len(flood.wire.unsent) // len(encode(Ping(1)))
 
-        self.assertLess(answered, 1000)
+        self.assertLessEqual(self.meter.finished[Verb.PING, Result.OK], EVENTS_PER_TURN)
         other.send(Ping(2))
         self.assertIsInstance(other.answer(), Pong)
 
@@ -384,8 +383,42 @@ class PacingTests(NodeCase):
         for _ in range(20):
             before = answered()
             pass_turn(self.clock)
-            self.assertLessEqual(answered() - before, STEPS_PER_TURN * EVENTS_PER_TURN)
-        self.assertGreater(answered(), 20 * EVENTS_PER_TURN)
+            self.assertLessEqual(answered() - before, EVENTS_PER_TURN)
+        self.assertGreater(answered(), 19 * EVENTS_PER_TURN)
+
+    def test_all_sessions_together_have_so_many_frames_in_a_turn(self) -> None:
+        """And a renter with a contract waits for a turn or two, not for all strangers."""
+        strangers = [
+            self.call(NodeId(n.to_bytes(32, "big")), f"10.0.{n // 200}.{n % 200}")
+            for n in range(300)
+        ]
+        for stranger in strangers:
+            stranger.hello()
+        renter = self.greet()
+        self.clock.advance(0)
+        before = self.meter.finished[Verb.PING, Result.OK]
+        for stranger in strangers:
+            stranger.outgoing += encode(Ping(1)) * 30
+            stranger._deliver()
+        self.assertLessEqual(self.meter.finished[Verb.PING, Result.OK] - before, EVENTS_PER_TURN)
+
+        renter.outgoing += encode(Ping(2))
+        renter._deliver()
+        self.assertFalse(renter.wire.unsent)
+        pass_turn(self.clock)
+
+        self.assertTrue(renter.wire.unsent)
+        answered = self.meter.finished[Verb.PING, Result.OK] - before
+        self.assertGreater(answered, EVENTS_PER_TURN)
+        self.assertLessEqual(answered, 2 * EVENTS_PER_TURN)
+
+    def test_a_few_frames_wake_the_reactor_for_nothing(self) -> None:
+        peer = self.greet()
+        self.clock.advance(0)
+        for _ in range(EVENTS_PER_TURN // 4):
+            peer.send(Ping(1))
+
+        self.assertEqual([], self.clock.calls)
 
     def occupy_this_turn(self) -> None:
         for _ in range(STEPS_PER_TURN):

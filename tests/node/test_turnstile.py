@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
+from farmer.model.ids import NodeId
 from farmer.node.turnstile import STEPS_PER_TURN, Turnstile
-from tests.node.wires import ForgetfulClock, pass_turn
+from tests.node.wires import RENTER, ForgetfulClock, pass_turn
 
 
 class Steps:
@@ -30,6 +31,10 @@ class Steps:
         before = len(self.done)
         pass_turn(self.clock)
         return self.done[before:]
+
+
+def nothing_is_kept(turnstile: Turnstile) -> bool:
+    return not turnstile._renters and not turnstile._others
 
 
 def test_a_step_is_done_at_once_when_few_were() -> None:
@@ -62,6 +67,60 @@ def test_who_asks_for_much_delays_himself() -> None:
     assert steps.turn() == ["honest"]
 
 
+def test_strangers_of_many_networks_take_every_other_turn_from_a_renter() -> None:
+    """Networks cost nothing: a renter among hundreds of them waits for one, not for all."""
+    steps = Steps(1)
+    for number in range(100):
+        steps.ask(f"network {number}")
+    steps.turnstile.ask(RENTER, lambda: steps.done.append("renter"))
+    steps.turnstile.ask(RENTER, lambda: steps.done.append("renter"))
+
+    assert [name for _ in range(5) for name in steps.turn()] == [
+        "renter",
+        "network 1",
+        "renter",
+        "network 2",
+        "network 3",
+    ]
+
+
+def test_many_renters_take_every_other_turn_from_a_stranger() -> None:
+    """Who has yet to show a contract waits no longer."""
+    steps = Steps(1)
+    steps.ask("first")
+    for number in range(100):
+        renter = NodeId(number.to_bytes(32, "big"))
+        steps.turnstile.ask(renter, lambda: steps.done.append("renter"))
+    steps.ask("stranger")
+
+    assert "stranger" in steps.turn() + steps.turn()
+
+
+def test_small_steps_are_done_without_asking_until_there_were_many() -> None:
+    """The reactor is woken when half of them were done, and then there are all again."""
+    steps = Steps(8)
+    assert [steps.turnstile.passes() for _ in range(3)] == [True] * 3
+    assert not steps.clock.calls
+    assert [steps.turnstile.passes() for _ in range(6)] == [True] * 5 + [False]
+    assert len(steps.clock.calls) == 1
+    steps.ask("late")
+    assert not steps.done
+
+    assert steps.turn() == ["late"]
+    assert [steps.turnstile.passes() for _ in range(8)] == [True] * 7 + [False]
+
+
+def test_no_small_step_overtakes_those_who_wait() -> None:
+    steps = Steps(3)
+    steps.ask("a", 3)
+    passed = []
+    for who in ("b", "c"):
+        steps.turnstile.ask(who, lambda: passed.append(steps.turnstile.passes()))
+    steps.turn()
+
+    assert passed == [False, True], "one waited, then nobody"
+
+
 def test_a_step_may_ask_for_another() -> None:
     """It waits like everybody's."""
     steps = Steps(1)
@@ -84,7 +143,7 @@ def test_whoever_goes_takes_its_steps_back() -> None:
 
     assert steps.turnstile.waiting == 1
     assert steps.turn() == ["c"]
-    assert not steps.turnstile._waiting
+    assert nothing_is_kept(steps.turnstile)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 1)), max_size=60))
@@ -98,7 +157,7 @@ def test_every_step_is_done_once(asked: list[tuple[str, int]]) -> None:
         pass
 
     assert sorted(steps.done) == sorted(who for who, _ in asked)
-    assert not steps.turnstile._waiting and not steps.clock.calls
+    assert nothing_is_kept(steps.turnstile) and not steps.clock.calls
 
 
 def test_a_turn_that_could_not_be_planned_is_planned_by_whoever_asks_next() -> None:
