@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final, TypeVar
 
 from twisted.internet.defer import Deferred
 
 from farmer.model.ids import NodeId
+from farmer.node.crowds import Crowd
+from farmer.node.origins import networks
 from farmer.node.ports import CloseReason
 from farmer.node.refusals import DRAINING_RETRY_MS
 from farmer.node.session import Guest, Session
@@ -24,6 +24,12 @@ from farmer.protocol.limits import (
 from farmer.protocol.refusals import Refusal, Refused
 
 K = TypeVar("K")
+
+NETWORK_PARTS: Final = (2, 4)
+"""
+Of all places strangers of one IPv6 /48 get at most the first part (a half), those of a /56 the
+second: who owns such a network leaves room for others, who need not make it first.
+"""
 
 _STOPPING: Final = Refused(Refusal.DRAINING, DRAINING_RETRY_MS)
 
@@ -52,27 +58,14 @@ class Places:
     per_renter: int = SESSIONS_PER_RENTER_MAX
 
     @property
+    def per_network(self) -> tuple[int, ...]:
+        """How many strangers there may be of a network, the widest first."""
+        return tuple(max(self.per_address, self.most // part) for part in NETWORK_PARTS)
+
+    @property
     def for_renters(self) -> int:
         """How many renters with a contract fill at most; the others are for strangers."""
         return max(1, self.most - self.most // STRANGERS_PART - 1)
-
-
-@lru_cache(maxsize=1024)
-def origin(host: str) -> str:
-    """
-    Return what counts as one address: an IPv4 address, or the /64 of an IPv6 one.
-
-    A household has one of either.
-    """
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(IPv6Network((address, 64), strict=False))
 
 
 class Sessions:
@@ -91,6 +84,7 @@ class Sessions:
         self._open: dict[Guest, None] = {}
         """The one that was served longest ago first."""
         self._from: Counter[str] = Counter()
+        self._strangers = Crowd()
         self._whose: dict[Guest, NodeId] = {}
         """Of those that said HELLO, also of those that have left and are busy still."""
         self._of: Counter[NodeId] = Counter()
@@ -121,44 +115,63 @@ class Sessions:
         """
         Say what to do with a new connection from an `origin`.
 
-        When all is full, a stranger makes room: the oldest of the address that has most.
+        When all is full, a stranger makes room: the oldest of the network that has most.  In a
+        network that has all it may have, it is one of its own.
         """
         here = self._from[address]
         if here >= self._places.per_address:
             return TurnedAway(here, self._places.per_address)
+        if (crowd := self._crowded(address)) is not None:
+            return Welcomed(crowd.oldest())
         if len(self) < self._places.most:
             return Welcomed()
-        strangers = [session for session in self._open if not session.known]
-        crowd = Counter(session.address for session in strangers)
-        instead = max(strangers, key=lambda session: crowd[session.address], default=None)
-        instead = instead or self._idlest(self._open)
+        instead = self._strangers.oldest() or self._idlest(self._open)
         if instead is None:
             return TurnedAway(len(self), self._places.most)
         return Welcomed(instead)
 
+    def _crowded(self, address: str) -> Crowd | None:
+        """Return the strangers of a network around an `origin` that has all it may have."""
+        where = networks(address)[:-1]
+        for depth, most in zip(range(1, len(where) + 1), self._places.per_network, strict=False):
+            crowd = self._strangers.part(where[:depth])
+            if crowd is not None and crowd.size >= most:
+                return crowd
+        return None
+
     def introduce(self, session: Session, renter: NodeId, *, known: bool) -> Welcomed | TurnedAway:
         """
-        Say what to do with a session whose renter has said HELLO.
+        Say what to do with a session whose renter has said HELLO, or has a contract since.
 
         One with a contract may have to take the place of another such: the idlest session
         of the renter who has most.
         """
+        is_counted = session in self._whose
         have = self._of[renter]
-        if have >= self._places.per_renter:
+        if have >= self._places.per_renter and not is_counted:
             return TurnedAway(have, self._places.per_renter)
-        if known and (departed := self.departed) >= self._places.most:
+        answer = self._among_renters(session) if known else Welcomed()
+        if isinstance(answer, TurnedAway):
+            return answer
+        if known:
+            self._strangers.discard(session, networks(session.address))
+        if not is_counted:
+            self._whose[session] = renter
+            self._of[renter] += 1
+        return answer
+
+    def _among_renters(self, session: Session) -> Welcomed | TurnedAway:
+        """Say whether there is a place among the renters' with a contract."""
+        if (departed := self.departed) >= self._places.most:
             return TurnedAway(departed, self._places.most)
         allowed = self._places.for_renters
-        instead = None
-        if known and len(self) > allowed:
-            others = [other for other in self._open if other.known and other is not session]
-            if len(others) >= allowed:
-                instead = self._idlest(others)
-                if instead is None:
-                    return TurnedAway(len(others), allowed)
-        self._whose[session] = renter
-        self._of[renter] += 1
-        return Welcomed(instead)
+        if len(self) <= allowed:
+            return Welcomed()
+        others = [other for other in self._open if other.known and other is not session]
+        if len(others) < allowed:
+            return Welcomed()
+        instead = self._idlest(others)
+        return TurnedAway(len(others), allowed) if instead is None else Welcomed(instead)
 
     def _idlest(self, sessions: Iterable[Guest]) -> Guest | None:
         """Return the session of whoever has most that was served longest ago and is not now."""
@@ -169,6 +182,8 @@ class Sessions:
         """Note one that has come."""
         self._open[guest] = None
         self._from[guest.address] += 1
+        if not guest.known:
+            self._strangers.add(guest, networks(guest.address))
 
     def leave(self, guest: Guest) -> None:
         """Note that it is over; safe twice."""
@@ -177,6 +192,7 @@ class Sessions:
         del self._open[guest]
         self._asking.discard(guest)
         _less(self._from, guest.address)
+        self._strangers.discard(guest, networks(guest.address))
         self._forget(guest)
         self._tell()
 

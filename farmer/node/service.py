@@ -22,11 +22,13 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from farmer.identity.records import RecordTLS
 from farmer.identity.tls import peer_id
 from farmer.model.ids import NodeId
-from farmer.node.admission import Sessions, TurnedAway, Welcomed, origin
+from farmer.node.accepting import accept_few
+from farmer.node.admission import Sessions, TurnedAway, Welcomed
 from farmer.node.arrival import Arrival
 from farmer.node.chores import Chore
 from farmer.node.farm import Farm
 from farmer.node.handlers import Conversation
+from farmer.node.origins import origin
 from farmer.node.ports import CloseReason, Meter
 from farmer.node.session import Session, Surroundings
 from farmer.node.tasks import Tasks, next_turn
@@ -133,6 +135,7 @@ class FarmerService:
         for host, port in self._listen:
             try:
                 self._ports.append(self._tcp.listenTCP(port, self._door, BACKLOG, host))
+                accept_few(self._ports[-1])
             except CannotListenError as error:
                 self._let_go()
                 raise ListenError(

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import (
     IReactorTCP,
 )
 
+from farmer.node.accepting import accept_few
 from farmer.node.admission import Sessions
 from farmer.node.farm import Farm
 from farmer.node.service import FarmerService, ListenError
@@ -93,8 +94,11 @@ class Doors:
                 self._passed.listenTCP(number, factory, PAGE_BACKLOG, host)
                 for host, number in given
             ]
+            for passed in ports:
+                accept_few(passed)
             return ports, join_address(*given[0])
         port = self._on_last_ports(PAGE, [asked], listen)
+        accept_few(port)
         found = join_address(split_address(asked)[0], port.getHost().port)
         remember_ports(self._home, PAGE, [asked], [found])
         return [port], _possible([found])[0]

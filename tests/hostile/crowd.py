@@ -21,7 +21,7 @@ from typing import Any
 from farmer.protocol.questions import Ping, Pong
 from tests.hostile.base import Renter
 
-ONE_NETWORK, NETWORKS = 400, 1500
+ONE_NETWORK, ONE_PROVIDER, NETWORKS = 400, 600, 1500
 HONEST = "2001:db8:8000::7"
 ROUNDS = 5
 
@@ -31,9 +31,14 @@ def household(number: int) -> str:
     return f"2001:db8:9000:1::{number + 1:x}"
 
 
+def neighbour(number: int) -> str:
+    """Return an address in a /64 of its own, all of them in one /48."""
+    return f"2001:db8:9001:{number:x}::1"
+
+
 def abroad(number: int) -> str:
-    """Return an address in a /64 of its own."""
-    return f"2001:db8:{0xA000 + number // 0x10000:x}:{number % 0x10000:x}::1"
+    """Return an address in a /48 of its own."""
+    return f"2001:db8:{0xA000 + number:x}::1"
 
 
 class Crowd:
@@ -101,6 +106,11 @@ def main(address: str, home: Path) -> dict[str, Any]:
         for number in range(ONE_NETWORK):
             crowd.call(household(number))
         told["one network"] = crowd.settled()
+        told["newcomers_s"].append(answer_s(home, address))
+        crowd.leave()
+        for number in range(ONE_PROVIDER):
+            crowd.call(neighbour(number))
+        told["one provider"] = crowd.settled()
         told["newcomers_s"].append(answer_s(home, address))
         crowd.leave()
         told["networks"] = 0

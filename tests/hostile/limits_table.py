@@ -29,8 +29,9 @@ HOSTILE, LIES = "tests/hostile/", "tests/client/"
 
 GROUPS: dict[str, list[tuple[str, str, str]]] = {
     "Who may come in, and for how long": [
-        (WIRE, "SESSIONS_MAX", HOSTILE + "test_floods.py::test_a_whole_ipv6_network"),
+        (WIRE, "SESSIONS_MAX", HOSTILE + "test_floods.py::test_thousands_of_networks"),
         (WIRE, "SESSIONS_PER_ADDRESS_MAX", HOSTILE + "test_floods.py::test_one_ipv6_household"),
+        (NODE + "admission", "NETWORK_PARTS", HOSTILE + "test_floods.py::test_a_whole_ipv6"),
         (WIRE, "SESSIONS_PER_RENTER_MAX", HOSTILE + "test_floods.py::test_one_key_from_many"),
         (WIRE, "STRANGERS_PART", HOSTILE + "test_floods.py::test_many_keys_make_room"),
         ("farmer.running.process", "OTHER_DESCRIPTORS", HOSTILE + "test_descriptors.py::test_few"),
@@ -48,7 +49,9 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (NODE + "inbox", "TURN_BYTES", TALK + "test_a_transfer_waits_for_its_turn"),
         (NODE + "service", "CHECKED_PER_TURN", CHECKS + "test_deadlines_of_many_are_looked_at"),
         (NODE + "service", "HANG_UP_CHECKS", CHECKS + "test_of_many_who_are_late"),
-        (NODE + "session", "EVENTS_PER_TURN", TALK + "test_one_session_leaves"),
+        (NODE + "turnstile", "EVENTS_PER_TURN", TALK + "test_all_sessions_together"),
+        (NODE + "arrival", "HANDSHAKE_STEPS_MAX", ARRIVAL + "test_a_handshake_of_tiny_records"),
+        (NODE + "accepting", "ACCEPTS_PER_TURN", HOSTILE + "test_floods.py::test_a_flood_is"),
         ("farmer.running.memory", "FULL_AFTER", MEMORY + "test_a_growing_farmer"),
     ],
     "What lies in memory": [

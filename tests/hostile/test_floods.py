@@ -7,14 +7,18 @@ import socket
 import time
 from typing import Any
 
+from twisted.internet.task import deferLater
+
 from farmer.model.ids import NodeId
-from farmer.node.admission import Places, Sessions, Welcomed, origin
+from farmer.node.accepting import ACCEPTS_PER_TURN
+from farmer.node.admission import NETWORK_PARTS, Places, Sessions, Welcomed
+from farmer.node.origins import origin
 from farmer.node.ports import CloseReason
 from farmer.protocol.limits import SESSIONS_MAX, SESSIONS_PER_ADDRESS_MAX
 from farmer.protocol.opening import Hello
 from farmer.protocol.questions import Ping, Pong
 from farmer.protocol.refusals import Refusal
-from tests.hostile.base import HostileCase, Renter
+from tests.hostile.base import HostileCase, Renter, reactor
 
 FLOOD_S = 40.0
 """It takes a second; where none may wait to be accepted, each connection takes as long."""
@@ -57,6 +61,21 @@ class FloodTests(HostileCase):
             pong = await self.in_thread(lambda: renter.ask(Ping(7), Pong))
             self.assertEqual(7, pong.token)
         self.assertIn(CloseReason.SHED.value, self.meter.closed)
+
+    async def test_a_flood_is_accepted_a_few_at_a_time(self) -> None:
+        """Limit: ACCEPTS_PER_TURN; who is being served has a turn between them."""
+        flood = Flood()
+        self.addCleanup(flood.close)
+        for part in range(2):
+            # The reactor waits for this thread, so all of them come at once.
+            for n in range(48):
+                flood.sockets.append(self.dial(f"127.9.{n // 8}.{part + 1}"))
+            accepted = []
+            while sum(accepted) < 48 and len(accepted) < 1000:
+                before = self.meter.opened
+                await deferLater(reactor, 0, lambda: None)
+                accepted.append(self.meter.opened - before)
+            self.assertLessEqual(max(accepted), ACCEPTS_PER_TURN)
 
     async def test_one_address_gets_its_share(self) -> None:
         """Limit: SESSIONS_PER_ADDRESS_MAX (here 8)."""
@@ -138,8 +157,8 @@ def enter(sessions: Sessions, address: str) -> Any:
     return passer
 
 
-def test_a_whole_ipv6_network_of_a_provider_puts_out_no_renter() -> None:
-    """A /48 has 65,536 networks of a household each; renters keep their places."""
+def with_renters() -> tuple[Sessions, set[Any]]:
+    """Return a farmer's sessions, and 200 renters who have places."""
     sessions = Sessions()
     renters = []
     for n in range(200):
@@ -148,11 +167,46 @@ def test_a_whole_ipv6_network_of_a_provider_puts_out_no_renter() -> None:
         key = NodeId(n.to_bytes(32, "big"))
         assert isinstance(sessions.introduce(renters[-1], key, known=True), Welcomed)
 
+    return sessions, set(renters)
+
+
+def test_thousands_of_networks_put_out_no_renter() -> None:
+    """Whoever owns a /32 has as many /48; renters keep their places."""
+    sessions, renters = with_renters()
+
     for n in range(20_000):
-        enter(sessions, origin(f"2001:db8:ffff:{n % 65_536:x}::{n:x}"))
+        enter(sessions, origin(f"2001:db9:{n:x}::1"))
 
     assert len(sessions) == SESSIONS_MAX
-    assert set(renters) <= set(sessions)
+    assert renters <= set(sessions)
+
+
+def test_a_whole_ipv6_network_of_a_provider_leaves_room_for_others() -> None:
+    """A /48 has 65,536 networks of a household each, a /56 has 256."""
+    for networks, part in ((65_536, NETWORK_PARTS[0]), (256, NETWORK_PARTS[1])):
+        sessions, renters = with_renters()
+        neighbour = enter(sessions, origin("2001:db8:fffe::1"))
+
+        for n in range(20_000):
+            enter(sessions, origin(f"2001:db8:ffff:{n % networks:x}::{n:x}"))
+
+        assert len(sessions) == len(renters) + 1 + SESSIONS_MAX // part
+        assert renters | {neighbour} <= set(sessions)
+
+
+def test_the_networks_of_one_provider_are_put_out_before_others() -> None:
+    """Who comes when all is full does not take the place of a stranger who is alone."""
+    sessions, _ = with_renters()
+    alone = [enter(sessions, origin(f"2001:db8:fffe:{n:x}::1")) for n in range(2)]
+    for n in range(400):
+        enter(sessions, origin(f"2001:db8:{0xF000 + n % 2:x}:{n:x}::1"))
+    assert len(sessions) == SESSIONS_MAX
+
+    for n in range(100):
+        enter(sessions, origin(f"2001:db9:{n:x}::1"))
+        enter(sessions, origin(f"2001:db8:f000:{n:x}::1"))
+
+    assert set(alone) <= set(sessions)
 
 
 def test_one_ipv6_household_is_one_address_however_many_it_uses() -> None:

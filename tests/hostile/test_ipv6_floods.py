@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from farmer.node.admission import NETWORK_PARTS
 from farmer.protocol.limits import SESSIONS_MAX, SESSIONS_PER_ADDRESS_MAX
 from tests.e2e.daemon import Daemon, call, environment
 from tests.hostile.networks import FARMER, cable
@@ -33,7 +34,7 @@ def made(root: Path) -> Daemon:
 
 @pytest.mark.slow
 def test_floods_from_one_network_and_from_many_leave_renters_served(tmp_path: Path) -> None:
-    """Limits: SESSIONS_PER_ADDRESS_MAX for a /64, SESSIONS_MAX in all; strangers go first."""
+    """Limits: SESSIONS_PER_ADDRESS_MAX for a /64, NETWORK_PARTS for a /48, SESSIONS_MAX in all."""
     with cable() as ends, made(tmp_path) as daemon:
         daemon.start(*ends.farmer)
         assert daemon.process is not None
@@ -65,7 +66,8 @@ def test_floods_from_one_network_and_from_many_leave_renters_served(tmp_path: Pa
         assert ended.returncode == 0, ended.stderr[-3000:]
         told = json.loads(ended.stdout)
         assert 0 < told["one network"] <= SESSIONS_PER_ADDRESS_MAX
-        assert SESSIONS_PER_ADDRESS_MAX < told["networks"] <= SESSIONS_MAX
+        assert SESSIONS_PER_ADDRESS_MAX < told["one provider"] <= SESSIONS_MAX // NETWORK_PARTS[0]
+        assert SESSIONS_MAX // NETWORK_PARTS[0] < told["networks"] <= SESSIONS_MAX
         assert told["early"], "who has a contract stays"
         assert max(told["newcomers_s"]) < ANSWER_S_MAX
         assert memory_bytes(daemon.process.pid) - before < GROWTH_BYTES_MAX

@@ -10,10 +10,11 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from farmer.model.ids import NodeId
 from farmer.node import budget
-from farmer.node.admission import Places, Sessions, TurnedAway, Welcomed, origin
+from farmer.node.admission import Places, Sessions, TurnedAway, Welcomed
 from farmer.node.budget import DAY_S, AuditBudget, Spent
 from farmer.node.exchange import Exchange
 from farmer.node.gate import Gate
+from farmer.node.origins import origin
 from farmer.node.ports import CloseReason, Verb
 from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase
 
@@ -305,15 +306,43 @@ class AdmissionTests(NodeCase):
 
         self.assertEqual(TurnedAway(3, 3), self.introduced(3, STRANGER)[1])
 
-    def test_when_renters_have_all_places_the_idlest_of_them_goes(self) -> None:
-        """Some came as strangers and redeemed an invite: nobody is left to go first."""
+    def test_who_has_a_contract_since_hello_needs_a_renters_place(self) -> None:
+        """Whoever has a few invites could fill all places with them one by one, else."""
         sessions = [self.enter(f"10.0.0.{n}") for n in range(4)]
         for session, who in zip(sessions, (RENTER, OTHER, OTHER, STRANGER), strict=True):
             self.assertEqual(Welcomed(), self.small.introduce(session, who, known=False))
+        for session, who in zip(sessions[:3], (RENTER, OTHER, OTHER), strict=True):
+            self.assertEqual(Welcomed(), self.small.introduce(session, who, known=True))
             session.known = True
         self.small.began(sessions[1])
 
-        self.assertEqual(Welcomed(instead=sessions[2]), self.small.decide("10.0.0.9"))
+        found = self.small.introduce(sessions[3], STRANGER, known=True)
+        self.assertEqual(Welcomed(instead=sessions[2]), found)
+        self.small.leave(sessions[2])
+        sessions[3].known = True
+        self.small.began(sessions[0])
+        self.small.began(sessions[3])
+        late = self.enter("10.0.0.9")
+        self.small.introduce(late, OTHER, known=False)
+
+        self.assertEqual(TurnedAway(3, 3), self.small.introduce(late, OTHER, known=True))
+        self.assertEqual(Welcomed(instead=late), self.small.decide("10.0.0.10"))
+
+    def test_a_session_is_counted_to_its_renter_once(self) -> None:
+        sessions = [self.enter(f"10.0.0.{n}") for n in range(3)]
+        for session in sessions:
+            self.small.introduce(session, RENTER, known=False)
+
+        for session in sessions:
+            self.assertEqual(Welcomed(), self.small.introduce(session, RENTER, known=True))
+        self.small.leave(sessions[0])
+        self.assertEqual(Welcomed(), self.introduced(4, RENTER)[1])
+
+    def test_a_renter_who_has_the_only_place_and_is_idle_makes_room(self) -> None:
+        self.small = Sessions(Places(1))
+        renter, _ = self.introduced(1, RENTER)
+
+        self.assertEqual(Welcomed(instead=renter), self.small.decide("10.0.0.9"))
 
     def test_a_household_is_one_origin(self) -> None:
         for host, same in (

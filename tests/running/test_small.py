@@ -8,6 +8,7 @@ import socket
 import stat
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -17,6 +18,7 @@ from twisted.logger import LogEvent, Logger, LogPublisher, formatEvent
 
 from farmer.model.moments import Clocks
 from farmer.model.status import Alert
+from farmer.node.accepting import ACCEPTS_PER_TURN
 from farmer.running import listening as doors_module
 from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
@@ -503,6 +505,21 @@ def test_every_address_has_many_spellings_and_one_meaning(tmp_path: Path) -> Non
     doors = Doors(None, Home.at(tmp_path), PassedSockets(None, {}))
     for spelt in ("[::]:4647", "[::0]:4647", "[0:0:0:0:0:0:0:0]:4647", "0.0.0.0:4647"):
         assert doors.page_hosts(spelt) == ("*",)
+
+
+def test_the_page_too_takes_few_connections_at_a_time(tmp_path: Path) -> None:
+    home = Home.at(tmp_path / "home")
+    home.make()
+    took: list[int] = []
+    port = SimpleNamespace(numberAccepts=100, getHost=lambda: SimpleNamespace(port=4647))
+    port.doRead = lambda: took.append(port.numberAccepts)
+    reactor = SimpleNamespace(listenTCP=lambda *_: port)
+    doors = Doors(reactor, home, PassedSockets(reactor, {}))
+
+    found, where = doors.for_page(ServerFactory(), "127.0.0.1:0")
+    cast(Any, found[0]).doRead()
+
+    assert (took, where) == ([ACCEPTS_PER_TURN], "127.0.0.1:4647")
 
 
 def test_port_0_stays_what_it_became(tmp_path: Path) -> None:
