@@ -31,11 +31,20 @@ class Exchange:
     Every method raises `RenterLeftError` once the renter is gone; handlers let it pass.
     """
 
-    def __init__(self, farm: Farm, session: Session, renter: NodeId, verb: Verb) -> None:
+    def __init__(
+        self,
+        farm: Farm,
+        session: Session,
+        renter: NodeId,
+        verb: Verb,
+        take_place: Callable[[], None] = lambda: None,
+    ) -> None:
+        """*take_place* finds the session a place among the renters', or hangs up."""
         self.renter = renter
         self.verb = verb
         self._farm = farm
         self._session = session
+        self._take_place = take_place
         self._began_s = farm.clock.seconds()
         self._is_wanted: Wanted | None = None
         """Of what is held of a gate, whether others wait for it."""
@@ -55,8 +64,10 @@ class Exchange:
         return self._session.known
 
     def known(self) -> None:
-        """Note that the renter turned out to have a contract."""
-        self._session.greeted(known=True)
+        """Note that the renter turned out to have a contract: it needs a renter's place."""
+        if not self._session.known:
+            self._take_place()
+            self._session.greeted(known=True)
 
     def answer(self, message: Message) -> None:
         """Send a message."""

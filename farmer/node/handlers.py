@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, TypeVar, cast, get_args
 from typing import Protocol as Shape
 
@@ -98,7 +99,8 @@ class Conversation:
         *began* and *ended* hear of every request that is being served.
 
         *ended* hears of what is no request and is done, too.
-        *introduce* says whether there is room for a renter's session, once it is known whose.
+        *introduce* says whether there is room for a renter's session, once it is known whose, and
+        once more when it turns out later that the renter has a contract.
         """
         self._farm = farm
         self._began = began
@@ -174,7 +176,8 @@ class Conversation:
 
     async def _request(self, session: Session, renter: NodeId, asked: Request) -> None:
         verb, handler = HANDLERS[type(asked)]
-        exchange = Exchange(self._farm, session, renter, verb)
+        take_place = partial(self._make_room, session, renter, known=True)
+        exchange = Exchange(self._farm, session, renter, verb, take_place)
         meter, result = self._farm.meter, Result.LEFT
         session.begin()
         self._began(session)

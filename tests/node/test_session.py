@@ -9,26 +9,29 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farmer.identity.signing import make_invite
 from farmer.identity.tls import PeerCertificateError
 from farmer.model.contract import ContractStage
 from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES
+from farmer.node.admission import Places
 from farmer.node.held import STEP_BYTES
 from farmer.node.inbox import READ_AHEAD_BYTES, TURN_BYTES
 from farmer.node.ports import CloseReason, Result, Verb
 from farmer.node.session import Session
 from farmer.node.turnstile import EVENTS_PER_TURN, STEPS_PER_TURN
+from farmer.protocol.documents import invite_bytes
 from farmer.protocol.limits import CONTROL_BYTES_MAX, IDLE_S, SESSIONS_PER_RENTER_MAX
 from farmer.protocol.messages import encode
 from farmer.protocol.opening import End, Hello, Refuse, Welcome
-from farmer.protocol.questions import Ping, Pong, Stat
+from farmer.protocol.questions import Ping, Pong, Redeem, Stat
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.state import State
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Store, Stored
 from farmer.protocol.types import Type
 from farmer.storage.errors import StorageError
 from tests.fakes import SteppingDisk, shard_of
-from tests.node.wires import RENTER, STRANGER, NodeCase, Peer, pass_turn
+from tests.node.wires import OFFER, OTHER, RENTER, SERIAL, STRANGER, NodeCase, Peer, pass_turn
 
 DATA = bytes(range(256)) * 10
 
@@ -161,6 +164,59 @@ class GreetingTests(NodeCase):
 
         self.assertEqual(Refusal.INTERNAL, last_words(peer).refused.refusal)
         self.assertTrue(peer.closed)
+
+
+class LateContractTests(NodeCase):
+    """A contract that came after HELLO takes one of the renters' places, too."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sessions._places = Places(4)
+        self.assertEqual(3, self.sessions._places.for_renters)
+        self.others = [self.greet(RENTER), self.greet(RENTER), self.greet(OTHER)]
+        self.stranger = self.greet(STRANGER)
+
+    def serve_all_others(self) -> None:
+        for other in self.others:
+            self.sessions.began(other.session)
+
+    def test_it_takes_the_place_of_the_idlest_of_who_has_most(self) -> None:
+        self.give_contract(STRANGER)
+
+        self.stranger.send(Stat(shard_of(DATA)))
+
+        self.assertTrue(self.stranger.session.known)
+        self.assertEqual([CloseReason.SHED.value], self.lost())
+        known = [session for session in self.sessions if session.known]
+        self.assertEqual(3, len(known))
+
+    def test_it_is_hung_up_on_if_there_is_none(self) -> None:
+        self.serve_all_others()
+        self.give_contract(STRANGER)
+
+        self.stranger.send(Stat(shard_of(DATA)))
+
+        self.assertEqual(
+            Refused(Refusal.TOO_MANY_SESSIONS, 3, 3), last_words(self.stranger).refused
+        )
+        self.assertTrue(self.stranger.closed)
+        self.assertEqual([CloseReason.CROWD.value], self.meter.closed)
+
+    def test_an_invite_gives_no_place_of_another_either(self) -> None:
+        """The contract is made all the same, and its renter may come again."""
+        self.serve_all_others()
+        self.book.mint(SERIAL, OFFER)
+        invite = invite_bytes(make_invite(self.signer, SERIAL, OFFER))
+
+        self.stranger.send(Redeem(invite))
+
+        self.assertEqual(Refusal.TOO_MANY_SESSIONS, last_words(self.stranger).refused.refusal)
+        self.assertIn(STRANGER, self.book.contracts)
+
+    def lost(self) -> list[str]:
+        for other in self.others:
+            other.pump()
+        return self.meter.closed
 
 
 class AnswerTests(NodeCase):
