@@ -85,10 +85,10 @@ class Patience:
         self._moved_bytes += size_bytes
 
     def wait(self, waiting: WaitingFor, now_s: float) -> None:
-        """Begin to wait for the renter."""
+        """Begin to wait for the renter; until it is greeted the handshake's deadline stays."""
+        self._since_s, self._rated = now_s, waiting is WaitingFor.TRANSFER
         if not self._greeted:
             return
-        self._since_s, self._rated = now_s, waiting is WaitingFor.TRANSFER
         match waiting:
             case WaitingFor.REQUEST:
                 allowed_s = IDLE_S if self._known else HANDSHAKE_S
@@ -102,12 +102,10 @@ class Patience:
 
     def go_on(self, waiting: WaitingFor, now_s: float) -> None:
         """End the wait: the renter did something."""
-        if not self._greeted:
-            return
         if self._since_s is not None:
             self._waited_s += self._this_s(now_s)
             self._since_s = None
-        if waiting is not WaitingFor.END:
+        if self._greeted and waiting is not WaitingFor.END:
             self._deadline_s = None
 
     def stand_still(self, now_s: float) -> None:

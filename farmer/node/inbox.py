@@ -14,7 +14,12 @@ from farmer.node.turnstile import Turnstile, Who
 from farmer.node.wire import Wire
 from farmer.protocol.connection import Event, FarmerConnection
 from farmer.protocol.frames import Piece
-from farmer.protocol.limits import CONTROL_BYTES_MAX, DATA_BYTES_SENT, FRAME_HEADER_BYTES
+from farmer.protocol.limits import (
+    CONTROL_BYTES_MAX,
+    DATA_BYTES_SENT,
+    FRAME_HEADER_BYTES,
+    HELLO_BYTES_MAX,
+)
 from farmer.protocol.state import State
 
 READ_AHEAD_BYTES: Final = DATA_BYTES_SENT
@@ -25,6 +30,9 @@ BLOCK_READ_BYTES: Final = BLOCK_BYTES + 8 * 1024
 
 STRANGER_AHEAD_BYTES: Final = FRAME_HEADER_BYTES + CONTROL_BYTES_MAX
 """The same between transfers: one control frame always fits, a pile of them does not."""
+
+FIRST_AHEAD_BYTES: Final = FRAME_HEADER_BYTES + HELLO_BYTES_MAX
+"""The same until WELCOME: a HELLO always fits."""
 
 TURN_BYTES: Final = BLOCK_BYTES + 1024
 """
@@ -130,7 +138,10 @@ class Inbox:
         if waiting_bytes != self._counted_bytes:
             self._count(waiting_bytes)
         limit_bytes = STRANGER_AHEAD_BYTES
-        if self._connection.state in _BULK:
+        state = self._connection.state
+        if state is State.OPENED or state is State.GREETING:
+            limit_bytes = FIRST_AHEAD_BYTES
+        elif state in _BULK:
             limit_bytes = min(READ_AHEAD_BYTES, self._account.step_bytes)
             self._adjust_reads(limit_bytes - waiting_bytes)
         elif self._in_bulk:

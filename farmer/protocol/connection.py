@@ -21,7 +21,11 @@ from farmer.protocol.frames import (
     Piece,
     data_header,
 )
-from farmer.protocol.limits import DATA_BYTES_SENT, PIPELINE_MAX
+from farmer.protocol.limits import (
+    DATA_BYTES_SENT,
+    HELLO_BYTES_MAX,
+    PIPELINE_MAX,
+)
 from farmer.protocol.messages import Message, decode, encode
 from farmer.protocol.opening import End, Refuse
 from farmer.protocol.refusals import (
@@ -140,6 +144,8 @@ class FarmerConnection(_Connection):
         """
         if self.state not in RENTERS_TURN:
             return None
+        if self.state is State.OPENED:
+            self._check_first()
         return self._next()
 
     def take_data(self, limit_bytes: int) -> Piece:
@@ -166,6 +172,14 @@ class FarmerConnection(_Connection):
         self.state = advance(self.state, Type.DATA, self._side)
         # Joined once: a step is worth no second copy.
         return b"".join((first, data_header(len(data)), data, self.send(End())))
+
+    def _check_first(self) -> None:
+        """Do not wait for the rest of a first frame that is no HELLO."""
+        kind = self._frames.peek()
+        if kind == Type.HELLO:
+            self._frames.check_length(HELLO_BYTES_MAX)
+        elif kind is not None:
+            raise RemoteProtocolError(Refused(Refusal.OUT_OF_ORDER, kind))
 
     def refuse(self, refused: Refused) -> bytes:
         """Return a refusal of the open exchange."""

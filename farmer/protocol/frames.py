@@ -155,6 +155,18 @@ class FrameReader:
             self._data_left = length
         return self._take_part(min(self._data_left, limit_bytes))
 
+    def check_length(self, most_bytes: int) -> None:
+        """
+        Look at the next frame, whose header is here; nothing is taken.
+
+        Raises:
+            RemoteProtocolError: it is to have more than *most_bytes*.
+
+        """
+        _kind, length = self._header()
+        if length > most_bytes:
+            raise RemoteProtocolError(Refused(Refusal.FRAME_TOO_LARGE, length, most_bytes))
+
     def _take_part(self, size_bytes: int) -> Piece:
         if not self._has(1):
             return b""

@@ -14,6 +14,9 @@ FRAME_HEADER_BYTES: Final = 4
 CONTROL_BYTES_MAX: Final = 64 * 1024
 """A control frame is held whole in memory before it is understood."""
 
+HELLO_BYTES_MAX: Final = 73
+"""A renter's first frame, its text included: who sends a longer one does not speak this."""
+
 DATA_BYTES_MAX: Final = 1024 * 1024
 """A data frame is passed on as it arrives; this bounds how long one may last."""
 

@@ -72,11 +72,13 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "Frames and requests": [
         (WIRE, "CONTROL_BYTES_MAX", "tests/protocol/test_frames.py::test_a_frame_may_be"),
+        (WIRE, "HELLO_BYTES_MAX", "tests/protocol/test_connection.py::test_a_first_frame_longer"),
         (WIRE, "DATA_BYTES_MAX", "tests/protocol/test_frames.py::test_a_frame_may_be"),
         (WIRE, "TINY_DATA_BYTES", "tests/protocol/test_frames.py::test_tiny_frames_of_data"),
         (WIRE, "TINY_FRAMES_MAX", "tests/protocol/test_frames.py::test_tiny_frames_of_data"),
         (NODE + "inbox", "READ_AHEAD_BYTES", HOSTILE + "test_slow.py::test_who_never_reads"),
         (NODE + "inbox", "STRANGER_AHEAD_BYTES", HOSTILE + "test_slow.py::test_endless_requests"),
+        (NODE + "inbox", "FIRST_AHEAD_BYTES", HELD + "test_little_is_read_before_hello"),
         (WIRE, "TEXT_BYTES_MAX", "tests/protocol/test_messages.py::test_forbidden_values"),
         (WIRE, "LIST_ENTRIES_MAX", HOSTILE + "test_space.py::test_a_list_is_never_longer"),
         (WIRE, "AUDIT_ENTRIES_MAX", "tests/protocol/test_messages.py::test_the_largest_messages"),

@@ -46,6 +46,19 @@ def test_hello_comes_in_time_whatever_is_waited_for() -> None:
     assert late_at(patience, START_S + HANDSHAKE_S, CloseReason.HANDSHAKE)
 
 
+def test_who_has_not_said_hello_is_hurried_like_everybody() -> None:
+    """Half a HELLO is a wait; only while what it holds is wanted."""
+    patience = Patience(START_S)
+    patience.wait(WaitingFor.REQUEST, START_S)
+    assert patience.late(START_S + HURRIED_S, hurried=True) is None
+    late = patience.late(START_S + HURRIED_S + 0.1, hurried=True)
+    assert late == Late(CloseReason.HANDSHAKE)
+    assert patience.late(START_S + HURRIED_S + 0.1) is None
+
+    patience.go_on(WaitingFor.REQUEST, START_S + 3)
+    assert patience.late(START_S + 9, hurried=True) is None
+
+
 def test_a_known_renter_idles_longer_than_a_stranger() -> None:
     """The stranger's patience is the handshake's, each time anew."""
     for known, allowed_s in ((True, IDLE_S), (False, HANDSHAKE_S)):

@@ -17,21 +17,23 @@ from farmer.node.held import (
     STEP_BYTES,
     STEP_BYTES_MIN,
 )
-from farmer.node.inbox import BLOCK_READ_BYTES
+from farmer.node.inbox import BLOCK_READ_BYTES, FIRST_AHEAD_BYTES
 from farmer.node.ports import CloseReason
 from farmer.node.storing import ONE_STEP_BYTES
 from farmer.protocol.frames import data_header
 from farmer.protocol.limits import (
     HURRIED_BYTES_PER_S_MIN,
     HURRIED_S,
+    TEXT_BYTES_MAX,
     TINY_DATA_BYTES,
     TINY_FRAMES_MAX,
 )
 from farmer.protocol.messages import encode
-from farmer.protocol.opening import End
+from farmer.protocol.opening import End, Hello, Welcome
 from farmer.protocol.questions import Ping, Pong
 from farmer.protocol.refusals import Refusal
 from farmer.protocol.repairs import BadBlocksNamed, Repair
+from farmer.protocol.state import State
 from farmer.protocol.transfers import TO_THE_END, Audit, Retrieve
 from tests.fakes import SteppingDisk, shard_of
 from tests.node.wires import OTHER, RENTER, NodeCase, Peer, stored
@@ -81,6 +83,22 @@ class CountingTests(HeldCase):
         peer.leave()
 
         self.assertEqual(0, self.held_bytes)
+
+    def test_little_is_read_before_hello_is_answered(self) -> None:
+        hello = encode(Hello(1, 1, "x" * TEXT_BYTES_MAX))
+        disk = self.farm.disk = SteppingDisk()
+        peer = self.call()
+        peer.slice_bytes = FIRST_AHEAD_BYTES // 7
+        peer.send_raw(hello)
+        self.assertTrue(peer.wire.reading)
+        peer.send_raw(HALF_A_FRAME)
+        self.assertFalse(peer.wire.reading)
+        self.assertLess(self.held_bytes, 2 * FIRST_AHEAD_BYTES)
+
+        peer.connection.state = State.GREETING
+        disk.run_all()
+        self.assertIsInstance(peer.answer(), Welcome)
+        self.assertTrue(peer.wire.reading)
 
     def test_what_gathers_for_a_step_is_counted(self) -> None:
         peer = self.greet()
@@ -311,6 +329,19 @@ class WhoGoesTests(HeldCase):
         self.assertTrue(half.closed and reader.closed)
         self.assertFalse(quiet.closed)
         self.assertEqual([CloseReason.IDLE.value, CloseReason.SLOW.value], self.meter.closed)
+
+    def test_strangers_without_a_hello_put_nobody_out(self) -> None:
+        """Three hundred of them send what would be 19 MiB, while a renter stores slowly."""
+        slow = self.greet()
+        self.begin_store(slow, bytes(8 << 20))
+        slow.send_data(bytes(20_000))
+        for n in range(300):
+            stranger = self.call(NodeId((n + 1).to_bytes(32, "little")))
+            stranger.send_raw(bytes.fromhex("0100ffff") + bytes(65_000))
+        self.assertFalse(self.around.held.is_short)
+        self.pass_s(HURRIED_S + 3, *self.peers)
+
+        self.assertEqual([False] + 300 * [True], [peer.closed for peer in self.peers])
 
     def test_who_keeps_the_pace_stays(self) -> None:
         self.others_hold(HELD_BYTES_MAX)

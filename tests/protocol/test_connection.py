@@ -16,7 +16,13 @@ from farmer.protocol.connection import (
     UnknownReceived,
 )
 from farmer.protocol.frames import data_header
-from farmer.protocol.limits import DATA_BYTES_SENT, PIPELINE_MAX
+from farmer.protocol.limits import (
+    DATA_BYTES_SENT,
+    FRAME_HEADER_BYTES,
+    HELLO_BYTES_MAX,
+    PIPELINE_MAX,
+    TEXT_BYTES_MAX,
+)
 from farmer.protocol.messages import Message, encode
 from farmer.protocol.opening import End, Hello, Refuse, Welcome
 from farmer.protocol.questions import Ping, Stat, Stated
@@ -250,6 +256,26 @@ def test_a_stranger_who_does_not_say_hello_is_out_of_order(message: Message) -> 
     with pytest.raises(RemoteProtocolError) as caught:
         farmer.next_event()
     assert caught.value.refused.refusal is Refusal.OUT_OF_ORDER
+
+
+def test_a_first_frame_longer_than_a_hello_or_none_is_refused_by_its_header() -> None:
+    longest = encode(Hello(1, 1, "x" * TEXT_BYTES_MAX))
+    assert len(longest) == FRAME_HEADER_BYTES + HELLO_BYTES_MAX
+    farmer = FarmerConnection()
+    farmer.receive(longest)
+    assert events_of(farmer) == [Hello(1, 1, "x" * TEXT_BYTES_MAX)]
+
+    for kind in (Type.HELLO, Type.DATA, Type.PING, 0xEE):
+        farmer = FarmerConnection()
+        farmer.receive(bytes((kind, 0, 0)))
+        assert farmer.next_event() is None
+        farmer.receive(bytes((HELLO_BYTES_MAX + 1,)))
+        with pytest.raises(RemoteProtocolError) as caught:
+            farmer.next_event()
+        expected = Refused(Refusal.OUT_OF_ORDER, kind)
+        if kind == Type.HELLO:
+            expected = Refused(Refusal.FRAME_TOO_LARGE, HELLO_BYTES_MAX + 1, HELLO_BYTES_MAX)
+        assert caught.value.refused == expected
 
 
 @given(noise=st.binary(min_size=1, max_size=200))
