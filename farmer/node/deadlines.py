@@ -45,7 +45,8 @@ class Patience:
     Only time in which we wait for the renter counts: a slow disk of ours is not its fault.
     A transfer may be slow for `RATE_GRACE_S` of such time, then its average counts.  Whoever
     holds what is wanted is hurried: after `HURRIED_S` a higher average counts, and nobody may
-    keep us waiting for so long at once.
+    keep us waiting for so long at once, or for longer than that average lets it take what we
+    sent: who reads all the time does not go because our step was large.
     """
 
     def __init__(self, now_s: float) -> None:
@@ -59,6 +60,8 @@ class Patience:
         """Since when we wait for the renter."""
         self._rated = False
         """Whether that is for bytes of a transfer."""
+        self._hurried_s = HURRIED_S
+        """How long that may take at once if it is hurried."""
         self._waited_s = 0.0
         self._moved_bytes = 0
         self._still_s: float | None = None
@@ -84,9 +87,14 @@ class Patience:
         """Count bytes of a transfer, in either direction."""
         self._moved_bytes += size_bytes
 
-    def wait(self, waiting: WaitingFor, now_s: float) -> None:
-        """Begin to wait for the renter; until it is greeted the handshake's deadline stays."""
+    def wait(self, waiting: WaitingFor, now_s: float, unsent_bytes: int = 0) -> None:
+        """
+        Begin to wait for the renter, say until it has taken so many bytes.
+
+        Until it is greeted the handshake's deadline stays.
+        """
         self._since_s, self._rated = now_s, waiting is WaitingFor.TRANSFER
+        self._hurried_s = HURRIED_S + unsent_bytes / HURRIED_BYTES_PER_S_MIN
         if not self._greeted:
             return
         match waiting:
@@ -157,7 +165,7 @@ class Patience:
         """Judge a wait of *this_s*, which makes *waited_s* with all before it."""
         if self._since_s is None:
             return False
-        if hurried and this_s > HURRIED_S:
+        if hurried and this_s > self._hurried_s:
             return True
         if not self._rated:
             return False

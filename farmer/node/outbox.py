@@ -28,6 +28,11 @@ class Outbox:
         """Note what is about to be written."""
         self._last_bytes = size_bytes
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How much of what was written last may still be held."""
+        return self._counted_bytes
+
     def room(self) -> Deferred[None]:
         """Return a Deferred that fires when the wire takes more again; one at a time."""
         assert self.full, "there is room"

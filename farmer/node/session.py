@@ -289,7 +289,9 @@ class Session(Protocol):
         if self._over:
             raise RenterLeftError
         if self._outbox.full:
-            await self._patiently(WaitingFor.TRANSFER, self.wait(self._outbox.room()))
+            unsent_bytes = self._outbox.unsent_bytes
+            room = self.wait(self._outbox.room())
+            await self._patiently(WaitingFor.TRANSFER, room, unsent_bytes)
 
     async def turn(self) -> None:
         """Wait for our turn to do something costly."""
@@ -441,10 +443,12 @@ class Session(Protocol):
             event = self._next()
         return event
 
-    async def _patiently(self, waiting: WaitingFor, step: Coroutine[Deferred[Any], Any, R]) -> R:
+    async def _patiently(
+        self, waiting: WaitingFor, step: Coroutine[Deferred[Any], Any, R], unsent_bytes: int = 0
+    ) -> R:
         """Await a step of the renter's with its deadline running."""
         seconds = self._around.clock.seconds
-        self._patience.wait(waiting, seconds())
+        self._patience.wait(waiting, seconds(), unsent_bytes)
         try:
             return await step
         finally:

@@ -72,7 +72,10 @@ TURN_S: Final = 20.0
 """For memory or a place of the farmer's to become free; then the answer is BUSY."""
 
 HURRIED_S: Final = 2.0
-"""How long anybody may keep us waiting at once while memory that it holds is wanted."""
+"""
+How long anybody may keep us waiting at once while memory that it holds is wanted; to take a step
+of an answer, as much longer as it lasts at the least average.
+"""
 
 HURRIED_BYTES_PER_S_MIN: Final = 32 * 1024
 """The least average of such a one, after as long: a store of 1 MiB holds its part for 32 s."""

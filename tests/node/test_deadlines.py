@@ -131,6 +131,22 @@ def test_whoever_holds_what_is_wanted_may_not_stop(patience: Patience) -> None:
     assert patience.late(START_S + HURRIED_S + 1) is None
 
 
+def test_who_takes_what_we_sent_at_the_least_average_may_take_that_long(
+    patience: Patience,
+) -> None:
+    """A step of 256 KiB is not taken in two seconds at 1 Mbit/s; nor is it left for ever."""
+    step_bytes = 256 * 1024
+    patience.moved(1 << 40)
+    patience.wait(WaitingFor.TRANSFER, START_S, step_bytes)
+    allowed_s = HURRIED_S + step_bytes / HURRIED_BYTES_PER_S_MIN
+    assert patience.late(START_S + allowed_s, hurried=True) is None
+    assert patience.late(START_S + allowed_s + 0.1, hurried=True) is not None
+
+    patience.go_on(WaitingFor.TRANSFER, START_S + 3)
+    patience.wait(WaitingFor.TRANSFER, START_S + 3)
+    assert patience.late(START_S + 3 + HURRIED_S + 0.1, hurried=True) is not None
+
+
 def test_nor_dribble(patience: Patience) -> None:
     """After the same time its average counts; the least that is allowed is enough."""
     enough = int(HURRIED_BYTES_PER_S_MIN * (HURRIED_S + 1))
