@@ -31,7 +31,7 @@ from farmer.storage.errors import InviteUnknownError, NoContractError
 
 async def redeem(farm: Farm, exchange: Exchange, asked: Redeem) -> None:
     """Spend an invite: durable before the answer."""
-    contract, stage = await farm.disk.run(_redeem, farm, exchange.renter, asked.invite)
+    contract, stage = await exchange.of_stranger(_redeem, farm, exchange.renter, asked.invite)
     exchange.known()
     exchange.answer(_shown(farm, contract, stage))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -19,6 +20,9 @@ from farmer.protocol.frames import Chunk
 from farmer.protocol.limits import TURN_S
 from farmer.protocol.messages import Message
 from farmer.protocol.refusals import Refusal
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Wanted = Callable[[], bool]
 """Tells whether others wait for what is held."""
@@ -45,6 +49,8 @@ class Exchange:
         self._farm = farm
         self._session = session
         self._take_place = take_place
+        self._who: Hashable = renter if session.known else session.address
+        """Who waits at a gate: keys cost nothing, addresses do."""
         self._began_s = farm.clock.seconds()
         self._is_wanted: Wanted | None = None
         """Of what is held of a gate, whether others wait for it."""
@@ -62,6 +68,13 @@ class Exchange:
     def is_known(self) -> bool:
         """Whether the renter had a contract when it was last looked for."""
         return self._session.known
+
+    async def of_stranger(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Have a thread do what anybody may ask for: strangers fill no queue but their own."""
+        if self.is_known:
+            return await self._farm.disk.run(work, *args, **kwargs)
+        async with self.inside(self._farm.strangers, 1):
+            return await self._farm.disk.run(work, *args, **kwargs)
 
     def known(self) -> None:
         """Note that the renter turned out to have a contract: it needs a renter's place."""
@@ -140,22 +153,22 @@ class Exchange:
         """Get into a gate; return what `leave` puts back."""
         if self._session.over:
             raise RenterLeftError
-        turn = gate.enter(self.renter, size)
+        turn = gate.enter(self._who, size)
         if not turn.called:
             await self._turn(turn)
         outer = self._is_wanted
         try:
-            self._hold(lambda: gate.is_wanted(self.renter) or (outer is not None and outer()))
+            self._hold(lambda: gate.is_wanted(self._who) or (outer is not None and outer()))
         except BaseException:
             # Out of memory: what is not left now would be missing from the gate for good.
-            gate.leave(self.renter, size)
+            gate.leave(self._who, size)
             raise
         return outer
 
     def leave(self, gate: Gate, size: int, outer: Wanted | None) -> None:
         """Get out again."""
         self._hold(outer)
-        gate.leave(self.renter, size)
+        gate.leave(self._who, size)
 
     def _hold(self, is_wanted: Wanted | None) -> None:
         self._is_wanted = is_wanted

@@ -35,6 +35,10 @@ RESUMES_MAX: Final = 2
 """Unfinished stores being read again: a few bytes from a renter make us read up to 4 GiB."""
 
 
+STRANGERS_MAX: Final = 2
+"""Requests of strangers with a thread, or waiting for one: renters' work stands behind no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What the owner may change while the farmer runs."""
@@ -80,6 +84,7 @@ class Farm:
     proofs: Gate = field(default_factory=lambda: Gate(PROOF_BYTES_IN_FLIGHT_MAX))
     resumes: Gate = field(default_factory=lambda: Gate(RESUMES_MAX))
     full_audits: Gate = field(default_factory=lambda: Gate(FULL_AUDITS_MAX))
+    strangers: Gate = field(default_factory=lambda: Gate(STRANGERS_MAX))
 
     def reading_contract(self, renter: NodeId) -> Contract:
         """

@@ -73,6 +73,12 @@ HANDLERS: Final[dict[type[object], tuple[Verb, Handler]]] = dict(_ROWS)
 """Who serves which request, and what it is counted as."""
 assert set(HANDLERS) == set(get_args(Request))
 
+INVITES_REFUSED_MAX: Final = 8
+"""Of one session; then we hang up.  Each costs a signature or a transaction, and a slip is one."""
+
+_INVITE_REFUSALS: Final = frozenset(
+    {Refusal.INVITE_INVALID, Refusal.INVITE_SPENT, Refusal.INVITE_EXPIRED}
+)
 _NEEDS_NO_CONTRACT: Final = frozenset({Verb.REDEEM, Verb.PING})
 
 
@@ -220,14 +226,17 @@ class Conversation:
         """Notice a contract that has come since HELLO, say by another connection."""
         if session.known or exchange.verb in _NEEDS_NO_CONTRACT:
             return
-        if await self._farm.disk.run(_has_contract, self._farm, exchange.renter):
+        if await exchange.of_stranger(_has_contract, self._farm, exchange.renter):
             exchange.known()
 
     def _refuse(self, session: Session, refused: Refused) -> None:
         """Refuse the open exchange; if it was answered already, hang up before we confuse."""
         answered = session.state is State.IDLE
+        session.invites_refused += refused.refusal in _INVITE_REFUSALS
         if answered or not may(session.state, Type.REFUSE, Side.FARMER):
             session.hang_up(refused, CloseReason.ERROR)
+        elif session.invites_refused >= INVITES_REFUSED_MAX:
+            session.hang_up(refused, CloseReason.PROTOCOL)
         else:
             session.refuse(refused)
             self._farm.meter.refused(refused.refusal.name)

@@ -135,6 +135,7 @@ class Session(Protocol):
         """*patience* began at the accept, if the connection has been counted since then."""
         self.address = address
         self.known = False
+        self.invites_refused = 0
         self._around = around
         self._is_counted = patience is not None
         self._connection = FarmerConnection()

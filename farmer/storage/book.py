@@ -158,8 +158,13 @@ class Book:
             rows.execute("COMMIT")
             if rows.total_changes != before:
                 self.failure = ""
-        finally:
+        except sqlite3.Error:
+            # Who knows what became of it.
             self.changes += 1
+            raise
+        finally:
+            # Also if it was rolled back: that does not count backwards.
+            self.changes += rows.total_changes != before
             # SQLite may have rolled back by itself, say on a full disk.
             if rows.in_transaction:
                 rows.execute("ROLLBACK")

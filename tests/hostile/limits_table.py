@@ -94,6 +94,8 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (NODE + "proving", "LEAVES_AT_ONCE", "tests/node/test_auditing.py::test_a_proof_larger"),
         (NODE + "retrieving", "PROVED_AT_ONCE_BYTES", RANGES + "test_a_proof_of_a_large_shard"),
         (NODE + "farm", "FULL_AUDITS_MAX", "tests/node/test_auditing.py::test_only_two_full"),
+        (NODE + "farm", "STRANGERS_MAX", "tests/node/test_asking.py::test_few_of_their_requests"),
+        (NODE + "handlers", "INVITES_REFUSED_MAX", "tests/node/test_asking.py::test_who_tries"),
         (NODE + "farm", "RESUMES_MAX", "tests/node/test_storing.py::test_only_two_stores_are"),
         (WIRE, "AUDIT_BUDGET_BYTES_MIN", HOSTILE + "test_audits.py::test_a_day_of_audits"),
         (WIRE, "AUDIT_BUDGET_STORED_FACTOR", "tests/node/test_limits.py::test_a_gibibyte_a_day"),

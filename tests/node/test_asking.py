@@ -5,9 +5,10 @@ from __future__ import annotations
 from farmer.identity.signing import contract_is_valid, make_invite
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.contract import ContractStage, Offer, Price
-from farmer.model.ids import InviteSerial, ShardId
+from farmer.model.ids import InviteSerial, NodeId, ShardId
 from farmer.model.shard import DeletionOutcome, ShardState, Usage
-from farmer.node.farm import Terms
+from farmer.node.farm import STRANGERS_MAX, Terms
+from farmer.node.handlers import INVITES_REFUSED_MAX
 from farmer.node.ports import Result, Verb
 from farmer.protocol.connection import DataReceived
 from farmer.protocol.documents import invite_bytes
@@ -34,7 +35,7 @@ from farmer.protocol.transfers import TO_THE_END, Audit, Retrieve, Send, Store
 from farmer.protocol.types import Type
 from farmer.storage.errors import StorageError
 from tests.fakes import TestSigner
-from tests.node.wires import OFFER, OTHER, RENTER, STRANGER, NodeCase, Peer
+from tests.node.wires import OFFER, OTHER, RENTER, STRANGER, NodeCase, Peer, StepByStepCase
 
 SERIAL = InviteSerial(b"n" * 16)
 ABSENT = ShardId(b"a" * 32)
@@ -86,6 +87,17 @@ class ContractTests(NodeCase):
             peer.send(Redeem(raw))
             self.assertEqual(Refused(Refusal.INVITE_INVALID), peer.refusal())
         self.assertEqual({}, {k: v for k, v in self.book.spent.items() if v == STRANGER})
+
+    def test_who_tries_invite_after_invite_is_hung_up_on(self) -> None:
+        peer = self.greet(STRANGER)
+        for n in range(INVITES_REFUSED_MAX):
+            self.assertFalse(peer.closed)
+            peer.send(Redeem(bytes([n])))
+            refused = peer.answer()
+            assert isinstance(refused, Refuse)
+            self.assertEqual(Refused(Refusal.INVITE_INVALID), refused.refused)
+
+        self.assertTrue(refused.final and peer.closed)
 
     def test_an_expired_invite_says_when_by_whose_clock(self) -> None:
         offer = Offer(space_bytes=1, duration_ms=1, created_at_ms=0, expires_at_ms=5)
@@ -280,3 +292,38 @@ class AskingTests(NodeCase):
         self.assertEqual((1, 1), (self.meter.started[Verb.PING], len(self.meter.finished)))
         self.assertEqual((77, 1_000_000), (pong.token, pong.time_ms))
         self.assertEqual((1 << 40, "EUR"), (pong.free_bytes, pong.price.currency))
+
+
+class StrangersTests(StepByStepCase):
+    def strangers(self, *addresses: str) -> list[Peer]:
+        """Return those who have said HELLO, each by a key of his own."""
+        return [
+            self.greet_step_by_step(NodeId(bytes([n]) * 32), address)
+            for n, address in enumerate(addresses)
+        ]
+
+    def test_few_of_their_requests_stand_before_a_renters(self) -> None:
+        many = self.strangers(*(f"192.0.2.{n}" for n in range(30)))
+        renter = self.greet_step_by_step()
+        for n, peer in enumerate(many):
+            peer.send(Redeem(b"no invite") if n % 2 else Stat(ABSENT))
+        renter.send(Stat(ABSENT))
+
+        self.assertEqual(STRANGERS_MAX + 1, len(self.disk.names))
+        while self.disk.waiting:
+            self.disk.step()
+        for n, peer in enumerate(many):
+            expected = Refusal.INVITE_INVALID if n % 2 else Refusal.NO_CONTRACT
+            self.assertEqual(expected, peer.refusal().refusal)
+        self.assertEqual(0, self.farm.strangers.inside_bytes)
+
+    def test_one_address_goes_by_turns_with_the_others(self) -> None:
+        *many, late = self.strangers(*["192.0.2.1"] * 20, "192.0.2.2")
+        for peer in (*many, late):
+            peer.send(Redeem(b"no invite"))
+
+        for _ in range(STRANGERS_MAX):
+            self.disk.step()
+
+        self.assertEqual(Refusal.INVITE_INVALID, late.refusal().refusal)
+        self.disk.run_all()

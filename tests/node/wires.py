@@ -338,8 +338,8 @@ class StepByStepCase(NodeCase):
     def make_disk(self) -> SteppingDisk:
         return SteppingDisk()
 
-    def greet_step_by_step(self) -> Peer:
-        peer = self.call()
+    def greet_step_by_step(self, renter: NodeId = RENTER, address: str = "192.0.2.1") -> Peer:
+        peer = self.call(renter, address)
         peer.outgoing += bytes.fromhex("0100000e") + b"FARM\0\1\0\1\5tests"
         peer.connection.state = type(peer.connection.state).GREETING
         peer.pump()

@@ -142,11 +142,8 @@ def test_whoever_remembers_an_answer_sees_that_it_may_be_another(book: Book) -> 
         pass
     assert book.changes == before
     numbers = [before]
-    for _ in range(2):
-        with book.writing():
-            pass
-        numbers.append(book.changes)
-    with pytest.raises(RuntimeError), book.writing():
+    with pytest.raises(RuntimeError), book.changing() as rows:
+        rows.execute("UPDATE generation SET counter = counter")
         raise RuntimeError
     numbers.append(book.changes)
     fail(book, sqlite3.SQLITE_IOERR)
@@ -156,6 +153,18 @@ def test_whoever_remembers_an_answer_sees_that_it_may_be_another(book: Book) -> 
     book.close()
     numbers.append(book.changes)
     assert len(set(numbers)) == len(numbers), numbers
+
+
+def test_a_transaction_that_changed_nothing_makes_no_answer_another(book: Book) -> None:
+    before = book.changes
+    with book.changing():
+        pass
+    with pytest.raises(RuntimeError), book.changing():
+        raise RuntimeError
+    assert book.changes == before
+    with pytest.raises(VolumeUnavailableError), book.changing() as rows:
+        rows.execute("SELECT nothing")
+    assert book.changes != before, "after an error nobody knows"
 
 
 class Connections:

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import pytest
 
 from farmer.model.contract import ContractStage
-from farmer.storage.errors import NoContractError, VolumeUnavailableError
+from farmer.model.ids import InviteSerial
+from farmer.storage.errors import NoContractError, StorageError, VolumeUnavailableError
 from farmer.storage.lifetime import HeldContract
 from farmer.storage.remembered import RememberedContracts
 from tests.storage_contracts.world import ANNA, BERTA, DAY_MS, World
@@ -42,6 +43,19 @@ def test_what_others_do_is_seen(world: World) -> None:
     assert world.book.find(ANNA)[0] == extended
     ended = world.book.end(contract.contract)
     assert world.book.find(ANNA) == (ended, ContractStage.GRACE)
+
+
+def test_an_invite_that_is_refused_costs_no_other_renter_a_look(world: World) -> None:
+    serial = world.mint()
+    world.book.redeem(serial, BERTA)
+    world.join(ANNA)
+    world.book.find(ANNA)
+    for refused in (serial, InviteSerial(b"u" * 16)):
+        with pytest.raises(StorageError):
+            world.book.redeem(refused, ANNA)
+    with queries(world) as asked:
+        world.book.find(ANNA)
+    assert asked == []
 
 
 def test_time_is_seen(world: World) -> None:
