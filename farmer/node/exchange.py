@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from farmer.model.ids import NodeId
-from farmer.model.shard import BLOCK_BYTES
+from farmer.model.shard import (
+    BLOCK_BYTES,
+    BLOCK_CHECKSUM_BYTES,
+    BLOCK_HASH_BYTES,
+    StoredShard,
+    block_count,
+)
 from farmer.node.farm import Farm
 from farmer.node.gate import Gate
 from farmer.node.held import Keeping
@@ -23,6 +29,9 @@ from farmer.protocol.refusals import Refusal
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+KEPT_PER_BLOCK_BYTES: Final = BLOCK_HASH_BYTES + BLOCK_CHECKSUM_BYTES
+"""What a reader compares a block with: its hash and its checksum."""
 
 Wanted = Callable[[], bool]
 """Tells whether others wait for what is held."""
@@ -177,6 +186,10 @@ class Exchange:
     def keeping(self, size_bytes: int) -> Keeping:
         """Count bytes that lie in memory until the disk has them, or the renter."""
         return self._session.keeping(size_bytes)
+
+    def keeping_tree_of(self, stored: StoredShard) -> Keeping:
+        """Count what an open reader keeps of a shard: 2.25 MiB for the largest."""
+        return self.keeping(block_count(stored.size_bytes) * KEPT_PER_BLOCK_BYTES)
 
     async def _turn(self, turn: Deferred[None]) -> None:
         """Wait for a turn; it is given up if the renter leaves, or after `TURN_S`."""

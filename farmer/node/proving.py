@@ -4,7 +4,7 @@ A large sample proof, sent in steps: what a renter takes slowly does not lie in 
 The first pass makes the whole proof, which checks every block, and keeps its nodes only; the
 second reads the leaves again (from the page cache, as a rule), one step at a time, at the
 wire's pace.  So a proof in the making is bounded by a gate for as long as a thread is at it,
-and one being sent holds a step, like a retrieve.
+and one being sent holds a step and the shard's tree, like a retrieve, and its nodes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from farmer.audit.challenge import sample_leaves
 from farmer.model.audit import AuditEntry
 from farmer.model.ids import NodeId
-from farmer.model.shard import BLOCK_BYTES, LEAF_BYTES
+from farmer.model.shard import BLOCK_BYTES, BLOCK_HASH_BYTES, LEAF_BYTES
 from farmer.node.exchange import Exchange
 from farmer.node.farm import Farm
 from farmer.node.held import STEP_BYTES
@@ -43,19 +43,34 @@ async def send_in_steps(farm: Farm, exchange: Exchange, nonce: bytes, entry: Aud
     lent: Lent[ShardReader] = Lent(lambda late: late.close())
     reader = await lent.fetch(farm.disk, open_entry, farm, exchange.renter, entry)
     try:
-        async with exchange.inside(farm.proofs, entry.samples * LEAF_BYTES):
-            nodes = await farm.disk.run(_nodes, reader, nonce, entry.samples)
-        leaves = sample_leaves(nonce, entry.shard, entry.size_bytes, entry.samples)
-        last_bytes = min(LEAF_BYTES, entry.size_bytes - leaves[-1] * LEAF_BYTES)
-        exchange.send(encode_sample_head(len(leaves), last_bytes, len(nodes)))
-        for some in steps(leaves, lambda: exchange.step_bytes // LEAF_BYTES):
-            await exchange.room()
-            await exchange.turn()
-            exchange.send(await farm.disk.run(_read, reader, entry.size_bytes, some))
-        await exchange.send_raw(b"".join(nodes))
+        with exchange.keeping_tree_of(reader.stored):
+            async with exchange.inside(farm.proofs, entry.samples * LEAF_BYTES):
+                nodes = await farm.disk.run(_nodes, reader, nonce, entry.samples)
+            with exchange.keeping(len(nodes)):
+                await _send_leaves(farm, exchange, reader, nonce, entry, len(nodes))
+            await exchange.send_raw(nodes)
     finally:
         # A thread may still be in it, where the disk hangs; what that reads is dropped.
         reader.close()
+
+
+async def _send_leaves(
+    farm: Farm,
+    exchange: Exchange,
+    reader: ShardReader,
+    nonce: bytes,
+    entry: AuditEntry,
+    nodes_bytes: int,
+) -> None:
+    """Send all of a proof but its nodes."""
+    leaves = sample_leaves(nonce, entry.shard, entry.size_bytes, entry.samples)
+    last_bytes = min(LEAF_BYTES, entry.size_bytes - leaves[-1] * LEAF_BYTES)
+    nodes = nodes_bytes // BLOCK_HASH_BYTES
+    exchange.send(encode_sample_head(len(leaves), last_bytes, nodes))
+    for some in steps(leaves, lambda: exchange.step_bytes // LEAF_BYTES):
+        await exchange.room()
+        await exchange.turn()
+        exchange.send(await farm.disk.run(_read, reader, entry.size_bytes, some))
 
 
 def steps(leaves: Sequence[int], at_once: Callable[[], int]) -> Iterator[list[int]]:
@@ -83,8 +98,9 @@ def open_entry(farm: Farm, renter: NodeId, entry: AuditEntry) -> ShardReader:
     return reader
 
 
-def _nodes(reader: ShardReader, nonce: bytes, samples: int) -> tuple[bytes, ...]:
-    return reader.prove_sample(nonce, samples).nodes
+def _nodes(reader: ShardReader, nonce: bytes, samples: int) -> bytes:
+    """Return the nodes of a proof joined: each alone would take twice its room."""
+    return b"".join(reader.prove_sample(nonce, samples).nodes)
 
 
 def _read(reader: ShardReader, size_bytes: int, leaves: list[int]) -> bytes:

@@ -48,9 +48,12 @@ async def retrieve(farm: Farm, exchange: Exchange, asked: Retrieve) -> None:
         exchange.answer(End())
         return
     try:
-        nodes = await _proved(farm, exchange, found) if found.nodes is None else found.nodes
-        exchange.answer(_head(found, nodes))
-        await _send(farm, exchange, found)
+        with exchange.keeping_tree_of(found.reader.stored):
+            nodes = found.nodes
+            if nodes is None:
+                nodes = await _proved(farm, exchange, found)
+            exchange.answer(_head(found, nodes))
+            await _send(farm, exchange, found)
         exchange.answer(End())
     finally:
         # A thread may still be in it, where the disk hangs; what that reads is dropped.

@@ -7,7 +7,7 @@ import tracemalloc
 from farmer.identity.records import READ_BYTES
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import NodeId
-from farmer.model.shard import BLOCK_BYTES
+from farmer.model.shard import BLOCK_BYTES, block_count
 from farmer.node.farm import WHOLE_BYTES_IN_FLIGHT_MAX
 from farmer.node.gate import SHARES
 from farmer.node.held import (
@@ -19,6 +19,7 @@ from farmer.node.held import (
 )
 from farmer.node.inbox import BLOCK_READ_BYTES, FIRST_AHEAD_BYTES
 from farmer.node.ports import CloseReason
+from farmer.node.proving import LEAVES_AT_ONCE
 from farmer.node.storing import ONE_STEP_BYTES
 from farmer.protocol.frames import data_header
 from farmer.protocol.limits import (
@@ -40,6 +41,7 @@ from tests.node.wires import OTHER, RENTER, NodeCase, Peer, stored
 
 SMALL = bytes(range(256)) * (ONE_STEP_BYTES // 256)
 LARGE = bytes(range(256)) * 8192
+TREE_BYTES = block_count(len(LARGE)) * 36
 PING_FRAME = encode(Ping(1))
 HALF_A_FRAME = b"\x40\x00\xff\xff" + bytes(40_000)
 
@@ -250,10 +252,41 @@ class CountingTests(HeldCase):
         peer.takes = False
 
         peer.send(Retrieve(shard, 0, TO_THE_END, False))
-        self.assertEqual(STEP_BYTES, self.held_bytes // 1024 * 1024)
+        self.assertEqual(STEP_BYTES, (self.held_bytes - TREE_BYTES) // 1024 * 1024)
         peer.takes = True
         peer.pump()
 
+        self.assertEqual(0, self.held_bytes)
+
+    def test_what_an_open_reader_compares_with_is_counted(self) -> None:
+        """Of a large shard it is more than a step; it counts until the reader is closed."""
+        shard = self.hold(LARGE)
+        peer, steps = self.greet(), SteppingDisk()
+        self.farm.disk = steps
+        entry = AuditEntry(shard, len(LARGE), LEAVES_AT_ONCE + 1)
+        large = Audit(Challenge(bytes(32), AuditKind.SAMPLE, (entry,)))
+        for asked in (Retrieve(shard, 0, TO_THE_END, False), large):
+            peer.send(asked)
+            while not self.store.readers_open:
+                steps.step()
+            self.assertEqual(TREE_BYTES, self.held_bytes)
+            while self.store.readers_open:
+                steps.run_all()
+                peer.pump()
+            self.assertEqual((0, 0), (self.store.readers_open, self.held_bytes))
+
+    def test_the_nodes_of_a_large_proof_are_counted_while_its_leaves_are_sent(self) -> None:
+        shard = self.hold(LARGE)
+        entry = AuditEntry(shard, len(LARGE), 2 * LEAVES_AT_ONCE)
+        peer = self.greet()
+        peer.takes = False
+
+        peer.send(Audit(Challenge(bytes(32), AuditKind.SAMPLE, (entry,))))
+        nodes_bytes = self.held_bytes - TREE_BYTES - peer.session._outbox.unsent_bytes
+
+        self.assertGreater(nodes_bytes, 1024)
+        peer.takes = True
+        peer.pump()
         self.assertEqual(0, self.held_bytes)
 
     def test_a_proof_that_is_not_taken_is_counted(self) -> None:
