@@ -1,4 +1,4 @@
-"""How much each renter may have read by audits: a token bucket per renter."""
+"""How much each renter may have read besides what it is sent: a token bucket per renter."""
 
 from __future__ import annotations
 
@@ -31,12 +31,21 @@ class _Bucket:
 
 class AuditBudget:
     """
-    max(1 GiB, 2 x stored) bytes in 24 hours for each renter, refilled evenly.
+    max(1 GiB, 2 x stored) bytes at once for each renter, and as much again in 24 hours.
+
+    It is full at first and fills up evenly, so in no 24 hours is it more than twice as much.
+    Another least and factor make another budget.
 
     Times are monotonic seconds.  Memory is bounded by `RENTERS_MAX`.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        least_bytes: int = AUDIT_BUDGET_BYTES_MIN,
+        stored_factor: int = AUDIT_BUDGET_STORED_FACTOR,
+    ) -> None:
+        self._least_bytes = least_bytes
+        self._stored_factor = stored_factor
         self._buckets: OrderedDict[NodeId, _Bucket] = OrderedDict()
 
     def __len__(self) -> int:
@@ -46,13 +55,24 @@ class AuditBudget:
         self, renter: NodeId, wanted_bytes: int, stored_bytes: int, now_s: float
     ) -> Spent | None:
         """Take *wanted_bytes* out, or say when there will be enough; all or nothing."""
-        capacity = budget_bytes(stored_bytes)
+        capacity = max(self._least_bytes, self._stored_factor * stored_bytes)
         bucket = self._filled(renter, capacity, now_s)
         if bucket.level_bytes >= wanted_bytes:
             bucket.level_bytes -= wanted_bytes
             return None
         missing = min(wanted_bytes, capacity) - bucket.level_bytes
         return Spent(int(missing / capacity * DAY_S * 1000) + 1, int(bucket.level_bytes))
+
+    def spent(self, renter: NodeId, stored_bytes: int, now_s: float) -> Spent | None:
+        """Say when there will be anything again if nothing is left."""
+        spent = self.take(renter, 1, stored_bytes, now_s)
+        if spent is None:
+            self.give_back(renter, 1)
+        return spent
+
+    def charge(self, renter: NodeId, read_bytes: int) -> None:
+        """Take out what was read already, also if it was more than there is."""
+        self.give_back(renter, -read_bytes)
 
     def give_back(self, renter: NodeId, unread_bytes: int) -> None:
         """Put back what was taken and not read."""
@@ -72,5 +92,5 @@ class AuditBudget:
 
 
 def budget_bytes(stored_bytes: int) -> int:
-    """Return what a renter with *stored_bytes* may have read in 24 hours."""
+    """Return what a renter with *stored_bytes* may have read by audits at once."""
     return max(AUDIT_BUDGET_BYTES_MIN, AUDIT_BUDGET_STORED_FACTOR * stored_bytes)

@@ -35,6 +35,13 @@ RESUMES_MAX: Final = 2
 """Unfinished stores being read again: a few bytes from a renter make us read up to 4 GiB."""
 
 
+PARTS_BUDGET_BYTES_MIN: Final = 64 * 1024**3
+PARTS_BUDGET_STORED_FACTOR: Final = 4
+"""
+What small parts of shards may make us read besides what is sent, like the budget for audits:
+hundreds of thousands of single bytes a day.
+"""
+
 STRANGERS_MAX: Final = 2
 """Requests of strangers with a thread, or waiting for one: renters' work stands behind no more."""
 
@@ -77,6 +84,10 @@ class Farm:
     """What audits may have read."""
     resuming: AuditBudget = field(default_factory=AuditBudget)
     """What unfinished stores may have read again; as much, but apart from it."""
+    parts: AuditBudget = field(
+        default_factory=lambda: AuditBudget(PARTS_BUDGET_BYTES_MIN, PARTS_BUDGET_STORED_FACTOR)
+    )
+    """What retrieves of little may have read besides."""
     small_stores: Gate = field(default_factory=lambda: Gate(SMALL_BYTES_IN_FLIGHT_MAX))
     """Small shards of more than one step: from the promise of space on, at their whole size."""
     whole_stores: Gate = field(default_factory=lambda: Gate(WHOLE_BYTES_IN_FLIGHT_MAX))

@@ -8,17 +8,27 @@ from typing import Final
 from farmer.audit.ranges import whole_leaves
 from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES, BLOCK_HASH_BYTES, block_count
-from farmer.node.exchange import Exchange
+from farmer.node.budget import Spent
+from farmer.node.exchange import KEPT_PER_BLOCK_BYTES, Exchange
 from farmer.node.farm import Farm
 from farmer.node.lending import Lent
 from farmer.node.ports import ShardReader
+from farmer.node.refusals import TurnedDownError
 from farmer.protocol.frames import Chunk
 from farmer.protocol.opening import End
+from farmer.protocol.refusals import Refusal
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Send
 from farmer.storage.errors import BadRangeError
 
 PROVED_AT_ONCE_BYTES: Final = 64 * 1024 * 1024
 """A proved range of a larger shard has thousands of hashes to fold, and passes a gate first."""
+
+
+FREE_PART: Final = 8
+"""
+What is read counts in no budget up to so many times what is sent: a player that asks for a film
+by blocks, proved and across their edges, takes five times as much of a shard of 64 MiB.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +42,17 @@ class _Found:
     """What proves the range; None if that has yet to be made."""
     whole: bytes | None
     """The range, if it was so short that it was read at once; the reader is closed then."""
+    cost_bytes: int
+    """What is read for it beyond `FREE_PART`."""
 
 
 async def retrieve(farm: Farm, exchange: Exchange, asked: Retrieve) -> None:
     """Send the range; a refusal may come at any byte, wrong bytes never."""
     lent: Lent[_Found] = Lent(lambda late: late.reader.close())
-    found = await lent.fetch(farm.disk, _find, farm, exchange.renter, asked)
+    spent = _spent(farm, exchange, asked)
+    found = await lent.fetch(farm.disk, _find, farm, exchange.renter, asked, spent)
+    if found.cost_bytes:
+        farm.parts.charge(exchange.renter, found.cost_bytes)
     if found.whole is not None:
         assert found.nodes is not None, "read before it was proved"
         send = _head(found, found.nodes)
@@ -58,6 +73,27 @@ async def retrieve(farm: Farm, exchange: Exchange, asked: Retrieve) -> None:
     finally:
         # A thread may still be in it, where the disk hangs; what that reads is dropped.
         found.reader.close()
+
+
+def _spent(farm: Farm, exchange: Exchange, asked: Retrieve) -> Spent | None:
+    """Return why a small part cannot be read now; a whole shard is none."""
+    is_whole = asked.length == TO_THE_END and not asked.offset
+    # Strangers, whose keys cost nothing, would push others out of the budget.
+    if is_whole or not exchange.is_known:
+        return None
+    stored_bytes = farm.store.usage(exchange.renter).live_bytes
+    return farm.parts.spent(exchange.renter, stored_bytes, farm.clock.seconds())
+
+
+def cost_bytes(size_bytes: int, offset: int, length: int, *, proved: bool) -> int:
+    """Return what a range makes us read, blocks and tree, beyond `FREE_PART` of its length."""
+    blocks = -(-(offset + length) // BLOCK_BYTES) - offset // BLOCK_BYTES
+    if proved:
+        # Those at its edges once more, for their leaves.
+        blocks += 2
+    tree_bytes = block_count(size_bytes) * KEPT_PER_BLOCK_BYTES
+    data_bytes = blocks * min(BLOCK_BYTES, size_bytes)
+    return max(0, data_bytes + tree_bytes - FREE_PART * length)
 
 
 def _head(found: _Found, nodes: tuple[bytes, ...]) -> Send:
@@ -88,14 +124,23 @@ def span(asked: Retrieve, size_bytes: int) -> tuple[int, int]:
     return asked.offset, end - asked.offset
 
 
-def _find(farm: Farm, renter: NodeId, asked: Retrieve) -> _Found:
-    """Open a shard, and read what is wanted of it if that is little.  Blocking."""
+def _find(farm: Farm, renter: NodeId, asked: Retrieve, spent: Spent | None) -> _Found:
+    """
+    Open a shard, and read what is wanted of it if that is little.  Blocking.
+
+    Raises:
+        TurnedDownError: it costs some of a budget of which nothing is left.
+
+    """
     farm.reading_contract(renter)
     reader = farm.store.open(renter, asked.shard)
     is_done = True
     try:
         size_bytes = reader.stored.size_bytes
         offset, length = span(asked, size_bytes)
+        cost = cost_bytes(size_bytes, offset, length, proved=asked.proved)
+        if cost and spent is not None:
+            raise TurnedDownError(Refusal.BUSY, spent.retry_after_ms)
         nodes: tuple[bytes, ...] | None = ()
         if asked.proved:
             is_small = size_bytes <= PROVED_AT_ONCE_BYTES
@@ -108,7 +153,7 @@ def _find(farm: Farm, renter: NodeId, asked: Retrieve) -> _Found:
     finally:
         if is_done:
             reader.close()
-    return _Found(reader, offset, length, nodes, whole)
+    return _Found(reader, offset, length, nodes, whole, cost)
 
 
 async def _send(farm: Farm, exchange: Exchange, found: _Found) -> None:

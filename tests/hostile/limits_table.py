@@ -99,6 +99,9 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (NODE + "farm", "RESUMES_MAX", "tests/node/test_storing.py::test_only_two_stores_are"),
         (WIRE, "AUDIT_BUDGET_BYTES_MIN", HOSTILE + "test_audits.py::test_a_day_of_audits"),
         (WIRE, "AUDIT_BUDGET_STORED_FACTOR", "tests/node/test_limits.py::test_a_gibibyte_a_day"),
+        (NODE + "farm", "PARTS_BUDGET_BYTES_MIN", RANGES + "test_who_asks_for_single_bytes"),
+        (NODE + "farm", "PARTS_BUDGET_STORED_FACTOR", RANGES + "test_who_asks_for_single_bytes"),
+        (NODE + "retrieving", "FREE_PART", RANGES + "test_a_player_that_asks_by_blocks"),
         (NODE + "budget", "RENTERS_MAX", "tests/node/test_limits.py::test_it_remembers_only"),
     ],
     "Space": [

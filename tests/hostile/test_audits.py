@@ -14,11 +14,12 @@ from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.shard import BLOCK_BYTES, SHARD_BYTES_MAX
 from farmer.node.auditing import read_bytes
 from farmer.node.budget import budget_bytes
+from farmer.node.retrieving import FREE_PART, cost_bytes
 from farmer.protocol.connection import DataReceived
 from farmer.protocol.opening import End
 from farmer.protocol.proofs import ProofItemReader
 from farmer.protocol.refusals import Refusal, Refused
-from farmer.protocol.transfers import Audit
+from farmer.protocol.transfers import Audit, Retrieve, Send
 from farmer.storage.reader import VolumeReader
 from tests.fakes import shard_of
 from tests.hostile.base import HostileCase, reactor
@@ -68,6 +69,29 @@ class AmplificationTests(HostileCase):
             header_and_checksums = 256 + 4 * len(DATA) // BLOCK_BYTES
             allowed = read_bytes(AuditKind.SAMPLE, entry) + header_and_checksums
             self.assertLessEqual(self.read, allowed, samples)
+
+    async def test_a_part_of_a_shard_reads_no_more_than_it_is_charged(self) -> None:
+        """Limit: what is read is in the budget for parts, or a few times what is sent."""
+        await self.in_thread(lambda: self.honest_answer_s(DATA))
+        for proved in (False, True):
+            for offset, length in ((0, 1), (MIB, 1), (MIB - 1, 2), (5, BLOCK_BYTES), (5, MIB)):
+                asked = Retrieve(shard_of(DATA), offset, length, proved)
+                self.read = 0
+
+                sent = await self.in_thread(lambda asked=asked: self.retrieve(asked))
+
+                cost = cost_bytes(len(DATA), sent.offset, sent.length, proved=proved)
+                self.assertLessEqual(self.read, cost + FREE_PART * sent.length + 256, asked)
+
+    def retrieve(self, asked: Retrieve) -> Send:
+        with self.call() as renter:
+            renter.tell(asked)
+            head = renter.hear()
+            assert isinstance(head, Send), head
+            while isinstance(event := renter.hear(), DataReceived):
+                pass
+            assert isinstance(event, End), event
+            return head
 
     async def test_a_day_of_audits_reads_no_more_than_the_budget(self) -> None:
         """Limits: AUDIT_BUDGET_BYTES_MIN, AUDIT_BUDGET_STORED_FACTOR."""

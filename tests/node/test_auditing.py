@@ -8,8 +8,8 @@ from farmer.model.audit import AuditEntry, AuditKind, Challenge, SampleProof
 from farmer.model.contract import ContractStage
 from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES
-from farmer.node import budget
 from farmer.node.auditing import read_bytes
+from farmer.node.budget import AuditBudget
 from farmer.node.farm import PROOF_BYTES_IN_FLIGHT_MAX
 from farmer.node.ports import Result, Verb
 from farmer.node.refusals import CROWDED_RETRY_MS
@@ -274,7 +274,7 @@ class AuditingTests(AuditCase):
 
     def test_what_lies_in_the_trash_makes_no_budget(self) -> None:
         """Twice the charge of the live shards: here 2 of 1.3 MB, whatever was deleted."""
-        self.patch(budget, "AUDIT_BUDGET_BYTES_MIN", 1)
+        self.farm.budget = AuditBudget(1)
         entry = AuditEntry(self.hold(DATA), len(DATA), 0)
         peer = self.greet()
         peer.send(Delete(self.hold(LARGE), erase=False))

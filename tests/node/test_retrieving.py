@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from farmer.audit.ranges import RangeVerifier
 from farmer.model.contract import ContractStage
 from farmer.model.ids import ShardId
-from farmer.model.shard import BLOCK_BYTES, LEAF_BYTES
+from farmer.model.shard import BLOCK_BYTES, LEAF_BYTES, SHARD_BYTES_MAX
 from farmer.node import retrieving
+from farmer.node.budget import AuditBudget
 from farmer.node.farm import PROOF_BYTES_IN_FLIGHT_MAX
 from farmer.node.ports import CloseReason, Result, Verb
 from farmer.node.refusals import CROWDED_RETRY_MS
@@ -24,6 +25,8 @@ from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer, StepByStep
 DATA = bytes(range(256)) * 1000
 LARGE = bytes(range(256)) * (4 * 4096)
 STEP = 256 * 1024
+MIB = 1 << 20
+ABSENT = ShardId(b"a" * 32)
 
 
 class RetrievingTests(NodeCase):
@@ -128,6 +131,34 @@ class RetrievingTests(NodeCase):
         self.assertEqual(0, self.store.readers_open)
         self.farm.proofs.leave(OTHER, PROOF_BYTES_IN_FLIGHT_MAX)
 
+    def test_who_asks_for_single_bytes_for_ever_waits(self) -> None:
+        """What is read besides counts; whole shards and whole blocks are read nonetheless."""
+        shard, peer = self.hold(DATA), self.greet()
+        each = retrieving.cost_bytes(len(DATA), 5000, 1, proved=False)
+        self.farm.parts = AuditBudget(10 * each, 0)
+        for _ in range(10):
+            self.assertEqual(DATA[5000:5001], self.get(peer, shard, 5000, 1)[1])
+
+        peer.send(Retrieve(shard, 5000, 1, False))
+        refused = peer.refusal()
+        self.assertEqual(Refusal.BUSY, refused.refusal)
+        peer.send(Retrieve(ABSENT, 5000, 1, False))
+        self.assertEqual(Refused(Refusal.NOT_FOUND), peer.refusal())
+        self.assertEqual(DATA, self.get(peer, shard)[1])
+        self.assertEqual(DATA[1000:], self.get(peer, shard, 1000)[1])
+        self.assertEqual(DATA[:BLOCK_BYTES], self.get(peer, shard, 0, BLOCK_BYTES)[1])
+
+        self.clock.advance(refused.first / 1000)
+        self.assertEqual(DATA[5000:5001], self.get(peer, shard, 5000, 1)[1])
+
+    def test_a_player_that_asks_by_blocks_pays_nothing(self) -> None:
+        for proved in (False, True):
+            for offset in (0, 1, 32 * MIB - 7, 64 * MIB - BLOCK_BYTES):
+                cost = retrieving.cost_bytes(64 * MIB, offset, BLOCK_BYTES, proved=proved)
+                self.assertEqual(0, cost)
+        self.assertEqual(0, retrieving.cost_bytes(SHARD_BYTES_MAX, 0, MIB, proved=True))
+        self.assertEqual(0, retrieving.cost_bytes(1, 0, 1, proved=False) // BLOCK_BYTES)
+
     def test_a_range_beyond_the_end_is_refused(self) -> None:
         shard = self.hold(DATA)
         peer = self.greet()
@@ -169,6 +200,9 @@ class RetrievingTests(NodeCase):
         peer.send(Retrieve(shard, 0, TO_THE_END, False))
 
         self.assertEqual(Refused(Refusal.NO_CONTRACT), peer.refusal())
+        peer.send(Retrieve(shard, 5, 1, False))
+        self.assertEqual(Refused(Refusal.NO_CONTRACT), peer.refusal())
+        self.assertEqual(0, len(self.farm.parts), "nobody's budget makes room for a stranger's")
 
     def test_damage_in_the_middle_ends_the_transfer_before_it(self) -> None:
         shard = self.hold(LARGE)

@@ -11,7 +11,7 @@ from farmer.identity.signing import receipt_is_valid
 from farmer.model.contract import ContractStage
 from farmer.model.ids import NodeId
 from farmer.model.shard import ShardState, charge_bytes
-from farmer.node import budget
+from farmer.node.budget import AuditBudget
 from farmer.node.gate import SHARES
 from farmer.node.ports import CloseReason, Result, Verb
 from farmer.node.refusals import CROWDED_RETRY_MS, DRAINING_RETRY_MS
@@ -149,7 +149,7 @@ class StoringTests(NodeCase):
 
     def test_what_is_reserved_counts_for_what_may_be_read_again(self) -> None:
         """Twice as much in a day as the renter has stored and is storing."""
-        self.patch(budget, "AUDIT_BUDGET_BYTES_MIN", 1)
+        self.farm.resuming = AuditBudget(1)
         self.leave_unfinished()
         affordable = 2 * charge_bytes(len(LARGE)) // (4 * FRAME)
 
