@@ -103,4 +103,7 @@ SHARDS_PER_CONTRACT_MAX: Final = 20_000_000
 
 AUDIT_BUDGET_BYTES_MIN: Final = 1024**3
 AUDIT_BUDGET_STORED_FACTOR: Final = 2
-"""A renter may have max(1 GiB, 2 x stored) read by audits in 24 hours."""
+"""
+A renter may have max(1 GiB, 2 x stored) read by audits at once, and as much again over the next 24
+hours.
+"""

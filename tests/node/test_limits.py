@@ -159,6 +159,18 @@ class BudgetTests(NodeCase):
         self.assertIsNone(spending.take(RENTER, GIB, 0, 10 * DAY_S))
         self.assertIsNotNone(spending.take(RENTER, GIB // 2, 0, 10 * DAY_S))
 
+    def test_in_no_day_is_it_more_than_twice_what_is_allowed_at_once(self) -> None:
+        """It is full at first: who empties it then has all that comes after it, and no more."""
+        spending, taken = AuditBudget(), []
+        for minute in range(3 * 1440):
+            while spending.take(RENTER, GIB // 1024, 0, 60.0 * minute) is None:
+                taken.append(minute)
+
+        days = [sum(day <= at < day + 1440 for at in taken) for day in range(0, 2 * 1440, 60)]
+        self.assertLessEqual(max(days), 2 * 1024)
+        self.assertGreaterEqual(days[0], 2 * 1024 - 2)
+        self.assertLessEqual(max(days[1:]), 1024 + 1)
+
     def test_who_wants_more_than_ever_fits_is_told_when_it_is_full(self) -> None:
         spending = AuditBudget()
         self.assertIsNone(spending.take(RENTER, GIB, 0, 0))
