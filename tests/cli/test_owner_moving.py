@@ -85,6 +85,71 @@ def test_what_cannot_be_moved_makes_nothing(
     assert told in capsys.readouterr().err
 
 
+BEGUN = """\
+/v/old: 3 shards, 5 GB to move. {then}
+See: farmer --home {home} volume list
+"""
+STAYS = "New shards go elsewhere; it stays a volume, empty."
+LEAVES = "Once it is empty it is taken out of the settings."
+REPLACED = "Once the old one is empty it leaves the settings."
+
+DRAIN = {"path": "/v/old", "verb": "drain", "rate_bytes": 0, "partly": False}
+AT_THE_END = {"rate_bytes": 0, "give_up_damaged": False, "remove": False}
+RETIRE = {"path": "/v/old", "verb": "retire"} | AT_THE_END
+MOVE = {"path": "/v/old", "verb": "move", "to_path": "/v/other"} | AT_THE_END
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "then"),
+    [
+        ("drain /v/old", DRAIN, STAYS),
+        ("drain /v/old --force", DRAIN | {"partly": True}, STAYS),
+        ("drain /v/old --rate 20MB", DRAIN | {"rate_bytes": 20_000_000}, STAYS),
+        ("retire /v/old", RETIRE, LEAVES),
+        ("retire /v/old --give-up-damaged", RETIRE | {"give_up_damaged": True}, LEAVES),
+        (
+            "retire /v/old --remove --rate 1MB",
+            RETIRE | {"rate_bytes": 10**6, "remove": True},
+            LEAVES,
+        ),
+        ("move /v/old /v/other", MOVE, REPLACED),
+        ("move /v/old /v/other --give-up-damaged", MOVE | {"give_up_damaged": True}, REPLACED),
+    ],
+)
+def test_what_is_asked_of_the_farmer_and_told_to_its_owner(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    words: str,
+    asked: dict[str, Any],
+    then: str,
+) -> None:
+    heard: list[dict[str, Any]] = []
+
+    def ask(_home: Home, verb: str, words: dict[str, Any] | None = None) -> dict[str, Any]:
+        if words is None:
+            return {"volumes": ROWS}
+        heard.append({"asked": verb} | words)
+        return {"path": words["path"], "shards": 3, "bytes": 5 * 10**9}
+
+    monkeypatch.setattr(owner_moving, "ask_running", ask)
+    assert main(["--home", str(tmp_path), "volume", *words.split()]) == OK
+    assert heard == [{"asked": "volume-drain"} | asked]
+    assert capsys.readouterr().out == BEGUN.format(then=then, home=tmp_path)
+
+
+def test_a_drain_that_is_broken_off_says_what_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def ask(_home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
+        assert (verb, words) == ("volume-cancel", {"path": "/v/old"})
+        return {"path": "/v/old", "shards": 1}
+
+    monkeypatch.setattr(owner_moving, "ask_running", ask)
+    assert main(["--home", str(tmp_path), "volume", "drain", "/v/old", "--cancel"]) == OK
+    assert capsys.readouterr().out == "/v/old stays: 1 shard on it, new ones may come\n"
+
+
 def test_the_states_have_their_names() -> None:
     names = (owner_moving.GONE, owner_moving.RETIRED)
     assert names == (VolumeState.GONE.value, VolumeState.RETIRED.value)

@@ -10,6 +10,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from farmer.identity.signing import parse_link
+from farmer.model.contract import Price
 from tests.e2e.daemon import Daemon, Renter
 from tests.waiting import wait_until
 
@@ -163,12 +165,17 @@ def test_contracts_and_invites_go_through_the_running_farmer(
     """List, extend, end; list and withdraw."""
     [row] = ask(daemon, "contract", "list")["contracts"]
     assert row["stage"] == "active"
+    assert ask(daemon, "contract", "show", row["contract"][:8])["contract"] == row
     longer = ask(daemon, "contract", "extend", row["contract"][:8], "--for", "30d")["contract"]
     assert longer["until_ms"] == row["until_ms"] + 30 * 86_400_000
     assert ask(daemon, "contract", "end", row["contract"])["contract"]["stage"] == "grace"
     assert "CONTRACT_ENDED" in renter.call("store", str(daemon.logs)).stderr
 
-    made = ask(daemon, "invite", "--space", "10MB", "--for", "1d")
+    asking = ("--price", "1.5", "--price-served", "5", "--currency", "EUR")
+    made = ask(daemon, "invite", "--space", "10MB", "--for", "1d", *asking)
+    assert parse_link(made["invite"]).invite.offer.price == Price(
+        currency="EUR", stored_micros=1_500_000, served_micros=5_000_000
+    )
     assert ask(daemon, "invite", "list")["invites"][0]["invite"] == made["invite"]
     assert daemon.status()["open_invites"] == 1
     assert daemon.call("invite", "withdraw", made["serial"]).returncode == 0
@@ -177,6 +184,7 @@ def test_contracts_and_invites_go_through_the_running_farmer(
     too_much = daemon.call("invite", "--space", "5GB", "--for", "1d")
     assert too_much.returncode == 1
     assert "not yet promised" in too_much.stderr
+    assert daemon.call("clock", "confirm").stdout.startswith("the clock is right: it is 20")
 
 
 def test_an_invite_made_while_the_farmer_is_stopped(daemon: Daemon) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from tests.e2e.daemon import Daemon, Renter
 from tests.e2e.test_owner import ask
+from tests.e2e.test_promises import make_files
+from tests.e2e.test_repair import rot
 from tests.waiting import wait_until
 
 
@@ -86,6 +88,9 @@ def test_a_volume_is_drained_and_retired_with_its_files(
     alone = daemon.call("volume", "drain", str(daemon.volume))
     assert alone.returncode == 1
     assert "can take 0 B: nothing was begun" in alone.stderr
+    forced = daemon.call("volume", "drain", str(daemon.volume), "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert ask(daemon, "volume", "drain", str(daemon.volume), "--cancel")["shards"] == 4
     added = daemon.call("volume", "add", f"{tmp_path / 'other'}=1GB")
     assert "The running farmer uses it now." in added.stdout
     assert ask(daemon, "volume", "drain", str(daemon.volume))["shards"] == 4
@@ -116,6 +121,29 @@ def test_a_volume_is_drained_and_retired_with_its_files(
     assert "its shards are elsewhere" in forgotten.stdout
     assert not retired(daemon)
     assert daemon.call("volume", "drain", str(tmp_path / "other")).returncode == 3
+
+
+@pytest.mark.slow
+def test_a_damaged_shard_holds_a_volume_until_its_owner_gives_it_up(
+    daemon: Daemon, renter: Renter, tmp_path: Path
+) -> None:
+    """What is sound moves all the same; the damaged one would look sound as a copy."""
+    well, sick = make_files(tmp_path / "files", (5000, 900_000))
+    stored = renter.store(well, sick)
+    rot(daemon.volume, sick.read_bytes()[500_000:500_064])
+    refused = renter.call("retrieve", stored[1]["shard"], "-o", str(tmp_path / "back"))
+    assert "CORRUPT" in refused.stderr
+    assert daemon.call("volume", "add", f"{tmp_path / 'other'}=1GB").returncode == 0
+
+    assert daemon.call("volume", "retire", str(daemon.volume)).returncode == 0
+
+    wait_until(lambda: rows(daemon)["other"]["shards"] == 1)
+    assert "; 1 damaged shard cannot move\n" in daemon.call("volume", "list").stdout
+    retire = ("volume", "retire", str(daemon.volume), "--give-up-damaged")
+    assert daemon.call(*retire).returncode == 0
+    wait_until(lambda: list(rows(daemon)) == ["other"])
+    assert renter.ask("audit", "--all")["passed"] == 1
+    assert renter.call("stat", stored[1]["shard"]).returncode == 1
 
 
 def test_who_may_not_write_the_settings_is_told_at_once(
