@@ -16,6 +16,7 @@ from typing import Any, Self
 
 READY_S = 30.0
 STOP_S = 60.0
+KILLED_S = 10.0
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -127,14 +128,19 @@ class Daemon:
         return self._end(signal.SIGTERM)
 
     def _end(self, how: signal.Signals) -> int:
-        if self.process is None:
+        process = self.process
+        if process is None:
             return 0
-        process, self.process = self.process, None
         process.send_signal(how)
-        code = process.wait(STOP_S)
-        assert process.stdout is not None
-        process.stdout.close()
-        return code
+        try:
+            return process.wait(STOP_S)
+        finally:
+            # One that did not end in time would disturb all that comes after it.
+            process.kill()
+            process.wait(KILLED_S)
+            assert process.stdout is not None
+            process.stdout.close()
+            self.process = None
 
     def __enter__(self) -> Self:
         return self

@@ -166,11 +166,13 @@ def let_go_of(daemon: Daemon) -> subprocess.Popen[str]:
 
 
 def end_of(process: subprocess.Popen[str]) -> int:
-    """Wait for it; return its exit code."""
-    code = process.wait(BACK_S)
-    assert process.stdout is not None
-    process.stdout.close()
-    return code
+    """Wait for it; return its exit code.  One that does not end is not left running."""
+    try:
+        return process.wait(BACK_S)
+    finally:
+        process.kill()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def volumes_of(daemon: Daemon) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from threading import Thread
 import pytest
 
 from farmer.storage.directory import MARKER_NAME
+from tests.e2e import daemon as daemons
 from tests.e2e.daemon import READY_S, Daemon
 from tests.e2e.sick_disks import SharedDisk, end_of, let_go_of
 from tests.waiting import wait_until
@@ -35,6 +37,22 @@ def wait_until_read(fifo: Path) -> int:
 
     wait_until(is_read, READY_S)
     return found[0]
+
+
+def test_a_farmer_that_does_not_stop_is_not_left_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the tests themselves: it fails the one that began it, and disturbs no other."""
+    monkeypatch.setattr(daemons, "STOP_S", 0.5)
+    with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:
+        process = daemon.start().process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            daemon.stop()
+        assert process.poll() == -signal.SIGKILL
+        daemon.start()
+        assert daemon.status()["state"] == "running"
 
 
 def test_a_contract_database_that_takes_nothing_does_not_break_the_stop_off(
