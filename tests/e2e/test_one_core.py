@@ -40,24 +40,24 @@ def test_threads_are_together_while_many_requests_come_unless_the_owner_does_not
             while time.monotonic() < until:
                 farmer.store(io.BytesIO(os.urandom(1000)))
 
-        def seen() -> set[int]:
-            """Ask for much for a while; return on how many cores threads were meanwhile."""
-            cores, until = set(), time.monotonic() + A_WHILE_S
+        def seen() -> list[set[int]]:
+            """Ask for much for a while; return on how many cores threads were, at each moment."""
+            moments, until = [], time.monotonic() + A_WHILE_S
             renters = [Thread(target=ask, args=(until,)) for _ in range(AT_ONCE)]
             for renter in renters:
                 renter.start()
             while time.monotonic() < until:
                 time.sleep(0.05)
-                cores |= cores_of(pid)
+                moments.append(cores_of(pid))
             for renter in renters:
                 renter.join()
-            return cores
+            return moments
 
-        wait_until(lambda: 1 in seen())
+        wait_until(lambda: {1} in seen(), shown=lambda: "its threads were never together")
         with (daemon.home / "farmer.yaml").open("a") as settings:
             settings.write("processor: {one_core: never}\n")
         daemon.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: seen() == {everywhere})
+        wait_until(lambda: all(cores == {everywhere} for cores in seen()))
 
 
 def cores_of(pid: int) -> set[int]:
