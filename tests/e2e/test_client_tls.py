@@ -39,11 +39,12 @@ from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side, renter_side
 from farmer.model.contract import InviteLink, Offer, Price
 from farmer.model.ids import InviteSerial, ShardId
-from farmer.model.shard import ShardState
+from farmer.model.shard import BLOCK_BYTES, BadBlocks, ShardState
 from farmer.protocol.opening import End
 from farmer.protocol.proofs import encode_item
 from farmer.protocol.questions import Listed, Stated
 from farmer.protocol.refusals import Refusal, Refused
+from farmer.protocol.repairs import BadBlocksNamed
 from farmer.protocol.transfers import Send
 from farmer.protocol.types import Type
 from tests.client.fake_farmer import FakeFarmer, Talk, shard_of
@@ -1040,6 +1041,15 @@ def test_a_full_audit_over_the_api_tells_changed_files(served):
     with served.connect() as farmer:
         receipt = farmer.store(io.BytesIO(b"precious"))
         assert farmer.audit_full(receipt, io.BytesIO(b"precious")).verdict is Verdict.PASSED
+
+
+def test_a_farmer_is_asked_over_the_api_which_blocks_are_damaged(served):
+    bad = BadBlocks(3 * BLOCK_BYTES, (0, 2))
+    served.fake.script[Type.EXAMINE] = lambda talk, _: talk.send(BadBlocksNamed(bad))
+    shard = shard_of(b"precious")
+    with served.connect() as farmer:
+        assert farmer.examine(shard, bad.size_bytes) == bad
+    assert served.fake.asked[-1].shard == shard
 
 
 def test_signals_are_left_to_the_main_thread(served):
