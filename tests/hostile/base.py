@@ -217,6 +217,10 @@ class HostileCase(TestCase):
             assert renter.retrieve(data) == data
         return time.monotonic() - began_s
 
+    async def serve_honest(self) -> None:
+        """Have somebody else served meanwhile, within its own client's patience."""
+        await self.in_thread(self.honest_answer_s)
+
     def held_bytes(self, session: Session) -> int:
         """Return what lies in memory for one session: unread, unsent, and in TLS."""
         tls: Any = session.transport

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from tests.storage.bench import ALICE, MIB, Farm, crash_copy, noise
 from tests.storage.rot import flip, rot, row_of, volume_of
 from tests.storage.test_moving import DRAIN, Street
 from tests.storage.test_scrub import scrub
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -151,24 +152,61 @@ def test_any_number_of_damaged_shards_may_be_left_by_a_forced_retire(
         assert engine.mover.finished() == [here]
 
 
-def test_two_who_want_nobody_to_look_do_not_wait_for_each_other(farm: Farm) -> None:
+class Gathering:
+    """The index's lock for who wants nobody to look; counts who has come to it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.came = 0
+
+    def __enter__(self) -> None:
+        self.came += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class Readers(SimpleQueue[Any]):
+    """What stands for the index's connections; when the first is taken, something happens."""
+
+    taken = 0
+    then: Callable[[], object]
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        reader = super().get(block, timeout)
+        self.taken += 1
+        if self.taken == 1:
+            self.then()
+        return reader
+
+
+def test_two_who_want_nobody_to_look_do_not_wait_for_each_other(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the first has one of the connections that both want all of."""
     index = volume_of(farm).ground.index
-    looking = [index._readers.get() for _ in range(index._readers.qsize())]
+    gathering, readers = Gathering(), Readers()
+    for number in range(index._readers.qsize()):
+        readers.put(number)
+    monkeypatch.setattr(index, "_gathering", gathering)
+    monkeypatch.setattr(index, "_readers", readers)
 
     def hold_still() -> None:
         with index.unmoved():
             pass
 
-    threads = [threading.Thread(target=hold_still, daemon=True) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for reader in looking:
-        # One look after the other ends, and both are waiting for it.
-        time.sleep(0.1)
-        index._readers.put(reader)
-    for thread in threads:
-        thread.join(5)
-    assert not any(thread.is_alive() for thread in threads)
+    def come_too() -> None:
+        second.start()
+        wait_until(lambda: gathering.came == 2 or readers.taken > 1)
+
+    first, second = (threading.Thread(target=hold_still, daemon=True) for _ in range(2))
+    readers.then = come_too
+    first.start()
+    first.join(20)
+    assert not first.is_alive()
+    second.join(20)
+    assert not second.is_alive()
 
 
 def test_a_stored_shard_with_a_damaged_header_in_staging_is_kept(tmp_path: Path) -> None:
