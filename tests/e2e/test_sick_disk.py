@@ -33,6 +33,7 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.apart, pytest.mark.slow]
 
 
+@pytest.mark.alone
 def test_a_disk_that_hangs_hurts_no_other_and_comes_back(tmp_path: Path) -> None:
     disk = SharedDisk(tmp_path)
     try:
@@ -105,6 +106,7 @@ def test_a_farmer_starts_beside_a_disk_that_hangs(tmp_path: Path) -> None:
         disk.end()
 
 
+@pytest.mark.alone
 def test_a_disk_that_is_pulled_out_is_noticed_and_comes_back(tmp_path: Path) -> None:
     """`umount -l` under load: what shows through is never written to."""
     need(os.geteuid() == 0 and shutil.which("mount"), "to be root, and mount")

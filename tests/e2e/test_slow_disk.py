@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.sick_disks import (
     NOTICED_S,
+    P99_S,
     SharedDisk,
     address_of,
     alerts_of,
@@ -22,7 +23,7 @@ from tests.e2e.sick_disks import (
 )
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.apart, pytest.mark.slow]
+pytestmark = [pytest.mark.apart, pytest.mark.slow, pytest.mark.alone]
 
 
 def test_a_slow_disk_gets_no_new_shards_and_its_owner_is_told(tmp_path: Path) -> None:
@@ -51,9 +52,11 @@ def test_a_slow_disk_gets_no_new_shards_and_its_owner_is_told(tmp_path: Path) ->
                 f" {len(while_slow)}, p99 {p99(while_slow):.3f} s"
             )
             assert seen_s <= NOTICED_S
-            assert re.match(r"a (sync|read) takes [12]\.\d s", reason)
+            # On the average: those of before count for a while, and 0.3 s are slow beside others.
+            assert re.match(r"a (sync|read) takes (0\.[3-9]|[12]\.\d) s", reason)
             assert "VolumeSlow" not in alerts_of(daemon)
             assert len(while_slow) > 20
+            assert p99(while_slow) <= P99_S
             for worker in workers:
                 worker.check_all(address_of(daemon, worker))
     finally:
