@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -45,11 +46,15 @@ def run(peers: int, seconds: float, baseline_s: float, *, timed: bool = True) ->
         ]
         for process in processes:
             process.start()
+        # Only theirs are left: who waits for what they say hears of their death.
+        theirs.close()
+        mobs.close()
         try:
             found = _measure(farm, honest, mob, peers, seconds, baseline_s)
         finally:
-            honest.send(0.0)
-            mob.send(0.0)
+            for told in (honest, mob):
+                with suppress(OSError):
+                    told.send(0.0)
             for process in processes:
                 process.join(20)
                 process.kill()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
@@ -31,8 +32,8 @@ AT_ONCE: Final = 48
 SHARD_BYTES: Final = 64 * 1024
 
 
-def run(sessions: int, hold_s: float) -> int:
-    """Hold so many sessions; print the figures; return the exit code."""
+def run(sessions: int, hold_s: float, ping_s: float = PING_S) -> int:
+    """Hold so many sessions, each of which pings so often; print the figures; return the code."""
     with tempfile.TemporaryDirectory() as folder, Farm(Path(folder), sessions + 100) as farm:
         began = time.monotonic()
         invites = farm.mint(sessions, space_bytes=1 << 20)
@@ -41,18 +42,23 @@ def run(sessions: int, hold_s: float) -> int:
         before = farm.memory_bytes()
         parent, child = multiprocessing.get_context("spawn").Pipe()
         process = multiprocessing.get_context("spawn").Process(
-            target=crowd_process, args=(child, address, invites)
+            target=crowd_process, args=(child, address, invites, ping_s)
         )
         process.start()
+        # Only its own is left: who waits for what it says hears of its death.
+        child.close()
         try:
-            return _watch(farm, parent, sessions, hold_s, before)
+            return _watch(farm, parent, sessions, hold_s, ping_s, before)
         finally:
-            parent.send(("end", 0.0))
+            with suppress(OSError):
+                parent.send(("end", 0.0))
             process.join(30)
             process.kill()
 
 
-def _watch(farm: Farm, told: Connection, sessions: int, hold_s: float, before: int) -> int:
+def _watch(
+    farm: Farm, told: Connection, sessions: int, hold_s: float, ping_s: float, before: int
+) -> int:
     began, cpu = time.monotonic(), farm.cpu_s()
     held, redeemed, lost = told.recv()
     took, spent = time.monotonic() - began, farm.cpu_s() - cpu
@@ -74,7 +80,7 @@ def _watch(farm: Farm, told: Connection, sessions: int, hold_s: float, before: i
     good = (
         held == redeemed == sessions
         and lost == 0
-        and (pinged == sessions or hold_s < PING_S)
+        and (pinged == sessions or hold_s < ping_s)
         and (each <= SESSION_BYTES_MAX or sessions < ENOUGH)
         and max(idle, working) <= MEMORY_BYTES_MAX
         and stored == audited == max(1, sessions // 100)
@@ -103,13 +109,14 @@ def _mib(size: int) -> str:
 class Pingers:
     """The sessions of one process, one for each invite."""
 
-    def __init__(self, address: tuple[str, int], invites: list[bytes]) -> None:
+    def __init__(self, address: tuple[str, int], invites: list[bytes], ping_s: float) -> None:
         self.crowd = Crowd(address)
         self.lines: list[Line] = []
         self.redeemed = self.greeted = self.stored = self.audited = 0
         self.pinged: set[int] = set()
         """Those that had an answer to a ping since all are held."""
         self._invites = invites
+        self._ping_s = ping_s
 
     def connect(self) -> None:
         """Connect all, a few at a time; ends when all have had an answer to a ping."""
@@ -132,15 +139,16 @@ class Pingers:
         assert isinstance(event, ContractShown), event
         self.redeemed += 1
         line.say(Ping(number))
-        yield EVENT
+        event = yield EVENT
+        assert isinstance(event, Pong), event
         self.greeted += 1
-        yield PING_S * (number % 997) / 997
+        yield self._ping_s * (number % 997) / 997
         while True:
             line.say(Ping(number))
             event = yield EVENT
             assert isinstance(event, Pong), event
             self.pinged.add(number)
-            yield PING_S
+            yield self._ping_s
 
     def work(self, seconds: float) -> None:
         """Let one in a hundred store a shard and audit it."""
@@ -176,9 +184,11 @@ class Pingers:
         self.audited += 1
 
 
-def crowd_process(told: Connection, address: tuple[str, int], invites: list[bytes]) -> None:
+def crowd_process(
+    told: Connection, address: tuple[str, int], invites: list[bytes], ping_s: float
+) -> None:
     """Hold the renters' ends; do what the parent says."""
-    pingers = Pingers(address, invites)
+    pingers = Pingers(address, invites, ping_s)
     pingers.connect()
     told.send((pingers.greeted, pingers.redeemed, len(pingers.crowd.losses)))
     while True:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from farmer.model.shard import charge_bytes
+from farmer.protocol.connection import Event
 from farmer.protocol.opening import End
-from farmer.protocol.questions import Delete, Ping
-from farmer.protocol.transfers import Accept, Store
+from farmer.protocol.questions import Delete, Ping, Pong
+from farmer.protocol.transfers import Accept, Store, Stored
 from tests.fakes import shard_of
 from tests.load.farm import Farm
 from tests.load.honest import honest_process, percentile
@@ -33,7 +34,7 @@ class Guests:
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.crowd = Crowd(address)
-        self.visits = self.broken = 0
+        self.visits = self.broken = self.wrong = 0
         self._next = 0
 
     def run(self, seconds: float) -> None:
@@ -51,7 +52,7 @@ class Guests:
         yield from greeting(line)
         self.visits += 1
         line.say(Ping(number))
-        yield EVENT
+        self._expect(Pong, (yield EVENT))
         if number % 4 == 0:
             data = number.to_bytes(8, "big") * (LARGE_BYTES // 8)
             line.say(Store(shard_of(data), len(data)))
@@ -68,18 +69,21 @@ class Guests:
                     line.close()
                     return
                 line.say(End())
-                yield EVENT
+                self._expect(Stored, (yield EVENT))
             line.say(Delete(shard_of(data), erase=True))
             yield EVENT
         line.close()
 
+    def _expect(self, kind: type, event: Event | None) -> None:
+        self.wrong += not isinstance(event, kind)
+
 
 def guest_process(told: Connection, address: tuple[str, int]) -> None:
-    """Come and go until told to end, then say how often."""
+    """Come and go until told to end; then say how often, and how much of it went wrong."""
     guests = Guests(address)
     while not told.poll():
         guests.run(0.5)
-    told.send((guests.visits, guests.broken, len(guests.crowd.losses)))
+    told.send((guests.visits, guests.broken, guests.wrong, len(guests.crowd.losses)))
 
 
 def run(minutes: float) -> int:
@@ -97,6 +101,9 @@ def run(minutes: float) -> int:
         ]
         for process in processes:
             process.start()
+        # Only theirs are left: who waits for what they say hears of their death.
+        theirs.close()
+        others.close()
         try:
             return _watch(farm, worker, guests, minutes * 60)
         finally:
@@ -113,7 +120,8 @@ def _watch(farm: Farm, worker: Connection, guests: Connection, seconds: float) -
         rows.append((at, farm.memory_bytes(), farm.descriptors()))
     took, wrong = worker.recv()
     guests.send("end")
-    visits, broken, _losses = guests.recv()
+    visits, broken, wrong_too, lost = guests.recv()
+    wrong += wrong_too
     later = [row for row in rows if row[0] >= WARM_PART * seconds]
     half = len(later) // 2
     drift = _median([row[1] for row in later[half:]]) - _median([row[1] for row in later[:half]])
@@ -125,11 +133,15 @@ def _watch(farm: Farm, worker: Connection, guests: Connection, seconds: float) -
         drift <= DRIFT_BYTES_MAX
         and descriptors <= DESCRIPTORS_MORE_MAX
         and not wrong
+        and not lost
+        # Who was good among nobody has shown nothing.
+        and visits > 0
+        and broken > 0
         and leases <= GUESTS // 4
     )
     print(
         f"soak: minutes {seconds / 60:.1f} requests {asked} wrong {wrong} p99 ms {slow:.0f}"
-        f" visits {visits} broken off {broken} leases {leases}"
+        f" visits {visits} broken off {broken} lost {lost} leases {leases}"
         f" MiB {rows[-1][1] / (1 << 20):.0f} drift MiB {drift / (1 << 20):+.1f}"
         f" descriptors {descriptors:+d} {'kept' if good else 'NOT KEPT'}"
     )
