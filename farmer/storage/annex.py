@@ -34,8 +34,15 @@ from farmer.storage.recovery import segment_numbers
 _COPIED: Final = (INDEX_NAME, f"{INDEX_NAME}-wal")
 _DRAFT: Final = ".new"
 _STEP_BYTES: Final = 1024 * 1024
+HOME_KEEPS_BYTES: Final = 64 * 1024 * 1024
+"""Left free where annexes lie: the contract database has to be written there, too."""
+
 _COPIED_UP_BYTES_MAX: Final = 4 * 1024 * 1024
 """What is changed in place on a volume is no larger; segments and shards never are."""
+
+
+class NoAnnexError(OSError):
+    """The annex of a volume could not be made; nothing of it is left."""
 
 
 class AnnexFiles:
@@ -226,20 +233,42 @@ def make_annex(files: Files, root: Path, annex: Path) -> None:
     Make the annex of a volume, durably, with a copy of its index; fine if there is one.
 
     The index may be a cache, but to make it again all of a dying disk would have to be read.
-    Raises `OSError`.
+    Raises `NoAnnexError`.
     """
     if files.exists(annex):
         return
     draft = annex.with_suffix(_DRAFT)
     shutil.rmtree(draft, ignore_errors=True)
-    for directory in (annex.parent, draft, draft / "log"):
+    try:
+        files.make_directory(annex.parent)
+        _check_room(files, root, annex)
+        _make(files, root, draft)
+        files.rename(draft, annex)
+        files.sync_directory(annex.parent)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise NoAnnexError(error.errno, error.strerror, error.filename) from error
+
+
+def _make(files: Files, root: Path, draft: Path) -> None:
+    for directory in (draft, draft / "log"):
         files.make_directory(directory)
     for name in _COPIED:
         if files.exists(root / name):
             _copy(files, root / name, draft / name)
     files.sync_directory(draft)
-    files.rename(draft, annex)
-    files.sync_directory(annex.parent)
+
+
+def _check_room(files: Files, root: Path, annex: Path) -> None:
+    """Raise `OSError` if a copy of the index would fill the disk that it goes to."""
+    wanted = sum((root / name).stat().st_size for name in _COPIED if files.exists(root / name))
+    free = files.filesystem(annex.parent).free_bytes
+    if free < wanted + HOME_KEEPS_BYTES:
+        why = (
+            f"no room for {wanted} bytes of its index: {free} are free, of which"
+            f" {HOME_KEEPS_BYTES} are kept for the farmer itself"
+        )
+        raise OSError(errno.ENOSPC, why, str(annex.parent))
 
 
 def with_annex(

@@ -14,13 +14,14 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from threading import Lock
 from typing import Final
 
 from farmer.model.status import Alert, VolumeState, VolumeStatus
-from farmer.storage.annex import make_annex
+from farmer.storage.annex import NoAnnexError, make_annex
 from farmer.storage.condition import Presence, Writing
 from farmer.storage.directory import VolumeSettings, VolumeSetupError, read_marker
 from farmer.storage.errors import FormatTooNewError, StorageError, internal
@@ -37,6 +38,9 @@ from farmer.storage.watched import WatchedFiles
 
 PART_EVERY_S: Final = 60.0
 """A copy of an index is made for it, which is not to be done again and again."""
+
+ANNEX_EVERY_S: Final = 300.0
+"""Between two tries to make an annex that could not be made."""
 
 EXCHANGED: Final = "another directory stands in its place"
 MARKER_GONE: Final = "its marker is gone: the disk may not be mounted"
@@ -65,6 +69,7 @@ class Slot:
         self._next_part_s = 0.0
         self._doubtful: dict[int, Doubt] = {}
         """What a failing volume could not have read back: it is when it was opened anew."""
+        self._next_annex_s = 0.0
 
     @property
     def alert(self) -> Alert | None:
@@ -245,6 +250,7 @@ class Slot:
         try:
             self._part()
         except OSError as error:
+            self._next_part_s = self._around.monotonic_s() + ANNEX_EVERY_S
             self.health.raise_alert(
                 "VolumeAnnexFailed",
                 f"{self.health.label} cannot be written, and what leaves it cannot be noted in the"
@@ -290,13 +296,22 @@ class Slot:
         return True
 
     def _open(self) -> None:
+        now_s = self._around.monotonic_s()
+        waits = now_s < self._next_annex_s
+        # While that waits there is none, and one that can be written needs none.
+        around = replace(self._around, annexes=None) if waits else self._around
         try:
-            volume = open_volume(self.settings, self._around, self.health, self.watch)
+            volume = open_volume(self.settings, around, self.health, self.watch)
         except FormatTooNewError as error:
             self.too_new = error
             self.health.go(f"cannot be used: {error}")
+        except NoAnnexError as error:
+            self._next_annex_s = now_s + ANNEX_EVERY_S
+            self.health.go(f"it can only be read, and the farmer's home has no place: {error}")
         except (VolumeSetupError, StorageError, OSError, sqlite3.Error) as error:
-            self.health.go(f"cannot be used: {error}{self._advice(error)}")
+            # Of one that waits for its annex it was said why.
+            if not (waits and isinstance(error, OSError) and error.errno == errno.EROFS):
+                self.health.go(f"cannot be used: {error}{self._advice(error)}")
         except MemoryError:
             raise
         except Exception as error:  # whatever rot brings up here, the other volumes must open

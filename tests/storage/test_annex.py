@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,15 +16,19 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState, StoredShard
 from farmer.model.status import VolumeState
 from farmer.storage import emptying
+from farmer.storage.annex import HOME_KEEPS_BYTES
 from farmer.storage.directory import Paths, VolumeSettings
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
+from farmer.storage.files import Buffer, Filesystem
 from farmer.storage.fill import Fill
 from farmer.storage.index import Index
 from farmer.storage.index_errors import CommitInDoubtError
+from farmer.storage.keeper import ANNEX_EVERY_S
 from farmer.storage.records import SEGMENT_HEADER_BYTES
 from farmer.storage.transaction import Transaction
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise, shard_of
+from tests.storage.house import House
 from tests.storage.recording import Always, Fault, ReadOnlyFiles
 from tests.storage.test_moving import DRAIN, SIZES, step_until
 from tests.storage.test_moving_crash import CuttingFiles
@@ -582,3 +588,86 @@ def test_it_goes_on_after_a_crash_at_any_call(
         farm.open()
         yard.check()
         farm.engine.close()
+
+
+class CrampedFiles(ReadOnlyFiles):
+    """A farmer's home that has no more than some room, as it says or only shows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.free_bytes: int | None = None
+        self.left_bytes: int | None = None
+        self.tried_bytes = 0
+
+    def filesystem(self, path: Path) -> Filesystem:
+        found = super().filesystem(path)
+        if path.name != "annexes" or self.free_bytes is None:
+            return found
+        return replace(found, free_bytes=self.free_bytes)
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
+        if "annexes" in self._places[fd].parts:
+            size = sum(map(len, buffers))
+            self.tried_bytes += size
+            if self.left_bytes is not None and offset + size > self.left_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().pwritev(fd, buffers, offset)
+
+
+@pytest.fixture
+def cramped(tmp_path: Path) -> Iterator[Farm]:
+    """A closed farmer of which a volume could be written before, and cannot any more."""
+    files = CrampedFiles()
+    farm = Farm(tmp_path, volumes=2, files=files, annexes=tmp_path / "annexes")
+    farm.store(noise(1000))
+    farm.engine.close()
+    files.read_only = SICK
+    yield farm
+    farm.engine.close()
+
+
+def test_a_home_that_is_nearly_full_is_not_filled_by_an_annex(cramped: Farm) -> None:
+    files = cramped.files
+    assert isinstance(files, CrampedFiles)
+    index_bytes = (cramped.path / "index.sqlite").stat().st_size
+    files.free_bytes = HOME_KEEPS_BYTES + index_bytes - 1
+    house = House(cramped)
+    assert "no place" in house.engine.volumes()[0].reason
+    assert files.tried_bytes == 0
+    assert list((cramped.path.parent / "annexes").iterdir()) == []
+    files.free_bytes += 1
+    house.clock.now_s += ANNEX_EVERY_S
+    house.engine.look_after_disks()
+    assert house.engine.volumes()[0].state is VolumeState.READ_ONLY
+
+
+def test_what_was_made_of_an_annex_goes_where_it_fails_and_it_is_not_tried_again_at_once(
+    cramped: Farm,
+) -> None:
+    files = cramped.files
+    assert isinstance(files, CrampedFiles)
+    files.left_bytes = 10_000
+    house = House(cramped)
+    reason = house.engine.volumes()[0].reason
+    assert "No space left on device" in reason
+    assert list((cramped.path.parent / "annexes").iterdir()) == []
+    tried_bytes, files.left_bytes = files.tried_bytes, None
+    house.clock.now_s += ANNEX_EVERY_S - 1
+    house.engine.look_after_disks()
+    assert files.tried_bytes == tried_bytes
+    assert house.engine.volumes()[0].reason == reason
+    house.clock.now_s += 1
+    house.engine.look_after_disks()
+    assert house.engine.volumes()[0].state is VolumeState.READ_ONLY
+
+
+def test_one_that_waits_for_its_annex_is_opened_as_soon_as_it_can_be_written(
+    cramped: Farm,
+) -> None:
+    files = cramped.files
+    assert isinstance(files, CrampedFiles)
+    files.free_bytes = 0
+    house = House(cramped)
+    files.read_only = ""
+    house.engine.look_after_disks()
+    assert house.engine.volumes()[0].state is VolumeState.HEALTHY
