@@ -47,7 +47,8 @@ class Movings:
     def do(self, verb: str, words: dict[str, Any]) -> dict[str, Any]:
         """Return the answer to one command; raises `OwnerError`."""
         try:
-            answer = {"schema": SCHEMA} | self.verbs[verb](words)
+            with self._retiring.held(Path(words["path"])):
+                answer = {"schema": SCHEMA} | self.verbs[verb](words)
         except (KeyError, TypeError, ValueError) as error:
             raise OwnerError(f"{verb} was not understood: {error}") from error
         except (StorageError, VolumeSetupError, SettingsError, HomeError, OSError) as error:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from twisted.logger import Logger
@@ -32,9 +33,10 @@ from farmer.storage.annex import annex_of, beside, forget_index, remove_annex
 from farmer.storage.directory import remove_volume, retire_marker
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.engine import Engine
-from farmer.storage.errors import StorageError
+from farmer.storage.errors import StorageError, VolumeUnavailableError
 from farmer.storage.files import OsFiles
 from farmer.storage.volume import Volume
+from farmer.units import counted
 
 LEAVE_S: Final = 60.0
 """For the files of a retired volume to be removed; beyond it nobody waits for that."""
@@ -68,6 +70,7 @@ class Retiring:
         """What is in force since volumes came or went, until it is told."""
         self.stuck: list[Alert] = []
         """What keeps volumes that are empty from being retired."""
+        self._held: dict[Path, Lock] = {}
 
     def tell(self) -> None:
         """Pass on what has changed; on the reactor's thread."""
@@ -87,12 +90,27 @@ class Retiring:
             )
         load_text(text, str(house.home.settings), house.environ)
 
+    def held(self, path: Path) -> Lock:
+        """Return what keeps a volume from being retired while its owner asks something of it."""
+        return self._held.setdefault(path, Lock())
+
     def finish(self) -> None:
         """Retire all that can be; what cannot is among those that are stuck."""
         self.stuck = []
         for volume in self._engine.mover.finished():
-            if volume.duty is not None and volume.duty.verb is not Leaving.DRAIN:
-                self._retire(volume, volume.duty)
+            held = self.held(volume.settings.path)
+            # Not to be waited for: what is asked of it may take long, and there is a next time.
+            if held.acquire(blocking=False):
+                try:
+                    self._retire_if_wanted(volume)
+                finally:
+                    held.release()
+
+    def _retire_if_wanted(self, volume: Volume) -> None:
+        # The owner may have called it off since it was found empty.
+        duty, total = volume.duty, volume.ground.account.total
+        if duty is not None and duty.verb is not Leaving.DRAIN and not total.shards:
+            self._retire(volume, duty)
 
     def _retire(self, volume: Volume, duty: Duty) -> None:
         """
@@ -111,7 +129,10 @@ class Retiring:
             self.stuck.append(_stuck(path, f"could not be taken out of the settings: {error}"))
             return
         try:
-            self._engine.remove_volume(path)
+            left = self._engine.remove_volume(path)
+            if left:
+                self._engine.add_volume(volume.settings)
+                raise VolumeUnavailableError(f"{counted(left, 'shard')} had come meanwhile")
         except StorageError as error:
             self.stuck.append(_stuck(path, f"could not be closed yet: {error}"))
             return

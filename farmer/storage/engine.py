@@ -354,12 +354,17 @@ class Engine:
             self._slots.add(settings)
             self._bring_together()
 
-    def remove_volume(self, path: Path) -> None:
-        """Use a volume no more.  What it holds is not there then: it should be empty."""
+    def remove_volume(self, path: Path) -> int:
+        """
+        Use a volume no more; return how many shards it has.
+
+        They are not there then: it should be empty.
+        """
         slot = self._slots.find(path)
-        if slot is not None:
-            with self._crossing.none():
-                self._slots.remove(slot)
+        if slot is None:
+            return 0
+        with self._crossing.none():
+            return self._slots.remove(slot)
 
     def begin_close(self) -> None:
         """Refuse new stores from now on; those under way may finish, and nothing rests."""

@@ -59,6 +59,8 @@ class Slot:
         self.job: Future[None] = Future()
         """The look, or the closing, that was begun last."""
         self.job.set_result(None)
+        self.left_shards = 0
+        """How many were there when it was closed."""
         self.reopenings = 0
         """How often it began to be opened anew, and how often that was over: see below."""
         self._around = around
@@ -344,6 +346,7 @@ class Slot:
         volume = self.volume
         if volume is not None:
             volume.close()
+            self.left_shards = volume.ground.account.total.shards
             self.volume = None
             # In this order: of one that is open, nothing in the ledger means that it is empty.
             volume.leave_ledger()

@@ -73,11 +73,12 @@ class Slots:
         slot.check_not_too_new()
         self._slots = [*self._slots, slot]
 
-    def remove(self, slot: Slot) -> None:
-        """Ask it no more, then close it."""
+    def remove(self, slot: Slot) -> int:
+        """Ask it no more, then close it; return how many shards it has, as far as that is known."""
         self._slots = [one for one in self._slots if one is not slot]
         slot.close_soon()
         self._until_done_or_hung(slot)
+        return slot.left_shards
 
     def look_after(self, wait_s: float = LOOK_WAIT_S) -> list[Volume]:
         """Notice what went away or is back; return what can be written."""

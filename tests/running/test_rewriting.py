@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +37,10 @@ from farmer.settings.written import VolumeLine, settings_text, with_volume
 from farmer.storage.engine import Engine
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.moving import Mover
+from farmer.storage.operations import Upkeep
+from farmer.storage.volume import Volume
 from tests.fakes import InlineDisk
+from tests.storage.bench import row
 from tests.storage.test_moving import DRAIN
 
 NOW_MS: Final = 1_700_000_000_000
@@ -271,6 +274,73 @@ def test_a_volume_that_has_left_the_settings_is_not_kept(
         home.settings.write_text(text)
         house.movings.do("volume-cancel", {"path": str(path)})
     assert sorted(named(home)) == ["a", "b"]
+
+
+def test_what_is_called_off_while_it_is_retired_comes_too_late(home: Home, tmp_path: Path) -> None:
+    """Else the volume would take stores, be closed all the same, and its directory be removed."""
+    path = tmp_path / "a"
+    home.settings.write_text(settings_text(volumes=[line(path), line(tmp_path / "b")]))
+    with emptied(home, [], path) as house, ThreadPoolExecutor(1) as threads:
+        with meanwhile(home.state / SETTINGS_LOCK, house.retiring.finish):
+            cancel = threads.submit(house.movings.do, "volume-cancel", {"path": str(path)})
+            wait([cancel], HEAD_START_S)
+        with pytest.raises(OwnerError, match="is no open volume"):
+            cancel.result(20)
+    assert named(home) == ["b"]
+
+
+def test_a_volume_is_not_retired_while_something_is_asked_of_it(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    home.settings.write_text(settings_text(volumes=[line(path), line(tmp_path / "b")]))
+    with emptied(home, [], path) as house:
+        cancel = house.engine.mover.cancel
+
+        def cancel_slowly(source: Volume) -> None:
+            house.finish()
+            cancel(source)
+
+        monkeypatch.setattr(house.engine.mover, "cancel", cancel_slowly)
+        house.movings.do("volume-cancel", {"path": str(path)})
+        house.finish()
+    assert sorted(named(home)) == ["a", "b"]
+
+
+def test_a_volume_that_was_called_off_since_it_was_found_empty_stays(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    home.settings.write_text(settings_text(volumes=[line(path), line(tmp_path / "b")]))
+    with emptied(home, [], path) as house:
+        found = house.engine.mover.finished()
+        house.movings.do("volume-cancel", {"path": str(path)})
+        monkeypatch.setattr(house.engine.mover, "finished", lambda: found)
+        house.finish()
+    assert sorted(named(home)) == ["a", "b"]
+
+
+def test_a_volume_to_which_a_shard_came_until_it_was_closed_is_opened_again(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    home.settings.write_text(settings_text(volumes=[line(path), line(tmp_path / "b")]))
+    told: list[list[Alert]] = []
+    with emptied(home, told, path) as house:
+        volume = house.engine.volume_at(path)
+        assert volume is not None
+        close = volume.writer.close
+
+        def store_and_close() -> bool:
+            volume.writer.submit(Upkeep(lambda transaction: transaction.correct(row()))).result(20)
+            return close()
+
+        monkeypatch.setattr(volume.writer, "close", store_and_close)
+        house.finish()
+        again = house.engine.volume_at(path)
+        assert again is not None
+        assert again.ground.account.total.shards == 1
+    assert "1 shard had come meanwhile" in told[0][0].message
 
 
 def test_an_empty_volume_is_retired_while_another_one_is_still_being_emptied(
