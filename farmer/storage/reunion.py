@@ -61,6 +61,8 @@ class Reunion:
             return
         for volume in volumes:
             left: frozenset[Key] = frozenset()
+            # In this order: a tombstone in between counts as one that came since.
+            changes = volume.ground.index.stones_changed
             sequence = volume.ground.facts.sequencer.peek()
             while self._is_certain() and (keys := _known_alone(volume) - left):
                 # Not patient: disks are looked at behind this, and the next look comes soon.
@@ -68,7 +70,7 @@ class Reunion:
                     self._meet(free)
                 left |= keys & _known_alone(volume)
             if self._is_certain() and not _known_alone(volume):
-                volume.note_met(sequence)
+                volume.note_met(sequence, changes)
 
     def _meet(self, keys: frozenset[Key]) -> None:
         if not keys:

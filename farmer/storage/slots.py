@@ -74,7 +74,7 @@ class Slots:
         self._slots = [*self._slots, slot]
 
     def remove(self, slot: Slot) -> int:
-        """Ask it no more, then close it; return how many shards it has, as far as that is known."""
+        """Ask it no more, then close it; return how many shards it has, if it could be closed."""
         self._slots = [one for one in self._slots if one is not slot]
         slot.close_soon()
         self._until_done_or_hung(slot)

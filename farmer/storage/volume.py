@@ -299,10 +299,14 @@ class Volume:
                 self.ground.health.count("reclaim")
                 raise VolumeUnavailableError(f"the disk failed: {error}") from error
 
-    def note_met(self, sequence: int) -> None:
-        """Note, durably, that no tombstone below a sequence means anything; raises as `find`."""
+    def note_met(self, sequence: int, changes: int) -> None:
+        """
+        Note, durably, that no tombstone below a sequence means anything; raises as `find`.
+
+        *changes* is how often tombstones had changed before that sequence was looked up: if it
+        is as it was the last time, all is noted.
+        """
         ground = self.ground
-        changes = ground.index.stones_changed
         if changes == self._met_after:
             return
         try:

@@ -16,6 +16,7 @@ from farmer.storage import reunion as reunion_module
 from farmer.storage.crossing import Crossing
 from farmer.storage.errors import ShardNotFoundError
 from farmer.storage.log import marks_bytes
+from farmer.storage.met import read_met
 from farmer.storage.places import Key, Row
 from farmer.storage.reunion import Met, Outlived
 from farmer.storage.tombstones import Tombstone
@@ -29,7 +30,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     with closing(house.engine):
         for number, volume in enumerate(house.volumes):
 
-            def note(_sequence: int, number: int = number) -> None:
+            def note(_sequence: int, _changes: int, number: int = number) -> None:
                 house.met.append(number)
 
             monkeypatch.setattr(volume, "note_met", note)
@@ -126,6 +127,29 @@ def test_one_alone_meets_nobody(house: House) -> None:
     house.reunion(volumes=lambda: only).hold()
     assert house.rows()[0][0].alone_ms == 7
     assert house.met == []
+
+
+def test_a_tombstone_that_comes_during_a_meeting_is_noted_as_over_by_the_next(
+    tmp_path: Path,
+) -> None:
+    """What was noted lies below it: with its marks gone from the log it would be there again."""
+    house = House(Farm(tmp_path, volumes=2))
+    with closing(house.engine):
+        ground = house.volumes[0].ground
+        house.engine._reunion.hold()
+        buried: list[int] = []
+
+        def bury_once() -> bool:
+            if not buried:
+                buried.append(ground.facts.sequencer.take())
+                house.bury(0, replace(ROW, sequence=buried[0]), 5)
+            return True
+
+        house.bury(0, replace(ROW, sequence=ground.facts.sequencer.take()), 4)
+        house.reunion(is_certain=bury_once).hold()
+        assert not ground.index.has_tombstones
+        house.engine._reunion.hold()
+        assert read_met(ground.files, ground.paths.root) > buried[0]
 
 
 def test_volumes_that_came_or_went_meanwhile_are_not_met(house: House) -> None:
