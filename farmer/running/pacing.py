@@ -1,20 +1,25 @@
 """
 How fast volumes are emptied: in turns, so that whoever stores or retrieves goes first.
 
-Within the owner's bound, too.  The work itself is `farmer.storage.moving`.
+Within the owner's bound, too, which each volume has for itself.  The work itself is
+`farmer.storage.moving`.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from farmer.node.ports import Disk
 from farmer.running.retiring import Retiring
 from farmer.storage.engine import Engine
 from farmer.storage.errors import StorageError
+from farmer.storage.moving import Step
 
 TURN_S: Final = 0.25
 """Between two turns of work."""
@@ -33,6 +38,30 @@ SPEED_SHARE: Final = 0.2
 
 PACE_S_MAX: Final = 120.0
 """Whoever paused for longer has no pace to speak of."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """One volume's."""
+
+    reckoned_s: float
+    """Up to when its rate has earned something."""
+    noted_s: float
+    """When it was last noted how fast it is."""
+    not_before_s: float = 0.0
+    credit_bytes: float = 0.0
+
+    def spend(self, step: Step, now_s: float) -> None:
+        """Let it wait until what was copied is within its rate."""
+        rate_bytes = step.duty.rate_bytes
+        if not rate_bytes:
+            return
+        earned = rate_bytes * min(max(0.0, now_s - self.reckoned_s), BURST_S)
+        self.reckoned_s = max(now_s, self.reckoned_s)
+        self.credit_bytes = min(self.credit_bytes + earned, rate_bytes) - step.copied_bytes
+        if self.credit_bytes < 0:
+            self.not_before_s = self.reckoned_s = now_s - self.credit_bytes / rate_bytes
+            self.credit_bytes = 0.0
 
 
 class Pacing:
@@ -54,11 +83,12 @@ class Pacing:
         self._monotonic_s = monotonic_s
         self._stopping = False
         self._not_before_s = 0.0
-        self._credit_bytes = 0.0
-        self._last_turn_s = self._paced_s = monotonic_s()
+        self._paces: dict[bytes, Pace] = {}
 
     def hurry(self) -> None:
         """Let the next turn work, whatever was waited for: the owner has asked for something."""
+        for pace in list(self._paces.values()):
+            pace.not_before_s = 0.0
         self._not_before_s = 0.0
 
     def stop(self) -> None:
@@ -66,31 +96,35 @@ class Pacing:
         self._stopping = True
 
     async def turn(self) -> None:
-        """Do some of the work, as much as rate and foreground allow; call it every `TURN_S`."""
+        """Do some of the work, as much as rates and foreground allow; call it every `TURN_S`."""
         mover, now_s = self._engine.mover, self._monotonic_s()
-        since_s, self._last_turn_s = now_s - self._last_turn_s, now_s
         if self._stopping or now_s < self._not_before_s or mover.is_idle:
             return
-        copied = 0
+        self._look(now_s)
+        copied: Counter[bytes] = Counter()
         while not self._stopping:
             try:
-                done = await self._disk.run(mover.step)
-                if done is None:
+                step = await self._disk.run(mover.step, self._may, self._ended)
+                if step is None:
                     await self._disk.run(self._retiring.finish)
             except StorageError:
                 # A disk does not answer; its volume says so.
-                done = None
-            if done is None:
                 self._retiring.tell()
-                self._not_before_s = self._monotonic_s() + self._patience_s()
+                self._not_before_s = self._monotonic_s() + PATIENCE_S
                 break
-            copied += done[0]
-            if self._is_over(done[0], done[1].rate_bytes, since_s, now_s):
+            if step is None:
+                self._retiring.tell()
+                self._not_before_s = self._next_s()
+                break
+            copied[step.volume] += step.copied_bytes
+            step_s = self._monotonic_s()
+            if step.volume in self._paces:
+                self._paces[step.volume].spend(step, step_s)
+            if self._busy() or step_s - now_s > BURST_S:
                 await self._finish_others()
                 break
-            since_s = 0.0
-        if copied:
-            self._note_pace(copied)
+        for volume, size in copied.items():
+            self._note_pace(volume, size)
 
     async def _finish_others(self) -> None:
         """Let those go that are empty, while another one keeps us busy; what is stuck can wait."""
@@ -99,29 +133,42 @@ class Pacing:
                 await self._disk.run(self._retiring.finish)
             self._retiring.tell()
 
-    def _is_over(self, copied: int, rate_bytes: int, since_s: float, began_s: float) -> bool:
-        now_s = self._monotonic_s()
-        if rate_bytes:
-            earned = rate_bytes * min(since_s, BURST_S)
-            self._credit_bytes = min(self._credit_bytes + earned, rate_bytes) - copied
-            if self._credit_bytes < 0:
-                self._not_before_s = now_s - self._credit_bytes / rate_bytes
-                self._credit_bytes = 0.0
-                return True
-        return self._busy() or now_s - began_s > BURST_S
+    def _look(self, now_s: float) -> None:
+        """Have a pace for each volume that is being emptied, and for no other."""
+        leaving = self._engine.mover.leaving
+        self._paces = {one: self._paces.get(one, Pace(now_s, now_s)) for one in leaving}
 
-    def _patience_s(self) -> float:
-        """Return how long to wait when a pass is over and something is left."""
+    def _may(self, volume: bytes) -> bool:
+        pace = self._paces.get(volume)
+        return pace is not None and self._monotonic_s() >= pace.not_before_s
+
+    def _ended(self, volume: bytes) -> None:
+        """Let a volume wait of which a pass is over and something is left, or which is empty."""
+        pace, source = self._paces.get(volume), self._engine.mover.leaving.get(volume)
+        if pace is not None and source is not None:
+            work = self._engine.mover.work(source)
+            patience_s = PATIENCE_S if work is not None and work.problem else PASS_S
+            pace.not_before_s = self._monotonic_s() + patience_s
+
+    def _next_s(self) -> float:
+        """Return when there may be something to do again, now that there is nothing."""
         if self._engine.mover.is_idle:
             return 0.0
-        works = [volume.work for volume in self._engine.volumes() if volume.work is not None]
-        return PATIENCE_S if any(work.problem for work in works) else PASS_S
+        now_s = self._monotonic_s()
+        paces = [self._paces.get(one) for one in self._engine.mover.leaving]
+        later = [pace.not_before_s if pace is not None else now_s for pace in paces]
+        return min(later, default=now_s + PASS_S)
 
-    def _note_pace(self, copied: int) -> None:
-        """Reckon with the pauses too, since the last turn that did something."""
-        mover, now_s = self._engine.mover, self._monotonic_s()
-        took_s, self._paced_s = max(TURN_S, now_s - self._paced_s), now_s
+    def _note_pace(self, volume: bytes, copied: int) -> None:
+        """Reckon with the pauses too, since the last turn that did something for it."""
+        pace, source = self._paces.get(volume), self._engine.mover.leaving.get(volume)
+        if pace is None or source is None or source.duty is None or not copied:
+            return
+        now_s = self._monotonic_s()
+        took_s, pace.noted_s = max(TURN_S, now_s - pace.noted_s), now_s
         if took_s < PACE_S_MAX:
-            pace = copied / took_s
-            share = SPEED_SHARE if mover.bytes_per_s else 1.0
-            mover.bytes_per_s += share * (pace - mover.bytes_per_s)
+            # What comes at once is waited for afterwards.
+            speed = min(copied / took_s, source.duty.rate_bytes or math.inf)
+            known = self._engine.mover.bytes_per_s
+            before = known.get(volume, 0.0)
+            known[volume] = before + (SPEED_SHARE if before else 1.0) * (speed - before)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final
+from typing import Final, NamedTuple
 
 from farmer.model.status import VolumeWork
 from farmer.storage.crossing import Crossing
@@ -60,6 +60,16 @@ class Room:
         return self.wanted_bytes <= self.available_bytes
 
 
+class Step(NamedTuple):
+    """A bounded piece of work that was done."""
+
+    copied_bytes: int
+    duty: Duty
+    """What it was done for."""
+    volume: bytes
+    """The one that is emptied."""
+
+
 class Mover:
     """
     All volumes that are being emptied.  Safe from any thread.
@@ -85,8 +95,10 @@ class Mover:
         self._monotonic_s = monotonic_s
         self._waits: dict[bytes, str] = {}
         """Why the last step passed over a volume."""
-        self.bytes_per_s = 0.0
-        """The pace as whoever calls `step` measured it."""
+        self._last = bytes(16)
+        """The volume for which something was done last."""
+        self.bytes_per_s: dict[bytes, float] = {}
+        """The pace of each as whoever calls `step` measured it."""
 
     # What the owner wants.
 
@@ -103,6 +115,7 @@ class Mover:
     def begin(self, source: Volume, duty: Duty) -> None:
         """Let a volume be emptied from now on, durably; raises `OSError`."""
         write_duty(source.ground.files, source.ground.paths.root, duty)
+        self.bytes_per_s.pop(source.ground.volume, None)
         source.duty = duty
 
     def cancel(self, source: Volume) -> None:
@@ -123,27 +136,40 @@ class Mover:
 
     # What is done.
 
-    def step(self) -> tuple[int, Duty] | None:
-        """
-        Do a bounded piece of work for one volume; return the bytes copied, and for what.
+    @property
+    def leaving(self) -> dict[bytes, Volume]:
+        """Return the open volumes that are being emptied; from memory."""
+        return {volume.ground.volume: volume for volume in self._volumes() if volume.duty}
 
-        None if there is nothing to do, for now or at all.  A volume at which somebody else works
-        is passed over, and says so if that one waits for a disk that does not answer.
+    def step(
+        self,
+        may: Callable[[bytes], bool] = lambda _uuid: True,
+        ended: Callable[[bytes], None] = lambda _uuid: None,
+    ) -> Step | None:
+        """
+        Do a bounded piece of work for one volume; None if there is nothing to do now, or at all.
+
+        Each gets its turn; *may* says for which one something may be done now, *ended* hears of
+        those for which there is nothing to do, until it is tried again.  A volume at which
+        somebody else works is passed over, and says so if that one waits for a disk that does
+        not answer.
         """
         self.resolve()
-        leaving = {volume.ground.volume: volume for volume in self._volumes() if volume.duty}
-        for uuid in {*self._emptying, *self._waits} - leaving.keys():
+        leaving = self.leaving
+        for uuid in {*self._emptying, *self._waits, *self.bytes_per_s} - leaving.keys():
             self._give_up(uuid)
-        for uuid, volume in leaving.items():
+        for uuid in filter(may, _behind(self._last, list(leaving))):
             with self._alone_at(uuid) as is_alone:
-                done = self._step(uuid, volume) if is_alone else None
+                done = self._step(uuid, leaving[uuid]) if is_alone else None
             if not is_alone and self._is_waited_for(uuid):
                 self._waits[uuid] = _HELD_UP
             elif done is not None:
+                self._last = uuid
                 return done
+            ended(uuid)
         return None
 
-    def _step(self, uuid: bytes, volume: Volume) -> tuple[int, Duty] | None:
+    def _step(self, uuid: bytes, volume: Volume) -> Step | None:
         if volume.journal.open.keys:
             self._waits[uuid] = _ON_TWO
             return None
@@ -152,12 +178,13 @@ class Mover:
         if duty is None or emptying.is_empty:
             return None
         copied_bytes = emptying.step()
-        return (copied_bytes, duty) if copied_bytes >= 0 else None
+        return Step(copied_bytes, duty, uuid) if copied_bytes >= 0 else None
 
     def _give_up(self, uuid: bytes) -> None:
         with self._alone_at(uuid) as is_alone:
             if is_alone:
                 self._waits.pop(uuid, None)
+                self.bytes_per_s.pop(uuid, None)
                 emptying = self._emptying.pop(uuid, None)
                 if emptying is not None:
                     emptying.stop()
@@ -302,7 +329,7 @@ class Mover:
             left_bytes=left.live_bytes + left.trash_bytes,
             damaged=damaged,
             unfinished_bytes=account.reserved_bytes,
-            bytes_per_s=self.bytes_per_s,
+            bytes_per_s=self.bytes_per_s.get(volume.ground.volume, 0.0),
             problem=self._problem(volume, duty, emptying),
         )
 
@@ -331,6 +358,12 @@ class Mover:
 
     def _targets_of(self, source: Volume) -> list[Volume]:
         return self.targets(source, source.duty.to if source.duty is not None else "")
+
+
+def _behind(last: bytes, volumes: list[bytes]) -> list[bytes]:
+    """Return them in their order, from the one behind the last on."""
+    first = volumes.index(last) + 1 if last in volumes else 0
+    return volumes[first:] + volumes[:first]
 
 
 def _use_of(volume: Volume) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from twisted.internet.defer import ensureDeferred
 
 from farmer.identity.keys import Identity
 from farmer.running.home import Home
-from farmer.running.pacing import Pacing
+from farmer.running.pacing import PATIENCE_S, TURN_S, Pacing
 from farmer.running.retired import Retired
 from farmer.running.retiring import Household, Retiring
 from farmer.storage.duty import Duty, Leaving
@@ -31,7 +31,12 @@ def farm(tmp_path: Path) -> Iterator[Farm]:
     farm.engine.close()
 
 
-def pacing_of(farm: Farm, home: Home) -> Pacing:
+def pacing_of(
+    farm: Farm,
+    home: Home,
+    monotonic_s: Callable[[], float] | None = None,
+    busy: Callable[[], bool] = lambda: True,
+) -> Pacing:
     """Return what moves shards while a renter is being served: one piece of work a turn."""
     household = Household(
         home=home,
@@ -44,7 +49,9 @@ def pacing_of(farm: Farm, home: Home) -> Pacing:
     )
     minutes = count(step=60.0)
     retiring = Retiring(farm.engine, household)
-    return Pacing(farm.engine, InlineDisk(), retiring, lambda: True, lambda: next(minutes))
+    return Pacing(
+        *(farm.engine, InlineDisk(), retiring, busy), monotonic_s or (lambda: next(minutes))
+    )
 
 
 def turn(pacing: Pacing) -> None:
@@ -98,3 +105,97 @@ def test_a_volume_that_is_retired_with_its_files_leaves_nothing_behind(
         turn(pacing)
     assert farm.engine.opened() == [target]
     assert not source.settings.path.exists()
+
+
+class Estate:
+    """A farmer of which two volumes are to be emptied into a third, and the time."""
+
+    def __init__(self, root: Path) -> None:
+        self.now_s = 100.0
+        self.farm = Farm(root, volumes=3, quota_bytes=256 * MIB)
+        self.first, self.second, self.target = self.farm.engine.opened()
+        for filled, others in (
+            (self.first, (self.second, self.target)),
+            (self.second, (self.first, self.target)),
+        ):
+            for one in others:
+                one.duty = DRAIN
+            for number in range(10):
+                self.farm.store(noise(1000_000, (filled.settings.label, number)))
+            for one in others:
+                one.duty = None
+        home = Home.at(root / "home")
+        home.make()
+        self.pacing = pacing_of(self.farm, home, self.read, lambda: False)
+
+    def read(self) -> float:
+        # So that a turn ends by itself.
+        self.now_s += 0.01
+        return self.now_s
+
+    def turns(self, for_s: float) -> None:
+        until_s = self.now_s + for_s
+        while self.now_s < until_s:
+            turn(self.pacing)
+            self.now_s += TURN_S
+
+    def left(self) -> list[int]:
+        volumes = (self.first, self.second)
+        return [volume.ground.account.total.shards for volume in volumes]
+
+
+@pytest.fixture
+def estate(tmp_path: Path) -> Iterator[Estate]:
+    made = Estate(tmp_path)
+    yield made
+    made.farm.engine.close()
+
+
+def test_a_volume_that_is_to_be_emptied_slowly_does_not_slow_another_one(estate: Estate) -> None:
+    mover = estate.farm.engine.mover
+    slow = Duty(verb=Leaving.DRAIN, since_ms=1, rate_bytes=200_000)
+    mover.begin(estate.first, slow)
+    mover.begin(estate.second, DRAIN)
+    estate.turns(4.0)
+    left = estate.left()
+    assert left[1] == 0
+    assert left[0] == 5, "what crosses together does so at once, and then it waits"
+    work, other = mover.work(estate.first), mover.work(estate.second)
+    assert work is not None
+    assert other is not None
+    assert work.bytes_per_s == 200_000
+    assert other.bytes_per_s > 1_000_000
+    estate.turns(60.0)
+    assert estate.left() == [0, 0]
+
+
+def test_volumes_that_are_emptied_at_one_time_take_turns(estate: Estate) -> None:
+    mover = estate.farm.engine.mover
+    for volume in (estate.first, estate.second):
+        mover.begin(volume, DRAIN)
+    seen = []
+    while (step := mover.step()) is not None:
+        seen.append(step.volume)
+    both = [estate.first.ground.volume, estate.second.ground.volume]
+    assert len(seen) > 3
+    assert seen == (both * len(seen))[: len(seen)]
+
+
+def test_a_rate_is_kept_over_the_turns(estate: Estate) -> None:
+    slow = Duty(verb=Leaving.DRAIN, since_ms=1, rate_bytes=200_000)
+    estate.farm.engine.mover.begin(estate.first, slow)
+    estate.turns(24.0)
+    assert estate.left()[0] == 5
+    estate.turns(2.0)
+    assert estate.left()[0] == 0
+
+
+def test_one_that_waits_for_room_does_not_keep_another_waiting(estate: Estate) -> None:
+    """It is tried again only after a while, and the other goes on meanwhile."""
+    mover = estate.farm.engine.mover
+    only = Duty(verb=Leaving.DRAIN, since_ms=1, to=bytes(16).hex())
+    mover.begin(estate.first, only)
+    slow = Duty(verb=Leaving.DRAIN, since_ms=1, rate_bytes=1_000_000)
+    mover.begin(estate.second, slow)
+    estate.turns(PATIENCE_S - 5)
+    assert estate.left() == [10, 0]

@@ -36,7 +36,7 @@ from farmer.settings.schema import Settings
 from farmer.settings.written import VolumeLine, settings_text, with_volume
 from farmer.storage.engine import Engine
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.moving import Mover
+from farmer.storage.moving import Mover, Step
 from farmer.storage.operations import Upkeep
 from farmer.storage.volume import Volume
 from tests.fakes import InlineDisk
@@ -349,7 +349,7 @@ def test_an_empty_volume_is_retired_while_another_one_is_still_being_emptied(
     paths = [tmp_path / name for name in "abc"]
     home.settings.write_text(settings_text(volumes=list(map(line, paths))))
     with emptied(home, [], paths[0]) as house:
-        monkeypatch.setattr(house.engine.mover, "step", lambda: (1, DRAIN))
+        monkeypatch.setattr(house.engine.mover, "step", lambda *_: Step(1, DRAIN, bytes(16)))
         pacing = Pacing(house.engine, InlineDisk(), house.retiring, lambda: True)
         turn = ensureDeferred(pacing.turn())
         assert turn.called
