@@ -106,7 +106,8 @@ class Mover:
         """Compare what a volume holds with what the others, or *only* one of them, can take."""
         total = source.ground.account.total
         overhead = total.shards * SHARD_OVERHEAD_BYTES + total.files * FILE_OVERHEAD_BYTES
-        others = self.targets(source, only)
+        # Also those to or from which some are crossing at this moment.
+        others = self._takers(source, only)
         return Room(
             total.live_bytes + total.trash_bytes + overhead,
             sum(volume.ground.account.free_bytes for volume in others),
@@ -124,13 +125,16 @@ class Mover:
         source.duty = None
 
     def targets(self, source: Volume, only: str = "") -> list[Volume]:
-        """Return the volumes that may take shards of this one."""
+        """Return the volumes that may take shards of this one now."""
+        takers = self._takers(source, only)
+        return [volume for volume in takers if not volume.journal.open.keys]
+
+    def _takers(self, source: Volume, only: str) -> list[Volume]:
         return [
             volume
             for volume in self._volumes()
             if volume is not source
             and volume.takes_new
-            and not volume.journal.open.keys
             and only in {"", volume.ground.volume.hex()}
         ]
 

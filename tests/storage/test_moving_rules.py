@@ -154,7 +154,10 @@ def test_room_is_only_where_shards_may_go(street: Street) -> None:
     second.duty = None
     street.journal(1, between=(1, 0), row=row)
     assert street.mover.targets(source) == [third]
-    third.ground.health.fail("it is old")
+    both_bytes = free_bytes(second) + free_bytes(third)
+    assert street.mover.room(source).available_bytes == both_bytes, "what crosses soon has crossed"
+    for volume in (second, third):
+        volume.ground.health.fail("it is old")
     assert street.mover.targets(source) == []
     assert street.mover.room(source).available_bytes == 0
 
