@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,6 +72,19 @@ class Ground:
             account.filesystem_free_bytes = max(0, answer.free_bytes - missing_bytes)
             if answer.free_bytes >= SPEND_BYTES:
                 self.reserve.take()
+
+    def in_need(self, work: Callable[[], None]) -> None:
+        """
+        Do what is needed to empty a full disk; where it has no room, once more with the reserve.
+
+        Raises `OSError`.
+        """
+        try:
+            work()
+        except OSError as error:
+            if error.errno not in NO_SPACE or not self.reserve.spend():
+                raise
+            work()
 
     def understand(
         self, error: OSError, wanted_bytes: int, *, at_sync: bool = True

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -58,13 +58,24 @@ class Crossers:
 NOTHING: Final = Crossers(bytes(16), bytes(16), frozenset())
 
 
+def _at_once(work: Callable[[], None]) -> None:
+    work()
+
+
 class Journal:
     """One volume's.  Safe from any thread; it knows of one crossing at a time."""
 
-    def __init__(self, files: Files, root: Path) -> None:
-        """Read what the last run left; raises `OSError`."""
+    def __init__(
+        self, files: Files, root: Path, in_need: Callable[[Callable[[], None]], None] = _at_once
+    ) -> None:
+        """
+        Read what the last run left; raises `OSError`.
+
+        *in_need* does what has to be done on a full disk, too.
+        """
         self._files = files
         self._root = root
+        self._in_need = in_need
         self._path = root / JOURNAL_NAME
         self._writing = Lock()
         self.open = self._read()
@@ -82,14 +93,17 @@ class Journal:
         try:
             if self.open.keys:
                 raise OSError(errno.EBUSY, _BUSY)
-            if self._files.exists(self._path):
-                self._overwrite(_encode(crossers))
-            else:
-                staging = Paths(self._root).staging
-                replace_small(self._files, self._path, _encode(crossers), drafts=staging)
+            raw = _encode(crossers)
+            self._in_need(lambda: self._put(raw))
             self.open = crossers
         finally:
             self._writing.release()
+
+    def _put(self, raw: bytes) -> None:
+        if self._files.exists(self._path):
+            self._overwrite(raw)
+        else:
+            replace_small(self._files, self._path, raw, drafts=Paths(self._root).staging)
 
     def _overwrite(self, raw: bytes) -> None:
         fd = self._files.open(self._path, Access.ENSURE)

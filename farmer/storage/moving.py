@@ -115,7 +115,8 @@ class Mover:
 
     def begin(self, source: Volume, duty: Duty) -> None:
         """Let a volume be emptied from now on, durably; raises `OSError`."""
-        write_duty(source.ground.files, source.ground.paths.root, duty)
+        ground = source.ground
+        ground.in_need(lambda: write_duty(ground.files, ground.paths.root, duty))
         self.bytes_per_s.pop(source.ground.volume, None)
         source.duty = duty
 

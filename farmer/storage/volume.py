@@ -87,7 +87,7 @@ class Volume:
         self.before_close: list[Callable[[bool], None]] = []
         """What works on this volume in the background and has to let go first; told whether
         names below its directory may still be used."""
-        self.journal = Journal(ground.files, ground.paths.root)
+        self.journal = Journal(ground.files, ground.paths.root, ground.in_need)
         self.duty = read_duty(ground.files, ground.paths.root)
         """What its owner wants done with it besides serving; None for nothing."""
         self._allocated = (0, 0)

@@ -16,14 +16,16 @@ from farmer.model.shard import DeletionOutcome, ShardState
 from farmer.model.status import VolumeState
 from farmer.storage.errors import NoSpaceError, VolumeUnavailableError
 from farmer.storage.files import Access, Buffer, Filesystem, OsFiles
+from farmer.storage.fill import Fill
 from farmer.storage.operations import Upkeep
 from farmer.storage.quota import RESERVE_BYTES
 from farmer.storage.reserve import Reserve
 from farmer.storage.transaction import Transaction
 from tests.crash.disks import make_image, mounted, need
 from tests.needs import lack
-from tests.storage.bench import ALICE, MIB, Farm, noise
+from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
 from tests.storage.recording import Fault, RecordingFiles
+from tests.storage.test_moving import DRAIN
 
 MOUNTED = 'mount -t tmpfs -o size=60m none "$1" && exec "$2" -m tests.storage.crowded "$1"'
 
@@ -281,4 +283,55 @@ def test_an_overdue_tidying_that_fails_does_not_keep_a_shard_from_being_deleted(
     assert volume.reclaimer.is_due
     files.fault = Fault(0, errno.EIO, lambda call: call.name == "punch")
     assert farm.delete(shard).outcome is DeletionOutcome.TRASHED
+    farm.engine.close()
+
+
+class OneFullDisk(SharedDisk):
+    """Of two disks the one with the first volume is shared."""
+
+    def is_shared(self, path: Path) -> bool:
+        return "volume0" in path.parts
+
+    def open(self, path: Path, access: Access) -> int:
+        base = super() if self.is_shared(path) else super(SharedDisk, self)
+        return base.open(path, access)
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
+        base = super() if self.is_shared(_place_of(fd)) else super(SharedDisk, self)
+        base.pwritev(fd, buffers, offset)
+
+    def preallocate(self, fd: int, length: int) -> None:
+        base = super() if self.is_shared(_place_of(fd)) else super(SharedDisk, self)
+        base.preallocate(fd, length)
+
+    def truncate(self, fd: int, length: int) -> None:
+        base = super() if self.is_shared(_place_of(fd)) else super(SharedDisk, self)
+        base.truncate(fd, length)
+
+    def filesystem(self, path: Path) -> Filesystem:
+        base = super() if self.is_shared(path) else super(SharedDisk, self)
+        return base.filesystem(path)
+
+
+def _place_of(fd: int) -> Path:
+    return Path(f"/proc/self/fd/{fd}").readlink()
+
+
+def test_a_volume_on_a_disk_that_others_have_filled_is_emptied(tmp_path: Path) -> None:
+    """Also with nothing at all left for the note that it is to be, and for what crosses."""
+    files = OneFullDisk()
+    farm = Farm(tmp_path, volumes=2, files=files)
+    farm.engine.fill = Fill.FIRST
+    data = [noise(5000, number) for number in range(5)]
+    for one in data:
+        farm.store(one)
+    files.room = 0
+    source, mover = farm.engine.opened()[0], farm.engine.mover
+    mover.begin(source, DRAIN)
+    files.room = 0
+    while mover.step() is not None:
+        files.room = 0
+    assert [volume.shards for volume in farm.engine.volumes()] == [0, 5]
+    for one in data:
+        assert farm.read(shard_of(one)) == one
     farm.engine.close()
