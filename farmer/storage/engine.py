@@ -132,7 +132,9 @@ class Engine:
             buried=buried,
         )
         self._reunion = Reunion(
-            self._slots.opened, self._slots.is_certain, self._crossing, buried.forget
+            *(self._slots.opened, self._slots.is_certain, self._crossing),
+            met=buried.forget,
+            monotonic_s=monotonic_s,
         )
         self.scrubs = Scrubs(self._slots.readable, monotonic_s)
         self._is_closing = False

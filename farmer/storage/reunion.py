@@ -10,6 +10,7 @@ older copy has them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ from farmer.storage.volume import Volume
 AT_ONCE: Final = 256
 """Shards that are looked at together: what deletes of them may wait for."""
 
+HOLD_S: Final = 1.0
+"""A meeting is left to the next look at the disks beyond this: that look, and a start, wait."""
+
 
 class Reunion:
     """All volumes of one engine."""
@@ -39,6 +43,7 @@ class Reunion:
         is_certain: Callable[[], bool],
         crossing: Crossing,
         met: Callable[[frozenset[Key]], None] = lambda _keys: None,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         *is_certain* says whether every volume is open, and knows what it holds.
@@ -49,28 +54,39 @@ class Reunion:
         self._is_certain = is_certain
         self._crossing = crossing
         self._met = met
+        self._monotonic_s = monotonic_s
 
     def hold(self) -> None:
         """
         Do what there is to do, if all volumes are there; raises `StorageError`.
 
-        A shard that is being given up, or taken back, at this moment is left to the next time.
+        A shard that is being given up, or taken back, at this moment is left to the next time,
+        and so is what takes long.
         """
         volumes = self._volumes()
         if len(volumes) < 2:
             return
+        until_s = self._monotonic_s() + HOLD_S
         for volume in volumes:
-            left: frozenset[Key] = frozenset()
             # In this order: a tombstone in between counts as one that came since.
             changes = volume.ground.index.stones_changed
             sequence = volume.ground.facts.sequencer.peek()
-            while self._is_certain() and (keys := _known_alone(volume) - left):
-                # Not patient: disks are looked at behind this, and the next look comes soon.
-                with self._crossing.crossing_if_free(keys) as free:
-                    self._meet(free)
-                left |= keys & _known_alone(volume)
+            if not self._hold_for(volume, until_s):
+                return
             if self._is_certain() and not _known_alone(volume):
                 volume.note_met(sequence, changes)
+
+    def _hold_for(self, volume: Volume, until_s: float) -> bool:
+        """Do it for what one volume knows alone; say whether there was time for all of it."""
+        left: frozenset[Key] = frozenset()
+        while self._is_certain() and (keys := _known_alone(volume) - left):
+            if self._monotonic_s() > until_s:
+                return False
+            # Not patient: disks are looked at behind this, and the next look comes soon.
+            with self._crossing.crossing_if_free(keys) as free:
+                self._meet(free)
+            left |= keys & _known_alone(volume)
+        return True
 
     def _meet(self, keys: frozenset[Key]) -> None:
         if not keys:

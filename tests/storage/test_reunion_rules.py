@@ -18,7 +18,7 @@ from farmer.storage.errors import ShardNotFoundError
 from farmer.storage.log import marks_bytes
 from farmer.storage.met import read_met
 from farmer.storage.places import Key, Row
-from farmer.storage.reunion import Met, Outlived
+from farmer.storage.reunion import HOLD_S, Met, Outlived
 from farmer.storage.tombstones import Tombstone
 from tests.storage.bench import Farm
 from tests.storage.house import FIRST, KEY, ROW, House
@@ -150,6 +150,29 @@ def test_a_tombstone_that_comes_during_a_meeting_is_noted_as_over_by_the_next(
         assert not ground.index.has_tombstones
         house.engine._reunion.hold()
         assert read_met(ground.files, ground.paths.root) > buried[0]
+
+
+def test_a_long_meeting_goes_on_with_the_next_look(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look at the disks, and a start, wait for it only so long."""
+    monkeypatch.setattr(reunion_module, "AT_ONCE", 2)
+    shards = [ShardId(bytes([number]) * 32) for number in range(20)]
+    house.put(0, *(replace(ROW, shard=shard, alone_ms=5) for shard in shards))
+    reunion = house.engine._reunion
+
+    def meet(keys: frozenset[Key]) -> None:
+        house.clock.now_s += HOLD_S / 4
+        meet_them(keys)
+
+    meet_them = reunion._meet
+    monkeypatch.setattr(reunion, "_meet", meet)
+    left = []
+    for _ in range(3):
+        house.engine.look_after_disks()
+        left.append(len(house.volumes[0].ground.index.stored_alone(99)))
+    assert left == [10, 0, 0]
+    assert house.met == [0, 1, 2, 0, 1, 2]
 
 
 def test_volumes_that_came_or_went_meanwhile_are_not_met(house: House) -> None:
