@@ -34,6 +34,7 @@ from farmer.storage.recovery import segment_numbers
 _COPIED: Final = (INDEX_NAME, f"{INDEX_NAME}-wal")
 _DRAFT: Final = ".new"
 _STEP_BYTES: Final = 1024 * 1024
+_SYNCED_BYTES: Final = 4 * _STEP_BYTES
 HOME_KEEPS_BYTES: Final = 64 * 1024 * 1024
 """Left free where annexes lie: the contract database has to be written there, too."""
 
@@ -228,47 +229,46 @@ def beside(files: Files, root: Path, annex: Path) -> Files:
     return AnnexFiles(files, root, annex) if annex.exists() else files
 
 
-def make_annex(files: Files, root: Path, annex: Path) -> None:
+def make_annex(files: Files, root: Path, annex: Path, home: Files | None = None) -> None:
     """
     Make the annex of a volume, durably, with a copy of its index; fine if there is one.
+
+    It is written by *home*, if there is that: how fast the disk of the farmer's home is says
+    nothing of the volume.  Meanwhile the index may be read, and its log appended to.
 
     The index may be a cache, but to make it again all of a dying disk would have to be read.
     Raises `NoAnnexError`.
     """
-    if files.exists(annex):
+    home = home or files
+    if home.exists(annex):
         return
     draft = annex.with_suffix(_DRAFT)
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        files.make_directory(annex.parent)
-        _check_room(files, root, annex)
-        _make(files, root, draft)
-        files.rename(draft, annex)
-        files.sync_directory(annex.parent)
+        home.make_directory(annex.parent)
+        _check_room(files, root, home.filesystem(annex.parent).free_bytes)
+        for directory in (draft, draft / "log"):
+            home.make_directory(directory)
+        for name in _COPIED:
+            if files.exists(root / name):
+                _copy(files, root / name, draft / name, home=home)
+        home.sync_directory(draft)
+        home.rename(draft, annex)
+        home.sync_directory(annex.parent)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise NoAnnexError(error.errno, error.strerror, error.filename) from error
 
 
-def _make(files: Files, root: Path, draft: Path) -> None:
-    for directory in (draft, draft / "log"):
-        files.make_directory(directory)
-    for name in _COPIED:
-        if files.exists(root / name):
-            _copy(files, root / name, draft / name)
-    files.sync_directory(draft)
-
-
-def _check_room(files: Files, root: Path, annex: Path) -> None:
+def _check_room(files: Files, root: Path, free_bytes: int) -> None:
     """Raise `OSError` if a copy of the index would fill the disk that it goes to."""
     wanted = sum((root / name).stat().st_size for name in _COPIED if files.exists(root / name))
-    free = files.filesystem(annex.parent).free_bytes
-    if free < wanted + HOME_KEEPS_BYTES:
+    if free_bytes < wanted + HOME_KEEPS_BYTES:
         why = (
-            f"no room for {wanted} bytes of its index: {free} are free, of which"
+            f"no room for {wanted} bytes of its index: {free_bytes} are free, of which"
             f" {HOME_KEEPS_BYTES} are kept for the farmer itself"
         )
-        raise OSError(errno.ENOSPC, why, str(annex.parent))
+        raise OSError(errno.ENOSPC, why)
 
 
 def with_annex(
@@ -391,20 +391,34 @@ def _replace(files: Files, source: Path, target: Path) -> None:
     files.rename(draft, target)
 
 
-def _copy(files: Files, source: Path, target: Path, bytes_max: int | None = None) -> None:
-    """Copy a file, durably; raises `OSError`, of one that is larger than it may be, too."""
+def _copy(
+    files: Files,
+    source: Path,
+    target: Path,
+    bytes_max: int | None = None,
+    home: Files | None = None,
+) -> None:
+    """
+    Copy a file, durably, to where *home* writes; synced piece by piece, so that no call is long.
+
+    Raises `OSError`, of one that is larger than it may be, too.
+    """
+    home = home or files
     reading = files.open(source, Access.READ)
     try:
         size = files.size(reading)
         if bytes_max is not None and size > bytes_max:
             raise _error(errno.EROFS, source)
-        writing = files.open(target, Access.CREATE)
+        writing = home.open(target, Access.CREATE)
         try:
             for offset in range(0, size, _STEP_BYTES):
-                files.pwritev(writing, [files.pread(reading, _STEP_BYTES, offset)], offset)
-            files.sync_data(writing)
+                length = min(_STEP_BYTES, size - offset)
+                home.pwritev(writing, [files.pread(reading, length, offset)], offset)
+                if not (offset + length) % _SYNCED_BYTES:
+                    home.sync_data(writing)
+            home.sync_data(writing)
         finally:
-            files.close(writing)
+            home.close(writing)
     finally:
         files.close(reading)
 

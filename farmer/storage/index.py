@@ -290,6 +290,12 @@ class Index(IndexQuestions):
                 for reader in held:
                     self._readers.put(reader)
 
+    @contextmanager
+    def only_appended(self) -> Iterator[None]:
+        """Let nobody write the log back to the database meanwhile; look-ups go on."""
+        with self._gathering:
+            yield
+
     def checkpoint_if_long(self) -> bool:
         """
         Make that durable if the write-ahead log has become long; say whether.

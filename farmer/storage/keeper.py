@@ -273,8 +273,8 @@ class Slot:
             return
         annex = self._around.annex(volume.ground.volume)
         if annex is not None:
-            with volume.ground.index.unmoved():
-                make_annex(self._files, self.settings.path, annex)
+            with volume.ground.index.only_appended():
+                make_annex(self._files, self.settings.path, annex, self._around.files)
             self._open_anew(volume)
 
     def _open_anew(self, volume: Volume) -> None:

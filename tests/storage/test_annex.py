@@ -6,7 +6,8 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState, StoredShard
 from farmer.model.status import VolumeState
-from farmer.storage import emptying
+from farmer.storage import annex, emptying
 from farmer.storage.annex import HOME_KEEPS_BYTES
 from farmer.storage.directory import Paths, VolumeSettings
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
@@ -671,3 +672,45 @@ def test_one_that_waits_for_its_annex_is_opened_as_soon_as_it_can_be_written(
     files.read_only = ""
     house.engine.look_after_disks()
     assert house.engine.volumes()[0].state is VolumeState.HEALTHY
+
+
+class CopyingFiles(ReadOnlyFiles):
+    """Has something done whenever an index that is copied to an annex is synced."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.during: Callable[[], object] = lambda: None
+
+    def sync_data(self, fd: int) -> None:
+        place = self._places[fd]
+        if "annexes" in place.parts and place.name == "index.sqlite":
+            self.during()
+        super().sync_data(fd)
+
+
+def test_shards_are_read_while_the_index_is_copied_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a slow disk under the farmer's home makes no volume slow, nor lets it hang."""
+    files = CopyingFiles()
+    yard = Yard(tmp_path, files)
+    yard.turn_read_only()
+    monkeypatch.setattr(annex, "_STEP_BYTES", 4096)
+    monkeypatch.setattr(annex, "_SYNCED_BYTES", 2 * 4096)
+    index_bytes = (yard.farm.path / "index.sqlite").stat().st_size
+    live = next(row.shard for row in yard.expected if row.state is ShardState.LIVE)
+    calls: list[list[str]] = []
+    with ThreadPoolExecutor(1) as threads:
+
+        def look() -> None:
+            calls.append([call.what for call in yard.source.ground.watch.calls.values()])
+            threads.submit(yard.farm.read, live).result(5)
+
+        files.during = look
+        yard.begin()
+        files.during = lambda: None
+    assert len(calls) == index_bytes // (2 * 4096) + 1
+    assert not any(map(any, calls))
+    yard.steps()
+    yard.check()
+    yard.farm.engine.close()
