@@ -124,6 +124,7 @@ class Movings:
             raise OwnerError(f"{source.settings.path} is not being emptied")
         self._check_named(source.settings.path)
         self._engine.mover.cancel(source)
+        self._retiring.forget_stuck(source.settings.path)
         return {"path": str(source.settings.path), "shards": source.ground.account.total.shards}
 
     def _check_named(self, path: Path) -> None:

@@ -90,6 +90,10 @@ class Retiring:
             )
         load_text(text, str(house.home.settings), house.environ)
 
+    def forget_stuck(self, path: Path) -> None:
+        """Say nothing more of what keeps a volume from being retired: that was called off."""
+        self.stuck = [alert for alert in self.stuck if alert.about != str(path)]
+
     def held(self, path: Path) -> Lock:
         """Return what keeps a volume from being retired while its owner asks something of it."""
         return self._held.setdefault(path, Lock())

@@ -307,6 +307,22 @@ def test_a_volume_is_not_retired_while_something_is_asked_of_it(
     assert sorted(named(home)) == ["a", "b"]
 
 
+def test_what_kept_a_volume_from_being_retired_is_over_with_that(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    home.settings.write_text(settings_text(volumes=[*map(line, paths), line(tmp_path / "c")]))
+    told: list[list[Alert]] = []
+    with emptied(home, told, *paths) as house:
+        monkeypatch.setattr(Mover, "is_held_up", True)
+        house.finish()
+        house.movings.do("volume-cancel", {"path": str(paths[0])})
+        house.movings.tell()
+    before, after = told
+    assert [alert.about for alert in before] == list(map(str, paths))
+    assert [alert.about for alert in after] == [str(paths[1])]
+
+
 def test_a_volume_that_was_called_off_since_it_was_found_empty_stays(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
