@@ -98,7 +98,7 @@ class Pacing:
     async def turn(self) -> None:
         """Do some of the work, as much as rates and foreground allow; call it every `TURN_S`."""
         mover, now_s = self._engine.mover, self._monotonic_s()
-        if self._stopping or now_s < self._not_before_s or mover.is_idle:
+        if self._stopping or now_s < self._not_before_s or self._is_idle:
             return
         self._look(now_s)
         copied: Counter[bytes] = Counter()
@@ -133,6 +133,10 @@ class Pacing:
                 await self._disk.run(self._retiring.finish)
             self._retiring.tell()
 
+    @property
+    def _is_idle(self) -> bool:
+        return self._engine.mover.is_idle and self._retiring.is_idle
+
     def _look(self, now_s: float) -> None:
         """Have a pace for each volume that is being emptied, and for no other."""
         leaving = self._engine.mover.leaving
@@ -152,9 +156,9 @@ class Pacing:
 
     def _next_s(self) -> float:
         """Return when there may be something to do again, now that there is nothing."""
-        if self._engine.mover.is_idle:
-            return 0.0
         now_s = self._monotonic_s()
+        if self._engine.mover.is_idle:
+            return 0.0 if self._is_idle else now_s + PATIENCE_S
         paces = [self._paces.get(one) for one in self._engine.mover.leaving]
         later = [pace.not_before_s if pace is not None else now_s for pace in paces]
         return min(later, default=now_s + PASS_S)

@@ -70,6 +70,8 @@ class Retiring:
         """What is in force since volumes came or went, until it is told."""
         self.stuck: list[Alert] = []
         """What keeps volumes that are empty from being retired."""
+        self._closed: list[tuple[Volume, Duty]] = []
+        """Those of which neither home nor disk could be told yet that they are retired."""
         self._held: dict[Path, Lock] = {}
 
     def tell(self) -> None:
@@ -98,9 +100,20 @@ class Retiring:
         """Return what keeps a volume from being retired while its owner asks something of it."""
         return self._held.setdefault(path, Lock())
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was begun that has to be tried again; from memory."""
+        return not self._closed
+
     def finish(self) -> None:
         """Retire all that can be; what cannot is among those that are stuck."""
         self.stuck = []
+        closed, self._closed = self._closed, []
+        for volume, duty in closed:
+            with self.held(volume.settings.path):
+                # Unless its owner has added it anew.
+                if self._engine.volume_at(volume.settings.path) is None:
+                    self._tell_of(volume, duty)
         for volume in self._engine.mover.finished():
             held = self.held(volume.settings.path)
             # Not to be waited for: what is asked of it may take long, and there is a next time.
@@ -128,8 +141,8 @@ class Retiring:
             self.stuck.append(_stuck(path, "is not closed while another disk does not answer"))
             return
         try:
-            settings = self._leave_settings(path)
-        except (OwnerError, HomeError, SettingsError) as error:
+            self.adopted = self._leave_settings(path)
+        except (OwnerError, HomeError, SettingsError, OSError) as error:
             self.stuck.append(_stuck(path, f"could not be taken out of the settings: {error}"))
             return
         try:
@@ -140,11 +153,20 @@ class Retiring:
         except StorageError as error:
             self.stuck.append(_stuck(path, f"could not be closed yet: {error}"))
             return
+        self._tell_of(volume, duty)
+
+    def _tell_of(self, volume: Volume, duty: Duty) -> None:
+        """Let home and disk know of a closed volume that it is retired; else it is tried again."""
+        path = volume.settings.path
         why = f"moved to {duty.to_path}" if duty.to_path else "its owner retired it"
         told = f"{why}; no shard is on it any more, and it may be unplugged"
-        self._household.retired.add(path, told, self._household.now_ms())
-        self._leave(volume, why, remove=duty.remove)
-        self.adopted = settings
+        try:
+            self._household.retired.add(path, told, self._household.now_ms())
+            self._leave(volume, why, remove=duty.remove)
+        except (OSError, OwnerError, HomeError) as error:
+            self._closed.append((volume, duty))
+            self.stuck.append(_stuck(path, f"that it is retired could not be noted: {error}"))
+            return
         self.log.info("volume {path} is empty and retired: {why}", path=str(path), why=why)
 
     def _leave(self, volume: Volume, why: str, *, remove: bool) -> None:

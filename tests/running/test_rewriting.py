@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -20,12 +21,13 @@ from twisted.internet.defer import ensureDeferred
 from farmer.identity.keys import Identity
 from farmer.model.status import Alert
 from farmer.running import register
+from farmer.running import retiring as retiring_module
 from farmer.running.errors import OwnerError
 from farmer.running.files import read_json, write_json
 from farmer.running.home import Home, HomeError
 from farmer.running.locks import for_a_moment
 from farmer.running.moving import Movings
-from farmer.running.pacing import Pacing
+from farmer.running.pacing import PATIENCE_S, Pacing
 from farmer.running.register import REGISTER_FILE, REGISTER_LOCK, RetiredVolume
 from farmer.running.retired import Retired
 from farmer.running.retiring import Household, Retiring
@@ -34,6 +36,7 @@ from farmer.running.stores import open_stores
 from farmer.settings.loader import SettingsError, load_text
 from farmer.settings.schema import Settings
 from farmer.settings.written import VolumeLine, settings_text, with_volume
+from farmer.storage.directory import MARKER_NAME
 from farmer.storage.engine import Engine
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.moving import Mover, Step
@@ -321,6 +324,55 @@ def test_what_kept_a_volume_from_being_retired_is_over_with_that(
     before, after = told
     assert [alert.about for alert in before] == list(map(str, paths))
     assert [alert.about for alert in after] == [str(paths[1])]
+
+
+def test_a_volume_of_which_nothing_could_be_noted_after_it_was_closed_is_retired_later(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it is none of the farmer's any more, and nothing else is to be done."""
+    path = tmp_path / "a"
+    home.settings.write_text(settings_text(volumes=[line(path), line(tmp_path / "b")]))
+    told: list[list[Alert]] = []
+    now_s = [100.0]
+    with emptied(home, told, path) as house:
+        pacing = Pacing(
+            *(house.engine, InlineDisk(), house.retiring, lambda: False), lambda: now_s[0]
+        )
+        with monkeypatch.context() as failing:
+            failing.setattr(retiring_module, "retire_marker", _fail)
+            assert ensureDeferred(pacing.turn()).called
+            assert ensureDeferred(pacing.turn()).called
+        assert house.engine.volume_at(path) is None
+        assert house.engine.mover.is_idle
+        now_s[0] += PATIENCE_S
+        assert ensureDeferred(pacing.turn()).called
+        assert "retired" in (path / MARKER_NAME).read_text()
+    [failed], over = told
+    assert (failed.name, failed.about) == ("VolumeNotRetired", str(path))
+    assert over == []
+
+
+def _fail(*_what: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_closed_volume_that_its_owner_adds_anew_is_not_marked(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    text = settings_text(volumes=[line(path), line(tmp_path / "b")])
+    home.settings.write_text(text)
+    with emptied(home, [], path) as house:
+        with monkeypatch.context() as failing:
+            failing.setattr(retiring_module, "retire_marker", _fail)
+            house.finish()
+        home.settings.write_text(text)
+        for verb in ("volume-open", "volume-cancel"):
+            house.movings.do(verb, {"path": str(path)})
+        house.finish()
+        assert house.engine.volume_at(path) is not None
+        assert "retired" not in (path / MARKER_NAME).read_text()
+        assert house.retiring.is_idle
 
 
 def test_a_volume_that_was_called_off_since_it_was_found_empty_stays(
