@@ -421,10 +421,10 @@ class RunningFarmer:
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
         self._stores.engine.fill = Fill(settings.shards.fill)
 
-    def _adopt(self, settings: Settings) -> None:
-        """Take their volumes as in force: somebody else opened and closed them."""
-        self._sizes.adopt(settings)
-        self._reloader.adopt(settings)
+    def _adopt(self, path: Path, settings: Settings) -> None:
+        """Take one of their volumes as in force: somebody else opened or closed it."""
+        self._sizes.adopt(path, settings)
+        self._reloader.adopt(path, settings)
 
     # Ready, reload, stop.
 

@@ -76,7 +76,7 @@ class Movings:
             rows = [one for one in self._engine.volumes() if one.path == str(path)]
             why = rows[0].reason if rows else "see: farmer volume list"
             raise OwnerError(f"{path} cannot be opened: {why}")
-        self._retiring.adopted = settings
+        self._retiring.adopted.append((path, settings))
         return {"path": str(path)}
 
     def _drain(self, words: dict[str, Any]) -> dict[str, Any]:

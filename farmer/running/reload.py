@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from twisted.internet.defer import DeferredLock
@@ -15,6 +15,7 @@ from farmer.running.alerts import AlertBoard
 from farmer.running.errors import OwnerError
 from farmer.running.home import Home
 from farmer.running.notify import ServiceNotifier
+from farmer.running.volumes import adopting
 from farmer.settings.changes import changes
 from farmer.settings.loader import SettingsError, load
 from farmer.settings.schema import Settings
@@ -72,10 +73,10 @@ class Reloader:
         self._notifier = notifier
         self._reloaded = reloaded
 
-    def adopt(self, settings: Settings) -> None:
-        """Take their volumes as in force: somebody else opened and closed them."""
-        self._started = replace(self._started, volumes=settings.volumes)
-        self._current = replace(self._current, volumes=settings.volumes)
+    def adopt(self, path: Path, settings: Settings) -> None:
+        """Take one of their volumes as in force: somebody else opened or closed it."""
+        self._started = adopting(self._started, settings, path)
+        self._current = adopting(self._current, settings, path)
 
     async def reload(self) -> None:
         """Read and apply; bad settings change nothing, and whatever fails is told."""

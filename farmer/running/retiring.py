@@ -50,8 +50,8 @@ class Household:
     environ: Mapping[str, str]
     identity: Identity
     now_ms: Callable[[], int]
-    adopted: Callable[[Settings], None]
-    """Told of settings that are in force although they were changed since the start."""
+    adopted: Callable[[Path, Settings], None]
+    """Told of settings of which one volume is in force although it was changed since the start."""
     retired: Retired
     """Shows those that were."""
     report: Callable[[list[Alert]], None]
@@ -66,8 +66,8 @@ class Retiring:
     def __init__(self, engine: Engine, household: Household) -> None:
         self._engine = engine
         self._household = household
-        self.adopted: Settings | None = None
-        """What is in force since volumes came or went, until it is told."""
+        self.adopted: list[tuple[Path, Settings]] = []
+        """The volumes that came or went, each with settings that say so, until it is told."""
         self.stuck: list[Alert] = []
         """What keeps volumes that are empty from being retired."""
         self._closed: list[tuple[Volume, Duty]] = []
@@ -76,9 +76,9 @@ class Retiring:
 
     def tell(self) -> None:
         """Pass on what has changed; on the reactor's thread."""
-        if self.adopted is not None:
-            self._household.adopted(self.adopted)
-            self.adopted = None
+        adopted, self.adopted = self.adopted, []
+        for path, settings in adopted:
+            self._household.adopted(path, settings)
         self._household.report(self.stuck)
 
     def check_settings(self, path: Path) -> None:
@@ -141,7 +141,7 @@ class Retiring:
             self.stuck.append(_stuck(path, "is not closed while another disk does not answer"))
             return
         try:
-            self.adopted = self._leave_settings(path)
+            self.adopted.append((path, self._leave_settings(path)))
         except (OwnerError, HomeError, SettingsError, OSError) as error:
             self.stuck.append(_stuck(path, f"could not be taken out of the settings: {error}"))
             return

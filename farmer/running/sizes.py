@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 
 from twisted.internet.defer import DeferredLock
 
@@ -11,7 +11,7 @@ from farmer.node.ports import Disk
 from farmer.running.alerts import AlertBoard
 from farmer.running.home import Home
 from farmer.running.stores import Stores
-from farmer.running.volumes import VolumePlan, check_quotas, plan_volumes, too_small
+from farmer.running.volumes import VolumePlan, adopting, check_quotas, plan_volumes, too_small
 from farmer.settings.schema import Settings
 
 
@@ -43,9 +43,9 @@ class Sizes:
         await self._size(plans)
         self._settings = settings
 
-    def adopt(self, settings: Settings) -> None:
-        """Take their volumes as in force: somebody else opened and closed them."""
-        self._settings = replace(self._settings, volumes=settings.volumes)
+    def adopt(self, path: Path, settings: Settings) -> None:
+        """Take one of their volumes as in force: somebody else opened or closed it."""
+        self._settings = adopting(self._settings, settings, path)
 
     async def again(self) -> None:
         """Ask disks that did not say how large they are, and make volumes that wait there."""

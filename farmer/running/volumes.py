@@ -67,6 +67,19 @@ def volume_paths(home: Home, settings: Settings) -> list[Path]:
     return named or [home.volume]
 
 
+def adopting(mine: Settings, theirs: Settings, path: Path) -> Settings:
+    """Return settings that have one volume as others have it, or have not; the rest as it is."""
+    if not (mine.volumes and theirs.volumes):
+        # The one in the home is not named while it is the only one.
+        return replace(mine, volumes=theirs.volumes)
+    there = [Path(volume.path).expanduser() for volume in theirs.volumes]
+    volumes = [one for one in mine.volumes if Path(one.path).expanduser() != path]
+    if path in there:
+        place = there.index(path)
+        volumes.insert(place, theirs.volumes[place])
+    return replace(mine, volumes=tuple(volumes))
+
+
 def answers(path: Path) -> bool:
     """Say whether the disk there answers; waits for one that sleeps."""
     return answer_of(partial(filesystem_bytes, path), WAKE_S) is not None

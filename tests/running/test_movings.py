@@ -43,7 +43,7 @@ def pacing_of(
         environ={},
         identity=Identity.load_or_create(home.identity),
         now_ms=lambda: 1,
-        adopted=lambda _settings: None,
+        adopted=lambda _path, _settings: None,
         retired=Retired(home),
         report=lambda _alerts: None,
     )

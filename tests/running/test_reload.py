@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from farmer.model.moments import Clocks
@@ -108,6 +110,19 @@ class ReloadTests(SynchronousTestCase):
         self.assertEqual((), self.board.alerts)
         self.assertEqual([False, False, False, True], self.counted)
         self.assertEqual(["reloading", "ready"] * 4, self.notifier.told)
+
+    def test_what_is_adopted_waits_for_no_restart_but_what_was_changed_by_hand_does(self) -> None:
+        def lines(*names: str) -> str:
+            rows = "".join(f"  - path: /mnt/{name}\n    quota: 1GiB\n" for name in names)
+            return f"volumes:\n{rows}"
+
+        self.reloader.adopt(Path(), load_text("version: 1\n" + lines("a", "b"), "f", {}).settings)
+        by_hand = lines("a", "other", "c")
+        self.reloader.adopt(Path("/mnt/c"), load_text(f"version: 1\n{by_hand}", "f", {}).settings)
+        with capturedLogs() as events:
+            self.reload(by_hand)
+        [waiting] = [event["names"] for event in events if "restart" in event["log_format"]]
+        self.assertEqual("volumes.1.path", waiting)
 
     def test_a_reload_waits_for_the_one_before_it(self) -> None:
         """Each is whole: what a slow disk holds up is not overtaken, and left half in force."""

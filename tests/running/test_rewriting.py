@@ -179,7 +179,7 @@ def emptied(home: Home, told: list[list[Alert]], *paths: Path) -> Iterator[Empti
         environ={},
         identity=Identity.load(home.identity),
         now_ms=lambda: NOW_MS,
-        adopted=lambda _settings: None,
+        adopted=lambda _path, _settings: None,
         retired=Retired(home),
         report=told.append,
     )

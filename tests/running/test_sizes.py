@@ -102,15 +102,21 @@ class SizesTests(SynchronousTestCase):
 
     def test_what_an_owner_has_added_keeps_its_quota_while_a_disk_is_away(self) -> None:
         """A look at the disk that is away gives all of them their quotas once more."""
-        self.sizes.adopt(self.settings(200))
+        self.sizes.adopt(self.root / "here", self.settings(200))
         self.do(self.sizes.again())
 
         self.assertEqual(200 * MIB, self.engine.quotas["here"])
 
+    def test_what_was_changed_by_hand_is_not_in_force_with_what_was_added(self) -> None:
+        self.sizes.adopt(self.root / "away", self.settings(200))
+        self.do(self.sizes.again())
+
+        self.assertEqual(100 * MIB, self.engine.quotas["here"])
+
     def test_so_it_does_if_it_was_added_during_a_look_that_is_the_last(self) -> None:
         (self.root / "away" / MARKER_NAME).write_text("{}")
         look = Deferred.fromCoroutine(self.sizes.again())
-        self.sizes.adopt(self.settings(200))
+        self.sizes.adopt(self.root / "here", self.settings(200))
         self.disk.run_all()
         self.successResultOf(look)
         self.do(self.sizes.again())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from farmer.running.stores import open_stores
 from farmer.running.volumes import (
     NOTHING_FREE_BYTES,
     SMALL_QUOTA_BYTES,
+    adopting,
     check_quotas,
     filesystem_bytes,
     free_bytes,
@@ -25,7 +27,7 @@ from farmer.running.volumes import (
 )
 from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.loader import load_text
-from farmer.settings.schema import DEFAULTS
+from farmer.settings.schema import DEFAULTS, Settings
 from farmer.storage.directory import MARKER_NAME, VolumeSetupError
 
 
@@ -183,3 +185,32 @@ def test_a_volume_knows_when_it_was_made(home: Home, tmp_path: Path) -> None:
     plans = plan_volumes(home, load_text(text, "f", {}).settings)
     make_volumes(home, identity, plans, 12_345)
     assert made_at_ms(path, identity.node_id) == 12_345
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "path", "expected"),
+    [
+        ("ab", "abc", "/c", "abc"),
+        ("ab", "cab", "/c", "cab"),
+        ("ab", "xc", "/c", "acb"),
+        ("abc", "ac", "/b", "ac"),
+        ("abc", "a", "/b", "ac"),
+        ("", "hc", "/c", "hc"),
+        ("ab", "", "/b", ""),
+    ],
+)
+def test_of_other_settings_one_volume_is_taken_over(
+    mine: str, theirs: str, path: str, expected: str
+) -> None:
+    """All of them where the one in the home is named, or not any more."""
+
+    def settings(names: str, quota: str) -> Settings:
+        volumes = [{"path": f"/{name}", "quota": quota} for name in names]
+        return load_text(json.dumps({"version": 1, "volumes": volumes}), "f", {}).settings
+
+    old, new = settings(mine, "1GiB"), settings(theirs, "2GiB")
+    taken = adopting(old, new, Path(path))
+    assert "".join(one.path[1:] for one in taken.volumes) == expected
+    if mine and theirs:
+        kept = [one for one in taken.volumes if one.path != path]
+        assert all(one in old.volumes for one in kept)
