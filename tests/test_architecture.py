@@ -35,8 +35,11 @@ MAY_IMPORT = {
         *("farmer.model", "farmer.protocol", "farmer.audit", "farmer.identity"),
         *("farmer.units", "farmer.version", "farmer.crew", *TWISTED),
     },
-    "monitor": {"farmer.model", "farmer.node", "farmer.units", "prometheus_client", *TWISTED},
-    "settings": {"farmer.units", "yaml"},
+    "monitor": {
+        *("farmer.model", "farmer.node", "farmer.units", "farmer.version"),
+        *("prometheus_client", *TWISTED),
+    },
+    "settings": {"farmer.model", "farmer.units", "yaml"},
     "benching": {
         *("farmer.model", "farmer.audit", "farmer.identity", "farmer.client"),
         *("OpenSSL", *TWISTED),

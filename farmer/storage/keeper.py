@@ -319,18 +319,21 @@ class Slot:
         except Exception as error:  # whatever rot brings up here, the other volumes must open
             self.health.go(f"cannot be used: {internal(error)}")
         else:
-            self.volume = volume
-            # In this order, and the other way round where they change: who changed them while it
-            # was being opened found no volume to tell.
-            volume.change_quota(self.settings.quota_bytes, self.settings.keep_free_bytes)
-            self.health.reopened()
-            if volume.ground.is_apart and not self.health.is_read_only:
-                self.health.read_only("it takes no writes")
-            doubtful, self._doubtful = self._doubtful, {}
-            for number, doubt in doubtful.items():
-                # Where another disk stands there by now, it is none of that one's segments.
-                if doubt.uuid == segment_uuid(volume.ground.volume, number):
-                    volume.writer.read_back(doubt)
+            self._has_opened(volume)
+
+    def _has_opened(self, volume: Volume) -> None:
+        self.volume = volume
+        # In this order, and the other way round where they change: who changed them while it
+        # was being opened found no volume to tell.
+        volume.change_quota(self.settings.quota_bytes, self.settings.keep_free_bytes)
+        self.health.reopened()
+        if volume.ground.is_apart and not self.health.is_read_only:
+            self.health.read_only("it takes no writes")
+        doubtful, self._doubtful = self._doubtful, {}
+        for number, doubt in doubtful.items():
+            # Where another disk stands there by now, it is none of that one's segments.
+            if doubt.uuid == segment_uuid(volume.ground.volume, number):
+                volume.writer.read_back(doubt)
 
     def _advice(self, error: Exception) -> str:
         if not (isinstance(error, OSError) and error.errno == errno.EIO):

@@ -94,8 +94,8 @@ def printed(capsys: pytest.CaptureFixture[str], words: str) -> str:
 
 
 LISTED = """\
-CONTRACT  RENTER            STAGE   SPACE  USED  UNTIL              PRICE
-02020202  7272727272727272  active  10 GB   5 B  2024-02-12 22:13Z  1.5 + 5 EUR
+CONTRACT  RENTER            STAGE   SPACE  USED  UNTIL                 PRICE
+02020202  7272727272727272  active  10 GB   5 B  2024-02-12 22:13 UTC  1.5 + 5 EUR
 """
 
 SHOWN = f"""\
@@ -103,8 +103,8 @@ contract  {CONTRACT}
 renter    {RENTER}
 stage     active
 space     10 GB
-from      2023-11-14 22:13Z
-until     2024-02-12 22:13Z
+from      2023-11-14 22:13 UTC
+until     2024-02-12 22:13 UTC
 price     1.5 + 5 EUR
 revision  1
 """
@@ -114,8 +114,8 @@ contract  {CONTRACT}
 renter    {RENTER}
 stage     active
 space     20 GB
-from      2023-11-14 22:13Z
-until     2024-03-13 22:13Z
+from      2023-11-14 22:13 UTC
+until     2024-03-13 22:13 UTC
 price     1.5 + 5 EUR
 revision  2
 """
@@ -125,19 +125,19 @@ contract  {CONTRACT}
 renter    {RENTER}
 stage     grace
 space     10 GB
-from      2023-11-14 22:13Z
-until     2023-11-14 22:13Z
+from      2023-11-14 22:13 UTC
+until     2023-11-14 22:13 UTC
 price     1.5 + 5 EUR
 revision  2
 
-The contract has ended. The renter can store no more, and can read until 2023-11-28 22:13Z; \
+The contract has ended. The renter can store no more, and can read until 2023-11-28 22:13 UTC; \
 then the shards are in the trash for 7 d, then gone.
 To take it back until then: farmer contract extend 02020202 --for 30d
 """
 
 INVITES = f"""\
-SERIAL                            SPACE  FOR   EXPIRES            INVITE
-{SERIAL}   5 GB  30 d  2023-11-21 22:13Z  LINE
+SERIAL                            SPACE  FOR   EXPIRES               INVITE
+{SERIAL}   5 GB  30 d  2023-11-21 22:13 UTC  LINE
 """
 
 
@@ -152,7 +152,7 @@ SERIAL                            SPACE  FOR   EXPIRES            INVITE
         ("contract extend 02020202 --for 30d --space 20GB", LONGER),
         ("contract end 02020202", ENDED),
         ("contract recover", "no shard is without its contract\n"),
-        ("clock confirm", "the clock is right: it is 2023-11-14 22:13Z\n"),
+        ("clock confirm", "the clock is right: it is 2023-11-14 22:13 UTC\n"),
     ],
 )
 def test_what_an_owner_reads(
@@ -247,5 +247,5 @@ def test_a_clock_that_was_confirmed_is_doubted_no_more(
     office.now_ms -= 400 * DAY_MS
     clock.tick(office.now_ms, 60.0)
     assert clock.doubt
-    assert printed(capsys, "clock confirm") == "the clock is right: it is 2022-10-10 22:13Z\n"
+    assert printed(capsys, "clock confirm") == "the clock is right: it is 2022-10-10 22:13 UTC\n"
     assert not clock.doubt
