@@ -13,12 +13,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.daemon import Daemon, Renter, allocated_bytes, call, environment
+from tests.waiting import wait_until
 
 SIZES = (0, 1, 4095, 4096, 4097, 65535, 65536, 65537, 1024 * 1024 + 5, 3_000_000)
 
@@ -80,8 +82,10 @@ def test_kill_at_any_moment_loses_nothing_acknowledged(
     for comes_back in (True, False, True, True):
         sizes = tuple(generator.choice((1000, 70_000, 900_000, 2_500_000)) for _ in range(12))
         files = make_files(tmp_path / "files", sizes, seed=generator.random())
-        killer = threading.Timer(
-            generator.uniform(0.4, 0.8), kill, (daemon,), {"comes_back": comes_back}
+        killer = threading.Thread(
+            target=kill_amid,
+            args=(daemon, written_bytes(daemon), generator.uniform(0.0, 0.1)),
+            kwargs={"comes_back": comes_back},
         )
         killer.start()
         rows = renter.store(*files)
@@ -102,8 +106,23 @@ def test_kill_at_any_moment_loses_nothing_acknowledged(
     assert renter.ask("audit", "--all")["failed"] == 0
 
 
-def kill(daemon: Daemon, *, comes_back: bool) -> None:
-    """Kill -9; started again at once, the client's retries find it before they give up."""
+def written_bytes(daemon: Daemon) -> int:
+    """Return how large the files with shards are, those that end meanwhile left out."""
+    size = 0
+    for path in daemon.volume.rglob("*"):
+        with suppress(OSError):
+            size += path.lstat().st_size * (path.suffix in {".seg", ".part"})
+    return size
+
+
+def kill_amid(daemon: Daemon, before: int, after_s: float, *, comes_back: bool) -> None:
+    """
+    Kill -9, so long after something was written.
+
+    Started again at once, the client's retries find it before they give up.
+    """
+    wait_until(lambda: written_bytes(daemon) != before)
+    time.sleep(after_s)
     daemon.kill()
     if comes_back:
         daemon.start()
