@@ -167,41 +167,33 @@ class Gathering:
         self._lock.release()
 
 
-class Readers(SimpleQueue[Any]):
-    """What stands for the index's connections; when the first is taken, something happens."""
-
-    taken = 0
-    then: Callable[[], object]
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        reader = super().get(block, timeout)
-        self.taken += 1
-        if self.taken == 1:
-            self.then()
-        return reader
-
-
 def test_two_who_want_nobody_to_look_do_not_wait_for_each_other(
     farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second comes while the first has one of the connections that both want all of."""
     index = volume_of(farm).ground.index
-    gathering, readers = Gathering(), Readers()
+    take, gathering, taken = index._reader, Gathering(), []
+    # Where the two would wait for ever, the index can be closed all the same.
+    readers: SimpleQueue[Any] = SimpleQueue()
     for number in range(index._readers.qsize()):
         readers.put(number)
-    monkeypatch.setattr(index, "_gathering", gathering)
-    monkeypatch.setattr(index, "_readers", readers)
 
     def hold_still() -> None:
         with index.unmoved():
             pass
 
-    def come_too() -> None:
-        second.start()
-        wait_until(lambda: gathering.came == 2 or readers.taken > 1)
+    def reader() -> Any:
+        mine = take()
+        taken.append(mine)
+        if len(taken) == 1:
+            second.start()
+            wait_until(lambda: gathering.came == 2 or len(taken) > 1)
+        return mine
 
+    monkeypatch.setattr(index, "_readers", readers)
+    monkeypatch.setattr(index, "_reader", reader)
+    monkeypatch.setattr(index, "_gathering", gathering)
     first, second = (threading.Thread(target=hold_still, daemon=True) for _ in range(2))
-    readers.then = come_too
     first.start()
     first.join(20)
     assert not first.is_alive()
