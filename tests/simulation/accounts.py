@@ -64,15 +64,16 @@ def _copied_bytes(mover: Mover, volume: Volume) -> int:
     Nobody lets a mover go on that calls itself idle, so with such a one there may be none.  A
     copy is known to the suspended generator of its volume's pass alone.
     """
-    total = 0
+    copies: set[LargeCopy] = set()
     for emptying in () if mover.is_idle else mover._emptying.values():
         part: Any = emptying._steps
         while part is not None:
+            # A copy may be suspended in a step of a step: it is one all the same.
             copy = getgeneratorlocals(part).get("self")
             if isinstance(copy, LargeCopy) and copy._held.account is volume.ground.account:
-                total += copy._held.charge_bytes
+                copies.add(copy)
             part = part.gi_yieldfrom
-    return total
+    return sum(copy._held.charge_bytes for copy in copies)
 
 
 def check_space(world: World) -> None:
