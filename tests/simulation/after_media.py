@@ -46,7 +46,7 @@ def _check_told(world: World, renter: Renter, held: Held) -> None:
             raise ViolationError(f"{held} is gone, though only a part of it is damaged") from None
         return
     bad = set(engine.examine(renter.node, held.shard).blocks)
-    if bad != held.bad and not (held.is_hurt or held.is_torn):
+    if not held.is_told(bad):
         raise ViolationError(f"{held}: {bad} are said to be damaged, {held.bad} are")
     if bool(bad) is not (state is ShardState.QUARANTINED):
         raise ViolationError(f"{held} is {state.name} with {len(bad)} damaged blocks")

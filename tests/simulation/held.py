@@ -59,6 +59,9 @@ class Held:
     older copy may have come back.
     """
 
+    may_be_mended: bool = False
+    """Whether all was sent to repair it: until there is an answer, nobody knows if that was done."""
+
     @property
     def shard(self) -> ShardId:
         return self.content.shard
@@ -90,8 +93,15 @@ class Held:
             block * BLOCK_BYTES < end and start < (block + 1) * BLOCK_BYTES for block in self.bad
         )
 
+    def is_told(self, bad: set[int]) -> bool:
+        """Say whether these may be called its damaged blocks: no other, and none too few."""
+        if self.is_hurt or self.is_torn:
+            return True
+        return bad <= self.bad if self.may_be_mended else bad == self.bad
+
     def was_written_anew(self, old: list[Harm]) -> None:
         """Note that what was harmed before it was asked for is given up."""
+        self.may_be_mended = False
         self.harms = [harm for harm in self.harms if harm not in old]
         self.is_torn = False
 

@@ -46,6 +46,7 @@ def repair(renter: Renter, line: Line, held: Held, *, wrongly: bool) -> Talk:
             data = bytes([data[0] ^ 1]) + data[1:]
         for at in range(0, len(data), 256 * 1024):
             line.send_data(data[at : at + 256 * 1024])
+        held.may_be_mended |= not wrongly
         line.send(End())
         answer = yield
     if isinstance(answer, Refuse):
@@ -63,10 +64,8 @@ def repair(renter: Renter, line: Line, held: Held, *, wrongly: bool) -> Talk:
 def _compare(renter: Renter, held: Held, bad: BadBlocks) -> None:
     """No more is called damaged than is, and what is damaged is found."""
     renter.expect(bad.size_bytes == held.size_bytes, f"{held} has another size")
-    if held.is_hurt or held.is_torn:
-        return
     renter.expect(
-        set(bad.blocks) == held.bad,
+        held.is_told(set(bad.blocks)),
         f"blocks {sorted(bad.blocks)} of {held} are called damaged, {sorted(held.bad)} are",
     )
 

@@ -44,3 +44,18 @@ def test_without_a_lost_mark_nothing_comes_back(state: Is) -> None:
     held.lost_power()
     assert held.may == {state}
     assert not held.may_be_damaged
+
+
+def test_what_was_sent_to_be_mended_may_be_or_not_until_that_is_known() -> None:
+    """The farmer may have written it anew, and been killed before it could say so."""
+    held = a_shard(Is.LIVE, lost_a_mark=False)
+    held.harms = [Harm(block=0), Harm(block=2)]
+    assert held.is_told({0, 2})
+    assert not held.is_told(set())
+    held.may_be_mended = True
+    assert held.is_told(set())
+    assert held.is_told({0, 2})
+    assert not held.is_told({1})
+    held.was_written_anew(list(held.harms))
+    assert held.is_told(set())
+    assert not held.is_told({0})
