@@ -60,7 +60,7 @@ class Held:
     """
 
     may_be_mended: bool = False
-    """Whether all was sent to repair it: until there is an answer, nobody knows if that was done."""
+    """Whether all was sent to repair it: without an answer nobody knows if that was done."""
 
     @property
     def shard(self) -> ShardId:
