@@ -40,6 +40,10 @@ CREDIT_MAX_MS: Final = 10 * 60_000
 SAVE_EVERY_MS: Final = 10 * 60_000
 """A crash forgets at most this much observed time, and a quiet disk may sleep as long."""
 
+START_COUNTS_MS: Final = 60_000
+"""Added to the observed time by each start: what was said of an order may be that far ahead of it
+(`farmer.storage.stamps`), and what comes after a restart in order must be later."""
+
 FOREVER_MS: Final = 1 << 62
 
 
@@ -168,6 +172,7 @@ class DurableClock:
         if self.first_run:
             self._state, self._tolerance = replace(state, believed_ms=wall_ms), FIRST_RUN
             return
+        state = replace(state, observed_ms=state.observed_ms + START_COUNTS_MS)
         self._tolerance = _at_start(state)
         self._state = judged(state, wall_ms, self._tolerance)
         if not self._state.doubted_ms:

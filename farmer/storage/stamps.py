@@ -13,8 +13,13 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
-AHEAD_MS: Final = 60_000
-"""Of the observed time, at most: so far it may itself be behind (`farmer.storage.clock`)."""
+from farmer.storage.clock import START_COUNTS_MS
+
+AHEAD_MS: Final = START_COUNTS_MS
+"""
+Of the observed time, at most: so far it may itself be behind.  A start leaves as much out
+(`farmer.storage.clock`), so that what comes after a restart is later than what came before.
+"""
 
 
 class Stamps:

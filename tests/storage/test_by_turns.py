@@ -13,6 +13,7 @@ import pytest
 from farmer.model.audit import NONCE_BYTES, AuditEntry
 from farmer.model.shard import Deletion, ShardState
 from farmer.storage import ferry
+from farmer.storage.clock import START_COUNTS_MS
 from farmer.storage.directory import MARKER_NAME
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
@@ -60,11 +61,16 @@ def stored_on_both(farm: Farm) -> None:
     farm.clocks.pass_days(0.01)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("how", ["erased", "trashed"])
 def test_a_store_that_is_confirmed_while_the_other_is_away_is_there_afterwards(
-    farm: Farm, how: str
+    farm: Farm, how: str, restarted: bool
 ) -> None:
-    """The old copy that answers may have been given up on the volume that does not."""
+    """
+    The old copy that answers may have been given up on the volume that does not.
+
+    Memory knows of that until a restart.
+    """
     first, second = places(farm)
     farm.store(DATA)
     go_away(farm, first)
@@ -73,6 +79,10 @@ def test_a_store_that_is_confirmed_while_the_other_is_away_is_there_afterwards(
     (second / MARKER_NAME).rename(second / "aside")
     farm.engine.look_after_disks()
     come_back(farm, first)
+    if restarted:
+        farm.engine.close()
+        farm.clocks.observed_ms += START_COUNTS_MS
+        farm.open()
     farm.store(DATA)
     come_back(farm, second)
     assert farm.engine.stat(ALICE, SHARD).state is ShardState.LIVE

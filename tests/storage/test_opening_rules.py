@@ -14,6 +14,7 @@ import pytest
 
 from farmer.model.ids import NodeId
 from farmer.storage import opening
+from farmer.storage.annex import NoAnnexError
 from farmer.storage.directory import (
     Paths,
     VolumeSettings,
@@ -331,7 +332,7 @@ def test_an_annex_that_cannot_be_made_lets_the_lock_go(house: House) -> None:
     house.open().close()
     house.files.read_only = "disk"
     house.annexes.touch()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NoAnnexError, match="exists"):
         house.open(annexes=True)
     assert house.closed()
 

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from farmer.storage.clock import AT_START, RUNNING, SETTLING, ClockState, Tolerance, judged
+from farmer.storage.clock import (
+    AT_START,
+    RUNNING,
+    SETTLING,
+    START_COUNTS_MS,
+    ClockState,
+    Tolerance,
+    judged,
+)
 from farmer.storage.errors import VolumeUnavailableError
 from tests.storage_contracts.world import DAY_MS, HOUR_MS, START_MS, World
 
@@ -81,10 +89,13 @@ def test_a_look_counts_for_ten_minutes_at_most_and_for_what_passed(world: World)
         assert world.book.clock.observed_ms == before_ms + counted_ms
 
 
-def test_the_first_look_of_a_run_counts_for_nothing(world: World) -> None:
+def test_the_first_look_of_a_run_counts_for_no_more_than_a_start(world: World) -> None:
+    """What is compared by this time after the restart is later than what came before it."""
     assert world.book.clock.observed_ms == 0
     world.restart(off_ms=DAY_MS)
-    assert world.book.clock.observed_ms == 0
+    assert world.book.clock.observed_ms == START_COUNTS_MS
+    world.restart()
+    assert world.book.clock.observed_ms == 2 * START_COUNTS_MS
 
 
 def test_a_file_that_failed_is_tried_again_by_the_next_look(world: World) -> None:
@@ -101,10 +112,10 @@ def test_a_file_that_failed_is_tried_again_by_the_next_look(world: World) -> Non
 
 def test_what_was_seen_is_kept_every_ten_minutes(world: World, tmp_path: Path) -> None:
     look_after(world, 10 * MINUTE_MS - 1)
-    assert world.crashed_copy(tmp_path / "before").book.clock.observed_ms == 0
+    assert world.crashed_copy(tmp_path / "before").book.clock.observed_ms == START_COUNTS_MS
     look_after(world, 1)
     copy = world.crashed_copy(tmp_path / "after")
-    assert copy.book.clock.observed_ms == 10 * MINUTE_MS
+    assert copy.book.clock.observed_ms == 10 * MINUTE_MS + START_COUNTS_MS
 
 
 def test_the_first_look_of_all_and_a_doubt_that_ends_are_kept_at_once(
@@ -142,7 +153,8 @@ def test_an_older_database_can_only_add_to_the_observed_time(world: World, tmp_p
     assert world.book.clock.observed_ms == HOUR_MS
     world.book.clock.catch_up(HOUR_MS + 1)
     assert world.book.clock.observed_ms == HOUR_MS + 1
-    assert world.crashed_copy(tmp_path / "copy").book.clock.observed_ms == HOUR_MS + 1
+    copy = world.crashed_copy(tmp_path / "copy")
+    assert copy.book.clock.observed_ms == HOUR_MS + 1 + START_COUNTS_MS
 
 
 def test_a_doubt_says_which_way_and_how_far(world: World) -> None:
