@@ -46,10 +46,10 @@ class Shelves:
     def _fill(self) -> None:
         """Move what is staged."""
         files, paths, index = self._ground.files, self._ground.paths, self._ground.index
-        staged = index.staged()
-        if not staged or self._ground.is_apart:
-            return
         try:
+            staged = index.staged()
+            if not staged or self._ground.is_apart:
+                return
             shelves = sorted({paths.shard(file).parent for file in staged})
             for shelf in shelves:
                 files.make_directory(shelf)
