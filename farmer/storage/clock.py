@@ -107,8 +107,13 @@ class DurableClock:
 
     @property
     def observed_ms(self) -> int:
-        """How long the farmer was seen to run, over all its runs, in ms."""
-        return self._state.observed_ms
+        """
+        How long the farmer was seen to run, over all its runs, in ms.
+
+        The start counts from the opening on: renters may be served before the first look.
+        """
+        has_begun = self._last_look_s is not None or self.first_run
+        return self._state.observed_ms + (0 if has_begun else START_COUNTS_MS)
 
     @property
     def doubt(self) -> str:

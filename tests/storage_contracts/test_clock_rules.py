@@ -98,6 +98,15 @@ def test_the_first_look_of_a_run_counts_for_no_more_than_a_start(world: World) -
     assert world.book.clock.observed_ms == 2 * START_COUNTS_MS
 
 
+def test_a_start_counts_before_its_first_look(world: World) -> None:
+    """Renters may be served by then."""
+    world.sleep(HOUR_MS)
+    world.book.close()
+    assert world.open(ticked=False).clock.observed_ms == HOUR_MS + START_COUNTS_MS
+    world.tick()
+    assert world.book.clock.observed_ms == HOUR_MS + START_COUNTS_MS
+
+
 def test_a_file_that_failed_is_tried_again_by_the_next_look(world: World) -> None:
     away = world.path.rename(world.path.with_name("away"))
     with pytest.raises(VolumeUnavailableError):
