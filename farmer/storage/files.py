@@ -318,13 +318,14 @@ def read_head(files: Files, path: Path, length: int) -> bytes:
         files.close(fd)
 
 
-def sync_what_a_kill_left(files: Files, path: Path) -> None:
+def sync_what_a_kill_left(files: Files, path: Path, start: int = 0) -> None:
     """
-    Make durable what a start is about to believe.
+    Make durable what a start is about to believe, and have it read from the disk.
 
     The page cache outlives a process that was killed before its last sync: what a start reads
-    from it, and from then on shows and confirms, would be lost in a power cut.  If the sync
-    fails, the cache is given up, so that the next start sees what the disk has.  Raises `OSError`.
+    from it, and from then on shows and confirms, would be lost in a power cut.  And it keeps what
+    a sync could not write, of which a later sync says nothing any more.  So from *start* on the
+    cache is given up, whether this sync fails or not.  Raises `OSError`.
     """
     fd = files.open(path, Access.WRITE)
     try:
@@ -332,7 +333,8 @@ def sync_what_a_kill_left(files: Files, path: Path) -> None:
             files.sync_data(fd)
         except OSError:
             with suppress(OSError):
-                files.uncache(fd, 0, files.size(fd))
+                files.uncache(fd, 0, 0)
             raise
+        files.uncache(fd, start, 0)
     finally:
         files.close(fd)

@@ -13,7 +13,7 @@ from typing import Final
 from farmer.storage.bad_spots import check_disk
 from farmer.storage.directory import Marker, Paths
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.files import Access, Files
+from farmer.storage.files import Access, Files, sync_what_a_kill_left
 from farmer.storage.ground import lacks_room
 from farmer.storage.index import INDEX_DESCRIPTORS, Index, create_index
 from farmer.storage.index_errors import (
@@ -225,7 +225,7 @@ class Readying:
         parts = []
         for name in self._files.list(self._paths.staging):
             try:
-                part = read_part(self._files, self._paths.staging / name)
+                part = self._part(self._paths.staging / name, is_known=name in kept)
             except OSError as error:
                 # Of what the index knows nothing, nobody could say what was lost with it.
                 if error.errno != errno.EIO or name not in kept:
@@ -239,6 +239,19 @@ class Readying:
                 with suppress(IsADirectoryError):
                     self._files.unlink(self._paths.staging / name)
         return parts
+
+    def _part(self, path: Path, *, is_known: bool) -> Part | None:
+        """
+        Return what a file in staging is, or None.
+
+        One that the index does not know is a shard only if the disk says so: memory may hold
+        what a kill has left there, and no sync could write.
+        """
+        part = read_part(self._files, path)
+        if is_known or part is None or part.header.kind is not Kind.SHARD:
+            return part
+        sync_what_a_kill_left(self._files, path)
+        return read_part(self._files, path)
 
 
 def _is_worthless(header: RecordHeader) -> bool:

@@ -148,8 +148,6 @@ class Recovery:
                     header = part.header
                     last = max(last, header.sequence)
                     if not self._index.knows_file(header.segment, header.renter, header.shard):
-                        if staged:
-                            sync_what_a_kill_left(self._files, part.path)
                         transaction.put(row_of(header, Place(0, 0, header.segment)))
                         if staged:
                             transaction.stage(header.segment)
@@ -175,7 +173,9 @@ class Recovery:
         recovered = Recovered(start)
         if numbers:
             # Segments before the last were synced before the next one was begun.
-            sync_what_a_kill_left(self._files, self._paths.segment(numbers[-1]))
+            last = numbers[-1]
+            unseen = start.offset if last == start.segment else 0
+            sync_what_a_kill_left(self._files, self._paths.segment(last), unseen)
             self._files.sync_directory(self._paths.log)
         headers = {number: self._segment_header(number, recovered) for number in numbers[:1]}
         for at, number in enumerate(numbers):

@@ -55,8 +55,8 @@ class Held:
 
     is_torn: bool = False
     """
-    Whether it may be there, and be damaged: the power went while it was being stored, or an
-    older copy may have come back.
+    Whether it may be there, and be damaged: the power went while it was being stored, an older
+    copy may have come back, or what a store went on with was harmed before.
     """
 
     may_be_mended: bool = False
@@ -99,11 +99,11 @@ class Held:
             return True
         return bad <= self.bad if self.may_be_mended else bad == self.bad
 
-    def was_written_anew(self, old: list[Harm]) -> None:
-        """Note that what was harmed before it was asked for is given up."""
+    def was_written_anew(self, old: list[Harm], *, partly: bool = False) -> None:
+        """Note that what was harmed before it was asked for is given up; *partly*: some of it."""
         self.may_be_mended = False
         self.harms = [harm for harm in self.harms if harm not in old]
-        self.is_torn = False
+        self.is_torn = partly and bool(old)
 
     def may_be_lost_with_the_index(self) -> None:
         """

@@ -175,6 +175,7 @@ class Renter:
         line.send(Store(wanted.shard, len(wanted.data)))
         answer = yield
         old = list(held.harms) if isinstance(answer, Accept) else []
+        is_resumed = isinstance(answer, Accept) and answer.offset > 0
         if isinstance(answer, Accept):
             self.expect(
                 before != {Is.LIVE}
@@ -222,7 +223,7 @@ class Renter:
         )
         changed = before != {Is.LIVE}
         held.may = {Is.LIVE}
-        held.was_written_anew(old)
+        held.was_written_anew(old, partly=is_resumed)
         return "changed" if changed else "ok"
 
     def retrieve(self, line: Line, held: Held, *, proved: bool) -> Talk:

@@ -59,3 +59,12 @@ def test_what_was_sent_to_be_mended_may_be_or_not_until_that_is_known() -> None:
     held.was_written_anew(list(held.harms))
     assert held.is_told(set())
     assert not held.is_told({0})
+
+
+def test_what_was_harmed_before_a_store_went_on_with_it_may_be_damaged() -> None:
+    harm = Harm(whole=True)
+    held = Held(content(1, 0), {Is.LIVE}, harms=[harm])
+    held.was_written_anew([harm], partly=True)
+    assert held.may_be_damaged
+    held.was_written_anew(list(held.harms))
+    assert not held.may_be_damaged

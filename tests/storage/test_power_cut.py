@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from farmer.model.ids import ShardId
-from farmer.model.shard import StoredShard
+from farmer.model.shard import RECORD_HEADER_BYTES, StoredShard
 from farmer.model.status import VolumeState
 from farmer.storage import index, reclaim, recovery
 from farmer.storage.directory import VolumeSettings
+from farmer.storage.records import SEGMENT_HEADER_BYTES
 from tests.storage.bench import ALICE, MIB, Farm, crash_copy, noise, shard_of
 from tests.storage.recording import Call, Fault, RecordingFiles
 
@@ -155,6 +157,28 @@ def test_a_start_that_cannot_sync_what_a_kill_left_gives_the_cache_up(tmp_path: 
     farm.open()
     assert "uncache" in files.names("uncache", "pread")
     assert farm.engine.volumes()[0].state is not VolumeState.HEALTHY
+    farm.engine.close()
+
+
+class ForgetfulFiles(RecordingFiles):
+    """The page cache has what the disk has not, since a sync has failed: a record's header."""
+
+    def uncache(self, fd: int, offset: int, length: int) -> None:
+        super().uncache(fd, offset, length)
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        with path.open("r+b") as file:
+            file.seek(max(offset, SEGMENT_HEADER_BYTES) if path.suffix == ".seg" else 0)
+            file.write(bytes(RECORD_HEADER_BYTES))
+
+
+@pytest.mark.parametrize("size", [9000, MIB + 1])
+def test_what_no_sync_could_write_is_no_shard_after_a_kill(tmp_path: Path, size: int) -> None:
+    farm, _ = killed(tmp_path, noise(size))
+    farm.files = ForgetfulFiles()
+    farm.open()
+    assert page(farm) == []
+    assert farm.engine.volumes()[0].state is VolumeState.HEALTHY
+    assert farm.store(noise(size)).shard == shard_of(noise(size))
     farm.engine.close()
 
 
