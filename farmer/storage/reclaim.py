@@ -31,7 +31,7 @@ from farmer.storage.places import Doomed, Segment
 from farmer.storage.records import SEGMENT_HEADER_BYTES
 from farmer.storage.steps import Steps
 from farmer.storage.transaction import Transaction
-from farmer.storage.vouching import astray, mistaken
+from farmer.storage.vouching import astray, is_index_wrong, mistaken
 from farmer.storage.writer import Writer
 
 MARKS_SLACK_BYTES: Final = 1024 * 1024
@@ -232,11 +232,14 @@ class Reclaimer:
         return done
 
     def _vouched_for(self, number: int, fd: int, records: Sequence[Doomed]) -> list[Doomed]:
-        """Return what the log has where the index says; if it is not all, the index must go."""
-        wrong = astray(self._ground.files, fd, self._ground.volume, number, records)
-        if wrong:
-            self._ground.index_is_wrong(mistaken(number))
-        return [one for one in records if one not in wrong]
+        """Return what the log has where the index says; one that errs about the rest must go."""
+        ground = self._ground
+        log = ground.files, fd, ground.volume, number
+        wrong = astray(*log, records)
+        if wrong and is_index_wrong(*log, wrong, ground.index):
+            ground.index_is_wrong(mistaken(number))
+        there = [one.record for one in wrong]
+        return [one for one in records if one not in there]
 
     def _unlink(self, records: Iterable[Doomed]) -> list[Doomed]:
         files, paths, done = self._ground.files, self._ground.paths, []

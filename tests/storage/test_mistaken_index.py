@@ -93,11 +93,7 @@ def test_a_given_up_record_is_punched_only_where_the_log_has_it(
 ) -> None:
     farm = Farm(tmp_path)
     shards = store(farm, 0, 1, 2)
-    farm.delete(shards[0])
-    volume = farm.engine.opened()[0]
-    row = volume.ground.index.find(ALICE, shards[0])
-    assert row is not None
-    volume.remove([row])
+    given_up(farm, shards[0])
     rot(farm, f"UPDATE doomed SET {wrong}")
     farm.sweep()
     assert all(farm.read(shard) == noise(SIZE, n) for n, shard in enumerate(shards[1:], 1))
@@ -105,6 +101,47 @@ def test_a_given_up_record_is_punched_only_where_the_log_has_it(
     farm.sweep()
     assert all(farm.read(shard) == noise(SIZE, n) for n, shard in enumerate(shards[1:], 1))
     assert not farm.engine.opened()[0].ground.index.doomed()
+    farm.engine.close()
+
+
+def given_up(farm: Farm, shard: ShardId) -> int:
+    """Let a record wait to be given back; return where it begins."""
+    farm.delete(shard)
+    volume = farm.engine.opened()[0]
+    row = volume.ground.index.find(ALICE, shard)
+    assert row is not None
+    volume.remove([row])
+    return row.place.offset
+
+
+@pytest.mark.parametrize("what", ["a shard", "one that is gone", "marks"])
+def test_what_the_disk_put_over_a_given_up_record_speaks_against_no_index(
+    tmp_path: Path, what: str
+) -> None:
+    """The index knows where that belongs; made again, it would not know of a damaged record."""
+    farm = Farm(tmp_path)
+    shards = store(farm, 0, 1, 2)
+    index = farm.engine.opened()[0].ground.index
+    other = index.find(ALICE, shards[2])
+    assert other is not None
+    place, length = other.place, other.charge_bytes
+    if what == "marks":
+        farm.delete(shards[2])
+        (marks,) = index.marks()
+        place, length = marks.place, marks.length
+    log = farm.path / "log" / "00000001.seg"
+    misplaced = log.read_bytes()[place.offset : place.offset + length]
+    if what == "one that is gone":
+        given_up(farm, shards[2])
+        farm.sweep()
+    start = given_up(farm, shards[0])
+    with log.open("r+b") as file:
+        file.seek(start)
+        file.write(misplaced)
+    farm.sweep()
+    assert farm.engine.volumes()[0].state is VolumeState.HEALTHY
+    assert log.read_bytes()[start : start + length] == misplaced
+    assert farm.read(shards[1]) == noise(SIZE, 1)
     farm.engine.close()
 
 

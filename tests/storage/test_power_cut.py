@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
 import pytest
@@ -165,7 +164,7 @@ class ForgetfulFiles(RecordingFiles):
 
     def uncache(self, fd: int, offset: int, length: int) -> None:
         super().uncache(fd, offset, length)
-        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        path = Path(f"/proc/self/fd/{fd}").readlink()
         with path.open("r+b") as file:
             file.seek(max(offset, SEGMENT_HEADER_BYTES) if path.suffix == ".seg" else 0)
             file.write(bytes(RECORD_HEADER_BYTES))
