@@ -66,12 +66,13 @@ class PowerCut:
             apply(node.platter, op)
         if _has_overtaken(node.pending, kept, early):
             self._befell("reordered writes")
+        unsure = {block for op in node.pending if op[0] == "write" for block in _blocks(op)}
         node.pending.clear()
         if node.cached != node.platter:
             node.cached = bytearray(node.platter)
         node.opened, node.links, node.lock, node.is_freed = 0, 1, None, False
         node.lost_early, node.written_early = False, []
-        node.blocks = _taken(node)
+        node.blocks = _taken(node, unsure)
         self._drive.used_bytes += len(node.blocks) * BLOCK
 
     def _left_of(self, node: Node, op: Op, *, is_early: bool) -> list[Op]:
@@ -111,15 +112,16 @@ class PowerCut:
         ]
 
 
-def _taken(node: Node) -> set[int]:
+def _taken(node: Node, unsure: set[int]) -> set[int]:
     """
-    Return the blocks that are taken: not those to which the only write was lost.
+    Return the blocks that are taken: not those, of the *unsure*, to which the only write was lost.
 
     But whatever holds something is taken, also where the punching of it went with a failed sync.
     """
     platter = node.platter
     end = -(-len(platter) // BLOCK)
-    taken = {block for block in node.blocks if block < end} if node.is_laid_out else set()
+    sure = node.blocks if node.is_laid_out else node.blocks - unsure
+    taken = {block for block in sure if block < end}
     zeros = bytes(BLOCK)
     for block in range(end):
         held = platter[block * BLOCK : (block + 1) * BLOCK]
@@ -146,7 +148,12 @@ def _has_overtaken(pending: list[Op], kept: list[Piece], early: set[int]) -> boo
 
 
 def _note_torn(node: Node, op: Op) -> None:
-    kind, at, what = op
-    if kind in {"write", "punch"}:
-        length = len(what) if isinstance(what, bytes) else what
-        node.torn |= set(range(at // BLOCK, -(-(at + length) // BLOCK)))
+    if op[0] in {"write", "punch"}:
+        node.torn |= _blocks(op)
+
+
+def _blocks(op: Op) -> set[int]:
+    """Return the blocks that a write or a punching touches."""
+    _, at, what = op
+    length = len(what) if isinstance(what, bytes) else what
+    return set(range(at // BLOCK, -(-(at + length) // BLOCK)))

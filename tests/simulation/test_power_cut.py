@@ -131,3 +131,11 @@ def test_a_drive_that_was_over_its_quota_for_a_moment_says_so_afterwards() -> No
     drive.used_bytes -= 5 * BLOCK
     drive.compare()
     assert drive.excess_bytes == BLOCK
+
+
+def test_a_block_of_zeros_that_was_synced_is_taken_after_a_power_cut(tmp_path: Path) -> None:
+    disk, _listener, fd = a_file(tmp_path, 0)
+    disk.pwritev(fd, [bytes(BLOCK)], 0)
+    disk.sync_data(fd)
+    disk.crash()
+    assert disk.drives["one"].used_bytes == BLOCK
