@@ -31,7 +31,7 @@ from farmer.node.handlers import Conversation
 from farmer.node.origins import origin
 from farmer.node.ports import CloseReason, Meter
 from farmer.node.session import Session, Surroundings
-from farmer.node.tasks import Tasks, next_turn
+from farmer.node.tasks import Tasks, next_turn, within
 from farmer.protocol.refusals import Refusal
 
 CHECK_S: Final = 1.0
@@ -45,6 +45,9 @@ HANG_UP_CHECKS: Final = 32
 
 BACKLOG: Final = 128
 """Connections that the kernel holds until we accept them."""
+
+LAST_WORK_S: Final = 10.0
+"""How long a stop waits for threads once everybody is out; longer than a hang takes to be seen."""
 
 
 class ListenError(Exception):
@@ -154,15 +157,17 @@ class FarmerService:
         """
         Stop in order: listen no more, refuse new stores, let requests finish, close all.
 
-        Return whether all of them finished within *grace_s*; the others were cut off.  In
-        either case nothing of this service runs any more, in no thread, when this returns.
+        Return whether all of them finished within *grace_s*; the others were cut off.  When this
+        returns nothing of this service runs any more, in no thread, but for those that some disk
+        has held up for `LAST_WORK_S`: no watch tells when that of the contracts hangs.
         """
         self._farm.draining = True
         await self._stop_listening()
         finished = await self._within(grace_s, self.sessions.drain())
         await self.sessions.close()
         self._checks.stop()
-        await self.tasks.drain()
+        if not await within(self._farm.clock, LAST_WORK_S, self.tasks.drain()):
+            self.log.warn("work for renters is left: a disk is slow, or does not answer")
         return finished
 
     async def _within(self, grace_s: float, quiet: Deferred[None]) -> bool:

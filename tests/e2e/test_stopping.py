@@ -16,7 +16,7 @@ import pytest
 
 from farmer.storage.directory import MARKER_NAME
 from tests.e2e import daemon as daemons
-from tests.e2e.daemon import READY_S, Daemon
+from tests.e2e.daemon import READY_S, Daemon, Renter
 from tests.e2e.sick_disks import SharedDisk, end_of, let_go_of
 from tests.waiting import wait_until
 
@@ -161,3 +161,43 @@ def test_settings_that_do_not_come_do_not_stop_the_serving(tmp_path: Path) -> No
         settings.write_text(text)
         wait_until(lambda: daemon.status()["name"] == "attic", 10)
         assert daemon.stop() == 0
+
+
+def test_a_renter_who_waits_for_a_home_that_hangs_does_not_hold_the_stop_up(
+    tmp_path: Path,
+) -> None:
+    """Nobody watches the disk of the contracts: what uses it waits as long as it hangs."""
+    disk = SharedDisk(tmp_path)
+    try:
+        with Daemon(disk.mount / "home", tmp_path / "volume") as daemon:
+            daemon.logs = tmp_path / "logs"
+            settings = daemon.home / "farmer.yaml"
+            settings.write_text(settings.read_text() + "\ndrain: {grace: 1s}\n")
+            invite = daemon.start().invite()
+            farmer = daemon.process
+            assert farmer is not None
+            renter = Renter(tmp_path / "renter")
+            asking = Thread(target=renter.call, args=("join", invite), daemon=True)
+            disk.hang()
+            try:
+                asking.start()
+                wait_until(lambda: _waits_for_a_disk(farmer.pid), READY_S)
+                farmer.send_signal(signal.SIGTERM)
+                stopped_s = wait_until(lambda: '"stopped; ' in daemon.logs.read_text(), 55)
+                print(f"stopped in {stopped_s:.1f} s")
+                assert "work for renters is left" in daemon.logs.read_text()
+            finally:
+                # Also whoever tidies up after a failure looks at the home.
+                disk.answer()
+            assert end_of(let_go_of(daemon)) == 1
+            asking.join(READY_S)
+            assert "Traceback" not in daemon.logs.read_text()
+            assert daemon.start().stop() == 0
+    finally:
+        disk.end()
+
+
+def _waits_for_a_disk(pid: int) -> bool:
+    """Tell whether a thread of a process sleeps in a call to a FUSE server."""
+    waits = (task / "wchan" for task in Path(f"/proc/{pid}/task").iterdir())
+    return any("fuse" in wait.read_text() or "request_wait" in wait.read_text() for wait in waits)

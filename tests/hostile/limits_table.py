@@ -42,6 +42,7 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         (WIRE, "IDLE_S", HOSTILE + "test_slow.py::test_who_never_reads"),
         (WIRE, "CLOSE_S", "tests/node/test_deadlines.py::test_a_close_has_its_own_moment"),
         (NODE + "service", "CHECK_S", DRAIN + "test_who_takes_no_last_words"),
+        (NODE + "service", "LAST_WORK_S", DRAIN + "test_a_thread_that_does_not_come_back"),
     ],
     "What keeps one turn of the reactor short": [
         (NODE + "turnstile", "STEPS_PER_TURN", TURNS + "test_no_turn_has_more_than_a_few"),

@@ -10,11 +10,11 @@ from zope.interface import implementer
 from farmer.node.admission import Places
 from farmer.node.ports import CloseReason
 from farmer.node.refusals import DRAINING_RETRY_MS
-from farmer.node.service import BACKLOG, Doorkeeper, FarmerService, show_address
+from farmer.node.service import BACKLOG, LAST_WORK_S, Doorkeeper, FarmerService, show_address
 from farmer.node.session import Session
 from farmer.protocol.messages import encode
 from farmer.protocol.opening import End, Refuse
-from farmer.protocol.questions import Ping, Pong
+from farmer.protocol.questions import Ping, Pong, ShowContract
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import TO_THE_END, Retrieve, Store
 from tests.fakes import shard_of
@@ -284,6 +284,21 @@ class DrainWithThreadsTests(StepByStepCase, DrainCase):
 
         self.assertFalse(self.result(drained))
         self.assertEqual({}, self.store.uploads)
+
+    def test_a_thread_that_does_not_come_back_is_not_waited_for_without_end(self) -> None:
+        peer = self.greet_step_by_step()
+        peer.send(ShowContract())
+        drained = self.drain(5)
+        self.tick(6, peer)
+        self.assertTrue(peer.closed)
+
+        self.tick(int(LAST_WORK_S) - 2, peer)
+        self.assertNoResult(drained)
+        self.tick(2, peer)
+
+        self.assertFalse(self.result(drained))
+        self.disk.run_all()
+        self.assertEqual(0, len(self.tasks))
 
     def test_a_renter_that_left_is_done_when_its_thread_is(self) -> None:
         peer = self.greet_step_by_step()

@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 
 from farmer.cli.owner_grammar import SERVING, parser
+from farmer.node.disk import STOP_S
+from farmer.node.service import CHECK_S, LAST_WORK_S
+from farmer.protocol.limits import CLOSE_S
+from farmer.running.winding_down import WIND_DOWN_S
+from farmer.settings.schema import DrainSettings
+from farmer.storage.watch import HUNG_S
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 EXPOSURE_MAX = {"farmer.service": 1.1, "farmer-socket.service": 0.3}
@@ -41,6 +47,15 @@ def test_a_service_is_not_restarted_on_bad_settings(unit: str) -> None:
     assert "\nRestartPreventExitStatus=78\n" in text
     assert "\nExecStartPre=" not in text
     assert "\nExecCondition=" not in text
+
+
+@pytest.mark.parametrize("unit", EXPOSURE_MAX)
+def test_a_stop_beside_dead_disks_ends_before_systemd_ends_it(unit: str) -> None:
+    """Each wait of a stop has an end, and all of them together are as long as the docs say."""
+    after_grace_s = CLOSE_S + CHECK_S + LAST_WORK_S + 2 * WIND_DOWN_S + HUNG_S + STOP_S
+    assert after_grace_s <= 50
+    (allowed_s,) = _values((UNITS / unit).read_text(), "TimeoutStopSec")
+    assert DrainSettings().grace / 1000 + after_grace_s <= int(allowed_s)
 
 
 @pytest.mark.parametrize("unit", EXPOSURE_MAX)
