@@ -16,7 +16,7 @@ from farmer.model.shard import (
     block_count,
     leaf_count,
 )
-from farmer.node.exchange import Exchange
+from farmer.node.exchange import Exchange, tree_bytes
 from farmer.node.farm import Farm
 from farmer.node.proving import LEAVES_AT_ONCE, send_in_steps
 from farmer.node.refusals import TurnedDownError, refused_for
@@ -135,9 +135,18 @@ async def _prove(
         await send_in_steps(farm, exchange, asked.nonce, entry)
         return
     else:
-        async with exchange.inside(farm.proofs, entry.samples * LEAF_BYTES):
+        async with exchange.inside(farm.proofs, _made_bytes(entry)):
             item = await farm.disk.run(_sample, farm, exchange.renter, asked.nonce, entry)
     await exchange.send_raw(encode_item(item), is_last=is_last)
+
+
+def _made_bytes(entry: AuditEntry) -> int:
+    """
+    Return what a proof keeps in memory while it is made: its leaves and the shard's tree.
+
+    The size is only what the renter says; no shard is larger than the largest.
+    """
+    return entry.samples * LEAF_BYTES + tree_bytes(min(entry.size_bytes, SHARD_BYTES_MAX))
 
 
 def _sample(farm: Farm, renter: NodeId, nonce: bytes, entry: AuditEntry) -> ProofItem:

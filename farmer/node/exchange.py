@@ -188,8 +188,8 @@ class Exchange:
         return self._session.keeping(size_bytes)
 
     def keeping_tree_of(self, stored: StoredShard) -> Keeping:
-        """Count what an open reader keeps of a shard: 2.25 MiB for the largest."""
-        return self.keeping(block_count(stored.size_bytes) * KEPT_PER_BLOCK_BYTES)
+        """Count what an open reader keeps of a shard."""
+        return self.keeping(tree_bytes(stored.size_bytes))
 
     async def _turn(self, turn: Deferred[None]) -> None:
         """Wait for a turn; it is given up if the renter leaves, or after `TURN_S`."""
@@ -209,6 +209,11 @@ class Exchange:
         finally:
             if timer is not None and timer.active():
                 timer.cancel()
+
+
+def tree_bytes(size_bytes: int) -> int:
+    """Return what an open reader keeps of a shard of that size: 2.25 MiB for the largest."""
+    return block_count(size_bytes) * KEPT_PER_BLOCK_BYTES
 
 
 class Inside:

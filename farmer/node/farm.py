@@ -22,7 +22,7 @@ SHARD_BYTES_DEFAULT: Final = 64 * 1024 * 1024
 SOFTWARE: Final = f"farmer/{VERSION}"
 
 PROOF_BYTES_IN_FLIGHT_MAX: Final = 8 * 1024 * 1024
-"""Sample proofs being made, over all sessions: one of 1024 leaves has 4 MiB."""
+"""Sample proofs being made, over all sessions: 1024 leaves are 4 MiB, a 4 GiB tree is 2.25 MiB."""
 
 WHOLE_BYTES_IN_FLIGHT_MAX: Final = 8 * 1024 * 1024
 """Shards of at most 64 KiB being made durable, over all sessions: some hundred in one sync."""

@@ -9,7 +9,7 @@ from farmer.audit.ranges import whole_leaves
 from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES, BLOCK_HASH_BYTES, block_count
 from farmer.node.budget import Spent
-from farmer.node.exchange import KEPT_PER_BLOCK_BYTES, Exchange
+from farmer.node.exchange import Exchange, tree_bytes
 from farmer.node.farm import Farm
 from farmer.node.lending import Lent
 from farmer.node.ports import ShardReader
@@ -91,9 +91,8 @@ def cost_bytes(size_bytes: int, offset: int, length: int, *, proved: bool) -> in
     if proved:
         # Those at its edges once more, for their leaves.
         blocks += 2
-    tree_bytes = block_count(size_bytes) * KEPT_PER_BLOCK_BYTES
     data_bytes = blocks * min(BLOCK_BYTES, size_bytes)
-    return max(0, data_bytes + tree_bytes - FREE_PART * length)
+    return max(0, data_bytes + tree_bytes(size_bytes) - FREE_PART * length)
 
 
 def _head(found: _Found, nodes: tuple[bytes, ...]) -> Send:
@@ -102,8 +101,8 @@ def _head(found: _Found, nodes: tuple[bytes, ...]) -> Send:
 
 async def _proved(farm: Farm, exchange: Exchange, found: _Found) -> tuple[bytes, ...]:
     """Prove a range of a large shard: a few at once, and of one renter fewer."""
-    tree_bytes = block_count(found.reader.stored.size_bytes) * BLOCK_HASH_BYTES
-    async with exchange.inside(farm.proofs, tree_bytes):
+    hashes_bytes = block_count(found.reader.stored.size_bytes) * BLOCK_HASH_BYTES
+    async with exchange.inside(farm.proofs, hashes_bytes):
         return await farm.disk.run(found.reader.prove_range, found.offset, found.length)
 
 

@@ -7,7 +7,7 @@ from farmer.audit.proof import verify_sample
 from farmer.model.audit import AuditEntry, AuditKind, Challenge, SampleProof
 from farmer.model.contract import ContractStage
 from farmer.model.ids import ShardId
-from farmer.model.shard import BLOCK_BYTES
+from farmer.model.shard import BLOCK_BYTES, SHARD_BYTES_MAX
 from farmer.node.auditing import read_bytes
 from farmer.node.budget import AuditBudget
 from farmer.node.farm import PROOF_BYTES_IN_FLIGHT_MAX
@@ -21,7 +21,7 @@ from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import Audit
 from farmer.storage.errors import CorruptShardError, VolumeUnavailableError
 from tests.fakes import SteppingDisk
-from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer
+from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer, StepByStepCase
 
 NONCE = b"n" * 32
 DATA = bytes(range(256)) * 5000
@@ -309,6 +309,20 @@ class AuditingTests(AuditCase):
 
     def test_the_cost_of_a_sample_is_bounded_by_the_shard(self) -> None:
         self.assertEqual(BLOCK_BYTES + 32, read_bytes(AuditKind.SAMPLE, AuditEntry(ABSENT, 5, 9)))
+
+
+class MemoryOfProofsTests(StepByStepCase, AuditCase):
+    def test_what_a_small_proof_reads_of_a_large_shard_is_counted_while_it_is_made(self) -> None:
+        """Its leaf, and a hash and a checksum for each block of the largest shard."""
+        for size_bytes in (SHARD_BYTES_MAX, 1 << 40):
+            peer = self.greet_step_by_step()
+            peer.send(Audit(self.sample(AuditEntry(ABSENT, size_bytes, 1))))
+
+            self.assertEqual(4096 + (36 << 16), self.farm.proofs.inside_bytes)
+
+            self.disk.run_all()
+            peer.pump()
+            self.assertEqual(0, self.farm.proofs.inside_bytes)
 
 
 class ManyFullAuditsTests(AuditCase):
