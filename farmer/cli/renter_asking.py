@@ -205,7 +205,9 @@ def undelete(home: Home, options: argparse.Namespace) -> int:
     shard = home.shard(options.shard)
     address = home.holder(shard, options.farmer, Standing.TRASHED)
     stated = ask(home, address, lambda farmer: farmer.undelete(shard))
+    # Whatever else it says: it was asked to have it again, and audits tell whether it has.
     home.ledger.mark(address.farmer, shard, Standing.HELD)
+    _check_size(stated, home.entry(shard, str(address.farmer)), home.ledger)
     _show_shard(home, address, stated, None, as_json=options.json)
     return OK
 

@@ -1037,6 +1037,24 @@ def test_a_size_that_the_receipt_contradicts_is_no_answer(joined, tmp_path, caps
     assert Type.EXAMINE not in [one.TYPE for one in joined.fake.asked]
 
 
+def test_a_size_that_the_receipt_contradicts_is_not_shown_after_an_undelete(
+    joined, tmp_path, capsys
+):
+    """It is expected in audits all the same: they tell what the farmer has."""
+    (tmp_path / "file").write_bytes(b"precious")
+    joined.renter("store", str(tmp_path / "file"))
+    shard = shard_of(b"precious")
+    joined.renter("delete", str(shard))
+    lie = Stated(shard, 9, 5, ShardState.LIVE, 0)
+    joined.fake.script[Type.UNDELETE] = lambda talk, _: talk.send(lie)
+    capsys.readouterr()
+    assert joined.renter("undelete", str(shard), "--json") == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert f"the farmer says that {shard} has 9 bytes" in error
+    assert joined.renter("audit", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["failed"] == 1
+
+
 def test_a_full_audit_over_the_api_tells_changed_files(served):
     with served.connect() as farmer:
         receipt = farmer.store(io.BytesIO(b"precious"))
