@@ -31,12 +31,10 @@ from farmer.identity.tls import (
     refused_peer,
     renter_side,
 )
-from farmer.model.addresses import ADDRESSES_MAX
+from farmer.model.addresses import ADDRESSES_MAX, is_address
 from farmer.model.contract import InviteLink
 from farmer.model.ids import NodeId
 from farmer.protocol.limits import HANDSHAKE_S
-
-_PORT_MAX = 65535
 
 
 class AddressError(ValueError):
@@ -82,14 +80,15 @@ class FarmerAddress:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of `host:port` or `[v6]:port`; raises `AddressError`."""
-    host, colon, port = address.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not bare or (":" in bare) != host.startswith("["):
-        raise AddressError(f"{address!r} is not an address: host:port, IPv6 in brackets")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) <= _PORT_MAX):
-        raise AddressError(f"{address!r} has no port between 1 and {_PORT_MAX}")
-    return bare, int(port)
+    """Return host and port of what `is_address` takes, as invites do; raises `AddressError`."""
+    if not is_address(address):
+        raise AddressError(
+            f"{address!r} is not an address: write host:port, the host a name of letters, digits, "
+            ". - and _ (others as the DNS has them, xn--...), an IPv4 address, or an IPv6 address "
+            "in brackets without a zone, and a port from 1 to 65535"
+        )
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class Dialer(Protocol):

@@ -13,7 +13,7 @@ from farmer.client.errors import ConnectionFailedError
 from farmer.client.limits import DIAL_S
 from farmer.identity.keys import Identity
 from farmer.identity.signing import InviteLinkError, format_link, make_invite
-from farmer.model.addresses import ADDRESSES_MAX
+from farmer.model.addresses import ADDRESSES_MAX, is_address
 from farmer.model.contract import InviteLink, Offer
 from farmer.model.ids import InviteSerial, NodeId
 
@@ -56,9 +56,31 @@ def test_an_address_is_host_and_port(address, split):
     assert split_address(address) == split
 
 
-@pytest.mark.parametrize("address", ["::1:7", "[a]:7", "a:b", "a:+1", "a:", "a:1\u0661", "[::1]"])
-def test_an_address_that_is_none_is_refused(address):
-    with pytest.raises(AddressError):
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "",
+            ":7",
+            "[]:7",
+            "a",
+            "a:",
+            "a:b",
+            "a:+1",
+            "a:0",
+            "a:65536",
+            "a:1\u0661",
+            " :7",
+            "a b:7",
+        ),
+        *("::1:7", "[a]:7", "[::1]", "[::1:7", "::1]:7", "[[::1]]:7", "[fe80::1%eth0]:7"),
+        *(" :7", "a b:7", "user@a:7", "http://a:7", "b\u00fccher.example:7"),
+    ],
+)
+def test_an_address_that_no_invite_can_carry_is_refused(address):
+    """And who typed it is told what one looks like."""
+    assert not is_address(address)
+    with pytest.raises(AddressError, match="is not an address: write host:port"):
         split_address(address)
 
 
