@@ -63,9 +63,9 @@ VOLUME_GAUGES: Final[tuple[tuple[str, str, Callable[[VolumeStatus], float | None
     ),
     (
         "scrub_last_success_timestamp_seconds",
-        "Unix time at which the last whole scrub ended; 0 for never, "
-        "not there while the volume is not open.",
-        lambda v: None if v.scrub is None else v.scrub.ended_at_ms / 1000,
+        "Unix time at which the last whole scrub ended; not there before the first, "
+        "nor while the volume is not open.",
+        lambda v: v.scrub.ended_at_ms / 1000 if v.scrub and v.scrub.ended_at_ms else None,
     ),
     (
         "leaving_bytes",

@@ -90,13 +90,14 @@ def test_what_did_not_come_since_the_start_has_no_time() -> None:
     assert [value(counted, name) for name in series] == [NOW_S, NOW_S]
 
 
-def test_a_volume_that_is_not_open_has_no_time_of_its_last_scrub() -> None:
-    """A 0, for never, would make the same rules ring at each opening."""
+def test_a_volume_that_is_not_open_or_was_never_read_has_no_time_of_its_last_scrub() -> None:
+    """A 0, for never, would make the same rules ring at each opening, and for each new volume."""
     never = replace(ATTIC, name="new", scrub=ScrubStatus())
     counted = metrics(replace(STATUS, volumes=(*STATUS.volumes, never)))
     series = "farmer_volume_scrub_last_success_timestamp_seconds"
     known = [value(counted, series, volume=name) for name in ("attic", "usb", "new")]
-    assert known == [NOW_S - 86_400, None, 0]
+    assert known == [NOW_S - 86_400, None, None]
+    assert value(counted, "farmer_volume_scrub_progress_ratio", volume="new") == 0
     assert value(counted, "farmer_volume_scrub_progress_ratio", volume="usb") is None
     assert value(counted, "farmer_scrub_shards", volume="usb", result="ok") is None
     assert value(counted, "farmer_volume_shards", volume="usb") == 3211
