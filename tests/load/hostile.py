@@ -80,6 +80,7 @@ def _measure(
         memory.append((time.monotonic() - began, farm.memory_bytes()))
     among, wrong = honest.recv()
     busy = (farm.cpu_s() - cpu) / (time.monotonic() - began)
+    # What was wrong alone counts among them, too.
     if wrong:
         print(farm.complaints(), flush=True)
     _print_table(alone, among)
@@ -90,7 +91,7 @@ def _measure(
         p99_ms=(_p99(alone), _p99(among)),
         growth_bytes=max(size for _, size in memory) - before,
         drift_bytes=_drift(memory),
-        wrong=wrong - wrong_alone,
+        wrong=(wrong_alone, wrong - wrong_alone),
         busy=busy,
     )
 
@@ -126,13 +127,15 @@ class Found:
     """Of all requests of the honest renter, alone and among them."""
     growth_bytes: int
     drift_bytes: int
-    wrong: int
+    wrong: tuple[int, int]
+    """Answers and connections of the honest renter, alone and among them."""
     busy: float
     """The part of a processor that the farmer took."""
 
     def broken(self, *, timed: bool) -> list[str]:
         """Return the limits that were not kept."""
         alone, among = self.p99_ms
+        wrong_alone, wrong_among = self.wrong
         limits = {
             # Who was good among nobody has shown nothing.
             "peers": self.there >= THERE_MIN * self.peers,
@@ -140,7 +143,9 @@ class Found:
             "p99": among <= max(SLOWER_MAX * alone, NOISE_MS) or not timed,
             "memory": self.growth_bytes <= GROWTH_BYTES_MAX,
             "drift": self.drift_bytes <= FLAT_BYTES_MAX,
-            "answers": self.wrong == 0,
+            # A renter that fares badly alone is nothing to compare with.
+            "answers alone": wrong_alone == 0,
+            "answers": wrong_among == 0,
         }
         return [name for name, is_kept in limits.items() if not is_kept]
 
@@ -152,7 +157,8 @@ class Found:
             f"hostile: peers {self.there} of {self.peers} came back {self.came_back}"
             f" p99 ms {self.p99_ms[0]:.1f} -> {self.p99_ms[1]:.1f}{judged}"
             f" MiB more {self.growth_bytes / (1 << 20):.0f}"
-            f" drift MiB {self.drift_bytes / (1 << 20):.1f} wrong {self.wrong}"
+            f" drift MiB {self.drift_bytes / (1 << 20):.1f}"
+            f" wrong {self.wrong[0]} -> {self.wrong[1]}"
             f" processor {self.busy:.0%} {verdict}"
         )
         return 1 if broken else 0

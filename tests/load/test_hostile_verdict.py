@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ GOOD = Found(
     p99_ms=(6.0, 15.0),
     growth_bytes=GROWTH_BYTES_MAX,
     drift_bytes=FLAT_BYTES_MAX,
-    wrong=0,
+    wrong=(0, 0),
     busy=0.5,
 )
 
@@ -33,11 +34,12 @@ def test_a_run_within_all_limits_is_kept(capsys: pytest.CaptureFixture[str]) -> 
         ({"p99_ms": (6.0, 15.1)}, "p99"),
         ({"growth_bytes": GROWTH_BYTES_MAX + 1}, "memory"),
         ({"drift_bytes": FLAT_BYTES_MAX + 1}, "drift"),
-        ({"wrong": 1}, "answers"),
+        ({"wrong": (1, 0)}, "answers alone"),
+        ({"wrong": (0, 1)}, "answers"),
     ],
 )
 def test_each_limit_that_is_not_kept_is_named(
-    change: dict[str, int], said: str, capsys: pytest.CaptureFixture[str]
+    change: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert replace(GOOD, **change).tell(timed=True) == 1
     assert capsys.readouterr().out.endswith(f" NOT KEPT: {said}\n")
