@@ -27,7 +27,7 @@ def tree(pid: int) -> list[int]:
 
 def alive_in_group(group: int) -> list[int]:
     """Return the processes of a group, without those that are dead and not yet buried."""
-    return [one for one, stat in _all() if int(stat[2]) == group and stat[0] != "Z"]
+    return [one for one, stat in _all() if int(stat[2]) == group and stat[0] != b"Z"]
 
 
 def processor_s(pid: int) -> float:
@@ -69,13 +69,13 @@ def reset_peak(pid: int | str) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def _all() -> Iterator[tuple[int, list[str]]]:
+def _all() -> Iterator[tuple[int, list[bytes]]]:
     for entry in _PROC.iterdir():
         if entry.name.isdecimal():
             with suppress(*_GONE):
                 yield int(entry.name), _stat(int(entry.name))
 
 
-def _stat(pid: int) -> list[str]:
-    """Return the fields from the state on (field 3 of proc(5)): a name may have blanks."""
-    return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+def _stat(pid: int) -> list[bytes]:
+    """Return the fields from the state on (field 3 of proc(5)): a name may have any bytes."""
+    return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()

@@ -35,7 +35,7 @@ class OwnProcess(Collector):
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        fields = (directory / "stat").read_text().rpartition(")")[2].split()
+        fields = (directory / "stat").read_bytes().rpartition(b")")[2].split()
         after_boot_s = int(fields[_START_AT]) / os.sysconf("SC_CLK_TCK")
         booted_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         self._started_s = booted_s + after_boot_s

@@ -125,11 +125,11 @@ def _is_taken(descriptor: int, wait_s: float) -> bool:
 def _how(pid: int | None) -> str:
     """Say what it does there; one that was killed may have left a thread in a dead disk."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        stat = ""
-    # Behind the name, which may have anything in it.
-    if stat.rpartition(")")[2].split()[:1] == ["Z"]:
+        stat = b""
+    # Behind the name, which may have any bytes in it.
+    if stat.rpartition(b")")[2].split()[:1] == [b"Z"]:
         return (
             "which has ended but is kept by the kernel until a disk answers that does not: mend"
             " that disk, unmount it by force (umount -f), or restart the machine"

@@ -161,7 +161,7 @@ class OwnThreads:
 
 def core_of(thread: int) -> int:
     """Return the core that a thread of ours is on; raises `OSError` where there is no /proc."""
-    fields = (TASKS / str(thread) / "stat").read_text().rpartition(")")[2].split()
+    fields = (TASKS / str(thread) / "stat").read_bytes().rpartition(b")")[2].split()
     return int(fields[_CORE])
 
 

@@ -41,8 +41,8 @@ def daemon(tmp_path: Path, disk: SharedDisk) -> Iterator[Daemon]:
 
 def is_kept(process: subprocess.Popen[str]) -> bool:
     """Say whether it has ended, and the kernel keeps it."""
-    stat = Path(f"/proc/{process.pid}/stat").read_text()
-    return process.poll() is None and stat.rpartition(")")[2].split()[0] == "Z"
+    stat = Path(f"/proc/{process.pid}/stat").read_bytes()
+    return process.poll() is None and stat.rpartition(b")")[2].split()[0] == b"Z"
 
 
 def test_after_a_stop_in_order_another_one_starts_at_once(

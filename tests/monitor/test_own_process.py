@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from farmer.monitor.own_process import tell_of_process
+from tests.odd_name import named_oddly
 
 
 @pytest.fixture
@@ -33,6 +34,13 @@ def test_it_says_what_prometheus_client_says_where_it_can(bare: Path) -> None:
         (sample,), (theirs_sample,) = family.samples, expected[name].samples
         assert (sample.name, sample.labels) == (theirs_sample.name, theirs_sample.labels)
         assert sample.value == pytest.approx(theirs_sample.value, rel=0.1, abs=1.0)
+
+
+def test_it_says_so_of_a_process_whose_name_is_no_text(bare: Path) -> None:
+    registry = CollectorRegistry()
+    with named_oddly():
+        tell_of_process(registry, bare)
+    assert registry.get_sample_value("process_start_time_seconds") > 0
 
 
 def test_nothing_is_said_twice() -> None:

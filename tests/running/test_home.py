@@ -12,6 +12,7 @@ import pytest
 from farmer.running.home import FORMAT, MARK_FILE, Home, HomeError
 from farmer.running.locks import HomeLock, HomeLockedError, lock_to_change
 from tests.needs import as_root
+from tests.odd_name import named_oddly
 
 
 def test_a_new_home_is_marked_and_private(tmp_path: Path) -> None:
@@ -163,6 +164,17 @@ def test_one_holder_at_a_time_and_the_second_learns_its_pid(tmp_path: Path) -> N
     first.give_back()
     with second:
         assert path.read_text() == f"{os.getpid()}\n"
+
+
+@pytest.mark.needs(Path("/proc/self/comm").exists(), "/proc")
+def test_a_holder_whose_name_is_no_text_is_told_as_any_other(tmp_path: Path) -> None:
+    """The name stands among what the kernel says of it."""
+    with (
+        named_oddly(),
+        HomeLock(tmp_path / "lock"),
+        pytest.raises(HomeLockedError, match="a farmer that runs"),
+    ):
+        HomeLock(tmp_path / "lock").take()
 
 
 def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
