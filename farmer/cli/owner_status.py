@@ -51,7 +51,7 @@ def status(home: Home, options: argparse.Namespace) -> int:
 
 
 def exit_code(document: dict[str, Any]) -> int:
-    """Return 0 if all is well, 4 if something needs the owner, 5 if no volume serves."""
+    """Return 0 if all is well, 4 if something needs the owner, 5 if every volume is dead."""
     states = [one["state"] for one in document["volumes"] if one["state"] != _RETIRED]
     if states and all(state in _DEAD for state in states):
         return CRITICAL

@@ -119,7 +119,7 @@ class Farmer:
         """
         Have the farmer read a whole shard and return which blocks are damaged.
 
-        Counts as a full audit against the renter's daily budget.  A farmer that is older than
+        Counts as a full audit against the renter's budget for a day.  A farmer that is older than
         this question refuses it: `UnknownMessageError`.
         """
         return await self._trying(lambda session: repairing.examine(session, shard, size_bytes))

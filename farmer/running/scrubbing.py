@@ -161,9 +161,9 @@ class Scrubbing:
         if not self._book_damage:
             return late
         message = (
-            f"The database of the contracts is damaged ({self._book_damage}). Contracts may be"
-            " lost at the next start; the shards of contracts that are missing are kept, and can"
-            " be put back under contract."
+            f"The database of the contracts is damaged ({self._book_damage}). The farmer goes on"
+            " with it, but will not start again. Stop it first: then the command sets the file"
+            " aside and makes the contracts again from the shards, without prices."
         )
         command = "farmer contract recover"
         return [

@@ -268,7 +268,8 @@ class DrainSettings:
     """How the farmer stops."""
 
     grace: int = setting(
-        "How long running transfers may go on after a request to stop.",
+        "How long running transfers may go on after a request to stop; with systemd, its"
+        " TimeoutStopSec must be a minute longer.",
         SHORT_DURATION,
         30_000,
         live=True,

@@ -25,6 +25,7 @@ from farmer.client.limits import (
     HASHED_BYTES_PER_S_MIN,
     READ_AHEAD_BYTES,
     RETRY_DELAYS_S,
+    RETRY_PROGRESS_BYTES,
     SESSIONS_MAX,
     SILENCES_MAX,
 )
@@ -496,8 +497,10 @@ class LosingTests(FarmerCase):
     """Connections that break."""
 
     def test_a_store_goes_on_where_it_stopped(self):
-        content = content_of(3 * MIB)
-        cuts = [MIB, 2 * MIB]
+        """However often, if it got further by a MiB each time."""
+        times = len(RETRY_DELAYS_S) + 2
+        content = content_of((times + 1) * RETRY_PROGRESS_BYTES)
+        cuts = [number * RETRY_PROGRESS_BYTES for number in range(1, times + 1)]
 
         def cut(talk):
             if cuts and len(talk.open[2]) >= cuts[0]:
@@ -507,7 +510,7 @@ class LosingTests(FarmerCase):
         self.fake.on_data = cut
         receipt = self.run_(self.farmer.store(io.BytesIO(content)))
         self.assertEqual(self.fake.shards[receipt.shard], content)
-        self.assertEqual(self.dialer.dialed, 3)
+        self.assertEqual(self.dialer.dialed, times + 1)
 
     def test_what_is_left_of_a_store_is_given_up_by_deleting_it(self):
         content = content_of(3 * MIB)
