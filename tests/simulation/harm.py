@@ -14,6 +14,15 @@ Key = tuple[NodeId, ShardId]
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """Where a record lies in a file."""
+
+    node: Node
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Betrayal:
     """A write that the disk lost though it said that it was synced, or put somewhere else."""
 
@@ -30,8 +39,15 @@ class Betrayal:
         return any(f"{folder}/" in self.where for folder in ("log", "shards", "staging"))
 
 
+    def falls_on(self, stretch: Stretch | None) -> bool:
+        """Say whether it was put upon some of that."""
+        if stretch is None or stretch.node is not self.node or self.instead < 0:
+            return False
+        return self.instead < stretch.end and stretch.start < self.instead + len(self.raw)
+
+
 def touched_by(betrayal: Betrayal) -> set[Key]:
-    """Return the shards that the write spoke of, and those that it was put upon."""
+    """Return the shards that the write spoke of, and whose headers stand where it was put."""
     if "log/" not in betrayal.where:
         return _of_one_file(betrayal.node)
     keys = _spoken_of(betrayal.raw, 0, len(betrayal.raw))

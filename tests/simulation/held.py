@@ -7,6 +7,7 @@ from enum import Enum
 
 from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES
+from tests.simulation.harm import Betrayal, Stretch
 from tests.simulation.network import Line
 from tests.simulation.shards import Content
 
@@ -34,6 +35,8 @@ class Harm:
 
     block: int | None = None
     whole: bool = False
+    lies: Stretch | None = None
+    """Where the record is whose header it spoiled: nothing there says whose it is any more."""
 
 
 @dataclass
@@ -84,6 +87,10 @@ class Held:
     def bad(self) -> set[int]:
         """Return the blocks of which a bit has flipped."""
         return {harm.block for harm in self.harms if harm.block is not None}
+
+    def is_touched_by(self, betrayal: Betrayal) -> bool:
+        """Say whether a record of it with a spoiled header lies where a write was put."""
+        return any(betrayal.falls_on(harm.lies) for harm in self.harms)
 
     def is_bad_between(self, start: int, end: int) -> bool:
         """Say whether a range may be refused as damaged."""

@@ -17,6 +17,7 @@ from farmer.storage.opening import rebuild_index
 from farmer.storage.places import Row
 from farmer.storage.records import trailer_length
 from tests.simulation import accounts
+from tests.simulation.harm import Stretch
 from tests.simulation.held import Harm, Held, Is, ViolationError
 from tests.simulation.nodes import Drive, Node
 from tests.simulation.renters import _STATES, Renter
@@ -175,7 +176,8 @@ def rot_a_shard(world: World) -> None:
         at = int(
             world.rng.random() * (row.charge_bytes if world.rng.random() < 0.1 else _used(row))
         )
-        _note_rot(held, at)
+        end = row.place.offset + row.charge_bytes
+        _note_rot(held, at, Stretch(node, row.place.offset, end))
         world.disk.rot(node, row.place.offset + at)
 
 
@@ -183,10 +185,12 @@ def _used(row: Row) -> int:
     return RECORD_HEADER_BYTES + row.size_bytes + trailer_length(row.size_bytes)
 
 
-def _note_rot(held: Held, at: int) -> None:
+def _note_rot(held: Held, at: int, record: Stretch) -> None:
     """Note where in its record a bit flips; behind its end it touches nothing."""
     at -= RECORD_HEADER_BYTES
-    if 0 <= at < held.size_bytes:
+    if at < 0:
+        held.harms.append(Harm(lies=record))
+    elif at < held.size_bytes:
         held.harms.append(Harm(at // BLOCK_BYTES))
     elif at < held.size_bytes + trailer_length(held.size_bytes):
         held.harms.append(Harm())

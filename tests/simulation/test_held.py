@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.simulation.harm import Betrayal, Stretch
 from tests.simulation.held import Harm, Held, Is
+from tests.simulation.nodes import Node
 from tests.simulation.shards import content
 
 
@@ -68,3 +70,13 @@ def test_what_was_harmed_before_a_store_went_on_with_it_may_be_damaged() -> None
     assert held.may_be_damaged
     held.was_written_anew(list(held.harms))
     assert not held.may_be_damaged
+
+
+def test_a_write_upon_a_record_whose_header_is_spoiled_touches_its_shard() -> None:
+    file = Node(1)
+    held = Held(content(1, 0), {Is.LIVE}, harms=[Harm(lies=Stretch(file, 8192, 16384))])
+    for instead, touches in ((4096, False), (8192, True), (12288, True), (16384, False)):
+        betrayal = Betrayal(file, "volume0/log/00000001.seg", 0, bytes(4096), instead)
+        assert held.is_touched_by(betrayal) is touches
+    assert not held.is_touched_by(Betrayal(Node(2), "", 0, bytes(4096), 8192))
+    assert not held.is_touched_by(Betrayal(file, "", 8192, bytes(4096)))

@@ -152,7 +152,7 @@ class World:
         touched = touched_by(betrayal) if betrayal.is_of_records else set()
         for renter in self.renters:
             for held in renter.held.values():
-                if (renter.node, held.shard) in touched:
+                if (renter.node, held.shard) in touched or held.is_touched_by(betrayal):
                     held.harms.append(Harm(whole=True))
                     held.may_have_twins = True
 
