@@ -118,6 +118,9 @@ def _settle(
     if any(arrived.get((row.renter, row.shard)) == row for row in damaged):
         raise VolumeUnavailableError("a copy is damaged, and could not be marked so")
     crossing.leaves()
+    for key in keys.difference(twins):
+        # Whoever has removed the other copy meanwhile did not know that it counted once with this.
+        _count_both(target, key)
     given_up: list[tuple[Volume, Row, Future[bool]]] = []
     for key in twins:
         match which_counts(leaving[key], arrived.get(key)):

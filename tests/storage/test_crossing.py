@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from farmer.model.ids import ContractId, ShardId
-from farmer.model.shard import ShardState
+from farmer.model.shard import ShardState, Usage
 from farmer.storage import crossing, ferry
 from farmer.storage.crossing import LOOKS, Crossing
 from farmer.storage.directory import MARKER_NAME
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.journal import Crossers, Journal
 from farmer.storage.places import Place, Row
+from farmer.storage.reunion import Outlived
 from farmer.storage.twins import Keep, which_counts
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, BOB, MIB, Farm, noise, shard_of
@@ -92,6 +93,33 @@ def test_a_journal_is_what_was_synced_or_nothing(tmp_path: Path) -> None:
         assert not Journal(files, tmp_path).open.keys
         (tmp_path / "moving").write_bytes(whole[:at])
         assert not Journal(files, tmp_path).open.keys
+
+
+def test_a_copy_that_others_remove_while_a_crossing_is_unsettled_counts_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the meeting of all volumes does: what stays counted as the one that it had been with."""
+    street = Street(tmp_path)
+    engine, usage = street.farm.engine, street.usage()
+
+    def hangs(_self: Crossing) -> None:
+        raise VolumeUnavailableError("the disk does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Crossing, "leaves", hangs)
+        street.begin()
+        street.steps()
+    source, target = street.volumes
+    rows = [row for shard in street.data if (row := source.find(ALICE, shard)) is not None]
+    twins = [row for row in rows if target.find(ALICE, row.shard) is not None]
+    assert twins
+    source.writer.submit(Outlived(twins, 0)).result(20)
+    street.steps()
+    assert street.usage() == usage
+    for shard in street.data:
+        street.farm.delete(shard, erase=True)
+    assert street.usage() == Usage()
+    engine.close()
 
 
 def test_a_delete_waits_for_a_crossing_of_its_shard(
