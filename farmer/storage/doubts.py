@@ -5,14 +5,19 @@ What is refused is cut off the log first, and the file of a failed large store i
 Where the disk refuses that as well, the next start may believe what was left.  Until then, or
 until the disk obeys, such a shard is neither there nor absent; whoever asks is told that this
 cannot be said.  The space of a file that could not be removed stays taken.
+
+So it is with a change whose promise was broken because the disk hung: when the disk answers, it
+may still come true, until it has or has failed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from farmer.model.ids import NodeId
 from farmer.storage.errors import VolumeUnavailableError
@@ -25,7 +30,7 @@ class InDoubtError(VolumeUnavailableError):
     """The volume is there, but of this shard it cannot say what it holds."""
 
     def __init__(self) -> None:
-        super().__init__("a failed change of this shard could not be undone on the disk yet")
+        super().__init__("the disk has neither made nor undone a change of this shard yet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,8 @@ class Doubts:
     def __init__(self) -> None:
         self._lock = Lock()
         self._in_log: set[Key] = set()
+        self._unsettled: dict[Future[Any], tuple[Key, ...]] = {}
+        """Changes that may still happen, and whom they speak of."""
         self._leftovers: list[Leftover] = []
         self.overhangs: list[Overhang] = []
         """Each is taken out by whoever has cut it off."""
@@ -88,6 +95,15 @@ class Doubts:
             self._in_log.clear()
             self._update()
 
+    def until_settled(self, change: Future[Any], keys: tuple[Key, ...]) -> None:
+        """Note whom a change speaks of that may still happen, though nobody waits for it."""
+        if not keys:
+            return
+        with self._lock:
+            self._unsettled[change] = keys
+            self._update()
+        change.add_done_callback(self._settled)
+
     def leave(self, leftover: Leftover) -> None:
         """Note a file that could not be removed."""
         with self._lock:
@@ -119,6 +135,11 @@ class Doubts:
         for leftover in leftovers:
             leftover.held.release()
 
+    def _settled(self, change: Future[Any]) -> None:
+        with self._lock:
+            del self._unsettled[change]
+            self._update()
+
     def _update(self) -> None:
         in_files = {one.key for one in self._leftovers if one.key is not None}
-        self.keys = frozenset(self._in_log | in_files)
+        self.keys = frozenset(self._in_log.union(in_files, *self._unsettled.values()))

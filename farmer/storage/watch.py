@@ -34,6 +34,8 @@ STALLED_S: Final = 1.0
 WAITING_MAX: Final = 32
 """Who must ask a stalled volume takes a thread while waiting: no more than so many at once."""
 
+_Ends = tuple[Callable[[], None], Callable[[], None]]
+
 
 class Watch:
     """One volume's calls; safe from any thread, and cheap enough for each of them."""
@@ -213,21 +215,27 @@ class Promises:
     """
 
     def __init__(self) -> None:
-        self._open: dict[Future[Any], Callable[[], None]] = {}
+        self._open: dict[Future[Any], _Ends] = {}
         """Those that are neither, and what is called at the end of each."""
 
-    def of(self, truth: Future[R], ending: Callable[[], None] = lambda: None) -> Future[R]:
+    def of(
+        self,
+        truth: Future[R],
+        ending: Callable[[], None] = lambda: None,
+        broken: Callable[[], None] = lambda: None,
+    ) -> Future[R]:
         """
         Return a future of the same outcome, which can be broken before.
 
-        *ending* is called, once, before anybody can know of its outcome.
+        *ending* is called, once, before anybody can know of its outcome; before that *broken*,
+        if it is.
         """
         if truth.done():
             ending()
             return truth
         promise: Future[R] = Future()
         promise.set_running_or_notify_cancel()
-        self._open[promise] = ending
+        self._open[promise] = (ending, broken)
         truth.add_done_callback(lambda done: self._keep(promise, done))
         return promise
 
@@ -239,15 +247,18 @@ class Promises:
     def break_one(self, promise: Future[Any], reason: str) -> None:
         """Let nobody wait any longer for this one, unless it was kept or broken before."""
         # Whoever takes it out settles it: nobody else can.
-        ending = self._open.pop(promise, None)
-        if ending is not None:
+        ends = self._open.pop(promise, None)
+        if ends is not None:
+            ending, broken = ends
+            broken()
             ending()
             promise.set_exception(VolumeUnavailableError(reason))
 
     def _keep(self, promise: Future[Any], done: Future[Any]) -> None:
-        ending = self._open.pop(promise, None)
-        if ending is None:
+        ends = self._open.pop(promise, None)
+        if ends is None:
             return
+        ending, _ = ends
         ending()
         error = done.exception()
         if error is None:

@@ -105,11 +105,14 @@ class Writer:
 
         *ending* is called, once, before anybody can know of that.
         """
-        reason = self._ground.watch.hung_reason
+        reason, doubts = self._ground.watch.hung_reason, self._ground.doubts
         promise: Future[R] | None = None
         with self._arrived:
             if not (self._closing or reason):
-                promise = self.promises.of(operation.future, ending)
+                # What hangs may still come true: until it has, or failed, nobody takes what it
+                # speaks of for absent, nor for lasting.
+                broken = partial(doubts.until_settled, operation.future, operation.keys)
+                promise = self.promises.of(operation.future, ending, broken)
                 self._waiting.append(operation)
                 self._arrived.notify()
         if promise is None:

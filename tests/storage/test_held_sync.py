@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -11,10 +12,12 @@ from typing import TypeVar
 import pytest
 
 from farmer.model.shard import ShardState, charge_bytes
+from farmer.storage.doubts import InDoubtError
 from farmer.storage.errors import BusyError, ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.places import Key
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
-from tests.storage.recording import HeldFiles, RecordingFiles
+from tests.storage.recording import Fault, HeldFiles, RecordingFiles
+from tests.waiting import wait_until
 
 R = TypeVar("R")
 
@@ -113,10 +116,10 @@ def test_a_commit_waits_for_no_disk_that_is_declared_hung_while_it_is_submitted(
         returned.append(key)
         give_back(key)
 
-    def declared_meanwhile(truth: Future[R], ending: Callable[[], None]) -> Future[R]:
+    def declared_meanwhile(truth: Future[R], *ends: Callable[[], None]) -> Future[R]:
         slot.watch.declare("it sleeps")
         promises.break_all("it sleeps")
-        return promise_of(truth, ending)
+        return promise_of(truth, *ends)
 
     monkeypatch.setattr(held.engine._claims, "give_back", counted)
     monkeypatch.setattr(promises, "of", declared_meanwhile)
@@ -134,6 +137,76 @@ def test_a_commit_waits_for_no_disk_that_is_declared_hung_while_it_is_submitted(
     assert held.engine.stat(ALICE, shard_of(data)).size_bytes == len(data)
     assert len(returned) == 1
     assert held.engine.usage(ALICE).reserved_bytes == 0
+    held.engine.close()
+
+
+def break_promise(farm: Farm, future: Future[R]) -> None:
+    """Let the disk hang until nobody waits any more, and just answer again."""
+    (volume,) = farm.engine.opened()
+    volume.writer.promises.break_all("it slept")
+    with pytest.raises(VolumeUnavailableError, match="it slept"):
+        future.result(1)
+
+
+def settle(farm: Farm, files: HeldFiles) -> None:
+    (volume,) = farm.engine.opened()
+    files.let_go.set()
+    wait_until(lambda: not volume.ground.doubts.keys)
+
+
+def test_a_store_that_the_disk_may_still_make_is_in_doubt_until_it_has(
+    held: Farm, files: HeldFiles
+) -> None:
+    """Its renter was told that nobody knows: who erased it must not hear that it is absent."""
+    data = noise(5000)
+    upload = held.begin(data)
+    upload.write(data)
+    files.hold()
+    future = upload.commit()
+    assert files.reached.wait(20)
+    break_promise(held, future)
+    with pytest.raises(InDoubtError):
+        held.engine.stat(ALICE, shard_of(data))
+    with pytest.raises(InDoubtError):
+        held.delete(shard_of(data), erase=True)
+    settle(held, files)
+    assert held.read(shard_of(data)) == data
+    held.engine.close()
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_a_store_is_not_answered_by_what_a_deletion_may_still_take(
+    held: Farm, files: HeldFiles, erase: bool
+) -> None:
+    data = noise(5000)
+    shard = held.store(data).shard
+    files.hold()
+    future = held.engine.delete(ALICE, shard, erase=erase)
+    assert files.reached.wait(20)
+    break_promise(held, future)
+    upload = held.begin(data)
+    upload.write(data)
+    stored = upload.commit()
+    settle(held, files)
+    assert stored.result(20) == held.engine.stat(ALICE, shard)
+    assert held.read(shard) == data
+    held.engine.close()
+
+
+def test_a_change_that_fails_when_the_disk_answers_is_in_doubt_no_more(
+    held: Farm, files: HeldFiles
+) -> None:
+    data = noise(5000)
+    upload = held.begin(data)
+    upload.write(data)
+    files.hold()
+    files.fault = Fault(0, errno.EIO, lambda call: call.name == "sync_data")
+    future = upload.commit()
+    assert files.reached.wait(20)
+    break_promise(held, future)
+    settle(held, files)
+    with pytest.raises(ShardNotFoundError):
+        held.engine.stat(ALICE, shard_of(data))
     held.engine.close()
 
 

@@ -120,14 +120,18 @@ def test_a_broken_promise_stays_broken_and_the_truth_is_still_told() -> None:
 @pytest.mark.parametrize("is_broken", [False, True])
 def test_what_a_promise_holds_ends_once_and_before_anybody_knows_of_it(is_broken: bool) -> None:
     promises, truth = Promises(), Future[int]()
-    known: list[bool] = []
-    promise = promises.of(truth, lambda: known.append(promise.done()))
+    known: list[tuple[str, bool]] = []
+
+    def noted(what: str) -> Callable[[], None]:
+        return lambda: known.append((what, promise.done()))
+
+    promise = promises.of(truth, noted("ended"), noted("broken"))
     if is_broken:
         promises.break_all("hung")
     truth.set_result(1)
     promises.break_all("hung")
     assert promise.done()
-    assert known == [False]
+    assert known == [("broken", False)] * is_broken + [("ended", False)]
 
 
 def test_what_a_promise_holds_ends_where_the_truth_is_known_already() -> None:
