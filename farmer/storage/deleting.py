@@ -65,7 +65,10 @@ class Deleting:
             if is_alone:
                 # Before whoever asked hears of it.
                 deletion.add_done_callback(partial(self._bury, key, observed_ms))
-        return _with_bytes_left(deletion) if is_one_left or failure is not None else deletion
+            is_left = erase and (
+                is_one_left or failure is not None or self._may_be_left(key, there.volume)
+            )
+        return _with_bytes_left(deletion) if is_left else deletion
 
     def _bury(self, key: Key, observed_ms: int, done: Future[Deletion]) -> None:
         """Remember a deletion, but one that failed."""
@@ -110,6 +113,25 @@ class Deleting:
         if not is_still:
             raise VolumeUnavailableError("some shards are being moved by a disk that hangs")
         return removed
+
+    def _may_be_left(self, key: Key, there: Volume) -> bool:
+        """
+        Say whether a disk that is not asked to erase a shard may have bytes of it all the same.
+
+        What moved away, or was removed as an older copy, waits there for its space to be given
+        back; of a volume that is away nobody knows.
+        """
+        for volume in self._slots.every():
+            if volume is there:
+                continue
+            if volume is None or volume.ground.watch.is_stalled:
+                return True
+            try:
+                if volume.has_rest_of(*key):
+                    return True
+            except StorageError:
+                return True
+        return False
 
     def _erase_leases(self, key: Key) -> tuple[bool, StorageError | None]:
         """

@@ -14,7 +14,7 @@ from farmer.storage.index_errors import IndexDamagedError, is_for_rot
 from farmer.storage.places import Doomed, Key, Position, Row, Segment
 from farmer.storage.quota import Changes, Tally
 from farmer.storage.tombstones import FIND, SOME, Tombstone
-from farmer.storage.transaction import FIND_ROW, ROW
+from farmer.storage.transaction import DOOMED_OF, FIND_ROW, ROW
 
 ANOTHER_KIND: Final = "a value is not of its kind"
 """SQLite keeps no checksums: a flipped bit may make another kind of value of one."""
@@ -130,6 +130,10 @@ class IndexQuestions:
     def is_doomed(self, sequence: int) -> bool:
         """Say whether this record has been given up and is still on the disk."""
         return bool(self._read("SELECT 1 FROM doomed WHERE sequence = ?", sequence))
+
+    def has_doomed(self, renter: NodeId, shard: ShardId) -> bool:
+        """Say whether a record of a shard has been given up and is still on the disk."""
+        return bool(self._read(f"{DOOMED_OF} LIMIT 1", renter.raw, shard.raw))
 
     def in_trash(self, until_ms: int, after: Row | None, limit: int) -> list[Row]:
         """Return shards whose trash is over then by wall time, as it ends, behind one of them."""

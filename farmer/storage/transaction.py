@@ -32,6 +32,12 @@ ROW: Final = (
 
 FIND_ROW: Final = f"{ROW} WHERE r.renter = ? AND s.shard = ?"
 
+DOOMED_OF: Final = (
+    "SELECT d.sequence, d.segment, d.offset, d.length, d.file FROM doomed d"
+    " JOIN renters r ON r.id = d.renter WHERE r.renter = ? AND d.shard = ?"
+)
+"""The columns of `Doomed.of`."""
+
 _LAST_OF: Final = (
     "SELECT renter, shard FROM shards WHERE (renter, shard) > (?, ?) ORDER BY renter, shard"
     " LIMIT 1 OFFSET ?"
@@ -260,11 +266,7 @@ class Transaction:
 
     def doomed_of(self, renter: NodeId, shard: ShardId, limit: int) -> list[Doomed]:
         """Return given-up records of a shard that are still on the disk."""
-        rows = self._sql.execute(
-            "SELECT d.sequence, d.segment, d.offset, d.length, d.file FROM doomed d"
-            " JOIN renters r ON r.id = d.renter WHERE r.renter = ? AND d.shard = ? LIMIT ?",
-            (renter.raw, shard.raw, limit),
-        )
+        rows = self._sql.execute(f"{DOOMED_OF} LIMIT ?", (renter.raw, shard.raw, limit))
         return [Doomed.of(row) for row in rows]
 
     def has_doomed(self, renter: NodeId, shard: ShardId) -> bool:

@@ -118,6 +118,12 @@ class Volume:
         with self.ground.watch.visit("look-up"), self._index_errors():
             return self.ground.index.find(renter, shard)
 
+    def has_rest_of(self, renter: NodeId, shard: ShardId) -> bool:
+        """Say whether a record of a shard that was given up is on the disk; raises as `find`."""
+        self.ground.health.check_readable()
+        with self.ground.watch.visit("look-up"), self._index_errors():
+            return self.ground.index.has_doomed(renter, shard)
+
     @property
     def changes(self) -> int | None:
         """

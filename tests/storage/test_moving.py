@@ -12,7 +12,7 @@ import pytest
 
 from farmer.model.contract import TRASH_MS
 from farmer.model.ids import ShardId
-from farmer.model.shard import ShardState, StoredShard, Usage
+from farmer.model.shard import DeletionOutcome, ShardState, StoredShard, Usage
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import CorruptShardError, NoSpaceError, ShardNotFoundError
 from farmer.storage.moving import Mover
@@ -164,6 +164,24 @@ def test_a_delete_during_the_copy_wins(street: Street) -> None:
     assert street.farm.engine.stat(ALICE, large[1]).state is ShardState.TRASH
     assert street.source.status().shards == 0
     street.check_disks()
+
+
+@pytest.mark.parametrize("number", [2, 6])
+def test_a_shard_is_erased_from_the_disk_only_where_the_one_that_it_left_has_nothing_of_it(
+    street: Street, number: int
+) -> None:
+    """What left waits there for its space to be given back, which is done for many at once."""
+    shard = list(street.data)[number]
+    street.begin()
+    step_until(street.farm.engine.mover, lambda: not street.source.find(ALICE, shard))
+    assert street.source.has_rest_of(ALICE, shard)
+    told = street.farm.delete(shard, erase=True).outcome
+    assert told is DeletionOutcome.ERASED_AT_COMPACTION
+    street.steps()
+    street.farm.sweep()
+    assert not street.source.has_rest_of(ALICE, shard)
+    left = list(street.data)[3]
+    assert street.farm.delete(left, erase=True).outcome is DeletionOutcome.ERASED
 
 
 def test_a_damaged_shard_stays_and_is_not_made_to_look_sound(street: Street) -> None:

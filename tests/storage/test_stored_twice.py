@@ -64,14 +64,28 @@ def test_what_was_stored_last_counts_when_the_volume_is_back(tmp_path: Path) -> 
     farm.engine.close()
 
 
+def test_while_a_volume_is_away_nothing_is_called_erased_from_the_disk(tmp_path: Path) -> None:
+    """It may have moved from there, and its bytes may not be given back yet."""
+    farm = Farm(tmp_path, volumes=2)
+    away = farm.store(noise(5000)).shard
+    place = place_of_the_only_shard(farm)
+    go_away(farm, place)
+    here = farm.store(noise(5001)).shard
+    assert farm.delete(here, erase=True).outcome is DeletionOutcome.ERASED_AT_COMPACTION
+    come_back(farm, place)
+    assert farm.delete(away, erase=True).outcome is DeletionOutcome.ERASED
+    farm.engine.close()
+
+
 @pytest.mark.parametrize("erase", [True, False])
 def test_a_delete_reaches_every_copy(tmp_path: Path, erase: bool) -> None:
     """No older copy comes back from another volume."""
     farm = Farm(tmp_path, volumes=2)
     data = noise(5000)
     shard = away_and_stored_again(farm, data)
-    farm.delete(shard, erase=erase)
+    told = farm.delete(shard, erase=erase).outcome
     if erase:
+        assert told is DeletionOutcome.ERASED_AT_COMPACTION, "the older copy waits for the sweep"
         with pytest.raises(ShardNotFoundError):
             farm.engine.stat(ALICE, shard)
     else:
