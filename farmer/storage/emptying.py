@@ -40,10 +40,15 @@ class Emptying:
     """One volume that is being emptied, since it was opened.  One thread at a time."""
 
     def __init__(
-        self, source: Volume, others: Callable[[], list[Volume]], crossing: Crossing
+        self,
+        source: Volume,
+        others: Callable[[], list[Volume]],
+        crossing: Crossing,
+        to: str = "",
     ) -> None:
-        """*others* are the volumes that shards may go to, the best first."""
+        """*others* are the volumes that shards may go to, the best first; *to* as in the duty."""
         self.source = source
+        self.to = to
         self._others = others
         self._crossing = crossing
         self._steps: Iterator[int] | None = None

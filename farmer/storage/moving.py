@@ -179,8 +179,11 @@ class Mover:
             self._waits[uuid] = _ON_TWO
             return None
         self._waits.pop(uuid, None)
-        emptying, duty = self._emptying_of(uuid, volume), volume.duty
-        if duty is None or emptying.is_empty:
+        duty = volume.duty
+        if duty is None:
+            return None
+        emptying = self._emptying_of(uuid, volume, duty.to)
+        if emptying.is_empty:
             return None
         copied_bytes = emptying.step()
         return Step(copied_bytes, duty, uuid) if copied_bytes >= 0 else None
@@ -352,17 +355,14 @@ class Mover:
         """Whether a shard may be half way, for want of a disk that answers."""
         return _HELD_UP in self._waits.values()
 
-    def _emptying_of(self, uuid: bytes, volume: Volume) -> Emptying:
+    def _emptying_of(self, uuid: bytes, volume: Volume, to: str) -> Emptying:
         found = self._emptying.get(uuid)
-        if found is None or found.source is not volume:
+        if found is None or found.source is not volume or found.to != to:
             if found is not None:
                 found.stop()
-            found = Emptying(volume, lambda: self._targets_of(volume), self._crossing)
+            found = Emptying(volume, lambda: self.targets(volume, to), self._crossing, to)
             self._emptying[uuid] = found
         return found
-
-    def _targets_of(self, source: Volume) -> list[Volume]:
-        return self.targets(source, source.duty.to if source.duty is not None else "")
 
 
 def _behind(last: bytes, volumes: list[bytes]) -> list[bytes]:

@@ -240,6 +240,27 @@ def test_a_large_copy_is_broken_off_when_its_volume_stays(street: Street) -> Non
     assert sum(volume.ground.account.reserved_bytes for volume in street.volumes) == 0
 
 
+@pytest.mark.parametrize("is_called_off", [False, True])
+def test_a_large_copy_is_broken_off_when_its_volume_is_to_move_elsewhere(
+    street: Street, is_called_off: bool
+) -> None:
+    """Also where both was asked for between two steps: the first target may be full by now."""
+    street.store(3 * LARGE)
+    first, second = (
+        Duty(verb=Leaving.MOVE, since_ms=1, to=volume.ground.volume.hex())
+        for volume in street.volumes[1:]
+    )
+    street.mover.begin(street.source, first)
+    assert street.mover.step() is not None
+    if is_called_off:
+        street.mover.cancel(street.source)
+    street.mover.begin(street.source, second)
+    street.steps()
+    assert street.shards() == [0, 0, 1]
+    assert street.volumes[1].ground.account.reserved_bytes == 0
+    assert not list(street.volumes[1].ground.paths.staging.iterdir())
+
+
 def test_a_stop_breaks_off_and_a_later_step_begins_again(street: Street) -> None:
     street.store(3 * LARGE)
     street.mover.begin(street.source, DRAIN)
