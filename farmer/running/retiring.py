@@ -114,7 +114,7 @@ class Retiring:
                 # Unless its owner has added it anew.
                 if self._engine.volume_at(volume.settings.path) is None:
                     self._tell_of(volume, duty)
-        for volume in self._engine.mover.finished():
+        for volume in self._engine.mover.leaving.values():
             held = self.held(volume.settings.path)
             # Not to be waited for: what is asked of it may take long, and there is a next time.
             if held.acquire(blocking=False):
@@ -124,9 +124,11 @@ class Retiring:
                     held.release()
 
     def _retire_if_wanted(self, volume: Volume) -> None:
-        # The owner may have called it off since it was found empty.
-        duty, total = volume.duty, volume.ground.account.total
-        if duty is not None and duty.verb is not Leaving.DRAIN and not total.shards:
+        # Only now: what is given up of a volume that its owner wants to keep is lost to renters.
+        duty = volume.duty
+        if duty is None or duty.verb is Leaving.DRAIN or not self._engine.mover.finish(volume):
+            return
+        if not volume.ground.account.total.shards:
             self._retire(volume, duty)
 
     def _retire(self, volume: Volume, duty: Duty) -> None:

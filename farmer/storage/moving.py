@@ -271,16 +271,20 @@ class Mover:
         volumes = self._volumes()
         return not any(volume.draining or volume.journal.open.keys for volume in volumes)
 
-    def finished(self) -> list[Volume]:
-        """Return the volumes that were to be emptied and have nothing left that could go."""
-        return [
-            volume
-            for volume in self._volumes()
-            if volume.duty is not None
-            and self._is_done(volume, volume.duty)
+    def finish(self, volume: Volume) -> bool:
+        """
+        Say whether a volume that was to be emptied has nothing left that could go.
+
+        What cannot go is given up before, if its owner has said so: whoever asks sees to it that
+        he does not call it off meanwhile.
+        """
+        duty = volume.duty
+        return (
+            duty is not None
+            and self._is_done(volume, duty)
             # In this order: the account of one that is being closed says that nothing is there.
             and volume in self._volumes()
-        ]
+        )
 
     def _is_done(self, volume: Volume, duty: Duty) -> bool:
         account = volume.ground.account

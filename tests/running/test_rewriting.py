@@ -19,6 +19,7 @@ import pytest
 from twisted.internet.defer import ensureDeferred
 
 from farmer.identity.keys import Identity
+from farmer.model.shard import ShardState
 from farmer.model.status import Alert
 from farmer.running import register
 from farmer.running import retiring as retiring_module
@@ -37,6 +38,7 @@ from farmer.settings.loader import SettingsError, load_text
 from farmer.settings.schema import Settings
 from farmer.settings.written import VolumeLine, settings_text, with_volume
 from farmer.storage.directory import MARKER_NAME
+from farmer.storage.duty import Duty, Leaving
 from farmer.storage.engine import Engine
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.moving import Mover, Step
@@ -381,10 +383,33 @@ def test_a_volume_that_was_called_off_since_it_was_found_empty_stays(
     path = tmp_path / "a"
     home.settings.write_text(settings_text(volumes=[line(path), line(tmp_path / "b")]))
     with emptied(home, [], path) as house:
-        found = house.engine.mover.finished()
+        found = house.engine.mover.leaving
         house.movings.do("volume-cancel", {"path": str(path)})
-        monkeypatch.setattr(house.engine.mover, "finished", lambda: found)
+        monkeypatch.setattr(Mover, "leaving", found)
         house.finish()
+    assert sorted(named(home)) == ["a", "b"]
+
+
+def test_what_is_damaged_is_not_given_up_while_its_owner_calls_that_off(
+    home: Home, tmp_path: Path
+) -> None:
+    """Its renter may mend it yet."""
+    path = tmp_path / "a"
+    home.settings.write_text(settings_text(volumes=[line(path), line(tmp_path / "b")]))
+    with emptied(home, [], path) as house:
+        volume, mover = house.engine.volume_at(path), house.engine.mover
+        assert volume is not None
+        damaged = row(is_damaged=True, state=ShardState.QUARANTINED)
+        volume.writer.submit(Upkeep(lambda transaction: transaction.correct(damaged))).result(20)
+        mover.begin(volume, Duty(verb=Leaving.RETIRE, since_ms=NOW_MS, force=True))
+        while mover.step() is not None:
+            pass
+        with house.retiring.held(path):
+            # As by a command of the owner's, which holds this.
+            house.finish()
+            mover.cancel(volume)
+        house.finish()
+        assert volume.ground.account.total.shards == 1
     assert sorted(named(home)) == ["a", "b"]
 
 

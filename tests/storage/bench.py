@@ -18,7 +18,9 @@ from farmer.storage.claims import EngineUpload
 from farmer.storage.directory import VolumeSettings, create_volume
 from farmer.storage.engine import Engine, EngineLimits
 from farmer.storage.files import Files, OsFiles
+from farmer.storage.moving import Mover
 from farmer.storage.places import Place, Row
+from farmer.storage.volume import Volume
 
 MIB = 1024 * 1024
 NODE = NodeId(b"f" * 32)
@@ -162,6 +164,11 @@ class Farm:
 
     def sweep(self) -> int:
         return self.engine.sweep(self.clocks.now_ms, self.clocks.observed_ms)
+
+
+def finished(mover: Mover) -> list[Volume]:
+    """Return the volumes that were to be emptied and are; what cannot go is given up if wanted."""
+    return [volume for volume in mover.leaving.values() if mover.finish(volume)]
 
 
 def crash_copy(source: Path, target: Path) -> None:

@@ -28,7 +28,7 @@ from farmer.storage.keeper import ANNEX_EVERY_S
 from farmer.storage.records import SEGMENT_HEADER_BYTES
 from farmer.storage.transaction import Transaction
 from farmer.storage.volume import Volume
-from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise, shard_of
+from tests.storage.bench import ALICE, MIB, Farm, contract_of, finished, noise, shard_of
 from tests.storage.house import House
 from tests.storage.recording import Always, Fault, ReadOnlyFiles
 from tests.storage.test_moving import DRAIN, SIZES, step_until
@@ -289,7 +289,7 @@ def test_an_upload_that_had_begun_there_holds_nothing_up(yard: Yard) -> None:
     assert yard.farm.engine.volumes()[0].reserved_bytes == 0
     yard.begin()
     yard.steps()
-    assert yard.source in yard.farm.engine.mover.finished()
+    assert yard.source in finished(yard.farm.engine.mover)
     again = yard.farm.engine.begin(contract_of(ALICE), shard_of(noise(9)), 9)
     again.abandon()  # type: ignore[union-attr]  # a new shard
 

@@ -16,7 +16,7 @@ from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.files import Filesystem
 from farmer.storage.places import Doomed, Place
 from farmer.storage.volume import Volume
-from tests.storage.bench import ALICE, Farm, noise
+from tests.storage.bench import ALICE, Farm, finished, noise
 from tests.storage.recording import RecordingFiles
 from tests.storage.rot import is_spoiled
 from tests.storage.test_moving import Street
@@ -200,7 +200,7 @@ def test_what_cannot_go_is_given_up_although_nothing_is_given_back(
         work = engine.volumes()[0].work
         assert work is not None
         assert (work.left_shards, work.problem) == (1, "")
-        assert engine.mover.finished() == [street.source]
+        assert finished(engine.mover) == [street.source]
 
 
 def test_an_empty_segment_whose_own_header_cannot_be_read_stays_and_the_others_go(

@@ -19,7 +19,7 @@ from farmer.storage.files import OsFiles
 from farmer.storage.journal import Crossers
 from farmer.storage.log import Batch
 from farmer.storage.operations import Adopt
-from tests.storage.bench import ALICE, MIB, Farm, contract_of, crash_copy, noise
+from tests.storage.bench import ALICE, MIB, Farm, contract_of, crash_copy, finished, noise
 from tests.storage.recording import Call, Fault, RecordingFiles
 from tests.storage.test_doubts import Failing
 from tests.storage.test_moving import DRAIN, Street
@@ -82,14 +82,14 @@ def test_what_cannot_go_is_given_up_if_the_owner_says_so(tmp_path: Path) -> None
             file.write(b"rot")
         street.begin()
         street.steps()
-        assert engine.mover.finished() == []
+        assert finished(engine.mover) == []
         assert not engine.mover.is_idle
         work = engine.volumes()[0].work
         assert work is not None
         assert (work.left_shards, work.damaged) == (1, 1)
         assert work.unfinished_bytes > 3 * MIB
         engine.mover.begin(street.source, Duty(verb=Leaving.RETIRE, since_ms=1, force=True))
-        assert [one is street.source for one in engine.mover.finished()] == [True]
+        assert [one is street.source for one in finished(engine.mover)] == [True]
         assert street.usage().shards == len(street.data) - 1
         engine.remove_volume(street.source.settings.path)
         assert len(engine.volumes()) == 1
@@ -105,10 +105,10 @@ def test_who_reads_from_a_volume_keeps_it_from_being_taken_away(tmp_path: Path) 
         street.begin()
         street.steps()
         assert street.source.status().shards == 0
-        assert engine.mover.finished() == []
+        assert finished(engine.mover) == []
         assert reader.read(0, 5000) == street.data[shard]
         reader.close()
-        assert engine.mover.finished() == [street.source]
+        assert finished(engine.mover) == [street.source]
 
 
 def test_a_journal_about_a_volume_that_is_not_ours_any_more_is_closed(tmp_path: Path) -> None:

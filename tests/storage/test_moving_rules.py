@@ -31,7 +31,7 @@ from farmer.storage.transaction import Transaction
 from farmer.storage.upload import Wanted
 from farmer.storage.volume import Volume
 from farmer.storage.watch import HUNG_S
-from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise
+from tests.storage.bench import ALICE, MIB, Farm, contract_of, finished, noise
 from tests.storage.house import Clock
 from tests.storage.rot import flip
 
@@ -172,7 +172,7 @@ def test_each_step_says_what_was_copied_for_which_duty(street: Street) -> None:
     assert sum(copied for copied, _ in steps) == 10 + LARGE + 5000
     assert {duty.verb for _, duty in steps} == {Leaving.DRAIN}
     assert street.shards()[0] == 0, "all in one go, also where a step only reads back"
-    assert street.mover.finished() == [street.source]
+    assert finished(street.mover) == [street.source]
 
 
 def test_shards_go_only_to_the_volume_that_was_named(street: Street) -> None:
@@ -194,7 +194,7 @@ def test_an_empty_volume_keeps_no_other_from_being_emptied(street: Street) -> No
         street.mover.begin(volume, DRAIN)
     assert street.steps() == [(10, DRAIN)]
     assert street.shards() == [0, 0, 1]
-    assert street.mover.finished() == street.volumes[:2]
+    assert finished(street.mover) == street.volumes[:2]
 
 
 def test_one_that_cannot_go_on_keeps_no_other_from_being_emptied(street: Street) -> None:
@@ -212,7 +212,7 @@ def test_what_is_not_to_be_emptied_is_left_alone(street: Street) -> None:
     assert street.mover.is_idle
     assert street.mover.step() is None
     assert street.mover.work(street.source) is None
-    assert street.mover.finished() == []
+    assert finished(street.mover) == []
     street.mover.begin(street.source, DRAIN)
     assert not street.mover.is_idle
     root = street.source.settings.path
@@ -345,19 +345,19 @@ def test_a_volume_is_not_done_while_something_is_left_of_it(street: Street) -> N
     street.half(noise(LARGE, "half"))
     mover, source = street.mover, street.source
     mover.begin(source, DRAIN)
-    assert mover.finished() == []
+    assert finished(mover) == []
     street.steps()
     assert street.shards()[0] == 0
-    assert mover.finished() == [], "an upload may be finished yet"
+    assert finished(mover) == [], "an upload may be finished yet"
     assert mover.give_up_rest(source) == 0
-    assert mover.finished() == [source]
+    assert finished(mover) == [source]
     street.journal(0, between=(0, 1), row=row)
-    assert mover.finished() == []
+    assert finished(mover) == []
     assert not mover.is_idle
     source.journal.settle()
     stone = mark_of(row, Action.TOMBSTONE, 0, 1)
     source.writer.submit(Upkeep(lambda transaction: transaction.apply(stone))).result(20)
-    assert mover.finished() == []
+    assert finished(mover) == []
 
 
 def test_damaged_shards_are_given_up_only_when_told_and_when_nothing_else_is_left(
@@ -368,11 +368,11 @@ def test_damaged_shards_are_given_up_only_when_told_and_when_nothing_else_is_lef
     street.half(noise(LARGE, "half"))
     mover, source = street.mover, street.source
     mover.begin(source, FORCED)
-    assert mover.finished() == []
+    assert finished(mover) == []
     assert street.shards()[0] == 2, "nobody has looked yet"
     street.steps()
     assert source.find(good.renter, good.shard) is None
-    assert mover.finished() == [source]
+    assert finished(mover) == [source]
     assert (street.shards()[0], source.ground.account.reserved_bytes) == (0, 0)
     assert street.farm.engine.usage(ALICE).shards == 1
 
@@ -385,7 +385,7 @@ def test_nothing_is_given_up_while_a_sound_shard_could_still_go(street: Street) 
     street.steps()
     street.store(20)
     source.duty = FORCED
-    assert mover.finished() == []
+    assert finished(mover) == []
     assert street.shards()[0] == 2
 
 
@@ -402,10 +402,10 @@ def test_nothing_is_given_up_after_a_pass_that_failed(street: Street) -> None:
     assert mover.step() is None
     street.farm.delete(street.store(20)[0].shard, erase=True)
     source.duty = FORCED
-    assert mover.finished() == []
+    assert finished(mover) == []
     assert street.shards()[0] == 1
     street.steps()
-    assert mover.finished() == [source]
+    assert finished(mover) == [source]
 
 
 def test_all_that_is_damaged_is_given_up_and_counted(
@@ -549,17 +549,17 @@ def test_an_empty_volume_says_what_it_is_still_needed_for(street: Street) -> Non
     street.steps()
     work = street.mover.work(street.source)
     assert work is not None
-    assert (street.shards()[0], street.mover.finished()) == (0, [])
+    assert (street.shards()[0], finished(street.mover)) == (0, [])
     assert work.problem == "something there is still being read"
     handles.unpin(row.place)
     work = street.mover.work(street.source)
     assert work is not None
-    assert (work.problem, street.mover.finished()) == ("", [street.source])
+    assert (work.problem, finished(street.mover)) == ("", [street.source])
     street.source.ground.index.has_tombstones = True
     work = street.mover.work(street.source)
     assert work is not None
     assert "erased while another volume was away" in work.problem
-    assert street.mover.finished() == []
+    assert finished(street.mover) == []
     street.mover.begin(street.source, DRAIN)
     work = street.mover.work(street.source)
     assert work is not None

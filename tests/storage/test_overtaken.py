@@ -20,7 +20,7 @@ from farmer.storage.errors import ShardNotFoundError
 from farmer.storage.files import OsFiles
 from farmer.storage.mending import Mending
 from farmer.storage.volume import Volume
-from tests.storage.bench import ALICE, MIB, Farm, crash_copy, noise
+from tests.storage.bench import ALICE, MIB, Farm, crash_copy, finished, noise
 from tests.storage.rot import flip, rot, row_of, volume_of
 from tests.storage.test_moving import DRAIN, Street
 from tests.storage.test_scrub import scrub
@@ -90,7 +90,7 @@ def test_a_volume_that_is_opened_anew_is_not_retired_as_empty(
             return list(found)
 
         monkeypatch.setattr(engine.mover, "_volumes", volumes)
-        assert engine.mover.finished() == []
+        assert finished(engine.mover) == []
 
 
 class HookedFiles(OsFiles):
@@ -149,7 +149,7 @@ def test_any_number_of_damaged_shards_may_be_left_by_a_forced_retire(
         engine.mover.begin(here, Duty(verb=Leaving.RETIRE, since_ms=1, force=True))
         while engine.mover.step() is not None:
             pass
-        assert engine.mover.finished() == [here]
+        assert finished(engine.mover) == [here]
 
 
 class Gathering:

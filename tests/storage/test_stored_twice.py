@@ -13,7 +13,7 @@ from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.met import MET_NAME
 from farmer.storage.records import decode_record
-from tests.storage.bench import ALICE, MIB, Farm, noise
+from tests.storage.bench import ALICE, MIB, Farm, finished, noise
 from tests.storage.rot import flip
 
 ALL = ShardId(bytes(32))
@@ -217,11 +217,11 @@ def test_a_volume_with_tombstones_is_not_emptied_yet(tmp_path: Path) -> None:
     farm.engine.mover.begin(other, Duty(verb=Leaving.RETIRE, since_ms=1))
     while farm.engine.mover.step() is not None:
         pass
-    assert farm.engine.mover.finished() == []
+    assert finished(farm.engine.mover) == []
     come_back(farm, place)
     while farm.engine.mover.step() is not None:
         pass
-    assert farm.engine.mover.finished() == [other]
+    assert finished(farm.engine.mover) == [other]
     farm.engine.close()
 
 
