@@ -30,7 +30,7 @@ from farmer.settings.loader import SettingsError, load_text
 from farmer.settings.schema import Settings
 from farmer.settings.written import without_volume
 from farmer.storage.annex import annex_of, beside, forget_index, remove_annex
-from farmer.storage.directory import remove_volume, retire_marker
+from farmer.storage.directory import Paths, remove_volume, retire_marker
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.engine import Engine
 from farmer.storage.errors import StorageError, VolumeUnavailableError
@@ -187,6 +187,8 @@ class Retiring:
             return
         if is_done is None:
             self.log.warn("{path}: to give it up takes long; it goes on by itself", path=str(path))
+        elif not is_done:
+            self.log.warn("{path} is not there any more; the home remembers it", path=str(path))
         elif annex.exists():
             remove_annex(annex)
 
@@ -222,8 +224,17 @@ def _stuck(path: Path, why: str) -> Alert:
 
 
 def _mark(path: Path, why: str, *, remove: bool) -> bool:
-    """Say in the directory that it is no volume any more, and remove its files if wanted."""
-    retire_marker(path, OsFiles(), why)
+    """
+    Say in the directory that it is no volume any more, and remove its files if wanted.
+
+    Returns whether it is there at all: its owner may have unplugged it already.
+    """
+    try:
+        retire_marker(path, OsFiles(), why)
+    except FileNotFoundError:
+        if Paths(path).marker.exists():
+            raise
+        return False
     if remove:
         remove_volume(path)
     return True

@@ -354,6 +354,25 @@ def test_a_volume_of_which_nothing_could_be_noted_after_it_was_closed_is_retired
     assert over == []
 
 
+def test_a_volume_that_was_unplugged_before_its_disk_could_be_told_is_retired_all_the_same(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list says already that it may be unplugged; no shard is on it, and nobody opens it."""
+    path = tmp_path / "a"
+    home.settings.write_text(settings_text(volumes=[line(path), line(tmp_path / "b")]))
+    told: list[list[Alert]] = []
+    with emptied(home, told, path) as house:
+        with monkeypatch.context() as failing:
+            failing.setattr(retiring_module, "retire_marker", _fail)
+            house.finish()
+        path.rename(tmp_path / "unplugged")
+        house.finish()
+        assert house.retiring.is_idle
+    [failed], over = told
+    assert (failed.name, over) == ("VolumeNotRetired", [])
+    assert [one.path for one in register.retired(home)] == [path]
+
+
 def _fail(*_what: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
