@@ -102,7 +102,7 @@ def _work_lines(path: str, work: dict[str, Any] | None) -> list[str]:
     if work["left_shards"] and work["eta_s"] is not None:
         parts.append(f"about {format_duration(work['eta_s'] * 1000)} to go")
     if work["damaged"]:
-        parts.append(f"{counted(work['damaged'], 'damaged shard')} cannot move")
+        parts.append(f"{counted(work['damaged'], 'damaged shard')} cannot move{_advice(work)}")
     if work["unfinished_bytes"]:
         parts.append(f"stores of {format_size(work['unfinished_bytes'])} are not finished")
     if not (work["left_shards"] or work["unfinished_bytes"]):
@@ -110,6 +110,16 @@ def _work_lines(path: str, work: dict[str, Any] | None) -> list[str]:
     if work["problem"]:
         parts.append(f"it does not go on now: {work['problem']}")
     return ["; ".join(parts)]
+
+
+def _advice(work: dict[str, Any]) -> str:
+    """Return what ends the waiting where damaged shards are all that is left."""
+    if work["left_shards"] > work["damaged"]:
+        return ""
+    advice = " until renters have repaired or deleted what is theirs"
+    if work["verb"] == "drain":
+        return advice
+    return f"{advice}; {work['verb']} it with --give-up-damaged to give them up"
 
 
 def _volume_row(volume: dict[str, Any]) -> tuple[str, ...]:

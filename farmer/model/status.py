@@ -68,9 +68,16 @@ class VolumeWork:
     """Why it does not go on now, for a person; empty if it does."""
 
     @property
+    def is_stuck(self) -> bool:
+        """Whether damaged shards are all that is left: of those none goes."""
+        return 0 < self.left_shards <= self.damaged
+
+    @property
     def eta_s(self) -> float | None:
-        """Return when it will be done at this pace; None if that cannot be told."""
-        return self.left_bytes / self.bytes_per_s if self.bytes_per_s else None
+        """Return when it will be done at this pace; None if that cannot be told, or never."""
+        if self.is_stuck or not self.bytes_per_s:
+            return None
+        return self.left_bytes / self.bytes_per_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

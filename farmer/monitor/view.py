@@ -287,6 +287,8 @@ def _leaving(volume: VolumeStatus) -> str:
     left = f"{work.verb}: {count(work.left_shards)} shards, {size(work.left_bytes)} left"
     if work.eta_s is not None and work.left_shards:
         left += f", about {_span(work.eta_s)}"
+    if work.is_stuck:
+        left += ", damaged: they cannot move"
     return f"{left} ({work.problem})" if work.problem else left
 
 

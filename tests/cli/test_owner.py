@@ -19,6 +19,8 @@ from farmer.cli.owner import main
 from farmer.cli.owner_grammar import parser
 from farmer.cli.owner_status import exit_code, lines_of, volume_table
 from farmer.cli.tables import table, visible
+from farmer.model.status import VolumeState, VolumeStatus, VolumeWork
+from farmer.monitor.status import volume_document
 from farmer.running import making, register, volumes
 from farmer.running.caller import FarmerRefusedError, _answer, call
 from farmer.running.home import Home
@@ -384,6 +386,27 @@ def test_the_status_counts_in_singular_too() -> None:
     damaged = volume_table([VOLUME | {"quarantined": 7}])
     assert damaged[0].split()[-2:] == ["SHARDS", "DAMAGED"]
     assert damaged[1].split()[-2:] == ["3", "7"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "left", "said"),
+    [
+        ("drain", 2, "2 damaged shards cannot move until renters have repaired or deleted"),
+        ("retire", 2, "what is theirs; retire it with --give-up-damaged to give them up"),
+        ("retire", 3, "to go; 2 damaged shards cannot move"),
+    ],
+)
+def test_where_only_damaged_shards_are_left_no_end_is_promised_but_what_brings_it(
+    verb: str, left: int, said: str
+) -> None:
+    work = VolumeWork(verb=verb, left_shards=left, damaged=2, left_bytes=100, bytes_per_s=10.0)
+    volume = VolumeStatus(
+        name="v", path="/v", state=VolumeState.HEALTHY, quota_bytes=1000, work=work
+    )
+    line = volume_table([volume_document(volume)])[-1]
+    assert said in line
+    assert ("to go" in line) is (left > 2)
+    assert ("theirs" in line) is (left == 2)
 
 
 def test_columns_of_numbers_lean_right_whatever_is_in_them() -> None:

@@ -317,6 +317,16 @@ def test_the_reason_of_a_volume_stands_in_a_row_of_its_own() -> None:
     assert len(re.findall('<th scope="col"', html)) == 8
 
 
+@pytest.mark.parametrize(("left", "words"), [(3, "left, about"), (2, "damaged: they")])
+def test_no_end_is_promised_where_only_damaged_shards_are_left(left: int, words: str) -> None:
+    work = VolumeWork(
+        verb="drain", left_shards=left, damaged=2, left_bytes=10**9, bytes_per_s=10.0**6
+    )
+    html = rendered(replace(STATUS, volumes=(replace(USB, work=work),)), metrics().activity, NOW_S)
+    assert words in html
+    assert ("left, about" in html) is (left == 3)
+
+
 def test_audits_of_what_is_not_held_are_no_failures() -> None:
     """A renter may erase a shard, and ask for it as often as it likes."""
     counted = metrics()
