@@ -18,7 +18,6 @@ from farmer.storage.directory import Paths, replace_small
 from farmer.storage.files import Files, read_head
 from farmer.storage.records import NUMBER_BITS
 
-DUTY_NAME: Final = "leaving.json"
 DUTY_VERSION: Final = 1
 _BYTES_MAX: Final = 64 * 1024
 
@@ -69,7 +68,7 @@ class Duty:
 def read_duty(files: Files, root: Path) -> Duty | None:
     """Return what was written; None if nothing, or nothing that this release understands."""
     try:
-        raw = read_head(files, root / DUTY_NAME, _BYTES_MAX)
+        raw = read_head(files, Paths(root).duty, _BYTES_MAX)
     except FileNotFoundError:
         return None
     try:
@@ -85,10 +84,11 @@ def write_duty(files: Files, root: Path, duty: Duty) -> None:
     """Write it, durably: the old content or the new one.  Raises `OSError`."""
     text = json.dumps({"format": DUTY_VERSION} | asdict(duty) | {"verb": duty.verb.value})
     raw = text.encode() + b"\n"
-    replace_small(files, root / DUTY_NAME, raw, drafts=Paths(root).staging)
+    paths = Paths(root)
+    replace_small(files, paths.duty, raw, drafts=paths.staging)
 
 
 def clear_duty(files: Files, root: Path) -> None:
     """Forget it, durably; raises `OSError`."""
-    files.unlink(root / DUTY_NAME)
+    files.unlink(Paths(root).duty)
     files.sync_directory(root)

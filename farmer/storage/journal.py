@@ -31,7 +31,6 @@ from farmer.storage.directory import Paths, replace_small
 from farmer.storage.files import Access, Files, read_head
 from farmer.storage.places import Key
 
-JOURNAL_NAME: Final = "moving"
 CROSSING_MAX: Final = 256
 """Shards that cross together: what one change of the index may hold, and what a crash with a
 missing disk behind it may keep from being deleted."""
@@ -76,7 +75,7 @@ class Journal:
         self._files = files
         self._root = root
         self._in_need = in_need
-        self._path = root / JOURNAL_NAME
+        self._path = Paths(root).journal
         self._writing = Lock()
         self.open = self._read()
         """What may be on two volumes now."""

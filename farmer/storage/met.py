@@ -19,7 +19,6 @@ from farmer.storage.directory import Paths, replace_small
 from farmer.storage.files import Files, read_head
 from farmer.storage.records import NUMBER_BITS
 
-MET_NAME: Final = "met"
 MET_VERSION: Final = 1
 _BYTES_MAX: Final = 4096
 _SEQUENCE_END: Final = 1 << NUMBER_BITS - 1
@@ -29,7 +28,7 @@ _SEQUENCE_END: Final = 1 << NUMBER_BITS - 1
 def read_met(files: Files, root: Path) -> int:
     """Return the sequence, 0 if nothing that can be read was noted; raises `OSError`."""
     try:
-        raw = read_head(files, root / MET_NAME, _BYTES_MAX)
+        raw = read_head(files, Paths(root).met, _BYTES_MAX)
     except FileNotFoundError:
         return 0
     try:
@@ -45,4 +44,5 @@ def note_met(files: Files, root: Path, sequence: int) -> None:
     """Note it, durably: the old content or the new one.  Raises `OSError`."""
     text = json.dumps({"format": MET_VERSION, "sequence": sequence})
     raw = text.encode() + b"\n"
-    replace_small(files, root / MET_NAME, raw, drafts=Paths(root).staging)
+    paths = Paths(root)
+    replace_small(files, paths.met, raw, drafts=paths.staging)

@@ -14,7 +14,6 @@ from farmer.storage.ground import Ground
 from farmer.storage.places import Key
 from farmer.storage.records import NUMBER_BITS
 
-NOTES_NAME: Final = "scrub.json"
 NOTES_VERSION: Final = 1
 _NOTES_BYTES_MAX: Final = 4096
 SEGMENTS_MAX: Final = 64
@@ -103,7 +102,7 @@ def is_named(segments: list[int], number: int) -> bool:
 
 def read_notes(ground: Ground) -> Notes:
     """Return what was noted; anything that is not notes means a new pass."""
-    files, path = ground.files, ground.paths.root / NOTES_NAME
+    files, path = ground.files, ground.paths.scrub_notes
     try:
         if not files.exists(path):
             return Notes()
@@ -116,7 +115,7 @@ def write_notes(ground: Ground, notes: Notes) -> None:
     """Note it; after a crash an older note costs some reading again.  Raises `OSError`."""
     paths = ground.paths
     raw = json.dumps({"format": NOTES_VERSION} | asdict(notes)).encode()
-    replace_small(ground.files, paths.root / NOTES_NAME, raw, drafts=paths.staging)
+    replace_small(ground.files, paths.scrub_notes, raw, drafts=paths.staging)
 
 
 def _parsed(document: Any) -> Notes:  # noqa: ANN401 - whatever JSON holds

@@ -13,12 +13,11 @@ from typing import Any, Final
 from zlib import crc32
 
 from farmer.storage.directory import Paths
-from farmer.storage.duty import DUTY_NAME, Duty, Leaving, read_duty, write_duty
+from farmer.storage.duty import Duty, Leaving, read_duty, write_duty
 from farmer.storage.files import Access, Buffer
 from farmer.storage.generation import Generation, Witness
-from farmer.storage.met import MET_NAME, note_met, read_met
+from farmer.storage.met import note_met, read_met
 from farmer.storage.scrub_notes import (
-    NOTES_NAME,
     PHASES,
     SEGMENTS_MAX,
     Notes,
@@ -51,9 +50,9 @@ NOISE: Final = (b"[" * 4000, b'{"a":' * 700, b"1e999", b'"\\ud800"', b"9" * 4000
 class Folder:
     """`Files` in memory: all that reading and writing a small file asks for."""
 
-    def __init__(self, name: str, content: bytes) -> None:
+    def __init__(self, path: Path, content: bytes) -> None:
         self.files: dict[Path, bytearray] = {
-            ROOT / name: bytearray(content),
+            path: bytearray(content),
             Paths(ROOT).marker: bytearray(),
         }
         self._open: dict[int, Path] = {}
@@ -139,7 +138,7 @@ class BookNote(Target):
         return bytes(raw)
 
     def run(self, data: bytes) -> bool:
-        folder = Folder("book", data)
+        folder = Folder(Paths(ROOT).book, data)
         seen = self._recalled(folder)
         copies = [data[at : at + COPY_BYTES] for at in COPIES_AT]
         for one in seen:
@@ -225,7 +224,7 @@ class MetNote(Text):
         return [json.dumps({"format": 1, "sequence": one}).encode() + b"\n" for one in numbers]
 
     def run(self, data: bytes) -> bool:
-        folder: Any = Folder(MET_NAME, data)
+        folder: Any = Folder(Paths(ROOT).met, data)
         sequence = read_met(folder, ROOT)
         assert folder.is_closed, "a file was left open"
         assert type(sequence) is int and sequence >= 0
@@ -254,7 +253,7 @@ class ScrubNotes(Text):
         return [json.dumps({"format": 1} | asdict(one)).encode() for one in every]
 
     def run(self, data: bytes) -> bool:
-        folder = Folder(NOTES_NAME, data)
+        folder = Folder(Paths(ROOT).scrub_notes, data)
         ground: Any = SimpleNamespace(files=folder, paths=Paths(ROOT))
         notes = read_notes(ground)
         assert folder.is_closed, "a file was left open"
@@ -293,7 +292,7 @@ class DutyNote(Text):
         return [json.dumps(row).encode() for row in rows]
 
     def run(self, data: bytes) -> bool:
-        folder: Any = Folder(DUTY_NAME, data)
+        folder: Any = Folder(Paths(ROOT).duty, data)
         duty = read_duty(folder, ROOT)
         assert folder.is_closed, "a file was left open"
         if duty is None:

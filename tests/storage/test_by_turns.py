@@ -14,12 +14,11 @@ from farmer.model.audit import NONCE_BYTES, AuditEntry
 from farmer.model.shard import Deletion, ShardState
 from farmer.storage import ferry
 from farmer.storage.clock import START_COUNTS_MS
-from farmer.storage.directory import MARKER_NAME
+from farmer.storage.directory import MARKER_NAME, Paths
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.fill import Fill
 from farmer.storage.marks import Action
-from farmer.storage.met import MET_NAME
 from farmer.storage.operations import Upkeep, mark_of
 from farmer.storage.places import Row
 from farmer.storage.volume import Volume
@@ -237,7 +236,7 @@ def test_a_tombstone_whose_end_left_the_log_is_over_all_the_same(farm: Farm, not
     log = second / "log" / "00000001.seg"
     os.truncate(log, log.stat().st_size - 4096)
     if not noted:
-        (second / MET_NAME).unlink()
+        Paths(second).met.unlink()
     lose_indexes(farm)
     farm.open()
     held = {row.shard for row in farm.engine.page(ALICE, ALL, 10)}

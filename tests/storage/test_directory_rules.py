@@ -25,13 +25,9 @@ from farmer.storage.directory import (
     replace_small,
     retire_marker,
 )
-from farmer.storage.duty import DUTY_NAME
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.files import Access
-from farmer.storage.journal import JOURNAL_NAME
-from farmer.storage.met import MET_NAME
 from farmer.storage.quota import QUOTA_BYTES_MIN
-from farmer.storage.scrub_notes import NOTES_NAME
 from tests.storage.bench import ALICE, NODE
 from tests.storage.recording import Fault, RecordingFiles
 
@@ -303,12 +299,6 @@ def test_each_file_of_a_volume_is_drawn(root: Path) -> None:
         line = re.compile(rf"^ *{re.escape(path.name)}[ ,/]", re.MULTILINE)
         assert line.search(str(directory.__doc__)), path.name
         assert line.search(page.read_text()), path.name
-
-
-def test_small_files_have_the_names_under_which_they_are_read(root: Path) -> None:
-    paths = Paths(root)
-    there = [paths.journal, paths.met, paths.duty, paths.scrub_notes]
-    assert there == [root / name for name in (JOURNAL_NAME, MET_NAME, DUTY_NAME, NOTES_NAME)]
 
 
 @pytest.mark.parametrize("call", ["open", "pwritev", "sync_data", "rename"])

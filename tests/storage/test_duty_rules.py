@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from farmer.storage.duty import DUTY_NAME, Duty, Leaving, clear_duty, read_duty, write_duty
+from farmer.storage.directory import Paths
+from farmer.storage.duty import Duty, Leaving, clear_duty, read_duty, write_duty
 from tests.storage import bench
 from tests.storage.recording import RecordingFiles
 
@@ -30,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_it_is_written_in_the_form_that_is_documented(root: Path) -> None:
     write_duty(RecordingFiles(), root, DUTY)
-    assert json.loads((root / DUTY_NAME).read_text()) == {
+    assert json.loads(Paths(root).duty.read_text()) == {
         "format": 1,
         "verb": "move",
         "to": "ab" * 16,
@@ -44,7 +45,7 @@ def test_it_is_written_in_the_form_that_is_documented(root: Path) -> None:
 
 def test_what_is_not_said_is_not_wanted(root: Path) -> None:
     """Neither a bound of the rate, nor that anything is given up or removed."""
-    (root / DUTY_NAME).write_text('{"format": 1, "verb": "drain", "since_ms": 5}')
+    Paths(root).duty.write_text('{"format": 1, "verb": "drain", "since_ms": 5}')
     assert read_duty(RecordingFiles(), root) == Duty(
         verb=Leaving.DRAIN,
         since_ms=5,
@@ -67,7 +68,7 @@ def test_reading_it_leaves_no_file_open(root: Path) -> None:
     write_duty(files, root, DUTY)
     for text in (None, "no duty"):
         if text is not None:
-            (root / DUTY_NAME).write_text(text)
+            Paths(root).duty.write_text(text)
         read_duty(files, root)
         assert not files.is_open
 
@@ -86,7 +87,7 @@ def test_a_volume_is_opened_whatever_stands_in_the_note(tmp_path: Path, text: st
     """A file that was damaged is no reason to leave the shards of a volume unserved."""
     farm = bench.Farm(tmp_path)
     farm.engine.close()
-    (farm.settings[0].path / DUTY_NAME).write_text(text)
+    Paths(farm.path).duty.write_text(text)
     (volume,) = farm.open().opened()
     assert not volume.draining
     farm.engine.close()
@@ -108,8 +109,8 @@ def test_a_value_that_no_command_writes_makes_it_none(
 ) -> None:
     """Whoever reads it later, to show it or to reckon with it, may rely on what stands there."""
     write_duty(RecordingFiles(), root, DUTY)
-    fields = json.loads((root / DUTY_NAME).read_text())
-    (root / DUTY_NAME).write_text(json.dumps(fields | {field: value}))
+    fields = json.loads(Paths(root).duty.read_text())
+    Paths(root).duty.write_text(json.dumps(fields | {field: value}))
     assert read_duty(RecordingFiles(), root) is None
 
 

@@ -12,8 +12,9 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState
 from farmer.storage import moving
+from farmer.storage.directory import Paths
 from farmer.storage.doubts import InDoubtError
-from farmer.storage.duty import DUTY_NAME, Duty, Leaving, clear_duty, read_duty, write_duty
+from farmer.storage.duty import Duty, Leaving, clear_duty, read_duty, write_duty
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.files import OsFiles
 from farmer.storage.journal import Crossers
@@ -151,7 +152,7 @@ def test_a_purge_that_left_shards_that_are_on_their_way_is_not_called_done(
 
 def test_what_a_volume_is_to_do_survives_and_is_whole_or_not_there(tmp_path: Path) -> None:
     """A file that says something else, or nothing, is as none."""
-    files, path = OsFiles(), tmp_path / DUTY_NAME
+    files, path = OsFiles(), Paths(tmp_path).duty
     duty = Duty(verb=Leaving.MOVE, since_ms=5, to="ab", to_path="/new", rate_bytes=7, remove=True)
     (tmp_path / "staging").mkdir()
     assert read_duty(files, tmp_path) is None

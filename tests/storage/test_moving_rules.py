@@ -20,7 +20,7 @@ from farmer.storage.duty import Duty, Leaving, read_duty
 from farmer.storage.emptying import Emptying
 from farmer.storage.engine import Engine
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.journal import JOURNAL_NAME, Crossers
+from farmer.storage.journal import Crossers
 from farmer.storage.marks import Action
 from farmer.storage.moving import Mover, Room
 from farmer.storage.operations import Upkeep, mark_of
@@ -809,7 +809,7 @@ def test_where_the_overhead_has_no_room_nothing_is_copied_and_that_is_told(
     emptying = street.emptying([street.volumes[1]])
     assert emptying.step() == -1
     assert emptying.problem == f"{room_bytes(size)} bytes wanted, {room_bytes(size) - 1} available"
-    assert not (street.source.ground.paths.root / JOURNAL_NAME).exists()
+    assert not street.source.ground.paths.journal.exists()
 
 
 def test_what_the_target_does_not_take_is_told(

@@ -27,7 +27,7 @@ from farmer.storage.files import OsFiles
 from farmer.storage.generation import Generation
 from farmer.storage.health import Health
 from farmer.storage.index_file import connect
-from farmer.storage.met import MET_NAME, note_met
+from farmer.storage.met import note_met
 from farmer.storage.opening import (
     Surroundings,
     at_once,
@@ -464,7 +464,7 @@ def test_a_bad_sector_under_that_note_keeps_no_volume_shut_and_anything_else_for
     farm = Farm(tmp_path, files=files)
     note_met(OsFiles(), farm.path, 3)
     farm.engine.close()
-    files.fault = Fault(0, error, lambda call: call.path == MET_NAME)
+    files.fault = Fault(0, error, lambda call: call.path == Paths(farm.path).met.name)
     farm.open()
     assert files.fault.struck
     assert bool(farm.engine.opened()) is (error == errno.EIO)

@@ -16,7 +16,7 @@ from farmer.model.ids import ShardId
 from farmer.storage.bad_spots import MET_MAX
 from farmer.storage.directory import Paths, VolumeSettings
 from farmer.storage.files import Access, Buffer, OsFiles
-from farmer.storage.met import MET_NAME, note_met
+from farmer.storage.met import note_met
 from farmer.storage.opening import rebuild_index
 from farmer.storage.quota import SMALL_BYTES_MAX
 from farmer.storage.readying import set_aside
@@ -372,6 +372,6 @@ def test_a_bad_sector_under_a_note_about_tombstones_concerns_nobody_without_them
     files = Scratched()
     farm.engine.close()
     note_met(OsFiles(), farm.path, 3)
-    files.bad = {(MET_NAME, 0)}
+    files.bad = {(Paths(farm.path).met.name, 0)}
     rebuilt(farm, files)
     check(farm)

@@ -18,11 +18,10 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import BLOCK_BYTES, ShardState
 from farmer.model.status import ScrubStatus
 from farmer.storage import scrubs
-from farmer.storage.directory import MARKER_NAME
+from farmer.storage.directory import MARKER_NAME, Paths
 from farmer.storage.errors import CorruptShardError, ShardNotFoundError, StorageError
 from farmer.storage.marks import MARK_BYTES
 from farmer.storage.scrub import Scrub
-from farmer.storage.scrub_notes import NOTES_NAME
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, BOB, DAY_MS, MIB, Farm, noise
 from tests.storage.recording import RecordingFiles
@@ -322,11 +321,11 @@ def test_of_a_volume_that_is_not_open_it_is_not_known(farm: Farm) -> None:
 @pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 2}'])
 def test_notes_that_cannot_be_read_mean_a_new_pass(farm: Farm, garbage: bytes) -> None:
     farm.store(noise(SMALL))
-    (farm.path / NOTES_NAME).write_bytes(garbage)
+    Paths(farm.path).scrub_notes.write_bytes(garbage)
     farm.reopen()
     assert not farm.engine.scrubs.turn(farm.settings[0].label, 60, 1, 30).is_idle
     assert farm.engine.volumes()[0].scrub.checked == 1
-    notes = json.loads((farm.path / NOTES_NAME).read_bytes())
+    notes = json.loads(Paths(farm.path).scrub_notes.read_bytes())
     assert (notes["phase"], notes["checked"]) == ("", 1)
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from farmer.storage.directory import Paths
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.health import Health
 from farmer.storage.scrub import ALERTS, PINNED_S, SAVE_S, Scrub, Turn
-from farmer.storage.scrub_notes import NOTES_NAME, SEGMENTS_MAX, is_named, name_segment
+from farmer.storage.scrub_notes import SEGMENTS_MAX, is_named, name_segment
 from tests.storage.bench import Farm, noise
 from tests.storage.rot import flip, rot, row_of, volume_of
 
@@ -58,7 +59,7 @@ class Bench:
         return self.scrub.status().state
 
     def notes(self) -> dict[str, Any]:
-        path = self.farm.path / NOTES_NAME
+        path = Paths(self.farm.path).scrub_notes
         found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
         return found
 
@@ -196,7 +197,7 @@ def test_more_segments_than_the_notes_can_name_stand_for_all(bench: Bench) -> No
     assert len(segments) == SEGMENTS_MAX + 1
     bench.turn(0)
     long = [2**32 - 1 - number for number in segments]
-    path = bench.farm.path / NOTES_NAME
+    path = Paths(bench.farm.path).scrub_notes
     path.write_text(json.dumps(bench.notes() | {"spotted": long, "doubtful": long}))
     assert bench.fresh().status().state == "running", "they are short enough to be read"
 
@@ -207,7 +208,7 @@ def test_a_pass_that_an_earlier_release_began_goes_on(bench: Bench) -> None:
     bench.scrub.close()
     notes = bench.notes()
     newer = {name: notes.pop(name) for name in ("spotted", "doubtful")}
-    path = bench.farm.path / NOTES_NAME
+    path = Paths(bench.farm.path).scrub_notes
     path.write_text(json.dumps(notes))
     assert bench.fresh().status().done_bytes == notes["done_bytes"] > 0
     for wrong in ("many", [-1], ["1"], [1.5], {"1": 1}):
@@ -233,13 +234,13 @@ def test_a_note_that_no_scrub_writes_means_a_new_pass(
     """A number that the index cannot be asked for, and a place where no record begins."""
     bench.turn(0)
     bench.scrub.close()
-    path = bench.farm.path / NOTES_NAME
+    path = Paths(bench.farm.path).scrub_notes
     path.write_text(json.dumps(bench.notes() | {field: value}))
     assert bench.fresh().status().state == "idle", "no notes"
 
 
 def test_deeply_nested_notes_mean_a_new_pass(bench: Bench) -> None:
-    (bench.farm.path / NOTES_NAME).write_text("[" * 4096)
+    Paths(bench.farm.path).scrub_notes.write_text("[" * 4096)
     assert bench.fresh().status().state == "idle"
 
 

@@ -11,7 +11,6 @@ from farmer.model.shard import RECORD_HEADER_BYTES, DeletionOutcome, ShardState
 from farmer.storage.directory import MARKER_NAME
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
-from farmer.storage.met import MET_NAME
 from farmer.storage.records import decode_record
 from tests.storage.bench import ALICE, MIB, Farm, finished, noise
 from tests.storage.rot import flip
@@ -236,7 +235,7 @@ def test_a_store_after_the_meeting_outlives_the_indexes(tmp_path: Path) -> None:
     assert place_of_the_only_shard(farm) == place
     farm.engine.close()
     # The log says it, and so does what is noted beside it; here the log alone.
-    (other.settings.path / MET_NAME).unlink()
+    other.ground.paths.met.unlink()
     lose_indexes(farm)
     farm.open()
     assert farm.read(shard) == noise(5000)
