@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -264,6 +265,11 @@ class House:
     def die(self) -> None:
         """After a crash: let the coroutines end; nothing of what they want is done."""
         self.door.die()
+        # Here, where every call is refused: else they end when garbage is collected, amid
+        # another life, whose disk they would change, or outside of any.
+        for emptying in self.engine.mover._emptying.values():
+            with suppress(CrashedError):
+                emptying.stop()
 
     def close(self) -> None:
         """Stop in order; blocking."""

@@ -12,6 +12,7 @@ import pytest
 
 from farmer.storage.files import Access
 from tests.simulation.disk import SimDisk
+from tests.simulation.house import House
 from tests.simulation.nodes import BLOCK, Drive
 from tests.simulation.run import run
 
@@ -42,6 +43,21 @@ def test_a_seed_is_the_same_run_in_every_process(seed: int) -> None:
     }
     assert len(traces) == 1
     assert len(traces.pop().strip()) == 64
+
+
+def test_no_copy_outlives_the_farmer_that_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever garbage is collected, a later life, or the world outside, would see its end."""
+    die, amid = House.die, list[bool]()
+
+    def die_and_look(house: House) -> None:
+        under_way = [one._steps for one in house.engine.mover._emptying.values() if one._steps]
+        amid.extend(one.gi_frame is not None for one in under_way)  # type: ignore[attr-defined]
+        die(house)
+        assert not any(one.gi_frame for one in under_way)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(House, "die", die_and_look)
+    assert not run(15, 150).violation
+    assert any(amid)
 
 
 class _Nobody:
