@@ -12,6 +12,7 @@ from farmer.storage.errors import BusyError, StorageError
 from farmer.storage.files import Buffer
 from farmer.storage.places import Key
 from farmer.storage.undertaking import Undertaking
+from farmer.storage.upload import LargeUpload
 from farmer.storage.uploads import AnyUpload
 from farmer.storage.watch import Noted, Watch
 
@@ -42,7 +43,8 @@ class EngineUpload:
     def __init__(self, upload: AnyUpload, watch: Watch, ended: Callable[[], None]) -> None:
         self._upload = upload
         self._watch = watch
-        self._steps = Undertaking(watch, upload.abandon, ended)
+        is_on_disk = isinstance(upload, LargeUpload)
+        self._steps = Undertaking(watch, upload.abandon, ended, is_on_disk=is_on_disk)
 
     @property
     def offset(self) -> int:

@@ -23,10 +23,21 @@ class Undertaking:
     """
 
     def __init__(
-        self, watch: Watch, give_back: Callable[[], None], ended: Callable[[], None]
+        self,
+        watch: Watch,
+        give_back: Callable[[], None],
+        ended: Callable[[], None],
+        *,
+        is_on_disk: bool = True,
     ) -> None:
-        """*give_back* lets go of what it has on the disk; *ended* is called once, at its end."""
+        """
+        *give_back* lets go of what it has; *ended* is called once, at its end.
+
+        What has nothing *on disk* is let go at once, also of a disk that hangs: that may never
+        answer, and memory, space and a place among its renter's stores would go with it.
+        """
         self._watch = watch
+        self._is_on_disk = is_on_disk
         self._give_back = give_back
         self._ended = ended
         self._lock = Lock()
@@ -64,7 +75,7 @@ class Undertaking:
             if self._is_inside or self._is_given_back:
                 return
             self._is_given_back = True
-        if self._watch.hung_reason:
+        if self._is_on_disk and self._watch.hung_reason:
             # Nobody knows how long: meanwhile it may be stored elsewhere.
             self._end_unless_committed()
             self._watch.when_it_answers(self._give_back)

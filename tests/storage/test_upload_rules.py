@@ -417,6 +417,23 @@ def test_a_small_one_leaves_nothing(bench: Bench, so_far: int) -> None:
     assert bench.is_clean()
 
 
+def test_where_the_disk_hangs_a_small_one_waits_for_nothing_and_a_large_one_for_the_disk(
+    bench: Bench,
+) -> None:
+    """What lies in memory alone has nothing to ask a disk, which may never answer."""
+    watch = bench.farm.engine._slots[0].watch
+    small, large = bench.farm.begin(noise(SMALL)), bench.farm.begin(noise(LARGE))
+    small.write(noise(SMALL)[:3000])
+    watch.declare("it sleeps")
+    small.abandon()
+    large.abandon()
+    assert bench.reserved_bytes == CHARGE
+    assert len(bench.parts) == 1
+    watch.declare("")
+    watch.catch_up()
+    assert bench.is_clean()
+
+
 def test_a_large_one_without_a_byte_leaves_nothing(bench: Bench) -> None:
     upload = bench.begin()
     upload.abandon()
