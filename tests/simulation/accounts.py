@@ -7,6 +7,7 @@ crash left behind has been given back.
 
 from __future__ import annotations
 
+from functools import partial
 from inspect import getgeneratorlocals
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from tests.simulation.nodes import Drive, Folder, Node
 
 if TYPE_CHECKING:
     from farmer.storage.moving import Mover
+    from farmer.storage.quota import Reservation
+    from farmer.storage.uploads import AnyUpload
     from farmer.storage.volume import Volume
     from tests.simulation.world import World
 
@@ -26,8 +29,9 @@ def check_step(world: World) -> None:
     Check what holds after every step.
 
     No drive had more on it than the quota at any moment since, no more than that is promised,
-    and what is reserved is at least what the leases have; while nobody is at work, exactly that
-    and what large copies have that wait for the mover's next step.
+    and what is reserved is at least what the leases have; while nobody is at work, exactly that,
+    what large copies have that wait for the mover's next step, and what nobody waits for any more
+    since its disk did not answer.
     """
     house = world.house
     assert house is not None
@@ -41,39 +45,67 @@ def check_step(world: World) -> None:
         promised = account.total.live_bytes + account.total.trash_bytes + reserved
         if promised > account.quota_bytes:
             raise ViolationError(f"{volume.settings.label} has promised {promised} bytes")
-        held = _held_bytes(volume)
+        known = _held(volume)
         if is_at_rest:
-            held += _copied_bytes(house.engine.mover, volume)
+            known |= _copied(house.engine.mover, volume) | _unanswered(volume)
+        held = _sum_bytes(known)
         if not (held == reserved if is_at_rest else held <= reserved):
             raise ViolationError(
                 f"{volume.settings.label}: {reserved} bytes are reserved, {held} are held"
             )
 
 
-def _held_bytes(volume: Volume) -> int:
+def _held(volume: Volume) -> set[Reservation]:
     """Return what is reserved for leases, and for files that could not be removed yet."""
-    held = [lease.reservation for lease in volume.leases._kept.values()]
-    held += [one.held for one in volume.ground.doubts._leftovers]
-    return sum(one.charge_bytes for one in held)
+    leased = {lease.reservation for lease in volume.leases._kept.values()}
+    return leased | {one.held for one in volume.ground.doubts._leftovers}
 
 
-def _copied_bytes(mover: Mover, volume: Volume) -> int:
+def _copied(mover: Mover, volume: Volume) -> set[Reservation]:
     """
     Return what is reserved here for large copies that go on with the mover's next step.
 
     Nobody lets a mover go on that calls itself idle, so with such a one there may be none.  A
     copy is known to the suspended generator of its volume's pass alone.
     """
-    copies: set[LargeCopy] = set()
+    copies: set[Reservation] = set()
     for emptying in () if mover.is_idle else mover._emptying.values():
         part: Any = emptying._steps
         while part is not None:
             # A copy may be suspended in a step of a step: it is one all the same.
             copy = getgeneratorlocals(part).get("self")
             if isinstance(copy, LargeCopy) and copy._held.account is volume.ground.account:
-                copies.add(copy)
+                copies.add(copy._held)
             part = part.gi_yieldfrom
-    return sum(copy._held.charge_bytes for copy in copies)
+    return copies
+
+
+def _unanswered(volume: Volume) -> set[Reservation]:
+    """
+    Return what is reserved here for stores that were told that their disk does not answer.
+
+    Nobody waits for them.  What the writer was asked for may come true all the same; what was
+    given up, and lies on the disk, is let go by the first look after the answer.
+    """
+    writer = volume.writer
+    asked = {one.reservation for one in (*writer._at_hand, *writer._waiting)}
+    put_off = {_upload_of(work)._reservation for work in volume.ground.watch._later}
+    return {
+        one
+        for one in asked | put_off
+        if one is not None and one.is_open and one.account is volume.ground.account
+    }
+
+
+def _upload_of(give_back: Any) -> AnyUpload:
+    """Return the upload whose giving back was put off: that of a store, or of a repair."""
+    is_repair = isinstance(give_back, partial)
+    upload: AnyUpload = give_back.args[0] if is_repair else give_back.__self__
+    return upload
+
+
+def _sum_bytes(reservations: set[Reservation]) -> int:
+    return sum(one.charge_bytes for one in reservations)
 
 
 def check_space(world: World) -> None:
@@ -104,7 +136,7 @@ def check_reservations(world: World) -> None:
     for volume in house.engine._slots.opened():
         reserved = volume.ground.account.reserved_bytes
         leased = sum(lease.reservation.charge_bytes for lease in volume.leases.of())
-        copied = _copied_bytes(house.engine.mover, volume)
+        copied = _sum_bytes(_copied(house.engine.mover, volume))
         if reserved != leased + copied:
             raise ViolationError(
                 f"{volume.settings.label}: {reserved} bytes are reserved, {leased} are leased,"
