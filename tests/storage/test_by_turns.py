@@ -19,8 +19,9 @@ from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
 from farmer.storage.fill import Fill
 from farmer.storage.marks import Action
-from farmer.storage.operations import Upkeep, mark_of
+from farmer.storage.operations import Operation, Upkeep, mark_of
 from farmer.storage.places import Row
+from farmer.storage.reunion import Met
 from farmer.storage.volume import Volume
 from farmer.storage.whereabouts import Copy
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
@@ -131,6 +132,33 @@ def test_what_is_deleted_is_not_seen_again_while_who_knows_of_it_is_away(
     farm.delete(SHARD, erase=True)
     farm.store(DATA)
     assert farm.engine.stat(ALICE, SHARD).state is ShardState.LIVE
+
+
+def test_what_is_in_the_trash_is_seen_after_a_meeting_whose_end_was_not_heard_of(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk hung amid it, and did what it was asked for when it answered again."""
+    first, second = places(farm)
+    go_away_by_turns(farm)
+    farm.delete(SHARD)
+    writer = volume_at(farm, first).writer
+    submit = writer.submit
+
+    def submit_and_hang(operation: Operation[Any]) -> Future[Any]:
+        done = submit(operation)
+        if isinstance(operation, Met):
+            done.result(20)
+            done = Future()
+            done.set_exception(VolumeUnavailableError("it sleeps"))
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "submit", submit_and_hang)
+        come_back(farm, second)
+    farm.engine.look_after_disks()
+    assert farm.engine.stat(ALICE, SHARD).state is ShardState.TRASH
+    assert farm.engine.undelete(ALICE, SHARD).result(20).state is ShardState.LIVE
+    assert farm.read(SHARD) == DATA
 
 
 def test_a_delete_that_failed_buries_nothing(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
