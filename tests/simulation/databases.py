@@ -34,12 +34,21 @@ class Watcher(Protocol):
     def index_takes(self, where: str, size_bytes: int) -> None:
         """Hear how much an index takes, with its write-ahead log, whenever that may be news."""
 
+    def index_is_given_up(self, where: str) -> None:
+        """Hear that the farmer wants an index made again of the log."""
+
+    def index_is_made(self, where: str) -> None:
+        """Hear that an index has been made of the log, whatever for."""
+
     @property
     def is_dead(self) -> bool:
         """Whether the machine has stopped."""
 
 
 _STEPS = ("COMMIT", "PRAGMA wal_checkpoint")
+
+_GIVEN_UP, _MADE = _SAID = "UPDATE state SET complete = 0", "UPDATE state SET complete = 1"
+"""What the farmer writes into an index that it takes for wrong, or that is as the log is."""
 
 _LOG_HEADER = 32
 _FRAME = 24 + 4096
@@ -79,6 +88,13 @@ class Databases:
             path = self._root / connection.where
             taken = _size_bytes(path) + _size_bytes(path.with_name(f"{path.name}-wal"))
             self._watcher.index_takes(connection.where, taken)
+
+    def told(self, sql: str, connection: _Connection) -> None:
+        """Tell what the farmer says of an index in that index itself."""
+        if sql == _GIVEN_UP:
+            self._watcher.index_is_given_up(connection.where)
+        elif sql == _MADE:
+            self._watcher.index_is_made(connection.where)
 
     @property
     def is_dead(self) -> bool:
@@ -158,7 +174,10 @@ class _Connection(sqlite3.Connection):
     def execute(self, sql: str, *more: Any) -> sqlite3.Cursor:
         databases = self._databases
         if databases is None or not sql.startswith(_STEPS):
-            return super().execute(sql, *more)
+            done = super().execute(sql, *more)
+            if databases is not None and sql in _SAID:
+                databases.told(sql, self)
+            return done
         if sql == "COMMIT":
             databases.step("COMMIT", self, self.total_changes)
             done = super().execute(sql)

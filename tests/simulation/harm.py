@@ -38,6 +38,11 @@ class Betrayal:
         """Whether the file holds records."""
         return any(f"{folder}/" in self.where for folder in ("log", "shards", "staging"))
 
+    @property
+    def is_in_a_wrong_place(self) -> bool:
+        """Whether what belongs into the log was put over something else of it."""
+        return self.instead >= 0 and "log/" in self.where
+
 
     def falls_on(self, stretch: Stretch | None) -> bool:
         """Say whether it was put upon some of that."""

@@ -86,6 +86,8 @@ class World:
         self.clock_was_wrong = False
         self.network_was_slow = False
         self.invites_may_expire = False
+        self.misled: set[str] = set()
+        """Drives that have put a record into a wrong place of the log, till it is gone through."""
         self.volumes: list[VolumeSettings] = []
         self.renters: list[Renter] = []
         self.house: House | None = None
@@ -149,6 +151,9 @@ class World:
     def betrayed(self, node: Node, where: str, lost: tuple[int, bytes], instead: int) -> None:
         """See `disk.Watcher`: whom that touches may be damaged, or gone, from now on."""
         betrayal = Betrayal(node, where, *lost, instead)
+        if betrayal.is_in_a_wrong_place:
+            drives = self.disk.drives.values()
+            self.misled |= {one.name for one in drives if self.disk.path_of(one, node)}
         touched = touched_by(betrayal) if betrayal.is_of_records else set()
         for renter in self.renters:
             for held in renter.held.values():
@@ -161,6 +166,24 @@ class World:
         drive = self.disk.drives[where.partition("/")[0]]
         drive.index_bytes = size_bytes
         drive.compare()
+
+    def index_is_given_up(self, where: str) -> None:
+        """
+        See `databases.Watcher`: that the log is not as the index has it, must be a disk's doing.
+
+        The farmer believes the log, and its volume is away until the index is made again.
+        """
+        if where.partition("/")[0] not in self.misled:
+            raise ViolationError(f"{where} is given up without a cause")
+        self._trouble_s = self.strands.now_s
+
+    def index_is_made(self, where: str) -> None:
+        """See `databases.Watcher`: what lies in a wrong place counts there, from now on."""
+        drive = where.partition("/")[0]
+        if drive in self.misled:
+            self.misled.remove(drive)
+            for held in [held for renter in self.renters for held in renter.held.values()]:
+                held.may_be_lost_with_the_index()
 
     def trace(self, *what: object) -> None:
         """Take something into the trace."""
