@@ -43,7 +43,6 @@ class Betrayal:
         """Whether what belongs into the log was put over something else of it."""
         return self.instead >= 0 and "log/" in self.where
 
-
     def falls_on(self, stretch: Stretch | None) -> bool:
         """Say whether it was put upon some of that."""
         if stretch is None or stretch.node is not self.node or self.instead < 0:
