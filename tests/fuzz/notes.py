@@ -86,6 +86,9 @@ class Folder:
     def sync_data(self, fd: int) -> None:
         assert fd in self._open
 
+    def uncache(self, fd: int, offset: int, length: int) -> None:
+        assert fd in self._open
+
     def sync_directory(self, path: Path) -> None:
         assert path == ROOT
 

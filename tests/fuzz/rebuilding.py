@@ -192,6 +192,9 @@ class Disk:
     def sync_data(self, fd: int) -> None:
         assert fd in self.open_files
 
+    def uncache(self, fd: int, offset: int, length: int) -> None:
+        assert fd in self.open_files
+
     def sync_directory(self, path: Path) -> None:
         pass
 

@@ -248,7 +248,7 @@ def test_bytes_that_are_others_when_they_are_read_back_do_not_arrive(two: Two) -
             last = file.read(1)
             file.seek(-1, 1)
             file.write(bytes([last[0] ^ 1]))
-        with pytest.raises(SpoiledCopyError, match="copied to volume1"):
+        with pytest.raises(SpoiledCopyError, match=f"copied to {two.target.settings.label}"):
             list(steps)
     assert dict(two.target.ground.health.errors()) == {"corrupt": 1}
     assert two.staged() == []
