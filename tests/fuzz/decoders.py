@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tests.fuzz import disk, notes, proofs, rebuilding, signed, wire, words
+from tests.fuzz import crossers, disk, notes, proofs, rebuilding, signed, wire, words
 from tests.fuzz.target import Target
 
 _MAKERS: Final[tuple[Callable[[], Target], ...]] = (
@@ -14,6 +14,7 @@ _MAKERS: Final[tuple[Callable[[], Target], ...]] = (
     *proofs.TARGETS,
     *disk.TARGETS,
     *notes.TARGETS,
+    *crossers.TARGETS,
     *words.TARGETS,
     *rebuilding.TARGETS,
 )
