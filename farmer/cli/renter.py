@@ -65,9 +65,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_contracts(verbs: Verbs) -> None:
-    join = _add(verbs, "join", "redeem a farmer's invite", "renter_asking:join", farmer=False)
+    join = _add(verbs, "join", "redeem a farmer's invite", "renter_joining:join", farmer=False)
     join.epilog = HOMES
     join.add_argument("invite", metavar="INVITE", help="the line that the farmer printed")
+    join.add_argument(
+        "--anyway",
+        action="store_true",
+        help="spend it also if your contract there has no more space, no later end by it",
+    )
     _add(verbs, "contract", "show the contract and what it uses", "renter_asking:contract")
     _add(verbs, "ping", "ask how the farmer is", "renter_asking:ping")
     version = _add(verbs, "version", "the release", "renter_version:version", farmer=False)

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.tables import table
-from farmer.cli.terminal import print_document, say, warn
+from farmer.cli.terminal import print_document, say
 from farmer.client import blocking, limits
-from farmer.client.checks import less_than_offered
 from farmer.client.dial import FarmerAddress
 from farmer.client.errors import FarmerBrokeProtocolError
 from farmer.client.farmer import Farmer, connect
@@ -18,7 +17,6 @@ from farmer.client.home import Home
 from farmer.client.ledger import Ledger
 from farmer.client.ledger_rows import Entry, Standing
 from farmer.client.refusals import NotFoundError, RefusedError
-from farmer.identity.signing import parse_link
 from farmer.model.ids import ShardId
 from farmer.model.shard import BadBlocks, DeletionOutcome, ShardState
 from farmer.protocol.questions import ContractShown, Deleted, Stated
@@ -48,32 +46,16 @@ def ask(
     return blocking.run(conversation)
 
 
-def join(home: Home, options: argparse.Namespace) -> int:
-    """Redeem an invite and remember the farmer."""
-    link = parse_link(options.invite)
-    address = FarmerAddress.of(link)
-    shown = ask(home, address, lambda farmer: farmer.redeem(link.invite))
-    home.ledger.join(address, shown)
-    if lacking := less_than_offered(shown.contract, link.invite.offer):
-        warn(f"renter: the contract, which is not a new one, has {lacking} than this invite")
-    if options.json:
-        print_document(_contract_row(address, shown))
-    else:
-        say(f"joined farmer {address.farmer} at {', '.join(address.addresses)}")
-        say(_contract_text(shown))
-    return OK
-
-
 def contract(home: Home, options: argparse.Namespace) -> int:
     """Show the contract, as the farmer has it now, and hold its receipts to that."""
     address = home.farmer(options.farmer)
     shown = ask(home, address, Farmer.contract)
     home.ledger.refresh(address.farmer, shown)
     if options.json:
-        print_document(_contract_row(address, shown))
+        print_document(contract_row(address, shown))
     else:
         say(f"farmer {address.farmer} at {', '.join(address.addresses)}")
-        say(_contract_text(shown))
+        say(contract_text(shown))
     return OK
 
 
@@ -252,7 +234,8 @@ def _shard_row(stated: Stated, file: str) -> dict[str, object]:
     }
 
 
-def _contract_row(address: FarmerAddress, shown: ContractShown) -> dict[str, object]:
+def contract_row(address: FarmerAddress, shown: ContractShown) -> dict[str, object]:
+    """Return a contract as other programs read it."""
     agreed, usage = shown.contract, shown.usage
     return {
         "farmer": str(address.farmer),
@@ -275,7 +258,8 @@ def _contract_row(address: FarmerAddress, shown: ContractShown) -> dict[str, obj
     }
 
 
-def _contract_text(shown: ContractShown) -> str:
+def contract_text(shown: ContractShown) -> str:
+    """Return a contract as people read it, in a few lines."""
     agreed, usage = shown.contract, shown.usage
     used, space = format_size(usage.total_bytes), format_size(agreed.space_bytes)
     lines = [

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from farmer.client.errors import FarmerBrokeProtocolError
 from farmer.identity.signing import contract_is_valid, node_id_of_key, receipt_is_valid
-from farmer.model.contract import Contract, Offer, Receipt
+from farmer.model.contract import Contract, Offer, Price, Receipt
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import SHARD_BYTES_MAX, charge_bytes
 from farmer.protocol.questions import ContractShown, Listed, Pong, Stated
@@ -91,6 +91,24 @@ def less_than_offered(contract: Contract, offer: Offer) -> str:
         "another price": contract.price != offer.price,
     }
     return ", ".join(what for what, is_so in lacking.items() if is_so)
+
+
+def more_than_agreed(contract: Contract, offer: Offer, now_ms: int) -> bool:
+    """
+    Say whether a contract gets anything from an invite that is redeemed on it now.
+
+    Space and end never become less, and are not added up.  The price is the invite's from then on:
+    one that may be lower is a reason, one that is higher is none.
+    """
+    is_larger = offer.space_bytes > contract.space_bytes
+    is_longer = now_ms + offer.duration_ms > contract.until_ms
+    return is_larger or is_longer or _may_be_lower(offer.price, contract.price)
+
+
+def _may_be_lower(price: Price, than: Price) -> bool:
+    if price.currency != than.currency:
+        return True
+    return price.stored_micros < than.stored_micros or price.served_micros < than.served_micros
 
 
 def check_promise(receipt: Receipt, agreed: Contract) -> None:

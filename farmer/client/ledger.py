@@ -170,6 +170,14 @@ class Ledger:
                 (_contract_bytes(shown), farmer.raw),
             )
 
+    def move(self, address: FarmerAddress) -> None:
+        """Remember where a joined farmer is now."""
+        with self._change() as connection:
+            connection.execute(
+                "UPDATE farmers SET addresses = ? WHERE farmer = ?",
+                (json.dumps(address.addresses), address.farmer.raw),
+            )
+
     def contract(self, farmer: NodeId) -> Contract | None:
         """Return the contract as a farmer showed it last, if it is as it was signed."""
         rows = self._rows("SELECT contract FROM farmers WHERE farmer = ?", (farmer.raw,))

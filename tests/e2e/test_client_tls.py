@@ -790,6 +790,51 @@ def test_who_joins_again_is_told_what_has_become_less(joined, capsys):
     assert "has another price than this invite" in capsys.readouterr().err
 
 
+def redeemed(served):
+    return [one.TYPE for one in served.fake.asked].count(Type.REDEEM)
+
+
+def test_an_invite_that_brings_nothing_is_not_spent(joined, capsys):
+    """It can be spent once, and what it offers is not added to what there is."""
+    assert joined.renter("join", joined.link, "--json") == 1
+    told = capsys.readouterr()
+    assert "not spent: your contract with this farmer has 1 GB until" in told.err
+    assert "--anyway" in json.loads(told.out)["error"]
+    assert "address" not in told.err
+    assert redeemed(joined) == 1
+    assert joined.renter("join", joined.link, "--anyway") == 0
+    assert redeemed(joined) == 2
+
+
+@pytest.mark.parametrize(
+    "less",
+    [{"space_bytes": 0}, {"until_ms": 1000}, {"price": Price(served_micros=1)}],
+    ids=["space", "time", "price"],
+)
+def test_an_invite_that_brings_something_is_spent(joined, less):
+    joined.fake.contract = replace(joined.fake.contract, revision=2, **less)
+    assert joined.renter("join", joined.link) == 0
+    assert redeemed(joined) == 2
+
+
+def test_who_has_lost_the_contract_spends_the_invite(joined):
+    joined.fake.script[Type.SHOW_CONTRACT] = lambda talk, _: talk.refuse(Refusal.NO_CONTRACT)
+    assert joined.renter("join", joined.link) == 0
+    assert redeemed(joined) == 2
+
+
+def test_an_invite_that_is_not_spent_tells_where_the_farmer_is_now(joined, capsys):
+    """An owner who moves has no other way to tell."""
+    node_id = joined.fake.identity.node_id
+    places = (joined.address, "127.0.0.1:1")
+    moved = format_link(InviteLink(farmer=node_id, addresses=places, invite=joined.invite))
+    assert joined.renter("join", moved) == 1
+    assert "the farmer's new address is remembered" in capsys.readouterr().err
+    ledger = Ledger.open(joined.home / LEDGER_FILE)
+    assert [one.addresses for one in ledger.farmers()] == [places]
+    ledger.close()
+
+
 def test_a_bit_of_our_own_disk_accuses_no_farmer(joined, tmp_path, capsys):
     """It changed the size in a receipt, which can be read, and which the farmer contradicts."""
     for name in ("sick", "well"):
