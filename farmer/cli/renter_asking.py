@@ -12,7 +12,7 @@ from farmer.cli.terminal import print_document, say
 from farmer.client import blocking, limits
 from farmer.client.dial import FarmerAddress
 from farmer.client.errors import FarmerBrokeProtocolError
-from farmer.client.farmer import Farmer, connect
+from farmer.client.farmer import Farmer, OnRetry, connect, nobody_told
 from farmer.client.home import Home
 from farmer.client.ledger import Ledger
 from farmer.client.ledger_rows import Entry, Standing
@@ -35,12 +35,15 @@ _OUTCOMES = {
 
 
 def ask(
-    home: Home, address: FarmerAddress, question: Callable[[Farmer], Coroutine[Any, Any, R]]
+    home: Home,
+    address: FarmerAddress,
+    question: Callable[[Farmer], Coroutine[Any, Any, R]],
+    on_retry: OnRetry = nobody_told,
 ) -> R:
     """Connect, ask one thing, hang up."""
 
     async def conversation(reactor: Any) -> R:  # noqa: ANN401 - a reactor is many interfaces
-        async with connect(address, home.identity, reactor) as farmer:
+        async with connect(address, home.identity, reactor, on_retry) as farmer:
             return await question(farmer)
 
     return blocking.run(conversation)

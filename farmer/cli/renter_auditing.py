@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Final, cast
 from farmer.cli.exits import FAILED, OK, UNANSWERED, CommandError
 from farmer.cli.renter_asking import ask
 from farmer.cli.renter_trash import looked_up
+from farmer.cli.renter_waiting import told_in
 from farmer.cli.terminal import ProgressLine, print_document, say, warn
 from farmer.client.auditing import NOT_YET, Audited, Verdict
 from farmer.client.errors import ClientError, SourceChangedError, WrongBytesError
@@ -94,7 +95,7 @@ def _audit_one(
             await auditing.sampled(farmer, options.samples)
 
     try:
-        ask(home, home.farmer(str(farmer_id)), audited)
+        ask(home, home.farmer(str(farmer_id)), audited, told_in(line))
     finally:
         line.clear()
 

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.renter_sources import Sources
+from farmer.cli.renter_waiting import told_in
 from farmer.cli.terminal import ProgressLine, print_document, say
 from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
@@ -55,7 +56,7 @@ async def _repair(
     reactor: Any,  # noqa: ANN401 - a reactor is many interfaces at once
 ) -> tuple[Repaired, str]:
     """Repair from our copy; return also where it can be found again, or nothing."""
-    async with connect(address, home.identity, reactor) as farmer:
+    async with connect(address, home.identity, reactor, told_in(line)) as farmer:
         file, path, size_bytes = await farmer.door.run(_opened, copy)
         try:
             return await farmer.repair(shard, file, line.of(0, size_bytes)), path

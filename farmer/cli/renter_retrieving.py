@@ -17,6 +17,7 @@ from farmer.cli.exits import OK, CommandError
 from farmer.cli.renter_draft import Draft
 from farmer.cli.renter_room import room_aside, room_for
 from farmer.cli.renter_trash import not_found
+from farmer.cli.renter_waiting import told_in
 from farmer.cli.terminal import ProgressLine, print_document, say, warn
 from farmer.client import blocking
 from farmer.client.descriptors import descriptor_of, is_inherited
@@ -175,7 +176,7 @@ class _Fetch:
 
     async def _retrieve(self, file: BinaryIO, line: ProgressLine, reactor: Any) -> None:  # noqa: ANN401 - a reactor is many interfaces at once
         retrieval = Retrieval(self._wanted, file)
-        async with connect(self._address, self._home.identity, reactor) as farmer:
+        async with connect(self._address, self._home.identity, reactor, told_in(line)) as farmer:
             if self._is_resumable:
                 await farmer.door.run(retrieval.adopt, file)
             try:

@@ -12,10 +12,16 @@ from twisted.python.failure import Failure
 
 from farmer.cli.exits import FAILED, INTERRUPTED, OK, USAGE, CommandError
 from farmer.cli.renter_sources import STANDARD_INPUT, Sources
+from farmer.cli.renter_waiting import told_in
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
-from farmer.client.errors import ClientError, ConnectionFailedError, FarmerTooSlowError
+from farmer.client.errors import (
+    ClientError,
+    ConnectionFailedError,
+    ConnectionLostError,
+    FarmerTooSlowError,
+)
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
 from farmer.client.limits import SESSIONS_MAX
@@ -42,6 +48,8 @@ class Row:
     size_bytes: int | None = None
     error: str | None = "interrupted before it was stored"
     refusal: RefusedError | None = None
+    may_go_on: bool = False
+    """Whether it was the connection that failed: the farmer may have a part of it."""
 
     def as_json(self) -> dict[str, object]:
         """Return the row that other programs read."""
@@ -72,7 +80,7 @@ def store(home: Home, options: argparse.Namespace) -> int:
     try:
         blocking.run(lambda reactor: _store_all(home, address, rows, line, reactor))
     except KeyboardInterrupt:
-        warn("renter: interrupted")
+        warn("renter: interrupted; type the same again to store what is missing")
         unstored = INTERRUPTED
     finally:
         line.clear()
@@ -81,6 +89,8 @@ def store(home: Home, options: argparse.Namespace) -> int:
     else:
         for row in rows:
             _show(row)
+        if any(row.may_go_on for row in rows):
+            warn("renter: type the same again later; what the farmer has is not sent again")
     return OK if all(row.error is None for row in rows) else unstored
 
 
@@ -92,7 +102,7 @@ async def _store_all(
     reactor: Any,  # noqa: ANN401 - a reactor is many interfaces at once
 ) -> None:
     gate = DeferredSemaphore(SESSIONS_MAX)
-    async with connect(address, home.identity, reactor) as farmer:
+    async with connect(address, home.identity, reactor, told_in(line)) as farmer:
         storing = _Storing(home, farmer, line)
         # All to their ends, also when one is interrupted: they need the connection until then.
         stores = DeferredList([gate.run(storing.one, row) for row in rows], consumeErrors=True)
@@ -118,7 +128,9 @@ class _Storing:
             self._unreachable = 0
         except (ConnectionFailedError, FarmerTooSlowError) as error:
             self._unreachable += 1
-            row.error = str(error)
+            row.error, row.may_go_on = str(error), True
+        except ConnectionLostError as error:
+            row.error, row.may_go_on = str(error), True
         except RefusedError as error:
             row.refused(error)
         except ClientError as error:

@@ -101,6 +101,12 @@ class ProgressLine:
 
         return progress
 
+    def pause(self, why: str) -> None:
+        """Say at once why nothing moves, until something does."""
+        now_s = self._seconds()
+        if now_s - self._began_s >= SHOWN_AFTER_S:
+            self._show(f"{self._verb}: {self._percent()} %, {why}", now_s)
+
     def clear(self) -> None:
         """Take the line away."""
         if self._stream is not None and self._is_drawn:
@@ -112,16 +118,27 @@ class ProgressLine:
         now_s = self._seconds()
         if now_s - self._began_s < SHOWN_AFTER_S or now_s - self._drawn_s < _EVERY_S:
             return
+        self._show(self.text(now_s - self._began_s), now_s)
+
+    def _show(self, text: str, now_s: float) -> None:
         if self._stream is None or not self._stream.isatty():
             return
         self._drawn_s, self._is_drawn = now_s, True
-        self._stream.write(_ERASE_LINE + self.text(now_s - self._began_s))
+        self._stream.write(_ERASE_LINE + text)
         self._stream.flush()
+
+    def _sums(self) -> tuple[int, int]:
+        """Return how many bytes of how many are done, of which there is at least one."""
+        done = sum(one for one, _ in self._transfers.values())
+        return done, max(1, sum(one for _, one in self._transfers.values()))
+
+    def _percent(self) -> int:
+        done, total = self._sums()
+        return 100 * done // total
 
     def text(self, elapsed_s: float) -> str:
         """Return the line as it stands after so many seconds."""
-        done = sum(one for one, _ in self._transfers.values())
-        total = max(1, sum(one for _, one in self._transfers.values()))
+        done, total = self._sums()
         filled = _BAR_CELLS * done // total
         bar = "#" * filled + "." * (_BAR_CELLS - filled)
         rate = done / max(elapsed_s, 0.001)
@@ -129,7 +146,7 @@ class ProgressLine:
         finished = sum(1 for one, whole in self._transfers.values() if one >= whole > 0)
         files = f" {finished}/{len(self._transfers)}" if len(self._transfers) > 1 else ""
         return (
-            f"{self._verb}{files} [{bar}] {100 * done // total} %  {format_size(done)} of "
+            f"{self._verb}{files} [{bar}] {self._percent()} %  {format_size(done)} of "
             f"{format_size(total)}, {format_size(int(rate))}/s, {_clock(left_s)} left"
         )
 

@@ -12,7 +12,6 @@ from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from farmer.client.errors import (
-    ClientError,
     ConnectionFailedError,
     ConnectionLostError,
     WrongFarmerError,
@@ -20,6 +19,7 @@ from farmer.client.errors import (
 from farmer.client.limits import CONNECT_S, DIAL_S
 from farmer.client.patience import Patience
 from farmer.client.session import Session
+from farmer.client.unreached import unreached, why_no_connection, why_no_session
 from farmer.client.wire import Wire
 from farmer.identity.keys import Identity
 from farmer.identity.records import RecordTLS
@@ -118,20 +118,28 @@ class TlsDialer:
         self._factory.protocol = RecordTLS
 
     async def dial(self) -> Session:
-        """Try the addresses in order while there is time; raises what the last one raised."""
-        failure: ClientError = ConnectionFailedError("the farmer has no address")
+        """Try the addresses in order while there is time; of all that fail, tell why."""
+        why: list[tuple[str, str]] = []
+        wrong: list[WrongFarmerError] = []
         until_s = self._reactor.seconds() + DIAL_S
         for address in self._address.addresses:
             left_s = until_s - self._reactor.seconds()
             if left_s <= 0:
-                break
+                why.append((address, "not tried, there was no time left"))
+                continue
             try:
                 return await self._dial(address, left_s)
+            except WrongFarmerError as error:
+                wrong.append(error)
             except ConnectionFailedError as error:
-                failure = error
-        raise failure
+                why.append((address, str(error)))
+        if not wrong:
+            raise ConnectionFailedError(unreached(why))
+        others = [unreached(why)] if why else []
+        raise WrongFarmerError("; ".join([*map(str, wrong), *others]))
 
     async def _dial(self, address: str, left_s: float) -> Session:
+        """Return a session with an address; what it raises says why not, without the address."""
         host, port = split_address(address)
         endpoint = HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_S)
         try:
@@ -143,10 +151,7 @@ class TlsDialer:
             # Whoever cancels wants no other address and no further attempt.
             raise CancelledError from error
         except Exception as error:
-            # Resolvers and endpoints raise much: refused, timed out, no such name, no route.
-            raise ConnectionFailedError(
-                f"cannot reach the farmer at {address}: {error}"
-            ) from error
+            raise ConnectionFailedError(why_no_connection(error)) from error
         session = Session(cast(Wire, cast(Any, outer).wrappedProtocol))
         # Twisted lets go of it when the connection is lost.
         handle = cast(TlsTransport, outer).getHandle()
@@ -158,7 +163,8 @@ class TlsDialer:
             session.abort()
             if (found := refused_peer(handle)) is not None:
                 raise self._wrong(address, found) from error
-            raise ConnectionFailedError(f"no session with {address}: {error}") from error
+            reason = why_no_session(error, is_secured=session.wire.is_secured)
+            raise ConnectionFailedError(reason) from error
         except BaseException:
             session.abort()
             raise

@@ -51,7 +51,14 @@ from farmer.protocol.refusals import Refusal, Refused
 A = TypeVar("A", bound=Message)
 R = TypeVar("R")
 
+OnRetry = Callable[[ClientError], None]
+"""Told, on the reactor, why something is tried again, before the wait for that."""
+
 _FIRST = ShardId(bytes(ShardId.SIZE_BYTES))
+
+
+def nobody_told(_error: ClientError) -> None:
+    """Nobody wants to know."""
 
 
 class Farmer:
@@ -63,7 +70,15 @@ class Farmer:
     help, `FarmerBrokeProtocolError`; what else, it says.
     """
 
-    def __init__(self, dialer: Dialer, checks: Checks, clock: IReactorTime, door: Door) -> None:
+    def __init__(
+        self,
+        dialer: Dialer,
+        checks: Checks,
+        clock: IReactorTime,
+        door: Door,
+        on_retry: OnRetry = nobody_told,
+    ) -> None:
+        self._on_retry = on_retry
         self._sessions = Sessions(dialer)
         self._checks = checks
         self._clock = clock
@@ -320,6 +335,7 @@ class Farmer:
                 delay_s = retries.delay_s(error, now_s, was_reached=was_reached)
                 if delay_s is None:
                     raise
+                self._on_retry(error)
             await deferLater(self._clock, delay_s)
 
 
@@ -328,11 +344,13 @@ async def connect(
     target: FarmerAddress | InviteLink | str,
     identity: Identity,
     reactor: Any,  # noqa: ANN401 - a reactor is many interfaces at once
+    on_retry: OnRetry = nobody_told,
 ) -> AsyncIterator[Farmer]:
     """
     Connect to the farmer named by an invite, or by `NODEID@HOST:PORT`; hang up at the end.
 
     Connections are made when they are first used.  An invite is not redeemed by this.
+    *on_retry* is told when one is lost and made again, or a busy farmer is waited for.
 
     Raises:
         ValueError: *target* names no farmer.
@@ -341,7 +359,7 @@ async def connect(
     address = FarmerAddress.of(target)
     door = ThreadDoor(reactor)
     checks = Checks(address.farmer, identity.node_id)
-    farmer = Farmer(TlsDialer(reactor, identity, address), checks, reactor, door)
+    farmer = Farmer(TlsDialer(reactor, identity, address), checks, reactor, door, on_retry)
     try:
         yield farmer
     finally:

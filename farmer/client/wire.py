@@ -6,6 +6,7 @@ from typing import Protocol as Shape
 from typing import cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IPushProducer,
@@ -73,7 +74,8 @@ class Wire(Protocol):
         self._lost: Failure | None = None
         self._clear = True
         self._reading = True
-        self._secured = False
+        self.is_secured = False
+        """Whether the TLS handshake is done."""
         self._closing = False
 
     @property
@@ -95,7 +97,7 @@ class Wire(Protocol):
 
     async def until_secured(self, patience: Patience) -> None:
         """Return when the TLS handshake is done; raises `ConnectionLostError`."""
-        while not self._secured:
+        while not self.is_secured:
             await self._wait(patience)
 
     def event_now(self) -> Event | None:
@@ -174,7 +176,7 @@ class Wire(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS stands."""
-        self._secured = True
+        self.is_secured = True
         self._tell()
 
     def dataReceived(self, data: bytes) -> None:
@@ -213,10 +215,10 @@ class Wire(Protocol):
         """Return when anything has happened."""
         assert self._news is None, "one coroutine at a time"
         if self._lost is not None:
-            raise ConnectionLostError(f"the connection broke: {self._lost.getErrorMessage()}")
+            raise ConnectionLostError(_how_it_ended(self._lost))
         if patience.left_s <= 0:
             self.abort()
-            raise FarmerTooSlowError("the farmer did not answer in time")
+            raise FarmerTooSlowError("the farmer did not answer in time; try again later")
         news = self._news = Deferred()
         alarm = self._clock.callLater(patience.left_s, self._tell)
         started_s = self._clock.seconds()
@@ -232,3 +234,11 @@ class Wire(Protocol):
         news, self._news = self._news, None
         if news is not None:
             news.callback(None)
+
+
+def _how_it_ended(reason: Failure) -> str:
+    if reason.check(ConnectionDone):
+        return "the farmer hung up"
+    if reason.check(ConnectionLost):
+        return "the connection to the farmer broke"
+    return f"the connection to the farmer broke: {reason.getErrorMessage()}"

@@ -43,6 +43,7 @@ class SilentTests(FarmerCase):
         self.assertLess(self.world.clock.seconds(), SESSIONS_MAX * each_s)
         self.assertNotIn(None, [row.error for row in self.rows])
         self.assertIn("was silent", self.rows[-1].error)
+        self.assertEqual({row.may_go_on for row in self.rows}, {True})
 
     def test_one_that_speaks_again_is_asked_again(self):
         """Files that were given up before count no more."""

@@ -3,7 +3,9 @@
 import io
 import sys
 
+from farmer.cli.renter_waiting import told_in
 from farmer.cli.terminal import SHOWN_AFTER_S, ProgressLine, warn
+from farmer.client.errors import ConnectionLostError
 
 
 class Screen(io.StringIO):
@@ -79,3 +81,22 @@ def test_before_the_first_byte_there_is_no_division_by_zero():
     line = ProgressLine("storing", Screen(), Times())
     line.of("a")
     assert "0 %" in line.text(0.0)
+
+
+def test_a_transfer_that_waits_says_why_until_it_moves_again():
+    screen, times = Screen(), Times()
+    line = ProgressLine("storing", screen, times)
+    progress = line.of("a")
+    progress(50, 100)
+    times.now_s += SHOWN_AFTER_S
+    told_in(line)(ConnectionLostError("the farmer hung up"))
+    assert screen.getvalue().endswith("\x1b[Kstoring: 50 %, the connection broke, trying again")
+    times.now_s += 1
+    progress(60, 100)
+    assert "60 %  60 B of 100 B" in screen.getvalue()
+
+
+def test_a_wait_in_the_first_moment_is_not_worth_a_word():
+    screen = Screen()
+    told_in(ProgressLine("storing", screen, Times()))(ConnectionLostError("it hung up"))
+    assert screen.getvalue() == ""

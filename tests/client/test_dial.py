@@ -1,16 +1,21 @@
 """What names a farmer, and what does not."""
 
+import errno
+import os
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import TimeoutError as Late
+from twisted.internet.error import getConnectError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from farmer.client.dial import AddressError, FarmerAddress, TlsDialer, split_address
-from farmer.client.errors import ConnectionFailedError
+from farmer.client.errors import ConnectionFailedError, FarmerTooSlowError
 from farmer.client.limits import DIAL_S
+from farmer.client.unreached import why_no_connection, why_no_session
 from farmer.identity.keys import Identity
 from farmer.identity.signing import InviteLinkError, format_link, make_invite
 from farmer.model.addresses import ADDRESSES_MAX, is_address
@@ -104,6 +109,39 @@ def ports_asked(reactor):
     return [port for _, port, *_ in reactor.tcpClients]
 
 
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (errno.ECONNREFUSED, "nothing listens there"),
+        (errno.EHOSTUNREACH, "no way leads there from here"),
+        (errno.ENETUNREACH, "no way leads there from here"),
+        (errno.ETIMEDOUT, "no answer"),
+    ],
+)
+def test_why_an_address_took_no_connection_is_told_in_words(number, why):
+    assert why_no_connection(getConnectError((number, os.strerror(number)))) == why
+
+
+def test_every_address_is_named_with_what_is_wrong_there_and_what_to_do():
+    reactor = MemoryReactorClock()
+    _, failures = dialing(reactor, "127.0.0.1:1", "127.0.0.1:2")
+    for number in (errno.ECONNREFUSED, errno.EHOSTUNREACH):
+        error = getConnectError((number, os.strerror(number)))
+        reactor.tcpClients[-1][2].clientConnectionFailed(None, Failure(error))
+        reactor.advance(1)
+    assert str(failures[0].value).startswith(
+        "cannot reach the farmer at 127.0.0.1:1 (nothing listens there), "
+        "127.0.0.1:2 (no way leads there from here): is this machine on line"
+    )
+
+
+def test_who_answers_and_says_nothing_may_be_another_program():
+    """The farmer's own page waits for the rest of a request."""
+    silent = FarmerTooSlowError("the farmer did not answer in time")
+    assert "is it the port for shards?" in why_no_session(silent, is_secured=False)
+    assert why_no_session(silent, is_secured=True) == str(silent)
+
+
 def test_all_addresses_together_have_a_deadline():
     """Limit: DIAL_S."""
     reactor = MemoryReactorClock()
@@ -118,6 +156,7 @@ def test_all_addresses_together_have_a_deadline():
     assert reactor.seconds() <= DIAL_S + 1
     assert ports_asked(reactor) == [1, 2, 3, 4]
     assert failures[0].check(ConnectionFailedError)
+    assert ", 127.0.0.1:5 (not tried, there was no time left), " in str(failures[0].value)
 
 
 def test_a_name_that_stands_for_many_hosts_has_no_more_time():
@@ -135,7 +174,7 @@ def test_a_name_that_stands_for_many_hosts_has_no_more_time():
         reactor.advance(0.5)
     assert reactor.seconds() <= DIAL_S + 1
     assert failures[0].check(ConnectionFailedError)
-    assert "many.example:7: no answer in 60 s" in str(failures[0].value)
+    assert "many.example:7 (no answer in 60 s)" in str(failures[0].value)
 
 
 def test_who_cancels_a_connection_that_hangs_gets_no_other_address():

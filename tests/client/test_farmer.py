@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from farmer.client import refusals
 from farmer.client.auditing import SAMPLES_IN_ALL, Verdict, _answer_s, sample_entry, samples_for
 from farmer.client.checks import Checks
-from farmer.client.errors import FarmerBrokeProtocolError
+from farmer.client.errors import ConnectionLostError, FarmerBrokeProtocolError
 from farmer.client.farmer import Farmer
 from farmer.client.limits import HASHED_BYTES_PER_S_MIN, READ_AHEAD_BYTES
 from farmer.identity.keys import Identity
@@ -38,7 +38,10 @@ class FarmerCase(SynchronousTestCase):
         self.fake = FakeFarmer(self.renter)
         self.dialer = FakeDialer(self.world, self.fake)
         checks = Checks(self.fake.identity.node_id, self.renter.node_id)
-        self.farmer = Farmer(self.dialer, checks, self.world.clock, InlineDoor())
+        self.retried = []
+        self.farmer = Farmer(
+            self.dialer, checks, self.world.clock, InlineDoor(), self.retried.append
+        )
         self.run_ = self.world.run
 
     def hold(self, content: bytes):
@@ -120,6 +123,17 @@ class EveryVerbTests(FarmerCase):
         seen.clear()
         self.retrieved(receipt.shard, progress=lambda *now: seen.append(now))
         self.assertEqual((seen[0], seen[-1]), ((0, len(content)), (len(content), len(content))))
+
+    def test_whoever_waits_is_told_that_it_is_tried_again(self):
+        """A transfer that stands still looks like one that is broken."""
+
+        def cut_once(talk):
+            self.fake.on_data = None
+            talk.cut()
+
+        self.fake.on_data = cut_once
+        self.run_(self.farmer.store(io.BytesIO(content_of(1024 * 1024 + 5))))
+        self.assertEqual([ConnectionLostError], [type(one) for one in self.retried])
 
     def test_an_audit_tells_what_is_proved_and_what_is_absent(self):
         held = self.run_(self.farmer.store(io.BytesIO(content_of(300_000))))

@@ -240,6 +240,7 @@ def test_ctrl_c_in_a_store_still_gives_a_row_for_every_file(joined, tmp_path):
     rows = json.loads(out)
     assert process.returncode == 130
     assert b"Traceback" not in err
+    assert b"interrupted; type the same again" in err
     assert [row["file"] for row in rows] == [str(file) for file in files]
     assert not any(row["stored"] for row in rows)
     assert all("interrupted" in row["error"] for row in rows)
@@ -361,3 +362,5 @@ def test_a_farmer_that_dies_in_between_gives_rows_and_not_a_hang(joined, tmp_pat
     assert 2 <= sum(row["stored"] for row in rows) < 8
     assert "for other files" in rows[-1]["error"]
     assert all(bool(row["error"]) != row["stored"] for row in rows)
+    assert joined.renter("store", str(files[-1])) == 1
+    assert "type the same again later" in capsys.readouterr().err
