@@ -40,7 +40,7 @@ def _ended(options: argparse.Namespace) -> int:
     except CommandError as error:
         return _fail(error, options, error.code)
     except KeyboardInterrupt:
-        return exits.INTERRUPTED
+        return _fail("interrupted", options, exits.INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has enough.
         drop_output()

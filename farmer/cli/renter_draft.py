@@ -20,9 +20,9 @@ class Draft:
     """
     The file beside the target that is written until all its bytes are checked.
 
-    Left behind only when the connection was lost for good or the farmer cannot go on now:
-    the next retrieve of the same shard to the same target goes on from there, with at most
-    *keep_bytes* of it.
+    Left behind only when the connection was lost for good, the farmer cannot go on now, or
+    whoever waits has interrupted it: the next retrieve of the same shard to the same target goes
+    on from there, with at most *keep_bytes* of it.
     """
 
     def __init__(self, target: Path, shard: ShardId, keep_bytes: int) -> None:

@@ -125,19 +125,30 @@ class _Fetch:
         draft = Draft(target.path, self._wanted.shard, keep_bytes)
         try:
             self._run(draft.file)
-            # One that fails here goes: what the disk did not take still looks whole in the cache,
-            # and the next to make it durable would be told that it is.
-            return target.take(draft)
-        except _PASSING:
-            if self._is_resumable and draft.file.seek(0, os.SEEK_END):
-                warn("renter: what has arrived is kept; type the same again to go on")
-                draft.file.close()
-            else:
-                draft.discard()
+        except (*_PASSING, KeyboardInterrupt):
+            self._leave(draft)
             raise
         except BaseException:
             draft.discard()
             raise
+        try:
+            return target.take(draft)
+        except BaseException:
+            # What the disk did not take still looks whole in the cache, and the next to make it
+            # durable would be told that it is.
+            draft.discard()
+            raise
+
+    def _leave(self, draft: Draft) -> None:
+        """Keep what came for the next time, if that can go on from there; say which."""
+        has_come = draft.file.seek(0, os.SEEK_END) > 0
+        if has_come and self._is_resumable:
+            draft.file.close()
+            warn("renter: what has arrived is kept; type the same again to go on")
+            return
+        draft.discard()
+        if has_come:
+            warn("renter: what has arrived is not kept: only of a whole shard that you stored")
 
     def to_stream(self, name: str) -> int:
         """Keep the bytes aside until all are checked, then pass them on; return how many."""

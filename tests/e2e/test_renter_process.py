@@ -65,7 +65,7 @@ def stalled(served, kind):
     def answer(talk, message):
         if kind is Type.RETRIEVE:
             talk.send(Send(MIB, 0, MIB))
-            talk.data(bytes(1000))
+            talk.data(bytes(100_000))
         began.set()
 
     served.fake.script[kind] = answer
@@ -217,15 +217,47 @@ def test_a_shard_goes_into_a_pipe_whole(joined):
     assert out == content
 
 
-def test_ctrl_c_ends_a_retrieve_at_once_and_leaves_nothing(joined, tmp_path):
+def test_ctrl_c_ends_a_retrieve_at_once_and_leaves_nothing_that_cannot_be_gone_on_with(
+    joined, tmp_path
+):
     began = stalled(joined, Type.RETRIEVE)
     (tmp_path / "to").mkdir()
     process = start(joined, "retrieve", "ab" * 32, "-o", str(tmp_path / "to" / "file"))
     assert began.wait(ENDED_S)
+    wait_until(lambda: any(part.stat().st_size for part in (tmp_path / "to").iterdir()))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=ENDED_S)
-    assert (process.returncode, out, err) == (130, b"", b"")
+    assert (process.returncode, out) == (130, b"")
+    assert b"is not kept" in err
+    assert err.endswith(b"renter: interrupted\n")
     assert list((tmp_path / "to").iterdir()) == []
+
+
+def test_ctrl_c_keeps_what_came_and_says_how_to_go_on(joined, tmp_path):
+    content = random.Random(8).randbytes(2 * MIB)
+    (tmp_path / "file").write_bytes(content)
+    assert joined.renter("store", str(tmp_path / "file")) == 0
+    back, began = tmp_path / "back", threading.Event()
+
+    def half(talk, _):
+        talk.send(Send(len(content), 0, len(content)))
+        talk.data(content[:MIB])
+        began.set()
+
+    joined.fake.script[Type.RETRIEVE] = half
+    process = start(joined, "retrieve", str(shard_of(content)), "-o", str(back), "--json")
+    assert began.wait(ENDED_S)
+    wait_until(lambda: any(part.stat().st_size for part in tmp_path.glob(".*.part")))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=ENDED_S)
+    assert process.returncode == 130
+    assert json.loads(out)["error"] == "interrupted"
+    assert b"kept; type the same again to go on" in err
+    joined.fake.script.clear()
+    assert joined.renter("retrieve", str(shard_of(content)), "-o", str(back)) == 0
+    assert joined.fake.asked[-1].offset > 0
+    assert back.read_bytes() == content
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_ctrl_c_in_a_store_still_gives_a_row_for_every_file(joined, tmp_path):
