@@ -85,7 +85,10 @@ def _add_transfers(verbs: Verbs) -> None:
     retrieve = _add(verbs, "retrieve", "fetch a shard back", "renter_retrieving:retrieve")
     _add_shard(retrieve)
     retrieve.add_argument(
-        "-o", "--output", metavar="FILE", default="-", help="where to; default: standard output"
+        *("-o", "--output"),
+        metavar="FILE",
+        default="",
+        help="where to, - is standard output; default: that, if it is no terminal",
     )
     retrieve.add_argument(
         "--offset", type=_count, metavar="BYTES", default=0, help="begin here; proved"

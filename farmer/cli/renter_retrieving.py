@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from farmer.cli.exits import OK, CommandError
+from farmer.cli.exits import OK, USAGE, CommandError
 from farmer.cli.renter_draft import Draft
 from farmer.cli.renter_room import room_aside, room_for
 from farmer.cli.renter_trash import not_found
@@ -92,11 +92,11 @@ def retrieve(home: Home, options: argparse.Namespace) -> int:
     size_bytes = None if entry is None else entry.receipt.size_bytes
     part = options.offset > 0 or options.length is not None
     wanted = Wanted(shard, options.offset, options.length, part, size_bytes)
-    output = _output(options.output)
+    output = _output(options.output, as_json=options.json)
     target = _target(output, wanted, "" if entry is None else entry.file)
     fetch = _Fetch(home, options, wanted)
     written_bytes = fetch.to_stream(output) if target is None else fetch.to_file(target)
-    if options.json and output != _STANDARD_OUTPUT:
+    if options.json:
         file = output if target is None else str(target.path)
         row = {"file": file, "size_bytes": written_bytes}
         print_document({"shard": str(shard), **row})
@@ -197,11 +197,22 @@ class _Fetch:
             await farmer.door.run(file.flush)
 
 
-def _output(typed: str) -> str:
-    """Return what was typed, or the one name of standard output; refuse what is closed."""
-    number = 1 if typed == _STANDARD_OUTPUT else descriptor_of(typed)
+def _output(typed: str, *, as_json: bool) -> str:
+    """Return what was typed, or the one name of standard output; refuse where bytes do harm."""
+    number = 1 if typed in ("", _STANDARD_OUTPUT) else descriptor_of(typed)
     if number is not None and not is_inherited(number):
         raise CommandError(f"{'standard output' if number == 1 else typed} is closed")
+    if number == 1 and as_json:
+        raise CommandError(
+            "with --json standard output is for the answer: say where the bytes go with -o FILE",
+            USAGE,
+        )
+    if not typed and sys.stdout.isatty():
+        raise CommandError(
+            "standard output is a terminal, which the bytes of a shard can garble: say where they "
+            "go with -o FILE, or that you want them here with -o -",
+            USAGE,
+        )
     return _STANDARD_OUTPUT if number == 1 else typed
 
 

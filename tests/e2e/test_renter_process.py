@@ -210,6 +210,44 @@ def test_an_output_that_is_closed_is_told(joined, name):
     assert kept(joined) == before
 
 
+def on_terminal(served, *words):
+    """Return the exit code, what the terminal was given, and what was said beside it."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "farmer.cli.renter", "--home", str(served.home), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    try:
+        _, err = process.communicate(timeout=ENDED_S)
+        shown = os.read(ours, 100) if select.select([ours], [], [], 0)[0] else b""
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    return process.returncode, shown, err
+
+
+def test_a_terminal_gets_the_bytes_of_a_shard_only_if_it_is_asked_for(joined):
+    """They can steer it."""
+    joined.fake.shards[shard_of(b"hello")] = b"hello"
+    words = ("retrieve", str(shard_of(b"hello")))
+    code, shown, err = on_terminal(joined, *words)
+    assert (code, shown) == (2, b"")
+    assert b"-o FILE" in err
+    assert on_terminal(joined, *words, "-o", "-") == (0, b"hello", b"")
+
+
+@pytest.mark.parametrize("words", [(), ("-o", "-"), ("-o", "/dev/stdout")])
+def test_with_json_the_bytes_do_not_take_the_place_of_the_answer(joined, words):
+    joined.fake.shards[shard_of(b"hello")] = b"hello"
+    process = start(joined, "retrieve", str(shard_of(b"hello")), *words, "--json")
+    out, _ = process.communicate(timeout=ENDED_S)
+    assert process.returncode == 2
+    assert "-o FILE" in json.loads(out)["error"]
+
+
 def test_a_shard_goes_into_a_pipe_whole(joined):
     content = random.Random(6).randbytes(3 * MIB)
     joined.fake.shards[shard_of(content)] = content
