@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from farmer.cli.exits import FAILED, OK, UNANSWERED, CommandError
 from farmer.cli.renter_asking import ask
+from farmer.cli.renter_damage import mendable
 from farmer.cli.renter_trash import looked_up
 from farmer.cli.renter_waiting import told_in
 from farmer.cli.terminal import ProgressLine, print_document, say, warn
@@ -124,7 +125,7 @@ class Auditing:
         async for one in farmer.verdicts(receipts, samples):
             entry = next(entries)
             if one.verdict is not Verdict.FAILED or self._is_sound(entry):
-                self.found.append(await self._trash_looked_in(farmer, entry, one))
+                self.found.append(await self._explained(farmer, entry, one))
 
     async def full(self, farmer: Farmer, line: ProgressLine) -> None:
         """Have every byte of each shard proved."""
@@ -138,7 +139,7 @@ class Auditing:
                 # It may be over this shard alone, and would keep us from the others every time.
                 self.errors.append(f"shard {entry.receipt.shard}: {error}")
                 continue
-            self.found.append(await self._trash_looked_in(farmer, entry, one))
+            self.found.append(await self._explained(farmer, entry, one))
 
     async def _audit_full(self, farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
         """Compare with our own file if it can be read and is the same, else fetch the shard."""
@@ -169,15 +170,25 @@ class Auditing:
             return Audited(receipt.shard, Verdict.FAILED, str(error))
         return Audited(receipt.shard, Verdict.PASSED)
 
-    async def _trash_looked_in(self, farmer: Farmer, entry: Entry, one: Audited) -> Audited:
+    async def _explained(self, farmer: Farmer, entry: Entry, one: Audited) -> Audited:
+        """Say more of a verdict where more is known, or can be asked."""
+        if isinstance(one.refusal, CorruptError):
+            size_bytes = entry.receipt.size_bytes
+            error = mendable(one.refusal, one.shard, size_bytes, farmer.node_id)
+            return replace(one, reason=str(error))
+        if isinstance(one.refusal, NotFoundError):
+            return await self._trash_looked_in(farmer, entry, one, one.refusal)
+        return one
+
+    async def _trash_looked_in(
+        self, farmer: Farmer, entry: Entry, one: Audited, refusal: NotFoundError
+    ) -> Audited:
         """Tell if it is in the trash; a failure unless it was us who put it there."""
-        if not isinstance(one.refusal, NotFoundError):
-            return one
-        error = await self._looked_up(farmer, one.shard, one.refusal)
+        error = await self._looked_up(farmer, one.shard, refusal)
         is_ours = entry.standing is Standing.TRASHED
         if error is None:
             return _put_off(entry, "we trashed it, and did not look there") if is_ours else one
-        is_there = error is not one.refusal
+        is_there = error is not refusal
         verdict = Verdict.POSTPONED if is_there and is_ours else one.verdict
         return replace(one, verdict=verdict, reason=str(error))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from farmer.cli.exits import OK, USAGE, CommandError
+from farmer.cli.renter_damage import mendable
 from farmer.cli.renter_draft import Draft
 from farmer.cli.renter_room import room_aside, room_for
 from farmer.cli.renter_trash import not_found
@@ -26,6 +27,7 @@ from farmer.client.farmer import connect
 from farmer.client.home import Home
 from farmer.client.refusals import (
     BusyError,
+    CorruptError,
     DrainingError,
     NotFoundError,
     TooManySessionsError,
@@ -194,6 +196,9 @@ class _Fetch:
                 await farmer.carry_out(retrieval, line.of("shard"))
             except NotFoundError as error:
                 raise await not_found(farmer, self._wanted.shard, error) from None
+            except CorruptError as error:
+                wanted = self._wanted
+                raise mendable(error, wanted.shard, wanted.size_bytes, farmer.node_id) from None
             await farmer.door.run(file.flush)
 
 

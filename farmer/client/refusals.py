@@ -220,7 +220,10 @@ class CorruptError(RefusedError):
     """The farmer found its copy damaged."""
 
     REFUSAL = Refusal.CORRUPT
-    TEXT = "the farmer's copy is damaged at offset {first}, {second} bytes; store it again"
+    TEXT = (
+        "the farmer's copy is damaged at offset {first}, {second} bytes; renter repair sends what "
+        "is missing, or store it again"
+    )
     offset, length = _Number(0), _Number(1)
 
 

@@ -440,6 +440,30 @@ def test_a_refusal_that_is_not_about_a_shard_does_not_accuse_it(
     assert all(refusal in row["error"] for row in found["errors"] + found["failures"])
 
 
+@pytest.mark.parametrize(
+    ("offset", "length", "where"),
+    [(BLOCK_BYTES, BLOCK_BYTES, "in block 1 of 64 KiB"), (0, 3 * BLOCK_BYTES, "renter stat says")],
+)
+def test_who_hears_of_damage_is_told_where_and_what_mends_it(
+    joined, tmp_path, capsys, offset, length, where
+):
+    """After a restart the farmer calls all of a shard damaged."""
+    content = bytes(3 * BLOCK_BYTES)
+    (tmp_path / "file").write_bytes(content)
+    joined.renter("store", str(tmp_path / "file"))
+    (tmp_path / "file").unlink()
+    shard, farmer = shard_of(content), joined.fake.identity.node_id.short
+    for kind in (Type.AUDIT, Type.RETRIEVE):
+        joined.fake.script[kind] = lambda talk, _: talk.refuse(Refusal.CORRUPT, offset, length)
+    capsys.readouterr()
+    assert joined.renter("retrieve", str(shard), "-o", str(tmp_path / "back")) == 1
+    assert joined.renter("audit", "--full") == 1
+    told = capsys.readouterr()
+    for words in (told.err, told.out):
+        assert where in words
+        assert f"renter repair {shard} --farmer {farmer}" in words
+
+
 def test_deleted_shards_are_not_audited_until_undeleted(joined, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"precious")
     joined.renter("store", str(tmp_path / "file"))
