@@ -171,12 +171,14 @@ def _translated(error: Exception, options: argparse.Namespace) -> int:
     """Turn the errors of the slow imports into words; what is left is our bug."""
     from farmer.client.dial import AddressError
     from farmer.client.errors import ClientError
-    from farmer.client.home import UnknownHomeError, UnknownShardError
+    from farmer.client.home import NotStoredError, UnknownHomeError, UnknownShardError
     from farmer.client.refusals import RefusedError
     from farmer.identity.keys import IdentityError
     from farmer.identity.signing import InviteLinkError
 
     match error:
+        case NotStoredError():
+            return _fail(error, options, exits.FAILED)
         case UnknownHomeError() | UnknownShardError() | InviteLinkError() | AddressError():
             return _fail(error, options, exits.USAGE)
         case RefusedError():

@@ -30,6 +30,10 @@ class UnknownShardError(ValueError):
     """Neither a shard id nor the beginning of exactly one in the receipts."""
 
 
+class NotStoredError(UnknownShardError):
+    """The beginning of an id of none of the shards in the receipts; says what to do."""
+
+
 class UnknownHomeError(ValueError):
     """A directory begins with `~`, and nobody knows where that is; says what to do."""
 
@@ -112,6 +116,7 @@ class Home:
 
         Raises:
             UnknownShardError: neither.
+            NotStoredError: of none in the receipts.
 
         """
         lowered = text.lower()
@@ -123,6 +128,10 @@ class Home:
                 raise UnknownShardError(
                     f"{len(found)} shards begin with {text!r}; type more of it"
                 )
+            raise NotStoredError(
+                f"no shard that you stored begins with {text!r}: renter list shows all that the "
+                "farmer has of yours; one without a receipt has to be named by its whole id"
+            )
         try:
             return ShardId.parse(lowered)
         except ValueError as error:

@@ -1077,6 +1077,8 @@ def test_what_is_no_invite_or_shard_is_a_usage_error(joined, capsys):
     assert joined.renter("join", "http://example.org") == 2
     assert "farmer://" in capsys.readouterr().err
     assert joined.renter("stat", "xyz") == 2
+    assert joined.renter("stat", "ffffffff") == 1, "it could be one"
+    assert "renter list" in capsys.readouterr().err
 
 
 def test_contract_ping_and_stat_are_shown_to_people_and_programs(joined, tmp_path, capsys):
