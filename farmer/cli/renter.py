@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from farmer.cli import exits
 from farmer.cli.exits import CommandError
+from farmer.cli.tables import visible
 from farmer.cli.terminal import drop_output, flushed, print_document, warn
 
 if TYPE_CHECKING:
@@ -198,7 +199,8 @@ def _fail(
     code: int,
     refusal: dict[str, object] | None = None,
 ) -> int:
-    warn(f"renter: {error}")
+    # A name in it may have lines of its own.
+    warn(visible(f"renter: {error}"))
     if options.json:
         # If it is the output that fails, the last flush tells it.
         with suppress(OSError):

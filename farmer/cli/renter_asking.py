@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from farmer.cli.exits import OK, CommandError
-from farmer.cli.tables import table
+from farmer.cli.tables import table, visible
 from farmer.cli.terminal import print_document, say
 from farmer.client import blocking, limits
 from farmer.client.dial import FarmerAddress
@@ -98,7 +98,7 @@ def list_shards(home: Home, options: argparse.Namespace) -> int:
             format_size(entry.size_bytes),
             format_moment(entry.stored_at_ms),
             entry.state.name.lower(),
-            files.get(entry.shard, ""),
+            visible(files.get(entry.shard, "")),
         ]
         for entry in entries
     ]

@@ -19,6 +19,7 @@ from farmer.cli.renter_draft import Draft
 from farmer.cli.renter_room import room_aside, room_for
 from farmer.cli.renter_trash import not_found
 from farmer.cli.renter_waiting import told_in
+from farmer.cli.tables import visible
 from farmer.cli.terminal import ProgressLine, print_document, say, warn
 from farmer.client import blocking
 from farmer.client.descriptors import descriptor_of, is_inherited
@@ -103,7 +104,7 @@ def retrieve(home: Home, options: argparse.Namespace) -> int:
         row = {"file": file, "size_bytes": written_bytes}
         print_document({"shard": str(shard), **row})
     elif target is not None:
-        say(f"{format_size(written_bytes)} written to {target.path}")
+        say(f"{format_size(written_bytes)} written to {visible(str(target.path))}")
     return OK
 
 

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from farmer.cli.exits import FAILED, INTERRUPTED, OK, USAGE, CommandError
 from farmer.cli.renter_sources import STANDARD_INPUT, Sources
 from farmer.cli.renter_waiting import told_in
+from farmer.cli.tables import visible
 from farmer.cli.terminal import ProgressLine, print_json, say, warn
 from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
@@ -183,6 +184,6 @@ def _too_large(file: str, error: ShardTooLargeError) -> str:
 
 def _show(row: Row) -> None:
     if row.error is None:
-        say(f"{row.shard}  {format_size(row.size_bytes or 0)}  {row.file}")
+        say(f"{row.shard}  {format_size(row.size_bytes or 0)}  {visible(row.file)}")
     else:
-        warn(f"renter: {row.file} was not stored: {row.error}")
+        warn(visible(f"renter: {row.file} was not stored: {row.error}"))

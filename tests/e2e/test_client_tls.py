@@ -1073,6 +1073,23 @@ def test_file_names_that_are_not_text_are_stored_too(joined, tmp_path, capsys):
     assert joined.renter("audit", "--full") == 0
 
 
+def test_a_name_with_lines_of_its_own_takes_one_line(joined, tmp_path, capsys):
+    """Else it could look like the row of another shard."""
+    odd, other = tmp_path / "odd\nname", tmp_path / "other\nname"
+    odd.write_bytes(b"precious")
+    capsys.readouterr()
+    assert joined.renter("store", str(odd), str(other)) == 1
+    assert joined.renter("list") == 0
+    there = ("retrieve", str(shard_of(b"precious")), "-o")
+    assert joined.renter(*there, str(odd)) == 0
+    assert joined.renter(*there, f"{other}/") == 1
+    assert joined.renter("repair", str(shard_of(b"precious")), "--from", str(other)) == 1
+    told = capsys.readouterr()
+    lines = [line for line in (told.out + told.err).splitlines() if "name" in line]
+    assert len(lines) == 6
+    assert all("odd\\nname" in line or "other\\nname" in line for line in lines)
+
+
 def test_what_is_no_invite_or_shard_is_a_usage_error(joined, capsys):
     assert joined.renter("join", "http://example.org") == 2
     assert "farmer://" in capsys.readouterr().err
