@@ -25,8 +25,7 @@ def repair(home: Home, options: argparse.Namespace) -> int:
     shard = home.shard(options.shard)
     address = home.holder(shard, options.farmer)
     entry = home.entry(shard, str(address.farmer))
-    stored_from = "" if entry is None else entry.file
-    copy = options.copy or _stored_from(shard, stored_from)
+    copy = options.copy or _stored_from(shard, "" if entry is None else entry.file)
     line = ProgressLine("repairing")
     try:
         repaired, path = blocking.run(
@@ -34,7 +33,7 @@ def repair(home: Home, options: argparse.Namespace) -> int:
         )
     finally:
         line.clear()
-    home.keep(address.farmer, repaired.receipt, path or stored_from)
+    home.keep(address.farmer, repaired.receipt, path)
     sent = repaired.bad
     if options.json:
         row = {"shard": str(shard), "blocks": list(sent.blocks), "sent_bytes": sent.wanted_bytes}

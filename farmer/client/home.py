@@ -13,7 +13,7 @@ from farmer.client.dial import FarmerAddress
 from farmer.client.errors import NotJoinedError
 from farmer.client.ledger import Ledger, LedgerError
 from farmer.client.ledger_rows import Entry, Standing
-from farmer.identity.keys import Identity
+from farmer.identity.keys import Identity, IdentityError
 from farmer.model.contract import Receipt
 from farmer.model.ids import NodeId, ShardId
 
@@ -81,6 +81,11 @@ class Home:
             IdentityError, LedgerError: what is there cannot be used; says what to do.
 
         """
+        if directory.exists() and not directory.is_dir():
+            raise IdentityError(
+                f"{directory} is not a directory, as a home is: name another with --home or "
+                "RENTER_HOME"
+            )
         identity = Identity.load_or_create(directory)
         return cls(identity, Ledger.open(directory / LEDGER_FILE))
 
@@ -162,7 +167,7 @@ class Home:
 
     def keep(self, farmer: NodeId, receipt: Receipt, file: str) -> None:
         """
-        Keep a receipt in the ledger, as `Ledger.keep`.
+        Keep a receipt in the ledger, as `Ledger.keep`; without a file, that of an earlier one.
 
         Raises:
             FarmerBrokeProtocolError: it is not under the contract that the farmer showed last.
@@ -171,7 +176,8 @@ class Home:
         agreed = self.ledger.contract(farmer)
         if agreed is not None:
             check_promise(receipt, agreed)
-        self.ledger.keep(farmer, receipt, file)
+        known = None if file else self.entry(receipt.shard, str(farmer))
+        self.ledger.keep(farmer, receipt, file if known is None else known.file)
 
     def holder(
         self, shard: ShardId, prefix: str = "", standing: Standing = Standing.HELD

@@ -108,6 +108,13 @@ def test_a_home_that_cannot_be_made_is_an_error_not_a_traceback(tmp_path, capsys
     assert "renter: cannot write the identity" in capsys.readouterr().err
 
 
+def test_a_file_is_no_home_and_stays_as_it_is(tmp_path, capsys):
+    (tmp_path / "file").write_text("precious")
+    assert main(["--home", str(tmp_path / "file"), "list"]) == 1
+    assert "is not a directory, as a home is" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "precious"
+
+
 def test_a_home_may_begin_with_a_tilde(tmp_path, monkeypatch, capsys):
     """No shell takes it away from behind an equals sign."""
     monkeypatch.chdir(tmp_path)

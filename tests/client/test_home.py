@@ -106,6 +106,15 @@ def test_the_beginning_of_a_stored_id_stands_for_it(home, fake):
             home.shard(text)
 
 
+def test_a_receipt_without_a_file_leaves_the_file_that_is_known(home, fake):
+    """Of what is stored again from a pipe: a repair needs the copy."""
+    home.keep(ONE, fake.receipt(SHARD, 7), "/file")
+    home.keep(ONE, fake.receipt(SHARD, 7), "")
+    assert [entry.file for entry in home.ledger.entries()] == ["/file"]
+    home.keep(ONE, fake.receipt(SHARD, 7), "/other")
+    assert [entry.file for entry in home.ledger.entries()] == ["/other"]
+
+
 def test_what_was_deleted_is_not_held_until_it_is_again(home, fake):
     home.ledger.keep(ONE, fake.receipt(SHARD, 7), "")
     assert [entry.receipt.shard for entry in home.held()[ONE]] == [SHARD]
