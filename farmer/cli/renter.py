@@ -92,21 +92,45 @@ def _add_transfers(verbs: Verbs) -> None:
         help="where to, - is standard output; default: that, if it is no terminal",
     )
     retrieve.add_argument(
-        "--offset", type=_count, metavar="BYTES", default=0, help="begin here; proved"
+        "--offset",
+        type=_count,
+        metavar="BYTES",
+        default=0,
+        help="where a part begins, which is proved to be of the shard; default: 0",
     )
-    retrieve.add_argument("--length", type=_count, metavar="BYTES", help="and no more than this")
+    retrieve.add_argument(
+        "--length", type=_count, metavar="BYTES", help="how much of it; default: to its end"
+    )
     repair = _add(verbs, "repair", "send damaged blocks again", "renter_repairing:repair")
     _add_shard(repair)
     repair.add_argument(
         "--from", dest="copy", metavar="FILE", default="", help="your copy; default: as stored"
     )
-    audit = _add(verbs, "audit", "have the farmer prove what it holds", "renter_auditing:audit")
-    audit.add_argument("shards", metavar="SHARD", nargs="*", help="default: all")
-    audit.add_argument("--all", action="store_true", help="all that the receipts say is stored")
-    audit.add_argument(
-        "--samples", type=_samples, metavar="K", help="leaves of each shard; default: enough"
+    audit = _add(
+        verbs,
+        "audit",
+        "have the farmer prove what it holds",
+        "renter_auditing:audit",
+        otherwise="all that hold something",
     )
-    audit.add_argument("--full", action="store_true", help="every byte, not samples")
+    audit.add_argument("shards", metavar="SHARD", nargs="*", help="only these; default: all")
+    audit.add_argument(
+        "--all",
+        action="store_true",
+        help="all that the receipts say is stored, as without SHARD",
+    )
+    audit.add_argument(
+        "--samples",
+        type=_samples,
+        metavar="K",
+        help="pieces of 4 KiB to have proved of each shard, drawn by lot; default: enough to find "
+        "a loss of 1 %% with 99 %%, and 20 at most",
+    )
+    audit.add_argument(
+        "--full",
+        action="store_true",
+        help="every byte, not samples; without your file of it, a shard is fetched",
+    )
 
 
 def _add_keeping(verbs: Verbs) -> None:
@@ -119,7 +143,13 @@ def _add_keeping(verbs: Verbs) -> None:
 
 
 def _add(
-    verbs: Verbs, name: str, what: str, action: str, *, farmer: bool = True
+    verbs: Verbs,
+    name: str,
+    what: str,
+    action: str,
+    *,
+    farmer: bool = True,
+    otherwise: str = "who has the shard, else the last joined",
 ) -> argparse.ArgumentParser:
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
     verb.set_defaults(action=action, homeless=False)
@@ -129,7 +159,7 @@ def _add(
             *("--farmer", "-f"),
             metavar="ID",
             default="",
-            help="first digits of its id; default: who has the shard, else the last joined",
+            help=f"first digits of its id; default: {otherwise}",
         )
     return verb
 

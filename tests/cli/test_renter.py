@@ -160,6 +160,15 @@ def test_all_that_can_be_typed_has_a_help_text():
             assert verbs or action.help, (grammar.prog, action)
 
 
+def test_the_help_of_an_audit_says_what_is_audited(capsys):
+    with pytest.raises(SystemExit):
+        main(["audit", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "its id; default: all that hold something" in told
+    assert "pieces of 4 KiB to have proved of each shard" in told
+    assert "a loss of 1 % with 99 %" in told
+
+
 def test_the_help_of_join_says_where_the_home_is(capsys):
     with pytest.raises(SystemExit):
         main(["join", "--help"])
