@@ -237,8 +237,10 @@ class Wire(Protocol):
 
 
 def _how_it_ended(reason: Failure) -> str:
-    if reason.check(ConnectionDone):
-        return "the farmer hung up"
-    if reason.check(ConnectionLost):
-        return "the connection to the farmer broke"
-    return f"the connection to the farmer broke: {reason.getErrorMessage()}"
+    match reason.value:
+        case ConnectionDone():
+            return "the farmer hung up"
+        case ConnectionLost():
+            return "the connection to the farmer broke"
+        case error:
+            return f"the connection to the farmer broke: {error}"
