@@ -134,6 +134,7 @@ class EveryVerbTests(FarmerCase):
         self.fake.on_data = cut_once
         self.run_(self.farmer.store(io.BytesIO(content_of(1024 * 1024 + 5))))
         self.assertEqual([ConnectionLostError], [type(one) for one in self.retried])
+        self.assertIn("the connection to the farmer broke", str(self.retried[0]))
 
     def test_an_audit_tells_what_is_proved_and_what_is_absent(self):
         held = self.run_(self.farmer.store(io.BytesIO(content_of(300_000))))
