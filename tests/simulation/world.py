@@ -403,6 +403,8 @@ class World:
         assert house is not None
         house.clock.advance(max(0.0, self.strands.now_s - house.clock.seconds()))
         house.sessions.check()
+        # The farmer looks each second for calls that do not return, and for those that have.
+        house.engine.watch_disks()
         self.chaos.time_has_passed()
         for renter in self.renters:
             contract = renter.contract
@@ -567,8 +569,6 @@ class World:
         for _ in range(12):
             self.pass_s(10.0)
             assert self.house is not None
-            # A hang that the start has met is over: the farmer looks for that each second.
-            self.house.engine.watch_disks()
             self.house.start_chore("probe", self.house.upkeep.probe())
             self.settle()
         if not self.is_healthy:
