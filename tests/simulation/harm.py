@@ -39,15 +39,51 @@ class Betrayal:
         return any(f"{folder}/" in self.where for folder in ("log", "shards", "staging"))
 
     @property
-    def is_in_a_wrong_place(self) -> bool:
-        """Whether what belongs into the log was put over something else of it."""
-        return self.instead >= 0 and "log/" in self.where
+    def contradictions(self) -> int:
+        """
+        How often an index may turn out to say something else than the log by this.
+
+        When it was put into a wrong place: once for what it lies over, and once for each of its
+        records, of which an index made again may have what lay in the page cache only, or has
+        been given back from within another one.
+        """
+        is_in_the_log = self.instead >= 0 and "log/" in self.where
+        return 1 + sum(1 for _ in _records(self.raw)) if is_in_the_log else 0
 
     def falls_on(self, stretch: Stretch | None) -> bool:
         """Say whether it was put upon some of that."""
         if stretch is None or stretch.node is not self.node or self.instead < 0:
             return False
         return self.instead < stretch.end and stretch.start < self.instead + len(self.raw)
+
+
+class WrongPlaces:
+    """How often the farmer may still give up which index, for what its disk has put elsewhere."""
+
+    def __init__(self) -> None:
+        self._left: dict[str, int] = {}
+        """By drive."""
+        self._in_question: set[str] = set()
+        """Drives whose index is given up, and not yet made again."""
+
+    def note(self, drive: str, betrayal: Betrayal) -> None:
+        """Note what a disk has done."""
+        if betrayal.contradictions:
+            self._left[drive] = self._left.get(drive, 0) + betrayal.contradictions
+
+    def excuse(self, drive: str) -> bool:
+        """Say whether an index may be given up; once given up it may be so until it is made."""
+        if drive not in self._in_question:
+            if not self._left.get(drive):
+                return False
+            self._left[drive] -= 1
+            self._in_question.add(drive)
+        return True
+
+    def index_is_made(self, drive: str) -> bool:
+        """Say whether what was harmed may have gone, or have become whole, by that."""
+        self._in_question.discard(drive)
+        return drive in self._left
 
 
 def touched_by(betrayal: Betrayal) -> set[Key]:

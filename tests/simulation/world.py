@@ -21,7 +21,7 @@ from tests.simulation import accounts, oracle
 from tests.simulation.chaos import Chaos
 from tests.simulation.databases import Databases
 from tests.simulation.disk import MUTATING, SimDisk
-from tests.simulation.harm import Betrayal, touched_by
+from tests.simulation.harm import Betrayal, WrongPlaces, touched_by
 from tests.simulation.held import Harm, ViolationError
 from tests.simulation.house import House
 from tests.simulation.network import Line
@@ -86,8 +86,7 @@ class World:
         self.clock_was_wrong = False
         self.network_was_slow = False
         self.invites_may_expire = False
-        self.misled: set[str] = set()
-        """Drives that have put a record into a wrong place of the log, till it is gone through."""
+        self._wrong_places = WrongPlaces()
         self.volumes: list[VolumeSettings] = []
         self.renters: list[Renter] = []
         self.house: House | None = None
@@ -151,9 +150,9 @@ class World:
     def betrayed(self, node: Node, where: str, lost: tuple[int, bytes], instead: int) -> None:
         """See `disk.Watcher`: whom that touches may be damaged, or gone, from now on."""
         betrayal = Betrayal(node, where, *lost, instead)
-        if betrayal.is_in_a_wrong_place:
-            drives = self.disk.drives.values()
-            self.misled |= {one.name for one in drives if self.disk.path_of(one, node)}
+        for drive in self.disk.drives.values():
+            if self.disk.path_of(drive, node):
+                self._wrong_places.note(drive.name, betrayal)
         touched = touched_by(betrayal) if betrayal.is_of_records else set()
         for renter in self.renters:
             for held in renter.held.values():
@@ -173,15 +172,13 @@ class World:
 
         The farmer believes the log, and its volume is away until the index is made again.
         """
-        if where.partition("/")[0] not in self.misled:
+        if not self._wrong_places.excuse(where.partition("/")[0]):
             raise ViolationError(f"{where} is given up without a cause")
         self._trouble_s = self.strands.now_s
 
     def index_is_made(self, where: str) -> None:
-        """See `databases.Watcher`: what lies in a wrong place counts there, from now on."""
-        drive = where.partition("/")[0]
-        if drive in self.misled:
-            self.misled.remove(drive)
+        """See `databases.Watcher`: what lies in a wrong place may count there, from now on."""
+        if self._wrong_places.index_is_made(where.partition("/")[0]):
             for held in [held for renter in self.renters for held in renter.held.values()]:
                 held.may_be_lost_with_the_index()
 

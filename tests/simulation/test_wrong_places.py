@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from farmer.storage.files import Access
+from farmer.storage.records import Kind, RecordHeader
 from tests.simulation.held import Harm, Held, Is, ViolationError
 from tests.simulation.nodes import BLOCK, Node
 from tests.simulation.shards import content
@@ -38,16 +39,39 @@ def hold(world: World, *harms: Harm) -> Held:
     return held
 
 
-def test_an_index_is_given_up_for_a_record_in_a_wrong_place_and_once(world: World) -> None:
-    """It is made again of the log, and is then as the log is, whatever stands where."""
+def a_record() -> bytes:
+    header = RecordHeader(
+        kind=Kind.MARKS,
+        segment=bytes(16),
+        sequence=1,
+        payload_bytes=0,
+        trailer_bytes=0,
+        trailer_crc=0,
+    )
+    return header.encode().ljust(BLOCK, b"\0")
+
+
+@pytest.mark.parametrize(("records", "times"), [(0, 1), (1, 2), (3, 4)])
+def test_an_index_is_given_up_for_what_lies_in_a_wrong_place_and_not_for_ever(
+    world: World, records: int, times: int
+) -> None:
+    """Once for what that lies over, and once for each record that lies there."""
     node = a_segment(world)
+    raw = (a_record() * records).ljust(BLOCK, b"\0")
     with pytest.raises(ViolationError):
         world.index_is_given_up(INDEX)
-    world.betrayed(node, SEGMENT, (BLOCK, bytes(BLOCK)), 8 * BLOCK)
+    world.betrayed(node, SEGMENT, (BLOCK, raw), 8 * BLOCK)
+    for _ in range(times):
+        world.index_is_given_up(INDEX)
+        world.index_is_made(INDEX)
+    with pytest.raises(ViolationError):
+        world.index_is_given_up(INDEX)
+
+
+def test_who_says_it_again_before_the_index_is_made_gives_up_no_other(world: World) -> None:
+    world.betrayed(a_segment(world), SEGMENT, (BLOCK, bytes(BLOCK)), 8 * BLOCK)
     world.index_is_given_up(INDEX)
-    world.index_is_made(INDEX)
-    with pytest.raises(ViolationError):
-        world.index_is_given_up(INDEX)
+    world.index_is_given_up(INDEX)
 
 
 @pytest.mark.parametrize(
