@@ -72,6 +72,9 @@ class Recovered:
     records: int = 0
     headless: set[int] = field(default_factory=set)
     """Segments whose headers are lost: they are read, but neither cut off nor appended to."""
+    patchy: set[int] = field(default_factory=set)
+    """Segments with damage of unknown length before something sound: they are not appended to, for
+    a header amid that may claim what would be."""
 
 
 @dataclass(slots=True)
@@ -196,7 +199,8 @@ class Recovery:
             self._reach(header, end)
             if not self._is_whole or not following:
                 self._settle(recovered)
-            recovered.uuid = b"" if is_headless else header.segment
+            is_sealed = is_headless or number in recovered.patchy
+            recovered.uuid = b"" if is_sealed else header.segment
         return recovered
 
     def _pass_over(self, number: int, recovered: Recovered, *, is_last: bool) -> None:
@@ -277,6 +281,7 @@ class Recovery:
         for one in records:
             if one.header is None:
                 recovered.damaged.append(f"{path.name} at {one.offset}")
+                recovered.patchy.add(number)
             else:
                 end = one.offset + one.header.record_bytes
                 found = Found(one.offset, end, _spoilt(one.header))

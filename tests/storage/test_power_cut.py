@@ -207,3 +207,30 @@ def test_a_long_replay_keeps_the_log_of_the_index_short(
     assert any(done)
     assert farm.engine.volumes()[0].shards == 200
     farm.engine.close()
+
+
+def test_nothing_is_appended_within_what_a_damaged_record_claims(farm: Farm) -> None:
+    """The disk put a mark within the last record; later, its header would be believed."""
+    first, last = farm.store(noise(3000)).shard, farm.store(noise(500_000)).shard
+    farm.delete(first)
+    volume = farm.engine.opened()[0]
+    row, (mark,) = volume.ground.index.find(ALICE, last), volume.ground.index.marks()
+    assert row is not None
+    farm.engine.close()
+    log = bytearray((farm.path / SEGMENT).read_bytes())
+    misplaced, within = log[mark.place.offset :][: mark.length], row.place.offset + 64 * 4096
+    log[within : within + len(misplaced)] = misplaced
+    (farm.path / SEGMENT).write_bytes(log[: mark.place.offset])
+    lose_index(farm)
+    farm.open()
+    stored = [farm.store(noise(900_000, number)).shard for number in range(6)]
+    farm.engine.close()
+    lose_index(farm)
+    farm.open()
+    assert {row.shard for row in page(farm)} >= set(stored)
+    farm.engine.close()
+
+
+def lose_index(farm: Farm) -> None:
+    for path in farm.path.glob("index.sqlite*"):
+        path.unlink()

@@ -421,7 +421,9 @@ def test_on_a_volume_that_takes_no_writes_a_damaged_copy_is_given_up(log: Log) -
 
 def test_damage_without_a_sound_header_is_told(log: Log) -> None:
     log.write(1, 1, BAD, 2, BAD, 3)
-    assert log.replay().damaged == [f"00000001.seg at {at * PAGE}" for at in (2, 4)]
+    recovered = log.replay()
+    assert recovered.damaged == [f"00000001.seg at {at * PAGE}" for at in (2, 4)]
+    assert not recovered.uuid, "a header in there may claim what would be appended"
     assert set(log.known()) == {1, 2, 3}
     assert page(log, 2) == BAD
 
