@@ -240,6 +240,7 @@ class RunningFarmer:
             book=self._home.contracts,
         )
         self._scrubbing.made_ms = self._made_ms
+        self._upkeep.shortage.overcommit = settings.contracts.overcommit
         self._upkeep.more_alerts = lambda: self._scrubbing.alerts(stores.engine.volumes())
         self._sizes = Sizes(self._home, settings, stores, self._disk, self._board)
         self._reloader = Reloader(
@@ -417,6 +418,7 @@ class RunningFarmer:
         self._overview.name = settings.name
         self._scrubbing.settings = settings.scrub
         self._one_core.is_wanted = settings.processor.one_core == "auto"
+        self._upkeep.shortage.overcommit = settings.contracts.overcommit
         self._desk.terms = self._house_terms(settings)
         self._farm.terms = replace(self._farm.terms, price=price_of(settings))
         self._stores.engine.fill = Fill(settings.shards.fill)

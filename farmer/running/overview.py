@@ -9,6 +9,7 @@ from farmer.model.contract import ContractStage
 from farmer.model.ids import NodeId
 from farmer.model.status import NodeState, NodeStatus, VolumeState, VolumeStatus
 from farmer.running.alerts import AlertBoard
+from farmer.running.fullness import with_reason
 from farmer.version import VERSION
 
 _WELL = (VolumeState.HEALTHY, VolumeState.SLOW, VolumeState.FULL, VolumeState.RETIRED)
@@ -59,7 +60,7 @@ class Overview:
 
     def status(self) -> NodeStatus:
         """Return how the farmer is now."""
-        volumes = self.volumes()
+        volumes = tuple(map(with_reason, self.volumes()))
         counts = dict(self.counts.contracts)
         return NodeStatus(
             state=self._state(volumes),

@@ -18,6 +18,7 @@ from farmer.node.ports import Disk
 from farmer.node.tasks import Tasks
 from farmer.running.overview import BookCounts, Overview
 from farmer.running.remembering import compare, complaints
+from farmer.running.shortage import Shortage
 from farmer.storage.contracts import ContractDatabase
 from farmer.storage.engine import Engine
 from farmer.storage.errors import StorageError
@@ -64,6 +65,8 @@ class Upkeep:
         self._failing: Mapping[str, str] = {}
         self.more_alerts: Callable[[], list[Alert]] = list
         """What else stands, asked at each look; never waits for a disk."""
+        self.shortage: Final = Shortage(clocks.monotonic_s)
+        """Whether more is promised than there is."""
 
     def start(self, clock: IReactorTime, tasks: Tasks, *others: Tasks) -> None:
         """
@@ -109,6 +112,9 @@ class Upkeep:
         await self._disk.run(compare, self._book, self._engine)
         missing = await self._disk.run(complaints, self._book, self._engine)
         self._overview.board.report("contracts", *missing)
+        promised_bytes = self._overview.counts.promised_bytes
+        short = self.shortage.alerts(promised_bytes, self._engine.volumes())
+        self._overview.board.report("shortage", *short)
 
     async def probe(self) -> None:
         """Notice a disk that went, or came back, while nobody stored or retrieved."""

@@ -226,6 +226,31 @@ class UpkeepTests(SynchronousTestCase):
         self.do(self.upkeep.look())
         self.assertIs(NodeState.RUNNING, self.overview.status().state)
 
+    def test_more_promised_than_there_is_needs_the_owner(self) -> None:
+        """
+        As after a smaller quota; it stands until the quota is what was promised.
+        """
+        self.do(self.upkeep.tick())
+        self.do(self.upkeep.look())
+        book = self.stores.book
+        offer = Offer(
+            space_bytes=100 * 10**6,
+            duration_ms=DAY_MS,
+            created_at_ms=self.wall_ms,
+            expires_at_ms=self.wall_ms + DAY_MS,
+        )
+        book.mint(offer, 100 * 10**6)
+        self.do(self.upkeep.look())
+        self.assertEqual((), self.overview.board.alerts)
+        engine = self.stores.engine
+        engine.change_quota(self.disk_path, 90 * 10**6, 0)
+        self.do(self.upkeep.look())
+        self.assertEqual(["PromisedTooMuch"], [one.name for one in self.overview.board.alerts])
+        self.assertIs(NodeState.DEGRADED, self.overview.status().state)
+        engine.change_quota(self.disk_path, 100 * 10**6, 0)
+        self.do(self.upkeep.look())
+        self.assertIs(NodeState.RUNNING, self.overview.status().state)
+
     def test_a_home_whose_disk_fails_is_told_until_it_is_well(self) -> None:
         """
         What the renters are refused for stands on the page; what else stands is told as well.
@@ -315,3 +340,13 @@ class UpkeepTests(SynchronousTestCase):
         self.assertGreater(len(learned), SWEEP_S / HINTS_S / 2)
         self.upkeep.stop()
         self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_a_full_volume_says_why(self) -> None:
+        """
+        It needs nobody as long as nothing more was promised.
+        """
+        self.stores.engine.change_quota(self.disk_path, 100 * 10**6, 1 << 62)
+        status = self.overview.status()
+        self.assertIs(VolumeState.FULL, status.volumes[0].state)
+        self.assertIn("kept free (keep_free)", status.volumes[0].reason)
+        self.assertIs(NodeState.RUNNING, status.state)
