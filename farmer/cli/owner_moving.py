@@ -5,16 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import redirect_stdout
-from typing import Any, Final
+from functools import partial
+from shlex import quote
+from typing import TYPE_CHECKING, Any, Final
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_ask import ask_running
 from farmer.cli.owner_volumes import volume_add
 from farmer.cli.terminal import print_document
 from farmer.model.status import VolumeState
+from farmer.running.caller import FarmerRefusedError
 from farmer.running.home import Home
 from farmer.settings.paths import absolute
 from farmer.units import Space, counted, format_size
+
+if TYPE_CHECKING:
+    from farmer.running.volumes import VolumePlan
 
 GONE: Final = VolumeState.GONE.value
 RETIRED: Final = VolumeState.RETIRED.value
@@ -52,15 +58,25 @@ def volume_move(home: Home, options: argparse.Namespace) -> int:
             f"{path} is gone ({source['reason']}): nothing can be moved from there, and nothing "
             "was made. Bring its disk back first"
         )
-    if to_path not in volumes:
-        _add(home, f"{to_path}={size or str(source['quota_bytes']) + 'B'}", options)
+    is_new = to_path not in volumes
+    if is_new:
+        _add(home, f"{to_path}={size or str(source['quota_bytes']) + 'B'}", options, source)
     elif size:
         raise CommandError(
             f"{to_path} is a volume of this farmer already: leave out ={size}. To change its "
             f"quota, edit it in {home.settings}; a reload (SIGHUP) applies it"
         )
     words = _words(options, path, "move") | _at_the_end(options) | {"to_path": to_path}
-    return _begun(home, options, words, "Once the old one is empty it leaves the settings.")
+    try:
+        return _begun(home, options, words, "Once the old one is empty it leaves the settings.")
+    except FarmerRefusedError as error:
+        if not is_new:
+            raise
+        undo = f"{home.command('volume retire --remove')} {quote(to_path)}"
+        raise CommandError(
+            f"{error}. But {to_path} is a volume of this farmer now, an empty one, which takes "
+            f"new shards. Mend what is named, and move again; or to be rid of it: {undo}"
+        ) from error
 
 
 def _volumes(home: Home) -> dict[str, dict[str, Any]]:
@@ -69,9 +85,33 @@ def _volumes(home: Home) -> dict[str, dict[str, Any]]:
     return {row["path"]: row for row in volumes if row["state"] != RETIRED}
 
 
-def _add(home: Home, volume: str, options: argparse.Namespace) -> None:
+def _add(home: Home, volume: str, options: argparse.Namespace, source: dict[str, Any]) -> None:
     with redirect_stdout(sys.stderr if options.json else sys.stdout):
-        volume_add(home, argparse.Namespace(volume=volume, json=False))
+        what = argparse.Namespace(volume=volume, json=False)
+        volume_add(home, what, partial(check_fits, source))
+
+
+def check_fits(source: dict[str, Any], plan: VolumePlan) -> None:
+    """
+    Make sure, before it is made, that a new volume could take what another holds.
+
+    The running farmer, which counts more exactly, has the last word.
+
+    Raises:
+        CommandError: it could not.
+
+    """
+    from farmer.running.volumes import room_if_new_bytes
+
+    room_bytes = room_if_new_bytes(plan) if plan.new else None
+    wanted_bytes = source["used_bytes"] + source["trash_bytes"]
+    if room_bytes is not None and room_bytes < wanted_bytes:
+        raise CommandError(
+            f"{source['path']} holds {format_size(wanted_bytes)}, but a volume of "
+            f"{format_size(plan.quota_bytes)} in {plan.path} could take "
+            f"{format_size(room_bytes)} now: nothing was made. Name a larger size "
+            f"({plan.path}=SIZE), or a directory on a disk with more room"
+        )
 
 
 def _words(options: argparse.Namespace, path: str, verb: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -62,8 +63,16 @@ def _at_rest(home: Home) -> list[dict[str, Any]]:
     return volumes_at_rest(home, load_settings(home).settings)
 
 
-def volume_add(home: Home, options: argparse.Namespace) -> int:
-    """Write another volume into the settings, make it, and have a running farmer use it."""
+def volume_add(
+    home: Home,
+    options: argparse.Namespace,
+    check: Callable[[VolumePlan], None] = lambda _plan: None,
+) -> int:
+    """
+    Write another volume into the settings, make it, and have a running farmer use it.
+
+    What *check* raises is raised before anything is made.
+    """
     from farmer.identity.keys import Identity
     from farmer.running.clocks import wall_clock_ms
     from farmer.running.making import make_volumes
@@ -83,6 +92,7 @@ def volume_add(home: Home, options: argparse.Namespace) -> int:
             raise CommandError(f"{added.path}: {SILENT}; nothing was made or written")
         planned = plan_volumes(home, settings, away_volumes(home))
         plans = [plan for plan in planned if str(plan.path) == added.path]
+        check(plans[0])
         make_volumes(home, Identity.load_or_create(home.identity), plans, wall_clock_ms())
         warnings = [doubt for doubt in doubts(planned) if added.path in doubt]
         # Seconds later: others may have changed them.

@@ -27,6 +27,7 @@ from farmer.storage.directory import MARKER_NAME, VolumeSetupError, read_marker
 from farmer.storage.errors import StorageError
 from farmer.storage.files import OsFiles
 from farmer.storage.outside import holdings
+from farmer.storage.quota import VolumeAccount
 from farmer.units import Space, format_size
 
 R = TypeVar("R")
@@ -196,6 +197,17 @@ def _room_on_disk_bytes(plan: VolumePlan) -> int:
     held = None if plan.new else holdings(plan.path)
     there = held.used_bytes + held.trash_bytes if held is not None else 0
     return max(0, there + free_bytes(plan.path) - plan.keep_free_bytes)
+
+
+def room_if_new_bytes(plan: VolumePlan) -> int | None:
+    """Return what shards could take of a volume that has yet to be made; None for silence."""
+    return None if plan.is_guess else answer_of(partial(_room_if_new_bytes, plan))
+
+
+def _room_if_new_bytes(plan: VolumePlan) -> int:
+    account = VolumeAccount(plan.quota_bytes, plan.keep_free_bytes)
+    account.filesystem_free_bytes = free_bytes(plan.path)
+    return account.free_bytes
 
 
 def small_quota_bytes(free: int) -> int:

@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 
 from farmer.cli import owner_moving
-from farmer.cli.exits import FAILED, OK
+from farmer.cli.exits import FAILED, OK, CommandError
 from farmer.cli.owner import main
+from farmer.cli.owner_moving import check_fits
 from farmer.model.status import VolumeState
+from farmer.running.caller import FarmerRefusedError
 from farmer.running.home import Home
+from farmer.running.volumes import VolumePlan
 
+OLD = {"path": "/v/old", "state": "healthy", "reason": "", "quota_bytes": 10**9}
 ROWS = [
-    {"path": "/v/old", "state": "healthy", "reason": "", "quota_bytes": 10**9},
+    OLD | {"used_bytes": 600 * 10**6, "trash_bytes": 10**6},
     {"path": "/v/other", "state": "healthy", "reason": "", "quota_bytes": 10**9},
     {"path": "/v/away", "state": "gone", "reason": "its disk is not there", "quota_bytes": 10**9},
     {"path": "/v/left", "state": "retired", "reason": "moved to /v/old", "quota_bytes": 0},
@@ -34,7 +38,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append(f"{words['verb']} {words['path']} to {words['to_path']}")
         return {"path": words["path"], "shards": 0, "bytes": 0}
 
-    def add(_home: Home, options: argparse.Namespace) -> int:
+    def add(_home: Home, options: argparse.Namespace, _check: Any) -> int:
         done.append(f"add {options.volume}")
         return OK
 
@@ -83,6 +87,37 @@ def test_what_cannot_be_moved_makes_nothing(
     assert move(tmp_path, source, target) == FAILED
     assert done == []
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("quota_bytes", "fits"), [(700 * 10**6, True), (620 * 10**6, False)])
+def test_a_target_too_small_for_what_has_to_move_is_not_made(
+    tmp_path: Path, quota_bytes: int, fits: bool
+) -> None:
+    """What every volume keeps for itself counts."""
+    plan = VolumePlan(tmp_path / "new", "new", quota_bytes, 0, new=True)
+    if fits:
+        check_fits(ROWS[0], plan)
+        return
+    with pytest.raises(CommandError, match=r"holds 601 MB, .* could take .*: nothing was made"):
+        check_fits(ROWS[0], plan)
+
+
+def test_a_target_that_was_made_for_a_move_that_is_refused_is_told(
+    tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """And how to be rid of it."""
+
+    def ask(_home: Home, verb: str, words: dict[str, Any] | None = None) -> dict[str, Any]:
+        if verb == "status":
+            return {"volumes": ROWS}
+        raise FarmerRefusedError("no room: nothing was begun")
+
+    monkeypatch.setattr(owner_moving, "ask_running", ask)
+    assert move(tmp_path, "/v/old", "/v/new") == FAILED
+    assert done == ["add /v/new=1000000000B"]
+    told = capsys.readouterr().err
+    assert "no room: nothing was begun. But /v/new is a volume of this farmer now" in told
+    assert "volume retire --remove /v/new" in told
 
 
 BEGUN = """\
