@@ -170,9 +170,8 @@ def _add_scrub(verbs: Verbs) -> None:
         ("resume", "go on"),
     ):
         verb = _add(scrub, name, what, f"owner_scrub:scrub_{name}", json=True)
-        verb.add_argument(
-            *("--volume",), action="append", default=[], metavar="NAME", help="only this one"
-        )
+        only = "only this one, as `farmer volume list` names it, or by its short name; repeatable"
+        verb.add_argument("--volume", action="append", default=[], metavar="PATH", help=only)
 
 
 def _group(verbs: Verbs, name: str, what: str) -> Verbs:

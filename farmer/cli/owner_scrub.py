@@ -6,11 +6,12 @@ import argparse
 import time
 from typing import Any
 
-from farmer.cli.exits import OK
+from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_ask import ask_running
 from farmer.cli.tables import table
 from farmer.cli.terminal import print_document
 from farmer.running.home import Home
+from farmer.settings.paths import absolute
 from farmer.units import format_duration, format_size
 
 _HEAD = (
@@ -29,9 +30,10 @@ _HEAD = (
 
 def scrub_status(home: Home, options: argparse.Namespace) -> int:
     """Print how far the scrubs are."""
-    document = ask_running(home, "status")
-    wanted = options.volume
-    volumes = [one for one in document["volumes"] if not wanted or one["name"] in wanted]
+    volumes = ask_running(home, "status")["volumes"]
+    if options.volume:
+        names = _names(volumes, options.volume)
+        volumes = [one for one in volumes if one["name"] in names]
     if options.json:
         rows = [{"name": one["name"], "path": one["path"]} | _known(one) for one in volumes]
         print_document({"volumes": rows})
@@ -57,12 +59,35 @@ def scrub_resume(home: Home, options: argparse.Namespace) -> int:
 
 
 def _told(home: Home, options: argparse.Namespace, verb: str, what: str) -> int:
-    answer = ask_running(home, verb, {"volumes": options.volume})
+    names = []
+    if options.volume:
+        names = _names(ask_running(home, "status")["volumes"], options.volume)
+    answer = ask_running(home, verb, {"volumes": names})
     if options.json:
         print_document(answer)
     else:
         print("\n".join(f"{name} {what}" for name in answer["volumes"]))
     return OK
+
+
+def _names(volumes: list[dict[str, Any]], wanted: list[str]) -> list[str]:
+    """
+    Return the names of volumes that are wanted by their names or their paths.
+
+    Raises:
+        CommandError: one is not there.
+
+    """
+    by_name = {one["name"]: one["name"] for one in volumes}
+    by_path = {one["path"]: one["name"] for one in volumes}
+    names = []
+    for text in wanted:
+        name = by_name.get(text) or by_path.get(text) or by_path.get(str(absolute(text)))
+        if name is None:
+            there = ", ".join(by_path)
+            raise CommandError(f"{text} is not a volume of this farmer. Its volumes are: {there}")
+        names.append(name)
+    return names
 
 
 def _known(volume: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from farmer.cli import owner_scrub
+from farmer.cli.exits import CommandError
 from farmer.model.status import ScrubStatus
 from farmer.monitor.status import status_document
 from farmer.running.home import Home
@@ -39,6 +41,47 @@ def test_a_volume_that_is_not_open_was_not_never_scrubbed(
     assert "not known" in usb
     assert "never" not in usb
     assert " never " in new
+
+
+@pytest.mark.parametrize(
+    ("wanted", "paths"),
+    [
+        (["attic"], [ATTIC.path]),
+        ([ATTIC.path], [ATTIC.path]),
+        ([f"{USB.path}/", "new"], [USB.path, "/mnt/new"]),
+    ],
+)
+def test_a_volume_is_named_by_its_name_or_as_the_list_prints_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wanted: list[str], paths: list[str]
+) -> None:
+    options = argparse.Namespace(volume=wanted, json=True)
+    assert owner_scrub.scrub_status(Home.at(tmp_path), options) == 0
+    rows = json.loads(capsys.readouterr().out)["volumes"]
+    assert [row["path"] for row in rows] == paths
+
+
+@pytest.mark.parametrize("do", [owner_scrub.scrub_status, owner_scrub.scrub_now])
+def test_a_slip_is_an_error_that_names_what_there_is(tmp_path: Path, do: Any) -> None:
+    options = argparse.Namespace(volume=["atic"], json=False)
+    with pytest.raises(CommandError, match=f"atic is not a volume .* are: {ATTIC.path}, "):
+        do(Home.at(tmp_path), options)
+
+
+def test_the_farmer_is_told_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was typed."""
+    asked: list[Any] = []
+
+    def ask(_home: Home, verb: str, words: dict[str, Any] | None = None) -> dict[str, Any]:
+        if words is None:
+            return status_document(replace(STATUS, volumes=(ATTIC, USB)))
+        asked.append((verb, words))
+        return {"volumes": words["volumes"]}
+
+    monkeypatch.setattr(owner_scrub, "ask_running", ask)
+    for volume in ([ATTIC.path], []):
+        options = argparse.Namespace(volume=volume, json=False)
+        assert owner_scrub.scrub_now(Home.at(tmp_path), options) == 0
+    assert asked == [("scrub-now", {"volumes": ["attic"]}), ("scrub-now", {"volumes": []})]
 
 
 def test_programs_are_told_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
