@@ -252,6 +252,7 @@ class RunningFarmer:
             notifier=self._notifier,
             reloaded=self._metrics.reloaded,
         )
+        self._overview.waiting = lambda: self._reloader.waiting
         household = Household(
             home=self._home,
             environ=self._environ,

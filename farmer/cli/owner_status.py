@@ -74,8 +74,11 @@ def lines_of(document: dict[str, Any], now_ms: float) -> list[str]:
         f"{counted(document['open_invites'], 'open invite')}, "
         f"{counted(document['sessions'], 'session')}",
         f"  promised   {format_size(document.get('promised_bytes', 0))}",
-        "",
     ]
+    if document.get("waiting"):
+        names = ", ".join(document["waiting"])
+        lines.append(f"  settings   were changed and wait for a restart: {names}")
+    lines.append("")
     lines += volume_table(document["volumes"])
     for alert in document["alerts"]:
         lines += ["", f"! {alert['name']}: {alert['message']}"]

@@ -199,3 +199,5 @@ class NodeStatus:
     """Whether there was no run before this one."""
     promised_bytes: int = 0
     """The space of all contracts and open invites."""
+    waiting: tuple[str, ...] = ()
+    """Settings that were read again, and wait for a restart."""

@@ -63,6 +63,7 @@ def status_document(status: NodeStatus, activity: Activity | None = None) -> dic
         "promised_bytes": status.promised_bytes,
         "renters": status.renters,
         "sessions": status.sessions,
+        "waiting": list(status.waiting),
         "alerts": [_alert(alert) for alert in status.alerts],
     }
     if activity is not None:

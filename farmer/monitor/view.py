@@ -297,6 +297,11 @@ def _about_card(status: NodeStatus) -> str:
         ("Node id", f"<code>{status.node_id}</code>"),
         ("Renters reach it at", _codes(status.announce, "no address is known: set announce")),
         ("Listens on", _codes(status.listen)),
+        *(
+            [("Settings that wait for a restart", _codes(status.waiting))]
+            if status.waiting
+            else []
+        ),
         ("Started", escape(format_moment(status.started_at_ms))),
         ("Last end", _last_end(status)),
         (

@@ -51,6 +51,7 @@ class Overview:
     volumes: Callable[[], tuple[VolumeStatus, ...]]
     sessions: Callable[[], int] = field(default=lambda: 0)
     announced: Callable[[], tuple[str, ...]] = field(default=tuple)
+    waiting: Callable[[], tuple[str, ...]] = field(default=tuple)
     name: str = ""
     listen: tuple[str, ...] = ()
     page: str = ""
@@ -81,6 +82,7 @@ class Overview:
             alerts=self.board.alerts,
             clean_start=self.clean_start,
             first_start=self.first_start,
+            waiting=self.waiting(),
         )
 
     def _state(self, volumes: tuple[VolumeStatus, ...]) -> NodeState:

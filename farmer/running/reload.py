@@ -72,11 +72,14 @@ class Reloader:
         self._board = board
         self._notifier = notifier
         self._reloaded = reloaded
+        self.waiting: tuple[str, ...] = ()
+        """The names of settings that were read again, and wait for a restart."""
 
     def adopt(self, path: Path, settings: Settings) -> None:
         """Take one of their volumes as in force: somebody else opened or closed it."""
         self._started = adopting(self._started, settings, path)
         self._current = adopting(self._current, settings, path)
+        self.waiting = changes(self._started, self._current).restart
 
     async def reload(self) -> None:
         """Read and apply; bad settings change nothing, and whatever fails is told."""
@@ -124,11 +127,12 @@ class Reloader:
 
     async def _take(self, settings: Settings) -> None:
         live = changes(self._current, settings).live
-        waiting = changes(self._started, settings).restart
         await self._apply(settings)
         self._current = settings
+        self.waiting = changes(self._started, settings).restart
         self._board.report("settings")
         self._reloaded(good=True)
         self.log.info("settings read again; changed: {names}", names=", ".join(live) or "nothing")
-        if waiting:
-            self.log.warn("these settings wait for a restart: {names}", names=", ".join(waiting))
+        if self.waiting:
+            names = ", ".join(self.waiting)
+            self.log.warn("these settings wait for a restart: {names}", names=names)

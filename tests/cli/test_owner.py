@@ -380,6 +380,13 @@ def test_the_status_for_people() -> None:
     assert "! VolumeGone: it is gone\n  type: mount it" in told
 
 
+def test_the_status_names_settings_that_wait_for_a_restart() -> None:
+    """No line if there are none, as with a farmer of an earlier release."""
+    told = lines_of(DOCUMENT | {"waiting": ["listen.page", "log.format"]}, now_ms=0)
+    assert "  settings   were changed and wait for a restart: listen.page, log.format" in told
+    assert not [line for line in lines_of(DOCUMENT, now_ms=0) if "restart" in line]
+
+
 def test_the_status_counts_in_singular_too() -> None:
     told = "\n".join(lines_of(DOCUMENT | {"sessions": 1}, now_ms=0))
     assert "1 open invite, 1 session\n" in told

@@ -46,6 +46,7 @@ def test_a_reload_applies_what_it_can(daemon: Daemon) -> None:
     assert status["announce"] == ["farmer.example:4646"]
     assert "@farmer.example:4646/" in daemon.invite("3GB"), "twice what there is may be promised"
     wait_until(lambda: 'wait for a restart: listen.page"' in daemon.logs.read_text())
+    wait_until(lambda: daemon.status()["waiting"] == ["listen.page"])
 
 
 def test_each_volume_gets_its_own_quota_whatever_it_is_called(

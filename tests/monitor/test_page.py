@@ -259,6 +259,12 @@ def test_it_claims_no_end_in_order_at_the_first_start() -> None:
     assert ["<dd>in order" in html for html in ends] == [False, True, False]
 
 
+def test_it_names_settings_that_wait_for_a_restart() -> None:
+    html = rendered(replace(STATUS, waiting=("listen.page",)), metrics().activity, NOW_S)
+    assert "<dt>Settings that wait for a restart</dt><dd><code>listen.page</code></dd>" in html
+    assert "wait for a restart" not in rendered(STATUS, metrics().activity, NOW_S)
+
+
 def test_it_does_not_say_what_nobody_checked() -> None:
     """Whether renters outside reach it is not known here."""
     html = rendered(replace(STATUS, state=NodeState.RUNNING), metrics().activity, NOW_S)

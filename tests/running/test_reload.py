@@ -123,6 +123,16 @@ class ReloadTests(SynchronousTestCase):
             self.reload(by_hand)
         [waiting] = [event["names"] for event in events if "restart" in event["log_format"]]
         self.assertEqual("volumes.1.path", waiting)
+        self.assertEqual(("volumes.1.path",), self.reloader.waiting)
+
+    def test_what_waits_for_a_restart_is_known_until_it_is_taken_back(self) -> None:
+        """A page that was moved waits; a name does not; bad settings change nothing of it."""
+        self.reload("listen: {page: '127.0.0.1:5555'}\nname: attic\n")
+        self.assertEqual(("listen.page",), self.reloader.waiting)
+        self.reload("nmae: attic\n")
+        self.assertEqual(("listen.page",), self.reloader.waiting)
+        self.reload("name: attic\n")
+        self.assertEqual((), self.reloader.waiting)
 
     def test_a_reload_waits_for_the_one_before_it(self) -> None:
         """Each is whole: what a slow disk holds up is not overtaken, and left half in force."""
