@@ -345,6 +345,7 @@ class RunningFarmer:
             "pid": os.getpid(),
             "control": str(self.ending.control),
             "node_id": str(stores.identity.node_id),
+            "settings": str(self._home.settings) if self._home.settings_named else None,
         }
         write_json(self._home.run, run)
         self._begin_chores()

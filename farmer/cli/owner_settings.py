@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from farmer.cli.exits import OK, CommandError
+from farmer.cli.exits import BAD_SETTINGS, OK, CommandError
 from farmer.cli.owner_words import said, warn
 from farmer.cli.terminal import print_document, print_json
+from farmer.running.caller import FarmerRefusedError, NotRunningError, call
+from farmer.running.files import json_in
 from farmer.running.home import Home, HomeError
 from farmer.settings.kinds import ADDRESS, NAME, PUBLIC_ADDRESS, QUOTA
 from farmer.settings.loader import Loaded, SettingsError, load, load_text
@@ -36,10 +38,27 @@ def load_settings(home: Home) -> Loaded:
 def check(home: Home, options: argparse.Namespace) -> int:
     """Read a settings file and say whether it is good, on the disks that answer now."""
     path = Path(options.file) if options.file else home.settings_to_read
+    if path is None and _runs_with_settings(home):
+        raise CommandError(
+            f"{home.settings} does not exist, but the running farmer was started with it and goes "
+            "on with what it said. Bring it back; or, if the defaults are to hold from now on, "
+            f"stop the farmer and start it again with: {home.command('run')}",
+            BAD_SETTINGS,
+        )
     if faults := list(_small_shares(home, load(path, os.environ))):
         raise SettingsError(faults)
     print(f"{path}: good" if path else f"{home.settings} does not exist, the defaults hold: good")
     return OK
+
+
+def _runs_with_settings(home: Home) -> bool:
+    """Tell whether a farmer runs that was started with the settings file of this home."""
+    try:
+        call(home, "status")
+        run = json_in(home.run)
+    except (NotRunningError, FarmerRefusedError, OSError):
+        return False
+    return run is not None and run.get("settings") == str(home.settings)
 
 
 def _small_shares(home: Home, loaded: Loaded) -> Iterator[Fault]:

@@ -99,6 +99,9 @@ def test_settings_that_are_gone_are_not_replaced_by_the_defaults(daemon: Daemon)
     [alert] = status["alerts"]
     assert "farmer.yaml: cannot be read: No such file" in alert["message"]
     assert (status["name"], len(status["volumes"])) == ("test", 1)
+    checked = daemon.call("config", "check")
+    assert checked.returncode == 78
+    assert "the running farmer was started with it" in checked.stderr
     away.rename(settings)
     hang_up(daemon)
     wait_until(lambda: daemon.call("status").returncode == 0)
