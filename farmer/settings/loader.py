@@ -22,6 +22,9 @@ from farmer.settings.tree import (
     read_yaml,
 )
 
+NEAR: Final = 0.6
+"""How much alike two names have to be for one to be a slip of the other."""
+
 LIST_MAX: Final = 256
 DEFAULT_PLACE: Final = "default"
 _TAGS_OF_WORDS: Final = frozenset({"str"})
@@ -194,8 +197,10 @@ class _SettingsReader:
             self.origins[f"{dotted}.{below}"] = DEFAULT_PLACE
 
     def _unknown(self, name: str, keys: dict[str, Key], tree: Branch) -> None:
-        near = difflib.get_close_matches(name, keys, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, keys, n=1, cutoff=NEAR)
         hint = f', did you mean "{near[0]}"?' if near else f"; known are {', '.join(keys)}"
+        if lines := _in_two_lines(name, keys, tree.entries[name]):
+            hint = f": {lines}"
         self._fault(tree.places.get(name, tree.place), f'unknown key "{name}"{hint}')
 
     def _refuse(self, place: str, message: str) -> object:
@@ -204,3 +209,13 @@ class _SettingsReader:
 
     def _fault(self, place: str, message: str) -> None:
         self._faults.append(Fault(place, message))
+
+
+def _in_two_lines(name: str, keys: dict[str, Key], value: Tree) -> str:
+    """Say how a key is written that was named as in docs and messages; empty if it is none."""
+    group, _, below = name.partition(".")
+    key = keys.get(group)
+    if key is None or key.section is None or key.many or below not in keys_of(key.section):
+        return ""
+    text = value.text if isinstance(value, Scalar) else "..."
+    return f'write "{group}:", and in the line below, two spaces further in, "{below}: {text}"'

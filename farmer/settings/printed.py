@@ -37,6 +37,13 @@ The file is searched in this order: `--config FILE`, `farmer.yaml` in the home g
 DIR` or `FARMER_HOME`, else `/etc/farmer/farmer.yaml` for root and
 `$XDG_CONFIG_HOME/farmer/farmer.yaml` (`~/.config/farmer/farmer.yaml`) for everybody else.
 
+A key with a dot is written in two lines, the second one two spaces further in:
+
+```yaml
+shards:
+  size_max: 1GiB
+```
+
 The environment goes over the file: a key's name in capitals, two underscores between its
 parts, list entries by number from 0, or, where they are single values (`FARMER_ANNOUNCE`),
 separated by commas.

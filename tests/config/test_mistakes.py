@@ -19,6 +19,23 @@ MISTAKES = [
         V + "listen:\n  pgae: a:1",
         'f:3:3: unknown key "pgae", did you mean "page"',
     ),
+    (
+        "a key with a dot",
+        V + "listen.page: 192.168.1.5:4647",
+        'f:2:1: unknown key "listen.page": write "listen:", and in the line below, two spaces '
+        'further in, "page: 192.168.1.5:4647"',
+    ),
+    (
+        "a list with a dot",
+        V + "listen.shards: [a:1, b:2]",
+        'two spaces further in, "shards: ..."',
+    ),
+    (
+        "a dot too many",
+        V + "volumes.path: /a",
+        'unknown key "volumes.path", did you mean "volumes"',
+    ),
+    ("too far from anything", V + "nosuch: x", 'f:2:1: unknown key "nosuch"; known are version'),
     ("a duplicate", V + "name: a\nname: b", 'f:3:1: duplicate key "name", first given at f:2:1'),
     ("no version", "name: a", 'f:1:1: "version" is missing, like version: 1'),
     ("a newer version", "version: 2", 'f:1:10: "version": version 2 of the settings'),
