@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Final
@@ -16,6 +17,7 @@ from farmer.cli.exits import CommandError
 from farmer.cli.owner_grammar import SERVING, parser
 from farmer.cli.owner_words import said
 from farmer.cli.streams import open_streams
+from farmer.cli.terminal import print_document
 from farmer.running.home import Home, HomeError
 from farmer.units import counted
 
@@ -41,12 +43,12 @@ def _do(options: argparse.Namespace) -> int:
     try:
         home = Home.find(options.home, options.config, os.environ, os.getuid())
         if home.settings_named and not home.settings.exists() and options.action not in NEEDS_NONE:
-            return _fail(f"{home.settings}: No such file", exits.BAD_SETTINGS)
+            raise CommandError(f"{home.settings}: No such file", exits.BAD_SETTINGS)
         return _run(options.action, home, options)
     except CommandError as error:
-        return _fail(str(error), error.code)
+        return _fail(options, str(error), error.code)
     except HomeError as error:
-        return _fail(str(error), exits.FAILED)
+        return _fail(options, str(error))
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:
@@ -54,7 +56,7 @@ def _do(options: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.FAILED
     except Exception as error:
-        return _translated(error)
+        return _translated(options, error)
 
 
 def _with_negatives(words: Sequence[str]) -> list[str]:
@@ -75,7 +77,7 @@ def _run(action: str, home: Home, options: argparse.Namespace) -> int:
     return command(home, options)
 
 
-def _translated(error: Exception) -> int:
+def _translated(options: argparse.Namespace, error: Exception) -> int:
     """Turn the errors of the slow imports into words; what is left is our bug."""
     from farmer.identity.keys import IdentityError
     from farmer.running.caller import FarmerRefusedError
@@ -88,17 +90,24 @@ def _translated(error: Exception) -> int:
         case SettingsError():
             print(error, file=sys.stderr)
             mistakes = counted(len(error.faults), "mistake")
-            return _fail(f"{mistakes} in the settings", exits.BAD_SETTINGS)
+            faults = [str(fault) for fault in error.faults]
+            return _fail(options, f"{mistakes} in the settings", exits.BAD_SETTINGS, faults=faults)
         case HomeLockedError() | FarmerRefusedError():
-            return _fail(str(error), exits.FAILED)
+            return _fail(options, str(error))
         case IdentityError() | StorageError() | VolumeSetupError() | ValueError() | OSError():
-            return _fail(said(error), exits.FAILED)
+            return _fail(options, said(error))
         case _:
             raise error
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(
+    options: argparse.Namespace, message: str, code: int = exits.FAILED, **more: object
+) -> int:
     print(f"farmer: {message}", file=sys.stderr)
+    if options.json:
+        # If it is the output that fails, the last flush tells it.
+        with suppress(OSError):
+            print_document({"error": message} | more)
     return code
 
 

@@ -71,6 +71,32 @@ def test_that_no_farmer_runs_is_said_only_where_that_is_known(home: Path, capsys
         assert "start it" not in told
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("contract show ffffffff", "there is no farmer in"),
+        ("invite --space 200TB --for 1d", "there is no farmer in"),
+        ("volume check /nosuch", "/nosuch is not a volume of this farmer"),
+        ("--config /nope.yaml contract list", "/nope.yaml: No such file"),
+    ],
+)
+def test_a_failure_is_told_to_programs_too(home: Path, capsys: Any, words: str, told: str) -> None:
+    """On standard output, where they read; a person reads the other."""
+    assert run(home, *words.split(), "--json") != exits.OK
+    heard = capsys.readouterr()
+    assert told in json.loads(heard.out)["error"]
+    assert heard.err == f"farmer: {json.loads(heard.out)['error']}\n"
+
+
+def test_mistakes_in_the_settings_are_told_to_programs_one_by_one(home: Path, capsys: Any) -> None:
+    Home.at(home).make()
+    (home / "farmer.yaml").write_text("version: 1\nnmae: x\nlog: {level: loud}\n")
+    assert run(home, "config", "show", "--json") == exits.BAD_SETTINGS
+    document = json.loads(capsys.readouterr().out)
+    assert document["error"] == "2 mistakes in the settings"
+    assert ["farmer.yaml:2:1" in fault for fault in document["faults"]] == [True, False]
+
+
 @as_root
 @pytest.mark.parametrize("is_open", [False, True])
 def test_who_may_not_look_is_told_who_may(is_open: bool) -> None:
