@@ -173,7 +173,8 @@ class RunningFarmer:
         except (ListenError, StorageError, VolumeSetupError, IdentityError, OwnerError) as error:
             raise CannotServeError(str(error) or type(error).__name__) from error
         except OSError as error:
-            raise CannotServeError(f"{error.strerror or error}: {error.filename or ''}") from error
+            named = f": {error.filename}" if error.filename else ""
+            raise CannotServeError(f"{error.strerror or error}{named}") from error
 
     def _tell(self, line: str) -> None:
         self.log.warn("{line}", line=line)

@@ -99,7 +99,7 @@ def _work(work: Callable[[], int], writing: int) -> NoReturn:
     except BaseException:  # it must not return into what the parent does
         traceback.print_exc()
     finally:
-        code = flushed(code)
+        code = flushed(code, "farmer")
         # A thread of ours may never end, and keep open what others read to its end.
         os.closerange(1, 3)
         os.write(writing, bytes((code,)))

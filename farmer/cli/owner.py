@@ -14,10 +14,10 @@ from typing import Final
 from farmer.cli import exits
 from farmer.cli.apart import in_a_child
 from farmer.cli.exits import CommandError
-from farmer.cli.owner_grammar import SERVING, parser
+from farmer.cli.owner_grammar import BEFORE_THE_COMMAND, SERVING, parser
 from farmer.cli.owner_words import said
 from farmer.cli.streams import open_streams
-from farmer.cli.terminal import print_document
+from farmer.cli.terminal import flushed, print_document
 from farmer.running.home import Home, HomeError
 from farmer.units import counted
 
@@ -33,7 +33,7 @@ def main(words: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     if words is None:
         open_streams()
-    options = parser().parse_args(_with_negatives(sys.argv[1:] if words is None else words))
+    options = _understood(sys.argv[1:] if words is None else words)
     if words is None and options.action != SERVING:
         return in_a_child(partial(_do, options))
     return _do(options)
@@ -42,8 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _do(options: argparse.Namespace) -> int:
     try:
         home = Home.find(options.home, options.config, os.environ, os.getuid())
-        if home.settings_named and not home.settings.exists() and options.action not in NEEDS_NONE:
-            raise CommandError(f"{home.settings}: No such file", exits.BAD_SETTINGS)
+        _check_named_settings(home, options.action)
         return _run(options.action, home, options)
     except CommandError as error:
         return _fail(options, str(error), error.code)
@@ -59,6 +58,29 @@ def _do(options: argparse.Namespace) -> int:
         return _translated(options, error)
 
 
+def _understood(words: Sequence[str]) -> argparse.Namespace:
+    """Return what was typed; what is wrong with it ends the program, with the verb's usage."""
+    try:
+        options, rest = parser().parse_known_args(_with_negatives(words))
+        if rest:
+            options.verb.error(
+                f"unrecognized arguments: {' '.join(rest)}{_misplaced(rest, words)}"
+            )
+    except SystemExit as end:
+        # Help and release are printed by then, and perhaps lost.
+        raise SystemExit(flushed(int(end.code or 0), "farmer")) from None
+    return options
+
+
+def _misplaced(rest: Sequence[str], words: Sequence[str]) -> str:
+    """Say where options belong that are known, but not there."""
+    name = rest[0].partition("=")[0]
+    if name not in BEFORE_THE_COMMAND:
+        return ""
+    command = " ".join(word for word in words if word not in rest)
+    return f"; {name} stands before the command: farmer {' '.join(rest)} {command}"
+
+
 def _with_negatives(words: Sequence[str]) -> list[str]:
     """Join `--space -5GB` to one word, or argparse takes the size for an option and says so."""
     joined: list[str] = []
@@ -68,6 +90,11 @@ def _with_negatives(words: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
+
+
+def _check_named_settings(home: Home, action: str) -> None:
+    if home.settings_named and not home.settings.exists() and action not in NEEDS_NONE:
+        raise CommandError(f"{home.settings}: No such file", exits.BAD_SETTINGS)
 
 
 def _run(action: str, home: Home, options: argparse.Namespace) -> int:

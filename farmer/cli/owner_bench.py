@@ -37,7 +37,6 @@ reactor: Any = _reactor
 KIB: Final = 1024
 SIZES: Final = (64 * KIB, 2 * KIB * KIB, 64 * KIB * KIB)
 AT_ONCE: Final = (1, 16)
-SPACE_BYTES_MIN: Final = 300_000_000
 
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """By any of them a command is ended; a farmer reads its settings again at the last."""
@@ -45,8 +44,6 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def bench(home: Home, options: argparse.Namespace) -> int:
     """Measure, say what came out, and leave nothing behind."""
-    if options.space < SPACE_BYTES_MIN:
-        raise CommandError(f"--space: at least {format_size(SPACE_BYTES_MIN)} are needed")
     where = absolute(options.dir) if options.dir else _disk_of(home)
     _check_room(where, options.space)
     told = _quiet if options.json else _say

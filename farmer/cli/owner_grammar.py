@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from farmer.units import parse_duration, parse_money, parse_size
+from farmer.settings.kinds import ADDRESS, NAME, PUBLIC_ADDRESS, Kind
+from farmer.units import format_size, parse_duration, parse_money, parse_size
+from farmer.version import VERSION
 
 V = TypeVar("V")
 
@@ -15,9 +17,15 @@ SERVING: Final = "owner_run:run"
 
 VOLUME: Final = "a directory, and how much of its disk: 500GB, 500GiB, 80%% or max; at least 64MiB"
 
+BENCH_BYTES_MIN: Final = 300_000_000
+"""A quarter is one file; each size of shard has to come at least once."""
+
 SECONDS_MIN: Final = 0.1
 SECONDS_MAX: Final = 3600.0
 """How long a bench may take for each figure."""
+
+BEFORE_THE_COMMAND: Final = ("--home", "--config")
+"""What holds for all commands stands before them."""
 
 DESCRIPTION: Final = "Rent out spare disk: store shards, prove that they are there, serve them."
 
@@ -27,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("farmer", description=DESCRIPTION)
     top.add_argument("--home", metavar="DIR", help="keep everything under DIR (or FARMER_HOME)")
     top.add_argument("--config", metavar="FILE", help="read the settings from FILE")
+    top.add_argument("--version", action="version", version=f"farmer {VERSION}")
     top.set_defaults(json=False)
     verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_running(verbs)
@@ -43,31 +52,32 @@ def _add_running(verbs: Verbs) -> None:
     init = _add(verbs, "init", "make a home, settings and volumes", "owner_settings:init")
     init.add_argument("--yes", action="store_true", help="ask nothing, take the defaults")
     many: dict[str, Any] = {"action": "append", "default": []}
-    init.add_argument("--volume", metavar="PATH=SIZE", help=f"rent out {VOLUME}", **many)
-    init.add_argument("--listen", metavar="HOST:PORT", help="where renters connect", **many)
-    init.add_argument("--page", metavar="HOST:PORT", default="", help="where the page is served")
+    rented = f"rent out {VOLUME}"
+    init.add_argument("--volume", type=_volume, metavar="PATH=SIZE", help=rented, **many)
+    address: dict[str, Any] = {"type": _address, "metavar": "HOST:PORT"}
+    init.add_argument("--listen", help="where renters connect", **address, **many)
+    init.add_argument("--page", default="", help="where the page is served", **address)
     outside = "the address that invites name, as renters outside reach it"
-    init.add_argument("--announce", metavar="HOST:PORT", help=outside, **many)
-    init.add_argument("--name", default="", help="what the page calls this farmer")
+    public = address | many | {"type": _public_address}
+    init.add_argument("--announce", help=outside, **public)
+    init.add_argument("--name", type=_name, default="", help="what the page calls this farmer")
     _add(verbs, "run", "serve, in the foreground", SERVING)
     _add(verbs, "status", "how the farmer is", "owner_status:status", json=True)
     _add(verbs, "metrics", "what Prometheus would scrape", "owner_status:metrics")
     _add(verbs, "version", "the release", "owner_status:version", json=True)
     bench = _add(verbs, "bench", "what disk and farmer can do", "owner_bench:bench", json=True)
     bench.add_argument("--dir", metavar="DIR", help="on this disk; default: the first volume's")
-    bench.add_argument(
-        "--space", type=_size, metavar="SIZE", default="1GB", help="to use meanwhile; default: 1GB"
-    )
-    bench.add_argument(
-        "--seconds", type=_seconds, metavar="N", default=3.0, help="for each figure; default: 3"
-    )
+    space = "to use meanwhile; default: 1GB, at least 300MB"
+    bench.add_argument("--space", type=_bench_size, metavar="SIZE", default="1GB", help=space)
+    each = "for each figure; default: 3, which makes a minute or two in all"
+    bench.add_argument("--seconds", type=_seconds, metavar="N", default=3.0, help=each)
 
 
 def _add_renting(verbs: Verbs) -> None:
     invite = _add(verbs, "invite", "offer a contract", "owner_rent:invite", json=True)
     below = invite.add_subparsers(metavar="[list|withdraw]")
-    invite.add_argument("--space", type=_size, metavar="SIZE", help="like 200GB")
-    _add_duration(invite, "--for", "how long the contract lasts, like 90d")
+    invite.add_argument("--space", type=_size, metavar="SIZE", help="like 200GB; needed")
+    _add_duration(invite, "--for", "how long the contract lasts, like 90d; needed")
     invite.add_argument(
         *("--expires",),
         type=_duration,
@@ -107,7 +117,7 @@ def _add_keeping(verbs: Verbs) -> None:
     volumes = _group(verbs, "volume", "the directories that hold shards")
     _add(volumes, "list", "how they are", "owner_volumes:volume_list", json=True)
     add = _add(volumes, "add", "rent out another directory", "owner_volumes:volume_add", json=True)
-    add.add_argument("volume", metavar="PATH=SIZE", help=VOLUME)
+    add.add_argument("volume", type=_volume, metavar="PATH=SIZE", help=VOLUME)
     check = _add(volumes, "check", "look one over", "owner_volumes:volume_check", json=True)
     check.add_argument("path", nargs="?", metavar="PATH", help="default: all of the settings")
     _add_leaving(volumes)
@@ -183,7 +193,7 @@ def _add(
     verbs: Verbs, name: str, what: str, action: str, *, json: bool = False
 ) -> argparse.ArgumentParser:
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
-    verb.set_defaults(action=action)
+    verb.set_defaults(action=action, verb=verb)
     if json:
         # Only where it stands: what a word below has not would undo what one above it has.
         unsaid = argparse.SUPPRESS
@@ -217,6 +227,37 @@ def _parse_seconds(text: str) -> float:
     return seconds
 
 
+def _parse_volume(text: str) -> str:
+    # It reads YAML, which takes long to import.
+    from farmer.settings.written import VolumeLine
+
+    VolumeLine.parse(text)
+    return text
+
+
+def _parse_bench_size(text: str) -> int:
+    size_bytes = parse_size(text)
+    if size_bytes < BENCH_BYTES_MIN:
+        raise ValueError(f"at least {format_size(BENCH_BYTES_MIN)} are needed, not {text}")
+    return size_bytes
+
+
+def _as_typed(kind: Kind[str]) -> Callable[[str], str]:
+    """Return a check of one of the settings' kinds that leaves it as typed; empty is none."""
+
+    def check(text: str) -> str:
+        if text:
+            kind.parse(text)
+        return text
+
+    return _typed(check)
+
+
+_address = _as_typed(ADDRESS)
+_public_address = _as_typed(PUBLIC_ADDRESS)
+_name = _as_typed(NAME)
+_volume = _typed(_parse_volume)
+_bench_size = _typed(_parse_bench_size)
 _size = _typed(parse_size)
 _duration = _typed(parse_duration)
 _money = _typed(parse_money)

@@ -139,8 +139,7 @@ def _with_added(home: Home, added: VolumeLine, unwritten: list[VolumeLine], text
     if added.path in before:
         raise CommandError(
             f"{added.path} is a volume of this farmer already. To change its quota, edit it in "
-            f"{home.settings}; a reload (SIGHUP) applies it",
-            BAD_SETTINGS,
+            f"{home.settings}; a reload (SIGHUP) applies it"
         )
     try:
         for line in (added,) if before else (*unwritten, added):

@@ -18,5 +18,6 @@ def said(error: Exception) -> str:
     if isinstance(error, PermissionError) and error.filename:
         return f"{error.filename}: {may_not_write(Path(error.filename).parent)}"
     if isinstance(error, OSError):
-        return f"{error.strerror or error}: {error.filename or ''}"
+        named = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{named}"
     return str(error) or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Final
@@ -11,7 +12,7 @@ _STREAMS: Final = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 def open_streams() -> None:
     """
-    Open those that were closed when the program was begun, on nothing.
+    Open those that were closed when the program was begun, on nothing; let all be printed.
 
     Python has None in their place, of which no question can be asked; and their numbers would
     go to the next files that are opened, a volume's perhaps.
@@ -22,3 +23,6 @@ def open_streams() -> None:
             number = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, mode))
+    # A name that has no letters here is better escaped than not told, with all that follows.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")

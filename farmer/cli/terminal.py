@@ -46,7 +46,7 @@ def warn(text: str) -> None:
         print(_lines(text), file=sys.stderr)
 
 
-def flushed(code: int) -> int:
+def flushed(code: int, program: str = "renter") -> int:
     """Let go of what was printed; return the exit code, which is none of success if it is lost."""
     if sys.stdout is None:
         return code
@@ -58,7 +58,8 @@ def flushed(code: int) -> int:
     except (OSError, ValueError) as error:
         drop_output()
         with suppress(OSError, ValueError):
-            warn(f"the answer could not be written: {error}")
+            why = getattr(error, "strerror", None) or error
+            warn(f"{program}: the answer could not be written: {why}")
         return code or FAILED
     return code
 

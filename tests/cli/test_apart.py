@@ -65,7 +65,7 @@ def test_an_answer_that_cannot_be_written_is_no_success() -> None:
             env={**os.environ, "PYTHONUNBUFFERED": ""},
         )
     assert done.returncode == 1
-    assert "the answer could not be written: [Errno 28]" in done.stderr
+    assert "farmer: the answer could not be written: No space left" in done.stderr
 
 
 def test_with_standard_output_closed_its_exit_code_is_passed_on_too() -> None:

@@ -18,6 +18,7 @@ from farmer.cli import exits, owner_ask, owner_settings, owner_status, owner_vol
 from farmer.cli.owner import main
 from farmer.cli.owner_grammar import parser
 from farmer.cli.owner_status import exit_code, lines_of, volume_table
+from farmer.cli.owner_words import said
 from farmer.cli.tables import table, visible
 from farmer.model.status import VolumeState, VolumeStatus, VolumeWork
 from farmer.monitor.status import volume_document
@@ -42,6 +43,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(home: Path, *words: str) -> int:
     return main(["--home", str(home), *words])
+
+
+def ended(home: Path, *words: str) -> object:
+    """Run a command of which even the words may be wrong; return its exit code."""
+    try:
+        return run(home, *words)
+    except SystemExit as end:
+        return end.code
 
 
 def test_status_of_a_farmer_that_does_not_run(home: Path, capsys: Any) -> None:
@@ -314,10 +323,72 @@ def test_somebody_elses_directory_is_refused(tmp_path: Path, capsys: Any) -> Non
 )
 def test_a_directory_of_nobody_is_told_in_one_line(home: Path, capsys: Any, words: str) -> None:
     """And nothing is made: a slip in a name is none of a directory `~nobody` here."""
-    assert run(home, *words.split()) == exits.FAILED
+    assert ended(home, *words.split()) != exits.OK
     told = capsys.readouterr().err.splitlines()
     assert "this machine does not know where ~no-such-user is" in told[-1]
     assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("init --volume /x=500", "argument --volume: '500'"),
+        ("init --listen 4646", "argument --listen: '4646' is not an address like"),
+        ("init --announce 0.0.0.0:1", "is not an address that others can call"),
+        ("volume add /x=10MB", "argument PATH=SIZE: '10MB' is too small for a volume"),
+        ("bench --space 1MB", "argument --space: at least 300 MB are needed, not 1MB"),
+        ("invite --space 1 --for 1d", "argument --space: '1'"),
+    ],
+)
+def test_a_slip_in_what_is_typed_is_one_of_usage(
+    home: Path, capsys: Any, words: str, told: str
+) -> None:
+    """Whichever command it is: exit code 2, with the usage, and nothing is made."""
+    assert ended(home, *words.split()) == exits.USAGE
+    assert told in capsys.readouterr().err
+    assert not home.exists()
+
+
+def test_what_stands_before_the_command_is_said_to(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["volume", "list", "--home", "/h", "--json"])
+    assert caught.value.code == exits.USAGE
+    told = capsys.readouterr().err
+    assert told.startswith("usage: farmer volume list")
+    assert "--home stands before the command: farmer --home /h volume list --json" in told
+
+
+@pytest.mark.parametrize("words", ["--version", "--help"])
+def test_the_release_and_help_that_are_lost_are_a_failure(words: str) -> None:
+    """Of a full disk, say; else they end well."""
+    program = [sys.executable, "-m", "farmer.cli.owner", words]
+    environ = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        program, check=False, capture_output=True, text=True, timeout=60, env=environ
+    )
+    assert (done.returncode, done.stderr) == (exits.OK, "")
+    assert done.stdout.startswith(("farmer ", "usage: farmer"))
+    with Path("/dev/full").open("w") as full:
+        lost = subprocess.run(
+            program, check=False, stdout=full, stderr=subprocess.PIPE, text=True, env=environ
+        )
+    assert lost.returncode == exits.FAILED
+    assert lost.stderr == "farmer: the answer could not be written: No space left on device\n"
+
+
+def test_names_that_the_terminal_has_no_letters_for_are_escaped(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "farmer.cli.owner", "--home", str(tmp_path / "grün")]
+    environ = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [*words, "config", "check"], check=False, capture_output=True, text=True, env=environ
+    )
+    assert (done.returncode, done.stderr) == (exits.OK, "")
+    assert "gr\\xfcn/farmer.yaml does not exist, the defaults hold: good" in done.stdout
+
+
+def test_an_error_of_no_file_names_none() -> None:
+    assert said(OSError(errno.ENOSPC, "No space left")) == "No space left"
+    assert said(OSError(errno.EIO, "I/O error", "/f")) == "I/O error: /f"
 
 
 def test_every_action_exists() -> None:
@@ -588,7 +659,7 @@ def test_volumes_are_added_once_and_with_their_whole_path(
     told = capsys.readouterr()
     assert f"this is taken for {tmp_path / 'b'}" in told.err
     assert f"{tmp_path / 'a'} and {tmp_path / 'b'} lie on one filesystem" in told.err
-    assert run(home, "volume", "add", f"{tmp_path / 'a'}=200MB") == exits.BAD_SETTINGS
+    assert run(home, "volume", "add", f"{tmp_path / 'a'}=200MB") == exits.FAILED
     told = capsys.readouterr()
     assert "is a volume of this farmer already. To change its quota, edit it in" in told.err
     assert run(home, "volume", "add", f"{tmp_path / 'c'}=900PB", "--json") == exits.OK
@@ -677,7 +748,7 @@ def test_a_volume_that_others_add_meanwhile_is_not_added_twice(
         make_volumes(*words)
 
     monkeypatch.setattr(making, "make_volumes", make_slowly)
-    assert run(home, "volume", "add", f"{tmp_path / 'b'}=100MB") == exits.BAD_SETTINGS
+    assert run(home, "volume", "add", f"{tmp_path / 'b'}=100MB") == exits.FAILED
     assert "is a volume of this farmer already" in capsys.readouterr().err
     (home / "farmer.yaml").unlink()
     assert run(home, "volume", "add", f"{tmp_path / 'c'}=100MB") == exits.OK

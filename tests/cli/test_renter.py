@@ -72,7 +72,7 @@ def test_an_answer_that_cannot_be_written_is_no_success(verb):
     ran = ran_in_a_shell(f"{verb} >/dev/full")
     assert ran.returncode == 1
     told = ran.stderr.splitlines()
-    assert told[-1] == "the answer could not be written: [Errno 28] No space left on device"
+    assert told[-1] == "renter: the answer could not be written: No space left on device"
     assert "Exception" not in ran.stderr
 
 
