@@ -58,7 +58,11 @@ class WindingDown:
 
     async def run(self, grace_s: float) -> None:
         """End all; transfers under way have *grace_s* seconds to be finished."""
-        self.log.info("stopping; running transfers have {grace_s} s", grace_s=grace_s)
+        self.log.info(
+            "stopping; running transfers have {grace_s} s (who does not wait for them asks once "
+            "more, with another Ctrl-C: nothing that was acknowledged is lost)",
+            grace_s=grace_s,
+        )
         self.notifier.stopping()
         try:
             await self._run(grace_s)
