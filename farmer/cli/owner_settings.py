@@ -105,6 +105,7 @@ def print_example(_home: Home, _options: argparse.Namespace) -> int:
 
 def init(home: Home, options: argparse.Namespace) -> int:
     """Make a home with settings, identity and volumes; never over existing ones."""
+    from farmer.running.bindable import why_not_bindable
     from farmer.running.birth import make_farmer
     from farmer.running.volumes import doubts, plan_volumes
     from farmer.storage.directory import VolumeSetupError
@@ -141,6 +142,9 @@ def init(home: Home, options: argparse.Namespace) -> int:
         print(f"volume     {path} ({format_size(quota_bytes)})")
     for doubt in doubts(plan_volumes(home, settings)):
         warn(doubt)
+    for address in (*options.listen, *filter(None, [options.page])):
+        if why := why_not_bindable(address):
+            warn(f"the farmer could not listen on {address} now: {why}")
     print(f"Start it with: {home.command('run')}")
     return OK
 

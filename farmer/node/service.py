@@ -28,6 +28,7 @@ from farmer.node.arrival import Arrival
 from farmer.node.chores import Chore
 from farmer.node.farm import Farm
 from farmer.node.handlers import Conversation
+from farmer.node.listen_errors import why_not
 from farmer.node.origins import origin
 from farmer.node.ports import CloseReason, Meter
 from farmer.node.session import Session, Surroundings
@@ -142,8 +143,8 @@ class FarmerService:
             except CannotListenError as error:
                 self._let_go()
                 raise ListenError(
-                    f"cannot listen on {show_address(host, port)}: {error.socketError}; "
-                    "is another program using it? Choose another address in listen.shards"
+                    f"cannot listen on {show_address(host, port)}: {why_not(error.socketError)}. "
+                    "Choose another address in listen.shards"
                 ) from error
         self._checks.start()
 

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import (
 from farmer.node.accepting import accept_few
 from farmer.node.admission import Sessions
 from farmer.node.farm import Farm
+from farmer.node.listen_errors import why_not
 from farmer.node.service import FarmerService, ListenError
 from farmer.running.addresses import has_ipv6
 from farmer.running.control import socket_path
@@ -84,9 +85,8 @@ class Doors:
                 return tcp.listenTCP(port, factory, PAGE_BACKLOG, host)
             except CannotListenError as error:
                 raise ListenError(
-                    f"cannot serve the page on {address}: {error.socketError}; "
-                    "is another program using it? Choose another address in listen.page, "
-                    + self._where("FARMER_LISTEN__PAGE")
+                    f"cannot serve the page on {address}: {why_not(error.socketError)}. "
+                    "Choose another address in listen.page, " + self._where("FARMER_LISTEN__PAGE")
                 ) from error
 
         if given := self._passed.addresses(PAGE):
@@ -128,7 +128,7 @@ class Doors:
         return port, path
 
     def _where(self, variable: str) -> str:
-        there = "" if self._home.settings.exists() else ", which you would make"
+        there = "" if self._home.settings.exists() else " (there is none yet)"
         return f"in {self._home.settings}{there}, or by {variable}=HOST:PORT"
 
     def _on_last_ports(

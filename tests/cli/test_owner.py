@@ -349,6 +349,18 @@ def test_a_slip_in_what_is_typed_is_one_of_usage(
     assert not home.exists()
 
 
+def test_an_address_that_cannot_be_listened_on_is_told_when_it_is_written(
+    home: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """The settings are written all the same: the address may come yet."""
+    volume = f"--volume={tmp_path / 'v'}=100MB"
+    here = ["--listen", "127.0.0.1:0", "--page", "192.0.2.1:4647"]
+    assert run(home, "init", "--yes", volume, *here) == exits.OK
+    told = capsys.readouterr().err
+    assert "could not listen on 192.0.2.1:4647 now: this machine has no such address" in told
+    assert "127.0.0.1:0" not in told
+
+
 def test_what_stands_before_the_command_is_said_to(capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["volume", "list", "--home", "/h", "--json"])

@@ -391,7 +391,7 @@ class NodeOverTlsTests(TestCase):
         host, _, port = self.service.addresses[0].rpartition(":")
         second = self.make_service([(host, 0), (host, int(port))])
 
-        with self.assertRaisesRegex(ListenError, f"{self.service.addresses[0]}.*in use"):
+        with self.assertRaisesRegex(ListenError, f"{self.service.addresses[0]}.*another program is using it"):
             second.start()
 
         self.assertEqual((), second.addresses)
