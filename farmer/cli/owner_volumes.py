@@ -311,7 +311,7 @@ class HomeLockIfStopped(HomeLock):
     """The home's lock; not taken while a farmer runs, whose settings may be edited all along."""
 
     def __init__(self, home: Home) -> None:
-        super().__init__(home.lock)
+        super().__init__(home.lock, home.command("status"))
         self._home = home
 
     def take(self, wait_s: float = 0.0) -> None:

@@ -16,6 +16,8 @@ from farmer.running.home import Home
 WAIT_S: Final = 3.0
 """A short command that holds the lock is done by then; a running farmer is not."""
 
+LOOK: Final = "farmer status"
+
 _RETRY_S: Final = 0.05
 _PID_DIGITS_MAX: Final = 20
 
@@ -23,17 +25,19 @@ _PID_DIGITS_MAX: Final = 20
 class HomeLockedError(Exception):
     """Another process holds the home."""
 
-    def __init__(self, path: Path, pid: int | None) -> None:
+    def __init__(self, path: Path, pid: int | None, look: str = LOOK) -> None:
         who = f"process {pid}" if pid is not None else "another process"
-        super().__init__(f"{path.parent} is in use by {who}, {_how(pid)}")
+        super().__init__(f"{path.parent} is in use by {who}, {_how(pid, look)}")
         self.pid = pid
 
 
 class HomeLock:
     """An flock on a file that tells the holder's pid; the kernel lets it go with the process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, look: str = LOOK) -> None:
+        """*look* is the command that shows who holds it."""
         self._path = path
+        self._look = look
         self._descriptor = -1
 
     def take(self, wait_s: float = 0.0) -> None:
@@ -58,7 +62,7 @@ class HomeLock:
 
     def _wait(self, descriptor: int, wait_s: float) -> None:
         if not _is_taken(descriptor, wait_s):
-            raise HomeLockedError(self._path, _pid(descriptor))
+            raise HomeLockedError(self._path, _pid(descriptor), self._look)
 
     def give_back(self) -> None:
         """Let it go; safe twice."""
@@ -82,7 +86,12 @@ class HomeLock:
 def lock_to_change(home: Home) -> HomeLock:
     """Return the home's lock; raises `HomeError` if what we make there would be of no use."""
     home.check_owner()
-    return HomeLock(home.lock)
+    return lock_of(home)
+
+
+def lock_of(home: Home) -> HomeLock:
+    """Return the home's lock, which names the command for this home when it is held."""
+    return HomeLock(home.lock, home.command("status"))
 
 
 @contextmanager
@@ -122,7 +131,7 @@ def _is_taken(descriptor: int, wait_s: float) -> bool:
             return True
 
 
-def _how(pid: int | None) -> str:
+def _how(pid: int | None, look: str) -> str:
     """Say what it does there; one that was killed may have left a thread in a dead disk."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
@@ -134,7 +143,7 @@ def _how(pid: int | None) -> str:
             "which has ended but is kept by the kernel until a disk answers that does not: mend"
             " that disk, unmount it by force (umount -f), or restart the machine"
         )
-    return "a farmer that runs or is being changed; look at it with: farmer status"
+    return f"a farmer that runs or is being changed; look at it with: {look}"
 
 
 def _pid(descriptor: int) -> int | None:

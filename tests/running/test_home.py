@@ -166,6 +166,15 @@ def test_one_holder_at_a_time_and_the_second_learns_its_pid(tmp_path: Path) -> N
         assert path.read_text() == f"{os.getpid()}\n"
 
 
+def test_who_holds_a_home_is_looked_at_there(tmp_path: Path) -> None:
+    """The command is one for this home, not for the usual one."""
+    home = Home.find(str(tmp_path / "attic"), None, {"HOME": "/h"}, os.getuid())
+    home.make()
+    with HomeLock(home.lock), pytest.raises(HomeLockedError) as caught:
+        lock_to_change(home).take()
+    assert str(caught.value).endswith(f"look at it with: farmer --home {home.state} status")
+
+
 @pytest.mark.needs(Path("/proc/self/comm").exists(), "/proc")
 def test_a_holder_whose_name_is_no_text_is_told_as_any_other(tmp_path: Path) -> None:
     """The name stands among what the kernel says of it."""
