@@ -19,10 +19,10 @@ from farmer.settings.kinds import ADDRESS, NAME, PUBLIC_ADDRESS, QUOTA
 from farmer.settings.loader import Loaded, SettingsError, load, load_text
 from farmer.settings.paths import absolute
 from farmer.settings.printed import example, flat, json_schema, plain
-from farmer.settings.schema import DEFAULTS
+from farmer.settings.schema import DEFAULTS, Settings
 from farmer.settings.tree import Fault
 from farmer.settings.written import VolumeLine, settings_text
-from farmer.units import Space, format_size
+from farmer.units import Space, exact_size, format_size
 
 R = TypeVar("R")
 
@@ -105,9 +105,7 @@ def print_example(_home: Home, _options: argparse.Namespace) -> int:
 
 def init(home: Home, options: argparse.Namespace) -> int:
     """Make a home with settings, identity and volumes; never over existing ones."""
-    from farmer.running.bindable import why_not_bindable
     from farmer.running.birth import make_farmer
-    from farmer.running.volumes import doubts, plan_volumes
     from farmer.storage.directory import VolumeSetupError
 
     if home.has_settings:
@@ -115,7 +113,8 @@ def init(home: Home, options: argparse.Namespace) -> int:
             f"{home.settings} exists already and is never overwritten. Change it with an editor, "
             "or add a disk with: farmer volume add PATH=SIZE"
         )
-    if not options.yes and sys.stdin.isatty():
+    is_asking = not options.yes and sys.stdin.isatty()
+    if is_asking:
         _ask(home, options, input)
     wanted = [VolumeLine.parse(text) for text in options.volume]
     kept = _kept(home, wanted)
@@ -128,6 +127,11 @@ def init(home: Home, options: argparse.Namespace) -> int:
     )
     settings = load_text(text, "the settings to be written", {}).settings
     try:
+        doubted = _doubted(home, settings, options)
+        for doubt in doubted:
+            warn(doubt)
+        if is_asking and doubted:
+            _answer(input, "Go on all the same (yes or no)", "yes", _yes)
         made = make_farmer(home, settings, text)
     except (VolumeSetupError, HomeError, OSError) as error:
         message = f"{said(error)}\nNo settings were written; mend this and init again: it goes on."
@@ -140,13 +144,31 @@ def init(home: Home, options: argparse.Namespace) -> int:
     print(f"node id    {made.node_id}")
     for path, quota_bytes in made.volumes:
         print(f"volume     {path} ({format_size(quota_bytes)})")
-    for doubt in doubts(plan_volumes(home, settings)):
-        warn(doubt)
-    for address in (*options.listen, *filter(None, [options.page])):
-        if why := why_not_bindable(address):
-            warn(f"the farmer could not listen on {address} now: {why}")
     print(f"Start it with: {home.command('run')}")
     return OK
+
+
+def _doubted(home: Home, settings: Settings, options: argparse.Namespace) -> list[str]:
+    """Return what had better be known before anything is made."""
+    from farmer.running.bindable import why_not_bindable
+    from farmer.running.volumes import answers, doubts, plan_volumes, volume_paths
+
+    for path in volume_paths(home, settings):
+        # Its disk may sleep.
+        answers(path)
+    found = doubts(plan_volumes(home, settings))
+    for address in (*options.listen, *filter(None, [options.page])):
+        if why := why_not_bindable(address):
+            found.append(f"the farmer could not listen on {address} now: {why}")
+    return found
+
+
+def _yes(text: str) -> None:
+    """Take a yes; raises `CommandError` for a no."""
+    if text == "no":
+        raise CommandError("nothing was made. Init again, with other answers")
+    if text != "yes":
+        raise ValueError(f"{text!r} is neither yes nor no")
 
 
 def _kept(home: Home, wanted: Sequence[VolumeLine]) -> list[KnownVolume]:
@@ -161,9 +183,12 @@ def _kept(home: Home, wanted: Sequence[VolumeLine]) -> list[KnownVolume]:
 
 def _ask(home: Home, options: argparse.Namespace, ask: Callable[[str], str]) -> None:
     """Ask what was not given; an empty answer takes the default."""
+    from farmer.running.volumes import offered_quota_bytes
+
     if not options.volume:
         path = _answer(ask, "Directory to rent out", str(home.volume), absolute)
-        size = _answer(ask, "How much of it", "10GB", QUOTA.parse)
+        usual = exact_size(offered_quota_bytes(path))
+        size = _answer(ask, "How much of it", usual, QUOTA.parse)
         options.volume = [f"{path}={size}"]
     if not options.name:
         options.name = _answer(ask, "Name of this farmer", os.uname().nodename, NAME.parse)

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from farmer.model.contract import Offer
-from farmer.model.status import VolumeStatus
+from farmer.model.status import VolumeState, VolumeStatus
 from farmer.running.addresses import NoAddressError
 from farmer.running.desk import OwnerDesk
 from farmer.running.home import Home
+from farmer.running.overview import usable_bytes
 from farmer.settings.schema import Settings
 from farmer.units import format_duration, format_size
 
@@ -32,9 +33,18 @@ def places(home: Home, settings: Settings, volumes: Sequence[VolumeStatus]) -> l
     there = home.settings.exists()
     return [
         f"home      {home.state}",
-        *(f"volume    {one.path} ({format_size(one.quota_bytes)})" for one in volumes),
+        *(f"volume    {one.path} ({_size(one)})" for one in volumes),
         f"settings  {home.settings}" + ("" if there else " (none yet; they would go there)"),
     ]
+
+
+def _size(volume: VolumeStatus) -> str:
+    """Return its quota, and what its disk has room for if that is less."""
+    quota = format_size(volume.quota_bytes)
+    room_bytes = usable_bytes([volume]) + volume.allowance_bytes
+    if room_bytes >= volume.quota_bytes or volume.state is VolumeState.GONE:
+        return quota
+    return f"{quota}, but its disk has room for {format_size(usable_bytes([volume]))} of it now"
 
 
 def greeting(

@@ -216,6 +216,15 @@ def small_quota_bytes(free: int) -> int:
     return max(VOLUME_BYTES_MIN, share >> 20 << 20)
 
 
+def offered_quota_bytes(path: Path) -> int:
+    """Return a quota to offer for a directory: at most 10 GB, and half of what is free there."""
+    free = _asked(lambda: free_bytes(path))
+    if not isinstance(free, int) or free >= 2 * SMALL_QUOTA_BYTES:
+        return SMALL_QUOTA_BYTES
+    step = 10**9 if free >= 2 * 10**9 else 10**6
+    return max(VOLUME_BYTES_MIN, free // 2 // step * step)
+
+
 def filesystem_bytes(path: Path) -> int:
     """Return the size of the filesystem that *path* lies, or would lie, on; may never return."""
     found = os.statvfs(_existing(path))

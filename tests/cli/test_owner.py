@@ -28,6 +28,7 @@ from farmer.running.home import Home
 from farmer.running.making import make_volumes
 from farmer.settings.loader import load_text
 from farmer.settings.written import VolumeLine, settings_text, with_volume, without_volume
+from farmer.units import exact_size
 from farmer.version import VERSION
 from tests.needs import as_root
 
@@ -602,6 +603,41 @@ def test_questions_of_init_repeat_until_understood(
     assert "has no unit" in told
     assert "does not know where ~no-such-user is" in told
     assert "'0.0.0.0:4646' is not an address that others can call" in told
+
+
+def test_the_size_that_is_offered_fits_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most 10 GB, half of what is free, and no less than a volume needs."""
+    for free, offered in (
+        (10**12, "10GB"),
+        (7 * 10**9, "3GB"),
+        (300 * 10**6, "150MB"),
+        (50 * 10**6, "64MiB"),
+    ):
+        monkeypatch.setattr(volumes, "free_bytes", lambda _path, free=free: free)
+        assert exact_size(volumes.offered_quota_bytes(tmp_path)) == offered
+
+
+def test_who_is_asked_hears_of_a_disk_too_small_before_anything_is_made(
+    home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And may say no."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    answers = f"{tmp_path / 'v'}\n900PB\nattic\n127.0.0.1:0\n\n"
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{answers}perhaps\nno\n"))
+    assert run(home, "init") == exits.FAILED
+    told = capsys.readouterr()
+    assert "the quota of" in told.err
+    assert "stores beyond that are refused" in told.err
+    assert "nothing was made. Init again" in told.err
+    assert "'perhaps' is neither yes nor no" in told.out
+    assert not home.exists()
+    assert not (tmp_path / "v").exists()
 
 
 def test_who_ends_the_questions_of_init_has_made_nothing(

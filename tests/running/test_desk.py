@@ -251,13 +251,20 @@ def test_a_first_farmer_says_where_things_are(tmp_path: Path) -> None:
     """Until somebody names volumes in its settings."""
     home = Home.at(tmp_path)
     volume = VolumeStatus(
-        name="a", path="/x/volume", state=VolumeState.HEALTHY, quota_bytes=5 * GB
+        name="a",
+        path="/x/volume",
+        state=VolumeState.HEALTHY,
+        quota_bytes=5 * GB,
+        allowance_bytes=GB,
+        free_bytes=4 * GB,
     )
     assert places(home, DEFAULTS, [volume]) == [
         f"home      {tmp_path}",
         "volume    /x/volume (5 GB)",
         f"settings  {tmp_path}/farmer.yaml (none yet; they would go there)",
     ]
+    small = places(home, DEFAULTS, [replace(volume, free_bytes=2 * GB)])
+    assert small[1] == "volume    /x/volume (5 GB, but its disk has room for 2 GB of it now)"
     (tmp_path / "farmer.yaml").touch()
     assert places(home, DEFAULTS, [volume])[2] == f"settings  {tmp_path}/farmer.yaml"
     text = "version: 1\nvolumes: [{path: /a, quota: 1GB}]\n"
