@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import Any, Final
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_ask import ask_running
 from farmer.cli.tables import table
 from farmer.cli.terminal import print_document
+from farmer.model.status import VolumeState
 from farmer.running.home import Home
 from farmer.settings.paths import absolute
 from farmer.units import format_duration, format_size
+
+RETIRED: Final = VolumeState.RETIRED.value
+"""As the status names it."""
 
 _HEAD = (
     "VOLUME",
@@ -95,15 +99,23 @@ def _known(volume: dict[str, Any]) -> dict[str, Any]:
     return volume["scrub"] or {"state": "unknown"}
 
 
+def _done(scrub: dict[str, Any]) -> str:
+    """Return how much of its pass is done; between passes, of the last one."""
+    if scrub["state"] == "idle" and not scrub["done_bytes"]:
+        return "100 %" if scrub["ended_at_ms"] else "-"
+    return f"{scrub['progress'] * 100:.0f} %"
+
+
 def _row(volume: dict[str, Any], now_ms: float) -> tuple[str, ...]:
     scrub = volume["scrub"]
     if scrub is None:
-        return volume["path"], "not known", *["-"] * (len(_HEAD) - 2)
+        state = RETIRED if volume["state"] == RETIRED else "not known"
+        return volume["path"], state, *["-"] * (len(_HEAD) - 2)
     eta_s, ended_ms = scrub["eta_s"], scrub["ended_at_ms"]
     return (
         volume["path"],
         scrub["state"],
-        f"{scrub['progress'] * 100:.0f} %",
+        _done(scrub),
         format_size(scrub["total_bytes"]),
         f"{format_size(int(scrub['bytes_per_s']))}/s" if scrub["bytes_per_s"] else "-",
         format_duration(int(eta_s * 1000)) if eta_s is not None else "-",

@@ -526,6 +526,12 @@ def test_where_only_damaged_shards_are_left_no_end_is_promised_but_what_brings_i
     assert ("theirs" in line) is (left == 2)
 
 
+def test_letters_that_take_two_places_shift_no_column() -> None:
+    """As those of East Asia; and accents that stand over a letter take none."""
+    lines = table(("VOLUME", "USED"), [("/日本", "1 B"), ("/e\u0301e", "1 B"), ("/abcd", "1 B")])
+    assert [line.index("1 B") for line in lines[1:]] == [7, 10, 9]
+
+
 def test_columns_of_numbers_lean_right_whatever_is_in_them() -> None:
     for used in ("-", "5 B"):
         assert table(("USED", "A"), [(used, "x")])[0] == "USED  A"

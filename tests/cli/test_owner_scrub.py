@@ -84,6 +84,17 @@ def test_the_farmer_is_told_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert asked == [("scrub-now", {"volumes": ["attic"]}), ("scrub-now", {"volumes": []})]
 
 
+def test_a_pass_that_is_over_was_a_whole_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between passes nothing of the next one is done; a retired volume has none."""
+    ended, away, never = told(tmp_path, capsys, as_json=False).splitlines()[1:]
+    assert (ended.split()[1:3], never.split()[2]) == (["idle", "100"], "-")
+    retired = {"path": "/r", "state": "retired", "scrub": None}
+    assert owner_scrub._row(retired, 0)[:3] == ("/r", "retired", "-")
+    assert "not known" in away
+
+
 def test_programs_are_told_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     attic, usb, new = json.loads(told(tmp_path, capsys, as_json=True))["volumes"]
     assert usb == {"name": "usb", "path": USB.path, "state": "unknown"}
