@@ -319,7 +319,11 @@ class RunningFarmer:
         to_journal = goes_to_journal(self._environ, STDOUT)
         self._greeting = [
             *places(self._home, settings, stores.engine.volumes()),
-            *greeting(settings, self._desk, wall_clock_ms(), to_journal=to_journal),
+            *greeting(
+                *(settings, self._desk, wall_clock_ms()),
+                to_journal=to_journal,
+                naming=self._home.naming,
+            ),
         ]
         self._begin_background(stores)
 

@@ -6,7 +6,7 @@ The one invite gets its owner going.  It is not for a journal, where others read
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from farmer.model.contract import Offer
@@ -48,12 +48,18 @@ def _size(volume: VolumeStatus) -> str:
 
 
 def greeting(
-    settings: Settings, desk: OwnerDesk, now_ms: int, *, to_journal: bool = False
+    settings: Settings,
+    desk: OwnerDesk,
+    now_ms: int,
+    *,
+    to_journal: bool = False,
+    naming: Callable[[str], str] = str,
 ) -> list[str]:
     """
     Return lines with an open invite, for a farmer without volumes in its settings.
 
-    The open one is shown again; a new one is made only while nobody has a contract.
+    The open one is shown again; a new one is made only while nobody has a contract.  *naming*
+    completes commands as this farmer's.
     """
     if settings.volumes:
         return []
@@ -62,13 +68,15 @@ def greeting(
         if not rows and not desk.has_contracts():
             rows = [desk.make_invite(_first_offer(desk, now_ms))]
     except NoAddressError as error:
-        return [f"no invite is shown: {error}; then make one with: {MAKING}"]
+        return [f"no invite is shown: {error}; then make one with: {naming(MAKING)}"]
     if not rows:
-        return []
+        return [f"no invite is open; make one with: {naming(MAKING)}"]
     row = rows[-1]
     space, duration = format_size(row["space_bytes"]), format_duration(row["duration_ms"])
     if to_journal:
-        return [f"an invite for {space} for {duration} is open; it is printed by: {LISTING}"]
+        return [
+            f"an invite for {space} for {duration} is open; it is printed by: {naming(LISTING)}"
+        ]
     return [
         f"Whoever has the next line can rent {space} for {duration}, once (renter join ...):",
         row["invite"],

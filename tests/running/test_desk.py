@@ -214,7 +214,7 @@ def test_contracts_that_are_none(
 def test_a_first_farmer_greets_with_the_same_invite_again(
     desk: OwnerDesk, book: ContractDatabase, wall: Wall
 ) -> None:
-    """Until it is spent; and nobody is invited once there is a contract."""
+    """Until it is spent; nobody is invited once there is a contract, but it says how to."""
     first = greeting(DEFAULTS, desk, wall.ms)
     assert first[1].startswith("farmer://")
     wall.ms += DAY_MS
@@ -223,7 +223,8 @@ def test_a_first_farmer_greets_with_the_same_invite_again(
     later = greeting(DEFAULTS, desk, wall.ms)
     assert later[1] != first[1]
     book.redeem(parse_link(later[1]).invite.serial, RENTER)
-    assert greeting(DEFAULTS, desk, wall.ms) == []
+    [line] = greeting(DEFAULTS, desk, wall.ms, naming=lambda words: f"{words}, here")
+    assert line == "no invite is open; make one with: farmer invite --space 1GB --for 90d, here"
 
 
 def test_a_first_farmer_without_an_address_says_what_to_do(desk: OwnerDesk, wall: Wall) -> None:
