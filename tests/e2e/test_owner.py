@@ -293,7 +293,7 @@ def test_another_volume_after_a_restart(daemon: Daemon, tmp_path: Path) -> None:
     added = daemon.call("volume", "add", f"{tmp_path / 'second'}=100MB")
     assert added.returncode == 0, added.stderr
     again = daemon.call("volume", "add", f"{tmp_path / 'second'}=100MB")
-    assert again.returncode == 78
+    assert again.returncode == 1
     assert "is a volume of this farmer already" in again.stderr
     daemon.stop()
     daemon.start()
@@ -411,6 +411,6 @@ def test_a_port_in_use_is_told_with_where_to_change_it(daemon: Daemon) -> None:
         for variable in ("FARMER_LISTEN__SHARDS", "FARMER_LISTEN__PAGE"):
             refused = daemon.call("run", **{variable: taken})
             assert refused.returncode == 1
-            assert f"{taken}: [Errno" in refused.stderr
+            assert f"{taken}: another program is using it. Choose another" in refused.stderr
             where = f"in {daemon.home / 'farmer.yaml'}, or by {variable}=HOST:PORT"
             assert where in refused.stderr
