@@ -29,6 +29,7 @@ from farmer.storage.handles import Handles
 from farmer.storage.marks import MARK_BYTES
 from farmer.storage.places import Doomed, Segment
 from farmer.storage.records import SEGMENT_HEADER_BYTES
+from farmer.storage.recovery import segment_numbers
 from farmer.storage.steps import Steps
 from farmer.storage.transaction import Transaction
 from farmer.storage.vouching import astray, is_index_wrong, mistaken
@@ -194,14 +195,23 @@ class Reclaimer:
         After a power loss it may list what a compaction has emptied and removed.  Nothing of
         such a segment can be read any more, and nothing of it is needed.
         """
-        files, paths = self._ground.files, self._ground.paths
-        for segment in self._ground.index.segments():
-            is_idle = not segment.live_bytes and segment.number != self._writer.active_number
-            if is_idle and not files.exists(paths.segment(segment.number)):
-                if not files.exists(paths.marker):
-                    # It is the whole disk that is not there.
-                    return
-                self._steps.enter(partial(_drop_segment, segment.number))
+        files, paths, active = self._ground.files, self._ground.paths, self._writer.active_number
+        missing = [
+            one.number
+            for one in self._ground.index.segments()
+            if not (one.live_bytes or one.number == active)
+            and not files.exists(paths.segment(one.number))
+        ]
+        if not missing:
+            return
+        try:
+            # All at once: the whole disk may have been away when one was asked for, and be back.
+            there = set(segment_numbers(files, paths))
+        except FileNotFoundError:
+            return
+        for number in missing:
+            if number not in there:
+                self._steps.enter(partial(_drop_segment, number))
 
     def _release_all(self, limit: int | None) -> None:
         # Step by step: after an expired contract there may be as many as there were shards.

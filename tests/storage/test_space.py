@@ -374,3 +374,30 @@ def test_a_purge_gives_space_back_before_it_has_ended(
     assert left == [0, 4, 8, 12, 16] * 2
     assert not volume.ground.index.doomed()
     farm.engine.close()
+
+
+class BlinkingFiles(RecordingFiles):
+    """A disk that is away while it is asked for the first segment, and back at once."""
+
+    is_away = False
+
+    def exists(self, path: Path) -> bool:
+        return not (self.is_away and path.name == "00000001.seg") and super().exists(path)
+
+
+def test_a_segment_of_a_disk_that_was_away_for_a_moment_is_not_forgotten(tmp_path: Path) -> None:
+    files = BlinkingFiles(can_punch=False)
+    farm = Farm(tmp_path, files=files)
+    shards = [farm.store(noise(900_000, number)).shard for number in range(6)]
+    volume = farm.engine.opened()[0]
+    rows = [row for one in shards if (row := volume.find(ALICE, one)) is not None]
+    first = [row for row in rows if row.place.segment == 1]
+    assert len(first) < len(shards)
+    volume.remove(first)
+    assert (farm.path / "log" / "00000001.seg").exists()
+    files.is_away = True
+    farm.sweep()
+    files.is_away = False
+    farm.sweep()
+    assert not (farm.path / "log" / "00000001.seg").exists()
+    farm.engine.close()
