@@ -128,7 +128,9 @@ class Upkeep:
         """Let the durable clock go on; one in doubt stops the sweeps and is told."""
         now_ms, monotonic_s = self._clocks.now_ms(), self._clocks.monotonic_s()
         with self._told_by_book():
-            await self._disk.run(self._book.clock.tick, now_ms, monotonic_s)
+            several = len(self._engine.volumes()) > 1
+            look = self._book.clock.tick
+            await self._disk.run(look, now_ms, monotonic_s, tells_order=several)
 
     async def sweep(self) -> None:
         """Move ended contracts on, empty the trash; not while the clock is doubtful."""

@@ -38,11 +38,16 @@ CREDIT_MAX_MS: Final = 10 * 60_000
 """What one look can add to the observed time: a sleeping machine was not running."""
 
 SAVE_EVERY_MS: Final = 10 * 60_000
-"""A crash forgets at most this much observed time, and a quiet disk may sleep as long."""
+"""
+A crash forgets at most this much observed time, and a quiet disk may sleep as long; unless an
+order is told by it.
+"""
 
 START_COUNTS_MS: Final = 60_000
-"""Added to the observed time by each start: what was said of an order may be that far ahead of it
-(`farmer.storage.stamps`), and what comes after a restart in order must be later."""
+"""
+Added to the observed time by each start, and kept by its first look: what was said of an order may
+be that far ahead of what is kept (`farmer.storage.stamps`), and what comes later must be later.
+"""
 
 FOREVER_MS: Final = 1 << 62
 
@@ -132,17 +137,19 @@ class DurableClock:
         """Whether the clock was looked at in this run and may be acted on."""
         return self._last_look_s is not None and not self._state.doubted_ms
 
-    def tick(self, wall_ms: int, monotonic_s: float) -> None:
+    def tick(self, wall_ms: int, monotonic_s: float, *, tells_order: bool = False) -> None:
         """
         Look at the clock; to be called at the start and about every minute.
 
         *monotonic_s* should go on while the machine sleeps (CLOCK_BOOTTIME), else waking up
-        looks like a jump.
+        looks like a jump.  *tells_order*: what is on several volumes is compared by what is seen,
+        so that no crash may forget of it: it is kept at once.
 
         Raises:
             VolumeUnavailableError: what was seen could not be kept.
 
         """
+        is_first = self._last_look_s is None
         if self._last_look_s is None:
             self._start(wall_ms)
         else:
@@ -151,8 +158,8 @@ class DurableClock:
         unsaved_ms = self._state.observed_ms - self._saved.observed_ms
         news = bool(self._state.doubted_ms) != bool(self._saved.doubted_ms)
         # Only what is written shows whether a file that has failed is well again.
-        news = news or not self._saved.believed_ms or bool(self._book.failure)
-        if news or unsaved_ms >= SAVE_EVERY_MS:
+        news = news or is_first or bool(self._book.failure)
+        if news or tells_order or unsaved_ms >= SAVE_EVERY_MS:
             self._save()
 
     def confirm(self, wall_ms: int) -> None:

@@ -32,11 +32,11 @@ def settled(world: World) -> World:
     return world
 
 
-def look_after(world: World, ms: int, *, off_ms: int = 0) -> None:
+def look_after(world: World, ms: int, *, off_ms: int = 0, tells_order: bool = False) -> None:
     """Look once after so long, the wall clock being off by so much."""
     world.up_ms += ms
     world.wall_ms += ms + off_ms
-    world.tick()
+    world.tick(tells_order=tells_order)
 
 
 def statements(world: World, work: Callable[[], object]) -> list[str]:
@@ -125,6 +125,19 @@ def test_what_was_seen_is_kept_every_ten_minutes(world: World, tmp_path: Path) -
     look_after(world, 1)
     copy = world.crashed_copy(tmp_path / "after")
     assert copy.book.clock.observed_ms == 10 * MINUTE_MS + START_COUNTS_MS
+
+
+def test_what_tells_an_order_is_kept_at_each_look(world: World, tmp_path: Path) -> None:
+    look_after(world, MINUTE_MS, tells_order=True)
+    copy = world.crashed_copy(tmp_path / "after")
+    assert copy.book.clock.observed_ms == MINUTE_MS + START_COUNTS_MS
+
+
+def test_a_start_counts_also_if_it_ends_in_a_crash(world: World, tmp_path: Path) -> None:
+    """Two starts that count as the same minute would give the same times to what is stored."""
+    world.restart()
+    copy = world.crashed_copy(tmp_path / "after")
+    assert copy.book.clock.observed_ms == 2 * START_COUNTS_MS
 
 
 def test_the_first_look_of_all_and_a_doubt_that_ends_are_kept_at_once(

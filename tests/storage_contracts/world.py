@@ -60,8 +60,8 @@ class World:
         copy.open()
         return copy
 
-    def tick(self) -> None:
-        self.book.clock.tick(self.wall_ms, self.up_ms / 1000)
+    def tick(self, *, tells_order: bool = False) -> None:
+        self.book.clock.tick(self.wall_ms, self.up_ms / 1000, tells_order=tells_order)
 
     def sleep(self, ms: int, step_ms: int = 10 * 60_000) -> None:
         """Run for a while, looking at the clock every ten minutes."""
