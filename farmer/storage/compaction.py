@@ -26,6 +26,7 @@ from farmer.storage.records import (
     segment_uuid,
     tree_offset,
 )
+from farmer.storage.recovery import segment_numbers
 from farmer.storage.scan import Found, Source, scan
 from farmer.storage.steps import Steps
 from farmer.storage.vouching import mistaken
@@ -63,7 +64,7 @@ class Compactor:
         it has counted.
         """
         path = self._ground.paths.segment(number)
-        if not self.live_bytes(number) and not self._ground.files.exists(path):
+        if not self.live_bytes(number) and self._is_gone(number):
             # An earlier run was cut off after the unlink, when all had been done but this.
             self._drop(number)
             return
@@ -84,6 +85,14 @@ class Compactor:
         self._handles.forget(Place(number, 0))
         self._ground.files.unlink(path)
         self._drop(number)
+
+    def _is_gone(self, number: int) -> bool:
+        """Say whether a segment has no file, though the disk is there; raises `OSError`."""
+        files, paths = self._ground.files, self._ground.paths
+        # The whole disk may have been away when the one was asked for, and be back.
+        return not files.exists(paths.segment(number)) and number not in segment_numbers(
+            files, paths
+        )
 
     def _end_before(self, number: int) -> None:
         """
