@@ -168,7 +168,8 @@ class ShardStore(Protocol):
         Reserve space and begin, or go on with, a store.
 
         A shard that the renter already holds live is returned as it is; one in the trash is
-        taken out of it first (durably).  Of a damaged one the bytes are wanted again.
+        taken out of it first (durably).  Of a damaged one the bytes are wanted again, and of one
+        whose record cannot be read.
 
         Raises:
             WrongHashError: the id is held with another size; it has no other.

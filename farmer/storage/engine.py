@@ -24,6 +24,7 @@ from farmer.model.shard import (
     Usage,
 )
 from farmer.model.status import Alert, VolumeStatus
+from farmer.storage.at_hand import row_at_hand
 from farmer.storage.buried import Buried
 from farmer.storage.claims import Claims, EngineUpload
 from farmer.storage.crossing import Crossing
@@ -159,18 +160,14 @@ class Engine:
             # Only now does what another upload left stay as it is.
             if size_bytes > SMALL_BYTES_MAX:
                 self._check_again(key, again_bytes_max)
-            there = self._look_to_store(key)
-            best = there.best
-            # What a volume that cannot be asked would say may count more than this copy.
-            if best is not None and there.is_certain and not best.row.is_damaged:
-                answer = self._stored_already(best, size_bytes)
-                if answer is not None:
-                    self._claims.give_back(key)
-                    return answer
-                there = self._look_to_store(key)
+            there, answer = self._look_to_store(key, size_bytes)
+            if answer is not None:
+                self._claims.give_back(key)
+                return answer
             room = contract if there.best is None else roomier(contract, there.best.row)
             wanted = Wanted(room, shard, size_bytes, there.alone_ms(self._stamps))
-            volumes = candidates(self._slots.opened(), key, there.best, self.fill)
+            opened = self._slots.opened()
+            volumes = candidates(opened, key, there.best, self.fill, is_bound=there.is_certain)
             watch, upload = begin_on(volumes, wanted)
         except BaseException:
             self._claims.give_back(key)
@@ -396,8 +393,23 @@ class Engine:
         if again_bytes_max is not None and self.begun_bytes(*key) > again_bytes_max:
             raise BusyError
 
-    def _look_to_store(self, key: Key) -> Copies:
-        """Look for a shard that is to be stored; raises if the only volume fails."""
+    def _look_to_store(self, key: Key, size_bytes: int) -> tuple[Copies, StoredShard | None]:
+        """Look for a shard that is to be stored; return what is held if no bytes are wanted."""
+        while True:
+            there = self._look_for_store(key)
+            best = there.best
+            # What a volume that cannot be asked would say may count more than this copy.
+            if best is None or not there.is_certain or best.row.is_damaged:
+                return there, None
+            try:
+                answer = self._stored_already(best, size_bytes)
+            except VolumeClosedError:
+                # It was closed between the look-up and this, and is looked for anew.
+                continue
+            return there if answer else self._look_for_store(key), answer
+
+    def _look_for_store(self, key: Key) -> Copies:
+        """Look on all volumes that answer; raises if the only one fails."""
         there = self._where.look_up(key, for_store=True)
         if there.failure is not None and len(self._slots) == 1:
             raise there.failure
@@ -449,11 +461,14 @@ class Engine:
         return self._open(renter, entry.shard, entry.size_bytes)
 
     def _stored_already(self, there: Copy, size_bytes: int) -> StoredShard | None:
-        """Return what is held, or None if it went, or was found damaged, at this moment."""
-        row = there.row
-        if row.size_bytes != size_bytes:
+        """Return what is held, or None if it is not at hand, or went at this moment."""
+        if there.row.size_bytes != size_bytes:
             # The id binds the size: no bytes of this length can have it.
             raise WrongHashError
+        # The index alone says nothing of what the disk has: who is told "stored" keeps no copy.
+        row = row_at_hand(there.volume, there.row, there.as_of)
+        if row is None:
+            return None
         if row.state is ShardState.LIVE:
             return row.stored()
         try:

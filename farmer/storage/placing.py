@@ -15,12 +15,17 @@ from farmer.storage.whereabouts import Copy
 
 
 def candidates(
-    volumes: Sequence[Volume], key: Key, there: Copy | None, fill: Fill
+    volumes: Sequence[Volume], key: Key, there: Copy | None, fill: Fill, *, is_bound: bool = False
 ) -> list[Volume]:
-    """Return the volumes to try, in order; what is stored again goes where it lies."""
+    """
+    Return the volumes to try, in order; what is stored again goes where it lies.
+
+    It does so without exception if it is damaged, or *bound*: the new record does not say that
+    it is the later one, and two of a shard would count alike.
+    """
     if there is not None:
         here = [volume for volume in volumes if volume is there.volume and volume.takes_stores]
-        if here or there.row.is_damaged:
+        if here or there.row.is_damaged or is_bound:
             return here
     fit = [
         volume

@@ -112,6 +112,11 @@ class VolumeReader:
         return self._ground.account
 
     @property
+    def is_header_sound(self) -> bool:
+        """Whether the record begins as it was written, and is this shard's."""
+        return self._header is not None
+
+    @property
     def until_ms(self) -> int:
         """The contract's end as the record says, a hint; 0 if that is damaged."""
         return self._header.until_ms if self._header is not None else 0

@@ -692,6 +692,7 @@ def test_what_is_stored_again_goes_where_it_lies(three: Farm, is_damaged: bool) 
     volumes[1].ground.health.fail("it is old")
     elsewhere = [] if is_damaged else [volumes[0], volumes[2]]
     assert candidates(volumes, key, there, Fill.FIRST) == elsewhere
+    assert candidates(volumes, key, there, Fill.FIRST, is_bound=True) == []
 
 
 def test_where_a_store_waits_unfinished_it_goes_on(three: Farm) -> None:
