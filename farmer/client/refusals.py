@@ -252,10 +252,10 @@ class DrainingError(RefusedError):
 
 
 class UnavailableError(RefusedError):
-    """The farmer's disk cannot be reached now."""
+    """A disk of the farmer's does not answer now, or does not give or take this shard."""
 
     REFUSAL = Refusal.UNAVAILABLE
-    TEXT = "the farmer cannot reach that disk now; try again in {first_wait}"
+    TEXT = "the farmer cannot read or write this on its disks now; try again in {first_wait}"
     retry_after_ms = _Number(0)
 
 

@@ -7,9 +7,10 @@ from typing import Final
 
 from farmer.storage.errors import CorruptShardError, VolumeUnavailableError
 from farmer.storage.places import Row
+from farmer.storage.unopened import NOT_LET
 from farmer.storage.volume import Volume
 
-_ITS_OWN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EIO})
+_ITS_OWN: Final = NOT_LET | {errno.EIO}
 """What a file may be refused with while the volume is well: it need not pass by itself."""
 
 _LOOKS: Final = 8

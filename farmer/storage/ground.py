@@ -6,6 +6,7 @@ import errno
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from farmer.storage.condition import VANISHED_ERRORS
@@ -21,6 +22,7 @@ from farmer.storage.quota import Ledger, VolumeAccount
 from farmer.storage.reserve import SPEND_BYTES, Reserve
 from farmer.storage.rests import Rests
 from farmer.storage.tenure import Tenure
+from farmer.storage.unopened import NOT_LET, Unopened
 from farmer.storage.watch import Watch
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -48,6 +50,7 @@ class Ground:
     rests: Rests
     doubts: Doubts = field(default_factory=Doubts)
     tenure: Tenure = field(default_factory=Tenure)
+    unopened: Unopened = field(default_factory=Unopened)
     is_apart: bool = False
     """Whether the volume is only read, and what becomes of its shards noted in its annex."""
 
@@ -85,6 +88,19 @@ class Ground:
             if error.errno not in NO_SPACE or not self.reserve.spend():
                 raise
             work()
+
+    def not_let(self, error: OSError, path: Path) -> bool:
+        """Say whether the system does not let us read a file; then it is noted and told."""
+        if error.errno not in NOT_LET:
+            return False
+        self.unopened.note(path, error)
+        self.unopened.tell(self.health, self.paths.root)
+        return True
+
+    def look_at_unopened(self) -> None:
+        """Notice that files can be read again which the system had refused."""
+        self.unopened.look_again(self.files)
+        self.unopened.tell(self.health, self.paths.root)
 
     def understand(
         self, error: OSError, wanted_bytes: int, *, at_sync: bool = True

@@ -105,9 +105,14 @@ class Handles:
     def path_of(self, place: Place) -> Path:
         """Return where a record's file is; a large shard's may still be in staging."""
         if place.segment:
-            return self._paths.segment(place.segment)
+            return self.usual_path(place)
         part = self._paths.part(place.file)
-        return part if self._files.exists(part) else self._paths.shard(place.file)
+        return part if self._files.exists(part) else self.usual_path(place)
+
+    def usual_path(self, place: Place) -> Path:
+        """Return where its file is to be found sooner or later; asks no disk."""
+        paths = self._paths
+        return paths.segment(place.segment) if place.segment else paths.shard(place.file)
 
     def take(self, place: Place) -> Handle:
         """Lend an open file; raises `OSError`."""

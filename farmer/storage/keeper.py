@@ -188,6 +188,7 @@ class Slot:
             return
         self._look_at_place(self.volume)
         if self.health.is_here:
+            self.volume.ground.look_at_unopened()
             self._look_at_writing(self.volume)
 
     def _look_at_place(self, volume: Volume) -> None:

@@ -46,6 +46,7 @@ from farmer.storage.handles import Handles
 from farmer.storage.places import Row
 from farmer.storage.quota import VolumeAccount
 from farmer.storage.records import trailer_length, tree_offset
+from farmer.storage.unopened import file_of
 
 _STEP_BYTES: Final = 16 * BLOCK_BYTES
 """Read at once when a whole shard is walked over."""
@@ -316,6 +317,7 @@ class VolumeReader:
             if self._is_marker_there():
                 return self._damage(0, self._row.size_bytes)
             health.go("its marker is gone: the disk may not be mounted")
+        self._ground.not_let(error, file_of(error, self._handles.usual_path(self._row.place)))
         return VolumeUnavailableError(f"the disk could not be read: {error}")
 
     def _damage(self, offset: int, length: int) -> CorruptShardError:

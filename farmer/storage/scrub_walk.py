@@ -38,6 +38,7 @@ from farmer.storage.recovery import part_uuid
 from farmer.storage.scan import Found, Source, read_marks, scan
 from farmer.storage.scrub_check import check_database
 from farmer.storage.scrub_notes import Notes, is_named, name_segment
+from farmer.storage.unopened import NOT_LET, file_of
 
 ROWS_AT_ONCE: Final = 64
 SHELVES: Final = 256
@@ -292,7 +293,10 @@ class Walk:
                         self.ground.files.uncache(fd, row.place.offset, row.charge_bytes)
                 found = yield from examining(self._reading(row), row)
             except OSError as error:
-                self._survive(error, self.handles.path_of(row.place))
+                self._survive(error, self.handles.usual_path(row.place))
+                if error.errno in NOT_LET:
+                    # What nobody can read is not known to be damaged.
+                    return
             if found.is_sound and not row.is_damaged:
                 self.findings.sound(row)
                 return
@@ -316,13 +320,23 @@ class Walk:
             self.handles.unpin(place)
 
     def _survive(self, error: OSError, path: Path) -> None:
-        """Return if only this file is missing or has a bad spot; raise if it is the volume."""
-        if error.errno in {errno.ENOENT, errno.EIO}:
+        """
+        Return if only this file is missing, has a bad spot, or is refused by the system.
+
+        Raises:
+            VolumeUnavailableError: it is the volume that cannot be read.
+
+        """
+        path = file_of(error, path)
+        if error.errno in NOT_LET and self.ground.unopened.is_known(path):
+            return
+        if error.errno in {errno.ENOENT, errno.EIO} | NOT_LET:
             try:
                 check_disk(self.ground.files, self.ground.paths)
             except OSError as worse:
                 raise VolumeUnavailableError(f"the disk could not be read: {worse}") from worse
             self.ground.health.count("read")
+            self.ground.not_let(error, path)
             return
         raise VolumeUnavailableError(f"{path.name} could not be read: {error}") from error
 
@@ -344,8 +358,8 @@ class Walk:
         try:
             is_sound = bool(self._borrowed_marks(marks))
         except OSError as error:
-            self._survive(error, self.handles.path_of(marks.place))
-            is_sound = False
+            self._survive(error, self.handles.usual_path(marks.place))
+            is_sound = error.errno in NOT_LET
         # In this order: what is given back is listed until that is over.
         if is_sound or self.is_reclaiming() or not self._are_listed(marks):
             return

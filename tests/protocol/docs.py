@@ -41,7 +41,7 @@ ADVICE: dict[Refusal, str] = {
     Refusal.BAD_RANGE: "Ask within the shard.",
     Refusal.AUDIT_BUDGET: "Wait that long; neither passed nor failed.",
     Refusal.DRAINING: "The farmer is about to stop: store elsewhere, or retry after that time.",
-    Refusal.UNAVAILABLE: "A disk is away; retry after that time.",
+    Refusal.UNAVAILABLE: "A disk is away, or cannot give or take this; retry after that time.",
     Refusal.TOO_MANY_SESSIONS: "Too many: close some of yours, or retry later.",
     Refusal.INTERNAL: "A fault of the farmer; retry once, later.",
 }
