@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from farmer.cli.exits import OK, CommandError
+from farmer.cli.renter_damaged import no_room_beside
 from farmer.cli.renter_sources import Sources
 from farmer.cli.renter_waiting import told_in
 from farmer.cli.terminal import ProgressLine, print_document, say
@@ -15,6 +16,7 @@ from farmer.client import blocking
 from farmer.client.dial import FarmerAddress
 from farmer.client.farmer import connect
 from farmer.client.home import Home
+from farmer.client.refusals import NoSpaceError
 from farmer.client.repairing import Repaired
 from farmer.model.ids import ShardId
 from farmer.units import counted, format_size
@@ -31,6 +33,8 @@ def repair(home: Home, options: argparse.Namespace) -> int:
         repaired, path = blocking.run(
             lambda reactor: _repair(home, address, shard, copy, line, reactor)
         )
+    except NoSpaceError as error:
+        raise no_room_beside(shard, error) from error
     finally:
         line.clear()
     home.keep(address.farmer, repaired.receipt, path)

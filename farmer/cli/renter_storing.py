@@ -11,6 +11,7 @@ from twisted.internet.defer import DeferredList, DeferredSemaphore
 from twisted.python.failure import Failure
 
 from farmer.cli.exits import FAILED, INTERRUPTED, OK, USAGE, CommandError
+from farmer.cli.renter_damaged import no_room_beside
 from farmer.cli.renter_sources import STANDARD_INPUT, Sources
 from farmer.cli.renter_waiting import told_in
 from farmer.cli.tables import visible
@@ -26,9 +27,10 @@ from farmer.client.errors import (
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
 from farmer.client.limits import SESSIONS_MAX
-from farmer.client.refusals import RefusedError, ShardTooLargeError, sizes
+from farmer.client.refusals import NoSpaceError, RefusedError, ShardTooLargeError, sizes
 from farmer.model.contract import Receipt
 from farmer.model.ids import ShardId
+from farmer.model.shard import ShardState
 from farmer.units import format_size
 
 _AS_THEY_ARE: Final = (
@@ -133,7 +135,7 @@ class _Storing:
         except ConnectionLostError as error:
             row.error, row.may_go_on = str(error), True
         except RefusedError as error:
-            row.refused(error)
+            row.refused(await self._explained(row, error))
         except ClientError as error:
             row.error = str(error)
         except OSError as error:
@@ -156,6 +158,21 @@ class _Storing:
             await door.run(self._keep, row, receipt, path)
         finally:
             await door.run(file.close)
+
+    async def _explained(self, row: Row, error: RefusedError) -> RefusedError:
+        """Return a refusal in better words, if the farmer knows more of the shard."""
+        farmer, shard = self._farmer, row.shard
+        if not isinstance(error, NoSpaceError) or shard is None:
+            return error
+        if await farmer.door.run(self._home.entry, shard, str(farmer.node_id)) is None:
+            # Never stored there: it is not damaged, either.
+            return error
+        try:
+            stated = await farmer.stat(shard)
+        except ClientError:
+            return error
+        is_damaged = stated.state is ShardState.QUARANTINED
+        return no_room_beside(shard, error) if is_damaged else error
 
     def _keep(self, row: Row, receipt: Receipt, path: str) -> None:
         """Keep a receipt: from then on the file is stored, also if nobody waits any more."""

@@ -155,10 +155,10 @@ class InviteSpentError(RefusedError):
 
 
 class NoSpaceError(RefusedError):
-    """The farmer's volumes are full."""
+    """The farmer's volumes are full; for a damaged shard, the one on which it lies."""
 
     REFUSAL = Refusal.NO_SPACE
-    TEXT = "{first_size} are wanted, the farmer's disks have {second_size} left"
+    TEXT = "{first_size} are wanted, the disk that they would go to has {second_size} left"
     wanted_bytes, available_bytes = _Number(0), _Number(1)
 
 

@@ -24,7 +24,7 @@ class Refusal(IntEnum):
     INVITE_INVALID = 12  # -, -
     INVITE_EXPIRED = 13  # expired at (Unix ms), farmer's clock (Unix ms)
     INVITE_SPENT = 14  # -, -
-    NO_SPACE = 20  # wanted, available charged bytes on the volume with most room
+    NO_SPACE = 20  # wanted, available charged bytes on the volume with most room that may take it
     CONTRACT_FULL = 21  # wanted, available charged bytes in the contract
     SHARD_TOO_LARGE = 22  # declared, allowed bytes
     TOO_MANY = 23  # have, allowed (uploads under way, or shards of one contract)

@@ -8,7 +8,10 @@ from farmer.cli.terminal import ProgressLine
 from farmer.client.home import Home
 from farmer.client.ledger import Ledger
 from farmer.client.limits import RETRY_DELAYS_S, SESSIONS_MAX, SILENCES_MAX
+from farmer.model.shard import ShardState
 from farmer.protocol.limits import ANSWER_S
+from farmer.protocol.questions import Stated
+from farmer.protocol.refusals import Refusal
 from farmer.protocol.types import Type
 from tests.client.test_farmer import FarmerCase
 
@@ -54,3 +57,50 @@ class SilentTests(FarmerCase):
         self.rows = others
         self.world.run(self.store_all(), until_s=100_000.0)
         self.assertEqual({row.error for row in others}, {None})
+
+
+class NoRoomTests(FarmerCase):
+    """The disk that would take it has no room."""
+
+    def setUp(self):
+        super().setUp()
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = Path(folder.name) / "file"
+        path.write_bytes(b"content")
+        self.row = Row(str(path))
+        ledger = Ledger.open(Path(folder.name) / "ledger")
+        self.addCleanup(ledger.close)
+        ledger.tell_once("stored as they are")
+        self.home = Home(self.renter, ledger)
+        self.storing = _Storing(self.home, self.farmer, ProgressLine("storing"))
+        self.fake.script[Type.STORE] = lambda talk, _: talk.refuse(
+            Refusal.NO_SPACE, 20_000_000, 19_500_000
+        )
+
+    def stored_before(self, state):
+        shard = self.hold(b"content")
+        self.home.keep(self.farmer.node_id, self.fake.receipt(shard, 7), "file")
+        stated = Stated(shard, 7, 5, state, 0)
+        self.fake.script[Type.STAT] = lambda talk, _: talk.send(stated)
+        return shard
+
+    def said(self):
+        self.world.run(self.storing.one(self.row))
+        self.assertEqual(self.row.refusal.as_json()["wanted_bytes"], 20_000_000)
+        return self.row.error
+
+    def test_of_a_damaged_shard_it_says_on_which_disk_and_what_helps(self):
+        shard = self.stored_before(ShardState.QUARANTINED)
+        said = self.said()
+        self.assertIn("20 MB are wanted there, and 19.5 MB are left", said)
+        self.assertIn(f"renter delete --erase {shard}", said)
+
+    def test_of_any_other_it_says_how_much_room_there_is(self):
+        usual = "NO_SPACE: 20 MB are wanted, the disk that they would go to has 19.5 MB left"
+        self.assertEqual(self.said(), usual)
+        self.assertNotIn(Type.STAT, [one.TYPE for one in self.fake.asked])
+        self.stored_before(ShardState.LIVE)
+        self.assertEqual(self.said(), usual)
+        self.fake.script[Type.STAT] = lambda talk, _: talk.refuse(Refusal.NOT_FOUND)
+        self.assertEqual(self.said(), usual)

@@ -29,7 +29,7 @@ ADVICE: dict[Refusal, str] = {
     Refusal.INVITE_INVALID: "No invite at all, of another farmer, or withdrawn: ask for another.",
     Refusal.INVITE_EXPIRED: "Ask for another; compare clocks if it looks fresh.",
     Refusal.INVITE_SPENT: "Another renter has redeemed it: ask for another.",
-    Refusal.NO_SPACE: "Store elsewhere, or less.",
+    Refusal.NO_SPACE: "Store elsewhere, or less; what is damaged is mended where it lies only.",
     Refusal.CONTRACT_FULL: "Delete something, or redeem a larger invite.",
     Refusal.SHARD_TOO_LARGE: "Cut into smaller shards; WELCOME says the limit.",
     Refusal.TOO_MANY: "Finish stores under way or give them up (see Store); then retry.",
