@@ -42,7 +42,7 @@ class Buried:
         return self._since.get(key, 0)
 
     def forget(self, keys: Iterable[Key]) -> None:
-        """Hear that no volume has an older copy of these any more."""
+        """Hear that no volume has an older copy of these any more, or that they were stored."""
         with self._lock:
             for key in keys:
                 self._since.pop(key, None)

@@ -40,11 +40,20 @@ class Claims:
 class EngineUpload:
     """One upload of one renter's shard; nobody else may store the same until it has ended."""
 
-    def __init__(self, upload: AnyUpload, watch: Watch, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        upload: AnyUpload,
+        watch: Watch,
+        ended: Callable[[], None],
+        stored: Callable[[], None] = lambda: None,
+    ) -> None:
+        """*ended* is called once, at its end; *stored* before anybody hears that it is there."""
         self._upload = upload
         self._watch = watch
         is_on_disk = isinstance(upload, LargeUpload)
-        self._steps = Undertaking(watch, upload.abandon, ended, is_on_disk=is_on_disk)
+        self._steps = Undertaking(
+            watch, upload.abandon, ended, is_on_disk=is_on_disk, stored=stored
+        )
 
     @property
     def offset(self) -> int:

@@ -124,17 +124,17 @@ class Engine:
         self._crossing = Crossing()
         self.mover = Mover(self._slots.every, self._crossing, monotonic_s)
         self._hints = Hints()
-        buried = Buried()
-        self._where = Whereabouts(self._slots, self._crossing, self._hints, buried)
+        self._buried = Buried()
+        self._where = Whereabouts(self._slots, self._crossing, self._hints, self._buried)
         self._deleting = Deleting(
             *(self._slots, self._where, self._crossing),
             is_moving=lambda: not self.mover.is_idle,
             stamps=self._stamps,
-            buried=buried,
+            buried=self._buried,
         )
         self._reunion = Reunion(
             *(self._slots.opened, self._slots.is_certain, self._crossing),
-            met=buried.forget,
+            met=self._buried.forget,
             monotonic_s=monotonic_s,
         )
         self.scrubs = Scrubs(self._slots.readable, monotonic_s)
@@ -172,7 +172,9 @@ class Engine:
         except BaseException:
             self._claims.give_back(key)
             raise
-        return EngineUpload(upload, watch, lambda: self._claims.give_back(key))
+        # What was deleted while its bytes came is there again: nothing in memory may say else.
+        stored = partial(self._buried.forget, (key,))
+        return EngineUpload(upload, watch, lambda: self._claims.give_back(key), stored)
 
     def open(self, renter: NodeId, shard: ShardId) -> VolumeReader:
         """See `farmer.node.ports.ShardStore`."""
@@ -427,8 +429,9 @@ class Engine:
 
     def _mend(self, there: Copy, contract: Contract) -> Mending | StoredShard:
         key = (there.row.renter, there.row.shard)
-        ended = partial(self._claims.give_back, key)
-        return begin_mending(there.volume, there.row, contract, ended) or there.row.stored()
+        ended, stored = partial(self._claims.give_back, key), partial(self._buried.forget, (key,))
+        mending = begin_mending(there.volume, there.row, contract, ended, stored=stored)
+        return mending or there.row.stored()
 
     def _wherever(
         self,

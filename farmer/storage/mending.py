@@ -45,13 +45,15 @@ class Mending:
         upload: SmallUpload | LargeUpload,
         watch: Watch,
         ended: Callable[[], None] = lambda: None,
+        stored: Callable[[], None] = lambda: None,
     ) -> None:
         """Take over reader and upload, which begins at its first byte; `open` comes next."""
         assert upload.offset == 0, upload.offset
         self._reader = reader
         self._found = found
         self._upload = upload
-        self._steps = Undertaking(watch, partial(_give_back, upload, reader), ended)
+        give_back = partial(_give_back, upload, reader)
+        self._steps = Undertaking(watch, give_back, ended, stored=stored)
         self._wanted = iter(found.bad_blocks)
         self._next = next(self._wanted, None)
         self._done = 0
@@ -169,12 +171,14 @@ def begin_mending(
     contract: Contract,
     ended: Callable[[], None] = lambda: None,
     *,
+    stored: Callable[[], None] = lambda: None,
     is_asked_for: bool = True,
 ) -> Mending | None:
     """
     Examine a shard and reserve the space for it; None if nothing is wrong with it.
 
-    *ended* is called once when the mending is over, however; not if this raises.
+    *ended* is called once when the mending is over, however; not if this raises.  *stored* is
+    called when the shard is whole and durable, before whoever asked hears of it.
 
     Raises:
         ShardNotFoundError, NoSpaceError, ContractFullError, TooManyError,
@@ -198,7 +202,7 @@ def begin_mending(
     except BaseException:
         reader.close()
         raise
-    return Mending(reader, found, upload, volume.ground.watch, ended)
+    return Mending(reader, found, upload, volume.ground.watch, ended, stored)
 
 
 def roomier(contract: Contract, row: Row) -> Contract:

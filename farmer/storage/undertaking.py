@@ -29,10 +29,12 @@ class Undertaking:
         ended: Callable[[], None],
         *,
         is_on_disk: bool = True,
+        stored: Callable[[], None] = lambda: None,
     ) -> None:
         """
         *give_back* lets go of what it has; *ended* is called once, at its end.
 
+        *stored* is called when what was committed is durable, before whoever asked hears of it.
         What has nothing *on disk* is let go at once, also of a disk that hangs: that may never
         answer, and memory, space and a place among its renter's stores would go with it.
         """
@@ -40,6 +42,7 @@ class Undertaking:
         self._is_on_disk = is_on_disk
         self._give_back = give_back
         self._ended = ended
+        self._stored = stored
         self._lock = Lock()
         self._is_inside = False
         self._is_given_up = False
@@ -66,6 +69,7 @@ class Undertaking:
         with self:
             outcome = commit(self._end)
             self._is_committed = True
+            outcome.add_done_callback(self._confirm)
             return outcome
 
     def give_up(self) -> None:
@@ -85,6 +89,10 @@ class Undertaking:
         finally:
             # Not before: whoever begins it again goes on from the lease that is left.
             self._end_unless_committed()
+
+    def _confirm(self, outcome: Future[R]) -> None:
+        if outcome.exception() is None:
+            self._stored()
 
     def _end_unless_committed(self) -> None:
         if not self._is_committed:

@@ -11,8 +11,9 @@ from farmer.model.shard import RECORD_HEADER_BYTES, DeletionOutcome, ShardState
 from farmer.storage.directory import MARKER_NAME
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import ShardNotFoundError, VolumeUnavailableError
+from farmer.storage.mending import Mending
 from farmer.storage.records import decode_record
-from tests.storage.bench import ALICE, MIB, Farm, finished, noise
+from tests.storage.bench import ALICE, MIB, Farm, contract_of, finished, noise
 from tests.storage.rot import flip
 
 ALL = ShardId(bytes(32))
@@ -342,4 +343,59 @@ def test_a_delete_before_the_meeting_of_a_sound_copy_and_a_newer_damaged_one_sta
     assert farm.engine.stat(ALICE, shard).state is ShardState.TRASH
     farm.engine.undelete(ALICE, shard).result(20)
     assert farm.read(shard) == noise(5000)
+    farm.engine.close()
+
+
+@pytest.mark.parametrize("is_away_first", [False, True])
+@pytest.mark.parametrize("erase", [False, True])
+@pytest.mark.parametrize("size", [5000, 3 * MIB])
+def test_what_was_deleted_while_its_bytes_came_is_there_when_they_are_confirmed(
+    tmp_path: Path, size: int, erase: bool, is_away_first: bool
+) -> None:
+    """Also while the volume that was away for the deletion is so still, and when it is back."""
+    farm = Farm(tmp_path, volumes=2)
+    data = noise(size)
+    shard = farm.store(data).shard
+    place = place_of_the_only_shard(farm)
+    there = next(one for one in farm.engine.opened() if one.settings.path == place)
+    row = there.find(ALICE, shard)
+    assert row is not None
+    there.quarantine(row)
+    (other,) = (one.path for one in farm.settings if one.path != place)
+    if is_away_first:
+        go_away(farm, other)
+    upload = farm.begin(data)
+    upload.write(data)
+    if not is_away_first:
+        go_away(farm, other)
+    farm.delete(shard, erase=erase)
+    assert upload.commit().result(20).state is ShardState.LIVE
+    assert farm.read(shard) == data
+    come_back(farm, other)
+    assert farm.read(shard) == data
+    assert [row.shard for row in farm.engine.page(ALICE, ALL, 10)] == [shard]
+    farm.engine.close()
+
+
+def test_what_was_deleted_while_it_was_repaired_is_there_when_that_is_confirmed(
+    tmp_path: Path,
+) -> None:
+    farm = Farm(tmp_path, volumes=2)
+    data = noise(5000)
+    shard = farm.store(data).shard
+    place = place_of_the_only_shard(farm)
+    there = next(one for one in farm.engine.opened() if one.settings.path == place)
+    row = there.find(ALICE, shard)
+    assert row is not None
+    flip(there.handles.path_of(row.place), row.place.offset + RECORD_HEADER_BYTES + 7)
+    mending = farm.engine.repair(contract_of(ALICE), shard)
+    assert isinstance(mending, Mending)
+    (other,) = (one.path for one in farm.settings if one.path != place)
+    go_away(farm, other)
+    farm.delete(shard, erase=True)
+    mending.write(data)
+    mending.commit().result(20)
+    assert farm.read(shard) == data
+    come_back(farm, other)
+    assert farm.read(shard) == data
     farm.engine.close()
