@@ -138,7 +138,7 @@ def test_a_damaged_shard_holds_a_volume_until_its_owner_gives_it_up(
     assert daemon.call("volume", "retire", str(daemon.volume)).returncode == 0
 
     wait_until(lambda: rows(daemon)["other"]["shards"] == 1)
-    assert "; 1 damaged shard cannot move\n" in daemon.call("volume", "list").stdout
+    assert "; 1 damaged shard cannot move until renters" in daemon.call("volume", "list").stdout
     retire = ("volume", "retire", str(daemon.volume), "--give-up-damaged")
     assert daemon.call(*retire).returncode == 0
     wait_until(lambda: list(rows(daemon)) == ["other"])
