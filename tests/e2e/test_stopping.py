@@ -62,13 +62,10 @@ def test_a_contract_database_that_takes_nothing_does_not_break_the_stop_off(
         for _ in range(2):
             assert daemon.stop() == 0
             daemon.start().status()
-        # By now the clock has been looked at, and what it said is to be kept at the end.
         book = daemon.home / "contracts.sqlite"
         book.rename(daemon.home / "away")
         assert daemon.stop() == 0
-        logs = daemon.logs.read_text()
-        assert "removed or replaced" in logs
-        assert "Traceback" not in logs
+        assert "Traceback" not in daemon.logs.read_text()
         assert not (daemon.home / "run.json").exists()
         (daemon.home / "away").rename(book)
         daemon.start()

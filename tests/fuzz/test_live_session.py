@@ -133,11 +133,16 @@ class LiveSession(RuleBasedStateMachine):
         self.live.pass_s(1, caller.peer.pump)
         caller.peer.leave()
         self._forget(caller)
+        self._waited(1)
 
     @rule(seconds=st.integers(1, 5))
     def wait(self, seconds: int) -> None:
         """Let a little time pass; in a store, more than half a minute is too slow."""
         self.live.pass_s(seconds, self._pump)
+        self._waited(seconds)
+
+    def _waited(self, seconds: int) -> None:
+        """Count what has passed; who was waited for too long may have been hung up on."""
         for caller in tuple(self.callers):
             caller.waited_s += seconds if caller.storing is not None else 0
             if caller.peer.closed:

@@ -61,9 +61,9 @@ class SuspendTests(SynchronousTestCase):
         looks: list[int] = []
         real = self.stores.book.clock.tick
 
-        def tick(wall_ms: int, monotonic_s: float) -> None:
+        def tick(wall_ms: int, monotonic_s: float, *, tells_order: bool) -> None:
             looks.append(wall_ms)
-            real(wall_ms, monotonic_s)
+            real(wall_ms, monotonic_s, tells_order=tells_order)
 
         self.patch(self.stores.book.clock, "tick", tick)
         self.suspend(30)
