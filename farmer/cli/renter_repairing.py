@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from farmer.cli.exits import OK, CommandError
-from farmer.cli.renter_damaged import no_room_beside
+from farmer.cli.renter_damage import no_room_beside
 from farmer.cli.renter_sources import Sources
 from farmer.cli.renter_waiting import told_in
 from farmer.cli.terminal import ProgressLine, print_document, say

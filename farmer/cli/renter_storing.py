@@ -11,7 +11,7 @@ from twisted.internet.defer import DeferredList, DeferredSemaphore
 from twisted.python.failure import Failure
 
 from farmer.cli.exits import FAILED, INTERRUPTED, OK, USAGE, CommandError
-from farmer.cli.renter_damaged import no_room_beside
+from farmer.cli.renter_damage import no_room_beside
 from farmer.cli.renter_sources import STANDARD_INPUT, Sources
 from farmer.cli.renter_waiting import told_in
 from farmer.cli.tables import visible
