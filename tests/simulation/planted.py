@@ -1,7 +1,7 @@
 """
 Planted bugs: each patch in tests/simulation/planted is a mistake that the seeds must find.
 
-    python -m tests.simulation.planted [--seeds 200] [--jobs 2] [words]
+    python -m tests.simulation.planted [--seeds 1000] [--jobs 2] [words]
 
 Each patch is applied to a copy of the house, and the unmodified campaign runs there, seed after
 seed from the first, until a promise is broken.  Nothing in the simulation knows of any patch.
@@ -74,7 +74,7 @@ def main() -> int:
     """Hunt all; 0 if every one was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.planted")
     parser.add_argument("words", nargs="*", help="only patches whose name has one of these")
-    parser.add_argument("--seeds", type=int, default=200, help="at most so many for each")
+    parser.add_argument("--seeds", type=int, default=1000, help="at most so many for each")
     parser.add_argument("--ops", type=int, default=400)
     parser.add_argument("--jobs", type=int, default=2)
     asked = parser.parse_args()
