@@ -40,7 +40,7 @@ from farmer.running.checks import Checks
 from farmer.running.clocks import awake_or_asleep_s, wall_clock_ms
 from farmer.running.control import ControlFactory
 from farmer.running.desk import HouseTerms, OwnerDesk
-from farmer.running.errors import OwnerError
+from farmer.running.errors import OwnerError, system_words
 from farmer.running.files import write_json
 from farmer.running.greeting import greeting, places
 from farmer.running.home import Home
@@ -173,8 +173,7 @@ class RunningFarmer:
         except (ListenError, StorageError, VolumeSetupError, IdentityError, OwnerError) as error:
             raise CannotServeError(str(error) or type(error).__name__) from error
         except OSError as error:
-            named = f": {error.filename}" if error.filename else ""
-            raise CannotServeError(f"{error.strerror or error}{named}") from error
+            raise CannotServeError(system_words(error)) from error
 
     def _tell(self, line: str) -> None:
         self.log.warn("{line}", line=line)
@@ -320,7 +319,9 @@ class RunningFarmer:
         self._greeting = [
             *places(self._home, settings, stores.engine.volumes()),
             *greeting(
-                *(settings, self._desk, wall_clock_ms()),
+                settings,
+                self._desk,
+                wall_clock_ms(),
                 to_journal=to_journal,
                 naming=self._home.naming,
             ),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_ask import ask_running
+from farmer.cli.owner_status import RETIRED
 from farmer.cli.owner_volumes import volume_add
 from farmer.cli.terminal import print_document
 from farmer.model.status import VolumeState
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from farmer.running.volumes import VolumePlan
 
 GONE: Final = VolumeState.GONE.value
-RETIRED: Final = VolumeState.RETIRED.value
-"""As the status names them."""
+"""As the status names it."""
 
 
 def volume_drain(home: Home, options: argparse.Namespace) -> int:

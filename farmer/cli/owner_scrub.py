@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any, Final
+from typing import Any
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_ask import ask_running
+from farmer.cli.owner_status import RETIRED
 from farmer.cli.tables import table
 from farmer.cli.terminal import print_document
-from farmer.model.status import VolumeState
 from farmer.running.home import Home
 from farmer.settings.paths import absolute
 from farmer.units import format_duration, format_size
-
-RETIRED: Final = VolumeState.RETIRED.value
-"""As the status names it."""
 
 _HEAD = (
     "VOLUME",

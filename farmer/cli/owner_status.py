@@ -28,7 +28,7 @@ STOPPED: dict[str, Any] = {
 """What a script reads when no farmer runs; the exit code says so too."""
 
 HEAD = ("VOLUME", "STATE", "QUOTA", "USED", "RESERVED", "TRASH", "FREE", "SHARDS", "DAMAGED")
-_RETIRED: Final = VolumeState.RETIRED.value
+RETIRED: Final = VolumeState.RETIRED.value
 _DEAD: Final = tuple(state.value for state in (VolumeState.FAILING, VolumeState.GONE))
 _WELL: Final = tuple(state.value for state in (VolumeState.HEALTHY, VolumeState.FULL))
 """States of volumes, as the status names them."""
@@ -52,7 +52,7 @@ def status(home: Home, options: argparse.Namespace) -> int:
 
 def exit_code(document: dict[str, Any]) -> int:
     """Return 0 if all is well, 4 if something needs the owner, 5 if every volume is dead."""
-    states = [one["state"] for one in document["volumes"] if one["state"] != _RETIRED]
+    states = [one["state"] for one in document["volumes"] if one["state"] != RETIRED]
     if states and all(state in _DEAD for state in states):
         return CRITICAL
     degraded = document["state"] == NodeState.DEGRADED.value or document["alerts"]

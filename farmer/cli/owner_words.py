@@ -13,11 +13,11 @@ def warn(text: str) -> None:
 
 def said(error: Exception) -> str:
     """Return an error for a person; a lack of rights with what mends it."""
+    from farmer.running.errors import system_words
     from farmer.running.files import may_not_write
 
     if isinstance(error, PermissionError) and error.filename:
         return f"{error.filename}: {may_not_write(Path(error.filename).parent)}"
     if isinstance(error, OSError):
-        named = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{named}"
+        return system_words(error)
     return str(error) or type(error).__name__

@@ -149,16 +149,15 @@ class DurableClock:
             VolumeUnavailableError: what was seen could not be kept.
 
         """
-        is_first = self._last_look_s is None
-        if self._last_look_s is None:
+        before_s, self._last_look_s = self._last_look_s, monotonic_s
+        if before_s is None:
             self._start(wall_ms)
         else:
-            self._go_on(wall_ms, round((monotonic_s - self._last_look_s) * 1000))
-        self._last_look_s = monotonic_s
+            self._go_on(wall_ms, round((monotonic_s - before_s) * 1000))
         unsaved_ms = self._state.observed_ms - self._saved.observed_ms
         news = bool(self._state.doubted_ms) != bool(self._saved.doubted_ms)
         # Only what is written shows whether a file that has failed is well again.
-        news = news or is_first or bool(self._book.failure)
+        news = news or before_s is None or bool(self._book.failure)
         if news or tells_order or unsaved_ms >= SAVE_EVERY_MS:
             self._save()
 

@@ -26,7 +26,7 @@ from farmer.storage.records import (
     segment_uuid,
     tree_offset,
 )
-from farmer.storage.recovery import segment_numbers
+from farmer.storage.recovery import gone_segments
 from farmer.storage.scan import Found, Source, scan
 from farmer.storage.steps import Steps
 from farmer.storage.vouching import mistaken
@@ -63,8 +63,8 @@ class Compactor:
         Raises as `Reclaimer.run`; `sqlite3.DatabaseError` too where the index has more there than
         it has counted.
         """
-        path = self._ground.paths.segment(number)
-        if not self.live_bytes(number) and self._is_gone(number):
+        files, paths = self._ground.files, self._ground.paths
+        if not self.live_bytes(number) and gone_segments(files, paths, [number]):
             # An earlier run was cut off after the unlink, when all had been done but this.
             self._drop(number)
             return
@@ -83,16 +83,8 @@ class Compactor:
         if self.live_bytes(number) or self._handles.is_segment_pinned(number):
             return
         self._handles.forget(Place(number, 0))
-        self._ground.files.unlink(path)
+        files.unlink(paths.segment(number))
         self._drop(number)
-
-    def _is_gone(self, number: int) -> bool:
-        """Say whether a segment has no file, though the disk is there; raises `OSError`."""
-        files, paths = self._ground.files, self._ground.paths
-        # The whole disk may have been away when the one was asked for, and be back.
-        return not files.exists(paths.segment(number)) and number not in segment_numbers(
-            files, paths
-        )
 
     def _end_before(self, number: int) -> None:
         """

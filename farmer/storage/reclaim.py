@@ -29,7 +29,7 @@ from farmer.storage.handles import Handles
 from farmer.storage.marks import MARK_BYTES
 from farmer.storage.places import Doomed, Segment
 from farmer.storage.records import SEGMENT_HEADER_BYTES
-from farmer.storage.recovery import segment_numbers
+from farmer.storage.recovery import gone_segments
 from farmer.storage.steps import Steps
 from farmer.storage.transaction import Transaction
 from farmer.storage.vouching import astray, is_index_wrong, mistaken
@@ -195,23 +195,18 @@ class Reclaimer:
         After a power loss it may list what a compaction has emptied and removed.  Nothing of
         such a segment can be read any more, and nothing of it is needed.
         """
-        files, paths, active = self._ground.files, self._ground.paths, self._writer.active_number
-        missing = [
+        active = self._writer.active_number
+        idle = [
             one.number
             for one in self._ground.index.segments()
             if not (one.live_bytes or one.number == active)
-            and not files.exists(paths.segment(one.number))
         ]
-        if not missing:
-            return
         try:
-            # All at once: the whole disk may have been away when one was asked for, and be back.
-            there = set(segment_numbers(files, paths))
+            gone = gone_segments(self._ground.files, self._ground.paths, idle)
         except FileNotFoundError:
             return
-        for number in missing:
-            if number not in there:
-                self._steps.enter(partial(_drop_segment, number))
+        for number in gone:
+            self._steps.enter(partial(_drop_segment, number))
 
     def _release_all(self, limit: int | None) -> None:
         # Step by step: after an expired contract there may be as many as there were shards.

@@ -396,6 +396,20 @@ def segment_numbers(files: Files, paths: Paths) -> list[int]:
     return sorted(number for number, name in numbers if paths.segment(number).name == name)
 
 
+def gone_segments(files: Files, paths: Paths, numbers: Iterable[int]) -> list[int]:
+    """
+    Return those of some segments that have no file, though the disk is there.
+
+    Raises:
+        OSError: the log cannot be listed; FileNotFoundError if the whole disk is away.
+
+    """
+    missing = [number for number in numbers if not files.exists(paths.segment(number))]
+    # All at once: the whole disk may have been away when one was asked for, and be back.
+    there = set(segment_numbers(files, paths)) if missing else set()
+    return [number for number in missing if number not in there]
+
+
 def shelves(files: Files, paths: Paths) -> list[Path]:
     """Return the directories of large shards; what else lies beside them is not ours."""
     return [paths.shards / name for name in files.list(paths.shards) if _SHELF.fullmatch(name)]
