@@ -172,14 +172,18 @@ class Renter:
         elif Is.TRASH in before:
             # Begun, it is taken out of the trash before a byte is asked for.
             held.may.add(Is.LIVE)
+        faults = self.world.faults
         line.send(Store(wanted.shard, len(wanted.data)))
         answer = yield
+        # A record that cannot be read just now is replaced.
+        is_struck = self.world.faults > faults
         old = list(held.harms) if isinstance(answer, Accept) else []
         is_resumed = isinstance(answer, Accept) and answer.offset > 0
         if isinstance(answer, Accept):
             self.expect(
                 before != {Is.LIVE}
                 or held.may_be_damaged
+                or is_struck
                 or was_away
                 or self.world.is_a_volume_away,
                 f"{held} is wanted again, though acknowledged",
