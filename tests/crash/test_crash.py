@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from farmer.model.status import Alert
 from farmer.storage.files import OsFiles
 from tests.crash import killing, states
 from tests.crash.belief import Belief, Held, Item
+from tests.crash.checking import is_of_lost_index
 from tests.crash.disks import need
 
 
@@ -61,6 +63,26 @@ def test_files_that_only_pretend_are_seen(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(OsFiles, "pwritev", forgetful)
     line, wrong = killing.campaign(tmp_path, 4, seed=3)
     assert wrong, line
+
+
+def test_a_rebuild_may_tell_of_a_torn_end_of_a_log_and_of_no_other_damage(tmp_path: Path) -> None:
+    """Whether such an end was acknowledged is compared with the belief, not told by an alert."""
+    for volume, last in (("volume", 12), ("volume-second", 3)):
+        (tmp_path / volume / "log").mkdir(parents=True)
+        for number in range(1, last + 1):
+            (tmp_path / volume / "log" / f"{number:08d}.seg").touch()
+
+    def is_expected(name: str, places: str = "") -> bool:
+        message = f"2 damaged places were passed over ({places}); shards"
+        alert = Alert(name=name, since_ms=0, message=message)
+        return is_of_lost_index(alert, tmp_path / "volume")
+
+    assert is_expected("IndexRebuilt")
+    assert is_expected("LogDamaged", "00000012.seg at 4096, 00000012.seg at 8192")
+    assert is_expected("LogDamaged", "00000003.seg at 4096")
+    assert not is_expected("LogDamaged", "00000011.seg at 4096")
+    assert not is_expected("LogDamaged", "00000011.seg at 4096, 00000012.seg at 4096")
+    assert not is_expected("QuotaBelowUse", "00000012.seg at 4096")
 
 
 @pytest.mark.parametrize("system", ["ext4", "xfs", "btrfs"])
