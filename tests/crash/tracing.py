@@ -60,6 +60,8 @@ before the work begins are passed over."""
 INDEX_LOST_EVERY = 4
 ESCAPED_MAX = 0.15
 """The part of those to be killed that may end before the call at which they were to be."""
+ESCAPED_FEW = 3
+"""So many may do so in a campaign of any size: in a small one they are a large part."""
 WRONG = "wrong"
 """What a child says before whatever no fault excuses."""
 
@@ -254,10 +256,10 @@ def campaign(folder: Path, every: int, seed: int = 0, processes: int = 2) -> tup
 
     with ThreadPoolExecutor(processes) as pool:
         outcomes = list(pool.map(run, enumerate(chosen)))
-    return _report(calls, outcomes)
+    return report(calls, outcomes)
 
 
-def _report(calls: Counter[str], outcomes: list[Ended]) -> tuple[str, list[str]]:
+def report(calls: Counter[str], outcomes: list[Ended]) -> tuple[str, list[str]]:
     """Return the last line, and what was wrong."""
     wrong = [line for ended in outcomes for line in ended.wrong]
     done: Counter[str] = Counter()
@@ -268,8 +270,8 @@ def _report(calls: Counter[str], outcomes: list[Ended]) -> tuple[str, list[str]]
     wrong += [f"{call} was never called" for call in CALLS if not calls[call]]
     killed = sum(ended.was_killed for ended in outcomes)
     escaped = sum(ended.escaped for ended in outcomes)
-    if escaped > ESCAPED_MAX * (killed + escaped):
-        wrong.append(f"{escaped} were not killed")
+    if not killed or escaped > max(ESCAPED_FEW, ESCAPED_MAX * (killed + escaped)):
+        wrong.append(f"{escaped} were not killed, {killed} were")
     acks = sum(sum(ended.belief.acknowledged.values()) for ended in outcomes)
     made = " ".join(f"{call} {calls[call]}" for call in CALLS)
     kinds = " ".join(f"{kind} {count}" for kind, count in sorted(done.items()))
