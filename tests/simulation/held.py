@@ -62,6 +62,12 @@ class Held:
     copy may have come back, or what a store went on with was harmed before.
     """
 
+    was_begun_wrongly: bool = False
+    """
+    Whether wrong bytes of it were ever sent: a store may go on with what is left of them, and
+    hear only at its end that the whole is wrong.
+    """
+
     may_be_mended: bool = False
     """Whether all was sent to repair it: without an answer nobody knows if that was done."""
 

@@ -200,13 +200,15 @@ class Renter:
                 return "left"
             if how == "wrong" and data:
                 data = bytes([data[0] ^ 1]) + data[1:]
+                held.was_begun_wrongly = True
             if how == "short":
                 data = data[:-1]
             for at in range(0, len(data), 256 * 1024):
                 line.send_data(data[at : at + 256 * 1024])
             line.send(End())
             answer = yield
-            if isinstance(answer, Refuse) and how != "well":
+            goes_on_wrongly = is_resumed and held.was_begun_wrongly
+            if isinstance(answer, Refuse) and (how != "well" or goes_on_wrongly):
                 held.may = before
                 if answer.refused.refusal in {Refusal.WRONG_HASH, Refusal.WRONG_SIZE}:
                     return "turned down"
