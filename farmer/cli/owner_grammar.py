@@ -17,6 +17,9 @@ SERVING: Final = "owner_run:run"
 
 VOLUME: Final = "a directory, and how much of its disk: 500GB, 500GiB, 80%% or max; at least 64MiB"
 
+NAMED: Final = "a volume, by its directory or its short name"
+"""The name that alerts, metrics and `farmer scrub` have it by."""
+
 BENCH_BYTES_MIN: Final = 300_000_000
 """A quarter is one file; each size of shard has to come at least once."""
 
@@ -119,12 +122,12 @@ def _add_keeping(verbs: Verbs) -> None:
     add = _add(volumes, "add", "rent out another directory", "owner_volumes:volume_add", json=True)
     add.add_argument("volume", type=_volume, metavar="PATH=SIZE", help=VOLUME)
     check = _add(volumes, "check", "look one over", "owner_volumes:volume_check", json=True)
-    check.add_argument("path", nargs="?", metavar="PATH", help="default: all of the settings")
+    check.add_argument("path", nargs="?", metavar="PATH", help=f"{NAMED}; default: all")
     _add_leaving(volumes)
     rebuild = _add(
         volumes, "rebuild", "make a new index from the shards", "owner_volumes:volume_rebuild"
     )
-    rebuild.add_argument("path", metavar="PATH", help="a volume of the settings; farmer stopped")
+    rebuild.add_argument("path", metavar="PATH", help=f"{NAMED}; farmer stopped")
     rebuild.add_argument(
         "--overwrite-unreadable",
         action="store_true",
@@ -158,7 +161,7 @@ def _add_leaving(volumes: Verbs) -> None:
     )
     move = _add(volumes, "move", "put another in its place", f"{module}:volume_move", json=True)
     for verb in (drain, retire, move):
-        verb.add_argument("path", metavar="PATH", help="a volume of the running farmer")
+        verb.add_argument("path", metavar="PATH", help=f"{NAMED}; farmer running")
         bound = "at most so many bytes a second, like 20MB; default: what others leave"
         verb.add_argument("--rate", type=_size, metavar="SIZE", help=bound)
     drain.add_argument("--cancel", action="store_true", help="let what is there stay")
@@ -180,7 +183,7 @@ def _add_scrub(verbs: Verbs) -> None:
         ("resume", "go on"),
     ):
         verb = _add(scrub, name, what, f"owner_scrub:scrub_{name}", json=True)
-        only = "only this one, as `farmer volume list` names it, or by its short name; repeatable"
+        only = f"only this one: {NAMED}; repeatable"
         verb.add_argument("--volume", action="append", default=[], metavar="PATH", help=only)
 
 

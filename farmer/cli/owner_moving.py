@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.owner_ask import ask_running
+from farmer.cli.owner_naming import volume_meant
 from farmer.cli.owner_status import RETIRED
 from farmer.cli.owner_volumes import volume_add
 from farmer.cli.terminal import print_document
@@ -29,7 +30,7 @@ GONE: Final = VolumeState.GONE.value
 
 def volume_drain(home: Home, options: argparse.Namespace) -> int:
     """Begin to empty a volume, or break that off."""
-    path = _path(options.path)
+    path = _meant(home, options.path)
     if options.cancel:
         answer = ask_running(home, "volume-cancel", {"path": path})
         left = counted(answer["shards"], "shard")
@@ -40,19 +41,17 @@ def volume_drain(home: Home, options: argparse.Namespace) -> int:
 
 def volume_retire(home: Home, options: argparse.Namespace) -> int:
     """Begin to empty a volume; then it is taken out of the settings."""
-    words = _words(options, _path(options.path), "retire") | _at_the_end(options)
+    words = _words(options, _meant(home, options.path), "retire") | _at_the_end(options)
     return _begun(home, options, words, "Once it is empty it is taken out of the settings.")
 
 
 def volume_move(home: Home, options: argparse.Namespace) -> int:
     """Make a volume in another directory, and begin to move a volume's shards there."""
-    path = _path(options.path)
     named, size = _named(options.to)
-    to_path = _path(named)
+    to_path = str(absolute(named))
     volumes = _volumes(home)
-    source = volumes.get(path)
-    if source is None:
-        raise CommandError(f"{path} is not a volume of this farmer; see: farmer volume list")
+    path = volume_meant(options.path, partial(_names, volumes))
+    source = volumes[path]
     if source["state"] == GONE:
         raise CommandError(
             f"{path} is gone ({source['reason']}): nothing can be moved from there, and nothing "
@@ -60,6 +59,7 @@ def volume_move(home: Home, options: argparse.Namespace) -> int:
         )
     is_new = to_path not in volumes
     if is_new:
+        _check_no_name(named, path, volumes)
         _add(home, f"{to_path}={size or str(source['quota_bytes']) + 'B'}", options, source)
     elif size:
         raise CommandError(
@@ -77,6 +77,24 @@ def volume_move(home: Home, options: argparse.Namespace) -> int:
             f"{error}. But {to_path} is a volume of this farmer now, an empty one, which takes "
             f"new shards. Mend what is named, and move again; or to be rid of it: {undo}"
         ) from error
+
+
+def _meant(home: Home, typed: str) -> str:
+    return volume_meant(typed, lambda: _names(_volumes(home)))
+
+
+def _names(volumes: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {path: row["name"] for path, row in volumes.items()}
+
+
+def _check_no_name(typed: str, source: str, volumes: dict[str, dict[str, Any]]) -> None:
+    """Refuse to make a directory here with the name of a volume elsewhere, which may be meant."""
+    for path, name in _names(volumes).items():
+        if name == typed and path != source:
+            raise CommandError(
+                f"{typed} is the short name of {path}, and nothing was made: type that whole path"
+                f" to move there, or ./{typed} for a new directory of this name"
+            )
 
 
 def _volumes(home: Home) -> dict[str, dict[str, Any]]:
@@ -145,7 +163,3 @@ def _named(text: str) -> tuple[str, str]:
     except ValueError:
         return text, ""
     return (path, size) if path else (text, "")
-
-
-def _path(text: str) -> str:
-    return str(absolute(text))

@@ -6,13 +6,13 @@ import argparse
 import time
 from typing import Any
 
-from farmer.cli.exits import OK, CommandError
+from farmer.cli.exits import OK
 from farmer.cli.owner_ask import ask_running
+from farmer.cli.owner_naming import volume_meant
 from farmer.cli.owner_status import RETIRED
 from farmer.cli.tables import table
 from farmer.cli.terminal import print_document
 from farmer.running.home import Home
-from farmer.settings.paths import absolute
 from farmer.units import format_duration, format_size
 
 _HEAD = (
@@ -76,19 +76,11 @@ def _names(volumes: list[dict[str, Any]], wanted: list[str]) -> list[str]:
     Return the names of volumes that are wanted by their names or their paths.
 
     Raises:
-        CommandError: one is not there.
+        CommandError: as `volume_meant`.
 
     """
-    by_name = {one["name"]: one["name"] for one in volumes}
-    by_path = {one["path"]: one["name"] for one in volumes}
-    names = []
-    for text in wanted:
-        name = by_name.get(text) or by_path.get(text) or by_path.get(str(absolute(text)))
-        if name is None:
-            there = ", ".join(by_path)
-            raise CommandError(f"{text} is not a volume of this farmer. Its volumes are: {there}")
-        names.append(name)
-    return names
+    known = {one["path"]: one["name"] for one in volumes}
+    return [known[volume_meant(text, lambda: known)] for text in wanted]
 
 
 def _known(volume: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from farmer.cli.exits import BAD_SETTINGS, DEGRADED, OK, CommandError
 from farmer.cli.owner_ask import must_be_there
+from farmer.cli.owner_naming import volume_meant
 from farmer.cli.owner_settings import load_settings
 from farmer.cli.owner_status import volume_table
 from farmer.cli.owner_words import warn
@@ -30,6 +31,7 @@ from farmer.units import Space, counted, format_size
 
 if TYPE_CHECKING:
     from farmer.running.volumes import VolumePlan
+    from farmer.settings.schema import Settings
 
 CHECK_PATIENCE_S: Final = 24 * 3600.0
 """A check reads all headers: on a large and slow disk that takes hours."""
@@ -188,14 +190,13 @@ def volume_check(home: Home, options: argparse.Namespace) -> int:
     from farmer.running.volumes import volume_paths
 
     home.check()
-    paths = volume_paths(home, load_settings(home).settings)
-    chosen = [absolute(options.path)] if options.path else paths
+    settings = load_settings(home).settings
+    chosen = volume_paths(home, settings)
+    if options.path:
+        chosen = [_in_settings(home, settings, options.path)]
     away = away_volumes(home)
     rows = []
     for path in chosen:
-        if path not in paths:
-            see = home.command("config show")
-            raise CommandError(f"{path} is not a volume of this farmer; see: {see}")
         row = _looked_over(home, path, away.get(path, ""))
         rows.append(row)
         if not options.json:
@@ -248,25 +249,33 @@ def volume_rebuild(home: Home, options: argparse.Namespace) -> int:
     """Make a volume's index anew from its shards; the farmer must not run."""
     from farmer.running.volumes import answers, plan_volumes, volume_paths
 
-    path = absolute(options.path)
     settings = load_settings(home).settings
     home.check()
-    paths = volume_paths(home, settings)
-    if path not in paths or not home.exists:
-        see = home.command("config show")
-        raise CommandError(f"{path} is not a volume of this farmer; see: {see}")
+    path = _in_settings(home, settings, options.path)
+    must_be_there(home)
     try:
         with lock_to_change(home):
             if not answers(path):
                 raise CommandError(f"{path}: {SILENT}")
             # The others' are not asked.
-            others = set(paths) - {path}
+            others = set(volume_paths(home, settings)) - {path}
             [plan] = [one for one in plan_volumes(home, settings, others) if one.path == path]
             shards, size_bytes = _rebuild(home, plan, may_overwrite=options.overwrite_unreadable)
     except HomeLockedError as error:
         raise CommandError(f"stop the farmer first, then rebuild: {error}") from error
     print(f"{path}: a new index of {counted(shards, 'shard')}, {format_size(size_bytes)}")
     return OK
+
+
+def _in_settings(home: Home, settings: Settings, typed: str) -> Path:
+    """Return the volume of the settings that is meant; raises as `volume_meant`."""
+    from farmer.running.volumes import volume_names, volume_paths
+
+    def names() -> dict[str, str]:
+        paths = map(str, volume_paths(home, settings))
+        return dict(zip(paths, volume_names(home, settings), strict=True))
+
+    return Path(volume_meant(typed, names))
 
 
 def _rebuild(home: Home, plan: VolumePlan, *, may_overwrite: bool) -> tuple[int, int]:

@@ -99,11 +99,22 @@ def plan_volumes(
 
     """
     known = register.quotas(home)
-    names = _names(volume_paths(home, settings), register.names(home))
+    names = volume_names(home, settings)
     if settings.volumes:
         rows = zip(settings.volumes, names, strict=True)
         return [_plan(volume, name, known, silent) for volume, name in rows]
     return [_plan_in_home(home, names[0], known.get(str(home.volume)))]
+
+
+def volume_names(home: Home, settings: Settings) -> list[str]:
+    """
+    Return the short names of `volume_paths`, in their order; asks no disk.
+
+    Raises:
+        HomeError: which names were given cannot be told.
+
+    """
+    return _names(volume_paths(home, settings), register.names(home))
 
 
 def in_force(home: Home, settings: Settings) -> Settings:

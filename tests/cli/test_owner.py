@@ -890,6 +890,29 @@ def test_a_disk_that_answers_with_an_error_keeps_no_other_from_being_checked(
     assert str(tmp_path / "b") in told
 
 
+def test_a_volume_is_checked_and_rebuilt_by_its_path_or_its_short_name(
+    home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word that may be either is not guessed; one that is neither is told what there is."""
+    first, second = tmp_path / "old" / "a", tmp_path / "new" / "a"
+    assert run(home, "init", "--yes", "--volume", f"{first}=100MB") == exits.OK
+    assert run(home, "volume", "add", f"{second}=100MB") == exits.OK
+    capsys.readouterr()
+    for verb in ("check", "rebuild"):
+        for word in ("a", str(first)):
+            assert run(home, "volume", verb, word) == exits.OK
+            assert capsys.readouterr().out.startswith(f"{first}: ")
+        assert run(home, "volume", verb, "b") == exits.FAILED
+        told = capsys.readouterr().err
+        assert f"b is not a volume of this farmer. Its volumes are: a ({first}), {second}" in told
+    monkeypatch.chdir(second.parent)
+    for verb in ("check", "rebuild"):
+        assert run(home, "volume", verb, "a") == exits.FAILED
+        assert f"a may be {first} or {second}: type the whole path" in capsys.readouterr().err
+        assert run(home, "volume", verb, "./a") == exits.OK
+        assert capsys.readouterr().out.startswith(f"{second}: ")
+
+
 def test_only_a_volume_that_is_named_no_more_can_be_forgotten(
     home: Path, tmp_path: Path, capsys: Any
 ) -> None:

@@ -17,12 +17,13 @@ from farmer.running.caller import FarmerRefusedError
 from farmer.running.home import Home
 from farmer.running.volumes import VolumePlan
 
-OLD = {"path": "/v/old", "state": "healthy", "reason": "", "quota_bytes": 10**9}
+WELL = {"state": "healthy", "reason": "", "quota_bytes": 10**9}
+OLD = WELL | {"name": "first", "path": "/v/old"}
 ROWS = [
     OLD | {"used_bytes": 600 * 10**6, "trash_bytes": 10**6},
-    {"path": "/v/other", "state": "healthy", "reason": "", "quota_bytes": 10**9},
-    {"path": "/v/away", "state": "gone", "reason": "its disk is not there", "quota_bytes": 10**9},
-    {"path": "/v/left", "state": "retired", "reason": "moved to /v/old", "quota_bytes": 0},
+    WELL | {"name": "other", "path": "/v/other"},
+    WELL | {"name": "away", "path": "/v/away", "state": "gone", "reason": "its disk is not there"},
+    WELL | {"name": "/v/left", "path": "/v/left", "state": "retired", "reason": "moved"},
 ]
 
 
@@ -78,6 +79,7 @@ def test_a_target_is_made_where_no_volume_is(
         ("/v/away", "/v/new", "/v/away is gone (its disk is not there)"),
         ("/v/left", "/v/new", "/v/left is not a volume of this farmer"),
         ("/v/nowhere", "/v/new", "/v/nowhere is not a volume of this farmer"),
+        ("/v/old", "other", "other is the short name of /v/other, and nothing was made"),
         ("/v/old", "/v/other=5GB", "/v/other is a volume of this farmer already: leave out =5GB"),
     ],
 )
@@ -138,9 +140,11 @@ MOVE = {"path": "/v/old", "verb": "move", "to_path": "/v/other"} | AT_THE_END
     ("words", "asked", "then"),
     [
         ("drain /v/old", DRAIN, STAYS),
+        ("drain first", DRAIN, STAYS),
         ("drain /v/old --force", DRAIN | {"partly": True}, STAYS),
         ("drain /v/old --rate 20MB", DRAIN | {"rate_bytes": 20_000_000}, STAYS),
         ("retire /v/old", RETIRE, LEAVES),
+        ("retire first", RETIRE, LEAVES),
         ("retire /v/old --give-up-damaged", RETIRE | {"give_up_damaged": True}, LEAVES),
         (
             "retire /v/old --remove --rate 1MB",
@@ -148,6 +152,7 @@ MOVE = {"path": "/v/old", "verb": "move", "to_path": "/v/other"} | AT_THE_END
             LEAVES,
         ),
         ("move /v/old /v/other", MOVE, REPLACED),
+        ("move first /v/other", MOVE, REPLACED),
         ("move /v/old /v/other --give-up-damaged", MOVE | {"give_up_damaged": True}, REPLACED),
     ],
 )
@@ -173,15 +178,18 @@ def test_what_is_asked_of_the_farmer_and_told_to_its_owner(
     assert capsys.readouterr().out == BEGUN.format(then=then, home=tmp_path)
 
 
+@pytest.mark.parametrize("named", ["/v/old", "first"])
 def test_a_drain_that_is_broken_off_says_what_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, named: str
 ) -> None:
-    def ask(_home: Home, verb: str, words: dict[str, Any]) -> dict[str, Any]:
+    def ask(_home: Home, verb: str, words: dict[str, Any] | None = None) -> dict[str, Any]:
+        if words is None:
+            return {"volumes": ROWS}
         assert (verb, words) == ("volume-cancel", {"path": "/v/old"})
         return {"path": "/v/old", "shards": 1}
 
     monkeypatch.setattr(owner_moving, "ask_running", ask)
-    assert main(["--home", str(tmp_path), "volume", "drain", "/v/old", "--cancel"]) == OK
+    assert main(["--home", str(tmp_path), "volume", "drain", named, "--cancel"]) == OK
     assert capsys.readouterr().out == "/v/old stays: 1 shard on it, new ones may come\n"
 
 

@@ -160,7 +160,7 @@ def test_who_may_not_write_the_settings_is_told_at_once(
     assert "by hand" in refused.stderr
     assert rows(daemon)["volume"]["work"] is None
     nowhere = daemon.call("volume", "drain", str(tmp_path / "nowhere"))
-    assert "no open volume of this farmer" in nowhere.stderr
+    assert "is not a volume of this farmer. Its volumes are: " in nowhere.stderr
     itself = daemon.call("volume", "move", str(daemon.volume), str(daemon.volume))
     assert "where it is" in itself.stderr
     assert renter.ask("list") is not None
