@@ -25,6 +25,8 @@ HOMES: Final = (
     "join ..., or the variable RENTER_HOME, else the directory renter in ~/.local/share."
 )
 
+NAMED: Final = "its id, or the first 8 digits of one stored"
+
 Verbs = Any
 """What `add_subparsers` returns; argparse does not name it in public."""
 
@@ -136,10 +138,11 @@ def _add_transfers(verbs: Verbs) -> None:
 def _add_keeping(verbs: Verbs) -> None:
     _add(verbs, "list", "list the shards at the farmer", "renter_asking:list_shards")
     _add_shard(_add(verbs, "stat", "show one shard", "renter_asking:stat"))
-    delete = _add(verbs, "delete", "move a shard to the trash", "renter_asking:delete")
-    _add_shard(delete)
-    delete.add_argument("--erase", action="store_true", help="erase it now, for good")
-    _add_shard(_add(verbs, "undelete", "take it out of the trash", "renter_asking:undelete"))
+    delete = _add(verbs, "delete", "move shards to the trash", "renter_deleting:delete")
+    _add_shards(delete)
+    delete.add_argument("--erase", action="store_true", help="erase them now, for good")
+    undelete = _add(verbs, "undelete", "take them out of the trash", "renter_deleting:undelete")
+    _add_shards(undelete)
 
 
 def _add(
@@ -165,7 +168,11 @@ def _add(
 
 
 def _add_shard(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("shard", metavar="SHARD", help="its id, or the first 8 digits of one stored")
+    verb.add_argument("shard", metavar="SHARD", help=NAMED)
+
+
+def _add_shards(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("shards", metavar="SHARD", nargs="+", help=NAMED)
 
 
 def _count(text: str) -> int:

@@ -15,23 +15,17 @@ from farmer.client.errors import FarmerBrokeProtocolError
 from farmer.client.farmer import Farmer, OnRetry, connect, nobody_told
 from farmer.client.home import Home
 from farmer.client.ledger import Ledger
-from farmer.client.ledger_rows import Entry, Standing
-from farmer.client.refusals import NotFoundError, RefusedError
+from farmer.client.ledger_rows import Entry
+from farmer.client.refusals import RefusedError
 from farmer.model.ids import ShardId
-from farmer.model.shard import BadBlocks, DeletionOutcome, ShardState
-from farmer.protocol.questions import ContractShown, Deleted, Stated
+from farmer.model.shard import BadBlocks, ShardState
+from farmer.protocol.questions import ContractShown, Stated
 from farmer.units import counted, exact_money, format_moment, format_size
 
 R = TypeVar("R")
 
 BLOCKS_SHOWN = 8
 """More of them say no more to a person."""
-
-_OUTCOMES = {
-    DeletionOutcome.TRASHED: "trashed",
-    DeletionOutcome.ERASED: "erased",
-    DeletionOutcome.ERASED_AT_COMPACTION: "erased at the next compaction",
-}
 
 
 def ask(
@@ -88,7 +82,7 @@ def list_shards(home: Home, options: argparse.Namespace) -> int:
     there = {entry.shard for entry in entries}
     held = home.held(str(address.farmer)).get(address.farmer, [])
     missing = [str(one.receipt.shard) for one in held if one.receipt.shard not in there]
-    rows = [_shard_row(entry, files.get(entry.shard, "")) for entry in entries]
+    rows = [shard_row(entry, known.get(entry.shard)) for entry in entries]
     if options.json:
         print_document({"farmer": str(address.farmer), "shards": rows, "missing": missing})
         return OK
@@ -113,7 +107,7 @@ async def _listed(farmer: Farmer, known: Mapping[ShardId, Entry], ledger: Ledger
     entries: list[Stated] = []
     unknown = 0
     async for entry in farmer.list():
-        _check_size(entry, known.get(entry.shard), ledger)
+        check_size(entry, known.get(entry.shard), ledger)
         entries.append(entry)
         unknown += entry.shard not in known
         if unknown > limits.UNKNOWN_SHOWN_MAX:
@@ -131,7 +125,11 @@ def stat(home: Home, options: argparse.Namespace) -> int:
     address = home.holder(shard, options.farmer)
     entry = home.entry(shard, str(address.farmer))
     stated, bad = ask(home, address, lambda farmer: _stat(farmer, shard, entry, home.ledger))
-    _show_shard(home, address, stated, bad, as_json=options.json)
+    if options.json:
+        damage = {} if bad is None else {"bad_blocks": list(bad.blocks)}
+        print_document({"farmer": str(address.farmer), **shard_row(stated, entry), **damage})
+    else:
+        say(shard_text(stated, bad))
     return OK
 
 
@@ -140,7 +138,7 @@ async def _stat(
 ) -> tuple[Stated, BadBlocks | None]:
     """Ask for a shard, and for its damage if it has some and the farmer tells."""
     stated = await farmer.stat(shard)
-    _check_size(stated, entry, ledger)
+    check_size(stated, entry, ledger)
     if stated.state is not ShardState.QUARANTINED:
         return stated, None
     try:
@@ -149,7 +147,7 @@ async def _stat(
         return stated, None
 
 
-def _check_size(stated: Stated, entry: Entry | None, ledger: Ledger) -> None:
+def check_size(stated: Stated, entry: Entry | None, ledger: Ledger) -> None:
     """Refuse a size that the farmer's own receipt, if we have a sound one, contradicts."""
     if entry is None or stated.size_bytes == entry.receipt.size_bytes:
         return
@@ -160,57 +158,14 @@ def _check_size(stated: Stated, entry: Entry | None, ledger: Ledger) -> None:
         )
 
 
-def delete(home: Home, options: argparse.Namespace) -> int:
-    """Give a shard up, and no longer expect it in audits."""
-    shard = home.shard(options.shard)
-    address = home.holder(shard, options.farmer)
-    try:
-        deleted = ask(home, address, lambda farmer: farmer.delete(shard, erase=options.erase))
-    except NotFoundError:
-        if not options.erase or home.entry(shard, str(address.farmer)) is None:
-            raise
-        # Erased before, and the answer was lost: the farmer keeps no memory of it.
-        deleted = Deleted(DeletionOutcome.ERASED, 0)
-    trashed = deleted.outcome is DeletionOutcome.TRASHED
-    home.ledger.mark(address.farmer, shard, Standing.TRASHED if trashed else Standing.ERASED)
-    outcome = _OUTCOMES[deleted.outcome]
-    if options.json:
-        row = {"shard": str(shard), "outcome": outcome, "gone_at_ms": deleted.gone_at_ms}
-        print_document({"farmer": str(address.farmer), **row})
-    elif trashed:
-        until = format_moment(deleted.gone_at_ms)
-        say(f"{shard} is in the trash until {until}; undelete brings it back")
-    else:
-        say(f"{shard} is {outcome}")
-    return OK
-
-
-def undelete(home: Home, options: argparse.Namespace) -> int:
-    """Take a shard out of the trash, and expect it in audits again."""
-    shard = home.shard(options.shard)
-    address = home.holder(shard, options.farmer, Standing.TRASHED)
-    stated = ask(home, address, lambda farmer: farmer.undelete(shard))
-    # Whatever else it says: it was asked to have it again, and audits tell whether it has.
-    home.ledger.mark(address.farmer, shard, Standing.HELD)
-    _check_size(stated, home.entry(shard, str(address.farmer)), home.ledger)
-    _show_shard(home, address, stated, None, as_json=options.json)
-    return OK
-
-
-def _show_shard(
-    home: Home, address: FarmerAddress, stated: Stated, bad: BadBlocks | None, *, as_json: bool
-) -> None:
-    entry = home.entry(stated.shard, str(address.farmer))
-    row = _shard_row(stated, "" if entry is None else entry.file)
-    if as_json:
-        damage = {} if bad is None else {"bad_blocks": list(bad.blocks)}
-        print_document({"farmer": str(address.farmer), **row, **damage})
-        return
+def shard_text(stated: Stated, bad: BadBlocks | None) -> str:
+    """Return a shard as people read it, with its damage as far as that is known."""
     gone = f", gone on {format_moment(stated.gone_at_ms)}" if stated.gone_at_ms else ""
     size, stored = format_size(stated.size_bytes), format_moment(stated.stored_at_ms)
-    say(f"{stated.shard}  {size}  stored {stored}  {stated.state.name.lower()}{gone}")
-    if stated.state is ShardState.QUARANTINED:
-        say(_damage_text(bad))
+    text = f"{stated.shard}  {size}  stored {stored}  {stated.state.name.lower()}{gone}"
+    if stated.state is not ShardState.QUARANTINED:
+        return text
+    return f"{text}\n{_damage_text(bad)}"
 
 
 def _damage_text(bad: BadBlocks | None) -> str:
@@ -226,14 +181,15 @@ def _damage_text(bad: BadBlocks | None) -> str:
     )
 
 
-def _shard_row(stated: Stated, file: str) -> dict[str, object]:
+def shard_row(stated: Stated, entry: Entry | None) -> dict[str, object]:
+    """Return a shard as other programs read it, with what we know of it."""
     return {
         "shard": str(stated.shard),
         "size_bytes": stated.size_bytes,
         "stored_at_ms": stated.stored_at_ms,
         "state": stated.state.name.lower(),
         "gone_at_ms": stated.gone_at_ms,
-        "file": file,
+        "file": "" if entry is None else entry.file,
     }
 
 

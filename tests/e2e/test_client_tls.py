@@ -564,6 +564,93 @@ def test_erasing_what_was_erased_when_the_answer_was_lost_is_done(joined, tmp_pa
     assert joined.renter("delete", "ab" * 32, "--erase") == 1, "no receipt, so it is a mistake"
 
 
+@pytest.mark.parametrize("verb", ["delete", "undelete"])
+def test_of_several_each_is_done_whatever_becomes_of_the_others(
+    joined, other, tmp_path, capsys, verb
+):
+    """At whichever farmers they are; a shard that was typed twice is one."""
+    for name, farmer in (("one", joined), ("two", joined), ("three", other)):
+        (tmp_path / name).write_text(name)
+        assert joined.renter("store", str(tmp_path / name), *named(farmer)) == 0
+    if verb == "undelete":
+        for name in ("one", "two", "three"):
+            assert joined.renter("delete", str(shard_of(name.encode()))) == 0
+    lost, well, elsewhere = (shard_of(name) for name in (b"one", b"two", b"three"))
+    from_, to = ("shards", "trash") if verb == "delete" else ("trash", "shards")
+    del getattr(joined.fake, from_)[lost]
+    capsys.readouterr()
+    typed = [str(lost), str(well)[:8], str(elsewhere), str(well)]
+    assert joined.renter(verb, *typed) == 1
+    out, err = capsys.readouterr()
+    assert [line[:64] for line in out.splitlines()] == [str(well), str(elsewhere)]
+    assert err.startswith(f"renter: {lost}: NOT_FOUND: ")
+    assert [well in getattr(joined.fake, to), elsewhere in getattr(other.fake, to)] == [True] * 2
+
+
+def test_programs_get_a_row_for_each_of_several(joined, other, tmp_path, capsys):
+    """Of one that was typed the document that they always got."""
+    (tmp_path / "file").write_bytes(b"precious")
+    assert joined.renter("store", str(tmp_path / "file"), *named(joined)) == 0
+    well, farmer = str(shard_of(b"precious")), str(joined.fake.identity.node_id)
+    capsys.readouterr()
+    assert joined.renter("delete", well, "ab" * 32, "--json", *named(joined)) == 1
+    done = {"farmer": farmer, "shard": well, "outcome": "trashed", "gone_at_ms": 99}
+    refused = {"farmer": farmer, "shard": "ab" * 32}
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0] == done | {"error": None, "refusal": None}
+    assert rows[1] == refused | {"error": rows[1]["error"], "refusal": {"name": "NOT_FOUND"}}
+    assert joined.renter("undelete", well, well, "--json") == 0
+    assert [row["state"] for row in json.loads(capsys.readouterr().out)] == ["live"]
+    assert joined.renter("delete", well, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"schema": 1} | done
+
+
+def test_a_slip_among_several_deletes_none(joined, three, capsys):
+    words = [str(three[0]), "no-shard"]
+    assert joined.renter("delete", *words) == 2
+    assert sorted(joined.fake.shards) == three
+
+
+def test_of_several_at_a_farmer_out_of_reach_one_is_waited_for(
+    joined, other, tmp_path, capsys, monkeypatch
+):
+    """The others would wait as long, each; those elsewhere are deleted."""
+    for name, farmer in (("one", joined), ("two", joined), ("three", other)):
+        (tmp_path / name).write_text(name)
+        assert joined.renter("store", str(tmp_path / name), *named(farmer)) == 0
+    dial_it, tried = dial.TlsDialer.dial, []
+
+    async def all_but_the_first(dialer):
+        tried.append(dialer)
+        if dialer is tried[0]:
+            raise ConnectionFailedError("no answer")
+        return await dial_it(dialer)
+
+    monkeypatch.setattr(dial.TlsDialer, "dial", all_but_the_first)
+    capsys.readouterr()
+    words = [str(shard_of(name)) for name in (b"one", b"two", b"three")]
+    assert joined.renter("delete", *words, "--json") == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["error"] for row in rows] == ["no answer", "no answer", None]
+    assert len(tried) == 2
+
+
+@pytest.mark.usefixtures("heard_interrupts")
+def test_who_interrupts_a_deletion_of_several_is_told_what_was_done(joined, three, capsys):
+    def interrupt_at_the_second(talk, message):
+        if message.shard == three[1]:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        else:
+            Talk.answer(talk, message)
+
+    joined.fake.script[Type.DELETE] = interrupt_at_the_second
+    assert joined.renter("delete", *map(str, three), "--json") == 130
+    first, *others = json.loads(capsys.readouterr().out)
+    assert first["outcome"] == "trashed"
+    assert ["interrupted" in row["error"] for row in others] == [True, True]
+    assert three[2] in joined.fake.shards
+
+
 def in_the_trash(joined, tmp_path):
     """Store a file and have somebody else with our identity delete it; return the shard."""
     (tmp_path / "file").write_bytes(b"precious")
