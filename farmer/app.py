@@ -60,6 +60,7 @@ from farmer.running.process import (
     end_at_once,
     goes_to_journal,
     say,
+    tell_at_once,
 )
 from farmer.running.reload import Reloader, load_again
 from farmer.running.remembering import recover
@@ -118,7 +119,7 @@ def serve(
     begin_logging(writer)
     share_heaps()
     farmer = RunningFarmer(home, settings, environ, writer)
-    signals = Signals(reactor, farmer.stop_soon, farmer.reload_soon)
+    signals = Signals(reactor, farmer.stop_soon, farmer.reload_soon, farmer.end_now)
     signals.catch_reloads()
     farmer.start()
     collect_seldom()
@@ -454,6 +455,12 @@ class RunningFarmer:
     def stop_soon(self) -> None:
         """Stop in order, start order reversed; the reactor ends when all is done."""
         self._stopping.start("stop", self._stop())
+
+    def end_now(self, exit_code: int) -> None:
+        """End in the middle of whatever runs, with a word of that; called by a signal handler."""
+        if not self.ending.is_over:
+            tell_at_once(self._writer.line("warn", self.ending.cut_off()))
+        os._exit(exit_code)
 
     async def _stop(self) -> None:
         self._overview.draining = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
@@ -93,6 +94,11 @@ class LogWriter:
         self.count(LEVELS[rank])
         if rank >= max(self._least, self._floor(event)):
             self._write(self._render(event, LEVELS[rank]))
+
+    def line(self, level: str, text: str) -> str:
+        """Return what would be written of a message, for one who may not log: a signal handler."""
+        event = {"log_format": "{text}", "text": text, "log_time": time.time()}
+        return self._render(event | {"log_namespace": OURS}, level)
 
     def _floor(self, event: LogEvent) -> int:
         source = str(event.get("log_namespace", ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import sys
 from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
@@ -46,6 +47,17 @@ def goes_to_journal(environ: Mapping[str, str], descriptor: int) -> bool:
     except OSError:
         return False
     return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def tell_at_once(line: str, descriptor: int = STDERR) -> None:
+    """
+    Write a line to standard error now, or not at all if that takes nothing just now.
+
+    For signal handlers: what they interrupt may be a write to the stream itself, or hold a lock.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if select.select([], [descriptor], [], 0)[1]:
+            os.write(descriptor, line.encode(errors="backslashreplace"))
 
 
 def end_at_once(exit_code: int, let_go: Callable[[], None]) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from typing import Final
@@ -25,7 +24,7 @@ class Signals:
         reactor: IReactorFromThreads,
         stop: Callable[[], None],
         reload: Callable[[], None],
-        end_now: Callable[[int], object] = os._exit,
+        end_now: Callable[[int], object],
     ) -> None:
         self._reactor = reactor
         self._stop = stop

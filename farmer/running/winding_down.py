@@ -26,6 +26,7 @@ from farmer.running.home import Home
 from farmer.running.notify import ServiceNotifier
 from farmer.running.stores import Stores
 from farmer.storage.errors import StorageError
+from farmer.units import counted
 
 WIND_DOWN_S: Final = 10.0
 """For background work after the grace of transfers; longer than a hang takes to be seen."""
@@ -51,6 +52,8 @@ class WindingDown:
     """It is what ends the waiting for a disk that does not answer: it goes on to the very end."""
     notifier: ServiceNotifier
     exit_code: int = 0
+    is_over: bool = False
+    """Whether nothing is left to be ended."""
     is_stuck: bool = False
     """Whether a thread still waits for a disk: the process must not wait for that."""
 
@@ -70,6 +73,10 @@ class WindingDown:
             self.exit_code = 1
             raise
 
+    def cut_off(self) -> str:
+        """Return what ends unfinished if the process ends now; takes no lock, asks no disk."""
+        return cut_off(self.service.sessions.busy)
+
     async def _run(self, grace_s: float) -> None:
         self.background.close()
         finished = await self.service.drain(grace_s)
@@ -88,6 +95,7 @@ class WindingDown:
             self.is_stuck = not (has_answered and has_ended and not self.stores.engine.silent())
         how = "all transfers were finished" if finished else "some transfers were cut off"
         self.log.info("stopped; {how}", how=how)
+        self.is_over = True
         if self.is_stuck:
             self.notifier.lingering()
             self.log.warn(
@@ -119,6 +127,16 @@ class WindingDown:
     def _failed(self, why: str) -> None:
         self.exit_code = 1
         self.log.error("{why}", why=why)
+
+
+def cut_off(transfers: int) -> str:
+    """Return what to say of an end at once, while so many transfers run."""
+    what = f"{counted(transfers, 'transfer')} and" if transfers else "no transfer, but"
+    were = "were" if transfers else "was"
+    return (
+        f"stopped at once, as asked: {what} the closing of the volumes {were} cut off. Nothing"
+        " that was acknowledged is lost; the next start reads the last writes again"
+    )
 
 
 def _mark_the_end(home: Home, control: Path) -> None:

@@ -14,10 +14,14 @@ from threading import Thread
 
 import pytest
 
+from farmer.protocol.transfers import Accept, Store
+from farmer.running.signals import STOPPED_AT_ONCE
 from farmer.storage.directory import MARKER_NAME
 from tests.e2e import daemon as daemons
 from tests.e2e.daemon import READY_S, Daemon, Renter
 from tests.e2e.sick_disks import SharedDisk, end_of, let_go_of
+from tests.fakes import shard_of
+from tests.hostile import base
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -116,6 +120,24 @@ def test_a_volume_that_is_being_looked_over_does_not_hold_the_stop_up(tmp_path: 
             asking.settimeout(5)
             assert b"the farmer is being stopped" in asking.recv(4096)
         assert "does not answer" not in daemon.logs.read_text()
+
+
+def test_an_end_at_once_says_what_it_cuts_off(tmp_path: Path) -> None:
+    """Asked for a second time, while a renter is sending."""
+    with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:
+        home, content = tmp_path / "renter", bytes(1 << 20)
+        Renter(home).join(daemon.start().invite())
+        with base.Renter(home, daemon.status()["listen"][0]) as renter:
+            renter.ask(Store(shard_of(content), len(content)), Accept)
+            assert daemon.process is not None
+            daemon.process.send_signal(signal.SIGINT)
+            wait_until(lambda: '"stopping; ' in daemon.logs.read_text(), READY_S)
+            assert daemon.stop() == STOPPED_AT_ONCE
+        last = json.loads(daemon.logs.read_text().splitlines()[-1])
+        assert last["level"] == "warn"
+        assert "at once, as asked: 1 transfer and the closing of the volumes" in last["message"]
+        assert daemon.start().stop() == 0
+        assert "its last writes were read again" in daemon.logs.read_text()
 
 
 def test_a_reload_that_is_asked_for_during_a_start_is_done_after_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import stat
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,8 @@ from farmer.running.last_ports import remember_ports, with_last_ports
 from farmer.running.listening import Doors
 from farmer.running.notify import ServiceNotifier
 from farmer.running.passed import PassedSockets
-from farmer.running.process import goes_to_journal
+from farmer.running.process import goes_to_journal, tell_at_once
+from farmer.running.winding_down import cut_off
 from farmer.settings.changes import changes
 from farmer.settings.loader import load_text
 from farmer.settings.schema import Settings
@@ -94,6 +96,35 @@ def test_only_the_journal_itself_is_the_journal() -> None:
     os.close(reader)
     os.close(writer)
     assert not goes_to_journal(there, writer)
+
+
+def test_last_words_wait_for_nobody() -> None:
+    """A reader that has stopped reading would keep who wants to end for ever."""
+    reader, writer = os.pipe()
+    tell_at_once("the end\n", writer)
+    assert os.read(reader, 100) == b"the end\n"
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    tell_at_once("the end\n", writer)
+    os.close(reader)
+    tell_at_once("the end\n", writer)
+    os.close(writer)
+    tell_at_once("the end\n", writer)
+
+
+@pytest.mark.parametrize(
+    ("transfers", "what"),
+    [
+        (0, "no transfer, but the closing of the volumes was cut off"),
+        (1, "1 transfer and the closing of the volumes were cut off"),
+        (2, "2 transfers and the closing of the volumes were cut off"),
+    ],
+)
+def test_an_end_at_once_says_what_it_cuts_off(transfers: int, what: str) -> None:
+    assert cut_off(transfers).startswith(f"stopped at once, as asked: {what}. ")
 
 
 def test_a_lack_of_rights_comes_with_what_mends_it() -> None:
