@@ -165,9 +165,9 @@ def escaped(text: str) -> str:
 
 
 def _text(event: LogEvent, level: str) -> str:
-    when = datetime.fromtimestamp(event.get("log_time", 0.0)).astimezone()
+    when = _when(event).astimezone().isoformat(timespec="seconds")
     first, *more = _lines(event)
-    lines = [f"{when:%Y-%m-%d %H:%M:%S} {level:<5} {first}", *(f"    {line}" for line in more)]
+    lines = [f"{when} {level:<5} {first}", *(f"    {line}" for line in more)]
     return "\n".join(lines) + "\n"
 
 
@@ -179,9 +179,8 @@ def _journald(event: LogEvent, level: str) -> str:
 
 
 def _json(event: LogEvent, level: str) -> str:
-    when = datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
     record: dict[str, Any] = {
-        "time": when.isoformat(timespec="milliseconds"),
+        "time": _when(event).isoformat(timespec="milliseconds"),
         "level": level,
         "source": str(event.get("log_namespace", "")),
         "message": "\n".join(_message(event)),
@@ -196,6 +195,10 @@ _RENDERERS: Final = {
     LogStyle.JOURNALD: _journald,
     LogStyle.JSON: _json,
 }
+
+
+def _when(event: LogEvent) -> datetime:
+    return datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
 
 
 def _lines(event: LogEvent) -> list[str]:

@@ -243,7 +243,8 @@ class LogSettings:
         live=True,
     )
     format: str = setting(
-        "text for people, journald, or json; auto chooses by where standard error goes.",
+        "text for people, journald, or json; auto chooses by where standard error goes. "
+        "Times are RFC 3339, with their offset from UTC; the journal has its own.",
         choice("auto", "text", "journald", "json"),
         "auto",
     )

@@ -129,7 +129,7 @@ def test_the_log_is_as_the_owner_wants_it(place: Place) -> None:
     with place.call():
         wait_until(lambda: place.greeted() == greeted + 1)
     [*_, line] = [line for line in place.daemon.logs.read_text().splitlines() if GREETED in line]
-    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d debug ", line)
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d debug ", line)
 
 
 def test_a_reload_is_in_force_for_renters(place: Place) -> None:

@@ -3,8 +3,12 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
+import time
 import warnings
+from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 from twisted.logger import LogBeginner, Logger, LogPublisher
@@ -46,11 +50,25 @@ def fail(log: Logger, text: str) -> None:
         log.failure("the {thing} broke", thing="lamp")
 
 
+@pytest.fixture
+def east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two hours east of Greenwich."""
+    monkeypatch.setenv("TZ", "<+02>-2")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("east")
 def test_text_has_time_level_and_message() -> None:
+    """The time of the place, with how far that is from UTC: RFC 3339."""
     book = Book()
     book.log.warn("{n} shards", n=3)
-    date, clock, level, rest = book.text.split(maxsplit=3)
-    assert (len(date), len(clock), level, rest) == (10, 8, "warn", "3 shards\n")
+    when, level, rest = book.text.split(maxsplit=2)
+    assert (level, rest) == ("warn", "3 shards\n")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+02:00", when)
+    assert abs(datetime.fromisoformat(when).timestamp() - time.time()) < 60
 
 
 @pytest.mark.parametrize(
@@ -76,12 +94,12 @@ def test_json_is_one_object_a_line() -> None:
 @pytest.mark.parametrize("style", list(LogStyle))
 def test_nobody_forges_a_line_or_moves_the_cursor(style: LogStyle) -> None:
     book = Book(style)
-    evil = "x\n2026-01-01 00:00:00 info  all is well\r\x1b[2J\x00\u2028<3>pwn"
+    evil = "x\n2026-01-01T00:00:00+00:00 info  all is well\r\x1b[2J\x00\u2028<3>pwn"
     book.log.info("{evil}", evil=evil)
     fail(book.log, evil)
     for line in book.text.split("\n"):
         assert line.isprintable()
-        assert not line.startswith(("2026-01-01 00:00:00 info", "<3>pwn"))
+        assert not line.startswith(("2026-01-01T00:00:00+00:00 info", "<3>pwn"))
 
 
 def test_a_failure_without_words_names_its_error() -> None:
