@@ -317,12 +317,14 @@ class RunningFarmer:
             notifier=self._notifier,
         )
         to_journal = goes_to_journal(self._environ, STDOUT)
+        is_first = overview.first_start and not to_journal
         self._greeting = [
-            *places(self._home, settings, stores.engine.volumes()),
+            *places(self._home, settings, stores.engine.volumes(), is_first=is_first),
             *greeting(
                 settings,
                 self._desk,
                 wall_clock_ms(),
+                is_first=is_first,
                 to_journal=to_journal,
                 naming=self._home.naming,
             ),

@@ -1,7 +1,8 @@
 """
-What a farmer that was told nothing prints: where its things are, and an invite.
+What a farmer prints at its start: where its things are, and an invite, if it was told nothing.
 
-The one invite gets its owner going.  It is not for a journal, where others read it too.
+The one invite gets its owner going.  It is not for a journal, where others read it too.  One whose
+settings name its volumes says where things are once, at its first start, and how to go on.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ SHARE: Final = 2
 """Half of the volume: the owner can still make an invite of his own."""
 
 
-def places(home: Home, settings: Settings, volumes: Sequence[VolumeStatus]) -> list[str]:
-    """Return lines that say where everything is, for a farmer without volumes in its settings."""
-    if settings.volumes:
+def places(
+    home: Home, settings: Settings, volumes: Sequence[VolumeStatus], *, is_first: bool = False
+) -> list[str]:
+    """Return lines that say where everything is; with volumes in the settings, once."""
+    if settings.volumes and not is_first:
         return []
     there = home.settings.exists()
     return [
@@ -52,18 +55,21 @@ def greeting(
     desk: OwnerDesk,
     now_ms: int,
     *,
+    is_first: bool = False,
     to_journal: bool = False,
     naming: Callable[[str], str] = str,
 ) -> list[str]:
     """
     Return lines with an open invite, for a farmer without volumes in its settings.
 
-    The open one is shown again; a new one is made only while nobody has a contract.  *naming*
-    completes commands as this farmer's.
+    The open one is shown again; a new one is made only while nobody has a contract.  With volumes
+    in the settings they say, once, how to make one.  *naming* completes commands as this farmer's.
     """
-    if settings.volumes:
+    if settings.volumes and not is_first:
         return []
     try:
+        if settings.volumes:
+            return _how_to_invite(desk.terms.addresses(), naming)
         rows = desk.open_invites()
         if not rows and not desk.has_contracts():
             rows = [desk.make_invite(_first_offer(desk, now_ms))]
@@ -80,6 +86,13 @@ def greeting(
     return [
         f"Whoever has the next line can rent {space} for {duration}, once (renter join ...):",
         row["invite"],
+    ]
+
+
+def _how_to_invite(addresses: Sequence[str], naming: Callable[[str], str]) -> list[str]:
+    return [
+        f"address   {', '.join(addresses)} (as invites name it)",
+        f"invite a renter with: {naming(MAKING)}",
     ]
 
 

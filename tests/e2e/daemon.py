@@ -55,6 +55,8 @@ class Daemon:
         self.volume = volume
         self.process: subprocess.Popen[str] | None = None
         self.ready_line = ""
+        self.said: list[str] = []
+        """What the last start printed, with the ready line as its last."""
         self.logs = home.parent / f"{home.name}.log"
         if with_init:
             self._init(quota)
@@ -100,6 +102,7 @@ class Daemon:
                 lines = printed.splitlines(keepends=True)
                 ready = [line for line in lines if line.startswith("ready") and "\n" in line]
                 if ready:
+                    self.said = printed.splitlines()
                     return ready[0]
                 if not read:
                     break

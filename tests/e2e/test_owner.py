@@ -372,6 +372,32 @@ def test_from_trying_it_to_real_space_no_shard_is_forgotten(tmp_path: Path) -> N
         assert visitor.ask("audit", "--all")["passed"] == 1
 
 
+def test_a_first_start_says_where_things_are_and_the_next_ones_that_they_serve(
+    tmp_path: Path,
+) -> None:
+    with Daemon(tmp_path / "home", tmp_path / "volume", "200MB") as daemon:
+        daemon.start()
+        renters = daemon.status()["announce"][0]
+        assert daemon.said == [
+            f"home      {daemon.home}",
+            f"volume    {daemon.volume} (200 MB)",
+            f"settings  {daemon.home}/farmer.yaml",
+            f"address   {renters} (as invites name it)",
+            f"invite a renter with: farmer --home {daemon.home} invite --space 1GB --for 90d",
+            daemon.ready_line.strip(),
+        ]
+        assert daemon.stop() == 0
+        daemon.start()
+        assert daemon.said == [daemon.ready_line.strip()]
+
+
+def test_a_first_start_in_a_journal_says_no_more_than_others(tmp_path: Path) -> None:
+    journal = 'export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/1); exec "$@"'
+    with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:
+        daemon.start("sh", "-c", journal, "sh")
+        assert daemon.said == [daemon.ready_line.strip()]
+
+
 def test_a_log_in_a_file_is_for_programs_whatever_was_inherited(tmp_path: Path) -> None:
     """A terminal, or a timer, of a desktop that systemd started has the journal's variable."""
     with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:

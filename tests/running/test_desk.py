@@ -25,6 +25,7 @@ from farmer.storage.contracts import ContractDatabase
 DAY_MS = 86_400_000
 GB = 10**9
 RENTER = NodeId(b"r" * 32)
+OWN_VOLUMES = load_text("version: 1\nvolumes: [{path: /a, quota: 1GB}]\n", "f", {}).settings
 
 
 class Wall:
@@ -268,8 +269,8 @@ def test_a_first_farmer_says_where_things_are(tmp_path: Path) -> None:
     assert small[1] == "volume    /x/volume (5 GB, but its disk has room for 2 GB of it now)"
     (tmp_path / "farmer.yaml").touch()
     assert places(home, DEFAULTS, [volume])[2] == f"settings  {tmp_path}/farmer.yaml"
-    text = "version: 1\nvolumes: [{path: /a, quota: 1GB}]\n"
-    assert places(home, load_text(text, "f", {}).settings, [volume]) == []
+    assert places(home, OWN_VOLUMES, [volume]) == []
+    assert places(home, OWN_VOLUMES, [volume], is_first=True) == places(home, DEFAULTS, [volume])
 
 
 def test_a_first_farmer_invites_to_half_of_the_space_for_90_days(
@@ -282,9 +283,28 @@ def test_a_first_farmer_invites_to_half_of_the_space_for_90_days(
 
 
 def test_a_farmer_with_volumes_of_its_own_invites_nobody(desk: OwnerDesk, wall: Wall) -> None:
-    text = "version: 1\nvolumes: [{path: /a, quota: 1GB}]\n"
-    assert greeting(load_text(text, "f", {}).settings, desk, wall.ms) == []
+    assert greeting(OWN_VOLUMES, desk, wall.ms) == []
     assert desk.do("invites", {})["invites"] == []
+
+
+def test_a_farmer_with_volumes_of_its_own_says_once_how_to_invite(
+    desk: OwnerDesk, wall: Wall
+) -> None:
+    """With the address that renters will call, or what is wanting for one."""
+    lines = greeting(OWN_VOLUMES, desk, wall.ms, is_first=True, naming=lambda words: f"{words}!")
+    [address] = desk.terms.addresses()
+    assert lines == [
+        f"address   {address} (as invites name it)",
+        "invite a renter with: farmer invite --space 1GB --for 90d!",
+    ]
+    assert desk.do("invites", {})["invites"] == []
+
+    def nowhere() -> tuple[str, ...]:
+        raise NoAddressError("set announce:")
+
+    desk.terms = replace(desk.terms, addresses=nowhere)
+    [line] = greeting(OWN_VOLUMES, desk, wall.ms, is_first=True)
+    assert line.startswith("no invite is shown: set announce:; then make one with: farmer invite")
 
 
 def test_the_owner_confirms_the_clock(desk: OwnerDesk, book: ContractDatabase, wall: Wall) -> None:
