@@ -12,7 +12,6 @@ from farmer.identity.signing import contract_digest, invite_is_ours, parse_link
 from farmer.model.contract import Price
 from farmer.model.ids import NodeId
 from farmer.model.shard import Usage
-from farmer.model.status import VolumeState, VolumeStatus
 from farmer.running.addresses import NoAddressError
 from farmer.running.desk import HouseTerms, OwnerDesk
 from farmer.running.errors import OwnerError
@@ -21,6 +20,7 @@ from farmer.running.home import Home
 from farmer.settings.loader import load_text
 from farmer.settings.schema import DEFAULTS
 from farmer.storage.contracts import ContractDatabase
+from tests.running.well import WELL
 
 DAY_MS = 86_400_000
 GB = 10**9
@@ -252,14 +252,8 @@ def test_an_invite_is_not_for_the_journal(desk: OwnerDesk, wall: Wall) -> None:
 def test_a_first_farmer_says_where_things_are(tmp_path: Path) -> None:
     """Until somebody names volumes in its settings."""
     home = Home.at(tmp_path)
-    volume = VolumeStatus(
-        name="a",
-        path="/x/volume",
-        state=VolumeState.HEALTHY,
-        quota_bytes=5 * GB,
-        allowance_bytes=GB,
-        free_bytes=4 * GB,
-    )
+    sizes = {"quota_bytes": 5 * GB, "allowance_bytes": GB, "free_bytes": 4 * GB}
+    volume = replace(WELL, path="/x/volume", **sizes)
     assert places(home, DEFAULTS, [volume]) == [
         f"home      {tmp_path}",
         "volume    /x/volume (5 GB)",

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from farmer.model.status import VolumeState, VolumeStatus
+from farmer.model.status import VolumeState
 from farmer.running.fullness import with_reason
+from tests.running.well import WELL
 
 MB = 10**6
-FULL = VolumeStatus(
-    name="a",
-    path="/a",
+FULL = replace(
+    WELL,
     state=VolumeState.FULL,
     quota_bytes=100 * MB,
     used_bytes=60 * MB,

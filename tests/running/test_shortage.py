@@ -7,16 +7,8 @@ import pytest
 
 from farmer.model.status import VolumeState, VolumeStatus
 from farmer.running.shortage import HOLD_S, Shortage
+from tests.running.well import WELL
 
-WELL = VolumeStatus(
-    name="a",
-    path="/a",
-    state=VolumeState.HEALTHY,
-    quota_bytes=1000,
-    used_bytes=100,
-    allowance_bytes=60,
-    free_bytes=840,
-)
 FILLED = replace(WELL, free_bytes=50)
 """Others have filled its disk."""
 
