@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from farmer.model.audit import AuditEntry, SampleProof
 from farmer.model.contract import Contract
@@ -62,6 +62,12 @@ from farmer.storage.volume import Volume
 from farmer.storage.whereabouts import Copies, Copy, Whereabouts
 
 R = TypeVar("R")
+
+_LOOKS: Final = 16
+"""Looks for one shard that is gone again from where it was found: a volume is closed, or the
+shard crosses, once or twice, and not for ever."""
+
+_GOES_ON: Final = "its volume is being closed, or the shard is moved again and again; try again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,7 +403,7 @@ class Engine:
 
     def _look_to_store(self, key: Key, size_bytes: int) -> tuple[Copies, StoredShard | None]:
         """Look for a shard that is to be stored; return what is held if no bytes are wanted."""
-        while True:
+        for _ in range(_LOOKS):
             there = self._look_for_store(key)
             best = there.best
             # What a volume that cannot be asked would say may count more than this copy.
@@ -409,6 +415,7 @@ class Engine:
                 # It was closed between the look-up and this, and is looked for anew.
                 continue
             return there if answer else self._look_for_store(key), answer
+        raise VolumeUnavailableError(_GOES_ON)
 
     def _look_for_store(self, key: Key) -> Copies:
         """Look on all volumes that answer; raises if the only one fails."""
@@ -441,7 +448,7 @@ class Engine:
         size_bytes: int | None = None,
     ) -> R:
         """Begin something with a shard wherever it goes meanwhile; raises as `find`."""
-        while True:
+        for _ in range(_LOOKS):
             before = self._crossing.crossed
             try:
                 there = self._where.find(renter, shard, size_bytes)
@@ -459,6 +466,7 @@ class Engine:
             except VolumeClosedError:
                 # It was closed between the look-up and this, and is looked for anew.
                 continue
+        raise VolumeUnavailableError(_GOES_ON)
 
     def _open_entry(self, renter: NodeId, entry: AuditEntry) -> VolumeReader:
         return self._open(renter, entry.shard, entry.size_bytes)

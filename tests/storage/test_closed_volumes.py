@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from farmer.storage.errors import (
 from farmer.storage.files import Access, OsFiles
 from farmer.storage.generation import Witness
 from farmer.storage.handles import Handles
+from farmer.storage.index import Index
 from farmer.storage.places import Place
 from farmer.storage.quota import Ledger
 from farmer.storage.records import Kind, decode_record
@@ -287,3 +290,43 @@ def test_what_was_given_up_while_the_disk_hung_writes_over_no_shard(
     farm.sweep()
     assert farm.read(shard_of(data)) == data
     assert farm.engine.usage(ALICE).reserved_bytes == 0
+
+
+class Unmounted(OsFiles):
+    """A disk whose segments cannot be opened any more; it takes a thousand tries, and no more."""
+
+    def __init__(self) -> None:
+        self.is_gone, self.tries = False, 0
+
+    def open(self, path: Path, access: Access) -> int:
+        if self.is_gone and path.suffix == ".seg":
+            self.tries += 1
+            assert self.tries < 1000, "nobody may ask for ever"
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        return super().open(path, access)
+
+
+def test_who_wants_a_shard_of_a_volume_that_is_being_closed_does_not_ask_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its index is the last thing that is closed, and says until then that the shard is there."""
+    files = Unmounted()
+    farm = Farm(tmp_path, files=files)
+    data = noise(1000)
+    shard = farm.store(data).shard
+    told: list[str] = []
+
+    def ask(index: Index, *, clean: bool) -> None:
+        files.is_gone = True
+        for wanted in (partial(farm.engine.open, ALICE, shard), partial(farm.begin, data)):
+            files.tries = 0
+            with pytest.raises(VolumeUnavailableError) as refusal:
+                wanted()
+            told.append(str(refusal.value))
+        close(index, clean=clean)
+
+    close = Index.close
+    monkeypatch.setattr(Index, "close", ask)
+    farm.engine._slots[0].close_soon().result()
+    assert [text for text in told if "being closed" in text] == told
+    assert len(told) == 2
