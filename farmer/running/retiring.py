@@ -58,6 +58,10 @@ class Household:
     """Shows what keeps volumes from being retired."""
 
 
+class _LeftoversError(Exception):
+    """Some files of a volume that is retired could not be removed."""
+
+
 class Retiring:
     """Retires what is empty and was meant to be.  All but `tell` blocks."""
 
@@ -165,6 +169,10 @@ class Retiring:
         try:
             self._household.retired.add(path, told, self._household.now_ms())
             self._leave(volume, why, remove=duty.remove)
+        except _LeftoversError as error:
+            self._closed.append((volume, duty))
+            self.stuck.append(_stuck(path, f"its files could not all be removed: {error}"))
+            return
         except (OSError, OwnerError, HomeError) as error:
             self._closed.append((volume, duty))
             self.stuck.append(_stuck(path, f"that it is retired could not be noted: {error}"))
@@ -227,7 +235,8 @@ def _mark(path: Path, why: str, *, remove: bool) -> bool:
     """
     Say in the directory that it is no volume any more, and remove its files if wanted.
 
-    Returns whether it is there at all: its owner may have unplugged it already.
+    Returns whether it is there at all: its owner may have unplugged it already.  Raises
+    `OSError`, and `_LeftoversError` where all but the removal is done.
     """
     try:
         retire_marker(path, OsFiles(), why)
@@ -236,5 +245,8 @@ def _mark(path: Path, why: str, *, remove: bool) -> bool:
             raise
         return False
     if remove:
-        remove_volume(path)
+        try:
+            remove_volume(path)
+        except OSError as error:
+            raise _LeftoversError(str(error)) from error
     return True

@@ -243,9 +243,16 @@ def marker_of(root: Path, files: Files) -> Marker:
 
 
 def retire_marker(root: Path, files: Files, why: str) -> None:
-    """Let a volume's marker say, durably, that it is never to be opened again.  `OSError`."""
+    """
+    Let a volume's marker say, durably, that it is never to be opened again.  `OSError`.
+
+    Where it says so already, nothing is drafted: a removal that failed has taken the place.
+    """
     paths = Paths(root)
     fields = json.loads(read_head(files, paths.marker, _MARKER_BYTES_MAX))
+    if fields.get("retired") == why:
+        files.sync_directory(root)
+        return
     text = json.dumps(fields | {"retired": why}, indent=2)
     replace_small(files, paths.marker, text.encode() + b"\n", drafts=paths.staging)
 

@@ -373,6 +373,35 @@ def test_a_volume_that_was_unplugged_before_its_disk_could_be_told_is_retired_al
     assert [one.path for one in register.retired(home)] == [path]
 
 
+def test_a_volume_whose_files_cannot_all_be_removed_is_retired_and_the_rest_goes_later(
+    home: Home, tmp_path: Path
+) -> None:
+    """The directory of drafts, in which its marker was written, may have gone by then."""
+    path = tmp_path / "a"
+    home.settings.write_text(settings_text(volumes=[line(path), line(tmp_path / "b")]))
+    told: list[list[Alert]] = []
+    with emptied(home, told, path) as house:
+        volume = house.engine.volume_at(path)
+        assert volume is not None
+        house.engine.mover.begin(volume, Duty(verb=Leaving.RETIRE, since_ms=1, remove=True))
+        odd = path / "odd.new"
+        odd.mkdir()
+        house.finish()
+        house.finish()
+        assert [one.path for one in register.retired(home)] == [path]
+        assert "retired" in (path / MARKER_NAME).read_text()
+        odd.rmdir()
+        house.finish()
+        assert not path.exists()
+        assert house.retiring.is_idle
+    *failed, over = told
+    assert [(alert.name, str(odd) in alert.message) for [alert] in failed] == [
+        ("VolumeNotRetired", True)
+    ] * 2
+    assert all("its files could not all be removed" in alert.message for [alert] in failed)
+    assert over == []
+
+
 def _fail(*_what: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
