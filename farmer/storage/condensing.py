@@ -11,6 +11,7 @@ import errno
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from farmer.model.ids import NodeId, ShardId
@@ -24,11 +25,8 @@ from farmer.storage.records import DamagedError
 from farmer.storage.scan import Source, read_marks
 from farmer.storage.steps import Steps
 from farmer.storage.transaction import Transaction
+from farmer.storage.unopened import NOT_LET, file_of
 from farmer.storage.writer import Writer
-
-BAD_SPOT: Final = errno.EIO
-"""One sector may be lost and all others sound; any other failure to read is the whole disk's, or
-the system's, and ends a run."""
 
 _MARKS_PER_STEP: Final = 64
 
@@ -84,9 +82,9 @@ class Condenser:
             try:
                 marks = self._read_marks(record)
             except OSError as error:
-                if not is_lenient or error.errno != BAD_SPOT:
+                path = self._handles.usual_path(record.place)
+                if not is_lenient or not is_passed_over(error, self._ground, path):
                     raise
-                self._ground.health.count("reclaim")
                 continue
             for mark in marks:
                 key = (mark.renter, mark.shard)
@@ -105,6 +103,22 @@ class Condenser:
                 # What they said is in the index; only a rebuild would have needed them.
                 self._ground.health.count("corrupt")
                 return []
+
+
+def is_passed_over(error: OSError, ground: Ground, path: Path) -> bool:
+    """
+    Say whether a run goes on without what could not be read; then it is counted, or told.
+
+    One sector may be lost, or one file refused by the system, and all others sound.  Any other
+    failure to read is the whole disk's, or the system's, and ends a run.
+    """
+    path = file_of(error, path)
+    if error.errno in NOT_LET and ground.unopened.is_known(path):
+        return True
+    if error.errno != errno.EIO and not ground.not_let(error, path):
+        return False
+    ground.health.count("reclaim")
+    return True
 
 
 def _drop_marks(records: Sequence[Doomed], transaction: Transaction) -> None:

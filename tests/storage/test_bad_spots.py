@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.files import Filesystem
+from farmer.storage.files import Access, Filesystem
 from farmer.storage.places import Doomed, Place
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, Farm, finished, noise
@@ -44,6 +45,17 @@ class Scratched(RecordingFiles):
         is_there = spot is not None and self._names[fd] == f"{spot.segment:08}.seg"
         if spot is not None and is_there and is_spoiled(spot.offset, offset, length, apart=apart):
             raise OSError(self.error, os.strerror(self.error))
+
+
+class Locked(RecordingFiles):
+    """Files of which some cannot be opened for reading, by name."""
+
+    refused: Mapping[str, int] = {}
+
+    def open(self, path: Path, access: Access) -> int:
+        if access is Access.READ and (error := self.refused.get(path.name)):
+            raise OSError(error, os.strerror(error), str(path))
+        return super().open(path, access)
 
 
 def opened(farm: Farm) -> Volume:
@@ -131,6 +143,38 @@ def test_a_segment_whose_marks_cannot_be_read_is_not_removed(tmp_path: Path) -> 
     files.spot = None
     opened(farm).reclaim()
     assert not (farm.path / "log/00000001.seg").exists()
+    lose_index(farm)
+    states = {row.shard: row.state for row in farm.engine.page(ALICE, NOBODY_AFTER, 100)}
+    assert states == {**dict.fromkeys(kept, ShardState.LIVE), shard: ShardState.TRASH}
+    farm.engine.close()
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EPERM])
+def test_a_segment_that_the_system_does_not_let_us_read_stays_and_the_others_go(
+    tmp_path: Path, error: int
+) -> None:
+    """With the marks in it, of which nothing is known meanwhile; its owner is told, once."""
+    files = Locked(can_punch=False)
+    farm = Farm(tmp_path, files=files)
+    shard, marks = trashed_often(farm)
+    kept = sparse_segments(farm)
+    log = farm.path / "log"
+    opened(farm).handles.forget(Place(1, 0))
+    files.refused = {"00000001.seg": error}
+    for _ in range(2):
+        opened(farm).reclaim()
+        assert (log / "00000001.seg").exists()
+        assert not (log / "00000002.seg").exists()
+    assert set(marks) <= set(opened(farm).ground.index.marks())
+    assert dict(farm.engine.volumes()[0].errors) == {"reclaim": 1}
+    (alert,) = farm.engine.trouble()
+    assert alert.name == "FilesUnreadable"
+    assert str(log / "00000001.seg") in alert.message
+    files.refused = {}
+    farm.engine.look_after_disks()
+    assert not farm.engine.trouble()
+    opened(farm).reclaim()
+    assert not (log / "00000001.seg").exists()
     lose_index(farm)
     states = {row.shard: row.state for row in farm.engine.page(ALICE, NOBODY_AFTER, 100)}
     assert states == {**dict.fromkeys(kept, ShardState.LIVE), shard: ShardState.TRASH}
