@@ -110,7 +110,7 @@ class Compactor:
     def _drop(self, number: int) -> None:
         """Make the end of a segment durable, then let the index forget it."""
         self._ground.files.sync_directory(self._ground.paths.log)
-        self._steps.enter(lambda transaction: transaction.drop_segment(number))
+        self._steps.forget_segment(number)
 
     def _copy_live(self, number: int) -> None:
         """

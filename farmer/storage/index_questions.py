@@ -31,6 +31,13 @@ _IN_TRASH: Final = (
 """Along the index of the trash.  By observed time as well there is none: to look for that as far
 as it takes would, with a million shards in the trash, count as a disk that hangs."""
 
+_SPAN: Final = (
+    "SELECT coalesce(min(sequence), 0), coalesce(max(sequence), 0) FROM"
+    " (SELECT sequence FROM marks WHERE segment = ?1"
+    " UNION ALL SELECT sequence FROM doomed WHERE segment = ?1)"
+)
+"""Looks at all that there is, beside the writer and not in its way."""
+
 _LOOKED_AT: Final = 256
 """Rows that lie here and there, read by one query: each may be a seek."""
 
@@ -183,6 +190,11 @@ class IndexQuestions:
             segment,
         )
         return [Doomed.of(row) for row in rows]
+
+    def span(self, segment: int) -> tuple[int, int]:
+        """Return the first and last sequence that is given up or has marks there; (0, 0): none."""
+        first, last = self._read(_SPAN, segment)[0]
+        return first, last
 
     def staged(self) -> list[bytes]:
         """Return stored shards' files still in the staging directory; `IndexDamagedError`."""

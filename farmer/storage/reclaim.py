@@ -206,7 +206,7 @@ class Reclaimer:
         except FileNotFoundError:
             return
         for number in gone:
-            self._steps.enter(partial(_drop_segment, number))
+            self._steps.forget_segment(number)
 
     def _release_all(self, limit: int | None) -> None:
         # Step by step: after an expired contract there may be as many as there were shards.
@@ -289,7 +289,3 @@ def _stretches(records: Iterable[Doomed]) -> Iterator[list[Doomed]]:
 def _release(records: Sequence[Doomed], transaction: Transaction) -> None:
     for record in records:
         transaction.release(record)
-
-
-def _drop_segment(number: int, transaction: Transaction) -> None:
-    transaction.drop_segment(number)

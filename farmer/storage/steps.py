@@ -32,3 +32,8 @@ class Steps:
         """Let the writer enter something, as a step; raises as its operations do."""
         with self.one():
             self._writer.submit(Upkeep(work)).result()
+
+    def forget_segment(self, number: int) -> None:
+        """Let the index forget a segment of which nothing is left; raises as `enter`."""
+        span = self._ground.index.span(number)
+        self.enter(lambda transaction: transaction.drop_segment(number, span))

@@ -49,6 +49,9 @@ _BETWEEN: Final = (
 _BEFORE_ALL: Final = (0, b"")
 _BEHIND_ALL: Final = ((1 << 63) - 1, b"")
 
+_DROP: Final = "DELETE FROM {} WHERE sequence BETWEEN ? AND ? AND segment = ?"
+"""Along the sequences, by which both tables are kept: a segment's stand side by side."""
+
 _ROWS_AT_ONCE: Final = 64 * 1024
 """Rows that lie side by side, read by one query: 10 MiB."""
 
@@ -231,14 +234,19 @@ class Transaction:
         self._segment(number).size_bytes = size_bytes
         self._segment(number).punched_bytes += holes_bytes
 
-    def drop_segment(self, number: int) -> None:
-        """Forget a segment whose file is gone; nothing in it may be alive."""
+    def drop_segment(self, number: int, span: tuple[int, int]) -> None:
+        """
+        Forget a segment whose file is gone; nothing in it may be alive.
+
+        *span* is that of the index: a store waits for this, and all that is listed of the other
+        segments need not be looked through for it.
+        """
         segment = self._segment(number)
         assert segment.live_bytes == 0, segment
         self.changes.log_bytes -= self._idle_before.pop(number)
         del self._known.segments[number]
-        self._sql.execute("DELETE FROM marks WHERE segment = ?", (number,))
-        self._sql.execute("DELETE FROM doomed WHERE segment = ?", (number,))
+        for table in ("marks", "doomed"):
+            self._sql.execute(_DROP.format(table), (*span, number))
         self._sql.execute("DELETE FROM segments WHERE number = ?", (number,))
 
     def add_marks(self, sequence: int, place: Place, length: int) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -351,6 +352,42 @@ def test_a_look_into_the_trash_takes_no_longer_the_more_there_is_in_it(path: Pat
 
     with ready(path, counting) as index:
         assert taken(0, 20) == taken(20, 80)
+
+
+def test_to_forget_a_segment_takes_no_longer_the_more_is_given_up_in_others(path: Path) -> None:
+    """A store waits for that."""
+    steps, sequences = [0], count(1)
+
+    def step() -> None:
+        steps[0] += 1
+
+    def counting(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.set_progress_handler(step, 1)
+        return connection
+
+    def given_up(transaction: Transaction, segment: int, records: int) -> None:
+        transaction.open_segment(segment, b"s" * 16)
+        for _ in range(records):
+            transaction.add_marks(next(sequences), Place(segment, 0), 1)
+            one = replace(row(1), sequence=next(sequences), place=Place(segment, 0))
+            transaction.give_up(one)
+
+    def taken(others: int) -> int:
+        change(index, lambda transaction: given_up(transaction, 2, others))
+        change(index, lambda transaction: given_up(transaction, 1, 5))
+        change(index, lambda transaction: given_up(transaction, 3, others))
+        span = index.span(1)
+        with index.transaction() as transaction:
+            steps[0] = 0
+            transaction.drop_segment(1, span)
+            looked_at = steps[0]
+        assert {one.place.segment for one in (*index.doomed(), *index.marks())} == {2, 3}
+        return looked_at
+
+    with ready(path, counting) as index:
+        of_few = taken(20)
+        assert taken(200) < 2 * of_few
 
 
 def test_without_trash_no_time_was_seen(index: Index) -> None:

@@ -390,7 +390,10 @@ def test_a_segment_is_forgotten_with_all_that_lay_in_it(desk: Desk) -> None:
         lambda t: t.add_marks(8, Place(2, CHARGE), CHARGE),
     )
     assert desk.index.totals().log_bytes == 5 * CHARGE + 8 * CHARGE
-    desk.change(lambda t: t.drop_segment(SEGMENT))
+    assert desk.index.span(SEGMENT) == (1, 7)
+    desk.change(lambda t: t.drop_segment(SEGMENT, desk.index.span(SEGMENT)))
+    assert desk.index.span(SEGMENT) == (0, 0)
+    assert desk.index.span(2) == (8, 8)
     assert desk.index.totals().log_bytes == 8 * CHARGE
     assert [segment.number for segment in desk.index.segments()] == [2]
     assert desk.index.doomed() == []
