@@ -22,6 +22,7 @@ from farmer.model.contract import Contract, ContractStage, Offer, renewed
 from farmer.model.ids import ContractId, InviteSerial, NodeId, ShardId
 from farmer.model.shard import (
     BLOCK_BYTES,
+    BLOCK_CHECKSUM_BYTES,
     LEAF_BYTES,
     BadBlocks,
     Deletion,
@@ -498,6 +499,10 @@ class MemoryReader:
 
     def prepare(self) -> None:
         assert self._open, "read after close"
+
+    @property
+    def kept_bytes(self) -> int:
+        return block_count(self.stored.size_bytes) * BLOCK_CHECKSUM_BYTES
 
     def read_cached(self, offset: int, length: int) -> bytes | None:
         assert self._open, "read after close"

@@ -188,7 +188,7 @@ class Exchange:
         return self._session.keeping(size_bytes)
 
     def keeping_tree_of(self, stored: StoredShard) -> Keeping:
-        """Count what an open reader keeps of a shard."""
+        """Count what an open reader keeps of a shard of which it proves something."""
         return self.keeping(tree_bytes(stored.size_bytes))
 
     async def _turn(self, turn: Deferred[None]) -> None:
@@ -212,7 +212,7 @@ class Exchange:
 
 
 def tree_bytes(size_bytes: int) -> int:
-    """Return what an open reader keeps of a shard of that size: 2.25 MiB for the largest."""
+    """Return what there is to read beside a shard of that size: 2.25 MiB of the largest."""
     return block_count(size_bytes) * KEPT_PER_BLOCK_BYTES
 
 

@@ -130,12 +130,16 @@ class ShardReader(Protocol):
 
     def prepare(self) -> None:
         """
-        Read what blocks are compared with, so that `read_cached` can be asked.
+        Read what blocks are compared with, so that `read_cached` can be asked; keep no more.
 
         Raises:
             CorruptShardError: none of it can be told right from wrong.
 
         """
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much it keeps in memory to compare blocks with; from memory."""
 
     def read_cached(self, offset: int, length: int) -> Chunk | None:
         """

@@ -63,10 +63,11 @@ async def retrieve(farm: Farm, exchange: Exchange, asked: Retrieve) -> None:
         exchange.answer(End())
         return
     try:
-        with exchange.keeping_tree_of(found.reader.stored):
-            nodes = found.nodes
-            if nodes is None:
+        nodes = found.nodes
+        if nodes is None:
+            with exchange.keeping_tree_of(found.reader.stored):
                 nodes = await _proved(farm, exchange, found)
+        with exchange.keeping(found.reader.kept_bytes):
             exchange.answer(_head(found, nodes))
             await _send(farm, exchange, found)
         exchange.answer(End())
@@ -103,7 +104,14 @@ async def _proved(farm: Farm, exchange: Exchange, found: _Found) -> tuple[bytes,
     """Prove a range of a large shard: a few at once, and of one renter fewer."""
     hashes_bytes = block_count(found.reader.stored.size_bytes) * BLOCK_HASH_BYTES
     async with exchange.inside(farm.proofs, hashes_bytes):
-        return await farm.disk.run(found.reader.prove_range, found.offset, found.length)
+        return await farm.disk.run(_prove, found)
+
+
+def _prove(found: _Found) -> tuple[bytes, ...]:
+    """Prove a range, and keep of what that takes only what it is compared with when it is sent."""
+    nodes = found.reader.prove_range(found.offset, found.length)
+    found.reader.prepare()
+    return nodes
 
 
 def span(asked: Retrieve, size_bytes: int) -> tuple[int, int]:
@@ -146,7 +154,7 @@ def _find(farm: Farm, renter: NodeId, asked: Retrieve, spent: Spent | None) -> _
             nodes = reader.prove_range(offset, length) if is_small else None
         is_little = length <= BLOCK_BYTES and nodes is not None
         whole = reader.read(offset, length) if is_little else None
-        if whole is None:
+        if whole is None and nodes is not None:
             reader.prepare()
         is_done = whole is not None
     finally:

@@ -78,13 +78,25 @@ class Examination:
 class Trust:
     """What the blocks of a shard are compared with: right tree hashes, and checksums if sound."""
 
-    tree: ShardTree
+    tree: ShardTree | None
+    """None where it was let go; then there are checksums."""
     checksums: bytes | None
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much memory it takes."""
+        hashes = b"" if self.tree is None else self.tree.block_hashes
+        return len(hashes) + len(self.checksums or b"")
+
+    def for_blocks(self) -> Trust:
+        """Return what is enough to compare blocks with: a ninth of it, if checksums are sound."""
+        return self if self.checksums is None else Trust(None, self.checksums)
 
     def is_block(self, block: int, data: bytes | memoryview) -> bool:
         """Say whether these are the bytes of a block."""
         if self.checksums is not None:
             return crc32(data) == checksum_at(self.checksums, block)
+        assert self.tree is not None, "neither hashes nor checksums"
         return hash_block(data) == self.tree.block_hash(block)
 
     def wrong_block(self, data: Buffer, first: int) -> int | None:

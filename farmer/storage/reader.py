@@ -95,7 +95,12 @@ class VolumeReader:
 
     def prepare(self) -> None:
         """See `farmer.node.ports.ShardReader`."""
-        self._trusted()
+        self._trust = self._trusted().for_blocks()
+
+    @property
+    def kept_bytes(self) -> int:
+        """See `farmer.node.ports.ShardReader`."""
+        return 0 if self._trust is None else self._trust.kept_bytes
 
     @property
     def stored(self) -> StoredShard:
@@ -215,7 +220,13 @@ class VolumeReader:
                 self._handles.unpin(self._row.place)
 
     def _tree(self) -> ShardTree:
-        return self._trusted().tree
+        tree = self._trusted().tree
+        if tree is None:
+            # `prepare` has let go of it.
+            self._trust = None
+            tree = self._trusted().tree
+            assert tree is not None, "just read"
+        return tree
 
     def _block(self, block: int) -> bytes:
         return self._blocks(block, block + 1)

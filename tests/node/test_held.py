@@ -8,6 +8,7 @@ from farmer.identity.records import READ_BYTES
 from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import NodeId
 from farmer.model.shard import BLOCK_BYTES, block_count
+from farmer.node import retrieving
 from farmer.node.farm import WHOLE_BYTES_IN_FLIGHT_MAX
 from farmer.node.gate import SHARES
 from farmer.node.held import (
@@ -42,6 +43,7 @@ from tests.node.wires import OTHER, RENTER, NodeCase, Peer, stored
 SMALL = bytes(range(256)) * (ONE_STEP_BYTES // 256)
 LARGE = bytes(range(256)) * 8192
 TREE_BYTES = block_count(len(LARGE)) * 36
+CHECKSUM_BYTES = block_count(len(LARGE)) * 4
 PING_FRAME = encode(Ping(1))
 HALF_A_FRAME = b"\x40\x00\xff\xff" + bytes(40_000)
 
@@ -252,7 +254,7 @@ class CountingTests(HeldCase):
         peer.takes = False
 
         peer.send(Retrieve(shard, 0, TO_THE_END, False))
-        self.assertEqual(STEP_BYTES, (self.held_bytes - TREE_BYTES) // 1024 * 1024)
+        self.assertEqual(STEP_BYTES, (self.held_bytes - CHECKSUM_BYTES) // 1024 * 1024)
         peer.takes = True
         peer.pump()
 
@@ -265,15 +267,36 @@ class CountingTests(HeldCase):
         self.farm.disk = steps
         entry = AuditEntry(shard, len(LARGE), LEAVES_AT_ONCE + 1)
         large = Audit(Challenge(bytes(32), AuditKind.SAMPLE, (entry,)))
-        for asked in (Retrieve(shard, 0, TO_THE_END, False), large):
+        whole = Retrieve(shard, 0, TO_THE_END, False)
+        for asked, kept_bytes in ((whole, CHECKSUM_BYTES), (large, TREE_BYTES)):
             peer.send(asked)
             while not self.store.readers_open:
                 steps.step()
-            self.assertEqual(TREE_BYTES, self.held_bytes)
+            self.assertEqual(kept_bytes, self.held_bytes)
             while self.store.readers_open:
                 steps.run_all()
                 peer.pump()
             self.assertEqual((0, 0), (self.store.readers_open, self.held_bytes))
+
+    def test_the_hashes_of_a_range_that_is_proved_count_until_that_is_done(self) -> None:
+        """What is sent then is compared with checksums, an eighth of them."""
+        self.patch(retrieving, "PROVED_AT_ONCE_BYTES", 0)
+        shard = self.hold(LARGE)
+        peer, steps = self.greet(), SteppingDisk()
+        self.farm.disk = steps
+        peer.takes = False
+        peer.send(Retrieve(shard, 0, TO_THE_END, True))
+        while not self.store.readers_open:
+            steps.step()
+        self.assertEqual(TREE_BYTES, self.held_bytes)
+        steps.step()
+        kept_bytes = self.held_bytes - peer.session._outbox.unsent_bytes
+        self.assertEqual(CHECKSUM_BYTES, kept_bytes)
+        peer.takes = True
+        while self.store.readers_open:
+            steps.run_all()
+            peer.pump()
+        self.assertEqual(0, self.held_bytes)
 
     def test_the_nodes_of_a_large_proof_are_counted_while_its_leaves_are_sent(self) -> None:
         shard = self.hold(LARGE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from farmer.model.ids import ShardId
-from farmer.model.shard import BLOCK_BYTES, RECORD_HEADER_BYTES
+from farmer.model.shard import BLOCK_BYTES, RECORD_HEADER_BYTES, block_count
 from farmer.storage import files, syscalls
 from farmer.storage.errors import CorruptShardError
 from farmer.storage.files import Access, Buffer, OsFiles
@@ -76,6 +76,22 @@ def test_nothing_is_read_without_what_it_is_compared_with(shelf: Shelf) -> None:
     assert not shelf.asked
 
 
+def test_only_what_blocks_are_compared_with_is_kept(shelf: Shelf) -> None:
+    """Four bytes a block, not 36; where a range is to be proved, hashes are read again."""
+    blocks = block_count(len(DATA))
+    shelf.reader.prepare()
+    assert shelf.reader.kept_bytes == 4 * blocks
+    with_hashes = shelf.opened(shelf.shard)
+    assert with_hashes.kept_bytes == 0
+    nodes = with_hashes.prove_range(0, STEP)
+    assert with_hashes.kept_bytes == 36 * blocks
+    with_hashes.close()
+    assert shelf.reader.prove_range(0, STEP) == nodes
+    shelf.reader.prepare()
+    assert shelf.reader.kept_bytes == 4 * blocks
+    assert shelf.reader.read(0, STEP) == DATA[:STEP]
+
+
 @pytest.mark.parametrize(("offset", "length"), [(1, STEP - 1), (0, STEP - 1), (5, BLOCK_BYTES)])
 def test_parts_of_blocks_are_not_read(shelf: Shelf, offset: int, length: int) -> None:
     shelf.reader.prepare()
@@ -132,6 +148,7 @@ def test_where_only_hashes_could_tell_it_is_left_to_a_thread(shelf: Shelf) -> No
     reader = shelf.opened(shelf.shard)
     reader.prepare()
     shelf.files.forget()
+    assert reader.kept_bytes == 32 * block_count(len(DATA))
     assert reader.read_cached(0, STEP) is None
     assert not shelf.asked
     assert reader.read(0, STEP) == DATA[:STEP]
