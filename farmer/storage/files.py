@@ -12,7 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, Protocol
 
-from farmer.storage.syscalls import begin_write_back, is_cached, punch_hole
+from farmer.model.shard import RECORD_ALIGNMENT_BYTES
+from farmer.storage.syscalls import begin_write_back, gives_holes_back, is_cached, punch_hole
 
 Buffer = bytes | bytearray | memoryview
 
@@ -97,7 +98,7 @@ class Files(Protocol):
         """Take the space for the first *length* bytes now; raises ENOSPC if it is not there."""
 
     def punch(self, fd: int, offset: int, length: int) -> bool:
-        """Give the space of a range back; False where that is impossible."""
+        """Give the space of a range of records back; False where that is impossible."""
 
     def is_hole(self, fd: int, offset: int, length: int) -> bool:
         """Say whether a range is known to take no space at all."""
@@ -230,7 +231,7 @@ class OsFiles:
 
     def punch(self, fd: int, offset: int, length: int) -> bool:
         """See `Files.punch`."""
-        return punch_hole(fd, offset, length)
+        return gives_holes_back(fd, RECORD_ALIGNMENT_BYTES) and punch_hole(fd, offset, length)
 
     def is_hole(self, fd: int, offset: int, length: int) -> bool:
         """See `Files.is_hole`."""

@@ -157,6 +157,18 @@ class IndexQuestions:
             after = rows[-1][:3]
         return latest_ms
 
+    def needed_marks(self, enough: int) -> int:
+        """
+        Return how many marks at least say what is so still; it does not count on from *enough*.
+
+        Those that brought a shard back from the trash are not among them.
+        """
+        needed, after = 0, (-1, *START)
+        while needed < enough and (rows := self._read(_OBSERVED, *after, _LOOKED_AT)):
+            needed += len(rows)
+            after = rows[-1][:3]
+        return needed
+
     def doomed(self, after: int = 0, limit: int = -1) -> list[Doomed]:
         """Return records whose space waits to be given back, behind a sequence, ascending."""
         rows = self._read(

@@ -2,9 +2,9 @@
 Giving space back to the filesystem: what is worth doing, and doing it.
 
 Given-up records are punched out of their segments, or unlinked where they have a file of
-their own.  Where the filesystem cannot punch, the live records of a sparse segment are
-written again at the end of the log and the segment is unlinked (`compaction`).  Marks that
-speak of nothing any more go with the records that carry them (`condensing`).
+their own.  Where the filesystem cannot punch, or where hardly anything is alive in a segment,
+its live records are written again at the end of the log and it is unlinked (`compaction`).
+Marks that speak of nothing any more go with the records that carry them (`condensing`).
 
 Nothing of the log goes before the index that no longer needs it is durable: after a power
 loss an older index would replay what is not there.
@@ -41,6 +41,10 @@ MARKS_SLACK_BYTES: Final = 1024 * 1024
 SPARSE_SHARE: Final = 4
 """A segment of which a quarter is idle is worth writing again."""
 
+LIVE_SHARE: Final = 5
+"""So is one of which less than a fifth is alive, however much of the rest was given back: what
+its map of extents takes goes by what was written (`farmer.storage.quota.EXTENTS_PER_QUOTA`)."""
+
 RELEASED_AT_ONCE: Final = 4096
 """Records looked up to be given back: bounds memory, 2 MiB."""
 
@@ -75,7 +79,7 @@ def plan(segments: Iterable[Segment], active: int, marks_bytes: int, marks_neede
         for one in segments
         if one.number != active
         and (
-            one.live_bytes == 0
+            one.live_bytes * LIVE_SHARE <= one.size_bytes
             or one.idle_bytes - SEGMENT_HEADER_BYTES > one.size_bytes // SPARSE_SHARE
         )
     ]
@@ -93,8 +97,8 @@ class Reclaimer:
         self._writer = writer
         self._running = Lock()
         self._settled_bytes = ground.account.log_bytes
-        self._restated = 0
-        """Marks that the last condensing found needed."""
+        self._restated: int | None = None
+        """Marks that the last condensing found needed; None before the first."""
         self._steps = Steps(ground, writer)
         self._condenser = Condenser(ground, handles, writer, self._steps)
         self._compactor = Compactor(ground, handles, writer, self._steps)
@@ -172,12 +176,12 @@ class Reclaimer:
         self._release_all(HURRIED_RECORDS if hurried else None)
         marks = index.marks()
         segments = index.segments()
-        chosen = plan(
-            segments,
-            self._writer.active_number,
-            sum(one.length for one in marks),
-            self._restated,
-        )
+        marks_bytes = sum(one.length for one in marks)
+        if self._restated is None and not hurried:
+            # Else each start would write all marks again, though all are needed.
+            self._restated = index.needed_marks(marks_bytes // (2 * MARK_BYTES) + 1)
+        active = self._writer.active_number
+        chosen = plan(segments, active, marks_bytes, self._restated or 0)
         if chosen.condense and hurried:
             # How many are needed of all of them is not known by that.
             self._condenser.condense(marks[:HURRIED_RECORDS], self.release)

@@ -16,6 +16,12 @@ _UNSUPPORTED: Final = frozenset(
 )
 """EINVAL and ENODEV too: some network filesystems answer so instead of EOPNOTSUPP."""
 
+_BTRFS: Final = 0x9123683E
+"""`BTRFS_SUPER_MAGIC`, of linux/magic.h."""
+
+_STATFS_BYTES: Final = 256
+"""More than a `struct statfs` has anywhere; its type stands first."""
+
 _SYNC_FILE_RANGE_WRITE: Final = 0x02
 
 _CACHESTAT: Final = 451
@@ -30,6 +36,7 @@ if os.uname().machine.startswith(_NUMBERED_OTHERWISE) or os.uname().sysname != "
     _syscall = None
 # Where there are two, the one without number takes 32 bits (glibc on a 32-bit processor).
 _fallocate = getattr(_system, "fallocate64", None) or getattr(_system, "fallocate", None)
+_fstatfs = getattr(_system, "fstatfs64", None) or getattr(_system, "fstatfs", None)
 _sync_file_range = getattr(_system, "sync_file_range", None)
 
 
@@ -57,6 +64,28 @@ def punch_hole(fd: int, offset: int, length: int) -> bool:
             return False
         raise OSError(number, os.strerror(number))
     return True
+
+
+def gives_holes_back(fd: int, unit_bytes: int) -> bool:
+    """
+    Say whether a hole of *unit_bytes*, in a file on this filesystem, is space for others.
+
+    Not where its blocks are larger (ZFS has records of 128 KiB, XFS may have blocks of 64), and
+    not on btrfs, which keeps a whole extent, all that was written before one sync, as long as
+    any part of it is used; what it says that a file takes shrinks all the same.
+
+    Raises:
+        OSError: the filesystem cannot be asked.
+
+    """
+    return os.fstatvfs(fd).f_bsize <= unit_bytes and not _is_on_btrfs(fd)
+
+
+def _is_on_btrfs(fd: int) -> bool:
+    raw = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _fstatfs is None or _fstatfs(fd, raw) != 0:
+        return False
+    return ctypes.c_long.from_buffer(raw).value & 0xFFFFFFFF == _BTRFS
 
 
 def begin_write_back(fd: int, offset: int, length: int) -> None:

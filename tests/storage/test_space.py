@@ -288,9 +288,11 @@ def test_the_plan_takes_sparse_sealed_segments_and_many_marks() -> None:
         Segment(2, b"", size_bytes=MIB, live_bytes=MIB - 4096),
         Segment(3, b"", size_bytes=MIB, live_bytes=MIB // 2),
         Segment(4, b"", size_bytes=MIB, live_bytes=0),
+        Segment(5, b"", size_bytes=MIB, live_bytes=MIB // 4, punched_bytes=3 * MIB // 4),
+        Segment(6, b"", size_bytes=MIB, live_bytes=MIB // 5, punched_bytes=4 * MIB // 5),
     ]
-    assert plan(segments, 4, 0, 0) == Plan(condense=False, compact=(1, 3))
-    assert plan(segments, 3, 2 * MIB, 0) == Plan(condense=True, compact=(1, 4))
+    assert plan(segments, 4, 0, 0) == Plan(condense=False, compact=(1, 6, 3))
+    assert plan(segments, 3, 2 * MIB, 0) == Plan(condense=True, compact=(1, 4, 6))
     assert not plan([], 1, 2 * MIB, 100_000).condense
 
 
@@ -351,6 +353,23 @@ def test_marks_are_condensed_a_bounded_number_at_a_time_for_who_deletes(
         counts.append(len(index.marks()))
     drops = [before - after for before, after in pairwise(counts) if after < before]
     assert drops and max(drops) <= 20
+    farm.engine.close()
+
+
+def test_a_start_does_not_write_marks_again_that_are_all_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten million shards in the trash are ten million marks, and were hours of it."""
+    monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 0)
+    farm = Farm(tmp_path, limits=MANY)
+    for number in range(60):
+        farm.delete(farm.store(noise(10, number)).shard)
+    farm.sweep()
+    dense = farm.engine.opened()[0].ground.index.marks()
+    assert len(dense) < 60, "condensed"
+    farm.reopen()
+    farm.sweep()
+    assert farm.engine.opened()[0].ground.index.marks() == dense
     farm.engine.close()
 
 
