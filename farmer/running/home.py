@@ -25,7 +25,15 @@ MARK_FILE: Final = "farmer-home.json"
 SETTINGS_FILE: Final = "farmer.yaml"
 FORMAT: Final = 1
 
-_MAY_BE_THERE_BEFORE_US: Final = frozenset({SETTINGS_FILE, "lost+found"})
+IDENTITY: Final = "identity"
+CONTRACTS_FILE: Final = "contracts.sqlite"
+ANNEXES: Final = "annexes"
+REGISTER_FILE: Final = "volumes.json"
+
+_PUT_BACK: Final = frozenset({IDENTITY, CONTRACTS_FILE, REGISTER_FILE, ANNEXES})
+"""What an owner brings from a backup to a home that is to be made anew."""
+
+_MAY_BE_THERE_BEFORE_US: Final = _PUT_BACK | {SETTINGS_FILE, "lost+found"}
 """A directory with nothing else in it counts as empty."""
 
 _SHOWN_STRANGERS: Final = 3
@@ -144,17 +152,17 @@ class Home:
     @property
     def identity(self) -> Path:
         """The directory of key and certificate."""
-        return self.state / "identity"
+        return self.state / IDENTITY
 
     @property
     def contracts(self) -> Path:
         """The contract database."""
-        return self.state / "contracts.sqlite"
+        return self.state / CONTRACTS_FILE
 
     @property
     def annexes(self) -> Path:
         """What is noted of volumes that can only be read (`farmer.storage.annex`)."""
-        return self.state / "annexes"
+        return self.state / ANNEXES
 
     @property
     def lock(self) -> Path:

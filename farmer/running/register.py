@@ -12,12 +12,11 @@ from typing import Any, Final
 
 from farmer.running.answering import answer_of
 from farmer.running.files import write_json
-from farmer.running.home import Home, HomeError
+from farmer.running.home import REGISTER_FILE, Home, HomeError
 from farmer.running.locks import for_a_moment
 from farmer.storage.outside import Holdings, holdings, volume_id
 from farmer.units import counted, format_size
 
-REGISTER_FILE: Final = "volumes.json"
 REGISTER_LOCK: Final = "volumes.lock"
 
 REGISTER_BYTES_MAX: Final = 16 * 1024 * 1024

@@ -143,7 +143,7 @@ class Health:
             Writing.READ_ONLY,
             "VolumeReadOnly",
             f"{self.label} is only read: {reason}. Stores go on by themselves once it can be"
-            " written.",
+            " written (a service that was started before must be restarted for that).",
             _KERNEL,
         )
 

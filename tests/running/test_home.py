@@ -57,6 +57,16 @@ def test_settings_may_be_there_before_the_farmer(tmp_path: Path) -> None:
     assert Home.at(tmp_path).exists
 
 
+def test_what_comes_from_a_backup_may_be_there_before_the_farmer(tmp_path: Path) -> None:
+    """The machine is lost, its disks are not: who the farmer is was kept elsewhere."""
+    for name in ("identity", "annexes"):
+        (tmp_path / name).mkdir()
+    for name in ("contracts.sqlite", "volumes.json"):
+        (tmp_path / name).write_text("{}")
+    Home.at(tmp_path).make()
+    assert Home.at(tmp_path).exists
+
+
 def test_settings_that_were_there_must_be_there_from_then_on(tmp_path: Path) -> None:
     home = Home.at(tmp_path)
     assert home.keeping_settings().settings_to_read is None

@@ -34,10 +34,17 @@ def test_the_unit_is_hardened(unit: str) -> None:
 @pytest.mark.parametrize("unit", EXPOSURE_MAX)
 def test_the_unit_calls_commands_that_exist(unit: str) -> None:
     """A renamed verb would break every installed service at its next upgrade."""
-    found = re.findall(r"(?m)^Exec\w+=/opt/farmer/bin/farmer (.*)$", (UNITS / unit).read_text())
-    assert len(found) == 1
-    for words in found:
-        assert parser().parse_args(words.split()).action == SERVING
+    found = re.findall(r"(?m)^(Exec\w+)=/opt/farmer/bin/farmer (.*)$", (UNITS / unit).read_text())
+    called = {key: parser().parse_args(words.split()) for key, words in found}
+    assert called.keys() == {"ExecStart", "ExecReload"}
+    assert called["ExecStart"].action == SERVING
+
+
+@pytest.mark.parametrize("unit", EXPOSURE_MAX)
+def test_a_reload_of_settings_with_a_mistake_fails(unit: str) -> None:
+    """The check comes before the signal, which tells nobody what comes of it."""
+    reloads = re.findall(r"(?m)^ExecReload=(.*)$", (UNITS / unit).read_text())
+    assert [line.split()[-2:] for line in reloads] == [["config", "check"], ["-HUP", "$MAINPID"]]
 
 
 @pytest.mark.parametrize("unit", EXPOSURE_MAX)
