@@ -139,6 +139,8 @@ def read_contract(reader: Reader) -> Contract:
     key = reader.raw(KEY_BYTES)
     renter = NodeId(reader.raw(NodeId.SIZE_BYTES))
     revision, space = reader.u32(), reader.u64()
+    if not revision:
+        raise LayoutError("a contract's revisions count from 1")
     from_ms, until_ms, issued_at_ms = reader.u64(), reader.u64(), reader.u64()
     previous = reader.raw(32)
     return Contract(

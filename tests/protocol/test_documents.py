@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,12 @@ def test_a_contract_has_one_encoding(contract: Contract) -> None:
     reader = Reader(contract_body(contract))
     assert read_contract(reader) == contract
     reader.end()
+
+
+@given(contracts)
+def test_a_contract_whose_revision_is_0_is_none(contract: Contract) -> None:
+    with pytest.raises(LayoutError, match="from 1"):
+        read_contract(Reader(contract_body(replace(contract, revision=0))))
 
 
 @given(prices)
