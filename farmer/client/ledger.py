@@ -88,6 +88,15 @@ CREATE TABLE receipts (
     "CREATE TABLE told (notice TEXT PRIMARY KEY) WITHOUT ROWID",
 )
 
+_EARLIER: Final = """
+CREATE TABLE IF NOT EXISTS earlier_contracts (
+    farmer BLOB NOT NULL,         -- node id
+    contract BLOB NOT NULL,       -- canonical body and signature, as the farmer once showed it
+    PRIMARY KEY (farmer, contract)
+) WITHOUT ROWID
+"""
+"""Made in each ledger that has none: a release that does not know of it is not in its way."""
+
 _SOME_RECEIPTS: Final = (
     "SELECT farmer, shard, receipt, file, standing FROM receipts "
     "WHERE shard BETWEEN ? AND ? ORDER BY farmer, shard"
@@ -147,11 +156,16 @@ class Ledger:
         return cls(connection)
 
     def join(self, address: FarmerAddress, shown: ContractShown) -> None:
-        """Remember a farmer, where it is, and the contract; who is joined last is the default."""
+        """
+        Remember a farmer, where it is, and the contract; who is joined last is the default.
+
+        The contract that it showed before is set aside.
+        """
         with self._change() as connection:
             (last,) = connection.execute(
                 "SELECT ifnull(max(CAST(joined AS INTEGER)), 0) FROM farmers"
             ).fetchone()
+            _set_aside(connection, address.farmer, shown)
             connection.execute(
                 "INSERT OR REPLACE INTO farmers VALUES (?, ?, ?, ?)",
                 (
@@ -163,8 +177,9 @@ class Ledger:
             )
 
     def refresh(self, farmer: NodeId, shown: ContractShown) -> None:
-        """Remember the contract as a joined farmer shows it now."""
+        """Remember the contract as a joined farmer shows it now; the one before is set aside."""
         with self._change() as connection:
+            _set_aside(connection, farmer, shown)
             connection.execute(
                 "UPDATE farmers SET contract = ? WHERE farmer = ?",
                 (_contract_bytes(shown), farmer.raw),
@@ -182,6 +197,17 @@ class Ledger:
         """Return the contract as a farmer showed it last, if it is as it was signed."""
         rows = self._rows("SELECT contract FROM farmers WHERE farmer = ?", (farmer.raw,))
         return read_signed_contract(rows[0][0]) if rows else None
+
+    def earlier_contracts(self, farmer: NodeId) -> list[Contract]:
+        """
+        Return those that a farmer showed before, by revision: what it signed and took back, too.
+
+        One for each time that it was asked, at most, and had another.
+        """
+        rows = self._rows("SELECT contract FROM earlier_contracts WHERE farmer = ?", (farmer.raw,))
+        read = (read_signed_contract(contract) for (contract,) in rows)
+        whole = (contract for contract in read if contract is not None)
+        return sorted(whole, key=lambda contract: (contract.revision, contract.issued_at_ms))
 
     def farmers(self) -> list[FarmerAddress]:
         """Return all joined farmers, the last joined first."""
@@ -279,6 +305,15 @@ def _contract_bytes(shown: ContractShown) -> bytes:
     return contract_body(shown.contract) + shown.signature
 
 
+def _set_aside(connection: sqlite3.Connection, farmer: NodeId, shown: ContractShown) -> None:
+    """Keep what the farmer showed last, and signed, if it shows another contract now."""
+    connection.execute(
+        "INSERT OR IGNORE INTO earlier_contracts "
+        "SELECT farmer, contract FROM farmers WHERE farmer = ? AND contract <> ?",
+        (farmer.raw, _contract_bytes(shown)),
+    )
+
+
 def _advice(error: OSError | sqlite3.Error) -> str:
     """Return what to do; a backup, which knows less, only in place of what is damaged for sure."""
     if isinstance(error, OSError):
@@ -304,6 +339,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         for statement in _SCHEMA:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
+    connection.execute(_EARLIER)
     connection.execute("COMMIT")
 
 

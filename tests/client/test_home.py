@@ -372,6 +372,40 @@ def test_a_receipt_is_held_to_the_contract_that_the_farmer_showed_last(home, fak
     assert home.farmer() == FarmerAddress(ONE, ("a:1",))
 
 
+def test_no_contract_that_a_farmer_signed_is_lost_to_the_next(home, fake):
+    """It may have been the better one; each is kept once, for its own farmer."""
+    address, first = FarmerAddress(ONE, ("a:1",)), fake.contract
+    home.ledger.join(FarmerAddress(OTHER, ("b:1",)), fake.shown())
+    home.ledger.join(address, fake.shown())
+    home.ledger.refresh(ONE, fake.shown())
+    assert home.ledger.earlier_contracts(ONE) == []
+    for fake.contract in (
+        replace(first, revision=2, until_ms=8),
+        first,
+        replace(first, revision=3),
+    ):
+        home.ledger.refresh(ONE, fake.shown())
+    home.ledger.join(address, fake.shown())
+    assert home.ledger.earlier_contracts(ONE) == [first, replace(first, revision=2, until_ms=8)]
+    fake.contract = replace(first, revision=4)
+    home.ledger.join(address, fake.shown())
+    assert [one.revision for one in home.ledger.earlier_contracts(ONE)] == [1, 2, 3]
+    assert home.ledger.contract(ONE) == fake.contract
+    assert home.ledger.earlier_contracts(OTHER) == []
+
+
+def test_a_ledger_of_an_older_release_keeps_them_too(home, fake, tmp_path):
+    """One that has no place for them yet."""
+    home.ledger.join(FarmerAddress(ONE, ("a:1",)), fake.shown())
+    spoil(home, "DROP TABLE earlier_contracts")
+    older = fake.contract
+    fake.contract = replace(older, revision=2)
+    again = Ledger.open(tmp_path / "home" / LEDGER_FILE)
+    again.refresh(ONE, fake.shown())
+    assert again.earlier_contracts(ONE) == [older]
+    again.close()
+
+
 @pytest.mark.parametrize("value", [b"short", 7, None])
 def test_receipts_are_held_to_no_contract_that_is_damaged(home, fake, value):
     home.ledger.join(FarmerAddress(ONE, ("a:1",)), fake.shown())
