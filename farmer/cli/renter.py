@@ -74,9 +74,17 @@ def _add_contracts(verbs: Verbs) -> None:
     join.add_argument(
         "--anyway",
         action="store_true",
-        help="spend it also if your contract there has no more space, no later end by it",
+        help="spend it also if your contract there has no more space, no later end by it, and "
+        "take a contract that has less than the invite or than the one before",
     )
-    _add(verbs, "contract", "show the contract and what it uses", "renter_asking:contract")
+    contract = _add(
+        verbs, "contract", "show the contract and what it uses", "renter_contract:contract"
+    )
+    contract.add_argument(
+        "--anyway",
+        action="store_true",
+        help="take it also if it is older or dearer than the one before",
+    )
     _add(verbs, "ping", "ask how the farmer is", "renter_asking:ping")
     version = _add(verbs, "version", "the release", "renter_version:version", farmer=False)
     version.set_defaults(homeless=True)

@@ -19,8 +19,8 @@ from farmer.client.ledger_rows import Entry
 from farmer.client.refusals import RefusedError
 from farmer.model.ids import ShardId
 from farmer.model.shard import BadBlocks, ShardState
-from farmer.protocol.questions import ContractShown, Stated
-from farmer.units import counted, exact_money, format_moment, format_size
+from farmer.protocol.questions import Stated
+from farmer.units import format_moment, format_size
 
 R = TypeVar("R")
 
@@ -41,19 +41,6 @@ def ask(
             return await question(farmer)
 
     return blocking.run(conversation)
-
-
-def contract(home: Home, options: argparse.Namespace) -> int:
-    """Show the contract, as the farmer has it now, and hold its receipts to that."""
-    address = home.farmer(options.farmer)
-    shown = ask(home, address, Farmer.contract)
-    home.ledger.refresh(address.farmer, shown)
-    if options.json:
-        print_document(contract_row(address, shown))
-    else:
-        say(f"farmer {address.farmer} at {', '.join(address.addresses)}")
-        say(contract_text(shown))
-    return OK
 
 
 def ping(home: Home, options: argparse.Namespace) -> int:
@@ -191,46 +178,3 @@ def shard_row(stated: Stated, entry: Entry | None) -> dict[str, object]:
         "gone_at_ms": stated.gone_at_ms,
         "file": "" if entry is None else entry.file,
     }
-
-
-def contract_row(address: FarmerAddress, shown: ContractShown) -> dict[str, object]:
-    """Return a contract as other programs read it."""
-    agreed, usage = shown.contract, shown.usage
-    return {
-        "farmer": str(address.farmer),
-        "addresses": list(address.addresses),
-        "contract": str(agreed.contract),
-        "stage": shown.stage.name.lower(),
-        "revision": agreed.revision,
-        "space_bytes": agreed.space_bytes,
-        "live_bytes": usage.live_bytes,
-        "trash_bytes": usage.trash_bytes,
-        "reserved_bytes": usage.reserved_bytes,
-        "shards": usage.shards,
-        "from_ms": agreed.from_ms,
-        "until_ms": agreed.until_ms,
-        "price": {
-            "currency": agreed.price.currency,
-            "stored_micros": agreed.price.stored_micros,
-            "served_micros": agreed.price.served_micros,
-        },
-    }
-
-
-def contract_text(shown: ContractShown) -> str:
-    """Return a contract as people read it, in a few lines."""
-    agreed, usage = shown.contract, shown.usage
-    used, space = format_size(usage.total_bytes), format_size(agreed.space_bytes)
-    lines = [
-        f"contract {agreed.contract}: {space} until {format_moment(agreed.until_ms)}, "
-        f"{shown.stage.name.lower()}",
-        f"{used} used by {counted(usage.shards, 'shard')}, "
-        f"{format_size(usage.trash_bytes)} of it trash",
-    ]
-    price = agreed.price
-    if price.stored_micros or price.served_micros:
-        lines.append(
-            f"{exact_money(price.stored_micros)} {price.currency} per TB and 30 days stored, "
-            f"{exact_money(price.served_micros)} {price.currency} per TB retrieved"
-        )
-    return "\n".join(lines)

@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 
 from farmer.cli.exits import OK, CommandError
-from farmer.cli.renter_asking import ask, contract_row, contract_text
+from farmer.cli.renter_asking import ask
+from farmer.cli.renter_contract import (
+    back_since,
+    contract_row,
+    contract_text,
+    not_taken,
+    warn_of,
+)
 from farmer.cli.terminal import print_document, say, warn
-from farmer.client.checks import less_than_offered, more_than_agreed
 from farmer.client.dial import FarmerAddress
 from farmer.client.farmer import Farmer
 from farmer.client.home import Home
 from farmer.client.refusals import NoContractError
+from farmer.client.terms import TakenBack, less_than_offered, more_than_agreed
 from farmer.identity.signing import parse_link
 from farmer.model.contract import Contract, Invite, Offer
 from farmer.units import format_duration, format_moment, format_size
@@ -27,10 +34,16 @@ def join(home: Home, options: argparse.Namespace) -> int:
         if useless_for is not None:
             home.ledger.move(address)
             raise CommandError(_kept(useless_for, link.invite.offer, moved=known != address))
-    shown = ask(home, address, lambda farmer: farmer.redeem(link.invite))
+    anyway: bool = options.anyway
+    shown = ask(home, address, lambda farmer: farmer.redeem(link.invite, anyway=anyway))
+    back = back_since(home, address.farmer, shown, link.invite.offer)
+    if back != TakenBack() and not anyway:
+        home.ledger.move(address)
+        raise CommandError(not_taken(back, "renter join"))
     home.ledger.join(address, shown)
     if lacking := less_than_offered(shown.contract, link.invite.offer):
-        warn(f"renter: the contract, which is not a new one, has {lacking} than this invite")
+        warn(f"renter: the contract has {lacking} than this invite, and was taken anyway")
+    warn_of(back)
     if options.json:
         print_document(contract_row(address, shown))
     else:

@@ -58,9 +58,9 @@ class BlockingFarmer:
         """Which farmer this is."""
         return self._farmer.node_id
 
-    def redeem(self, invite: Invite) -> ContractShown:
-        """Spend an invite; return the contract."""
-        return _wait(lambda: self._farmer.redeem(invite))
+    def redeem(self, invite: Invite, *, anyway: bool = False) -> ContractShown:
+        """Spend an invite; return the contract, with *anyway* also one that has less."""
+        return _wait(lambda: self._farmer.redeem(invite, anyway=anyway))
 
     def contract(self) -> ContractShown:
         """Return the contract, its stage and what it uses."""

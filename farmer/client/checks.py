@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from farmer.client.errors import FarmerBrokeProtocolError
+from farmer.client.terms import less_than_offered
 from farmer.identity.signing import contract_is_valid, node_id_of_key, receipt_is_valid
-from farmer.model.contract import Contract, Offer, Price, Receipt
+from farmer.model.contract import Contract, Offer, Receipt
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import SHARD_BYTES_MAX, charge_bytes
 from farmer.protocol.questions import ContractShown, Listed, Pong, Stated
@@ -35,10 +36,13 @@ class Checks:
         return shown
 
     def redeemed(self, shown: ContractShown, offer: Offer) -> ContractShown:
-        """Check what an invite gave as `contract` does, and if it is new, against the offer."""
-        lacking = less_than_offered(self.contract(shown).contract, offer)
-        if lacking and shown.contract.revision == 1:
-            raise FarmerBrokeProtocolError(f"the farmer's contract has {lacking} than its invite")
+        """Check what an invite gave as `contract` does, and that it is no less than the offer."""
+        if lacking := less_than_offered(self.contract(shown).contract, offer):
+            raise FarmerBrokeProtocolError(
+                f"the farmer's contract has {lacking} than its invite, and was not taken: if you"
+                " redeemed that before, it may have ended since or have another price, else ask"
+                " the farmer why; renter join --anyway takes it as it is"
+            )
         return shown
 
     def receipt(self, receipt: Receipt, shard: ShardId, size_bytes: int) -> Receipt:
@@ -77,38 +81,6 @@ class Checks:
         if pong.token != token:
             raise FarmerBrokeProtocolError("the farmer answered another ping")
         return pong
-
-
-def less_than_offered(contract: Contract, offer: Offer) -> str:
-    """
-    Return what a contract has less of than an invite offers, in words, if anything.
-
-    One that was made before, and redeemed again, may have been ended or have another price since.
-    """
-    lacking = {
-        "less space": contract.space_bytes < offer.space_bytes,
-        "less time": contract.until_ms - contract.from_ms < offer.duration_ms,
-        "another price": contract.price != offer.price,
-    }
-    return ", ".join(what for what, is_so in lacking.items() if is_so)
-
-
-def more_than_agreed(contract: Contract, offer: Offer, now_ms: int) -> bool:
-    """
-    Say whether a contract gets anything from an invite that is redeemed on it now.
-
-    Space and end never become less, and are not added up.  The price is the invite's from then on:
-    one that may be lower is a reason, one that is higher is none.
-    """
-    is_larger = offer.space_bytes > contract.space_bytes
-    is_longer = now_ms + offer.duration_ms > contract.until_ms
-    return is_larger or is_longer or _may_be_lower(offer.price, contract.price)
-
-
-def _may_be_lower(price: Price, than: Price) -> bool:
-    if price.currency != than.currency:
-        return True
-    return price.stored_micros < than.stored_micros or price.served_micros < than.served_micros
 
 
 def check_promise(receipt: Receipt, agreed: Contract) -> None:

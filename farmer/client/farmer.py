@@ -90,9 +90,15 @@ class Farmer:
         """Which farmer this is."""
         return self._checks.farmer
 
-    async def redeem(self, invite: Invite) -> ContractShown:
-        """Spend an invite and return the contract; again, by the same renter, the same one."""
+    async def redeem(self, invite: Invite, *, anyway: bool = False) -> ContractShown:
+        """
+        Spend an invite and return the contract; again, by the same renter, the same one.
+
+        One that has less than the invite offers is an error, or is returned too, with *anyway*.
+        """
         shown = await self._ask(Redeem(invite_bytes(invite)), ContractShown)
+        if anyway:
+            return self._checks.contract(shown)
         return self._checks.redeemed(shown, invite.offer)
 
     async def contract(self) -> ContractShown:

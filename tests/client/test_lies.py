@@ -64,8 +64,8 @@ class NumbersTests(LieCase):
         self.script(Type.STORE, lambda talk, _: talk.send(Stored(dear)))
         self.assert_broke(self.farmer.store(io.BytesIO(b"x")), "charges")
 
-    def test_a_new_contract_that_gives_less_than_its_invite_is_refused(self):
-        """One that was made before may have changed: its farmer has signed how."""
+    def test_a_contract_that_gives_less_than_its_invite_is_refused_whatever_its_revision(self):
+        """The farmer chooses that number; who redeemed the invite before takes it anyway."""
         day_ms = 86_400_000
         price = Price(currency="EUR", stored_micros=5)
         offer = Offer(
@@ -78,14 +78,28 @@ class NumbersTests(LieCase):
         for contract, told in (
             (replace(agreed, space_bytes=99), "less space than its invite"),
             (replace(agreed, until_ms=6 + day_ms), "less time than"),
+            (replace(agreed, from_ms=0, until_ms=day_ms), "less time than"),
             (replace(agreed, price=replace(price, stored_micros=6)), "another price than"),
         ):
-            self.fake.contract = contract
-            self.assert_broke(self.farmer.redeem(invite), told)
-            self.fake.contract = replace(contract, revision=2)
-            self.run_(self.farmer.redeem(invite))
-        self.fake.contract = replace(agreed, space_bytes=101)
-        self.assertEqual(self.run_(self.farmer.redeem(invite)).contract, self.fake.contract)
+            for revision in (1, 2, 1 << 20, (1 << 32) - 1):
+                self.fake.contract = replace(contract, revision=revision)
+                self.assert_broke(self.farmer.redeem(invite), told)
+                shown = self.run_(self.farmer.redeem(invite, anyway=True))
+                self.assertEqual(shown.contract, self.fake.contract)
+
+    def test_a_contract_that_gives_more_than_its_invite_is_taken(self):
+        """More space, and a price that is lower."""
+        price = Price(currency="EUR", stored_micros=5, served_micros=7)
+        offer = Offer(
+            space_bytes=100, duration_ms=100, created_at_ms=1, expires_at_ms=2, price=price
+        )
+        invite = make_invite(self.fake.identity, InviteSerial(bytes(16)), offer)
+        for lower in (price, replace(price, stored_micros=4), Price()):
+            self.fake.contract = replace(self.fake.contract, space_bytes=101, price=lower)
+            shown = self.run_(self.farmer.redeem(invite))
+            self.assertEqual(shown.contract, self.fake.contract)
+        self.fake.contract = replace(self.fake.contract, price=replace(price, currency="ZWL"))
+        self.assert_broke(self.farmer.redeem(invite), "another price")
 
     def test_a_list_of_invented_ids_ends(self):
         """Limit: LISTED_MAX."""

@@ -38,7 +38,7 @@ from farmer.identity.keys import Identity
 from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side, renter_side
 from farmer.model.contract import InviteLink, Offer, Price
-from farmer.model.ids import InviteSerial, ShardId
+from farmer.model.ids import ContractId, InviteSerial, ShardId
 from farmer.model.shard import BLOCK_BYTES, BadBlocks, ShardState
 from farmer.protocol.opening import End
 from farmer.protocol.proofs import encode_item
@@ -47,6 +47,7 @@ from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.repairs import BadBlocksNamed
 from farmer.protocol.transfers import Send
 from farmer.protocol.types import Type
+from farmer.running.remembering import RECOVERED_REVISION
 from tests.client.fake_farmer import FakeFarmer, Talk, shard_of
 
 pytestmark = pytest.mark.apart
@@ -894,11 +895,114 @@ def test_a_receipt_that_promises_less_than_the_contract_is_not_kept(joined, tmp_
     assert joined.renter("audit") == 0
 
 
-def test_who_joins_again_is_told_what_has_become_less(joined, capsys):
-    fake = joined.fake
-    fake.contract = replace(fake.contract, revision=2, price=Price(currency="EUR"))
+DEAR = Price(currency="EUR", stored_micros=5)
+
+
+def kept(served):
+    """Return the contract in the renter's ledger, if any, and those before it."""
+    farmer = served.fake.identity.node_id
+    ledger = Ledger.open(served.home / LEDGER_FILE)
+    found = ledger.contract(farmer), ledger.earlier_contracts(farmer)
+    ledger.close()
+    return found
+
+
+@pytest.mark.parametrize("revision", [1, 2, RECOVERED_REVISION])
+def test_a_contract_that_has_less_than_its_invite_is_taken_only_anyway(served, capsys, revision):
+    fake = served.fake
+    fake.contract = replace(fake.contract, revision=revision, price=DEAR)
+    assert served.renter("join", served.link, "--json") == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "another price than its invite, and was not taken" in error
+    assert "renter join --anyway" in error
+    assert kept(served) == (None, [])
+    assert served.renter("join", served.link, "--anyway") == 0
+    assert "has another price than this invite, and was taken anyway" in capsys.readouterr().err
+    assert kept(served) == (fake.contract, [])
+
+
+def test_a_contract_of_revision_0_is_none(served, capsys):
+    served.fake.contract = replace(served.fake.contract, revision=0)
+    assert served.renter("join", served.link, "--anyway") == 1
+    assert "revisions count from 1" in capsys.readouterr().err
+    assert kept(served) == (None, [])
+
+
+def test_an_invite_that_leaves_less_than_there_was_is_taken_only_anyway(joined, capsys):
+    """It gave all that it offered, and took from the contract that it was redeemed on."""
+    fake, before = joined.fake, joined.fake.contract
+    fake.contract = replace(before, revision=2, space_bytes=10**6)
+    fake.script[Type.SHOW_CONTRACT] = lambda talk, _: talk.refuse(Refusal.NO_CONTRACT)
+    assert joined.renter("join", joined.link) == 1
+    told = capsys.readouterr().err
+    assert "1MB in place of 1GB. It was not taken" in told
+    assert "renter join --anyway" in told
+    assert kept(joined) == (before, [])
+    assert joined.renter("join", joined.link, "--anyway") == 0
+    assert "1MB in place of 1GB. If its owner did not" in capsys.readouterr().err
+    assert kept(joined) == (fake.contract, [before])
+
+
+def test_the_price_of_an_invite_that_is_redeemed_is_agreed(joined, capsys):
+    fake, before = joined.fake, joined.fake.contract
+    offer = Offer(space_bytes=10**10, duration_ms=1, created_at_ms=1, expires_at_ms=2, price=DEAR)
+    joined.invite = make_invite(fake.identity, InviteSerial(bytes(16)), offer)
+
+    def renew(talk, redeem):
+        fake.contract = replace(before, revision=2, space_bytes=10**10, price=DEAR)
+        talk.on_redeem(redeem)
+
+    fake.script[Type.REDEEM] = renew
     assert joined.renter("join", joined.link) == 0
-    assert "has another price than this invite" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""
+    assert kept(joined) == (fake.contract, [before])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"revision": 4, "until_ms": 10**14}, "revision 4 after 5"),
+        ({"space_bytes": 10**10}, "revision 5 after 5"),
+        ({"revision": 6, "price": DEAR}, "EUR stored and 0 EUR retrieved in place of nothing"),
+        ({"revision": 1, "contract": ContractId(b"7" * 16)}, "another contract in place of"),
+    ],
+    ids=["older", "rewritten", "dearer", "other"],
+)
+def test_a_contract_that_was_rewritten_is_taken_only_anyway(served, capsys, changes, told):
+    fake = served.fake
+    fake.contract = replace(fake.contract, revision=5)
+    assert served.renter("join", served.link) == 0
+    before, fake.contract = fake.contract, replace(fake.contract, **changes)
+    capsys.readouterr()
+    assert served.renter("contract", "--json") == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert told in error
+    assert "renter contract --anyway" in error
+    assert kept(served) == (before, [])
+    assert served.renter("contract", "--anyway") == 0
+    assert told in capsys.readouterr().err
+    assert kept(served) == (fake.contract, [before])
+    assert served.renter("contract") == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"until_ms": 10**12}, "an earlier end, 2001-"), ({"space_bytes": 5}, "5B in place of 1GB")],
+    ids=["end", "space"],
+)
+def test_what_an_owner_may_have_shortened_is_told_and_the_signed_one_kept(
+    joined, capsys, changes, told
+):
+    fake, before = joined.fake, joined.fake.contract
+    fake.contract = replace(before, revision=2, **changes)
+    capsys.readouterr()
+    assert joined.renter("contract", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["revision"] == 2
+    assert told in err
+    assert "is kept in the ledger" in err
+    assert kept(joined) == (fake.contract, [before])
 
 
 def redeemed(served):
@@ -923,7 +1027,15 @@ def test_an_invite_that_brings_nothing_is_not_spent(joined, capsys):
     ids=["space", "time", "price"],
 )
 def test_an_invite_that_brings_something_is_spent(joined, less):
-    joined.fake.contract = replace(joined.fake.contract, revision=2, **less)
+    fake, agreed = joined.fake, joined.fake.contract
+    fake.contract = replace(agreed, revision=2, **less)
+    assert joined.renter("contract", "--anyway") == 0
+
+    def renew(talk, redeem):
+        fake.contract = replace(agreed, revision=3)
+        talk.on_redeem(redeem)
+
+    fake.script[Type.REDEEM] = renew
     assert joined.renter("join", joined.link) == 0
     assert redeemed(joined) == 2
 
@@ -1023,7 +1135,7 @@ def test_the_price_is_shown_as_it_was_signed(joined, capsys):
     price = Price(currency="EUR", stored_micros=12_345_678, served_micros=1)
     joined.fake.contract = replace(joined.fake.contract, price=price)
     capsys.readouterr()
-    assert joined.renter("contract") == 0
+    assert joined.renter("contract", "--anyway") == 0
     told = capsys.readouterr().out
     assert "12.345678 EUR per TB and 30 days stored, 0.000001 EUR per TB retrieved" in told
 

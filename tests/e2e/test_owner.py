@@ -174,6 +174,10 @@ def test_contracts_and_invites_go_through_the_running_farmer(
     assert longer["until_ms"] == row["until_ms"] + 30 * 86_400_000
     assert ask(daemon, "contract", "end", row["contract"])["contract"]["stage"] == "grace"
     assert "CONTRACT_ENDED" in renter.call("store", str(daemon.logs)).stderr
+    ended = renter.call("contract")
+    assert ended.returncode == 0
+    assert "takes back what it signed: an earlier end" in ended.stderr
+    assert renter.call("contract").stderr == ""
 
     asking = ("--price", "1.5", "--price-served", "5", "--currency", "EUR")
     made = ask(daemon, "invite", "--space", "10MB", "--for", "1d", *asking)

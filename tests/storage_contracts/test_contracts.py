@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from farmer.client.terms import TakenBack, less_than_offered, taken_back
 from farmer.model.contract import NO_PREVIOUS, ContractStage, Price, renewed
 from farmer.model.ids import ContractId, InviteSerial
 from farmer.storage.contracts import DURATION_MS_MAX, SPACE_BYTES_MAX, OvercommitError
@@ -224,6 +225,26 @@ def test_the_owner_ends_a_contract_and_grace_begins(world: World) -> None:
     assert (ended.until_ms, ended.revision, ended.previous) == (world.wall_ms, 2, digest(old))
     assert world.book.find(ANNA) == (ended, GRACE)
     assert world.book.end(old.contract) == ended
+
+
+def test_nothing_that_is_done_to_a_contract_here_looks_rewritten_to_its_renter(
+    world: World,
+) -> None:
+    """Who refuses contracts that were rewritten refuses none of an honest farmer."""
+    dear = world.offer(1000, 90, Price(currency="EUR", stored_micros=5))
+    first = world.join(ANNA, 1000, 90)
+    world.sleep(DAY_MS)
+    renewed_dear = world.book.redeem(world.book.mint(dear, 1 << 40), ANNA)
+    extended = world.book.extend(first.contract, DAY_MS, 2000)
+    ended = world.book.end(first.contract)
+    again = world.join(ANNA, 3000, 200)
+    assert not less_than_offered(renewed_dear, dear)
+    assert taken_back(first, renewed_dear, world.wall_ms, dear) == TakenBack()
+    assert taken_back(renewed_dear, extended, world.wall_ms) == TakenBack()
+    assert taken_back(extended, ended, world.wall_ms).shortened
+    assert not taken_back(extended, ended, world.wall_ms).rewritten
+    assert taken_back(ended, again, world.wall_ms) == TakenBack()
+    assert again.revision == 5
 
 
 def test_what_the_owner_ended_is_over_also_while_the_clock_is_in_doubt(world: World) -> None:
