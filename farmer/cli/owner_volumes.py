@@ -23,6 +23,7 @@ from farmer.model.status import VolumeState
 from farmer.running.caller import FarmerRefusedError, NotRunningError, call
 from farmer.running.home import Home
 from farmer.running.locks import HomeLock, HomeLockedError, lock_to_change
+from farmer.settings.contradictions import lies
 from farmer.settings.loader import load_text
 from farmer.settings.paths import absolute
 from farmer.settings.tree import PREFIX
@@ -143,6 +144,7 @@ def _with_added(home: Home, added: VolumeLine, unwritten: list[VolumeLine], text
             f"{added.path} is a volume of this farmer already. To change its quota, edit it in "
             f"{home.settings}; a reload (SIGHUP) applies it"
         )
+    _check_apart(added.path, [*before, *(line.path for line in unwritten)])
     try:
         for line in (added,) if before else (*unwritten, added):
             text = with_volume(text, line)
@@ -157,6 +159,16 @@ def _with_added(home: Home, added: VolumeLine, unwritten: list[VolumeLine], text
     return text
 
 
+def _check_apart(path: str, others: list[str]) -> None:
+    """Refuse a volume inside another: each counts, and may remove, all that is in it."""
+    for other in others:
+        how = lies(path, other)
+        if how:
+            raise CommandError(
+                f"{path} {how} the volume {other}: name a directory beside it; nothing was made"
+            )
+
+
 def _named_in(home: Home, text: str) -> list[str]:
     """Return the volumes that the settings *text* names, with the environment over it."""
     volumes = load_text(text, str(home.settings), os.environ).settings.volumes
@@ -166,6 +178,7 @@ def _named_in(home: Home, text: str) -> list[str]:
 def volume_forget(home: Home, options: argparse.Namespace) -> int:
     """Give up a volume that the settings name no more; its files are left alone."""
     from farmer.running import register
+    from farmer.running.answering import answer_of
     from farmer.running.volumes import volume_paths
 
     path = absolute(options.path)
@@ -181,7 +194,8 @@ def volume_forget(home: Home, options: argparse.Namespace) -> int:
     except HomeLockedError as error:
         raise CommandError(f"stop the farmer first: {error}") from error
     lost = "its shards are elsewhere" if is_retired else "its shards count as lost"
-    print(f"{path} is forgotten; {lost}. Its files are still there.")
+    still = " Its files are still there." if answer_of(path.exists) else ""
+    print(f"{path} is forgotten; {lost}.{still}")
     return OK
 
 

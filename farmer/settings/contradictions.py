@@ -27,12 +27,20 @@ def contradictions(settings: Settings, origins: Mapping[str, str]) -> Iterator[F
 
 def _volumes(settings: Settings, origins: Mapping[str, str]) -> Iterator[Fault]:
     for (i, one), (j, other) in combinations(enumerate(settings.volumes), 2):
-        first, second = _plain(one.path), _plain(other.path)
-        if first.is_relative_to(second) or second.is_relative_to(first):
-            message = (
-                f'"volumes.{j}.path" and "volumes.{i}.path" are the same or inside each other'
-            )
+        how = lies(other.path, one.path)
+        if how:
+            message = f'"volumes.{j}.path" {how} "volumes.{i}.path", {one.path}'
             yield Fault(_place(origins, f"volumes.{j}.path"), message)
+
+
+def lies(path: str, other: str) -> str:
+    """Return how a volume lies to another that excludes it, for a person; empty if none does."""
+    first, second = _plain(path), _plain(other)
+    if first == second:
+        return "is the same as"
+    if first.is_relative_to(second):
+        return "lies inside"
+    return "lies around" if second.is_relative_to(first) else ""
 
 
 def _plain(path: str) -> PurePosixPath:

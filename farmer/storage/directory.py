@@ -221,7 +221,10 @@ def read_marker(root: Path, node: NodeId, files: Files) -> Marker:
             " use that farmer's home, or another directory"
         )
     if marker.retired:
-        raise VolumeSetupError(f"{root} is no volume any more: {marker.retired}")
+        raise VolumeSetupError(
+            f"{root} is no volume any more: {marker.retired}. Name another directory, or remove"
+            " this one first: no shard is in it"
+        )
     return marker
 
 

@@ -720,6 +720,29 @@ def test_volumes_are_added_once_and_with_their_whole_path(
     assert "stores beyond that are refused" in json.loads(capsys.readouterr().out)["warnings"][0]
 
 
+@pytest.mark.parametrize(("path", "how"), [("a/inner", "lies inside"), (".", "lies around")])
+def test_a_volume_is_not_added_inside_another_and_both_are_named(
+    home: Path, tmp_path: Path, capsys: Any, path: str, how: str
+) -> None:
+    """Not the line of a settings file that does not have it."""
+    assert run(home, "init", "--yes", "--volume", f"{tmp_path / 'a'}=100MB") == exits.OK
+    text = (home / "farmer.yaml").read_text()
+    capsys.readouterr()
+    assert run(home, "volume", "add", f"{tmp_path / path}=100MB") == exits.FAILED
+    said = f"{tmp_path / path} {how} the volume {tmp_path / 'a'}: name a directory beside it"
+    assert said in capsys.readouterr().err
+    assert (home / "farmer.yaml").read_text() == text
+    assert not (tmp_path / path / "farmer-volume.json").exists()
+
+
+def test_nor_inside_the_volume_that_the_settings_do_not_name(home: Path, capsys: Any) -> None:
+    Home.at(home).make()
+    (home / "volume").mkdir()
+    assert run(home, "volume", "add", f"{home / 'volume' / 'inner'}=100MB") == exits.FAILED
+    assert f"inner lies inside the volume {home / 'volume'}: name" in capsys.readouterr().err
+    assert not (home / "farmer.yaml").exists()
+
+
 @pytest.mark.parametrize("more", [{}, {"more": 7}])
 def test_a_check_says_how_much_more_it_found_than_it_tells(
     home: Path,
@@ -926,6 +949,19 @@ def test_only_a_volume_that_is_named_no_more_can_be_forgotten(
     assert run(home, "volume", "forget", str(tmp_path / "a")) == exits.OK
     assert "Its files are still there" in capsys.readouterr().out
     assert (tmp_path / "a" / "farmer-volume.json").exists()
+
+
+def test_of_files_that_are_not_there_nothing_is_said_when_a_volume_is_forgotten(
+    home: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Of one that was retired and removed, or whose disk is away."""
+    assert run(home, "init", "--yes", "--volume", f"{tmp_path / 'a'}=100MB") == exits.OK
+    text = (home / "farmer.yaml").read_text()
+    (home / "farmer.yaml").write_text(text.replace(f"{tmp_path / 'a'}", f"{tmp_path / 'b'}"))
+    (tmp_path / "a").rename(tmp_path / "away")
+    capsys.readouterr()
+    assert run(home, "volume", "forget", str(tmp_path / "a")) == exits.OK
+    assert capsys.readouterr().out == f"{tmp_path / 'a'} is forgotten; its shards count as lost.\n"
 
 
 def test_the_default_volume_is_among_the_settings_shown(home: Path, capsys: Any) -> None:

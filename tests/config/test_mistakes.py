@@ -102,14 +102,19 @@ MISTAKES = [
     ("one volume, no list", V + "volumes:\n  path: /a", 'f:3:3: "volumes" is a list'),
     ("text for volumes", V + "volumes: /a", '"volumes" is a list of groups'),
     (
-        "the same volume twice",
+        "a volume inside another",
         V + "volumes:\n  - {path: /a, quota: 1GB}\n  - {path: /a/b, quota: 1GB}",
-        'f:4:12: "volumes.1.path" and "volumes.0.path" are the same or inside each other',
+        'f:4:12: "volumes.1.path" lies inside "volumes.0.path", /a',
+    ),
+    (
+        "a volume around another",
+        V + "volumes:\n  - {path: /a/b, quota: 1GB}\n  - {path: /a, quota: 1GB}",
+        'f:4:12: "volumes.1.path" lies around "volumes.0.path", /a/b',
     ),
     (
         "the same volume in other words",
         V + "volumes:\n  - {path: /a/b, quota: 1GB}\n  - {path: /a/./c/../b/, quota: 1GB}",
-        'f:4:12: "volumes.1.path" and "volumes.0.path" are the same or inside each other',
+        'f:4:12: "volumes.1.path" is the same as "volumes.0.path", /a/b',
     ),
     ("a bare shard size", V + "shards: {size_max: 64}", "write 64MiB (or MB, GB"),
     ("the same port twice", V + "listen: {shards: '[::]:4647'}", "want the same port"),
