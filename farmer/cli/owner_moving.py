@@ -14,6 +14,7 @@ from farmer.cli.owner_ask import ask_running
 from farmer.cli.owner_naming import volume_meant
 from farmer.cli.owner_status import RETIRED
 from farmer.cli.owner_volumes import volume_add
+from farmer.cli.owner_words import RELOAD
 from farmer.cli.terminal import print_document
 from farmer.model.status import VolumeState
 from farmer.running.caller import FarmerRefusedError
@@ -64,7 +65,7 @@ def volume_move(home: Home, options: argparse.Namespace) -> int:
     elif size:
         raise CommandError(
             f"{to_path} is a volume of this farmer already: leave out ={size}. To change its "
-            f"quota, edit it in {home.settings}; a reload (SIGHUP) applies it"
+            f"quota, edit it in {home.settings}; {RELOAD}"
         )
     words = _words(options, path, "move") | _at_the_end(options) | {"to_path": to_path}
     try:

@@ -67,6 +67,7 @@ def lines_of(document: dict[str, Any], now_ms: float) -> list[str]:
     lines = [
         f"farmer{name} is {document['state']}, for {up} (version {document['version']})",
         f"  node id    {document['node_id']}",
+        f"  process    {document['pid']}",
         f"  renters    {', '.join(document['listen'])}",
         f"  announced  {', '.join(document['announce'])}",
         f"  page       http://{document['page']}/",

@@ -17,7 +17,7 @@ from farmer.cli.owner_ask import must_be_there
 from farmer.cli.owner_naming import volume_meant
 from farmer.cli.owner_settings import load_settings
 from farmer.cli.owner_status import volume_table
-from farmer.cli.owner_words import warn
+from farmer.cli.owner_words import RELOAD, warn
 from farmer.cli.terminal import print_document
 from farmer.model.status import VolumeState
 from farmer.running.caller import FarmerRefusedError, NotRunningError, call
@@ -142,7 +142,7 @@ def _with_added(home: Home, added: VolumeLine, unwritten: list[VolumeLine], text
     if added.path in before:
         raise CommandError(
             f"{added.path} is a volume of this farmer already. To change its quota, edit it in "
-            f"{home.settings}; a reload (SIGHUP) applies it"
+            f"{home.settings}; {RELOAD}"
         )
     _check_apart(added.path, [*before, *(line.path for line in unwritten)])
     try:

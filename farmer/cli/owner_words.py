@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Final
+
+RELOAD: Final = (
+    "a reload applies it: systemctl reload farmer, or kill -HUP with the process id that farmer "
+    "status shows"
+)
+"""How settings that were edited come into force."""
 
 
 def warn(text: str) -> None:

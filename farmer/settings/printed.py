@@ -51,9 +51,10 @@ separated by commas.
 Sizes are `500GB` (10^9 bytes each), `500GiB` (2^30), shares `80%` or `max`; durations `30s`,
 `12h`, `90d`. A number without a unit is refused.
 
-"Live" settings follow a reload (`systemctl reload farmer`, or SIGHUP); the others need a
-restart: until then `farmer config show` prints what the file says, and `farmer status` names
-those that wait. A reload of a file with mistakes, or of one that is gone, changes nothing.
+"Live" settings follow a reload (`systemctl reload farmer`, or SIGHUP to the process that
+`farmer status` names); the others need a restart: until then `farmer config show` prints what
+the file says, and `farmer status` names those that wait. A reload of a file with mistakes, or
+of one that is gone, changes nothing.
 
 | Key | Environment | Default | Live | What it is |
 |---|---|---|---|---|

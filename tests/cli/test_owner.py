@@ -449,6 +449,7 @@ DOCUMENT = {
     "name": "attic",
     "version": "1",
     "node_id": "ab" * 32,
+    "pid": 4711,
     "started_at_ms": 0,
     "listen": ["127.0.0.1:1"],
     "announce": ["127.0.0.1:1"],
@@ -488,6 +489,7 @@ def test_the_status_for_people() -> None:
     assert "farmer attic is running, for 1 h" in told
     assert "500 GB" in told
     assert "! VolumeGone: it is gone\n  type: mount it" in told
+    assert "  process    4711\n" in told, "for who sends it a signal"
 
 
 def test_the_status_names_settings_that_wait_for_a_restart() -> None:
