@@ -22,7 +22,7 @@ _HEAD = (
     "OF",
     "SPEED",
     "LEFT",
-    "LAST PASS",
+    "LAST READ THROUGH",
     "CHECKED",
     "DAMAGED",
     "MENDED",
@@ -88,11 +88,20 @@ def _known(volume: dict[str, Any]) -> dict[str, Any]:
     return volume["scrub"] or {"state": "unknown"}
 
 
-def _done(scrub: dict[str, Any]) -> str:
-    """Return how much of its pass is done; between passes, of the last one."""
+def _pass(scrub: dict[str, Any]) -> tuple[str, str]:
+    """Return how much of its pass is done, and of how much; of none between passes."""
     if scrub["state"] == "idle" and not scrub["done_bytes"]:
-        return "100 %" if scrub["ended_at_ms"] else "-"
-    return f"{scrub['progress'] * 100:.0f} %"
+        return "-", "-"
+    return f"{scrub['progress'] * 100:.0f} %", format_size(scrub["total_bytes"])
+
+
+def _last(scrub: dict[str, Any], now_ms: float) -> str:
+    """Return when all was read for the last time; a pass over an empty volume has read nothing."""
+    ended_ms = scrub["ended_at_ms"]
+    if not ended_ms:
+        return "never"
+    is_over_nothing = scrub["state"] == "idle" and not scrub["checked"]
+    return "-" if is_over_nothing else f"{format_duration(int(now_ms) - ended_ms)} ago"
 
 
 def _row(volume: dict[str, Any], now_ms: float) -> tuple[str, ...]:
@@ -100,14 +109,13 @@ def _row(volume: dict[str, Any], now_ms: float) -> tuple[str, ...]:
     if scrub is None:
         state = RETIRED if volume["state"] == RETIRED else "not known"
         return volume["path"], state, *["-"] * (len(_HEAD) - 2)
-    eta_s, ended_ms = scrub["eta_s"], scrub["ended_at_ms"]
+    eta_s = scrub["eta_s"]
     return (
         volume["path"],
         scrub["state"],
-        _done(scrub),
-        format_size(scrub["total_bytes"]),
+        *_pass(scrub),
         f"{format_size(int(scrub['bytes_per_s']))}/s" if scrub["bytes_per_s"] else "-",
         format_duration(int(eta_s * 1000)) if eta_s is not None else "-",
-        f"{format_duration(int(now_ms) - ended_ms)} ago" if ended_ms else "never",
+        _last(scrub, now_ms),
         *(str(scrub[count]) for count in ("checked", "damaged", "mended")),
     )

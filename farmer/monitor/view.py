@@ -274,7 +274,10 @@ def _scrub_words(scrub: ScrubStatus | None) -> str:
     if scrub is None:
         return "not known"
     if scrub.state == "idle":
-        return format_moment(scrub.ended_at_ms) if scrub.ended_at_ms else "not yet"
+        # A pass over an empty volume has read nothing.
+        return (
+            format_moment(scrub.ended_at_ms) if scrub.ended_at_ms and scrub.checked else "not yet"
+        )
     left = f", {_span(scrub.eta_s)} left" if scrub.eta_s is not None else ""
     return f"{scrub.state} {percent(scrub.progress, 1)}{left}"
 

@@ -14,7 +14,7 @@ import pytest
 from farmer.cli import owner_scrub
 from farmer.cli.exits import CommandError
 from farmer.model.status import ScrubStatus
-from farmer.monitor.status import status_document
+from farmer.monitor.status import status_document, volume_document
 from farmer.running.home import Home
 from tests.monitor.sample import ATTIC, NOW_S, STATUS, USB
 
@@ -85,15 +85,33 @@ def test_the_farmer_is_told_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert asked == [("scrub-now", {"volumes": ["attic"]}), ("scrub-now", {"volumes": []})]
 
 
-def test_a_pass_that_is_over_was_a_whole_one(
+def test_between_passes_nothing_is_said_to_be_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Between passes nothing of the next one is done; a retired volume has none."""
+    """What came since the last one was not read; a retired volume has none."""
     ended, away, never = told(tmp_path, capsys, as_json=False).splitlines()[1:]
-    assert (ended.split()[1:3], never.split()[2]) == (["idle", "100"], "-")
+    assert [one.split()[1:4] for one in (ended, never)] == [["idle", "-", "-"]] * 2
     retired = {"path": "/r", "state": "retired", "scrub": None}
     assert owner_scrub._row(retired, 0)[:3] == ("/r", "retired", "-")
     assert "not known" in away
+
+
+@pytest.mark.parametrize(
+    ("scrub", "when"),
+    [
+        (ScrubStatus(ended_at_ms=1, checked=1), "1 h ago"),
+        (ScrubStatus(ended_at_ms=1), "-"),
+        (ScrubStatus(state="running", ended_at_ms=1, total_bytes=10, done_bytes=5), "1 h ago"),
+        (ScrubStatus(), "never"),
+    ],
+    ids=["all read", "nothing was there", "nothing yet in the next", "never"],
+)
+def test_a_pass_over_an_empty_volume_has_read_nothing(scrub: ScrubStatus, when: str) -> None:
+    """What a renter stored since then was not read again either."""
+    volume = volume_document(replace(ATTIC, scrub=scrub))
+    row = dict(zip(owner_scrub._HEAD, owner_scrub._row(volume, 3_600_001), strict=True))
+    assert row["LAST READ THROUGH"] == when
+    assert (row["OF"] == "-") is (scrub.state == "idle")
 
 
 def test_programs_are_told_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ ATTIC = VolumeStatus(
     filesystem_free_bytes=1_900_000_000_000,
     errors=(("read", 2),),
     waits_s=(("sync", 0.031), ("read", 0.012), ("write", 0.0)),
-    scrub=ScrubStatus(ended_at_ms=int((NOW_S - 86_400) * 1000)),
+    scrub=ScrubStatus(ended_at_ms=int((NOW_S - 86_400) * 1000), checked=1_214_880),
 )
 USB = replace(
     ATTIC,

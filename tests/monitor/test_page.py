@@ -231,7 +231,8 @@ def test_it_says_whether_ledger_and_disk_agree(allocated_bytes, drift_bytes, wor
     [
         (None, "not known"),
         (ScrubStatus(), "not yet"),
-        (ScrubStatus(ended_at_ms=1_000_000_000_000), "2001-09-"),
+        (ScrubStatus(ended_at_ms=1_000_000_000_000, checked=1), "2001-09-"),
+        (ScrubStatus(ended_at_ms=1_000_000_000_000), "not yet"),
         (ScrubStatus(state="paused"), "paused 0"),
     ],
 )
