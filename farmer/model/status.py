@@ -66,6 +66,10 @@ class VolumeWork:
     bytes_per_s: float = 0.0
     problem: str = ""
     """Why it does not go on now, for a person; empty if it does."""
+    wanted_bytes: int = 0
+    """What has to go and has no room anywhere takes; 0 unless that is the problem."""
+    available_bytes: int = 0
+    """How much there was room for."""
 
     @property
     def is_stuck(self) -> bool:
@@ -75,7 +79,7 @@ class VolumeWork:
     @property
     def eta_s(self) -> float | None:
         """Return when it will be done at this pace; None if that cannot be told, or never."""
-        if self.is_stuck or not self.bytes_per_s:
+        if self.is_stuck or self.problem or not self.bytes_per_s:
             return None
         return self.left_bytes / self.bytes_per_s
 

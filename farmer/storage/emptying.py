@@ -62,6 +62,8 @@ class Emptying:
         self.moved_bytes = 0
         self.problem = ""
         """Why the last step did nothing, or empty."""
+        self.lack: NoSpaceError | None = None
+        """That problem, if it is a lack of room."""
 
     @property
     def is_empty(self) -> bool:
@@ -81,7 +83,7 @@ class Emptying:
         A failing disk or a lack of room is told by `problem`, and tried again.
         """
         if self._steps is None:
-            self.problem = ""
+            self.problem, self.lack = "", None
             self._steps = self._pass()
         try:
             return next(self._steps)
@@ -91,6 +93,7 @@ class Emptying:
         except (StorageError, OSError, sqlite3.Error) as error:
             self._steps = None
             self.problem = str(error) or type(error).__name__
+            self.lack = error if isinstance(error, NoSpaceError) else None
             if isinstance(error, sqlite3.Error) and is_for_rot(error):
                 self.source.index_failed(error)
         return -1

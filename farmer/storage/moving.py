@@ -330,6 +330,8 @@ class Mover:
         emptying = self._emptying.get(volume.ground.volume)
         left = account.total
         damaged = min(left.shards, left.quarantined)
+        problem = self._problem(volume, duty, emptying)
+        lack = emptying.lack if emptying and emptying.problem == problem else None
         return VolumeWork(
             verb=duty.verb.value,
             to_path=duty.to_path,
@@ -342,7 +344,9 @@ class Mover:
             damaged=damaged,
             unfinished_bytes=account.reserved_bytes,
             bytes_per_s=self.bytes_per_s.get(volume.ground.volume, 0.0),
-            problem=self._problem(volume, duty, emptying),
+            problem=problem,
+            wanted_bytes=lack.wanted_bytes if lack else 0,
+            available_bytes=lack.available_bytes if lack else 0,
         )
 
     def _problem(self, volume: Volume, duty: Duty, emptying: Emptying | None) -> str:

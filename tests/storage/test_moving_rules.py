@@ -337,6 +337,24 @@ def test_without_a_target_it_says_so_until_there_is_one(street: Street) -> None:
     assert work.problem == ""
 
 
+def test_for_want_of_room_it_says_how_much_is_wanted_until_there_is_some(street: Street) -> None:
+    """And promises no end meanwhile, however fast it was before."""
+    street.store(LARGE)
+    street.source.duty = DRAIN
+    for volume in street.volumes[1:]:
+        leave_free(volume, 5000)
+    street.mover.bytes_per_s[street.source.ground.volume] = 1e6
+    assert street.mover.step() is None
+    work = street.mover.work(street.source)
+    assert work is not None
+    assert (work.wanted_bytes, work.available_bytes, work.eta_s) == (room_bytes(LARGE), 5000, None)
+    leave_free(street.volumes[1], 2 * room_bytes(LARGE))
+    street.steps()
+    work = street.mover.work(street.source)
+    assert work is not None
+    assert (work.wanted_bytes, work.available_bytes, work.problem) == (0, 0, "")
+
+
 # When it is over.
 
 
@@ -751,6 +769,8 @@ def test_without_room_anywhere_the_most_there_is_is_told(street: Street) -> None
     emptying = street.emptying()
     assert emptying.step() == -1
     assert emptying.problem == f"{room_bytes(LARGE)} bytes wanted, 6000 available"
+    assert emptying.lack is not None
+    assert (emptying.lack.wanted_bytes, emptying.lack.available_bytes) == (room_bytes(LARGE), 6000)
     assert street.shards()[0] == 1
 
 
@@ -779,7 +799,7 @@ def test_a_shard_that_has_no_room_holds_up_no_other(street: Street) -> None:
     leave_free(target, 2 * room_bytes(LARGE))
     passed(emptying)
     assert street.shards() == [0, 12, 0]
-    assert (emptying.problem, emptying.has_passed) == ("", True)
+    assert (emptying.problem, emptying.lack, emptying.has_passed) == ("", None, True)
 
 
 def test_a_page_of_shards_that_have_no_room_is_a_piece_of_work(
