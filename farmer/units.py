@@ -114,6 +114,14 @@ def format_size(size_bytes: int) -> str:
     return f"{size_bytes} B"
 
 
+def two_sizes(first_bytes: int, second_bytes: int) -> tuple[str, str]:
+    """Return two sizes for people, who must be able to tell which is larger."""
+    shown = format_size(first_bytes), format_size(second_bytes)
+    if shown[0] == shown[1] and first_bytes != second_bytes:
+        return f"{first_bytes} bytes", f"{second_bytes} bytes"
+    return shown
+
+
 def exact_size(size_bytes: int) -> str:
     """Return the shortest text that `parse_size` reads as exactly this many bytes."""
     for unit in sorted(SIZE_UNITS, key=SIZE_UNITS.__getitem__, reverse=True):

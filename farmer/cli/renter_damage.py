@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from farmer.client.refusals import CorruptError, NoSpaceError, sizes
+from farmer.client.refusals import CorruptError, NoSpaceError
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import BLOCK_BYTES
+from farmer.units import two_sizes
 
 
 def mendable(
@@ -34,7 +35,7 @@ def no_room_beside(shard: ShardId, error: NoSpaceError) -> NoSpaceError:
 
     The farmer writes it again where it lies, before the damaged one goes, and on no other disk.
     """
-    wanted, left = sizes(error.wanted_bytes, error.available_bytes)
+    wanted, left = two_sizes(error.wanted_bytes, error.available_bytes)
     return error.said_as(
         f"the farmer's copy is damaged, and is written again on the disk where it lies: {wanted}"
         f" are wanted there, and {left} are left. Ask the owner for more room on it; or, as you"

@@ -27,11 +27,11 @@ from farmer.client.errors import (
 from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
 from farmer.client.limits import SESSIONS_MAX
-from farmer.client.refusals import NoSpaceError, RefusedError, ShardTooLargeError, sizes
+from farmer.client.refusals import NoSpaceError, RefusedError, ShardTooLargeError
 from farmer.model.contract import Receipt
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState
-from farmer.units import format_size
+from farmer.units import format_size, two_sizes
 
 _AS_THEY_ARE: Final = (
     "renter: files are stored as they are, and the farmer can read them: encrypt what is "
@@ -192,7 +192,7 @@ def _too_large(file: str, error: ShardTooLargeError) -> str:
         (f"{largest // unit}{letter}" for letter, unit in _SPLIT_UNITS if largest >= unit),
         str(largest),
     )
-    has, takes = sizes(error.declared_bytes, largest)
+    has, takes = two_sizes(error.declared_bytes, largest)
     return (
         f"it has {has}, this farmer takes {takes} at most: split it (split -b {part} {name} "
         "part-), or the owner raises shards.size_max"

@@ -7,7 +7,7 @@ from typing import ClassVar, Final, Self
 
 from farmer.client.errors import ClientError
 from farmer.protocol.refusals import Refusal, Refused
-from farmer.units import DURATION_UNITS_MS, format_duration, format_size
+from farmer.units import DURATION_UNITS_MS, format_duration, two_sizes
 
 _LAST_SHOWN_MS: Final = 253_402_300_799_000
 """The end of the year 9999: what a date can show; a farmer may send any number."""
@@ -42,7 +42,7 @@ class RefusedError(ClientError):
         self.refusal = self.REFUSAL
         self.first = first
         self.second = second
-        first_size, second_size = sizes(first, second)
+        first_size, second_size = two_sizes(first, second)
         words = self.TEXT.format(
             first=first,
             second=second,
@@ -290,14 +290,6 @@ ERROR_OF: Final[dict[Refusal, type[RefusedError]]] = {
 def error_of(refused: Refused) -> RefusedError:
     """Return the exception of a refusal that came over the wire."""
     return ERROR_OF[refused.refusal](refused.first, refused.second)
-
-
-def sizes(first: int, second: int) -> tuple[str, str]:
-    """Return two sizes for people, who must be able to tell which is larger."""
-    shown = format_size(first), format_size(second)
-    if shown[0] == shown[1] and first != second:
-        return f"{first} bytes", f"{second} bytes"
-    return shown
 
 
 def _date(time_ms: int) -> str:
