@@ -7,6 +7,7 @@ from typing import Any
 
 from farmer.model.moments import Moment
 from farmer.model.status import Alert, NodeStatus, ScrubStatus, VolumeStatus, VolumeWork
+from farmer.monitor.words import problem_of
 from farmer.version import SCHEMA
 
 
@@ -113,7 +114,7 @@ def _work(work: VolumeWork) -> dict[str, Any]:
         "unfinished_bytes": work.unfinished_bytes,
         "bytes_per_s": int(work.bytes_per_s),
         "eta_s": None if eta_s is None else int(eta_s),
-        "problem": work.problem,
+        "problem": problem_of(work),
     }
 
 

@@ -16,9 +16,8 @@ from farmer.model.status import (
     VolumeStatus,
 )
 from farmer.monitor.status import Activity
-from farmer.monitor.words import count, percent
+from farmer.monitor.words import count, percent, problem_of, size
 from farmer.units import format_duration, format_moment
-from farmer.units import format_size as size
 
 REFRESH_S: Final = 60
 """Whoever reads is thrown back by it, to the left of a table that is wider than the window."""
@@ -39,6 +38,9 @@ _VOLUME_WORDS: Final = {
     VolumeState.RETIRED: "ok",
 }
 _VOLUME_FIGURES: Final = ("Stored", "Quota", "Free", "Shards", "Errors", "Read again")
+MAPS_BYTES_MAX: Final = 64 * 1024
+"""What maps of extents may take of a volume's disk beside its shards: a few blocks."""
+
 _GAPS: Final = (
     ("leaving", "Offered on volumes that are being emptied"),
     ("shut", "Offered on volumes that take nothing now"),
@@ -161,7 +163,7 @@ def _bytes_card(volumes: tuple[VolumeStatus, ...]) -> str:
         '<section class="card w6"><h2>Where every byte is</h2>'
         f"{_bar((kind, amount / total) for kind, _, amount in parts)}"
         f'<ul class="legend">{legend}</ul>'
-        f'<p class="mute">{_comparison(volumes)}</p></section>'
+        f'<p class="mute">{_beyond(volumes)}{_comparison(volumes)}</p></section>'
     )
 
 
@@ -174,8 +176,7 @@ def _gaps(volumes: tuple[VolumeStatus, ...]) -> Iterator[tuple[str, str, int]]:
 
 
 def _gap_bytes(volume: VolumeStatus) -> int:
-    taken = volume.used_bytes + volume.trash_bytes + volume.reserved_bytes
-    return max(0, volume.quota_bytes - taken - volume.allowance_bytes - volume.free_bytes)
+    return max(0, volume.quota_bytes - _taken_bytes(volume) - volume.free_bytes)
 
 
 def _gap_kind(volume: VolumeStatus) -> str:
@@ -190,11 +191,23 @@ def _gap_kind(volume: VolumeStatus) -> str:
             return "gap"
 
 
+def _beyond(volumes: tuple[VolumeStatus, ...]) -> str:
+    """Say by how much the parts come to more than the quotas: these were lowered below them."""
+    amount = sum(max(0, _taken_bytes(volume) - volume.quota_bytes) for volume in volumes)
+    return f"{size(amount)} of this are more than the quotas allow. " if amount else ""
+
+
+def _taken_bytes(volume: VolumeStatus) -> int:
+    used = volume.used_bytes + volume.trash_bytes + volume.reserved_bytes
+    return used + volume.allowance_bytes
+
+
 def _comparison(volumes: tuple[VolumeStatus, ...]) -> str:
     compared = [volume for volume in volumes if volume.allocated_bytes]
     if not compared:
         return "Ledger and disk have not been compared yet."
-    drift = sum(abs(volume.drift_bytes) for volume in compared)
+    drifts = [abs(volume.drift_bytes) for volume in compared]
+    drift = sum(one for one in drifts if one > MAPS_BYTES_MAX)
     return f"Ledger and disk {f'differ by {size(drift)}' if drift else 'agree'} (last comparison)."
 
 
@@ -246,6 +259,7 @@ def _volumes_card(volumes: tuple[VolumeStatus, ...]) -> str:
 def _volume_rows(volume: VolumeStatus) -> str:
     """Return a volume's figures and, in a row of its own, what an owner should know of it."""
     kind = _VOLUME_WORDS[volume.state]
+    state = f"{volume.state.value}, leaving" if volume.draining else volume.state.value
     notes = [note for note in (volume.reason, _leaving(volume)) if note]
     why = f'<tr class="why"><td colspan="8">{escape("; ".join(notes))}</td></tr>' if notes else ""
     # One that shares its short name with another is called by its whole path already.
@@ -260,7 +274,7 @@ def _volume_rows(volume: VolumeStatus) -> str:
     )
     return (
         f'<tbody><tr><td class="where">{name}<code>{escape(volume.path)}</code></td>'
-        f'<td><span class="pill {kind}">{volume.state.value}</span></td>'
+        f'<td><span class="pill {kind}">{state}</span></td>'
         + "".join(
             f'<td class="r" data-name="{name}">{number}</td>'
             for name, number in zip(_VOLUME_FIGURES, numbers, strict=True)
@@ -292,7 +306,8 @@ def _leaving(volume: VolumeStatus) -> str:
         left += f", about {_span(work.eta_s)}"
     if work.is_stuck:
         left += ", damaged: they cannot move"
-    return f"{left} ({work.problem})" if work.problem else left
+    problem = problem_of(work)
+    return f"{left} ({problem})" if problem else left
 
 
 def _about_card(status: NodeStatus) -> str:

@@ -70,6 +70,6 @@ def _alert(promised_bytes: int, usable: int) -> Alert:
         message=f"{format_size(promised_bytes)} are promised by contracts and open invites, but "
         f"the volumes can hold {format_size(usable)} of shards now: the last renters to store "
         "will be refused with NO_SPACE. Free space on the disks, add a volume, give one more "
-        "quota, or withdraw an invite. To see how full they are",
+        "quota, or withdraw an invite. See how full they are.",
         command="farmer volume list",
     )

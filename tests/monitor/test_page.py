@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address
@@ -12,11 +13,16 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from farmer.model.status import NodeState, ScrubStatus, VolumeState, VolumeWork
-from farmer.monitor import page
+from farmer.monitor import page, view
 from farmer.monitor.page import StatusPage, page_site
 from farmer.monitor.view import message
-from farmer.monitor.view import page as rendered
 from tests.monitor.sample import ATTIC, NOW_S, STATUS, USB, metrics
+
+
+def rendered(*what: Any) -> str:
+    """Return the page, with plain spaces."""
+    return view.page(*what).replace("\u00a0", " ")
+
 
 PEER = IPv4Address("TCP", "127.0.0.1", 40000)
 
@@ -69,7 +75,7 @@ class PageTests(SynchronousTestCase):
         assert code == 200
         assert headers["content-type"] == "text/html; charset=utf-8"
         assert "VolumeGone" in body.decode()
-        assert "1.14 TB" in body.decode()
+        assert "1.14\u00a0TB" in body.decode()
 
     def test_every_answer_has_the_headers_that_keep_it_to_itself(self) -> None:
         for path in ("/", "/metrics", "/nothing"):
@@ -219,9 +225,13 @@ def test_the_page_asks_nobody_else_for_anything() -> None:
 
 @pytest.mark.parametrize(
     ("allocated_bytes", "drift_bytes", "words"),
-    [(0, 0, "not been compared"), (9, 0, "disk agree"), (9, -4096, "differ by 4.1 kB")],
+    [
+        *((0, 0, "not been compared"), (9, 0, "disk agree")),
+        *((9, 4096, "disk agree"), (9, -4096 * 40, "differ by 164 kB")),
+    ],
 )
 def test_it_says_whether_ledger_and_disk_agree(allocated_bytes, drift_bytes, words) -> None:
+    """A few blocks are maps of extents, which no owner need look into."""
     volume = replace(ATTIC, allocated_bytes=allocated_bytes, drift_bytes=drift_bytes)
     assert words in rendered(replace(STATUS, volumes=(volume,)), metrics().activity, NOW_S)
 
@@ -308,6 +318,25 @@ def test_what_is_offered_and_not_free_has_its_cause(how, words: str) -> None:
     assert causes == [(words, "823 GB")]
 
 
+def test_what_is_stored_beyond_a_quota_that_was_lowered_is_named() -> None:
+    """Or the parts come to more than the whole, and nobody knows why."""
+    over = replace(ATTIC, quota_bytes=10**12, free_bytes=0)
+    html = rendered(replace(STATUS, volumes=(over, ATTIC)), metrics().activity, NOW_S)
+    assert "177 GB of this are more than the quotas allow." in html
+    assert "the quotas allow" not in rendered(STATUS, metrics().activity, NOW_S)
+
+
+def test_a_volume_that_is_leaving_says_so_beside_its_state() -> None:
+    volume = replace(ATTIC, draining=True)
+    html = rendered(replace(STATUS, volumes=(volume,)), metrics().activity, NOW_S)
+    assert ">healthy, leaving</span>" in html
+
+
+def test_no_line_ends_inside_a_size() -> None:
+    html = view.page(STATUS, metrics().activity, NOW_S)
+    assert re.findall(r"\d (?:[kMGT]?B)\b", html) == []
+
+
 def test_nothing_is_missing_from_a_volume_that_is_well() -> None:
     html = rendered(replace(STATUS, volumes=(ATTIC,)), metrics().activity, NOW_S)
     assert "Offered" not in html
@@ -332,6 +361,21 @@ def test_no_end_is_promised_where_only_damaged_shards_are_left(left: int, words:
     html = rendered(replace(STATUS, volumes=(replace(USB, work=work),)), metrics().activity, NOW_S)
     assert words in html
     assert ("left, about" in html) is (left == 3)
+
+
+def test_an_emptying_that_does_not_go_on_promises_no_end_and_says_what_helps() -> None:
+    work = VolumeWork(
+        verb="drain",
+        left_shards=3,
+        left_bytes=10**9,
+        bytes_per_s=10.0**6,
+        problem="67158400 bytes wanted, 48773668 available",
+        wanted_bytes=67_158_400,
+        available_bytes=48_773_668,
+    )
+    html = rendered(replace(STATUS, volumes=(replace(USB, work=work),)), metrics().activity, NOW_S)
+    assert "3 shards, 1 GB left (67.2 MB are wanted, no other volume has more than 48.8 MB" in html
+    assert "left, about" not in html
 
 
 def test_audits_of_what_is_not_held_are_no_failures() -> None:

@@ -88,10 +88,11 @@ def test_an_owner_who_allows_more_is_told_later(looks) -> None:
 
 
 def test_it_says_how_much_is_promised_and_held(looks) -> None:
-    """And what to type."""
+    """And what to type, which some show in the same line."""
     looks.look(1000, WELL)
     [alert] = looks.shortage.alerts(5000, [WELL])
     assert alert.name == "PromisedTooMuch"
     assert "5 kB are promised" in alert.message
     assert "hold 940 B" in alert.message
     assert alert.command == "farmer volume list"
+    assert alert.message.endswith(".")
