@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 from farmer.cli.exits import FAILED, INTERRUPTED, OK
 from farmer.cli.renter_asking import ask, check_size, shard_row, shard_text
+from farmer.cli.renter_trash import ENDED
 from farmer.cli.tables import visible
 from farmer.cli.terminal import print_document, print_json, say, warn
 from farmer.client.dial import FarmerAddress
@@ -18,7 +20,7 @@ from farmer.client.farmer import Farmer
 from farmer.client.home import Home
 from farmer.client.ledger_rows import Standing
 from farmer.client.refusals import NotFoundError, RefusedError
-from farmer.model.ids import ShardId
+from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import DeletionOutcome
 from farmer.protocol.questions import Deleted
 from farmer.units import format_moment
@@ -138,9 +140,15 @@ async def _delete(home: Home, farmer: Farmer, shard: ShardId, *, erase: bool) ->
     await run(home.ledger.mark, farmer.node_id, shard, standing)
     outcome = _OUTCOMES[deleted.outcome]
     row = {"shard": str(shard), "outcome": outcome, "gone_at_ms": deleted.gone_at_ms}
-    until = format_moment(deleted.gone_at_ms)
-    how = f"in the trash until {until}; undelete brings it back" if trashed else outcome
+    how = await run(_in_the_trash, home, farmer.node_id, deleted) if trashed else outcome
     return Done({"farmer": str(farmer.node_id), **row}, f"{shard} is {how}")
+
+
+def _in_the_trash(home: Home, farmer: NodeId, deleted: Deleted) -> str:
+    until, agreed = format_moment(deleted.gone_at_ms), home.ledger.contract(farmer)
+    has_ended = agreed is not None and agreed.until_ms <= time.time() * 1000
+    way_back = ENDED if has_ended else "undelete brings it back"
+    return f"in the trash until {until}; {way_back}"
 
 
 async def _undelete(home: Home, farmer: Farmer, shard: ShardId) -> Done:

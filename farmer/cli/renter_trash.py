@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from farmer.client.errors import ClientError
 from farmer.client.farmer import Farmer
 from farmer.client.refusals import NotFoundError
+from farmer.model.contract import ContractStage
 from farmer.model.ids import ShardId
 from farmer.units import format_moment
+
+ENDED: Final = "the contract has ended: undelete brings it back once another invite has renewed it"
 
 
 async def not_found(farmer: Farmer, shard: ShardId, error: NotFoundError) -> NotFoundError:
@@ -25,7 +30,9 @@ async def looked_up(farmer: Farmer, shard: ShardId, error: NotFoundError) -> Not
         return error
     if not stated.gone_at_ms:
         return error
+    shown = await farmer.contract()
+    way_back = f"bring it back with: renter undelete {shard} --farmer {farmer.node_id.short}"
     return error.said_as(
-        f"it is in the trash until {format_moment(stated.gone_at_ms)}; bring it back with: "
-        f"renter undelete {shard} --farmer {farmer.node_id.short}"
+        f"it is in the trash until {format_moment(stated.gone_at_ms)}; "
+        + (way_back if shown.stage is ContractStage.ACTIVE else ENDED)
     )

@@ -62,6 +62,8 @@ class FakeFarmer:
             until_ms=10**13,
             issued_at_ms=1,
         )
+        self.stage = ContractStage.ACTIVE
+        self.usage = Usage()
         self.shards: dict[ShardId, bytes] = {}
         self.trash: dict[ShardId, bytes] = {}
         self.partial: dict[ShardId, bytes] = {}
@@ -92,7 +94,7 @@ class FakeFarmer:
 
     def shown(self) -> ContractShown:
         signature = sign_contract(self.identity, self.contract)
-        return ContractShown(ContractStage.ACTIVE, Usage(), self.contract, signature)
+        return ContractShown(self.stage, self.usage, self.contract, signature)
 
     def stated(self, shard: ShardId) -> Stated:
         if shard in self.shards:

@@ -37,7 +37,7 @@ from farmer.client.ledger import Ledger
 from farmer.identity.keys import Identity
 from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side, renter_side
-from farmer.model.contract import InviteLink, Offer, Price
+from farmer.model.contract import ContractStage, InviteLink, Offer, Price
 from farmer.model.ids import ContractId, InviteSerial, ShardId
 from farmer.model.shard import BLOCK_BYTES, BadBlocks, ShardState
 from farmer.protocol.opening import End
@@ -682,6 +682,28 @@ def test_what_is_in_the_trash_is_told_with_the_command_that_brings_it_back(
     assert not (tmp_path / "back").exists()
     assert joined.renter("undelete", str(shard)) == 0
     assert joined.renter("retrieve", str(shard), "-o", str(tmp_path / "back")) == 0
+
+
+def test_a_shard_of_an_ended_contract_is_not_said_to_come_back_from_the_trash(
+    joined, tmp_path, capsys
+):
+    """It is taken out of the trash of a running contract only."""
+    (tmp_path / "file").write_bytes(b"precious")
+    (tmp_path / "other").write_bytes(b"cheap")
+    joined.renter("store", str(tmp_path / "file"), str(tmp_path / "other"))
+    shard = shard_of(b"precious")
+    joined.fake.contract = replace(joined.fake.contract, revision=2, until_ms=1)
+    joined.fake.stage = ContractStage.GRACE
+    assert joined.renter("contract") == 0
+    capsys.readouterr()
+    assert joined.renter("delete", str(shard)) == 0
+    assert joined.renter("retrieve", str(shard), "-o", str(tmp_path / "back")) == 1
+    assert joined.renter("audit") == 0
+    out, err = capsys.readouterr()
+    for told in (out, err):
+        assert "undelete brings it back once another invite has renewed it" in told
+    assert "bring it back with" not in out + err
+    assert "; undelete brings it back\n" not in out
 
 
 @pytest.mark.parametrize("how", [(), ("--full",)])
