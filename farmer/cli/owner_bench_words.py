@@ -27,7 +27,7 @@ def disk_words(disk: DiskFigures) -> Iterator[str]:
     yield (
         f"Your disk writes {disk.write_mb_per_s:,.0f} MB/s and reads {disk.read_mb_per_s:,.0f}"
         f" MB/s in a row; it answers {disk.flushes_per_s:,.0f} flushes a second"
-        f" ({disk.flush_ms:.2g} ms each) and {disk.random_reads_per_s:,.0f} reads of 64 KiB from"
+        f" ({_ms(disk.flush_ms)} each) and {disk.random_reads_per_s:,.0f} reads of 64 KiB from"
         " anywhere."
     )
     if disk.flush_ms > SLOW_FLUSH_MS:
@@ -80,10 +80,14 @@ def _row(cell: Cell) -> tuple[str, ...]:
         str(cell.at_once),
         f"{cell.per_s:,.0f}" if cell.per_s >= 10 else f"{cell.per_s:.2g}",
         f"{cell.mb_per_s:,.0f}" if cell.mb_per_s else "",
-        f"{cell.median_ms:.3g} ms",
-        f"{cell.p99_ms:.3g} ms",
+        _ms(cell.median_ms),
+        _ms(cell.p99_ms),
         f"{cell.processor_us:,.0f} us",
     )
+
+
+def _ms(took_ms: float) -> str:
+    return f"{took_ms:,.0f} ms" if took_ms >= 100 else f"{took_ms:.3g} ms"
 
 
 def _size(size_bytes: int) -> str:

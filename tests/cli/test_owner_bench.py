@@ -13,7 +13,7 @@ from farmer.benching.load import Cell
 from farmer.benching.process import BenchError, OwnFarmer
 from farmer.cli import owner_bench
 from farmer.cli.exits import CommandError
-from farmer.cli.owner_bench_words import KIB, verdicts
+from farmer.cli.owner_bench_words import KIB, load_words, verdicts
 from farmer.model.shard import BLOCK_BYTES
 from farmer.running.home import Home
 from farmer.settings.written import VolumeLine, settings_text
@@ -40,6 +40,15 @@ def test_what_it_serves_is_said_to_come_from_memory() -> None:
         line for line in said if line.startswith("It serves up to 500 MB/s (4,000 Mbit/s)")
     ]
     assert any(line == "It takes up to 500 MB/s (4,000 Mbit/s)." for line in said)
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "shown"), [(0.5, "0.5 ms"), (12.34, "12.3 ms"), (1360.2, "1,360 ms")]
+)
+def test_times_are_written_out(took_ms: float, shown: str) -> None:
+    """Nobody reads 1.36e+03."""
+    _head, row = load_words([Cell("store", 64 * KIB, 1, 10.0, 1.0, took_ms, took_ms, 1.0)])
+    assert row.count(shown) == 2
 
 
 def test_a_farmer_that_does_not_answer_in_time_is_said_in_words(
