@@ -14,6 +14,7 @@ from farmer.client.home import Home
 from farmer.client.terms import TakenBack, taken_back
 from farmer.model.contract import Offer
 from farmer.model.ids import NodeId
+from farmer.model.shard import Usage
 from farmer.protocol.questions import ContractShown
 from farmer.units import counted, exact_money, format_moment, format_size
 
@@ -89,6 +90,12 @@ def contract_row(address: FarmerAddress, shown: ContractShown) -> dict[str, obje
     }
 
 
+def _unfinished(usage: Usage) -> str:
+    if not usage.reserved_bytes:
+        return ""
+    return f", {format_size(usage.reserved_bytes)} kept for unfinished stores"
+
+
 def contract_text(shown: ContractShown) -> str:
     """Return a contract as people read it, in a few lines."""
     agreed, usage = shown.contract, shown.usage
@@ -97,7 +104,7 @@ def contract_text(shown: ContractShown) -> str:
         f"contract {agreed.contract}: {space} until {format_moment(agreed.until_ms)}, "
         f"{shown.stage.name.lower()}",
         f"{used} used by {counted(usage.shards, 'shard')}, "
-        f"{format_size(usage.trash_bytes)} of it trash",
+        f"{format_size(usage.trash_bytes)} of it trash{_unfinished(usage)}",
     ]
     price = agreed.price
     if price.stored_micros or price.served_micros:

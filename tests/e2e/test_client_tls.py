@@ -39,7 +39,7 @@ from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side, renter_side
 from farmer.model.contract import ContractStage, InviteLink, Offer, Price
 from farmer.model.ids import ContractId, InviteSerial, ShardId
-from farmer.model.shard import BLOCK_BYTES, BadBlocks, ShardState
+from farmer.model.shard import BLOCK_BYTES, BadBlocks, ShardState, Usage
 from farmer.protocol.opening import End
 from farmer.protocol.proofs import encode_item
 from farmer.protocol.questions import Listed, Stated
@@ -1317,6 +1317,17 @@ def test_what_is_no_invite_or_shard_is_a_usage_error(joined, capsys):
     assert joined.renter("stat", "xyz") == 2
     assert joined.renter("stat", "ffffffff") == 1, "it could be one"
     assert "renter list" in capsys.readouterr().err
+
+
+def test_space_that_unfinished_stores_take_is_named_beside_what_shards_do(joined, capsys):
+    """Or a few shards seem to take far more than they have."""
+    joined.fake.usage = Usage(live_bytes=403_000_000, reserved_bytes=134_000_000, shards=13)
+    assert joined.renter("contract") == 0
+    said = capsys.readouterr().out
+    assert "537 MB used by 13 shards, 0 B of it trash, 134 MB kept for unfinished stores" in said
+    joined.fake.usage = Usage(live_bytes=403_000_000, shards=13)
+    assert joined.renter("contract") == 0
+    assert "0 B of it trash\n" in capsys.readouterr().out
 
 
 def test_contract_ping_and_stat_are_shown_to_people_and_programs(joined, tmp_path, capsys):
