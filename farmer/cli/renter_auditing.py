@@ -57,7 +57,11 @@ def audit(home: Home, options: argparse.Namespace) -> int:
         _tell_at_once(farmer, auditing, as_json=options.json)
         verdicts += [(farmer, one) for one in auditing.found]
         errors += [(farmer, text) for text in auditing.errors]
-    return _tell(verdicts, errors, _unknown(home, options), as_json=options.json)
+    unknown = _unknown(home, options)
+    if options.farmer and not (verdicts or errors or unknown):
+        # Perhaps there is no such farmer: that is raised.
+        home.farmer(options.farmer)
+    return _tell(verdicts, errors, unknown, as_json=options.json)
 
 
 def _unknown(home: Home, options: argparse.Namespace) -> list[Damaged]:

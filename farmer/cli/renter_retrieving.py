@@ -238,6 +238,8 @@ def _target(output: str, wanted: Wanted, stored_from: str) -> Target | None:
         return None
     if path.exists() and not path.is_file():
         return None
+    if not path.parent.is_dir():
+        raise CommandError(f"there is no directory {path.parent}: make it first (mkdir -p)")
     return Target(followed(path), is_typed=True)
 
 

@@ -41,7 +41,10 @@ _BUSY_S: Final = 20.0
 _BUSY_STEP_S: Final = 0.01
 """Between two looks whether it has, where SQLite does not look itself."""
 
-_DAMAGED: Final = "bring it back from a backup"
+_DAMAGED: Final = (
+    "bring it back from a backup. Without one move it away and join again with the invite that you"
+    " used: shards can be retrieved then by the ids that renter list shows, though not audited"
+)
 _FULL: Final = "it is not known to be damaged: free some space on its disk"
 _SHUT: Final = "it is not known to be damaged: look who may write to it and to its directory"
 _TAKEN: Final = "it is not known to be damaged: another program uses it, try again"

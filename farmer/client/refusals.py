@@ -118,7 +118,10 @@ class NoContractError(RefusedError):
     """This renter has no contract with the farmer."""
 
     REFUSAL = Refusal.NO_CONTRACT
-    TEXT = "there is no contract with this farmer; join it with an invite first"
+    TEXT = (
+        "there is no contract with this farmer; join it with an invite first. Or had you one that"
+        " has not ended? Then the farmer lost it: its owner types farmer contract recover"
+    )
 
 
 class ContractEndedError(RefusedError):

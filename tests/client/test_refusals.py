@@ -7,6 +7,7 @@ from farmer.client.refusals import (
     BusyError,
     ContractFullError,
     InviteExpiredError,
+    NoContractError,
     NoSpaceError,
     RefusedError,
     ShardTooLargeError,
@@ -90,3 +91,8 @@ def test_programs_get_the_numbers_under_their_names():
     told = {"name": "NO_SPACE", "wanted_bytes": 5000, "available_bytes": 3}
     assert NoSpaceError(5000, 3).as_json() == told
     assert WrongHashError(1, 2).as_json() == {"name": "WRONG_HASH"}
+
+
+def test_who_had_a_contract_that_the_farmer_lost_is_told_who_brings_it_back():
+    """Not only to join, which takes another invite."""
+    assert "its owner types farmer contract recover" in str(NoContractError())

@@ -334,6 +334,13 @@ def test_an_audit_of_all_finds_what_the_farmer_no_longer_has(joined, tmp_path, c
     assert "NOT_FOUND" in audit["failures"][0]["error"]
 
 
+def test_auditing_at_a_farmer_that_was_never_joined_is_a_slip(joined, capsys):
+    assert joined.renter("audit", "--farmer", "9999") == 1
+    assert "no joined farmer has an id that begins with '9999'" in capsys.readouterr().err
+    assert joined.renter("audit", *named(joined)) == 1
+    assert "no receipts" in capsys.readouterr().err
+
+
 def test_auditing_nothing_fails_and_says_so(joined, capsys):
     assert joined.renter("audit", "--all") == 1
     assert "not a pass" in capsys.readouterr().err
@@ -813,6 +820,17 @@ def test_a_file_whose_name_nobody_typed_is_not_replaced(joined, tmp_path, capsys
     assert not list(tmp_path.glob(".*.part"))
     assert joined.renter("retrieve", shard, "-o", str(photo)) == 0
     assert photo.read_bytes() == b"photo"
+
+
+def test_a_file_in_a_directory_that_is_not_there_is_refused_with_that_name(
+    joined, tmp_path, capsys
+):
+    """Not with the name of a draft that nobody typed."""
+    joined.fake.shards[shard_of(b"photo")] = b"photo"
+    there = tmp_path / "backup"
+    assert joined.renter("retrieve", str(shard_of(b"photo")), "-o", f"{there}/photo") == 1
+    assert f"there is no directory {there}: make it first" in capsys.readouterr().err
+    assert Type.RETRIEVE not in [one.TYPE for one in joined.fake.asked]
 
 
 @pytest.mark.parametrize("end", ["/", "/."])
