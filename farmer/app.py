@@ -292,7 +292,8 @@ class RunningFarmer:
         self._one_core = OneCore(reactor, self._farm.served, OwnThreads())
         self._one_core.is_wanted = settings.processor.one_core == "auto"
         hosts = doors.page_hosts(settings.listen.page)
-        page = page_site(StatusPage(overview.status, self._metrics, time.time, hosts), reactor)
+        root = StatusPage(overview.status, self._metrics, time.time, reactor.seconds, hosts)
+        page = page_site(root, reactor)
         page_ports, overview.page = doors.for_page(page, settings.listen.page)
         verbs = owner_verbs(
             *(self._desk, self._movings, self._disk, self._upkeep, overview, self._metrics)

@@ -12,14 +12,14 @@ A flood would make turns of hundreds of them.
 """
 
 
-def accept_few(port: Any) -> None:  # noqa: ANN401  # Twisted's `Port`, or what a test has
-    """Let a port that listens take no more than that in a turn; the rest waits in the kernel."""
+def accept_few(port: Any, most: int = ACCEPTS_PER_TURN) -> None:  # noqa: ANN401  # Twisted's `Port`, or what a test has
+    """Let a port that listens take no more than *most* in a turn; the rest waits in the kernel."""
     if not hasattr(port, "numberAccepts"):
         return
     accept = port.doRead
 
     def accept_a_few() -> None:
-        port.numberAccepts = min(port.numberAccepts, ACCEPTS_PER_TURN)
+        port.numberAccepts = min(port.numberAccepts, most)
         accept()
 
     port.doRead = accept_a_few

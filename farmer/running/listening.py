@@ -32,6 +32,9 @@ L = TypeVar("L")
 
 PAGE_BACKLOG: Final = 16
 
+PAGE_ACCEPTS_PER_TURN: Final = 1
+"""Connections to the page: each is one answer, and between two of them renters have a turn."""
+
 
 class Doors:
     """
@@ -95,10 +98,10 @@ class Doors:
                 for host, number in given
             ]
             for passed in ports:
-                accept_few(passed)
+                accept_few(passed, PAGE_ACCEPTS_PER_TURN)
             return ports, join_address(*given[0])
         port = self._on_last_ports(PAGE, [asked], listen)
-        accept_few(port)
+        accept_few(port, PAGE_ACCEPTS_PER_TURN)
         found = join_address(split_address(asked)[0], port.getHost().port)
         remember_ports(self._home, PAGE, [asked], [found])
         return [port], _possible([found])[0]

@@ -24,6 +24,7 @@ HELD, ARRIVAL = "tests/node/test_held.py::", "tests/node/test_arrival.py::"
 RECORDS = "tests/identity/test_records.py::"
 CHECKS, MEMORY = "tests/node/test_checks.py::", "tests/running/test_memory.py::"
 DRAIN, SHOWN = "tests/node/test_drain.py::", "tests/monitor/test_page.py::"
+SMALL = "tests/running/test_small.py::"
 RANGES = "tests/node/test_retrieving.py::"
 HOSTILE, LIES = "tests/hostile/", "tests/client/"
 
@@ -116,6 +117,9 @@ GROUPS: dict[str, list[tuple[str, str, str]]] = {
         ("farmer.monitor.page", "CONNECTIONS_MAX", SHOWN + "test_of_too_many_connections"),
         ("farmer.monitor.page", "IDLE_S", SHOWN + "test_an_idle_connection"),
         ("farmer.monitor.page", "AGE_S", HOSTILE + "test_page.py::test_a_byte_now_and_then"),
+        ("farmer.running.listening", "PAGE_ACCEPTS_PER_TURN", SMALL + "test_the_page_takes_one"),
+        ("farmer.monitor.page", "READ_BYTES", HOSTILE + "test_page.py::test_a_long_request_is"),
+        ("farmer.monitor.page", "KEPT_S", SHOWN + "test_metrics_are_made_a_few_times"),
         ("farmer.monitor.page", "BODY_BYTES_MAX", SHOWN + "test_a_large_body_ends"),
     ],
     "The renter, against a hostile farmer": [

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import globalLogPublisher
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from farmer.model.status import NodeState, ScrubStatus, VolumeState, VolumeWork
@@ -18,13 +21,13 @@ from farmer.monitor.page import StatusPage, page_site
 from farmer.monitor.view import message
 from tests.monitor.sample import ATTIC, NOW_S, STATUS, USB, metrics
 
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PEER = IPv4Address("TCP", "127.0.0.1", 40000)
+
 
 def rendered(*what: Any) -> str:
     """Return the page, with plain spaces."""
     return view.page(*what).replace("\u00a0", " ")
-
-
-PEER = IPv4Address("TCP", "127.0.0.1", 40000)
 
 
 class Visit:
@@ -50,11 +53,13 @@ class Visit:
 class PageTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.status = STATUS
+        self.metrics = metrics()
         self.clock = Clock()
         self.site = self.make_site(hosts=("nas.lan",))
 
     def make_site(self, hosts=()):
-        root = StatusPage(lambda: self.status, metrics(), lambda: NOW_S, hosts)
+        clocks = (lambda: NOW_S, self.clock.seconds)
+        root = StatusPage(lambda: self.status, self.metrics, *clocks, hosts)
         return page_site(root, self.clock)
 
     def visit(self) -> Visit:
@@ -70,6 +75,16 @@ class PageTests(SynchronousTestCase):
         headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in rest)}
         return int(first.split()[1]), headers, body
 
+    @contextmanager
+    def logged(self) -> Iterator[list[LogEvent]]:
+        """Collect what is logged meanwhile."""
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        try:
+            yield events
+        finally:
+            globalLogPublisher.removeObserver(events.append)
+
     def test_the_page_shows_the_status(self) -> None:
         code, headers, body = self.get("/")
         assert code == 200
@@ -78,7 +93,7 @@ class PageTests(SynchronousTestCase):
         assert "1.14\u00a0TB" in body.decode()
 
     def test_every_answer_has_the_headers_that_keep_it_to_itself(self) -> None:
-        for path in ("/", "/metrics", "/nothing"):
+        for path in ("/", "/metrics", "/nothing", "*"):
             _, headers, _ = self.get(path)
             assert headers["server"] == "farmer"
             assert "default-src 'none'" in headers["content-security-policy"]
@@ -89,6 +104,19 @@ class PageTests(SynchronousTestCase):
         code, headers, body = self.get("/metrics")
         assert (code, headers["content-type"]) == (200, page.EXPOSITION)
         assert b"farmer_build_info{" in body
+
+    def test_metrics_are_made_a_few_times_a_second(self) -> None:
+        """Limit: KEPT_S; whoever asks without end is given the same text."""
+
+        def lines_logged() -> bytes:
+            return self.get("/metrics")[2].partition(b'_total{level="info"} ')[2].split()[0]
+
+        seen = [lines_logged()]
+        for passed_s in (0, page.KEPT_S / 2, page.KEPT_S / 2, page.KEPT_S):
+            self.metrics.logged("info")
+            self.clock.advance(passed_s)
+            seen.append(lines_logged())
+        assert seen == [b"0.0", b"0.0", b"0.0", b"3.0", b"4.0"]
 
     def test_the_status_document_is_json(self) -> None:
         code, headers, body = self.get("/status.json")
@@ -117,18 +145,32 @@ class PageTests(SynchronousTestCase):
             code, headers, _ = self.get("/", method=method)
             assert (code, headers["allow"]) == (405, "GET, HEAD"), method
 
+    def test_the_whole_server_is_no_page(self) -> None:
+        """Twisted answers to `OPTIONS *` by itself, whoever asks."""
+        assert self.get("*", method="OPTIONS")[0] == 405
+        assert self.get("*", method="OPTIONS", host="evil.example")[0] == 421
+
+    def test_what_follows_a_question_mark_costs_nothing(self) -> None:
+        def shortest_s(query: str) -> float:
+            took_s = []
+            for _ in range(5):
+                began_s = time.process_time()
+                assert self.get(f"/healthz?{query}")[0] == 200
+                took_s.append(time.process_time() - began_s)
+            return min(took_s)
+
+        assert shortest_s("&" * 16_000) < 10 * shortest_s("x" * 16_000)
+
     def test_head_has_the_length_and_no_body(self) -> None:
         code, headers, body = self.get("/healthz", method="HEAD")
         assert (code, headers["content-length"], body) == (200, "6", b"")
 
     def test_head_is_no_line_in_the_log(self) -> None:
         """Whoever looks each minute whether the page is there would fill it."""
-        logged: list[dict[str, object]] = []
-        globalLogPublisher.addObserver(logged.append)
-        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
-        for path in ("/", "/metrics", "/nothing"):
-            self.get(path, method="HEAD")
-        assert logged == []
+        with self.logged() as events:
+            for path in ("/", "/metrics", "/nothing"):
+                self.get(path, method="HEAD")
+        assert events == []
 
     def test_a_wrong_name_is_told_what_to_do(self) -> None:
         _, _, body = self.get("/", "nas.local")
@@ -161,8 +203,23 @@ class PageTests(SynchronousTestCase):
             "",
             "[::2]",
             "a:b:c",
+            "[127.0.0.1]evil.example",
+            "[::1]evil.example",
+            "[::1",
+            "[127.0.0.1]",
+            "[localhost]",
+            "localhost:evil.example",
+            "localhost:80@evil.example",
+            "localhost\r\nHost: localhost",
         ):
             assert self.get("/metrics", host)[0] == 421, host
+
+    def test_a_name_that_is_no_text_is_another_name(self) -> None:
+        """It was a line in the log of 2 kB, as often as anybody liked."""
+        with self.logged() as events:
+            said = self.visit().send(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 421")
+        assert events == []
 
     def test_any_address_but_no_name_where_it_listens_on_all(self) -> None:
         self.site = self.make_site(hosts=("*",))
@@ -178,6 +235,32 @@ class PageTests(SynchronousTestCase):
         visit.send(b"GET / HTTP/1.1\r\n")
         self.clock.advance(page.IDLE_S + 1)
         assert visit.transport.disconnecting
+
+    def test_a_connection_carries_one_request(self) -> None:
+        """However many came with it: all in one turn of the reactor would stop everybody."""
+        visit = self.visit()
+        said = visit.send(GET * 1400)
+        assert said.count(b"HTTP/1.1 200 OK") == 1
+        assert b"\r\nConnection: close\r\n" in said
+        assert visit.transport.disconnecting
+
+    def test_with_a_body_too(self) -> None:
+        head = b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n"
+        assert self.visit().send((head + b"abc") * 1400).count(b"HTTP/1.1 405") == 1
+
+    def test_a_line_that_goes_on_with_another_ends_the_connection(self) -> None:
+        """Each would copy all before it: 30 ms for 16,000 of them."""
+        visit = self.visit()
+        visit.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n \r\n")
+        assert visit.transport.disconnecting
+
+    def test_a_length_of_thousands_of_digits_ends_the_connection(self) -> None:
+        """And is no line in the log."""
+        visit = self.visit()
+        with self.logged() as events:
+            visit.send(b"GET / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
+        assert visit.transport.disconnecting
+        assert events == []
 
     def test_endless_headers_end_the_connection(self) -> None:
         visit = self.visit()
@@ -200,8 +283,7 @@ class PageTests(SynchronousTestCase):
         visits = [self.visit() for _ in range(page.CONNECTIONS_MAX + 3)]
         gone = [visit.transport.disconnecting for visit in visits]
         assert gone == [True] * 3 + [False] * page.CONNECTIONS_MAX
-        raw = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        assert visits[-1].send(raw).startswith(b"HTTP/1.1 200")
+        assert visits[-1].send(GET).startswith(b"HTTP/1.1 200")
 
     def test_a_closed_connection_makes_room(self) -> None:
         visits = [self.visit() for _ in range(page.CONNECTIONS_MAX - 1)]

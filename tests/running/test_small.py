@@ -19,7 +19,6 @@ from twisted.logger import LogEvent, Logger, LogPublisher, formatEvent
 
 from farmer.model.moments import Clocks
 from farmer.model.status import Alert
-from farmer.node.accepting import ACCEPTS_PER_TURN
 from farmer.running import listening as doors_module
 from farmer.running.addresses import NoAddressError, announced, local_addresses
 from farmer.running.alerts import AlertBoard
@@ -34,7 +33,7 @@ from farmer.running.files import (
 )
 from farmer.running.home import Home
 from farmer.running.last_ports import remember_ports, with_last_ports
-from farmer.running.listening import Doors
+from farmer.running.listening import PAGE_ACCEPTS_PER_TURN, Doors
 from farmer.running.notify import ServiceNotifier
 from farmer.running.passed import PassedSockets
 from farmer.running.process import goes_to_journal, tell_at_once
@@ -538,7 +537,7 @@ def test_every_address_has_many_spellings_and_one_meaning(tmp_path: Path) -> Non
         assert doors.page_hosts(spelt) == ("*",)
 
 
-def test_the_page_too_takes_few_connections_at_a_time(tmp_path: Path) -> None:
+def test_the_page_takes_one_connection_at_a_time(tmp_path: Path) -> None:
     home = Home.at(tmp_path / "home")
     home.make()
     took: list[int] = []
@@ -550,7 +549,7 @@ def test_the_page_too_takes_few_connections_at_a_time(tmp_path: Path) -> None:
     found, where = doors.for_page(ServerFactory(), "127.0.0.1:0")
     cast(Any, found[0]).doRead()
 
-    assert (took, where) == ([ACCEPTS_PER_TURN], "127.0.0.1:4647")
+    assert (took, where) == ([PAGE_ACCEPTS_PER_TURN], "127.0.0.1:4647")
 
 
 def test_port_0_stays_what_it_became(tmp_path: Path) -> None:
