@@ -41,7 +41,6 @@ from farmer.running.clocks import awake_or_asleep_s, wall_clock_ms
 from farmer.running.control import ControlFactory
 from farmer.running.desk import HouseTerms, OwnerDesk
 from farmer.running.errors import OwnerError, system_words
-from farmer.running.files import write_json
 from farmer.running.greeting import greeting, places
 from farmer.running.home import Home
 from farmer.running.listening import Doors
@@ -66,6 +65,7 @@ from farmer.running.reload import Reloader, load_again
 from farmer.running.remembering import recover
 from farmer.running.retired import Retired
 from farmer.running.retiring import Household, Retiring
+from farmer.running.run_note import is_noted, note_run
 from farmer.running.scrubbing import Scrubbing, scrub_verbs
 from farmer.running.signals import Signals
 from farmer.running.sizes import Sizes
@@ -198,7 +198,7 @@ class RunningFarmer:
             node_id=stores.identity.node_id,
             pid=os.getpid(),
             started_at_ms=Moment(_CLOCKS).at_ms,
-            clean_start=not self._home.run.exists(),
+            clean_start=not is_noted(self._home.run),
             first_start=stores.book.clock.first_run,
             board=self._board,
             volumes=lambda: (*stores.engine.volumes(), *self._retired.shown(wall_clock_ms())),
@@ -357,7 +357,12 @@ class RunningFarmer:
             "node_id": str(stores.identity.node_id),
             "settings": str(self._home.settings) if self._home.settings_named else None,
         }
-        write_json(self._home.run, run)
+        if not note_run(self._home.run, run, self.ending.control.parent):
+            self.log.warn(
+                "no room for {path}: the farmer serves, but its owner's commands do not find it."
+                " Free space on that disk, and restart the farmer",
+                path=str(self._home.run),
+            )
         self._begin_chores()
         self._disk_watch.start()
         if self._notifier.watchdog_s:

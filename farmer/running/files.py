@@ -7,10 +7,13 @@ import os
 import pwd
 import re
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import Any, Final
+
+from farmer.storage.errors import NO_SPACE
 
 SMALL_BYTES_MAX: Final = 64 * 1024
 """Our own small files are far smaller; anything larger is not ours."""
@@ -24,12 +27,9 @@ def write_whole(path: Path, content: bytes) -> None:
     Replace *path*, durably; a crash leaves the old content or the new one.
 
     Who may read it stays as it was; a new file is 0600, and if root makes it, its directory's
-    owner's.
+    owner's.  Raises `OSError`, which names *path* where the system names none.
     """
-    # Not tempfile: its imports cost the fast commands more than all else they do.
-    # `draft_of` and `remove_drafts` know it by this name.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
+    draft = _draft(path)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -38,10 +38,29 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except BaseException:
+    except BaseException as error:
         draft.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     sync_directory(path.parent)
+
+
+def link_whole(path: Path, target: Path) -> None:
+    """Replace *path*, durably, by a link to *target*, which need not be there."""
+    draft = _draft(path)
+    draft.symlink_to(target)
+    draft.replace(path)
+    sync_directory(path.parent)
+
+
+def _draft(path: Path) -> Path:
+    """Return where the new content of a file is made ready; nothing is there now."""
+    # Not tempfile: its imports cost the fast commands more than all else they do.
+    # `draft_of` and `remove_drafts` know it by this name.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    return draft
 
 
 def draft_of(name: str) -> str:
@@ -102,6 +121,17 @@ def sync_directory(path: Path) -> None:
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Replace *path* by a JSON document, as `write_whole`."""
     write_whole(path, json.dumps(document, indent=1).encode() + b"\n")
+
+
+def has_room(write: Callable[[], None]) -> bool:
+    """Write something; say whether there was room for it.  Raises `OSError` for all else."""
+    try:
+        write()
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        return False
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from farmer.running.files import read_json, write_json
+from farmer.running.files import has_room, read_json, write_json
 from farmer.running.home import Home
 from farmer.settings.kinds import split_address
 
@@ -28,10 +28,10 @@ def with_last_ports(home: Home, role: str, asked: Sequence[str]) -> list[str]:
 
 
 def remember_ports(home: Home, role: str, asked: Sequence[str], got: Sequence[str]) -> None:
-    """Keep, for the next run, where we listen for what the settings asked."""
+    """Keep, for the next run, where we listen for what the settings asked, if there is room."""
     row = {"asked": list(asked), "got": list(got)}
     if any(map(_is_any, asked)) and row != _last(home, role):
-        write_json(home.state / PORTS_FILE, _all(home) | {role: row})
+        has_room(lambda: write_json(home.state / PORTS_FILE, _all(home) | {role: row}))
 
 
 def _is_any(address: str) -> bool:

@@ -6,12 +6,13 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from farmer.running.home import Home
+from farmer.storage.errors import NO_SPACE
 
 WAIT_S: Final = 3.0
 """A short command that holds the lock is done by then; a running farmer is not."""
@@ -53,8 +54,7 @@ class HomeLock:
         descriptor = os.open(self._path, flags, 0o600)
         try:
             self._wait(descriptor, wait_s)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            _tell_pid(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -129,6 +129,18 @@ def _is_taken(descriptor: int, wait_s: float) -> bool:
             time.sleep(_RETRY_S)
         else:
             return True
+
+
+def _tell_pid(descriptor: int) -> None:
+    """Write our number in place, always as long: what a full disk has given it keeps."""
+    try:
+        os.pwrite(descriptor, f"{os.getpid():<{_PID_DIGITS_MAX - 1}}\n".encode(), 0)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        # Better none than that of another process.
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
 
 
 def _how(pid: int | None, look: str) -> str:

@@ -21,9 +21,9 @@ from farmer.node.chores import Chore
 from farmer.node.disk import ThreadedDisk
 from farmer.node.service import FarmerService
 from farmer.node.tasks import Tasks, within
-from farmer.running.files import sync_directory
 from farmer.running.home import Home
 from farmer.running.notify import ServiceNotifier
+from farmer.running.run_note import forget_run
 from farmer.running.stores import Stores
 from farmer.storage.errors import StorageError
 from farmer.units import counted
@@ -141,7 +141,6 @@ def cut_off(transfers: int) -> str:
 
 def _mark_the_end(home: Home, control: Path) -> None:
     """Note an orderly end: only now is everything on the disk.  Blocking."""
+    forget_run(home.run, control)
     with suppress(OSError):
         control.rmdir()
-    home.run.unlink()
-    sync_directory(home.state)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import Final
+
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says where a disk, or what somebody may have of it, has no room left."""
 
 
 def internal(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 from farmer.storage.condition import VANISHED_ERRORS
 from farmer.storage.directory import Paths
 from farmer.storage.doubts import Doubts
-from farmer.storage.errors import NoSpaceError, StorageError, VolumeUnavailableError
+from farmer.storage.errors import NO_SPACE, NoSpaceError, StorageError, VolumeUnavailableError
 from farmer.storage.files import Files
 from farmer.storage.health import Health
 from farmer.storage.index import Index
@@ -24,8 +24,6 @@ from farmer.storage.rests import Rests
 from farmer.storage.tenure import Tenure
 from farmer.storage.unopened import NOT_LET, Unopened
 from farmer.storage.watch import Watch
-
-NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 NOT_THE_DISK: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG, errno.EACCES, errno.EPERM}

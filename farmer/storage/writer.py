@@ -22,12 +22,13 @@ from typing import Any, Final, TypeVar
 
 from farmer.storage.cutting import cut
 from farmer.storage.errors import (
+    NO_SPACE,
     NoSpaceError,
     StorageError,
     VolumeUnavailableError,
     internal,
 )
-from farmer.storage.ground import NO_SPACE, Ground
+from farmer.storage.ground import Ground
 from farmer.storage.index_errors import CommitInDoubtError
 from farmer.storage.log import Batch, Tail, open_segment
 from farmer.storage.operations import Operation

@@ -400,8 +400,14 @@ def test_names_that_the_terminal_has_no_letters_for_are_escaped(tmp_path: Path) 
 
 
 def test_an_error_of_no_file_names_none() -> None:
-    assert said(OSError(errno.ENOSPC, "No space left")) == "No space left"
+    assert said(OSError(errno.EMFILE, "Too many open files")) == "Too many open files"
     assert said(OSError(errno.EIO, "I/O error", "/f")) == "I/O error: /f"
+
+
+def test_a_full_disk_is_told_with_what_mends_it() -> None:
+    full = errno.ENOSPC, "No space left"
+    assert said(OSError(*full, "/h/f")) == "No space left: /h/f; free space on that disk"
+    assert said(OSError(*full)) == "No space left; free space on the disk"
 
 
 def test_every_action_exists() -> None:

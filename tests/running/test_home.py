@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -13,6 +14,8 @@ from farmer.running.home import FORMAT, MARK_FILE, Home, HomeError
 from farmer.running.locks import HomeLock, HomeLockedError, lock_to_change
 from tests.needs import as_root
 from tests.odd_name import named_oddly
+
+BLOCK_BYTES = 4096
 
 
 def test_a_new_home_is_marked_and_private(tmp_path: Path) -> None:
@@ -173,7 +176,58 @@ def test_one_holder_at_a_time_and_the_second_learns_its_pid(tmp_path: Path) -> N
     first.give_back()
     first.give_back()
     with second:
-        assert path.read_text() == f"{os.getpid()}\n"
+        assert int(path.read_text()) == os.getpid()
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file can become longer than the blocks that it has."""
+    real = os.pwrite
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        size = os.fstat(fd).st_size
+        if offset + len(data) > size + -size % BLOCK_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize("before", ["1\n", f"{1 << 22}\n"], ids=["shorter", "longer"])
+def test_on_a_full_disk_the_next_holder_is_told_where_the_last_one_was(
+    tmp_path: Path, before: str
+) -> None:
+    """It takes no room, and nothing of an older number is left behind ours."""
+    path = tmp_path / "lock"
+    path.write_text(before)
+    with HomeLock(path), pytest.raises(HomeLockedError, match=f"process {os.getpid()},"):
+        HomeLock(path).take()
+
+
+@pytest.mark.usefixtures("full")
+def test_where_a_holder_has_no_room_to_say_who_it_is_it_holds_all_the_same(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "lock"
+    with HomeLock(path), pytest.raises(HomeLockedError, match="another process"):
+        HomeLock(path).take()
+
+
+def test_a_holder_that_may_not_say_who_it_is_does_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails is told, and the home is left to the next one."""
+
+    def fails(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "lock"
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            HomeLock(path).take()
+    HomeLock(path).take()
 
 
 def test_who_holds_a_home_is_looked_at_there(tmp_path: Path) -> None:
