@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -19,7 +20,7 @@ from farmer.client.errors import ClientError, ConnectionFailedError, FarmerTooSl
 from farmer.client.farmer import Farmer
 from farmer.client.home import Home
 from farmer.client.ledger_rows import Standing
-from farmer.client.refusals import NotFoundError, RefusedError
+from farmer.client.refusals import NoSpaceError, NotFoundError, RefusedError
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.shard import DeletionOutcome
 from farmer.protocol.questions import Deleted
@@ -129,7 +130,8 @@ async def _at_one_farmer(rows: list[Row], doing: Doing, farmer: Farmer) -> None:
 async def _delete(home: Home, farmer: Farmer, shard: ShardId, *, erase: bool) -> Done:
     run = farmer.door.run
     try:
-        deleted = await farmer.delete(shard, erase=erase)
+        with _full_disk_told("is deleted"):
+            deleted = await farmer.delete(shard, erase=erase)
     except NotFoundError:
         if not erase or await run(home.entry, shard, str(farmer.node_id)) is None:
             raise
@@ -152,13 +154,27 @@ def _in_the_trash(home: Home, farmer: NodeId, deleted: Deleted) -> str:
 
 
 async def _undelete(home: Home, farmer: Farmer, shard: ShardId) -> Done:
-    stated = await farmer.undelete(shard)
+    with _full_disk_told("comes back"):
+        stated = await farmer.undelete(shard)
     # Whatever else it says: it was asked to have it again, and audits tell whether it has.
     await farmer.door.run(home.ledger.mark, farmer.node_id, shard, Standing.HELD)
     entry = await farmer.door.run(home.entry, shard, str(farmer.node_id))
     await farmer.door.run(check_size, stated, entry, home.ledger)
     row = {"farmer": str(farmer.node_id), **shard_row(stated, entry)}
     return Done(row, shard_text(stated, None))
+
+
+@contextmanager
+def _full_disk_told(what: str) -> Iterator[None]:
+    """Have the refusal of a full disk say that there is no room to note *what* happens."""
+    try:
+        yield
+    except NoSpaceError as error:
+        raise error.said_as(
+            "the disk where the shard lies is full: it has no room even for the note that it "
+            f"{what}, and the shard stays as it is. Ask the farmer's owner to free space there, "
+            "and try again"
+        ) from error
 
 
 def _tell_one(row: Row, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from farmer.running.errors import OwnerError
+from farmer.running.errors import OwnerError, system_words
 from farmer.running.home import HomeError
 from farmer.running.making import make_volumes
 from farmer.running.reload import load_again
@@ -17,7 +17,7 @@ from farmer.settings.loader import SettingsError
 from farmer.storage.directory import VolumeSetupError
 from farmer.storage.duty import Duty, Leaving
 from farmer.storage.engine import Engine
-from farmer.storage.errors import StorageError
+from farmer.storage.errors import NO_SPACE, StorageError
 from farmer.storage.volume import Volume
 from farmer.units import format_size
 from farmer.version import SCHEMA
@@ -51,7 +51,9 @@ class Movings:
                 answer = {"schema": SCHEMA} | self.verbs[verb](words)
         except (KeyError, TypeError, ValueError) as error:
             raise OwnerError(f"{verb} was not understood: {error}") from error
-        except (StorageError, VolumeSetupError, SettingsError, HomeError, OSError) as error:
+        except OSError as error:
+            raise OwnerError(system_words(error)) from error
+        except (StorageError, VolumeSetupError, SettingsError, HomeError) as error:
             raise OwnerError(str(error) or type(error).__name__) from error
         self._hurry()
         return answer
@@ -109,7 +111,7 @@ class Movings:
             # What leaves it is noted elsewhere, also this wish.
             self._engine.part(source.settings.path)
             source = self._named(words["path"])
-        self._engine.mover.begin(source, duty)
+        self._begin(source, duty)
         total = source.ground.account.total
         return {
             "path": str(source.settings.path),
@@ -117,6 +119,18 @@ class Movings:
             "bytes": total.live_bytes + total.trash_bytes,
             "available_bytes": room.available_bytes,
         }
+
+    def _begin(self, source: Volume, duty: Duty) -> None:
+        path = source.settings.path
+        try:
+            self._engine.mover.begin(source, duty)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise OwnerError(
+                f"the disk of {path} is full: there is no room for the note that it is to be "
+                "emptied, and nothing was begun. Free space on that disk, and try again"
+            ) from error
 
     def _cancel(self, words: dict[str, Any]) -> dict[str, Any]:
         source = self._named(words["path"])

@@ -73,6 +73,8 @@ class Ground:
             account.filesystem_free_bytes = max(0, answer.free_bytes - missing_bytes)
             if answer.free_bytes >= SPEND_BYTES:
                 self.reserve.take()
+        if answer.free_bytes >= SPEND_BYTES:
+            self.health.lets_delete()
 
     def in_need(self, work: Callable[[], None]) -> None:
         """
@@ -85,7 +87,12 @@ class Ground:
         except OSError as error:
             if error.errno not in NO_SPACE or not self.reserve.spend():
                 raise
-            work()
+            try:
+                work()
+            except OSError as still:
+                if still.errno in NO_SPACE:
+                    self.reserve.was_in_vain()
+                raise
 
     def not_let(self, error: OSError, path: Path) -> bool:
         """Say whether the system does not let us read a file; then it is noted and told."""

@@ -25,6 +25,7 @@ _PASSING: Final = frozenset({"IndexRebuilt", "VolumeRefused", "VolumeSyncFailed"
 
 _LIST: Final = "farmer volume list"
 _KERNEL: Final = "dmesg | tail"
+_TOO_FULL: Final = "VolumeTooFull"
 
 
 class Health:
@@ -151,6 +152,20 @@ class Health:
         """Note that the filesystem, or a quota of its own, is full."""
         self.count("no_space")
         self._see(Seen.NO_SPACE, Writing.FULL, "its filesystem is full")
+
+    def lets_not_delete(self) -> None:
+        """Note that there is no room either for what would make some."""
+        self.raise_alert(
+            _TOO_FULL,
+            f"The filesystem of {self.label} is so full that not even a delete can be written:"
+            " what renters give up there is refused, and it cannot be drained. Nothing is lost, what is"
+            " stored is served. Free space on that disk; it then goes on by itself.",
+            _LIST,
+        )
+
+    def lets_delete(self) -> None:
+        """Note that there is room for that again."""
+        self.clear_alert(_TOO_FULL)
 
     def room(self) -> None:
         """Note that there is room again."""

@@ -3,7 +3,8 @@ A little space kept back on the disk, so that a full one can still be emptied.
 
 Others may fill the filesystem too, whatever the quota says.  Then a delete has no room for
 its mark and its change of the index, although it is what would make room: it gets this, step
-by step, since whoever filled the disk takes what is left over.
+by step, since whoever filled the disk takes what is left over.  Where others get all of what is
+given up, as root does whose own part of the disk is in use, the rest is kept.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Reserve:
         self._path = path
         self._lock = Lock()
         self._held_bytes = 0
+        self._goes_to_others = False
+        """Whether nothing came of what was given up last, for want of room as before."""
 
     @property
     def missing_bytes(self) -> int:
@@ -56,7 +59,8 @@ class Reserve:
         """Return some of it to the disk; say whether there was any."""
         with self._lock:
             left = max(0, self._held_bytes - length)
-            if not self._held_bytes:
+            self._goes_to_others = self._goes_to_others and self._is_disk_full()
+            if not self._held_bytes or self._goes_to_others:
                 return False
             self._held_bytes = left
             try:
@@ -65,6 +69,17 @@ class Reserve:
                 self._held_bytes = 0
                 return self._remove()
             return True
+
+    def was_in_vain(self) -> None:
+        """Note that there was no room after `spend` either: without any, no more is given up."""
+        with self._lock:
+            self._goes_to_others = self._is_disk_full()
+
+    def _is_disk_full(self) -> bool:
+        try:
+            return not self._files.filesystem(self._path.parent).free_bytes
+        except OSError:
+            return False
 
     def _grow(self) -> int:
         fd = self._files.open(self._path, Access.ENSURE)

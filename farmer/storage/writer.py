@@ -226,7 +226,7 @@ class Writer:
         end = self._tail.end if self._tail else 0
         return segment_bytes(self._ground.account.quota_bytes) - end
 
-    def _commit(self, operations: list[Operation[Any]]) -> None:
+    def _commit(self, operations: list[Operation[Any]], *, has_spent: bool = False) -> None:
         try:
             self._check_writable()
             tail = self._tail_for(operations)
@@ -234,7 +234,10 @@ class Writer:
         except CommitInDoubtError:
             raise
         except (StorageError, _AppendError, sqlite3.Error, OSError, MemoryError) as error:
-            self._refuse(operations, self._understand(error, operations))
+            refusal = self._understand(error, operations)
+            if has_spent and isinstance(refusal, NoSpaceError):
+                self._ground.reserve.was_in_vain()
+            self._refuse(operations, refusal)
             return
         tail.end = batch.end
         self._last = (tail.number, tail.end)
@@ -269,11 +272,15 @@ class Writer:
     def _refuse(self, operations: list[Operation[Any]], refusal: StorageError) -> None:
         """Fail them; but on a full disk, what takes no space for good may have the reserve."""
         modest = [one for one in operations if not one.takes_space]
-        if not (modest and isinstance(refusal, NoSpaceError) and self._ground.reserve.spend()):
+        if not (modest and isinstance(refusal, NoSpaceError)):
+            _fail(operations, refusal)
+            return
+        if not self._ground.reserve.spend():
+            self._ground.health.lets_not_delete()
             _fail(operations, refusal)
             return
         _fail([one for one in operations if one.takes_space], refusal)
-        self._commit(modest)
+        self._commit(modest, has_spent=True)
 
     def _tail_for(self, operations: list[Operation[Any]]) -> Tail:
         """Return the segment to append to, a new one if these would not fit."""

@@ -17,6 +17,7 @@ import pytest
 
 from tests.crash.disks import MIB, make_image, mounted, need
 from tests.e2e.daemon import Daemon, Renter
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.tool("setpriv"), pytest.mark.tool("tune2fs")]
 
@@ -96,3 +97,32 @@ def test_it_starts_serves_what_it_has_and_hears_its_owner(
     assert daemon.status()["clean_start"]
     assert not (disk / "home" / "run.json").is_symlink()
     assert all(row["stored"] for row in renter.store(file))
+
+
+def test_what_would_empty_it_says_what_is_wanted_first_and_the_reserve_is_kept(
+    daemon: Daemon, disk: Path, tmp_path: Path
+) -> None:
+    renter = Renter(tmp_path / "renter")
+    renter.join(daemon.invite(space="20MB"))
+    files = [tmp_path / "a", tmp_path / "b"]
+    for file in files:
+        file.write_text(file.name)
+    shard = renter.store(*files)[0]["shard"]
+    fill(disk)
+    while renter.call("delete", shard).returncode == 0:
+        # There was a little left in blocks that it had; or what it freed was enough.
+        assert renter.call("undelete", shard).returncode in {0, 1}
+        fill(disk)
+    for _ in range(3):
+        refused = renter.call("delete", shard)
+        assert "Ask the farmer's owner to free space there" in refused.stderr
+    drained = daemon.call("volume", "drain", "--force", str(daemon.volume))
+    assert "Free space on that disk" in drained.stderr
+    assert "Errno" not in drained.stderr
+    reserve = (daemon.volume / "reserve").stat().st_size
+    assert reserve >= 7 * 256 * 1024, "no more than a step went to those who fill the disk"
+    assert "VolumeTooFull" in {alert["name"] for alert in daemon.status()["alerts"]}
+
+    empty(disk)
+    wait_until(lambda: "VolumeTooFull" not in str(daemon.status()["alerts"]), 60)
+    assert renter.call("delete", shard).returncode == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from farmer.storage.files import Filesystem
 from farmer.storage.quota import RESERVE_BYTES
 from farmer.storage.reserve import SPEND_BYTES, Reserve
 from tests.storage.recording import Always, Call, Fault, RecordingFiles
@@ -20,6 +21,13 @@ class Disk(RecordingFiles):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.room_bytes = 1 << 40
+        self.free_bytes = 0
+        self.is_mute = False
+
+    def filesystem(self, path: Path) -> Filesystem:
+        if self.is_mute:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return Filesystem(1 << 40, self.free_bytes)
 
     def preallocate(self, fd: int, length: int) -> None:
         if length > self.room_bytes:
@@ -101,6 +109,40 @@ def test_it_is_spent_step_by_step_until_there_is_none(disk: Disk, path: Path) ->
     assert reserve.spend(RESERVE_BYTES), "as much as there is"
     assert (reserve.missing_bytes, size(path)) == (RESERVE_BYTES, 0)
     assert not reserve.spend()
+
+
+def test_of_what_goes_to_others_no_more_is_given_up_until_there_is_room(
+    disk: Disk, path: Path
+) -> None:
+    reserve = Reserve(disk, path)
+    reserve.take()
+    assert reserve.spend()
+    reserve.was_in_vain()
+    assert not reserve.spend()
+    assert size(path) == RESERVE_BYTES - SPEND_BYTES, "it is kept"
+    disk.free_bytes = 1
+    assert reserve.spend(), "there is some, and it may be a little too little"
+    disk.free_bytes = 0
+    assert reserve.spend(), "what was given up since has not been in vain"
+
+
+def test_where_the_disk_has_room_another_step_may_help(disk: Disk, path: Path) -> None:
+    """One was too little; or it is a quota that is spent, of which the disk says nothing."""
+    reserve = Reserve(disk, path)
+    reserve.take()
+    disk.free_bytes = 4096
+    assert reserve.spend()
+    reserve.was_in_vain()
+    assert reserve.spend()
+
+
+def test_a_disk_that_does_not_say_what_is_free_gets_another_step(disk: Disk, path: Path) -> None:
+    reserve = Reserve(disk, path)
+    reserve.take()
+    assert reserve.spend()
+    disk.is_mute = True
+    reserve.was_in_vain()
+    assert reserve.spend()
 
 
 @pytest.mark.parametrize("what", ["open", "truncate"])
