@@ -177,7 +177,7 @@ class RunningFarmer:
             raise CannotServeError(system_words(error)) from error
 
     def _tell(self, line: str) -> None:
-        self.log.warn("{line}", line=line)
+        self.log.info("{line}", line=line)
 
     def _begin(self, stores: Stores) -> None:
         self._disk.start()

@@ -34,7 +34,7 @@ Told = Callable[[str], None]
 
 SEGMENTS_PER_LINE: Final = 16
 
-LOST: Final = "making a lost index again from the shards"
+AGAIN: Final = "making an index from the shards, for it is lost or of an older release's format"
 WANTED: Final = "making a new index from the shards"
 
 
@@ -84,7 +84,7 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
                 shards_per_contract_max=SHARDS_PER_CONTRACT_MAX,
                 shard_bytes_max=settings.shards.size_max,
             ),
-            progress=_progress(tell, LOST),
+            progress=_progress(tell, AGAIN),
             spawn=in_a_thread,
             annexes=home.annexes,
         )

@@ -20,6 +20,7 @@ from farmer.storage.errors import FormatTooNewError
 from farmer.storage.index_errors import (
     CommitInDoubtError,
     IndexDamagedError,
+    IndexOutdatedError,
     InUseError,
     is_for_memory,
 )
@@ -341,7 +342,7 @@ class Index(IndexQuestions):
                 " use a newer one"
             )
         if version < INDEX_VERSION:
-            raise IndexDamagedError("made by an older release")
+            raise IndexOutdatedError("made by an older release")
         if of_volume != volume or not (complete or unfinished):
             raise IndexDamagedError("unfinished, or of another volume")
         return bool(clean)

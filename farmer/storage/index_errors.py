@@ -13,6 +13,10 @@ class IndexDamagedError(Exception):
     """The index is missing, unfinished, of another volume, or makes no sense: rebuild it."""
 
 
+class IndexOutdatedError(IndexDamagedError):
+    """An older release made it, for itself: nothing is wrong with it, it is made anew."""
+
+
 class LogCutError(IndexDamagedError):
     """The log is shorter than the index knows it: what stood there is lost."""
 

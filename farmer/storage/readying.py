@@ -19,6 +19,7 @@ from farmer.storage.index import INDEX_DESCRIPTORS, Index, create_index
 from farmer.storage.index_errors import (
     CommitInDoubtError,
     IndexDamagedError,
+    IndexOutdatedError,
     LogCutError,
     is_for_memory,
     is_for_room,
@@ -144,11 +145,12 @@ class Readying:
         return ready
 
     def _up_to_date(self) -> Ready:
-        is_cut = False
+        is_cut = is_outdated = False
         try:
             index = Index(self._paths.index, self._volume, connect=self._connect)
         except (IndexDamagedError, sqlite3.Error) as error:
             reason = self._damage(error)
+            is_outdated = isinstance(error, IndexOutdatedError)
         else:
             try:
                 return self._replayed(index)
@@ -162,7 +164,7 @@ class Readying:
         made = self.rebuild()
         if is_cut:
             made.recovered.damaged.insert(0, reason)
-        elif made.recovered.records:
+        elif made.recovered.records and not is_outdated:
             return replace(made, rebuilt=reason)
         return made
 

@@ -18,7 +18,11 @@ from farmer.model.shard import ShardState
 from farmer.storage import index as index_module
 from farmer.storage.errors import FormatTooNewError
 from farmer.storage.index import INDEX_DESCRIPTORS, INDEX_VERSION, Index, create_index
-from farmer.storage.index_errors import CommitInDoubtError, IndexDamagedError
+from farmer.storage.index_errors import (
+    CommitInDoubtError,
+    IndexDamagedError,
+    IndexOutdatedError,
+)
 from farmer.storage.index_file import LOCK_TIMEOUT_S, Connect, connect
 from farmer.storage.marks import Action
 from farmer.storage.operations import mark_of
@@ -131,7 +135,7 @@ def test_an_older_format_is_made_again_and_a_newer_one_is_left_alone(
 ) -> None:
     index.close(clean=True)
     changed_by_hand(path, "UPDATE state SET version = ?", INDEX_VERSION - 1)
-    with pytest.raises(IndexDamagedError, match="older release"):
+    with pytest.raises(IndexOutdatedError, match="older release"):
         Index(path, VOLUME)
     changed_by_hand(path, "UPDATE state SET version = ?", INDEX_VERSION + 1)
     with pytest.raises(FormatTooNewError, match=f"format {INDEX_VERSION + 1}"):

@@ -155,6 +155,21 @@ def test_a_lost_index_is_made_again_and_that_is_told(volume: Volume) -> None:
     Index(volume.paths.index, volume.marker.volume).close(clean=True)
 
 
+def test_an_index_of_an_older_release_is_made_anew_and_nothing_is_wrong_with_that(
+    volume: Volume,
+) -> None:
+    volume.write(1, 1, 2)
+    volume.opened_once()
+    with closing(sqlite3.connect(volume.paths.index)) as rows:
+        rows.execute("UPDATE state SET version = version - 1")
+        rows.commit()
+    ready = volume.open()
+    assert (ready.rebuilt, ready.recovered.records) == ("", 2)
+    assert set(volume.known()) == {1, 2}
+    assert volume.told == [(1, 1)]
+    ready.index.close(clean=True)
+
+
 def test_a_log_that_was_cut_is_a_loss_and_not_the_indexs(volume: Volume) -> None:
     volume.write(1, 1, 2)
     volume.opened_once()
