@@ -76,9 +76,9 @@ def volume_add(
 
     What *check* raises is raised before anything is made.
     """
-    from farmer.identity.keys import Identity
     from farmer.running.clocks import wall_clock_ms
     from farmer.running.making import make_volumes
+    from farmer.running.own_identity import own_identity
     from farmer.running.rewriting import change_settings, settings_now
     from farmer.running.volumes import answers, doubts, plan_volumes
 
@@ -96,7 +96,7 @@ def volume_add(
         planned = plan_volumes(home, settings, away_volumes(home))
         plans = [plan for plan in planned if str(plan.path) == added.path]
         check(plans[0])
-        make_volumes(home, Identity.load_or_create(home.identity), plans, wall_clock_ms())
+        make_volumes(home, own_identity(home), plans, wall_clock_ms())
         warnings = [doubt for doubt in doubts(planned) if added.path in doubt]
         # Seconds later: others may have changed them.
         change_settings(home, os.environ, change)

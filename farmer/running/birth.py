@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from farmer.identity.keys import Identity
 from farmer.model.ids import NodeId
 from farmer.running.clocks import wall_clock_ms
 from farmer.running.home import Home
 from farmer.running.locks import lock_to_change
 from farmer.running.making import make_volumes
+from farmer.running.own_identity import own_identity
 from farmer.running.rewriting import write_settings
 from farmer.running.volumes import answers, plan_volumes, volume_paths
 from farmer.settings.schema import Settings
@@ -36,7 +36,7 @@ def make_farmer(home: Home, settings: Settings, text: str) -> Made:
     """
     home.make()
     with lock_to_change(home):
-        identity = Identity.load_or_create(home.identity)
+        identity = own_identity(home)
         for path in volume_paths(home, settings):
             # It may sleep; whether it answers is seen below.
             answers(path)

@@ -13,6 +13,7 @@ from farmer.running.desk import HouseTerms, OwnerDesk
 from farmer.running.files import sync_directory
 from farmer.running.home import Home
 from farmer.running.last_ports import SHARDS, with_last_ports
+from farmer.running.own_identity import own_identity
 from farmer.running.remembering import recover
 from farmer.running.stores import open_book, open_stores
 from farmer.running.terms import price_of
@@ -34,7 +35,7 @@ def do(home: Home, settings: Settings, verb: str, words: dict[str, Any]) -> dict
     """
     if verb == RECOVER:
         return _recover(home, settings)
-    identity = Identity.load_or_create(home.identity)
+    identity = own_identity(home)
     plans = plan_volumes(home, settings)
     quotas = sum(plan.quota_bytes for plan in plans)
     listen = with_last_ports(home, SHARDS, settings.listen.shards)

@@ -15,6 +15,7 @@ from farmer.model.status import Alert
 from farmer.protocol.limits import SHARDS_PER_CONTRACT_MAX, UPLOADS_PER_RENTER_MAX
 from farmer.running.home import Home
 from farmer.running.making import Unmade
+from farmer.running.own_identity import own_identity
 from farmer.running.register import KnownVolume, not_among
 from farmer.running.remembering import compare, consult, note
 from farmer.running.volumes import VolumePlan, check_quotas, plan_volumes
@@ -65,7 +66,7 @@ def open_stores(home: Home, settings: Settings, now_ms: Callable[[], int], tell:
         HomeError, IdentityError, StorageError, VolumeSetupError, OSError: with what to do.
 
     """
-    identity = Identity.load_or_create(home.identity)
+    identity = own_identity(home)
     plans = plan_volumes(home, settings)
     check_quotas(plans)
     unmade = Unmade(home, identity, now_ms)

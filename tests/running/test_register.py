@@ -11,6 +11,7 @@ from farmer.model.status import VolumeState
 from farmer.running import register
 from farmer.running.files import write_json
 from farmer.running.home import Home, HomeError
+from farmer.running.own_identity import own_identity
 from farmer.running.register import REGISTER_BYTES_MAX, REGISTER_FILE, RetiredVolume
 from farmer.running.retired import SHOWN_MS, Retired
 from farmer.running.stores import Stores, open_stores, rebuild
@@ -224,6 +225,7 @@ def test_a_register_that_cannot_be_used_is_not_an_empty_one(
 
 
 def test_a_register_that_cannot_be_read_is_not_an_empty_one(home: Home, tmp_path: Path) -> None:
+    own_identity(home)
     (home.state / REGISTER_FILE).mkdir()
     with pytest.raises(HomeError, match="Is a directory"):
         opened(home, tmp_path / "a")
