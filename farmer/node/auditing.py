@@ -27,6 +27,7 @@ from farmer.protocol.transfers import Audit
 from farmer.storage.errors import (
     NoContractError,
     ShardNotFoundError,
+    ShardWentError,
     StorageError,
     VolumeUnavailableError,
 )
@@ -40,6 +41,9 @@ _COUNTED_AS: Final = {
     Refusal.BUSY: "later",
     Refusal.UNAVAILABLE: "later",
 }
+
+_COSTS_NOTHING: Final = (ShardNotFoundError, VolumeUnavailableError)
+"""What is not taken from the budget, unless something was read."""
 
 
 async def audit(farm: Farm, exchange: Exchange, asked: Audit) -> None:
@@ -112,13 +116,13 @@ async def _answered(
     except NoContractError:
         farm.budget.give_back(renter, cost_bytes)
         raise
-    except (ShardNotFoundError, TurnedDownError) as error:
+    except TurnedDownError as error:
         farm.budget.give_back(renter, cost_bytes)
-        return error.refused if isinstance(error, TurnedDownError) else _refused(farm, error)
+        return error.refused
     except StorageError as error:
         if exchange.sent_bytes != sent:
             raise
-        if isinstance(error, VolumeUnavailableError):
+        if isinstance(error, _COSTS_NOTHING) and not isinstance(error, ShardWentError):
             farm.budget.give_back(renter, cost_bytes)
         return _refused(farm, error)
     return None

@@ -100,6 +100,7 @@ class Mending(Protocol):
             WrongHashError: not the bytes of that block; nothing is kept.
             WrongSizeError: more than the bad blocks have; nothing is kept.
             CorruptShardError: more has rotted meanwhile; the renter asks again.
+            ShardWentError: the shard was erased meanwhile.
             NoSpaceError, VolumeUnavailableError: the disk failed us.
 
         """
@@ -112,7 +113,11 @@ class Mending(Protocol):
 
 
 class ShardReader(Protocol):
-    """One stored shard, open for reading; never moved or reclaimed until closed."""
+    """
+    One stored shard, open for reading; never moved or reclaimed until closed, or erased.
+
+    A renter who takes it slowly does not keep by that what it has given up.
+    """
 
     @property
     def stored(self) -> StoredShard:
@@ -124,6 +129,7 @@ class ShardReader(Protocol):
 
         Raises:
             CorruptShardError: they are damaged; the shard is quarantined.
+            ShardWentError: its renter has erased it since, and its space was given back.
             BadRangeError: beyond the end.
 
         """
@@ -209,7 +215,8 @@ class ShardStore(Protocol):
         Read a whole shard and return its damaged blocks; it goes into quarantine if there are.
 
         Raises:
-            ShardNotFoundError (also in the trash), VolumeUnavailableError.
+            ShardNotFoundError (also in the trash; `ShardWentError` once it has been read),
+            VolumeUnavailableError.
 
         """
 
@@ -220,8 +227,8 @@ class ShardStore(Protocol):
         The damaged record does not count against the contract meanwhile.
 
         Raises:
-            ShardNotFoundError (also in the trash), BusyError, NoSpaceError, ContractFullError,
-            TooManyError, VolumeUnavailableError.
+            ShardNotFoundError (also in the trash; `ShardWentError` once it has been read),
+            BusyError, NoSpaceError, ContractFullError, TooManyError, VolumeUnavailableError.
 
         """
 

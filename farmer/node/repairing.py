@@ -18,7 +18,7 @@ from farmer.protocol.frames import Piece
 from farmer.protocol.refusals import Refusal
 from farmer.protocol.repairs import BadBlocksNamed, Examine, Repair
 from farmer.protocol.transfers import Stored
-from farmer.storage.errors import BusyError, ShardNotFoundError
+from farmer.storage.errors import BusyError, ShardNotFoundError, ShardWentError
 
 
 async def examine(farm: Farm, exchange: Exchange, asked: Examine) -> None:
@@ -59,6 +59,9 @@ async def _reading(farm: Farm, exchange: Exchange, size_bytes: int) -> AsyncIter
     try:
         async with exchange.inside(farm.full_audits, 1):
             yield
+    except ShardWentError:
+        # It was read: who deletes, and takes out of the trash, may not have that for nothing.
+        raise
     except (ShardNotFoundError, BusyError, TurnedDownError):
         farm.budget.give_back(renter, size_bytes)
         raise

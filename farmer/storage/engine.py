@@ -35,6 +35,7 @@ from farmer.storage.errors import (
     CorruptShardError,
     ShardNotFoundError,
     ShardTooLargeError,
+    ShardWentError,
     StorageError,
     VolumeClosedError,
     VolumeUnavailableError,
@@ -438,7 +439,17 @@ class Engine:
         key = (there.row.renter, there.row.shard)
         ended, stored = partial(self._claims.give_back, key), partial(self._buried.forget, (key,))
         mending = begin_mending(there.volume, there.row, contract, ended, stored=stored)
-        return mending or there.row.stored()
+        return mending or self._still_stored(key)
+
+    def _still_stored(self, key: Key) -> StoredShard:
+        """Return a shard that was read from end to end: somebody may have let go of it since."""
+        try:
+            row = self._wherever(*key, lambda there: there.row)
+        except ShardNotFoundError as error:
+            raise ShardWentError from error
+        if row.state is ShardState.TRASH:
+            raise ShardWentError
+        return row.stored()
 
     def _wherever(
         self,
@@ -458,6 +469,9 @@ class Engine:
                 continue
             try:
                 return begin(there)
+            except ShardWentError:
+                # It was read, and it did go for good.
+                raise
             except ShardNotFoundError:
                 # It was there a moment ago: if it did not go for good, another volume has it.
                 if there.row.state is ShardState.TRASH and self._crossing.crossed == before:

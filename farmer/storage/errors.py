@@ -81,6 +81,10 @@ class ShardNotFoundError(StorageError):
     """The renter has no such shard here; somebody else's looks just the same."""
 
 
+class ShardWentError(ShardNotFoundError):
+    """It was there, and was given up while it was read: something was read for it."""
+
+
 class CorruptShardError(StorageError):
     """The bytes on the disk are not those that were stored; the shard is in quarantine now."""
 

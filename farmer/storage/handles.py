@@ -27,6 +27,18 @@ class Handle:
     is_stale: bool = False
 
 
+@dataclass(slots=True, eq=False)
+class Pin:
+    """One reader's hold on a record."""
+
+    place: Place
+    gives_way: bool
+    """Whether it ends when the shard is given up for good: its reader may be as slow as it likes,
+    and would hold space for which nobody pays any more."""
+    is_over: bool = False
+    """Whether it has ended so: what is at the place is not the record any more."""
+
+
 class Handles:
     """
     The files of one volume, open for reading.
@@ -40,23 +52,39 @@ class Handles:
         self._paths = paths
         self._lock = Lock()
         self._open: OrderedDict[tuple[int, bytes], Handle] = OrderedDict()
-        self._pins: dict[Place, int] = {}
-        """How many readers each record has that has any."""
+        self._pins: dict[Place, set[Pin]] = {}
+        """Of each record that is being read."""
         self._is_closed = False
 
-    def pin(self, place: Place) -> None:
-        """Keep a record where it is."""
+    def pin(self, place: Place, *, gives_way: bool = False) -> Pin:
+        """Keep a record where it is; see `Pin` for what *gives_way*."""
+        pin = Pin(place, gives_way)
         with self._lock:
-            self._pins[place] = self._pins.get(place, 0) + 1
+            self._pins.setdefault(place, set()).add(pin)
+        return pin
 
-    def unpin(self, place: Place) -> None:
+    def unpin(self, pin: Pin) -> None:
         """Let it go."""
         with self._lock:
-            left = self._pins[place] - 1
-            if left:
-                self._pins[place] = left
-            else:
-                del self._pins[place]
+            if not pin.is_over:
+                self._take_out(pin)
+        if pin.is_over:
+            # Its reader may have opened the file once more, just before that was unlinked.
+            self.forget(pin.place)
+
+    def end_readers(self, places: Iterable[Place]) -> None:
+        """Keep these no longer for whoever gives way: no row speaks of them any more."""
+        with self._lock:
+            for place in places:
+                for pin in [one for one in self._pins.get(place, ()) if one.gives_way]:
+                    pin.is_over = True
+                    self._take_out(pin)
+
+    def _take_out(self, pin: Pin) -> None:
+        pins = self._pins[pin.place]
+        pins.remove(pin)
+        if not pins:
+            del self._pins[pin.place]
 
     def is_pinned(self, place: Place) -> bool:
         """Say whether somebody reads this record."""

@@ -35,7 +35,8 @@ class Mending:
     """
     One shard being mended: `write` takes the bad blocks, one after the other, in any slices.
 
-    The old record stays pinned until the end.  Blocking; one call at a time, but `abandon`.
+    The old record stays pinned until the end, unless the shard is erased.  Blocking; one call at
+    a time, but `abandon`.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Mending:
             WrongHashError: not the bytes of that block; nothing is kept.
             WrongSizeError: more than was asked for; nothing is kept.
             CorruptShardError: a block that was intact is not any more; the renter asks again.
+            ShardWentError: the shard was erased meanwhile.
             NoSpaceError, VolumeUnavailableError: the disk failed us.
 
         """

@@ -181,6 +181,7 @@ class Delete(Operation[Deletion]):
             older = batch.transaction.doomed_of(row.renter, row.shard, _OLDER_MAX + 1)
             batch.transaction.doomed += older[:_OLDER_MAX]
             self._records = frozenset([row.sequence, *(one.sequence for one in older)])
+            batch.transaction.not_to_be_read += [row.place, *(one.place for one in older)]
         if self.gives_back or self._is_alone or row.state is not ShardState.TRASH:
             batch.mark(self._mark_for(row))
             row = batch.transaction.find(row.renter, row.shard) or row
@@ -258,12 +259,14 @@ class Quarantine(Operation[bool]):
 class Remove(Operation[int]):
     """Remove shards for good; their space is given back later."""
 
-    def __init__(self, rows: Sequence[Row], at_ms: int) -> None:
+    def __init__(self, rows: Sequence[Row], at_ms: int, *, ends_readers: bool = False) -> None:
+        """*ends_readers*: the shards are nowhere else, and nobody may read them any more."""
         super().__init__(marks_bytes(len(rows)))
         self.rows = len(rows)
         self.keys = tuple((row.renter, row.shard) for row in rows)
         self._rows = rows
         self._at_ms = at_ms
+        self._ends_readers = ends_readers
         self._count = 0
 
     def apply(self, batch: Batch) -> None:
@@ -273,6 +276,8 @@ class Remove(Operation[int]):
             now = batch.transaction.find(row.renter, row.shard)
             if now is not None and (now.sequence, now.state) == (row.sequence, row.state):
                 batch.mark(_for_good(now, mark_of(now, Action.GONE, self._at_ms, 0)))
+                if self._ends_readers:
+                    batch.transaction.not_to_be_read.append(now.place)
                 self._count += 1
 
     def result(self, released: frozenset[int]) -> int:

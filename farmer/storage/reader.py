@@ -37,12 +37,13 @@ from farmer.storage.damage import (
 from farmer.storage.errors import (
     BadRangeError,
     CorruptShardError,
+    ShardWentError,
     VolumeClosedError,
     VolumeUnavailableError,
 )
 from farmer.storage.files import Buffer
 from farmer.storage.ground import Ground
-from farmer.storage.handles import Handles
+from farmer.storage.handles import Handles, Pin
 from farmer.storage.places import Row
 from farmer.storage.quota import VolumeAccount
 from farmer.storage.records import trailer_length, tree_offset
@@ -59,6 +60,9 @@ class VolumeReader:
     """
     One shard, open for reading; its record stays pinned until `close`.
 
+    Where its pin gives way, and the shard is given up for good, it ends with a `ShardWentError`:
+    what is not right from then on is no damage, either.
+
     The header is read and compared at once: a misdirected write shows there.  The trailer is
     read when it is first needed, in one piece.  Where one of them is damaged the tree still
     has to give the shard id; if need be it is made again from the blocks, once.
@@ -72,6 +76,7 @@ class VolumeReader:
         self,
         ground: Ground,
         handles: Handles,
+        pin: Pin,
         row: Row,
         on_damage: OnDamage,
         examined: Examined,
@@ -79,6 +84,7 @@ class VolumeReader:
         """Open; the caller has pinned the record, and unpins it if this raises."""
         self._ground = ground
         self._handles = handles
+        self._pin = pin
         self._row = row
         self._on_damage = on_damage
         self._examined = examined
@@ -142,7 +148,7 @@ class VolumeReader:
     def read_cached(self, offset: int, length: int) -> Buffer | None:
         """See `farmer.node.ports.ShardReader`."""
         trusted = self._trust
-        if trusted is None or trusted.checksums is None:
+        if trusted is None or trusted.checksums is None or self._pin.is_over:
             # Hashes take three times as long as the reading.
             return None
         if not length or not self._may_be_cached or not self._is_whole(offset, length):
@@ -191,6 +197,7 @@ class VolumeReader:
 
         Raises:
             VolumeUnavailableError: the disk cannot be read at all, or the volume was closed.
+            ShardWentError: it was given up meanwhile.
 
         """
         place, files = self._row.place, self._ground.files
@@ -217,7 +224,7 @@ class VolumeReader:
         with self._closing:
             if self._is_open:
                 self._is_open = False
-                self._handles.unpin(self._row.place)
+                self._handles.unpin(self._pin)
 
     def _tree(self) -> ShardTree:
         tree = self._trusted().tree
@@ -274,9 +281,19 @@ class VolumeReader:
             raise self._failed(error) from error
 
     def _raw(self, offset: int, length: int) -> bytes:
+        self._check_is_there()
         place = self._row.place
         with self._handles.borrow(place) as fd:
-            return self._ground.files.pread(fd, length, place.offset + offset)
+            data = self._ground.files.pread(fd, length, place.offset + offset)
+        self._check_is_there()
+        return data
+
+    def _check_is_there(self) -> None:
+        """Raise `ShardWentError` once the shard was given up for good."""
+        if self._pin.is_over:
+            # A file that was opened as it went would take its space as long as it is open.
+            self._handles.forget(self._pin.place)
+            raise ShardWentError
 
     def _is_whole(self, offset: int, length: int) -> bool:
         """Whether a range consists of whole blocks."""
@@ -319,7 +336,12 @@ class VolumeReader:
             return False
 
     def _failed(self, error: OSError) -> Exception:
-        """Return what a failed read means: no volume, no file, or a bad spot on the disk."""
+        """
+        Return what a failed read means: no volume, no file, or a bad spot on the disk.
+
+        Raises `ShardWentError`.
+        """
+        self._check_is_there()
         if self._handles.is_closed:
             return _closed()
         health = self._ground.health

@@ -313,11 +313,11 @@ class Walk:
 
     @contextmanager
     def _pinned(self, place: Place) -> Iterator[None]:
-        self.handles.pin(place)
+        pin = self.handles.pin(place)
         try:
             yield
         finally:
-            self.handles.unpin(place)
+            self.handles.unpin(pin)
 
     def _survive(self, error: OSError, path: Path) -> None:
         """

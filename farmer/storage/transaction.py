@@ -105,6 +105,8 @@ class Transaction:
         """What changes for the ledger; complete after the block."""
         self.doomed: list[Doomed] = []
         """Records that lost their row here, and others whose space is to come back with theirs."""
+        self.not_to_be_read: list[Place] = []
+        """Those of them that are given up for good, so that their readers have to end."""
 
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return a shard as it is with the changes so far."""

@@ -79,6 +79,7 @@ class Volume:
         self._lock_fd = lock
         self.reclaimer = Reclaimer(ground, handles, writer)
         writer.release = self.reclaimer.release
+        writer.end_readers = handles.end_readers
         self.witness = Witness(ground.files, ground.paths)
         self.leases = Leases(ground)
         self.uploads = Uploads(ground, self.leases, writer.submit)
@@ -166,11 +167,12 @@ class Volume:
 
         Without *salvage* also one of which nothing can be told right from wrong.  *as_of* is
         what `changes` was before the row was looked up: it is not looked up again in vain.
+        The reader ends when the shard is given up for good.
         """
         for _ in range(_OPEN_TRIES):
             if row.state is ShardState.TRASH:
                 break
-            reader, again = self.open_as_is(row, salvage=salvage, as_of=as_of)
+            reader, again = self.open_as_is(row, salvage=salvage, as_of=as_of, gives_way=True)
             if reader is not None:
                 return reader
             if again is None:
@@ -179,10 +181,15 @@ class Volume:
         raise ShardNotFoundError
 
     def open_as_is(
-        self, row: Row, *, salvage: bool = True, as_of: int | None = None
+        self,
+        row: Row,
+        *,
+        salvage: bool = True,
+        as_of: int | None = None,
+        gives_way: bool = False,
     ) -> tuple[VolumeReader | None, Row | None]:
         """Open a shard in whatever state; without a reader the row is what became of it."""
-        self.handles.pin(row.place)
+        pin = self.handles.pin(row.place, gives_way=gives_way)
         try:
             # Only what is still there after the pin cannot be given back any more: whoever gives
             # it back sees it gone from the index first, and asks for pins then.
@@ -190,15 +197,15 @@ class Volume:
             again = row if is_same else self.find(row.renter, row.shard)
             if again == row:
                 reader = VolumeReader(
-                    self.ground, self.handles, row, self.quarantine, self.examined
+                    self.ground, self.handles, pin, row, self.quarantine, self.examined
                 )
                 if salvage:
                     reader.check()
                 return reader, row
         except BaseException:
-            self.handles.unpin(row.place)
+            self.handles.unpin(pin)
             raise
-        self.handles.unpin(row.place)
+        self.handles.unpin(pin)
         return None, again
 
     @property
@@ -229,11 +236,12 @@ class Volume:
         now_ms = self.ground.facts.clock_ms()
         return self.writer.submit(Undelete(new_mark(renter, shard, Action.UNDELETE, now_ms, 0)))
 
-    def remove(self, rows: list[Row], *, hurried: bool = False) -> int:
+    def remove(self, rows: list[Row], *, hurried: bool = False, ends_readers: bool = False) -> int:
         """
         Remove shards for good, if they are still as given; return how many were.
 
-        It rests between its steps, unless somebody waits and it is *hurried*.
+        With *ends_readers* whoever reads one is told that it went.  It rests between its steps,
+        unless somebody waits and it is *hurried*.
         """
         done = 0
         for start in range(0, len(rows), REMOVE_AT_ONCE):
@@ -244,7 +252,9 @@ class Volume:
                 if (row.renter, row.shard) not in twins
             ]
             with self.ground.rests.after(hurried=hurried):
-                done += self.writer.submit(Remove(some, self.ground.facts.clock_ms())).result()
+                now_ms = self.ground.facts.clock_ms()
+                removal = Remove(some, now_ms, ends_readers=ends_readers)
+                done += self.writer.submit(removal).result()
         return done
 
     def purge(
@@ -268,7 +278,7 @@ class Volume:
         while rows := self.page(renter, after, LOOK_AT_ONCE):
             after = rows[-1].shard
             theirs = [row for row in rows if contract in {None, row.contract}]
-            count = self.remove(theirs, hurried=is_waited_for())
+            count = self.remove(theirs, hurried=is_waited_for(), ends_readers=True)
             removed += count
             # It may lie on another volume too, or have been written anew since the look.
             is_left |= count < len(theirs)

@@ -32,7 +32,7 @@ from farmer.storage.ground import Ground
 from farmer.storage.index_errors import CommitInDoubtError
 from farmer.storage.log import Batch, Tail, open_segment
 from farmer.storage.operations import Operation
-from farmer.storage.places import Doomed, Key, Position
+from farmer.storage.places import Doomed, Key, Place, Position
 from farmer.storage.quota import segment_bytes
 from farmer.storage.shelves import Shelves
 from farmer.storage.tailcheck import Doubt, TailCheck
@@ -81,6 +81,8 @@ class Writer:
         """What those who asked wait for; broken when the disk does not answer."""
         self._shelves = Shelves(ground)
         self.release: Release = lambda _doomed: []
+        self.end_readers: Callable[[Sequence[Place]], None] = lambda _places: None
+        """Told of records that nobody may read any more, before their space is given back."""
         self._broken = ""
         """Why nothing is written any more, until the volume is opened anew; or empty."""
         self._is_started = False
@@ -244,6 +246,7 @@ class Writer:
         kept = [one.reservation for one in done if one.reservation is not None]
         transaction = batch.transaction
         self._ground.ledger.settle(self._ground.account, transaction.changes, kept)
+        self.end_readers(transaction.not_to_be_read)
         released = self._give_back(done, transaction.doomed)
         self._shelves.staged += sum(one.stages for one in done)
         is_durable = self._shelves.checkpoint(forced=any(one.checkpoints for one in done))

@@ -20,6 +20,7 @@ from twisted.trial.unittest import TestCase
 
 from farmer.identity.keys import Identity
 from farmer.identity.tls import farmer_side
+from farmer.model.contract import Offer
 from farmer.model.ids import InviteSerial, NodeId
 from farmer.node import deadlines, exchange, service
 from farmer.node.admission import Places, Sessions
@@ -176,11 +177,11 @@ class HostileCase(TestCase):
             limits=EngineLimits(shard_bytes_max=64 << 20),
         )
 
-    def join(self, name: str) -> NodeId:
+    def join(self, name: str, offer: Offer = OFFER) -> NodeId:
         """Make a renter with a contract."""
         renter = Identity.create(self.home / name).node_id
         serial = InviteSerial(renter.raw[:16])
-        self.book.mint(serial, OFFER)
+        self.book.mint(serial, offer)
         self.book.redeem(serial, renter)
         return renter
 

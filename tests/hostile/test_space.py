@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,30 @@ import pytest
 
 from farmer.identity.keys import Identity
 from farmer.identity.signing import make_invite
+from farmer.model.audit import AuditEntry, AuditKind, Challenge
 from farmer.model.ids import InviteSerial, ShardId
-from farmer.model.shard import charge_bytes
+from farmer.model.shard import DeletionOutcome, charge_bytes
+from farmer.protocol.connection import DataReceived
 from farmer.protocol.documents import invite_bytes
 from farmer.protocol.limits import LIST_ENTRIES_MAX, UPLOADS_PER_RENTER_MAX
 from farmer.protocol.opening import End, Refuse
-from farmer.protocol.questions import ContractShown, Delete, List, Listed, Redeem
+from farmer.protocol.questions import ContractShown, Delete, Deleted, List, Listed, Redeem
 from farmer.protocol.refusals import Refusal
-from farmer.protocol.transfers import Store, Stored
+from farmer.protocol.transfers import TO_THE_END, Audit, Retrieve, Send, Store, Stored
 from tests.e2e.daemon import allocated_bytes
 from tests.fakes import shard_of
-from tests.hostile.base import FRAME, QUOTA_BYTES, HostileCase
+from tests.hostile.base import FRAME, QUOTA_BYTES, HostileCase, Renter
 from tests.node.wires import OFFER
 
 MIB = 1 << 20
+
+
+def ending_of(reader: Renter) -> Any:
+    """Take what still comes, and return what it ends with."""
+    with reader:
+        while isinstance(event := reader.hear(), DataReceived):
+            pass
+        return event
 
 
 class SpaceTests(HostileCase):
@@ -50,6 +61,41 @@ class SpaceTests(HostileCase):
         usage = self.engine.usage(greedy)
         self.assertLessEqual(usage.reserved_bytes, most * charge_bytes(2 * MIB))
         self.assertLessEqual(allocated_bytes(self.home / "volume"), QUOTA_BYTES)
+        await self.serve_honest()
+
+    async def test_who_reads_slowly_what_he_has_erased_holds_no_space(self) -> None:
+        """However many shards were stored, begun to be read or proved, and erased: one counts."""
+        greedy, one_bytes = self.join("greedy", replace(OFFER, space_bytes=10 * MIB)), 8 * MIB
+        volume = self.home / "volume"
+        before_bytes = allocated_bytes(volume)
+
+        def hold(main: Renter, n: int) -> Renter:
+            """Store one, have a step of it and no more, erase it."""
+            data = bytes([n]) * one_bytes
+            assert isinstance(main.store(data), Stored)
+            reader = self.call("greedy")
+            reader.hello()
+            if n % 2:
+                reader.ask(Retrieve(shard_of(data), 0, TO_THE_END, False), Send)
+            else:
+                entry = AuditEntry(shard_of(data), one_bytes, 1024)
+                reader.ask(Audit(Challenge(bytes(32), AuditKind.SAMPLE, (entry,))), DataReceived)
+            deleted = main.ask(Delete(shard_of(data), erase=True), Deleted)
+            assert deleted.outcome is DeletionOutcome.ERASED
+            return reader
+
+        def talk() -> tuple[int, list[Any]]:
+            with self.call("greedy") as main:
+                readers = [hold(main, n) for n in range(8)]
+                held_bytes = allocated_bytes(volume) - before_bytes
+            return held_bytes, [ending_of(reader) for reader in readers]
+
+        held_bytes, ends = await self.in_thread(talk)
+
+        self.assertLess(held_bytes, one_bytes)
+        self.assertEqual({Refusal.NOT_FOUND}, {end.refused.refusal for end in ends})
+        self.assertEqual(0, self.engine.usage(greedy).total_bytes)
+        self.assertEqual({}, dict(self.engine.volumes()[0].errors))
         await self.serve_honest()
 
     @pytest.mark.slow

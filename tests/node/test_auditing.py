@@ -19,7 +19,7 @@ from farmer.protocol.proofs import FullProof, ProofItem, ProofItemReader
 from farmer.protocol.questions import Delete
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.transfers import Audit
-from farmer.storage.errors import CorruptShardError, VolumeUnavailableError
+from farmer.storage.errors import CorruptShardError, ShardWentError, VolumeUnavailableError
 from tests.fakes import SteppingDisk
 from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer, StepByStepCase
 
@@ -246,6 +246,32 @@ class AuditingTests(AuditCase):
             whole = self.farm.budget.take(RENTER, AUDIT_BUDGET_BYTES_MIN, 0, 0)
             self.assertIsNone(whole)
             self.farm.budget.give_back(RENTER, AUDIT_BUDGET_BYTES_MIN)
+
+    def test_a_shard_that_goes_while_it_is_proved_is_missing_and_was_read(self) -> None:
+        shard = self.hold(LARGE)
+        for asked, samples, call in (
+            (self.full, 0, "prove_full"),
+            (self.sample, 1, "prove_sample"),
+            (self.sample, 1024, "prove_sample"),
+        ):
+            self.store.fail_next[call] = ShardWentError()
+            challenge = asked(AuditEntry(shard, len(LARGE), samples))
+            items = self.items(self.greet(), challenge)
+
+            self.assertEqual([Refused(Refusal.NOT_FOUND)], items)
+            whole = self.farm.budget.take(RENTER, AUDIT_BUDGET_BYTES_MIN, 0, 0)
+            self.assertIsNotNone(whole)
+            self.farm.budget.give_back(RENTER, read_bytes(challenge.kind, challenge.entries[0]))
+
+    def test_a_proof_of_a_shard_that_goes_while_it_is_sent_is_broken_off(self) -> None:
+        """No item can follow half of one."""
+        shard, peer = self.hold(LARGE), self.greet()
+        self.store.fail_next["read"] = ShardWentError()
+        peer.send(Audit(self.sample(AuditEntry(shard, len(LARGE), 1024))))
+        self.assertLess(len(peer.received()), 100)
+        self.assertEqual(Refused(Refusal.NOT_FOUND), peer.refusal())
+        self.assertIsNotNone(self.farm.budget.take(RENTER, AUDIT_BUDGET_BYTES_MIN, 0, 0))
+        self.assertEqual((0, 0), (self.store.readers_open, self.farm.proofs.inside_bytes))
 
     def test_beyond_the_budget_an_absent_shard_is_absent_nonetheless(self) -> None:
         mine, foreign = self.hold(LARGE), self.hold(DATA, OTHER)

@@ -14,7 +14,7 @@ from farmer.protocol.questions import Delete, Stat, Stated
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.repairs import BadBlocksNamed, Examine, Repair
 from farmer.protocol.state import State
-from farmer.storage.errors import BusyError
+from farmer.storage.errors import BusyError, ShardWentError
 from tests.node.wires import OTHER, RENTER, STRANGER, NodeCase, Peer, stored
 
 DATA = bytes(range(256)) * 1000
@@ -167,6 +167,25 @@ class RepairingTests(NodeCase):
         self.store.repair = repair
         peer.send(Repair(shard))
         self.assertIsInstance(peer.answer(), BadBlocksNamed)
+
+    def test_a_shard_that_goes_while_it_is_read_was_read_all_the_same(self) -> None:
+        """Else who deletes it in time, and takes it out of the trash, has it read for nothing."""
+        shard = self.hold(LARGE)
+
+        def gone(*_: object) -> None:
+            raise ShardWentError
+
+        self.store.repair = self.store.examine = gone  # type: ignore[method-assign,assignment]
+        for request in (Examine(shard), Repair(shard)):
+            now_s = self.clock.seconds()
+            self.assertIsNone(self.farm.budget.take(RENTER, AUDIT_BUDGET_BYTES_MIN // 2, 0, now_s))
+            peer = self.greet()
+            peer.send(request)
+            self.assertEqual(Refused(Refusal.NOT_FOUND), peer.refusal())
+            left_bytes = AUDIT_BUDGET_BYTES_MIN // 2 - len(LARGE)
+            self.assertIsNone(self.farm.budget.take(RENTER, left_bytes, 0, now_s))
+            self.assertIsNotNone(self.farm.budget.take(RENTER, 1, 0, now_s))
+            self.farm.budget.give_back(RENTER, AUDIT_BUDGET_BYTES_MIN)
 
     def test_an_examination_that_gets_no_turn_costs_nothing(self) -> None:
         shard = self.rotten(LARGE, 1)

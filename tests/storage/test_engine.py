@@ -315,18 +315,6 @@ def test_an_erased_shard_is_gone_from_the_disk_when_that_is_said(
     assert data[1000:1100] not in everything
 
 
-def test_a_record_that_is_being_read_is_not_reclaimed(farm: Farm) -> None:
-    data = noise(5000)
-    shard = farm.store(data).shard
-    reader = farm.engine.open(ALICE, shard)
-    assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED_AT_COMPACTION
-    farm.sweep()
-    assert reader.read(0, 5000) == data
-    reader.close()
-    farm.sweep()
-    assert data[100:200] not in (farm.path / "log" / "00000001.seg").read_bytes()
-
-
 def test_going_on_without_a_byte_does_not_make_a_lease_last_longer(farm: Farm) -> None:
     data = noise(3 * MIB)
     upload = farm.begin(data)

@@ -177,16 +177,46 @@ def test_a_file_that_is_not_there_is_told(handles: Handles, files: RecordingFile
 def test_a_record_is_pinned_until_its_last_reader_lets_go(handles: Handles) -> None:
     place, other = Place(1, 4096), Place(1, 8192)
     assert not handles.is_pinned(place)
-    for pins in (1, 2):
-        handles.pin(place)
+    pins = []
+    for gives_way in (False, True):
+        pins.append(handles.pin(place, gives_way=gives_way))
         assert (handles.is_pinned(place), handles.pinned) == (True, 1), pins
-    handles.pin(other)
+    another = handles.pin(other)
     assert handles.pinned == 2
-    handles.unpin(other)
-    for still in (True, False):
-        handles.unpin(place)
+    handles.unpin(another)
+    for pin, still in zip(pins, (True, False), strict=True):
+        handles.unpin(pin)
         assert handles.is_pinned(place) is still
     assert handles.pinned == 0
+
+
+def test_whoever_gives_way_keeps_a_record_until_it_is_given_up_the_others_all_the_same(
+    handles: Handles,
+) -> None:
+    place, other = Place(1, 4096), Place(1, 8192)
+    giving_way = [handles.pin(place, gives_way=True) for _ in range(2)]
+    staying, elsewhere = handles.pin(place), handles.pin(other, gives_way=True)
+    handles.end_readers([place, Place(2, 0)])
+    assert [pin.is_over for pin in (*giving_way, staying, elsewhere)] == [True, True, False, False]
+    assert handles.is_pinned(place)
+    handles.unpin(staying)
+    assert not handles.is_pinned(place)
+    for pin in giving_way:
+        handles.unpin(pin)
+    assert (handles.is_segment_pinned(1), handles.pinned) == (True, 1)
+    handles.unpin(elsewhere)
+    assert (handles.is_segment_pinned(1), handles.pinned) == (False, 0)
+
+
+def test_a_file_that_was_opened_as_it_went_is_closed_by_whoever_opened_it(
+    handles: Handles, files: RecordingFiles, paths: Paths
+) -> None:
+    paths.shard(OWN.file).write_bytes(b"part")
+    pin = handles.pin(OWN, gives_way=True)
+    handles.end_readers([OWN])
+    read(handles, files, OWN)
+    handles.unpin(pin)
+    assert not files.is_open
 
 
 def test_a_segment_is_pinned_by_any_of_its_records(handles: Handles) -> None:

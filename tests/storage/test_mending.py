@@ -278,7 +278,7 @@ def test_a_full_contract_can_be_repaired_a_full_disk_not(farm: Farm) -> None:
 def test_a_shard_that_is_deleted_meanwhile_may_come_back_but_nothing_else_breaks(
     farm: Farm,
 ) -> None:
-    data, shard = damaged(farm, 400_000, 1)
+    data, shard = damaged(farm, 400_000, 6)
     mending = begun(farm.engine, shard)
     farm.delete(shard, erase=True)
     mending.write(wanted(data, mending))
@@ -389,10 +389,10 @@ def test_while_the_replaced_record_stays_nobody_is_told_that_the_shard_is_erased
 ) -> None:
     data, shard = mended(farm, SIZES[1])
     (older,) = volume_of(farm).ground.index.doomed()
-    volume_of(farm).handles.pin(older.place)
+    pin = volume_of(farm).handles.pin(older.place)
     assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED_AT_COMPACTION
     assert data[-1000:-100] in on_the_disk(farm)
-    volume_of(farm).handles.unpin(older.place)
+    volume_of(farm).handles.unpin(pin)
 
 
 def test_so_many_older_records_go_with_an_erased_shard_and_no_more(tmp_path: Path) -> None:

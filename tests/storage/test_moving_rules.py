@@ -563,13 +563,13 @@ def test_an_empty_volume_says_what_it_is_still_needed_for(street: Street) -> Non
     (row,) = street.store(10)
     street.mover.begin(street.source, FORCED)
     handles = street.source.handles
-    handles.pin(row.place)
+    pin = handles.pin(row.place)
     street.steps()
     work = street.mover.work(street.source)
     assert work is not None
     assert (street.shards()[0], finished(street.mover)) == (0, [])
     assert work.problem == "something there is still being read"
-    handles.unpin(row.place)
+    handles.unpin(pin)
     work = street.mover.work(street.source)
     assert work is not None
     assert (work.problem, finished(street.mover)) == ("", [street.source])

@@ -148,13 +148,14 @@ def test_a_rebuild_resurrects_nothing(farm: Farm) -> None:
 def test_a_rebuild_that_finds_unreturned_records_gives_them_back(farm: Farm) -> None:
     shard = farm.store(noise(5000)).shard
     big = farm.store(noise(2 * MIB)).shard
-    readers = [farm.engine.open(ALICE, one) for one in (shard, big)]
+    handles = volume_of(farm).handles
+    pins = [handles.pin(row_of(farm, one).place) for one in (shard, big)]
     farm.delete(shard, erase=True)
     farm.delete(big, erase=True)
     copy = farm.path.with_name("copy")
     crash_copy(farm.path, copy)
-    for reader in readers:
-        reader.close()
+    for pin in pins:
+        handles.unpin(pin)
     farm.engine.close()
     farm.settings = [VolumeSettings(copy, 64 * MIB)]
     lose_index(farm)
@@ -509,7 +510,8 @@ def test_a_volume_in_use_is_reported_and_not_touched(farm: Farm) -> None:
 def test_a_mark_stays_while_the_record_that_it_speaks_of_is_on_the_disk(farm: Farm) -> None:
     shard = farm.store(noise(5000)).shard
     other = farm.store(noise(10)).shard
-    reader = farm.engine.open(ALICE, shard)
+    handles = volume_of(farm).handles
+    pin = handles.pin(row_of(farm, shard).place)
     farm.delete(shard, erase=True)
     for _ in range(150):
         farm.delete(other)
@@ -517,7 +519,7 @@ def test_a_mark_stays_while_the_record_that_it_speaks_of_is_on_the_disk(farm: Fa
     assert noise(5000)[100:200] in (farm.path / SEGMENT).read_bytes()
     copy = farm.path.with_name("copy")
     crash_copy(farm.path, copy)
-    reader.close()
+    handles.unpin(pin)
     farm.engine.close()
     farm.settings = [VolumeSettings(copy, 64 * MIB)]
     lose_index(farm)
@@ -561,14 +563,15 @@ def test_what_a_crash_left_of_a_punching_is_reckoned_and_given_back_after_a_rebu
 ) -> None:
     rows = [row_of(farm, farm.store(noise(60_000, name)).shard) for name in "abc"]
     handles = volume_of(farm).handles
+    # As by the scrub, so that nothing is punched yet.
+    pins = [handles.pin(row.place) for row in rows]
     for row in rows:
-        handles.pin(row.place)  # as by a reader, so that nothing is punched yet
         farm.delete(row.shard, erase=True)
     kept = farm.store(noise(9000)).shard
     copy = tmp_path / "copy"
     crash_copy(farm.path, copy)
-    for row in rows:
-        handles.unpin(row.place)
+    for pin in pins:
+        handles.unpin(pin)
     farm.engine.close()
     fd = farm.files.open(copy / "log" / "00000001.seg", Access.WRITE)
     first, *others = rows
