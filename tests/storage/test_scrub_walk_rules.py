@@ -18,7 +18,7 @@ from farmer.model.shard import BLOCK_BYTES
 from farmer.storage import scrub_walk
 from farmer.storage.damage import Examination
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.handles import Handles
+from farmer.storage.handles import Handles, Pin
 from farmer.storage.marks import Action, Mark
 from farmer.storage.places import Place, Row, Segment
 from farmer.storage.scrub_check import CHECK_S_MAX
@@ -565,14 +565,15 @@ def test_a_file_that_is_known_or_gone_when_it_is_looked_at_again_is_no_news(
     forget(farm, shard)
     pin = Handles.pin
 
-    def entering(handles: Handles, place: Place) -> None:
-        pin(handles, place)
+    def entering(handles: Handles, place: Place) -> Pin:
+        pinned = pin(handles, place)
         if place.file and todo and todo.pop():
             if is_gone:
                 path.unlink()
-                return
+                return pinned
             with index.transaction() as transaction:
                 transaction.correct(row)
+        return pinned
 
     monkeypatch.setattr(Handles, "pin", entering)
     found = heard(farm)
