@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from farmer.identity.keys import CERTIFICATE_FILE, KEY_FILE, Identity, IdentityError
-from farmer.running.home import Home
-from farmer.running.register import REGISTER_FILE
+from farmer.running.home import REGISTER_FILE, Home
 
 
 def own_identity(home: Home) -> Identity:

@@ -158,8 +158,8 @@ class Health:
         self.raise_alert(
             _TOO_FULL,
             f"The filesystem of {self.label} is so full that not even a delete can be written:"
-            " what renters give up there is refused, and it cannot be drained. Nothing is lost, what"
-            " is stored is served. Free space on that disk; it then goes on by itself.",
+            " what renters give up there is refused, and it cannot be drained. Nothing is lost,"
+            " what is stored is served. Free space on that disk; it then goes on by itself.",
             _LIST,
         )
 
