@@ -180,13 +180,16 @@ class LargeCopy:
         yield from self._read_back()
 
     def _read_back(self) -> Iterator[int]:
-        again, health = _Digest(), self._target.ground.health
+        """Read all of it from the disk: what memory has would hide what that has lost."""
+        again, ground = _Digest(), self._target.ground
+        files, health = ground.files, ground.health
         try:
+            files.uncache(self._fd, 0, 0)
             for offset, length in _steps(self.size_bytes):
-                at = RECORD_HEADER_BYTES + offset
-                again.update(self._target.ground.files.pread(self._fd, length, at))
+                again.update(files.pread(self._fd, length, RECORD_HEADER_BYTES + offset))
                 yield 0
-            again.trailer(self._row)
+            trailer = again.trailer(self._row)
+            found = files.pread(self._fd, len(trailer), tree_offset(self.size_bytes))
         except OSError as error:
             health.count("read")
             if error.errno != errno.EIO:
@@ -195,6 +198,9 @@ class LargeCopy:
         except CorruptShardError as error:
             health.count("corrupt")
             raise SpoiledCopyError(health.label) from error
+        if found != trailer:
+            health.count("corrupt")
+            raise SpoiledCopyError(health.label)
 
     def _write(self, data: bytes, offset: int) -> None:
         files = self._target.ground.files

@@ -22,7 +22,7 @@ from farmer.model.shard import StoredShard
 from farmer.storage.arriving import AnyCopy
 from farmer.storage.crossing import Crossing
 from farmer.storage.errors import CorruptShardError, StorageError, VolumeUnavailableError
-from farmer.storage.handover import Ask, GiveUp
+from farmer.storage.handover import Ask, AskTheDisk, GiveUp
 from farmer.storage.journal import Crossers
 from farmer.storage.places import Key, Row
 from farmer.storage.quota import SMALL_BYTES_MAX, Changes
@@ -111,7 +111,8 @@ def _settle(
 ) -> tuple[list[Row], frozenset[Key]]:
     """Return what the source gave up, and what was replaced on either before it was given up."""
     leaving = source.writer.submit(Ask(keys)).result()
-    arrived = target.writer.submit(Ask(keys)).result()
+    files, handles = target.ground.files, target.handles
+    arrived = target.writer.submit(AskTheDisk(keys, files, handles)).result()
     twins = sorted(key for key in keys if key in leaving and key in arrived)
     damaged = _read_back(target, [arrived[key] for key in twins])
     arrived = target.writer.submit(Ask(frozenset(twins))).result()
@@ -186,7 +187,11 @@ def _send(target: Volume, copies: Iterable[tuple[AnyCopy, Row]]) -> StorageError
 
 
 def _read_back(target: Volume, rows: Iterable[Row]) -> list[Row]:
-    """Read copies where the index says that they are; have damaged ones marked; return those."""
+    """
+    Read copies where the index says that they are; have damaged ones marked; return those.
+
+    Memory has nothing of them but what it has read from the disk, see `AskTheDisk`.
+    """
     return [row for row in rows if not row.is_damaged and not _is_read(target, row)]
 
 
@@ -196,7 +201,7 @@ def _is_read(target: Volume, row: Row) -> bool:
         reader, _row = target.open_as_is(row)
         if reader is not None:
             with closing(reader):
-                # A large one was read back before its last header was written; but is it there?
+                # Of a large one all was read back but its last header, which has been opened with.
                 if row.size_bytes <= SMALL_BYTES_MAX:
                     reader.read(0, row.size_bytes)
     except CorruptShardError:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -24,6 +25,15 @@ _NOWAIT: Final = getattr(os, "RWF_NOWAIT", None)
 """Linux's: what memory does not hold is not waited for."""
 
 _COMMON: Final = os.O_CLOEXEC | os.O_NOFOLLOW
+
+FOLIO_BYTES_MAX: Final = PAGESIZE * min(PAGESIZE // 8, 2048)
+"""
+What memory forgets of a file at once: 2 MiB, where pages have 4 KiB.
+
+One write or one read makes a folio of at most as many pages as a table of them has entries, of 8
+bytes each, and never of more than 2048 (Linux 6.18, `MAX_PAGECACHE_ORDER`); it begins at a
+multiple of its size.
+"""
 
 
 class Access(Enum):
@@ -91,7 +101,8 @@ class Files(Protocol):
         """
         Forget what memory holds of a synced range: the next read asks the disk, if it can.
 
-        A length of 0 means to the end.
+        A length of 0 means to the end.  What lies around it may be forgotten as well; and
+        where something around it is not synced, memory may keep all.  See `whole_folios`.
         """
 
     def preallocate(self, fd: int, length: int) -> None:
@@ -223,7 +234,7 @@ class OsFiles:
     def uncache(self, fd: int, offset: int, length: int) -> None:
         """See `Files.uncache`."""
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(fd, *whole_folios(offset, length), os.POSIX_FADV_DONTNEED)
 
     def preallocate(self, fd: int, length: int) -> None:
         """See `Files.preallocate`."""
@@ -308,6 +319,19 @@ def _after(buffers: list[memoryview], written: int) -> list[memoryview]:
             return [buffer[written:], *buffers[index + 1 :]]
         written -= len(buffer)
     return []
+
+
+def whole_folios(offset: int, length: int) -> tuple[int, int]:
+    """
+    Return the least range that memory has nothing of once it was told to forget it.
+
+    It forgets whole folios only, and none that reaches beyond the range.  A length of 0 means to
+    the end.
+    """
+    start = offset // FOLIO_BYTES_MAX * FOLIO_BYTES_MAX
+    if not length:
+        return start, 0
+    return start, -(-(offset + length) // FOLIO_BYTES_MAX) * FOLIO_BYTES_MAX - start
 
 
 def read_head(files: Files, path: Path, length: int) -> bytes:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
+from farmer.model.shard import RECORD_HEADER_BYTES
+from farmer.storage.errors import VolumeUnavailableError
+from farmer.storage.files import Files
+from farmer.storage.handles import Handles
 from farmer.storage.log import Batch, marks_bytes
 from farmer.storage.marks import Action
 from farmer.storage.operations import Operation, mark_of
-from farmer.storage.places import Key, Row
+from farmer.storage.places import Key, Place, Row
 from farmer.storage.quota import Reservation
 
 
@@ -28,6 +34,33 @@ class Ask(Operation[dict[Key, Row]]):
         return self._rows
 
 
+class AskTheDisk(Ask):
+    """
+    Look as `Ask` does, and have memory forget the records: what is read of them is the disk's.
+
+    That is done between two syncs, when nothing around them waits to be written: memory would
+    keep it, and them as well.
+    """
+
+    def __init__(self, keys: frozenset[Key], files: Files, handles: Handles) -> None:
+        super().__init__(keys)
+        self._files = files
+        self._handles = handles
+
+    def apply(self, batch: Batch) -> None:
+        """Look, and forget; raises `VolumeUnavailableError`."""
+        super().apply(batch)
+        for place, length in _stretches(self._rows.values()):
+            try:
+                with self._handles.borrow(place) as fd:
+                    self._files.uncache(fd, place.offset, length)
+            except FileNotFoundError:
+                # Nothing of it is read from memory, either.
+                continue
+            except OSError as error:
+                raise VolumeUnavailableError(f"the disk could not be read: {error}") from error
+
+
 class GiveUp(Operation[bool]):
     """Give up a record of a shard that another volume has durably, in whatever state it is."""
 
@@ -48,3 +81,22 @@ class GiveUp(Operation[bool]):
         """Say whether nothing of the shard is there any more."""
         del released
         return self._is_over
+
+
+def _stretches(rows: Iterable[Row]) -> Iterator[tuple[Place, int]]:
+    """
+    Yield where records lie, one stretch for each segment.
+
+    Of a large shard's file it is the header: the rest was read back before that was written.
+    """
+    ends: dict[int, tuple[int, int]] = {}
+    for row in rows:
+        place = row.place
+        if place.file:
+            yield place, RECORD_HEADER_BYTES
+        else:
+            start, end = ends.get(place.segment, (place.offset, 0))
+            end = max(end, place.offset + row.charge_bytes)
+            ends[place.segment] = min(start, place.offset), end
+    for number, (start, end) in ends.items():
+        yield Place(number, start), end - start

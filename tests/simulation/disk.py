@@ -25,7 +25,7 @@ from random import Random
 from typing import Protocol
 from zlib import crc32
 
-from farmer.storage.files import Access, Buffer, Filesystem
+from farmer.storage.files import FOLIO_BYTES_MAX, Access, Buffer, Filesystem, whole_folios
 from tests.simulation.nodes import BLOCK, Drive, Folder, Node, Op, apply, enter_name
 from tests.simulation.power_cut import PowerCut
 
@@ -42,6 +42,10 @@ CARRIED_OUT = {
     "sync_data": {"EIO", "ENOSPC", "lost", "misdirected"},
 }
 """By call: the faults that it has to carry out itself; all others are errors before it begins."""
+
+
+FOLIOS_BYTES = (FOLIO_BYTES_MAX, 16 * BLOCK, BLOCK)
+"""What memory forgets at once: of one file so much, of another so much."""
 
 
 class Watcher(Protocol):
@@ -190,13 +194,22 @@ class SimDisk:
             node.written_early += early
 
     def uncache(self, fd: int, offset: int, length: int) -> None:
-        """Let later reads see the platter, as far as nothing is waiting to be written."""
+        """
+        Let later reads see the platter, as Linux does for `OsFiles`.
+
+        It forgets whole folios alone: none that reaches beyond the range, and none of which any
+        byte is waiting to be written.
+        """
         node, _ = self._enter_fd("uncache", fd, (offset, length))
-        end = offset + length if length else len(node.cached)
-        if not any(_touches(op, offset, end) for op in node.pending):
-            node.cached[offset:end] = node.platter[offset:end].ljust(
-                min(end, len(node.cached)) - offset, b"\0"
-            )
+        start, length = whole_folios(offset, length)
+        end = min(start + length, len(node.cached)) if length else len(node.cached)
+        size = FOLIOS_BYTES[node.number % len(FOLIOS_BYTES)]
+        for at in range(-(-start // size) * size, end, size):
+            stop = at + size
+            is_beyond = length and stop > start + length
+            if not is_beyond and not any(_touches(op, at, stop) for op in node.pending):
+                stop = min(stop, end)
+                node.cached[at:stop] = node.platter[at:stop].ljust(stop - at, b"\0")
 
     def sync_directory(self, path: Path) -> None:
         if path == self.root:

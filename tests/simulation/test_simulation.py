@@ -10,8 +10,8 @@ from random import Random
 
 import pytest
 
-from farmer.storage.files import Access
-from tests.simulation.disk import SimDisk
+from farmer.storage.files import FOLIO_BYTES_MAX, Access
+from tests.simulation.disk import FOLIOS_BYTES, SimDisk
 from tests.simulation.house import House
 from tests.simulation.nodes import BLOCK, Drive
 from tests.simulation.run import run
@@ -151,3 +151,26 @@ def test_what_is_written_back_early_may_outlive_a_crash_and_no_lie_can_take_it(
     ]
     assert len(lost) == 1
     assert lost[0] not in early
+
+
+@pytest.mark.parametrize("folio", FOLIOS_BYTES)
+def test_memory_forgets_whole_folios_of_which_nothing_waits_to_be_written(
+    tmp_path: Path, folio: int
+) -> None:
+    """As Linux does: what lies around it goes, too, or keeps it there."""
+    disk = SimDisk(tmp_path, Random(1), _Nobody(), lambda _s: None)
+    drive = disk.add_drive("one", 1 << 30, can_punch=True)
+    fd = disk.open(tmp_path / "one" / "file", Access.CREATE)
+    (node,) = drive.nodes()
+    node.number = FOLIOS_BYTES.index(folio)
+    disk.pwritev(fd, [b"a" * 2 * FOLIO_BYTES_MAX], 0)
+    disk.sync_data(fd)
+    node.platter[:] = bytes(len(node.platter))
+    disk.pwritev(fd, [b"b"], 3 * BLOCK)
+    disk.uncache(fd, BLOCK, BLOCK)
+    assert (disk.pread(fd, 1, BLOCK) == b"a") is (folio > BLOCK)
+    disk.sync_data(fd)
+    disk.uncache(fd, BLOCK, BLOCK)
+    assert disk.pread(fd, 1, BLOCK) == b"\0"
+    assert disk.pread(fd, 1, 3 * BLOCK) == b"b"
+    assert disk.pread(fd, 1, FOLIO_BYTES_MAX) == b"a"

@@ -22,11 +22,19 @@ from farmer.storage.errors import (
 )
 from farmer.storage.places import Row
 from farmer.storage.reader import VolumeReader
-from farmer.storage.records import MOVED, Kind, RecordHeader, decode_record
+from farmer.storage.records import (
+    MOVED,
+    Kind,
+    RecordHeader,
+    decode_record,
+    trailer_length,
+    tree_offset,
+)
 from farmer.storage.recovery import read_part
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, MIB, Farm, contract_of, noise
 from tests.storage.recording import Fault, RecordingFiles
+from tests.storage.rot import flip
 
 LARGE = MIB + 300_000
 STEP = 512 * 1024
@@ -161,7 +169,8 @@ def test_a_large_copy_is_written_in_steps_and_read_back(two: Two) -> None:
         lengths = [call.length for call in own if call.name == "pwritev"]
         assert lengths[:3] == written
         assert [call.name for call in own][:8] == ["pwritev", "sync_data"] * 4
-        assert [call.length for call in own if call.name == "pread"] == written
+        trailer = trailer_length(LARGE)
+        assert [call.length for call in own if call.name == "pread"] == [*written, trailer]
         assert two.header().kind is Kind.STAGING, "no start takes it for a shard yet"
 
 
@@ -253,6 +262,20 @@ def test_bytes_that_are_others_when_they_are_read_back_do_not_arrive(two: Two) -
     assert dict(two.target.ground.health.errors()) == {"corrupt": 1}
     assert two.staged() == []
     assert two.target.find(ALICE, row.shard) is None
+
+
+def test_a_tree_that_is_another_when_it_is_read_back_does_not_arrive(two: Two) -> None:
+    row, reader = two.stored(LARGE)
+    with closing(reader), closing(LargeCopy(two.target, reader)) as copy:
+        steps = copy.copy()
+        while next(steps):
+            pass
+        (path,) = two.staged()
+        flip(path, tree_offset(LARGE) + 5)
+        with pytest.raises(SpoiledCopyError):
+            list(steps)
+    assert dict(two.target.ground.health.errors()) == {"corrupt": 1}
+    assert (two.staged(), two.target.find(ALICE, row.shard)) == ([], None)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from farmer.storage.journal import Crossers
 from farmer.storage.log import Batch
 from farmer.storage.operations import Adopt
 from tests.storage.bench import ALICE, MIB, Farm, contract_of, crash_copy, finished, noise
+from tests.storage.forgetful import LOST_BYTES, LosingFiles
 from tests.storage.recording import Call, Fault, RecordingFiles
 from tests.storage.test_doubts import Failing
 from tests.storage.test_moving import DRAIN, Street
@@ -217,6 +218,43 @@ def test_a_large_shard_that_changes_under_the_copy_is_not_entered(tmp_path: Path
         street.farm.reopen()
         street.steps()
         assert street.source.status().shards == 0
+        street.check_bytes()
+
+
+def test_what_the_new_disk_loses_of_synced_copies_stays_where_it_was(tmp_path: Path) -> None:
+    """It says that it has them, and so does memory; the copies are read back from the disk."""
+    files = LosingFiles(tmp_path / "volume1")
+    street = Street(tmp_path, files=files)
+    doomed = [shard for shard, data in street.data.items() if len(data) > LOST_BYTES]
+    with closing(street.farm.engine):
+        for shard in doomed:
+            files.lose(street.data[shard])
+        street.begin()
+        street.steps()
+        assert files.lost == len(doomed)
+        assert {one for one in doomed if street.source.find(ALICE, one)} == {*doomed}
+        assert street.source.status().shards == len(doomed), "all others went"
+    street.farm.files = OsFiles()
+    street.farm.open()
+    with closing(street.farm.engine):
+        street.check_bytes()
+        street.steps()
+        street.check_bytes()
+        assert street.source.status().shards == 0
+
+
+def test_a_large_copy_whose_last_header_the_new_disk_loses_is_none(tmp_path: Path) -> None:
+    """An index that is made again would not have it, and the source would have given it up."""
+    files = LosingFiles(tmp_path / "volume1")
+    street = Street(tmp_path, files=files)
+    large = [shard for shard, data in street.data.items() if len(data) > MIB]
+    with closing(street.farm.engine):
+        for shard in large:
+            files.lose(shard.raw, times=2)
+        street.begin()
+        street.steps()
+        assert files.lost == 2 * len(large), "the first header and the last one"
+        assert street.source.status().shards == len(large)
         street.check_bytes()
 
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import integers
 
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState
@@ -14,8 +16,9 @@ from farmer.model.status import VolumeState
 from farmer.storage import tailcheck
 from farmer.storage.condition import PROBE_DISTRUSTED_EVERY_S, PROOFS_WANTED, Seen
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.files import OsFiles
+from farmer.storage.files import FOLIO_BYTES_MAX, Access, OsFiles, whole_folios
 from farmer.storage.places import Row
+from farmer.storage.syscalls import is_cached
 from farmer.storage.transaction import Transaction
 from tests.crash.disks import make_image, mounted, need
 from tests.storage.bench import ALICE, Farm, noise
@@ -234,3 +237,44 @@ def test_an_uncached_read_asks_the_disk(tmp_path: Path, system: str) -> None:
                 assert (system, error.errno) == ("btrfs", errno.EIO)  # its own checksum
             else:
                 assert found != data
+
+
+@pytest.mark.parametrize("system", ["ext4", "xfs", "btrfs"])
+def test_what_was_written_together_can_be_forgotten_apart(tmp_path: Path, system: str) -> None:
+    """The kernel forgets whole folios only, and one write makes one of up to 2 MiB."""
+    need(system)
+    image, folder = tmp_path / "image", tmp_path / "mounted"
+    folder.mkdir()
+    make_image(image, system)
+    parts = [noise(8192, number) for number in range(256)]
+    files = OsFiles()
+    with mounted(image, folder, system):
+        path = folder / "segment"
+        fd = files.open(path, Access.CREATE)
+        files.pwritev(fd, [bytes(4096)], 0)
+        files.pwritev(fd, parts, 4096)
+        files.sync_data(fd)
+        for number in (0, 100, 255):
+            offset = 4096 + number * 8192
+            harm(image, parts[number])
+            files.uncache(fd, offset, 8192)
+            assert not is_cached(fd, offset, 8192)
+            try:
+                found = files.pread(fd, 8192, offset)
+            except OSError as error:
+                assert (system, error.errno) == ("btrfs", errno.EIO)  # its own checksum
+            else:
+                assert found != parts[number]
+        files.close(fd)
+
+
+@given(offset=integers(0, 1 << 40), length=integers(0, 1 << 40))
+def test_no_folio_reaches_beyond_what_is_forgotten(offset: int, length: int) -> None:
+    """Wherever a folio lies of which any byte shall go; and nothing far away goes with it."""
+    start, wide = whole_folios(offset, length)
+    assert 0 <= start <= offset < start + FOLIO_BYTES_MAX
+    assert start % FOLIO_BYTES_MAX == wide % FOLIO_BYTES_MAX == 0
+    if length:
+        assert offset + length <= start + wide < offset + length + FOLIO_BYTES_MAX
+    else:
+        assert not wide, "to the end"
