@@ -201,7 +201,7 @@ def _is_read(target: Volume, row: Row) -> bool:
         reader, _row = target.open_as_is(row)
         if reader is not None:
             with closing(reader):
-                # Of a large one all was read back but its last header, which has been opened with.
+                # Of a large one all else was read back before; its last header, just now.
                 if row.size_bytes <= SMALL_BYTES_MAX:
                     reader.read(0, row.size_bytes)
     except CorruptShardError:
