@@ -16,6 +16,9 @@ from farmer.model.status import VolumeState
 from farmer.storage.errors import NoSpaceError
 from tests.storage.bench import ALICE, MIB, Farm, noise, shard_of
 
+ERASED = {DeletionOutcome.ERASED, DeletionOutcome.ERASED_AT_COMPACTION}
+"""The second of a small shard where a hole gives nothing back."""
+
 
 class Neighbour:
     """Writes until nothing more goes in."""
@@ -60,7 +63,7 @@ def main(root: Path) -> None:
         assert farm.delete(shard).outcome is DeletionOutcome.TRASHED
         neighbour.fill()
     for shard in (small[1], large[1], shard_of(noise(3 * MIB))):
-        assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED
+        assert farm.delete(shard, erase=True).outcome in ERASED
         neighbour.fill()
     assert farm.engine.undelete(ALICE, small[0]).result(20).state is ShardState.LIVE
     neighbour.fill()
@@ -73,7 +76,7 @@ def main(root: Path) -> None:
     farm.open()
     assert not farm.engine.trouble(), "no reason to make the index again"
     assert farm.read(small[5]) == noise(5000, 5)
-    assert farm.delete(small[2], erase=True).outcome is DeletionOutcome.ERASED
+    assert farm.delete(small[2], erase=True).outcome in ERASED
     for lost, expected in (
         ("index.sqlite*", "IndexRebuilt"),
         ("index.sqlite*", "IndexRebuilt"),

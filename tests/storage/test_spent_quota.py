@@ -48,8 +48,10 @@ def test_a_volume_whose_quota_is_spent_is_emptied_and_stores_again(limited: Path
     assert not farm.engine.trouble(), "no reason to make the index again"
 
     assert farm.delete(small[0]).outcome is DeletionOutcome.TRASHED
-    for shard in (large[0], *small[1:8]):
-        assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED
+    assert farm.delete(large[0], erase=True).outcome is DeletionOutcome.ERASED
+    for shard in small[1:8]:
+        # On btrfs a hole gives nothing back.
+        assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED_AT_COMPACTION
     assert farm.engine.undelete(ALICE, small[0]).result(20).state is ShardState.LIVE
     farm.sweep()
 
