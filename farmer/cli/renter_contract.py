@@ -27,13 +27,20 @@ def contract(home: Home, options: argparse.Namespace) -> int:
     if back.rewritten and not options.anyway:
         raise CommandError(not_taken(back, "renter contract"))
     home.ledger.refresh(address.farmer, shown)
-    warn_of(back)
-    if options.json:
-        print_document(contract_row(address, shown))
-    else:
-        say(f"farmer {address.farmer} at {', '.join(address.addresses)}")
-        say(contract_text(shown))
+    tell_contract("farmer", address, shown, back, as_json=options.json)
     return OK
+
+
+def tell_contract(
+    what: str, address: FarmerAddress, shown: ContractShown, back: TakenBack, *, as_json: bool
+) -> None:
+    """Tell a contract that was taken, and what it takes back; *what* says of which farmer."""
+    _warn_of(back)
+    if as_json:
+        print_document(_contract_row(address, shown))
+    else:
+        say(f"{what} {address.farmer} at {', '.join(address.addresses)}")
+        say(_contract_text(shown))
 
 
 def back_since(
@@ -56,7 +63,7 @@ def not_taken(back: TakenBack, command: str) -> str:
     )
 
 
-def warn_of(back: TakenBack) -> None:
+def _warn_of(back: TakenBack) -> None:
     """Tell what a contract that was taken takes back, if anything."""
     if back != TakenBack():
         warn(
@@ -66,7 +73,7 @@ def warn_of(back: TakenBack) -> None:
         )
 
 
-def contract_row(address: FarmerAddress, shown: ContractShown) -> dict[str, object]:
+def _contract_row(address: FarmerAddress, shown: ContractShown) -> dict[str, object]:
     """Return a contract as other programs read it."""
     agreed, usage = shown.contract, shown.usage
     return {
@@ -96,7 +103,7 @@ def _unfinished(usage: Usage) -> str:
     return f", {format_size(usage.reserved_bytes)} kept for unfinished stores"
 
 
-def contract_text(shown: ContractShown) -> str:
+def _contract_text(shown: ContractShown) -> str:
     """Return a contract as people read it, in a few lines."""
     agreed, usage = shown.contract, shown.usage
     used, space = format_size(usage.total_bytes), format_size(agreed.space_bytes)

@@ -6,14 +6,8 @@ import argparse
 
 from farmer.cli.exits import OK, CommandError
 from farmer.cli.renter_asking import ask
-from farmer.cli.renter_contract import (
-    back_since,
-    contract_row,
-    contract_text,
-    not_taken,
-    warn_of,
-)
-from farmer.cli.terminal import print_document, say, warn
+from farmer.cli.renter_contract import back_since, not_taken, tell_contract
+from farmer.cli.terminal import warn
 from farmer.client.dial import FarmerAddress
 from farmer.client.farmer import Farmer
 from farmer.client.home import Home
@@ -43,12 +37,7 @@ def join(home: Home, options: argparse.Namespace) -> int:
     home.ledger.join(address, shown)
     if lacking := less_than_offered(shown.contract, link.invite.offer):
         warn(f"renter: the contract has {lacking} than this invite, and was taken anyway")
-    warn_of(back)
-    if options.json:
-        print_document(contract_row(address, shown))
-    else:
-        say(f"joined farmer {address.farmer} at {', '.join(address.addresses)}")
-        say(contract_text(shown))
+    tell_contract("joined farmer", address, shown, back, as_json=options.json)
     return OK
 
 

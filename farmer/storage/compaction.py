@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final
 
 from farmer.model.shard import RECORD_HEADER_BYTES
-from farmer.storage.condensing import Condenser, is_passed_over
+from farmer.storage.condensing import Condenser, pass_over
 from farmer.storage.files import Access, read_head
 from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
@@ -74,7 +74,7 @@ class Compactor:
             self._end_before(number)
         except OSError as error:
             # Of these files alone: what the writer could not write comes back as a refusal.
-            if not is_passed_over(error, self._ground, paths.segment(number)):
+            if not pass_over(error, self._ground, paths.segment(number)):
                 raise
             return
         self._writer.submit(Restate(lambda _tx: [], 1)).result()

@@ -83,7 +83,7 @@ class Condenser:
                 marks = self._read_marks(record)
             except OSError as error:
                 path = self._handles.usual_path(record.place)
-                if not is_lenient or not is_passed_over(error, self._ground, path):
+                if not is_lenient or not pass_over(error, self._ground, path):
                     raise
                 continue
             for mark in marks:
@@ -105,9 +105,9 @@ class Condenser:
                 return []
 
 
-def is_passed_over(error: OSError, ground: Ground, path: Path) -> bool:
+def pass_over(error: OSError, ground: Ground, path: Path) -> bool:
     """
-    Say whether a run goes on without what could not be read; then it is counted, or told.
+    Count or tell what could not be read, if a run can go on without it, and say whether.
 
     One sector may be lost, or one file refused by the system, and all others sound.  Any other
     failure to read is the whole disk's, or the system's, and ends a run.

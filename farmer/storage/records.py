@@ -9,7 +9,8 @@ hole can give back exactly what a record takes.
                 8   2  version, 1                       } never move
                10   1  kind: 1 shard, 2 marks, 3 staging
                11   1  state of the shard when the record was written
-               12   4  flags: bit 0, copied here by a compaction; bit 1, found damaged before
+               12   4  flags: bit 0, a copy, by a compaction or from another volume; bit 1,
+                       found damaged before
                16  16  segment uuid: whose record this is, so that neither a stale one nor bytes
                        that a renter chose are mistaken for one (`segment_uuid`)
                32   8  sequence: rises with every record of the volume
