@@ -62,7 +62,8 @@ rect.shut,i.shut{fill:var(--shut);background:var(--shut)}
 rect.free,i.free{fill:var(--free);background:var(--free)}
 ul.legend{list-style:none;margin:12px 0 0;padding:0}
 .legend li{display:flex;gap:9px;align-items:center;padding:2px 0}
-.legend i{width:11px;height:11px;border-radius:3px;flex:none}
+.legend i{width:11px;height:11px;border-radius:3px;flex:none;
+outline:1px solid color-mix(in srgb,var(--mute) 40%,transparent)}
 .legend span{flex:1}
 .card p{margin:10px 0 0}
 dl{display:grid;grid-template-columns:1fr auto;gap:5px 16px;margin:0}

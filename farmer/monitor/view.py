@@ -16,7 +16,7 @@ from farmer.model.status import (
     VolumeStatus,
 )
 from farmer.monitor.status import Activity
-from farmer.monitor.words import count, percent, problem_of, size
+from farmer.monitor.words import count, percent, problem_of, size, together
 from farmer.units import format_duration, format_moment
 
 REFRESH_S: Final = 60
@@ -100,11 +100,11 @@ def _header(status: NodeStatus, activity: Activity, now_s: float) -> str:
 
 
 def _alert(alert: Alert, now_s: float) -> str:
-    command = f" Type: <code>{escape(alert.command)}</code>" if alert.command else ""
+    command = f"<div>Type: <code>{escape(alert.command)}</code></div>" if alert.command else ""
     since = _span(now_s - alert.since_ms / 1000)
     return (
         f'<section class="note"><b>{escape(alert.name)}</b>'
-        f'<div>{escape(alert.message)}{command} <span class="mute">for {since}</span></div>'
+        f'<div>{escape(alert.message)} <span class="mute">for {since}</span>{command}</div>'
         "</section>"
     )
 
@@ -116,32 +116,39 @@ def _figures(status: NodeStatus, activity: Activity, now_s: float) -> Iterator[s
     yield _figure(
         "Space",
         f"{size(used)} <small>stored of {size(quota)}</small>",
-        f"{percent(used, quota)} · {size(status.promised_bytes)} promised · {size(free)} free",
+        percent(used, quota),
+        f"{size(status.promised_bytes)} promised",
+        f"{size(free)} free",
     )
     proved, failed = activity.audits_passed, activity.audits_failed
     absent = activity.audits_missing
     yield _figure(
         "Audits since start",
         percent(proved, proved + failed) if proved + failed else "none yet",
-        f"{count(proved)} passed · {count(failed)} failed"
-        + (f" · {count(absent)} of shards not held" if absent else ""),
+        f"{count(proved)} passed",
+        f"{count(failed)} failed",
+        *([f"{count(absent)} of shards not held"] if absent else []),
     )
     yield _figure(
         "Traffic since start",
         f"{size(activity.received_bytes)} <small>in</small>",
-        f"{size(activity.sent_bytes)} out · shards stored: {count(activity.stored)}",
+        f"{size(activity.sent_bytes)} out",
+        f"shards stored: {count(activity.stored)}",
     )
     yield _figure(
         "Renters",
         count(status.renters),
-        f"{count(status.sessions)} connections · open invites: {count(status.open_invites)}",
+        f"{count(status.sessions)} connections",
+        f"open invites: {count(status.open_invites)}",
     )
 
 
-def _figure(heading: str, value: str, below: str) -> str:
+def _figure(heading: str, value: str, *below: str) -> str:
+    """Return a card; lines end between the facts below, not within one."""
+    facts = " · ".join(together(fact) for fact in below)
     return (
         f'<section class="card k"><h2>{heading}</h2><div class="v">{value}</div>'
-        f'<div class="mute">{below}</div></section>'
+        f'<div class="mute">{facts}</div></section>'
     )
 
 
@@ -321,7 +328,7 @@ def _about_card(status: NodeStatus) -> str:
             else []
         ),
         ("Started", escape(format_moment(status.started_at_ms))),
-        ("Last end", _last_end(status)),
+        ("Last run ended", _last_end(status)),
         (
             "For programs",
             '<a href="/metrics">metrics</a> · <a href="/status.json">status.json</a>',

@@ -15,7 +15,12 @@ def count(number: int) -> str:
 
 def size(size_bytes: int) -> str:
     """Return a size of which no line ends between number and unit."""
-    return format_size(size_bytes).replace(" ", "\u00a0")
+    return together(format_size(size_bytes))
+
+
+def together(text: str) -> str:
+    """Return some words between which no line ends."""
+    return text.replace(" ", "\u00a0")
 
 
 def percent(part: float, whole: float) -> str:

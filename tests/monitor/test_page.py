@@ -15,7 +15,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from farmer.model.status import NodeState, ScrubStatus, VolumeState, VolumeWork
+from farmer.model.status import Alert, NodeState, ScrubStatus, VolumeState, VolumeWork
 from farmer.monitor import page, view
 from farmer.monitor.page import StatusPage, page_site
 from farmer.monitor.view import message
@@ -341,6 +341,21 @@ def test_it_tells_stored_promised_and_free_apart() -> None:
     assert "1.54 TB <small>stored of 4 TB</small>" in html
     assert "4 TB promised · 823 GB free" in html
     assert "<dt>Promised by contracts and open invites</dt><dd>4 TB</dd>" in html
+
+
+def test_on_a_phone_no_line_ends_within_a_fact() -> None:
+    """Else "free" stands alone below its number."""
+    html = view.page(replace(STATUS, promised_bytes=4 * 10**12), metrics().activity, NOW_S)
+    assert "4\u00a0TB\u00a0promised · 823\u00a0GB\u00a0free" in html
+
+
+def test_what_to_type_stands_below_what_an_alert_says() -> None:
+    """Its words are a sentence without a full stop: a command behind it would run into them."""
+    alert = Alert(
+        name="VolumeGone", since_ms=0, message="not mounted", command="farmer volume list"
+    )
+    html = rendered(replace(STATUS, alerts=(alert,)), metrics().activity, NOW_S)
+    assert "<div>Type: <code>farmer volume list</code></div></div></section>" in html
 
 
 def test_it_claims_no_end_in_order_at_the_first_start() -> None:
