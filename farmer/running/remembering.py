@@ -118,8 +118,8 @@ def complaints(book: ContractDatabase, engine: Engine) -> list[Alert]:
                 name="ContractsMissing",
                 since_ms=0,
                 message=f"there are shards of {counted(len(strangers), 'renter')} who have no "
-                "contract here: they are kept, but neither served nor ever removed. To make "
-                "their contracts again from what the shards say, use the command",
+                "contract here: they are kept, but not served until their contracts are made "
+                "again from what the shards say",
                 command=COMMAND,
             )
         )

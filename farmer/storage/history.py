@@ -53,8 +53,7 @@ class BookHistory:
             "the contract database is older than what the volumes remember: it was lost, or put"
             " back from a backup. All invites that were open in it are withdrawn, since some may"
             " have been redeemed; renters whose contracts are missing are refused, their shards"
-            " are kept. To make those contracts again from the shards, and to end this alert,"
-            " use the command"
+            " are kept. This stands until those contracts are made again from the shards"
         )
 
     def meet(self, seen: Iterable[Generation]) -> bool:

@@ -350,7 +350,7 @@ def test_on_a_phone_no_line_ends_within_a_fact() -> None:
 
 
 def test_what_to_type_stands_below_what_an_alert_says() -> None:
-    """Its words are a sentence without a full stop: a command behind it would run into them."""
+    """They may end without a full stop: a command behind them would run into them."""
     alert = Alert(
         name="VolumeGone", since_ms=0, message="not mounted", command="farmer volume list"
     )

@@ -146,6 +146,19 @@ def harmed(house: House, harm: Harm, tmp_path: Path) -> tuple[InviteSerial, Invi
     return spent, opened
 
 
+def test_the_words_of_an_alert_are_whole_without_the_command_behind_them(
+    house: House, tmp_path: Path
+) -> None:
+    """Page, status and log each put the command in a place of its own."""
+    harmed(house, removed, tmp_path)
+    house.open()
+    words = [one.message for one in complaints(house.stores.book, house.stores.engine)]
+    assert [text.rpartition(" made ")[2] for text in words] == [
+        "again from the shards",
+        "again from what the shards say",
+    ]
+
+
 @pytest.mark.parametrize("harm", [yesterdays_copy_put_back, removed, emptied, without_its_log])
 def test_spent_invites_do_not_revive_and_shards_are_served_again(
     house: House, tmp_path: Path, harm: Harm
