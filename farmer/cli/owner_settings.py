@@ -85,9 +85,11 @@ def show(home: Home, options: argparse.Namespace) -> int:
         return OK
     rows = list(flat(settings))
     width = max(len(name) for name, _ in rows)
+    value_width = max(len(text) for _, text in rows)
     for name, text in rows:
         origin = loaded.origins.get(name) or loaded.origins.get(name.rpartition(".")[0], "default")
-        print(f"{name:{width}}  {text}" + (f"    # {origin}" if options.origin else ""))
+        value = f"{text:{value_width}}  # {origin}" if options.origin else text
+        print(f"{name:{width}}  {value}")
     return OK
 
 

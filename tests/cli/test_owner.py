@@ -209,7 +209,9 @@ def test_settings_tell_where_they_come_from(
     assert document["settings"]["name"] == "attic"
     assert document["origins"]["name"] == "environment FARMER_NAME"
     assert run(home, "config", "show", "--origin") == exits.OK
-    assert "attic    # environment FARMER_NAME" in capsys.readouterr().out
+    rows = capsys.readouterr().out.splitlines()
+    assert any(row.endswith("  # environment FARMER_NAME") for row in rows)
+    assert len({row.index("  # ") for row in rows}) == 1, "they stand below each other"
 
 
 def test_schema_and_example_are_printed(home: Path, capsys: Any) -> None:
