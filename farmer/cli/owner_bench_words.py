@@ -54,12 +54,16 @@ def verdicts(disk: DiskFigures, cells: Sequence[Cell]) -> Iterator[str]:
     if blocks:
         alone = min(blocks, key=lambda cell: cell.at_once)
         together = max(blocks, key=lambda cell: cell.per_s)
+        more = (
+            "no more with several at once."
+            if together is alone
+            else f"{together.per_s:,.0f} ({together.per_s / disk.durable_per_s:.0%}) with"
+            f" {together.at_once} at once: one flush is for all of them."
+        )
         yield (
             f"Your disk allows {disk.durable_per_s:,.0f} durable writes of 64 KiB a second, one"
             f" after the other; your farmer reached {alone.per_s:,.0f} stores"
-            f" ({alone.per_s / disk.durable_per_s:.0%}) one at a time, and {together.per_s:,.0f}"
-            f" ({together.per_s / disk.durable_per_s:.0%}) with {together.at_once} at once: one"
-            " flush is for all of them."
+            f" ({alone.per_s / disk.durable_per_s:.0%}) one at a time, and {more}"
         )
     for what, verb, where in (("store", "takes", ""), ("retrieve", "serves", FROM_MEMORY)):
         best = max(

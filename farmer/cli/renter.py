@@ -133,8 +133,8 @@ def _add_transfers(verbs: Verbs) -> None:
         "--samples",
         type=_samples,
         metavar="K",
-        help="pieces of 4 KiB to have proved of each shard, drawn by lot; default: enough to find "
-        "a loss of 1 %% with 99 %%, and 20 at most",
+        help="pieces of 4 KiB to have proved of each shard, drawn by lot; default: of all shards "
+        "together enough to find a loss of 1 %% with 99 %%, but 20 of each at most",
     )
     audit.add_argument(
         "--full",

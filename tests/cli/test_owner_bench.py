@@ -43,6 +43,22 @@ def test_what_it_serves_is_said_to_come_from_memory() -> None:
 
 
 @pytest.mark.parametrize(
+    ("many_per_s", "said"),
+    [
+        (20.0, "and 20 (200%) with 16 at once: one flush is for all of them."),
+        (5.0, "and no more with several at once."),
+    ],
+)
+def test_one_flush_is_for_all_only_where_that_was_seen(many_per_s: float, said: str) -> None:
+    disk = DiskFigures(100.0, 100.0, 10.0, 10.0, 10.0, 10.0)
+    cells = [
+        Cell("store", 64 * KIB, at_once, per_s, 500.0, 1.0, 1.0, 1.0)
+        for at_once, per_s in ((1, 10.0), (16, many_per_s))
+    ]
+    assert next(verdicts(disk, cells)).endswith(f"10 stores (100%) one at a time, {said}")
+
+
+@pytest.mark.parametrize(
     ("took_ms", "shown"), [(0.5, "0.5 ms"), (12.34, "12.3 ms"), (1360.2, "1,360 ms")]
 )
 def test_times_are_written_out(took_ms: float, shown: str) -> None:
