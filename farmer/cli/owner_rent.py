@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from farmer.cli.exits import OK, USAGE, CommandError
-from farmer.cli.owner_ask import ask
+from farmer.cli.owner_ask import ask, must_be_there
 from farmer.cli.owner_words import warn
 from farmer.cli.tables import table, visible
 from farmer.cli.terminal import print_document
@@ -134,6 +134,7 @@ def identity_show(home: Home, options: argparse.Namespace) -> int:
     from farmer.identity.keys import Identity
 
     home.check()
+    must_be_there(home)
     identity = Identity.load(home.identity)
     answer = {"node_id": str(identity.node_id), "path": str(home.identity)}
     return _print(options, answer, [f"node id  {identity.node_id}", f"path     {home.identity}"])

@@ -291,7 +291,7 @@ def test_without_a_farmer_nothing_is_made(home: Path, words: list[str], capsys: 
     """A slip in --home does not make a second farmer."""
     assert run(home, *words) == exits.FAILED
     assert not home.exists()
-    assert "farmer: there is no" in capsys.readouterr().err
+    assert "farmer: there is no farmer in" in capsys.readouterr().err
 
 
 def test_where_there_is_no_farmer_the_list_of_volumes_says_how_to_get_one(
