@@ -37,7 +37,7 @@ _VOLUME_WORDS: Final = {
     VolumeState.GONE: "bad",
     VolumeState.RETIRED: "ok",
 }
-_VOLUME_FIGURES: Final = ("Stored", "Quota", "Free", "Shards", "Errors", "Last read through")
+_VOLUME_FIGURES: Final = ("Stored", "Quota", "Free", "Shards", "Errors", "Read through")
 MAPS_BYTES_MAX: Final = 64 * 1024
 """What maps of extents may take of a volume's disk beside its shards: a few blocks."""
 

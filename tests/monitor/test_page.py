@@ -333,7 +333,7 @@ def test_it_says_when_all_was_read_again_if_that_is_known(
 ) -> None:
     volume = replace(ATTIC, scrub=scrub)
     html = rendered(replace(STATUS, volumes=(volume,)), metrics().activity, NOW_S)
-    assert re.search(f'data-name="Last read through">{words}', html)
+    assert re.search(f'data-name="Read through">{words}', html)
 
 
 def test_it_tells_stored_promised_and_free_apart() -> None:
