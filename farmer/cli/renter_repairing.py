@@ -28,6 +28,7 @@ def repair(home: Home, options: argparse.Namespace) -> int:
     address = home.holder(shard, options.farmer)
     entry = home.entry(shard, str(address.farmer))
     copy = options.copy or _stored_from(shard, "" if entry is None else entry.file)
+    before = home.ledger.contract(address.farmer)
     line = ProgressLine("repairing")
     try:
         repaired, path = blocking.run(
@@ -37,7 +38,7 @@ def repair(home: Home, options: argparse.Namespace) -> int:
         raise no_room_beside(shard, error) from error
     finally:
         line.clear()
-    home.keep(address.farmer, repaired.receipt, path)
+    home.keep(address.farmer, repaired.receipt, path, before)
     sent = repaired.bad
     if options.json:
         row = {"shard": str(shard), "blocks": list(sent.blocks), "sent_bytes": sent.wanted_bytes}

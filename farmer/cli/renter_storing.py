@@ -28,7 +28,7 @@ from farmer.client.farmer import Farmer, connect
 from farmer.client.home import Home
 from farmer.client.limits import SESSIONS_MAX
 from farmer.client.refusals import NoSpaceError, RefusedError, ShardTooLargeError
-from farmer.model.contract import Receipt
+from farmer.model.contract import Contract, Receipt
 from farmer.model.ids import ShardId
 from farmer.model.shard import ShardState
 from farmer.units import format_size, two_sizes
@@ -106,7 +106,8 @@ async def _store_all(
 ) -> None:
     gate = DeferredSemaphore(SESSIONS_MAX)
     async with connect(address, home.identity, reactor, told_in(line)) as farmer:
-        storing = _Storing(home, farmer, line)
+        before = await farmer.door.run(home.ledger.contract, address.farmer)
+        storing = _Storing(home, farmer, line, before)
         # All to their ends, also when one is interrupted: they need the connection until then.
         stores = DeferredList([gate.run(storing.one, row) for row in rows], consumeErrors=True)
         for is_done, failure in await stores:
@@ -117,8 +118,12 @@ async def _store_all(
 class _Storing:
     """The stores of one call."""
 
-    def __init__(self, home: Home, farmer: Farmer, line: ProgressLine) -> None:
+    def __init__(
+        self, home: Home, farmer: Farmer, line: ProgressLine, before: Contract | None = None
+    ) -> None:
+        """*before*: see `Home.keep`."""
         self._home = home
+        self._before = before
         self._farmer = farmer
         self._line = line
         self._sources = Sources()
@@ -176,7 +181,7 @@ class _Storing:
 
     def _keep(self, row: Row, receipt: Receipt, path: str) -> None:
         """Keep a receipt: from then on the file is stored, also if nobody waits any more."""
-        self._home.keep(self._farmer.node_id, receipt, path)
+        self._home.keep(self._farmer.node_id, receipt, path, self._before)
         row.error = None
 
     def _warn_once(self) -> None:

@@ -83,16 +83,25 @@ class Checks:
         return pong
 
 
-def check_promise(receipt: Receipt, agreed: Contract) -> None:
-    """Check that a receipt is under the contract that the farmer showed, and until its end."""
-    same = receipt.contract == agreed.contract
-    if same and receipt.until_ms >= agreed.until_ms:
+def check_promise(receipt: Receipt, agreed: Contract, before: Contract | None = None) -> None:
+    """
+    Check that a receipt is under the contract that the farmer showed, and until its end.
+
+    The one that it showed *before* it was asked for the shard will do, too: another program may
+    have renewed the contract since.
+    """
+    if _keeps(receipt, agreed) or (before is not None and _keeps(receipt, before)):
         return
-    what = "ends before the contract" if same else "is under another contract than the one"
+    is_same = receipt.contract == agreed.contract
+    what = "ends before the contract" if is_same else "is under another contract than the one"
     raise FarmerBrokeProtocolError(
         f"the farmer's receipt {what} that it showed last, and was not kept; renter contract shows"
         " the one that it has now, to which receipts are held from then on"
     )
+
+
+def _keeps(receipt: Receipt, agreed: Contract) -> bool:
+    return receipt.contract == agreed.contract and receipt.until_ms >= agreed.until_ms
 
 
 def _check_size(stated: Stated) -> None:

@@ -14,7 +14,7 @@ from farmer.client.errors import NotJoinedError
 from farmer.client.ledger import Ledger, LedgerError
 from farmer.client.ledger_rows import Entry, Standing
 from farmer.identity.keys import Identity, IdentityError
-from farmer.model.contract import Receipt
+from farmer.model.contract import Contract, Receipt
 from farmer.model.ids import NodeId, ShardId
 
 LEDGER_FILE: Final = "ledger.sqlite"
@@ -165,17 +165,22 @@ class Home:
         ]
         return sorted(found, key=lambda entry: (entry.standing is not standing, entry.standing))
 
-    def keep(self, farmer: NodeId, receipt: Receipt, file: str) -> None:
+    def keep(
+        self, farmer: NodeId, receipt: Receipt, file: str, before: Contract | None = None
+    ) -> None:
         """
         Keep a receipt in the ledger, as `Ledger.keep`; without a file, that of an earlier one.
 
+        *before* is the contract in the ledger before the farmer was asked for the receipt.
+
         Raises:
-            FarmerBrokeProtocolError: it is not under the contract that the farmer showed last.
+            FarmerBrokeProtocolError: it is not under the contract that the farmer showed last,
+                nor under that one.
 
         """
         agreed = self.ledger.contract(farmer)
         if agreed is not None:
-            check_promise(receipt, agreed)
+            check_promise(receipt, agreed, before)
         known = None if file else self.entry(receipt.shard, str(farmer))
         self.ledger.keep(farmer, receipt, file if known is None else known.file)
 

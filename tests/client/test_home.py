@@ -372,6 +372,20 @@ def test_a_receipt_is_held_to_the_contract_that_the_farmer_showed_last(home, fak
     assert home.farmer() == FarmerAddress(ONE, ("a:1",))
 
 
+def test_a_contract_renewed_while_a_shard_is_sent_costs_no_receipt(home, fake):
+    """The farmer accepted it under the contract before, which the renter knew then."""
+    home.ledger.join(FarmerAddress(ONE, ("a:1",)), fake.shown())
+    before, good = home.ledger.contract(ONE), fake.receipt(SHARD, 7)
+    fake.contract = replace(fake.contract, revision=2, until_ms=good.until_ms + 1)
+    home.ledger.refresh(ONE, fake.shown())
+    with pytest.raises(FarmerBrokeProtocolError, match="ends before the contract"):
+        home.keep(ONE, good, "")
+    with pytest.raises(FarmerBrokeProtocolError, match="ends before the contract"):
+        home.keep(ONE, replace(good, until_ms=good.until_ms - 1), "", before)
+    home.keep(ONE, good, "", before)
+    assert [entry.receipt for entry in home.ledger.entries()] == [good]
+
+
 def test_no_contract_that_a_farmer_signed_is_lost_to_the_next(home, fake):
     """It may have been the better one; each is kept once, for its own farmer."""
     address, first = FarmerAddress(ONE, ("a:1",)), fake.contract

@@ -45,7 +45,7 @@ from farmer.protocol.proofs import encode_item
 from farmer.protocol.questions import Listed, Stated
 from farmer.protocol.refusals import Refusal, Refused
 from farmer.protocol.repairs import BadBlocksNamed
-from farmer.protocol.transfers import Send
+from farmer.protocol.transfers import Send, Stored
 from farmer.protocol.types import Type
 from farmer.running.remembering import RECOVERED_REVISION
 from tests.client.fake_farmer import FakeFarmer, Talk, shard_of
@@ -933,6 +933,27 @@ def test_a_receipt_that_promises_less_than_the_contract_is_not_kept(joined, tmp_
     assert joined.renter("contract") == 0
     assert joined.renter("store", str(tmp_path / "file")) == 0
     assert joined.renter("audit") == 0
+
+
+@pytest.mark.parametrize("verb", ["store", "repair"])
+def test_a_contract_renewed_while_a_shard_is_sent_is_no_lie(joined, tmp_path, capsys, verb):
+    """Another program redeemed an invite meanwhile; the receipt is as the store began."""
+    (tmp_path / "file").write_text("x")
+    fake = joined.fake
+    if verb == "repair":
+        assert joined.renter("store", str(tmp_path / "file")) == 0
+    receipt = fake.receipt(shard_of(b"x"), 1)
+
+    def renewed_meanwhile(talk, _asked):
+        fake.contract = replace(fake.contract, revision=2, until_ms=fake.contract.until_ms + 1)
+        with closing(Ledger.open(joined.home / LEDGER_FILE)) as ledger:
+            ledger.refresh(fake.identity.node_id, fake.shown())
+        talk.send(Stored(receipt))
+
+    fake.script[Type.STORE] = fake.script[Type.REPAIR] = renewed_meanwhile
+    words = [str(tmp_path / "file")] if verb == "store" else [str(receipt.shard)]
+    assert joined.renter(verb, *words) == 0, capsys.readouterr().err
+    assert kept(joined)[0] == fake.contract
 
 
 DEAR = Price(currency="EUR", stored_micros=5)
