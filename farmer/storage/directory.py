@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,7 @@ from farmer.storage.records import NUMBER_BITS, UUID_BYTES
 MARKER_NAME: Final = "farmer-volume.json"
 MARKER_VERSION: Final = 1
 _MARKER_BYTES_MAX: Final = 64 * 1024
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class VolumeSetupError(Exception):
@@ -186,12 +188,26 @@ def create_volume(root: Path, node: NodeId, files: Files, now_ms: int) -> Marker
         raise VolumeSetupError(
             f"{root} is not empty ({there[0]} is in it); give a volume a directory of its own"
         )
+    _shut(root)
     for directory in (paths.log, paths.shards, paths.staging):
         files.make_directory(directory)
     marker = Marker(secrets.token_bytes(UUID_BYTES), node, now_ms)
     _write_marker(paths, marker, files)
     files.sync_directory(root.parent)
     return marker
+
+
+def _shut(root: Path) -> None:
+    """
+    Leave a directory that was there before to its owner alone, where it can be.
+
+    Who may write there can put another index, or no shards at all, in the place of ours.
+    """
+    # What is another user's, or on a filesystem without modes, stays as that has it.
+    with suppress(OSError):
+        mode = stat.S_IMODE(root.stat().st_mode)
+        if mode & _OTHERS:
+            root.chmod(mode & ~_OTHERS)
 
 
 def _is_nothing(paths: Paths, name: str, files: Files) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import stat
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +53,26 @@ def marked(root: Path, **fields: object) -> None:
     path = Paths(root).marker
     said = json.loads(path.read_text()) | fields
     path.write_text(json.dumps({name: value for name, value in said.items() if value is not None}))
+
+
+def test_a_directory_that_anybody_could_write_is_left_to_its_owner_alone(
+    files: RecordingFiles, root: Path
+) -> None:
+    """Nobody else may put another index in the place of ours; a disk is often mounted so."""
+    root.mkdir(parents=True)
+    root.chmod(0o2777)
+    create_volume(root, NODE, files, 1234)
+    assert stat.S_IMODE(root.stat().st_mode) == 0o2700
+
+
+def test_a_directory_that_is_no_volume_keeps_its_mode(files: RecordingFiles, root: Path) -> None:
+    """Others may use what is in it."""
+    root.mkdir(parents=True)
+    root.chmod(0o777)
+    (root / "photo").touch()
+    with pytest.raises(VolumeSetupError, match="is not empty"):
+        create_volume(root, NODE, files, 1234)
+    assert stat.S_IMODE(root.stat().st_mode) == 0o777
 
 
 def test_a_new_volume_is_read_back(files: RecordingFiles, root: Path) -> None:
