@@ -21,6 +21,8 @@ def less_than_offered(contract: Contract, offer: Offer) -> str:
         "less space": contract.space_bytes < offer.space_bytes,
         "less time": contract.until_ms - begun_ms < offer.duration_ms,
         "another price": _may_be_lower(offer.price, contract.price),
+        # By the farmer's clock, as both are: it redeems no invite that has expired.
+        "a later beginning": contract.from_ms > offer.expires_at_ms,
     }
     return _all_that_is(lacking)
 
@@ -70,6 +72,9 @@ def taken_back(
         ),
         f"a price of {_money(shown.price)} in place of {_money(before.price)}": (
             is_dearer and (offer is None or _may_be_lower(offer.price, shown.price))
+        ),
+        f"a beginning that is to come, {format_moment(shown.from_ms)}": (
+            shown.from_ms > max(before.from_ms, now_ms)
         ),
     }
     ends, ended = format_moment(shown.until_ms), format_moment(before.until_ms)

@@ -69,7 +69,7 @@ class NumbersTests(LieCase):
         day_ms = 86_400_000
         price = Price(currency="EUR", stored_micros=5)
         offer = Offer(
-            space_bytes=100, duration_ms=day_ms, created_at_ms=1, expires_at_ms=2, price=price
+            space_bytes=100, duration_ms=day_ms, created_at_ms=1, expires_at_ms=7, price=price
         )
         invite = make_invite(self.fake.identity, InviteSerial(bytes(16)), offer)
         agreed = replace(
@@ -80,6 +80,7 @@ class NumbersTests(LieCase):
             (replace(agreed, until_ms=6 + day_ms), "less time than"),
             (replace(agreed, from_ms=0, until_ms=day_ms), "less time than"),
             (replace(agreed, price=replace(price, stored_micros=6)), "another price than"),
+            (replace(agreed, from_ms=8, until_ms=8 + day_ms), "a later beginning than"),
         ):
             for revision in (1, 2, 1 << 20, (1 << 32) - 1):
                 self.fake.contract = replace(contract, revision=revision)

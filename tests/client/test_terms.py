@@ -37,6 +37,7 @@ def back(now_ms: int = NOW_MS, offer: Offer | None = None, **changes: object) ->
         {"revision": 6, "space_bytes": 10**10, "until_ms": 3 * NOW_MS},
         {"revision": 6, "price": replace(PRICE, stored_micros=4)},
         {"revision": 6, "price": Price()},
+        {"revision": RECOVERED_REVISION, "from_ms": NOW_MS},
     ],
 )
 def test_a_later_contract_with_the_same_or_better_terms_takes_nothing_back(changes) -> None:
@@ -53,6 +54,7 @@ def test_a_later_contract_with_the_same_or_better_terms_takes_nothing_back(chang
             "a price of 0.000005 EUR stored and 0.000006 EUR retrieved in place of 0.000005 EUR",
         ),
         ({"revision": 6, "price": replace(PRICE, currency="ZWL")}, "ZWL retrieved in place of"),
+        ({"revision": 6, "from_ms": NOW_MS + 1}, "a beginning that is to come, 2001-09-09 01:46"),
         ({"contract": OTHER, "revision": 1}, "another contract in place of 00"),
         ({"contract": OTHER, "revision": 9}, "another contract in place of 00"),
     ],
