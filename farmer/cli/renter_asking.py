@@ -15,7 +15,7 @@ from farmer.client.errors import FarmerBrokeProtocolError
 from farmer.client.farmer import Farmer, OnRetry, connect, nobody_told
 from farmer.client.home import Home
 from farmer.client.ledger import Ledger
-from farmer.client.ledger_rows import Entry
+from farmer.client.ledger_rows import Entry, Standing
 from farmer.client.refusals import RefusedError
 from farmer.model.ids import ShardId
 from farmer.model.shard import BadBlocks, ShardState
@@ -67,8 +67,7 @@ def list_shards(home: Home, options: argparse.Namespace) -> int:
     entries = ask(home, address, lambda farmer: _listed(farmer, known, home.ledger))
     files = {shard: entry.file for shard, entry in known.items()}
     there = {entry.shard for entry in entries}
-    held = home.held(str(address.farmer)).get(address.farmer, [])
-    missing = [str(one.receipt.shard) for one in held if one.receipt.shard not in there]
+    missing = [str(shard) for shard in _held_all_along(home, address, known) if shard not in there]
     rows = [shard_row(entry, known.get(entry.shard)) for entry in entries]
     if options.json:
         print_document({"farmer": str(address.farmer), "shards": rows, "missing": missing})
@@ -87,6 +86,14 @@ def list_shards(home: Home, options: argparse.Namespace) -> int:
     for shard in missing:
         say(f"{shard}  MISSING: there is a receipt, and the farmer does not list it")
     return OK
+
+
+def _held_all_along(
+    home: Home, address: FarmerAddress, before: Mapping[ShardId, Entry]
+) -> list[ShardId]:
+    """Return what was held before as now: other programs may store and erase meanwhile."""
+    held = (one.receipt.shard for one in home.held(str(address.farmer)).get(address.farmer, []))
+    return [shard for shard in held if shard in before and before[shard].standing is Standing.HELD]
 
 
 async def _listed(farmer: Farmer, known: Mapping[ShardId, Entry], ledger: Ledger) -> list[Stated]:

@@ -49,7 +49,7 @@ def audit(home: Home, options: argparse.Namespace) -> int:
     verdicts: list[tuple[NodeId, Audited]] = []
     errors: list[tuple[NodeId, str]] = []
     for farmer, entries in _wanted(home, options).items():
-        auditing = Auditing(entries, home.ledger.is_sound)
+        auditing = Auditing(entries, home.ledger.is_sound, home.ledger.standing)
         try:
             _audit_one(home, options, farmer, auditing)
         except ClientError as error:
@@ -111,14 +111,21 @@ class Auditing:
 
     Both ways raise `ClientError`; what was known before stays here.  What *is_sound* does not
     hold for, a receipt that our disk has changed, is no failure of the farmer's: it is left out.
+    So is what another program of ours has erased since, as *standing* says.
     """
 
-    def __init__(self, entries: list[Entry], is_sound: Callable[[Entry], bool]) -> None:
+    def __init__(
+        self,
+        entries: list[Entry],
+        is_sound: Callable[[Entry], bool],
+        standing: Callable[[Entry], Standing] = lambda entry: entry.standing,
+    ) -> None:
         self.found: list[Audited] = []
         self.errors: list[str] = []
         """Why a shard could not be audited, though the others could."""
         self._entries = entries
         self._is_sound = is_sound
+        self._standing = standing
         self._looks_left = _TRASH_LOOKED_IN_MAX
         self._busy = BusyWait()
 
@@ -129,7 +136,7 @@ class Auditing:
         async for one in farmer.verdicts(receipts, samples):
             entry = next(entries)
             if one.verdict is not Verdict.FAILED or self._is_sound(entry):
-                self.found.append(await self._explained(farmer, entry, one))
+                await self._note(farmer, entry, one)
 
     async def full(self, farmer: Farmer, line: ProgressLine) -> None:
         """Have every byte of each shard proved."""
@@ -143,7 +150,7 @@ class Auditing:
                 # It may be over this shard alone, and would keep us from the others every time.
                 self.errors.append(f"shard {entry.receipt.shard}: {error}")
                 continue
-            self.found.append(await self._explained(farmer, entry, one))
+            await self._note(farmer, entry, one)
 
     async def _audit_full(self, farmer: Farmer, entry: Entry, line: ProgressLine) -> Audited:
         """Compare with our own file if it can be read and is the same, else fetch the shard."""
@@ -173,6 +180,15 @@ class Auditing:
         except WrongBytesError as error:
             return Audited(receipt.shard, Verdict.FAILED, str(error))
         return Audited(receipt.shard, Verdict.PASSED)
+
+    async def _note(self, farmer: Farmer, entry: Entry, one: Audited) -> None:
+        """Add a verdict, unless the shard is not there because we erased it meanwhile."""
+        if isinstance(one.refusal, NotFoundError):
+            now = await farmer.door.run(self._standing, entry)
+            if now is Standing.ERASED and entry.standing is not now:
+                return
+            entry = replace(entry, standing=now)
+        self.found.append(await self._explained(farmer, entry, one))
 
     async def _explained(self, farmer: Farmer, entry: Entry, one: Audited) -> Audited:
         """Say more of a verdict where more is known, or can be asked."""

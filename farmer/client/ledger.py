@@ -256,6 +256,11 @@ class Ledger:
             self._damaged[damaged] = None
         return damaged is None
 
+    def standing(self, entry: Entry) -> Standing:
+        """Return what was last done with a shard; another program may have done it since."""
+        found = self.entries(str(entry.receipt.shard))
+        return next((one.standing for one in found if one.farmer == entry.farmer), entry.standing)
+
     def tell_once(self, notice: str) -> bool:
         """Return True the first time that this is asked about a notice, False ever after."""
         with self._change() as connection:

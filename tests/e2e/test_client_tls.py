@@ -27,6 +27,7 @@ from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from farmer.cli import renter_sources
+from farmer.cli.exits import UNANSWERED
 from farmer.cli.renter import main
 from farmer.client import blocking, dial, refusals
 from farmer.client.auditing import Verdict
@@ -34,6 +35,7 @@ from farmer.client.door import ThreadDoor
 from farmer.client.errors import ConnectionFailedError, WrongFarmerError
 from farmer.client.home import LEDGER_FILE
 from farmer.client.ledger import Ledger
+from farmer.client.ledger_rows import Standing
 from farmer.identity.keys import Identity
 from farmer.identity.signing import format_link, make_invite
 from farmer.identity.tls import farmer_side, renter_side
@@ -954,6 +956,54 @@ def test_a_contract_renewed_while_a_shard_is_sent_is_no_lie(joined, tmp_path, ca
     words = [str(tmp_path / "file")] if verb == "store" else [str(receipt.shard)]
     assert joined.renter(verb, *words) == 0, capsys.readouterr().err
     assert kept(joined)[0] == fake.contract
+
+
+@pytest.mark.parametrize("words", [[], ["--full"]])
+def test_what_we_erase_while_it_is_audited_is_no_failure(joined, tmp_path, capsys, words):
+    """Nor is what we put into the trash: another program did it before the farmer was asked."""
+    fake = joined.fake
+    names = {"erased": Standing.ERASED, "trashed": Standing.TRASHED, "kept": Standing.HELD}
+    for name in names:
+        (tmp_path / name).write_text(name)
+        assert joined.renter("store", str(tmp_path / name)) == 0
+
+    def changed_meanwhile(talk, asked):
+        with closing(Ledger.open(joined.home / LEDGER_FILE)) as ledger:
+            for name, standing in names.items():
+                ledger.mark(fake.identity.node_id, shard_of(name.encode()), standing)
+        fake.shards.pop(shard_of(b"erased"), None)
+        content = fake.shards.pop(shard_of(b"trashed"), None)
+        if content is not None:
+            fake.trash[shard_of(content)] = content
+        talk.on_audit(asked)
+
+    fake.script[Type.AUDIT] = changed_meanwhile
+    capsys.readouterr()
+    assert joined.renter("audit", "--json", *words) == UNANSWERED
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["passed"], answer["failed"], answer["errors"]) == (1, 0, [])
+    assert [one["shard"] for one in answer["postponed"]] == [str(shard_of(b"trashed"))]
+
+
+def test_what_is_stored_while_the_farmer_lists_is_not_missing(joined, tmp_path, capsys):
+    """Nor what is erased; another program does it."""
+    fake = joined.fake
+    (tmp_path / "old").write_text("old")
+    assert joined.renter("store", str(tmp_path / "old")) == 0
+
+    def stored_meanwhile(talk, asked):
+        with closing(Ledger.open(joined.home / LEDGER_FILE)) as ledger:
+            ledger.keep(fake.identity.node_id, fake.receipt(shard_of(b"new"), 3), "new")
+            ledger.mark(fake.identity.node_id, shard_of(b"old"), Standing.ERASED)
+        fake.shards.pop(shard_of(b"old"), None)
+        talk.on_list(asked)
+
+    fake.script[Type.LIST] = stored_meanwhile
+    capsys.readouterr()
+    assert joined.renter("list", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["missing"] == []
+    assert joined.renter("list", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["missing"] == [str(shard_of(b"new"))]
 
 
 DEAR = Price(currency="EUR", stored_micros=5)
