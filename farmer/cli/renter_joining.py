@@ -13,7 +13,7 @@ from farmer.client.farmer import Farmer
 from farmer.client.home import Home
 from farmer.client.refusals import NoContractError
 from farmer.client.terms import TakenBack, less_than_offered, more_than_agreed
-from farmer.identity.signing import parse_link
+from farmer.identity.signing import invite_is_valid, parse_link
 from farmer.model.contract import Contract, Invite, Offer
 from farmer.units import format_duration, format_moment, format_size
 
@@ -42,10 +42,16 @@ def join(home: Home, options: argparse.Namespace) -> int:
 
 
 async def _useless_for(farmer: Farmer, invite: Invite) -> Contract | None:
-    """Return the contract there is, if by the farmer's clock the invite brings nothing more."""
+    """
+    Return the contract there is, if by the farmer's clock the invite brings nothing more.
+
+    One that this farmer did not sign is for it to refuse: whoever made it chose the addresses.
+    """
     try:
         shown = await farmer.contract()
     except NoContractError:
+        return None
+    if not invite_is_valid(shown.contract.farmer_key, invite):
         return None
     pong = await farmer.ping()
     brings = more_than_agreed(shown.contract, invite.offer, pong.time_ms)

@@ -63,8 +63,14 @@ def make_invite(signer: Signer, serial: InviteSerial, offer: Offer) -> Invite:
 
 def invite_is_ours(signer: Signer, invite: Invite) -> bool:
     """Tell whether *signer* signed the invite."""
-    body = INVITE_DOMAIN + signer.node_id.raw + invite_body(invite.serial, invite.offer)
-    return _valid(signer.public_key, invite.signature, body)
+    return invite_is_valid(signer.public_key, invite)
+
+
+def invite_is_valid(farmer_key: bytes, invite: Invite) -> bool:
+    """Tell whether the farmer with this key signed the invite."""
+    farmer = node_id_of_key(farmer_key)
+    body = INVITE_DOMAIN + farmer.raw + invite_body(invite.serial, invite.offer)
+    return _valid(farmer_key, invite.signature, body)
 
 
 def sign_contract(signer: Signer, contract: Contract) -> bytes:

@@ -1169,6 +1169,23 @@ def test_an_invite_that_is_not_spent_tells_where_the_farmer_is_now(joined, capsy
     ledger.close()
 
 
+def test_a_forged_invite_moves_no_farmer(joined, capsys):
+    """Who makes one up chooses where a renter calls from then on, and how long that takes."""
+    fake = joined.fake
+    fake.script[Type.REDEEM] = lambda talk, _: talk.refuse(Refusal.INVITE_INVALID)
+    stranger = Identity.of_key(Ed25519PrivateKey.generate())
+    offer = Offer(space_bytes=1, duration_ms=1, created_at_ms=1, expires_at_ms=2)
+    forged = InviteLink(
+        farmer=fake.identity.node_id,
+        addresses=(joined.address, "192.0.2.1:1"),
+        invite=make_invite(stranger, InviteSerial(bytes(16)), offer),
+    )
+    assert joined.renter("join", format_link(forged)) == 1
+    assert "INVITE_INVALID" in capsys.readouterr().err
+    with closing(Ledger.open(joined.home / LEDGER_FILE)) as ledger:
+        assert [one.addresses for one in ledger.farmers()] == [(joined.address,)]
+
+
 def test_a_bit_of_our_own_disk_accuses_no_farmer(joined, tmp_path, capsys):
     """It changed the size in a receipt, which can be read, and which the farmer contradicts."""
     for name in ("sick", "well"):
