@@ -52,13 +52,14 @@ class Pace:
     credit_bytes: float = 0.0
 
     def spend(self, step: Step, now_s: float) -> None:
-        """Let it wait until what was copied is within its rate."""
+        """Let it wait until what was copied, and what was read back, is within its rate."""
         rate_bytes = step.duty.rate_bytes
         if not rate_bytes:
             return
         earned = rate_bytes * min(max(0.0, now_s - self.reckoned_s), BURST_S)
         self.reckoned_s = max(now_s, self.reckoned_s)
-        self.credit_bytes = min(self.credit_bytes + earned, rate_bytes) - step.copied_bytes
+        spent = step.copied_bytes + step.read_back_bytes
+        self.credit_bytes = min(self.credit_bytes + earned, rate_bytes) - spent
         if self.credit_bytes < 0:
             self.not_before_s = self.reckoned_s = now_s - self.credit_bytes / rate_bytes
             self.credit_bytes = 0.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -158,9 +158,11 @@ class LargeCopy:
         files.sync_data(self._fd)
         files.sync_directory(paths.staging)
 
-    def copy(self) -> Iterator[int]:
+    def copy(self, read_back: Callable[[int], object] = int) -> Iterator[int]:
         """
-        Write all of it, then read it back; yields bytes.
+        Write all of it, then read it back; yields bytes that were written.
+
+        *read_back* hears of those that were read.
 
         Raises:
             CorruptShardError: what the source has is not what it should be.
@@ -177,9 +179,9 @@ class LargeCopy:
         trailer = digest.trailer(self._row)
         self._write(trailer, tree_offset(self.size_bytes))
         self._header = replace(self._header, trailer_crc=crc32(trailer))
-        yield from self._read_back()
+        yield from self._read_back(read_back)
 
-    def _read_back(self) -> Iterator[int]:
+    def _read_back(self, read_back: Callable[[int], object]) -> Iterator[int]:
         """Read all of it from the disk: what memory has would hide what that has lost."""
         again, ground = _Digest(), self._target.ground
         files, health = ground.files, ground.health
@@ -187,6 +189,7 @@ class LargeCopy:
             files.uncache(self._fd, 0, 0)
             for offset, length in _steps(self.size_bytes):
                 again.update(files.pread(self._fd, length, RECORD_HEADER_BYTES + offset))
+                read_back(length)
                 yield 0
             trailer = again.trailer(self._row)
             found = files.pread(self._fd, len(trailer), tree_offset(self.size_bytes))

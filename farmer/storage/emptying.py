@@ -60,6 +60,8 @@ class Emptying:
         """Whether a whole pass has been made without a failure."""
         self.moved_shards = 0
         self.moved_bytes = 0
+        self.read_back_bytes = 0
+        """Of large copies, after they were written."""
         self.problem = ""
         """Why the last step did nothing, or empty."""
         self.lack: NoSpaceError | None = None
@@ -182,10 +184,13 @@ class Emptying:
 
     def _copied(self, copy: LargeCopy, row: Row, target: Volume) -> Iterator[int]:
         try:
-            yield from copy.copy()
+            yield from copy.copy(self._count_read_back)
         except SpoiledCopyError:
-            self._spoilers.note(row, target)
+            self._spoilers.note(target, row)
             raise
+
+    def _count_read_back(self, size_bytes: int) -> None:
+        self.read_back_bytes += size_bytes
 
     def _look_closer(self, row: Row, error: VolumeUnavailableError) -> None:
         """Go on without a shard that lies on a bad spot; raises *error* if it is another thing."""
@@ -204,7 +209,12 @@ class Emptying:
 
     def _ferry(self, target: Volume, copies: Sequence[AnyCopy]) -> None:
         refusals: list[StorageError | OSError] = []
-        self._note(cross(self.source, target, copies, self._crossing, refusals.append))
+
+        def spoiled() -> None:
+            self._spoilers.note(target)
+            refusals.append(SpoiledCopyError(target.settings.label))
+
+        self._note(cross(self.source, target, copies, self._crossing, refusals.append, spoiled))
         for error in refusals:
             self._leave(error)
 
@@ -240,17 +250,18 @@ class Emptying:
 
     def _target(self, wanted_bytes: int, row: Row | None = None) -> Volume:
         """
-        Return where to; a *row* not to where its copy was spoiled.
+        Return where to: not where copies are spoiled again and again, nor where that of *row* was.
 
         Raises `NoSpaceError`, `VolumeUnavailableError`, `SpoiledCopyError`.
         """
-        others = self._others()
-        if row is not None:
-            others = self._spoilers.without(others, row)
+        others = self._spoilers.without(self._others(), row)
         if not others:
             raise VolumeUnavailableError("no other volume can take shards now")
         free_bytes = {volume: volume.ground.account.free_bytes for volume in others}
         roomy = [volume for volume in others if free_bytes[volume] >= wanted_bytes]
         if not roomy:
             raise NoSpaceError(wanted_bytes, max(free_bytes.values()))
-        return max(roomy, key=lambda one: (not one.ground.health.is_slow, free_bytes[one]))
+        return max(roomy, key=lambda one: (self._is_sound(one), free_bytes[one]))
+
+    def _is_sound(self, volume: Volume) -> bool:
+        return not (volume.ground.health.is_slow or self._spoilers.has_spoiled(volume))

@@ -36,6 +36,9 @@ _MORE_TRIES: Final = 3
 Refused = Callable[[StorageError | OSError], None]
 """Told why the target does not take some of what crosses."""
 
+Spoiled = Callable[[], object]
+"""Told that the target did not keep some of what crossed; that stays at the source."""
+
 
 class MeetingAwaitedError(VolumeUnavailableError):
     """A shard cannot cross before all volumes have met; see `farmer.storage.reunion`."""
@@ -52,12 +55,13 @@ def cross(
     copies: Sequence[AnyCopy],
     crossing: Crossing,
     refused: Refused = lambda _error: None,
+    spoiled: Spoiled = bool,
 ) -> list[Row]:
     """
     Let the copies take the place of the shards; return the rows that the source gave up.
 
     One that was given up, or found damaged, since it was copied stays what it is; so does one
-    that the target does not take, and *refused* is told.
+    that the target does not take, and *refused* is told, or does not keep, and *spoiled* is.
 
     Raises:
         StorageError, OSError: a volume failed; what was begun is settled later.
@@ -79,7 +83,7 @@ def cross(
         crossers = Crossers(*volumes, frozenset(one.key for one in going))
         _announce(source, target, crossers)
         failure = _send(target, [(one, now[one.key]) for one in going if one.key not in there])
-        gone = settle(source, target, crossers.keys, crossing)
+        gone = settle(source, target, crossers.keys, crossing, spoiled)
         source.journal.settle()
         target.journal.settle()
     if failure is not None:
@@ -87,7 +91,13 @@ def cross(
     return gone
 
 
-def settle(source: Volume, target: Volume, keys: frozenset[Key], crossing: Crossing) -> list[Row]:
+def settle(
+    source: Volume,
+    target: Volume,
+    keys: frozenset[Key],
+    crossing: Crossing,
+    spoiled: Spoiled = bool,
+) -> list[Row]:
     """
     Bring shards that may be on both to one volume each; return those that the source gave up.
 
@@ -95,11 +105,11 @@ def settle(source: Volume, target: Volume, keys: frozenset[Key], crossing: Cross
     record is not among those that were decided on, and there is another decision then.
     Raises as `cross`.
     """
-    gone, left = _settle(source, target, keys, crossing)
+    gone, left = _settle(source, target, keys, crossing, spoiled)
     for _ in range(_MORE_TRIES):
         if not left:
             return gone
-        more, left = _settle(source, target, left, crossing)
+        more, left = _settle(source, target, left, crossing, spoiled)
         gone += more
     if left:
         raise VolumeUnavailableError("shards that are being moved are stored again and again")
@@ -107,7 +117,7 @@ def settle(source: Volume, target: Volume, keys: frozenset[Key], crossing: Cross
 
 
 def _settle(
-    source: Volume, target: Volume, keys: frozenset[Key], crossing: Crossing
+    source: Volume, target: Volume, keys: frozenset[Key], crossing: Crossing, spoiled: Spoiled
 ) -> tuple[list[Row], frozenset[Key]]:
     """Return what the source gave up, and what was replaced on either before it was given up."""
     leaving = source.writer.submit(Ask(keys)).result()
@@ -115,6 +125,8 @@ def _settle(
     arrived = target.writer.submit(AskTheDisk(keys, files, handles)).result()
     twins = sorted(key for key in keys if key in leaving and key in arrived)
     damaged = _read_back(target, [arrived[key] for key in twins])
+    if damaged:
+        spoiled()
     arrived = target.writer.submit(Ask(frozenset(twins))).result()
     if any(arrived.get((row.renter, row.shard)) == row for row in damaged):
         raise VolumeUnavailableError("a copy is damaged, and could not be marked so")

@@ -20,7 +20,9 @@ SYNC_FAILURES_WITHIN_S: Final = 24 * 3600
 OVER_S: Final = 24 * 3600
 """What has happened and is over is told for so long: an owner who looks once a day sees it."""
 
-_PASSING: Final = frozenset({"IndexRebuilt", "VolumeRefused", "VolumeSyncFailed"})
+_PASSING: Final = frozenset(
+    {"IndexRebuilt", "VolumeRefused", "VolumeSpoilsCopies", "VolumeSyncFailed"}
+)
 """Alerts of that; counted from the last time."""
 
 _LIST: Final = "farmer volume list"
@@ -134,6 +136,15 @@ class Health:
     def fail(self, reason: str) -> None:
         """Stop writing until the volume was opened and checked anew; reading goes on."""
         self._fail(Seen.BROKEN, reason)
+
+    def copy_spoiled(self) -> None:
+        """Note that shards were copied here, and not read back as they were written."""
+        self.raise_alert(
+            "VolumeSpoilsCopies",
+            f"Shards were copied to {self.label} and not read back as they were written. None is"
+            " lost: they stay where they were. Its disk, or the cable, may be failing.",
+            _KERNEL,
+        )
 
     def read_only(self, detail: str) -> None:
         """Note that the filesystem takes no writes."""

@@ -68,6 +68,8 @@ class Step(NamedTuple):
     """What it was done for."""
     volume: bytes
     """The one that is emptied."""
+    read_back_bytes: int = 0
+    """Of large copies, after they were written."""
 
 
 class Mover:
@@ -185,8 +187,10 @@ class Mover:
         emptying = self._emptying_of(uuid, volume, duty.to)
         if emptying.is_empty:
             return None
+        before_bytes = emptying.read_back_bytes
         copied_bytes = emptying.step()
-        return Step(copied_bytes, duty, uuid) if copied_bytes >= 0 else None
+        read_back_bytes = emptying.read_back_bytes - before_bytes
+        return Step(copied_bytes, duty, uuid, read_back_bytes) if copied_bytes >= 0 else None
 
     def _give_up(self, uuid: bytes) -> None:
         with self._alone_at(uuid) as is_alone:

@@ -190,6 +190,25 @@ def test_a_rate_is_kept_over_the_turns(estate: Estate) -> None:
     assert estate.left()[0] == 0
 
 
+def test_what_is_read_back_of_large_copies_is_within_the_rate(estate: Estate) -> None:
+    """And is not taken for progress."""
+    slow = Duty(verb=Leaving.DRAIN, since_ms=1, rate_bytes=1_000_000)
+    for one in (estate.second, estate.target):
+        one.duty = DRAIN
+    estate.farm.store(noise(20_000_000))
+    for one in (estate.second, estate.target):
+        one.duty = None
+    mover = estate.farm.engine.mover
+    mover.begin(estate.first, slow)
+    estate.turns(45.0)
+    assert estate.left()[0] > 0, "10 MB of small ones, 20 MB are written, and 20 MB read again"
+    work = mover.work(estate.first)
+    assert work is not None
+    assert work.bytes_per_s <= 1_000_000
+    estate.turns(20.0)
+    assert estate.left()[0] == 0
+
+
 def test_one_that_waits_for_room_does_not_keep_another_waiting(estate: Estate) -> None:
     """It is tried again only after a while, and the other goes on meanwhile."""
     mover = estate.farm.engine.mover

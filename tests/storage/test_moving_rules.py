@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from farmer.model.ids import NodeId
 from farmer.model.shard import ShardState, Usage, charge_bytes
 from farmer.model.status import VolumeState, VolumeWork
 from farmer.storage import emptying as emptying_module
+from farmer.storage import ferry
 from farmer.storage.arriving import LargeCopy, SmallCopy, SpoiledCopyError
 from farmer.storage.crossing import Crossing
 from farmer.storage.duty import Duty, Leaving, read_duty
@@ -26,7 +27,7 @@ from farmer.storage.moving import Mover, Room
 from farmer.storage.operations import Upkeep, mark_of
 from farmer.storage.places import Row
 from farmer.storage.quota import Reservation, overhead_bytes, room_bytes
-from farmer.storage.spoilers import AGAIN_S, Spoilers
+from farmer.storage.spoilers import AGAIN_S, TIMES_MAX, Spoilers
 from farmer.storage.transaction import Transaction
 from farmer.storage.upload import Wanted
 from farmer.storage.volume import Volume
@@ -851,7 +852,7 @@ def spoiling(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[V
     """Let one volume keep no copy of a large shard; returns where such copies were begun."""
     begun = []
 
-    def read_back(copy: LargeCopy) -> Iterator[int]:
+    def read_back(copy: LargeCopy, _told: Callable[[int], object]) -> Iterator[int]:
         begun.append(copy._target)
         yield 0
         if copy._target is volume:
@@ -879,6 +880,8 @@ def test_a_large_shard_is_not_copied_again_where_its_copy_was_spoiled(
         passed(emptying)
         assert begun == [bad, good]
     assert street.shards() == [0, 1, 1]
+    assert alerts_of(bad) == ["VolumeSpoilsCopies"]
+    assert not alerts_of(good)
 
 
 def test_a_spoiled_copy_is_tried_again_when_its_time_has_come(street: Street) -> None:
@@ -886,15 +889,92 @@ def test_a_spoiled_copy_is_tried_again_when_its_time_has_come(street: Street) ->
     first, second = street.volumes[1:]
     spoilers = Spoilers(clock)
     assert spoilers.without([first, second], row) == [first, second]
-    spoilers.note(row, first)
+    spoilers.note(first, row)
     assert spoilers.without([first, second], row) == [second]
     assert spoilers.without([first, second], other) == [first, second]
+    assert (spoilers.has_spoiled(first), spoilers.has_spoiled(second)) == (True, False)
     assert spoilers.without([], row) == [], "another problem than a bad disk"
-    spoilers.note(row, second)
+    spoilers.note(second, row)
     with pytest.raises(SpoiledCopyError, match="volume1"):
         spoilers.without([first, second], row)
     clock.now_s += AGAIN_S
     assert spoilers.without([first, second], row) == [first, second]
+    assert not spoilers.has_spoiled(first)
+
+
+def alerts_of(volume: Volume) -> list[str]:
+    return [alert.name for alert in volume.ground.health.alerts()]
+
+
+@contextmanager
+def spoiling_small(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Volume]]:
+    """Let one volume's disk change each small shard that arrives; returns where some did."""
+    begun = []
+    real = ferry._read_back
+
+    def read_back(target: Volume, rows: Iterable[Row]) -> list[Row]:
+        arrived = list(rows)
+        begun.append(target)
+        for row in arrived if target is volume else ():
+            flip(target.handles.path_of(row.place), row.place.offset + 260)
+        return real(target, arrived)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ferry, "_read_back", read_back)
+        yield begun
+
+
+def test_small_shards_are_not_copied_for_ever_to_a_disk_that_spoils_them(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    street.store(*[100] * 5)
+    bad = street.volumes[1]
+    with spoiling_small(bad, monkeypatch) as begun:
+        emptying = street.emptying([bad])
+        passed(emptying)
+        assert "volume1 and not read back" in emptying.problem
+        assert not emptying.has_passed
+        assert alerts_of(bad) == ["VolumeSpoilsCopies"]
+        for _ in range(3 * TIMES_MAX):
+            passed(emptying)
+        assert begun == [bad] * TIMES_MAX
+        assert "volume1 and not read back" in emptying.problem
+    assert street.shards() == [5, 0, 0]
+    assert street.source.ground.account.total.quarantined == 0
+
+
+def test_small_shards_that_were_spoiled_go_to_another_disk(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    street.store(*[100] * 5)
+    bad, good = street.volumes[1:]
+    leave_free(good, free_bytes(bad) // 2)
+    with spoiling_small(bad, monkeypatch) as begun:
+        emptying = street.emptying()
+        passed(emptying)
+        passed(emptying)
+    assert begun == [bad, good]
+    assert street.shards() == [0, 0, 5]
+
+
+def test_a_disk_that_spoils_again_and_again_gets_nothing_until_its_time_has_come(
+    street: Street,
+) -> None:
+    [row], clock = street.store(LARGE), Clock()
+    bad, good = street.volumes[1:]
+    spoilers = Spoilers(clock)
+    for _ in range(TIMES_MAX):
+        assert spoilers.without([bad, good]) == [bad, good]
+        clock.now_s += 1
+        spoilers.note(bad)
+    assert spoilers.without([bad, good]) == [good]
+    assert spoilers.without([bad, good], row) == [good]
+    with pytest.raises(SpoiledCopyError, match="volume1"):
+        spoilers.without([bad])
+    clock.now_s += AGAIN_S - TIMES_MAX + 1
+    assert spoilers.without([bad, good]) == [bad, good]
+    spoilers.note(bad)
+    assert spoilers.without([bad, good]) == [good], "one more try, not eight"
 
 
 @pytest.mark.parametrize("knows", ["tombstone", "newer"])
