@@ -14,6 +14,7 @@ from farmer.running.locks import WAIT_S, HomeLock, HomeLockedError, lock_of
 
 def run(home: Home, _options: argparse.Namespace) -> int:
     """Serve until a signal; return the exit code."""
+    home.check()
     home = home.keeping_settings()
     loaded = load_settings(home)
     home.make()

@@ -13,8 +13,9 @@ import os
 import socket
 from typing import Any, Final
 
-from farmer.running.files import json_in, user_name
+from farmer.running.files import json_in
 from farmer.running.home import Home
+from farmer.storage.rights import user_name
 
 REQUEST_BYTES_MAX: Final = 64 * 1024
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import re
 import stat
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from shlex import quote
 from typing import Any, Final
 
 from farmer.storage.errors import NO_SPACE
+from farmer.storage.rights import our_name
 
 SMALL_BYTES_MAX: Final = 64 * 1024
 """Our own small files are far smaller; anything larger is not ours."""
@@ -153,14 +153,6 @@ def json_in(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def user_name(user_id: int) -> str:
-    """Return a user's name as sudo takes it: `#1234` for one that has none here."""
-    try:
-        return pwd.getpwuid(user_id).pw_name
-    except KeyError:
-        return f"#{user_id}"
-
-
 def may_not_write(path: Path) -> str:
     """
     Return what to tell the owner of a directory that this user may not make or write.
@@ -168,7 +160,7 @@ def may_not_write(path: Path) -> str:
     How to make it his is said only of what is his, not there, or empty, as a disk just mounted:
     to take a directory that others use (/srv) is wrong.
     """
-    user = user_name(os.geteuid()).removeprefix("#")
+    user = our_name()
     if _is_anothers(path):
         return f"{user} may not write there. Use a directory of {user}'s own"
     return (

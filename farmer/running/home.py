@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +16,10 @@ from farmer.running.files import (
     may_not_write,
     read_json,
     remove_drafts,
-    user_name,
     write_json,
 )
 from farmer.settings.paths import absolute
+from farmer.storage.rights import our_name, user_name
 
 MARK_FILE: Final = "farmer-home.json"
 SETTINGS_FILE: Final = "farmer.yaml"
@@ -210,6 +210,8 @@ class Home:
         except FileNotFoundError:
             return
         except PermissionError as error:
+            with suppress(OSError):
+                self.check_owner()
             raise HomeError(f"{self.state}: {may_not_write(self.state)}") from error
         except OSError as error:
             raise HomeError(f"{self.state} cannot be used: {error.strerror}") from error
@@ -241,7 +243,37 @@ class Home:
         raise HomeError(
             f"{self.state} belongs to the user {user_name(owner)}, whose farmer could not read "
             f"what {ours} makes. Nothing was touched; type it as that user: {self.typed_by(owner)}"
+            f"; or, if {ours} put it there as another user, as from a backup: {self._given_to_us}"
         )
+
+    def check_rights(self) -> None:
+        """
+        Make sure that what lies here may be used: what another user has put back may not.
+
+        Raises:
+            HomeError: which file, whose it is, and what to type.
+
+        """
+        for path in self._inside():
+            wanted = os.R_OK if path.parent == self.identity else os.R_OK | os.W_OK
+            with suppress(OSError):
+                owner = path.stat().st_uid
+                if owner != os.geteuid() and not os.access(path, wanted, effective_ids=True):
+                    raise HomeError(
+                        f"{path} belongs to the user {user_name(owner)}, and {our_name()} may not "
+                        "use it, as after another user has put back a backup. Nothing was "
+                        f"touched; type: {self._given_to_us}"
+                    )
+
+    def _inside(self) -> Iterator[Path]:
+        """Return what is ours here."""
+        yield from (self.mark, self.identity, self.lock, self.state / REGISTER_FILE, self.annexes)
+        yield from self.state.glob(f"{CONTRACTS_FILE}*")
+        yield from self.identity.glob("*")
+
+    @property
+    def _given_to_us(self) -> str:
+        return f"sudo chown -R {quote(our_name())} {quote(str(self.state))}"
 
     def typed_by(self, user_id: int) -> str:
         """Return how another user's command line on this home begins."""
@@ -255,11 +287,12 @@ class Home:
         Make the directory, 0700, and mark it as ours; harmless when that was done before.
 
         Raises:
-            HomeError: as `check` and `check_owner`, or it cannot be written.
+            HomeError: as `check`, `check_owner` and `check_rights`, or it cannot be written.
 
         """
         self.check()
         self.check_owner()
+        self.check_rights()
         try:
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.state.stat().st_mode & 0o077:

@@ -7,7 +7,7 @@ from typing import Final
 
 from farmer.storage.errors import CorruptShardError, VolumeUnavailableError
 from farmer.storage.places import Row
-from farmer.storage.unopened import NOT_LET
+from farmer.storage.rights import NOT_LET
 from farmer.storage.volume import Volume
 
 _ITS_OWN: Final = NOT_LET | {errno.EIO}

@@ -22,10 +22,10 @@ from farmer.storage.marks import Action, Mark, decode_marks
 from farmer.storage.operations import Restate, Upkeep, new_mark, state_marks
 from farmer.storage.places import Doomed
 from farmer.storage.records import DamagedError
+from farmer.storage.rights import NOT_LET, file_of
 from farmer.storage.scan import Source, read_marks
 from farmer.storage.steps import Steps
 from farmer.storage.transaction import Transaction
-from farmer.storage.unopened import NOT_LET, file_of
 from farmer.storage.writer import Writer
 
 _MARKS_PER_STEP: Final = 64

@@ -21,8 +21,9 @@ from farmer.storage.log import Facts
 from farmer.storage.quota import Ledger, VolumeAccount
 from farmer.storage.reserve import SPEND_BYTES, Reserve
 from farmer.storage.rests import Rests
+from farmer.storage.rights import NOT_LET
 from farmer.storage.tenure import Tenure
-from farmer.storage.unopened import NOT_LET, Unopened
+from farmer.storage.unopened import Unopened
 from farmer.storage.watch import Watch
 
 NOT_THE_DISK: Final = frozenset(

@@ -31,6 +31,7 @@ from farmer.storage.opening import Surroundings, open_volume
 from farmer.storage.pace import Tempo
 from farmer.storage.probing import probe
 from farmer.storage.records import segment_uuid
+from farmer.storage.rights import NOT_LET, command_for, file_of
 from farmer.storage.tailcheck import Doubt
 from farmer.storage.volume import Volume
 from farmer.storage.watch import HUNG_S, Watch
@@ -337,9 +338,16 @@ class Slot:
                 volume.writer.read_back(doubt)
 
     def _advice(self, error: Exception) -> str:
+        root = self.settings.path
+        if isinstance(error, OSError) and error.errno in NOT_LET:
+            return (
+                ". The disk is well, the system refuses it, as where another user has put files"
+                " back; nothing is lost, and it comes back by itself. Type: "
+                + command_for(file_of(error, root), root)
+            )
         if not (isinstance(error, OSError) and error.errno == errno.EIO):
             return ""
-        anew = f"farmer volume rebuild {quote(str(self.settings.path))}"
+        anew = f"farmer volume rebuild {quote(str(root))}"
         return (
             ". It comes back by itself if that passes. If not, and the disk has bad sectors: stop"
             f" the farmer; {anew} says what can be done"

@@ -47,7 +47,7 @@ from farmer.storage.handles import Handles, Pin
 from farmer.storage.places import Row
 from farmer.storage.quota import VolumeAccount
 from farmer.storage.records import trailer_length, tree_offset
-from farmer.storage.unopened import file_of
+from farmer.storage.rights import file_of
 
 _STEP_BYTES: Final = 16 * BLOCK_BYTES
 """Read at once when a whole shard is walked over."""

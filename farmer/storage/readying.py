@@ -29,6 +29,7 @@ from farmer.storage.quota import RESERVE_BYTES
 from farmer.storage.records import Kind, RecordHeader
 from farmer.storage.recovery import Part, Progress, Recovered, Recovery, read_part
 from farmer.storage.reserve import Reserve
+from farmer.storage.rights import NOT_LET
 
 _PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What keeps an index from being opened and says nothing of it."""
@@ -117,6 +118,7 @@ class Readying:
         try:
             return self._opened()
         except (sqlite3.Error, OSError) as error:
+            self._check_rights()
             is_full = isinstance(error, sqlite3.Error) and is_for_room(error)
             if not (is_full or lacks_room(self._reserve)):
                 raise
@@ -177,8 +179,20 @@ class Readying:
         if isinstance(cause, sqlite3.Error):
             if is_for_memory(cause) or is_for_room(cause) or lacks_room(self._reserve):
                 raise cause
+            self._check_rights()
             self._check_descriptors()
         return str(error)
+
+    def _check_rights(self) -> None:
+        """Raise `OSError` if the system does not let us use what there is: that is no damage."""
+        for name in INDEX_FILES:
+            path = self._paths.index.with_name(name)
+            try:
+                if self._files.exists(path):
+                    self._files.close(self._files.open(path, Access.WRITE))
+            except OSError as error:
+                if error.errno in NOT_LET:
+                    raise
 
     def _check_descriptors(self) -> None:
         """Raise `OSError` if the system does not give us as many as an index takes."""

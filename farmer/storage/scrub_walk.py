@@ -35,10 +35,10 @@ from farmer.storage.records import (
     decode_segment,
 )
 from farmer.storage.recovery import part_uuid
+from farmer.storage.rights import NOT_LET, file_of
 from farmer.storage.scan import Found, Source, read_marks, scan
 from farmer.storage.scrub_check import check_database
 from farmer.storage.scrub_notes import Notes, is_named, name_segment
-from farmer.storage.unopened import NOT_LET, file_of
 
 ROWS_AT_ONCE: Final = 64
 SHELVES: Final = 256

@@ -7,16 +7,13 @@ quarantine.  The owner is told which and what helps, until they can be opened ag
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
-from shlex import quote
 from threading import Lock
 from typing import Final
 
 from farmer.storage.files import Access, Files
 from farmer.storage.health import Health
-
-NOT_LET: Final = frozenset({errno.EACCES, errno.EPERM})
+from farmer.storage.rights import NOT_LET, command_for
 
 KNOWN_MAX: Final = 1024
 """So many are counted; a directory that was locked may have millions behind it."""
@@ -25,12 +22,6 @@ AT_ONCE: Final = 16
 """Tried again by one look at the disks, which come every few seconds and are waited for."""
 
 ALERT: Final = "FilesUnreadable"
-
-
-def file_of(error: OSError, otherwise: Path) -> Path:
-    """Return the file that an error speaks of, if it names one."""
-    name = error.filename
-    return Path(name) if isinstance(name, str) else otherwise
 
 
 class Unopened:
@@ -82,5 +73,5 @@ class Unopened:
             " it: shards in there are neither served nor scrubbed, all others are. Let the user"
             " that the farmer runs as own them, with the right to read and to write; that is"
             " noticed within seconds.",
-            f"chmod u+rw {quote(str(path))}",
+            command_for(path, root),
         )

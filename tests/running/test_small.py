@@ -27,7 +27,6 @@ from farmer.running.files import (
     may_not_write,
     read_json,
     remove_drafts,
-    user_name,
     write_json,
     write_whole,
 )
@@ -41,6 +40,7 @@ from farmer.running.winding_down import cut_off
 from farmer.settings.changes import changes
 from farmer.settings.loader import load_text
 from farmer.settings.schema import Settings
+from farmer.storage.rights import user_name
 from tests.needs import as_root, on_linux
 
 ANOTHER = 12_345

@@ -14,7 +14,8 @@ from farmer.model.shard import ShardState
 from farmer.model.status import Alert
 from farmer.storage.directory import MARKER_NAME
 from farmer.storage.errors import VolumeUnavailableError
-from farmer.storage.unopened import KNOWN_MAX, Unopened, file_of
+from farmer.storage.rights import file_of
+from farmer.storage.unopened import KNOWN_MAX, Unopened
 from tests.storage.bench import ALICE, MIB, Farm, noise
 from tests.storage.rot import file_of as shard_file
 from tests.storage.rot import row_of, volume_of
