@@ -110,6 +110,11 @@ class OwnerDesk:
         """Tell whether any renter ever redeemed an invite."""
         return bool(self._book.contracts())
 
+    def spare_bytes(self) -> int:
+        """Return what may be promised still, and what the volumes can hold of that now."""
+        most_bytes = min(self.terms.capacity_bytes(), self.terms.usable_bytes())
+        return max(0, most_bytes - self._book.promised_bytes())
+
     def make_invite(self, offer: Offer) -> dict[str, Any]:
         """Mint an invite and return its row; raises as `do`, and `NoAddressError`."""
         # The addresses first: an invite that cannot be shown must not be open.

@@ -17,12 +17,14 @@ from farmer.running.desk import OwnerDesk
 from farmer.running.home import Home
 from farmer.running.overview import usable_bytes
 from farmer.settings.schema import Settings
-from farmer.units import format_duration, format_size
+from farmer.units import exact_size, format_duration, format_size
 
+MB: Final = 1_000_000
 DURATION_MS: Final = 90 * 86_400_000
 OPEN_MS: Final = 30 * 86_400_000
 LISTING: Final = "farmer invite list"
-MAKING: Final = "farmer invite --space 1GB --for 90d"
+SUGGESTED_MB: Final = (1000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
+"""Of these sizes the largest that fits is suggested for an invite."""
 SHARE: Final = 2
 """Half of the volume: the owner can still make an invite of his own."""
 
@@ -69,14 +71,14 @@ def greeting(
         return []
     try:
         if settings.volumes:
-            return _how_to_invite(desk.terms.addresses(), naming)
+            return _how_to_invite(desk.terms.addresses(), naming(_making(desk)))
         rows = desk.open_invites()
         if not rows and not desk.has_contracts():
             rows = [desk.make_invite(_first_offer(desk, now_ms))]
     except NoAddressError as error:
-        return [f"no invite is shown: {error}; then make one with: {naming(MAKING)}"]
+        return [f"no invite is shown: {error}; then make one with: {naming(_making(desk))}"]
     if not rows:
-        return [f"no invite is open; make one with: {naming(MAKING)}"]
+        return [f"no invite is open; make one with: {naming(_making(desk))}"]
     row = rows[-1]
     space, duration = format_size(row["space_bytes"]), format_duration(row["duration_ms"])
     if to_journal:
@@ -89,11 +91,19 @@ def greeting(
     ]
 
 
-def _how_to_invite(addresses: Sequence[str], naming: Callable[[str], str]) -> list[str]:
+def _how_to_invite(addresses: Sequence[str], making: str) -> list[str]:
     return [
         f"address   {', '.join(addresses)} (as invites name it)",
-        f"invite a renter with: {naming(MAKING)}",
+        f"invite a renter with: {making}",
     ]
+
+
+def _making(desk: OwnerDesk) -> str:
+    """Return the command that makes an invite, for a size that fits if there is any."""
+    spare_bytes = desk.spare_bytes()
+    fit = (size_mb * MB for size_mb in SUGGESTED_MB if size_mb * MB <= spare_bytes)
+    size_bytes = next(fit, None)
+    return f"farmer invite --space {exact_size(size_bytes) if size_bytes else 'SIZE'} --for 90d"
 
 
 def _first_offer(desk: OwnerDesk, now_ms: int) -> Offer:

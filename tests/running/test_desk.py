@@ -281,6 +281,41 @@ def test_a_farmer_with_volumes_of_its_own_invites_nobody(desk: OwnerDesk, wall: 
     assert desk.do("invites", {})["invites"] == []
 
 
+@pytest.mark.parametrize(
+    ("capacity_mb", "usable_mb", "size"),
+    [
+        (5000, 5000, "1GB"),
+        (999, 5000, "500MB"),
+        (5000, 60, "50MB"),
+        (1, 1, "1MB"),
+        (0.5, 1, "SIZE"),
+    ],
+)
+def test_the_invite_that_is_suggested_is_for_a_space_that_there_is(
+    desk: OwnerDesk, wall: Wall, capacity_mb: float, usable_mb: float, size: str
+) -> None:
+    def terms(capacity_mb: float) -> HouseTerms:
+        return replace(
+            desk.terms,
+            capacity_bytes=lambda: int(capacity_mb * 1_000_000),
+            usable_bytes=lambda: int(usable_mb * 1_000_000),
+        )
+
+    desk.terms = terms(capacity_mb)
+    line = greeting(OWN_VOLUMES, desk, wall.ms, is_first=True)[-1]
+    assert line == f"invite a renter with: farmer invite --space {size} --for 90d"
+
+
+def test_what_is_promised_is_not_suggested_again(desk: OwnerDesk, wall: Wall) -> None:
+    capacity_bytes = desk.terms.capacity_bytes()
+    desk.do(
+        "invite",
+        {"space_bytes": capacity_bytes - GB // 2, "duration_ms": DAY_MS, "expires_ms": DAY_MS},
+    )
+    line = greeting(OWN_VOLUMES, desk, wall.ms, is_first=True)[-1]
+    assert line.endswith("farmer invite --space 500MB --for 90d")
+
+
 def test_a_farmer_with_volumes_of_its_own_says_once_how_to_invite(
     desk: OwnerDesk, wall: Wall
 ) -> None:
