@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from farmer.identity.keys import IdentityError
 from farmer.identity.tls import farmer_side
 from farmer.model.moments import Clocks, Moment
+from farmer.model.status import Alert
 from farmer.monitor.lag import LagSampler
 from farmer.monitor.log import LogStyle, LogWriter, begin_logging, stderr_writer, style_for
 from farmer.monitor.metrics import LabelSets, Metrics
@@ -34,7 +35,7 @@ from farmer.node.ports import CloseReason
 from farmer.node.service import ListenError
 from farmer.node.tasks import Tasks
 from farmer.protocol.refusals import Refusal
-from farmer.running.addresses import NoAddressError, announced, local_addresses
+from farmer.running.addresses import NoAddressError, absent, announced, local_addresses
 from farmer.running.alerts import AlertBoard
 from farmer.running.checks import Checks
 from farmer.running.clocks import awake_or_asleep_s, wall_clock_ms
@@ -242,7 +243,7 @@ class RunningFarmer:
         )
         self._scrubbing.made_ms = self._made_ms
         self._upkeep.shortage.overcommit = settings.contracts.overcommit
-        self._upkeep.more_alerts = lambda: self._scrubbing.alerts(stores.engine.volumes())
+        self._upkeep.more_alerts = self._more_alerts
         self._sizes = Sizes(self._home, settings, stores, self._disk, self._board)
         self._reloader = Reloader(
             read=lambda: self._disk.run(load_again, self._home, self._environ),
@@ -266,6 +267,15 @@ class RunningFarmer:
         retiring = Retiring(stores.engine, household)
         self._pacing = Pacing(stores.engine, self._disk, retiring, self._is_serving)
         self._movings = Movings(stores.engine, household, retiring, self._pacing.hurry)
+
+    def _more_alerts(self) -> list[Alert]:
+        """Return what the scrub and the addresses complain of; asks no disk."""
+        assert self._stores is not None
+        return [
+            *self._scrubbing.alerts(self._stores.engine.volumes()),
+            *absent(self._overview.listen),
+            *absent([self._overview.page], "listen.page"),
+        ]
 
     def _made_ms(self, name: str) -> int:
         """Return when a volume was made; 0 if that cannot be told.  Blocking."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import sys
@@ -10,6 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from farmer.model.addresses import ADDRESSES_MAX
+from farmer.model.status import Alert
 from farmer.settings.kinds import join_address, split_address
 
 _V4_PROBE: Final = ("192.0.2.1", 9)
@@ -87,6 +89,37 @@ def _prefer_lasting(wire: socket.socket) -> None:
     if sys.platform == "linux":
         with suppress(OSError):
             wire.setsockopt(socket.IPPROTO_IPV6, _ADDRESS_PREFERENCES, _PREFER_PUBLIC)
+
+
+def absent(addresses: Iterable[str], names: str = "listen.shards") -> list[Alert]:
+    """Return an alert for each address, of those that a setting *names*, that is not there."""
+    return [
+        Alert(
+            name="AddressMissing",
+            since_ms=0,
+            message=f"{host}, which {names} names, is no address of this machine now, so nobody "
+            "reaches the farmer there. When it comes (by Wi-Fi, a VPN, DHCP), it is served at "
+            "once; if it is a slip, or the machine has got another one, mend the settings and "
+            "restart",
+            command="ip address",
+            about=address,
+        )
+        for address in addresses
+        if _is_absent(host := split_address(address)[0])
+    ]
+
+
+def _is_absent(host: str) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        ipaddress.ip_address(host)
+        with socket.socket(family, socket.SOCK_DGRAM) as wire:
+            wire.bind((host, 0))
+    except ValueError:
+        return False
+    except OSError as error:
+        return error.errno == errno.EADDRNOTAVAIL
+    return False
 
 
 def has_ipv6() -> bool:

@@ -100,7 +100,7 @@ class Upkeep:
         report("engine", *self._engine.trouble())
         report("clock", *clock_doubt(self._book.clock.doubt))
         report("damage", *damage(self._engine.volumes()))
-        report("scrub", *self.more_alerts())
+        report("others", *self.more_alerts())
         try:
             with self._told_by_book():
                 await self._look_at_book()

@@ -11,8 +11,9 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.testing import MemoryReactor
 
-from farmer.running.addresses import has_ipv6
+from farmer.running.addresses import absent, has_ipv6
 from farmer.running.every_address import EveryAddress, bound
+from tests.needs import on_linux
 
 pytestmark = pytest.mark.needs(has_ipv6(), "IPv6")
 
@@ -75,3 +76,37 @@ def test_a_port_that_is_taken_is_told_as_the_reactor_tells_it() -> None:
         with pytest.raises(CannotListenError) as refused:
             EveryAddress(Reactor(), []).listenTCP(port, ServerFactory(), 5, "::")
     assert refused.value.socketError.errno == errno.EADDRINUSE
+
+
+class Refusing(MemoryReactor):
+    """Listens nowhere by itself, and says why."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def listenTCP(self, port: int, *what: Any, **more: Any) -> Any:  # noqa: N802  # Twisted's name
+        raise CannotListenError("", port, OSError(self.number, "no"))  # type: ignore[no-untyped-call]  # untyped there
+
+
+@on_linux
+def test_an_address_that_this_machine_does_not_have_yet_is_listened_on() -> None:
+    reactor = Refusing(errno.EADDRNOTAVAIL)
+    tcp = EveryAddress(reactor, [("192.0.2.1", 0)])
+    tcp.listenTCP(0, ServerFactory(), 5, "192.0.2.1")
+    assert len(reactor.adoptedPorts) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "number"), [("192.0.2.1", errno.EADDRINUSE), ("a.name", errno.EADDRNOTAVAIL)]
+)
+def test_what_is_wrong_with_an_address_for_good_is_told(host: str, number: int) -> None:
+    tcp = EveryAddress(Refusing(number), [(host, 0)])
+    with pytest.raises(CannotListenError):
+        tcp.listenTCP(0, ServerFactory(), 5, host)
+
+
+def test_an_address_that_is_not_there_is_told() -> None:
+    found = absent(["127.0.0.1:1", "[::]:2", "192.0.2.1:3", "a.name:4", "[2001:db8::1]:5"])
+    assert [alert.about for alert in found] == ["192.0.2.1:3", "[2001:db8::1]:5"]
+    assert found[0].message.startswith("192.0.2.1, which listen.shards names, is no address")
