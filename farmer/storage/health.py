@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from shlex import quote
 from threading import Lock
 from typing import Final
 
@@ -25,9 +27,13 @@ _PASSING: Final = frozenset(
 )
 """Alerts of that; counted from the last time."""
 
+BEYOND_BYTES_MIN: Final = 16 * 1024 * 1024
+"""What comes and goes while the files are walked over is less."""
+
 _LIST: Final = "farmer volume list"
 _KERNEL: Final = "dmesg | tail"
 _TOO_FULL: Final = "VolumeTooFull"
+_TAKES_MORE: Final = "VolumeTakesMore"
 
 
 class Health:
@@ -219,6 +225,24 @@ class Health:
     def returned(self) -> None:
         """Note that the calls have returned."""
         self._see(Seen.RETURNED)
+
+    # What it takes of its disk.
+
+    def takes(self, beyond_bytes: int, root: Path) -> None:
+        """Note by how much it takes more than can be explained; a little passes by itself."""
+        if beyond_bytes < BEYOND_BYTES_MIN:
+            self.clear_alert(_TAKES_MORE)
+            return
+        self.raise_alert(
+            _TAKES_MORE,
+            f"{self.label} takes {beyond_bytes >> 20} MiB more of its disk than its shards, its"
+            " trash and what is kept for all else explain, and may outgrow its quota. Something"
+            f" else lies in {root}: move it elsewhere. Or nothing does, and the filesystem gives"
+            " back nothing of what is erased (ext4 made with bigalloc, a disk that copies what is"
+            " written over): lower the quota by as much, or have the shards moved to a filesystem"
+            " that does with farmer volume move. It is compared every six hours.",
+            f"du -xsh {quote(str(root))}/*",
+        )
 
     # How fast it is.
 

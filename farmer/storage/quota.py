@@ -153,10 +153,15 @@ class VolumeAccount:
         return segment_bytes(self.quota_bytes) + fixed + self.log_bytes + kept
 
     @property
+    def explained_bytes(self) -> int:
+        """What everything under the volume may take of its disk."""
+        taken = self.total.live_bytes + self.total.trash_bytes + self.reserved_bytes
+        return taken + self.allowance_bytes
+
+    @property
     def free_bytes(self) -> int:
         """What can still be promised."""
-        taken = self.total.live_bytes + self.total.trash_bytes + self.reserved_bytes
-        in_quota = self.quota_bytes - taken - self.allowance_bytes
+        in_quota = self.quota_bytes - self.explained_bytes
         on_disk = self.filesystem_free_bytes - self.keep_free_bytes - self.unallocated_bytes
         return max(0, min(in_quota, on_disk))
 

@@ -352,8 +352,10 @@ class Volume:
         self.ground.ledger.change_quota(self.ground.account, quota_bytes, keep_free_bytes)
 
     def note_allocated(self, allocated_bytes: int, drift_bytes: int) -> None:
-        """Keep what the last comparison with the disk found."""
+        """Keep what the last comparison with the disk found; tell of what cannot be explained."""
         self._allocated = (allocated_bytes, drift_bytes)
+        beyond_bytes = allocated_bytes - self.ground.account.explained_bytes
+        self.ground.health.takes(beyond_bytes, self.settings.path)
 
     def status(self) -> VolumeStatus:
         """Return the numbers as they are in memory; never waits for the disk."""

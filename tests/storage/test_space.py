@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from farmer.storage import compaction, reclaim
 from farmer.storage import volume as volume_module
 from farmer.storage.engine import EngineLimits
 from farmer.storage.errors import NoSpaceError, StorageError
+from farmer.storage.health import BEYOND_BYTES_MIN
 from farmer.storage.operations import Move, Operation
 from farmer.storage.places import Doomed, Row, Segment
 from farmer.storage.reclaim import Plan, plan
@@ -420,3 +423,28 @@ def test_a_segment_of_a_disk_that_was_away_for_a_moment_is_not_forgotten(tmp_pat
     farm.sweep()
     assert not (farm.path / "log" / "00000001.seg").exists()
     farm.engine.close()
+
+
+def test_what_a_volume_takes_and_nobody_can_explain_is_told_until_it_is_gone(
+    tmp_path: Path,
+) -> None:
+    farm = Farm(tmp_path, limits=MANY)
+    with closing(farm.engine) as engine:
+        for number in range(20):
+            farm.store(noise(200_000, number))
+        engine.compare_with_disk()
+        assert engine.trouble() == ()
+        stranger = farm.path / "a film"
+        [volume] = engine.opened()
+        room_bytes = volume.ground.account.explained_bytes - engine.volumes()[0].allocated_bytes
+        for more_bytes, told in ((-65_536, ()), (65_536, ("VolumeTakesMore",))):
+            with stranger.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, room_bytes + BEYOND_BYTES_MIN + more_bytes)
+            engine.compare_with_disk()
+            assert tuple(alert.name for alert in engine.trouble()) == told
+        [alert] = engine.trouble()
+        assert alert.message.startswith("volume0 takes 16 MiB more of its disk than its shards")
+        assert alert.command == f"du -xsh {farm.path}/*"
+        stranger.unlink()
+        engine.compare_with_disk()
+        assert engine.trouble() == ()
