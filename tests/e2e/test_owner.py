@@ -387,7 +387,7 @@ def test_a_first_start_says_where_things_are_and_the_next_ones_that_they_serve(
             f"volume    {daemon.volume} (200 MB)",
             f"settings  {daemon.home}/farmer.yaml",
             f"address   {renters} (as invites name it)",
-            f"invite a renter with: farmer --home {daemon.home} invite --space 1GB --for 90d",
+            f"invite a renter with: farmer --home {daemon.home} invite --space 100MB --for 90d",
             daemon.ready_line.strip(),
         ]
         assert daemon.stop() == 0
