@@ -330,8 +330,10 @@ class Index(IndexQuestions):
 
     def _check(self, volume: bytes, *, unfinished: bool) -> bool:
         try:
-            row = self._writer.execute("SELECT version, volume, complete, clean FROM state")
-            version, of_volume, complete, clean = row.fetchone()
+            rows = self._writer.execute("SELECT version, volume, complete, clean FROM state")
+            if (state := rows.fetchone()) is None:
+                raise IndexDamagedError("unfinished")
+            version, of_volume, complete, clean = state
             is_newer = version > INDEX_VERSION
         except (sqlite3.DatabaseError, TypeError) as error:
             why = "there was none" if self._is_blank() else f"not readable: {error}"

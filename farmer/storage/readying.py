@@ -137,8 +137,8 @@ class Readying:
     def _opened(self) -> Ready:
         ready = self._up_to_date()
         try:
-            if self._files.exists(self._paths.index.with_name(INDEX_NAME + _ASIDE)):
-                # A crash left it there in the middle of an owner's rebuild.
+            if self._files.exists(self._aside):
+                # Another one was made in its place, by an owner's rebuild or a new release.
                 _drop(self._files, self._paths, _ASIDE)
             ready.index.opened()
         except BaseException:
@@ -147,12 +147,13 @@ class Readying:
         return ready
 
     def _up_to_date(self) -> Ready:
-        is_cut = is_outdated = False
+        is_cut = False
         try:
             index = Index(self._paths.index, self._volume, connect=self._connect)
         except (IndexDamagedError, sqlite3.Error) as error:
             reason = self._damage(error)
-            is_outdated = isinstance(error, IndexOutdatedError)
+            if isinstance(error, IndexOutdatedError):
+                self._leave_word()
         else:
             try:
                 return self._replayed(index)
@@ -166,9 +167,27 @@ class Readying:
         made = self.rebuild()
         if is_cut:
             made.recovered.damaged.insert(0, reason)
-        elif made.recovered.records and not is_outdated:
+        elif made.recovered.records and not self._files.exists(self._aside):
             return replace(made, rebuilt=reason)
         return made
+
+    @property
+    def _aside(self) -> Path:
+        return self._paths.index.with_name(INDEX_NAME + _ASIDE)
+
+    def _leave_word(self) -> None:
+        """
+        Keep the name of an index that another one is made for, and not its bytes: it was whole.
+
+        What a crash leaves of the making would count as a lost or damaged one otherwise.
+        """
+        self._files.rename(self._paths.index, self._aside)
+        self._files.sync_directory(self._aside.parent)
+        fd = self._files.open(self._aside, Access.WRITE)
+        try:
+            self._files.truncate(fd, 0)
+        finally:
+            self._files.close(fd)
 
     def _damage(self, error: IndexDamagedError | sqlite3.Error) -> str:
         """Return why the index must be made again; raises what says nothing against it."""

@@ -170,6 +170,65 @@ def test_an_index_of_an_older_release_is_made_anew_and_nothing_is_wrong_with_tha
     ready.index.close(clean=True)
 
 
+class PowerCutError(Exception):
+    """In the middle of something."""
+
+
+@pytest.mark.parametrize("after", ["rename", "unlink", "open", "create_index", "rebuild"])
+def test_nothing_is_wrong_with_it_either_where_a_crash_broke_that_off(
+    volume: Volume, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_args: object) -> None:
+        raise PowerCutError
+
+    volume.write(1, 1, 2)
+    volume.opened_once()
+    with closing(sqlite3.connect(volume.paths.index)) as rows:
+        rows.execute("UPDATE state SET version = version - 1")
+        rows.commit()
+    with monkeypatch.context() as patch:
+        match after:
+            case "rename":
+                patch.setattr(volume.files, "sync_directory", cut)
+            case "unlink":
+                patch.setattr(Readying, "rebuild", cut)
+            case "open":
+                patch.setattr("farmer.storage.readying.create_index", cut)
+            case "create_index":
+                patch.setattr("farmer.storage.readying.Recovery", cut)
+            case _:
+                patch.setattr(Index, "finish", cut)
+        with pytest.raises(PowerCutError):
+            volume.open()
+    ready = volume.open()
+    assert (ready.rebuilt, ready.recovered.records) == ("", 2)
+    assert set(volume.known()) == {1, 2}
+    assert not list(volume.paths.root.glob("*.before"))
+    ready.index.close(clean=True)
+    volume.spoil_index()
+    ready = volume.open()
+    assert "not readable" in ready.rebuilt, "of damage it is told as ever"
+    ready.index.close(clean=True)
+
+
+def test_an_older_releases_index_takes_no_room_while_another_one_is_made(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked_at(*_args: object) -> None:
+        sizes.extend(path.stat().st_size for path in volume.paths.root.glob("*.before"))
+        raise PowerCutError
+
+    sizes: list[int] = []
+    volume.opened_once()
+    with closing(sqlite3.connect(volume.paths.index)) as rows:
+        rows.execute("UPDATE state SET version = version - 1")
+        rows.commit()
+    monkeypatch.setattr("farmer.storage.readying.create_index", looked_at)
+    with pytest.raises(PowerCutError):
+        volume.open()
+    assert sizes == [0]
+
+
 def test_a_log_that_was_cut_is_a_loss_and_not_the_indexs(volume: Volume) -> None:
     volume.write(1, 1, 2)
     volume.opened_once()
