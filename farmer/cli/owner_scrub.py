@@ -85,7 +85,7 @@ def _names(volumes: list[dict[str, Any]], wanted: list[str]) -> list[str]:
 
 def _known(volume: dict[str, Any]) -> dict[str, Any]:
     """Return how far its scrub is; of one that is not open there is nothing to say."""
-    return volume["scrub"] or {"state": "unknown"}
+    return volume.get("scrub") or {"state": "unknown"}
 
 
 def _pass(scrub: dict[str, Any]) -> tuple[str, str]:
@@ -105,7 +105,7 @@ def _last(scrub: dict[str, Any], now_ms: float) -> str:
 
 
 def _row(volume: dict[str, Any], now_ms: float) -> tuple[str, ...]:
-    scrub = volume["scrub"]
+    scrub = volume.get("scrub")
     if scrub is None:
         state = RETIRED if volume["state"] == RETIRED else "not known"
         return volume["path"], state, *["-"] * (len(_HEAD) - 2)

@@ -88,7 +88,10 @@ class ControlProtocol(LineOnlyReceiver):
             raise OwnerError("this is not a question to a farmer") from None
         verb = self._verbs.get(name) if isinstance(name, str) else None
         if verb is None or not isinstance(words, dict):
-            raise OwnerError(f"the running farmer is of another release: it knows no {name!r}")
+            raise OwnerError(
+                f"the running farmer is of another release: it knows no {name!r}; if you have"
+                " upgraded, restart it"
+            )
         return verb, words
 
 

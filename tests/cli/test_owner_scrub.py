@@ -43,6 +43,16 @@ def test_a_volume_that_is_not_open_was_not_never_scrubbed(
     assert " never " in new
 
 
+def test_a_farmer_that_knows_of_no_scrubs_yet_is_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of an earlier release, which runs on while this command is put in its place."""
+    volume = {key: value for key, value in volume_document(ATTIC).items() if key != "scrub"}
+    monkeypatch.setattr(owner_scrub, "ask_running", lambda _home, _verb: {"volumes": [volume]})
+    assert "not known" in told(tmp_path, capsys, as_json=False)
+    assert '"unknown"' in told(tmp_path, capsys, as_json=True)
+
+
 @pytest.mark.parametrize(
     ("wanted", "paths"),
     [

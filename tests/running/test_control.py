@@ -98,6 +98,13 @@ class ControlTests(SynchronousTestCase):
             self.setUp()
             self.assertFalse(self.ask(line)["ok"], line)
 
+    def test_a_word_of_another_release_is_refused_with_what_to_do(self) -> None:
+        """
+        A command that was installed over a running farmer's may know what that does not.
+        """
+        error = self.ask(b'{"verb": "fly", "words": {}}')["error"]
+        self.assertIn("knows no 'fly'; if you have upgraded, restart it", error)
+
     def test_a_silent_caller_is_let_go(self) -> None:
         """
         Who connects and says nothing holds a socket for a while only.
