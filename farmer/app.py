@@ -80,6 +80,7 @@ from farmer.settings.schema import Settings
 from farmer.storage.directory import VolumeSetupError
 from farmer.storage.errors import StorageError
 from farmer.storage.fill import Fill
+from farmer.version import build
 
 reactor: Any = _reactor
 """The real one; its interfaces are many and the module's type says none of them."""
@@ -197,6 +198,7 @@ class RunningFarmer:
         self._retired = Retired(self._home)
         self._overview = Overview(
             node_id=stores.identity.node_id,
+            build=build(),
             pid=os.getpid(),
             started_at_ms=Moment(_CLOCKS).at_ms,
             clean_start=not is_noted(self._home.run),

@@ -67,7 +67,7 @@ def _add_running(verbs: Verbs) -> None:
     _add(verbs, "run", "serve, in the foreground", SERVING)
     _add(verbs, "status", "how the farmer is", "owner_status:status", json=True)
     _add(verbs, "metrics", "what Prometheus would scrape", "owner_status:metrics")
-    _add(verbs, "version", "the release", "owner_status:version", json=True)
+    _add(verbs, "version", "the release, and which build of it", "owner_status:version", json=True)
     bench = _add(verbs, "bench", "what disk and farmer can do", "owner_bench:bench", json=True)
     bench.add_argument("--dir", metavar="DIR", help="on this disk; default: the first volume's")
     space = "to use meanwhile; default: 1GB, at least 300MB"

@@ -15,7 +15,7 @@ from farmer.model.status import NodeState, VolumeState
 from farmer.running.caller import NotRunningError, call
 from farmer.running.home import Home
 from farmer.units import counted, format_duration, format_size
-from farmer.version import VERSION
+from farmer.version import VERSION, build
 
 STOPPED: dict[str, Any] = {
     "state": "stopped",
@@ -65,7 +65,7 @@ def lines_of(document: dict[str, Any], now_ms: float) -> list[str]:
     up = format_duration(int(now_ms) - document["started_at_ms"])
     contracts = document["contracts"]
     lines = [
-        f"farmer{name} is {document['state']}, for {up} (version {document['version']})",
+        f"farmer{name} is {document['state']}, for {up} ({_program(document)})",
         f"  node id    {document['node_id']}",
         f"  process    {document['pid']}",
         f"  renters    {', '.join(document['listen'])}",
@@ -79,12 +79,21 @@ def lines_of(document: dict[str, Any], now_ms: float) -> list[str]:
     if document.get("waiting"):
         names = ", ".join(document["waiting"])
         lines.append(f"  settings   were changed and wait for a restart: {names}")
+    if build() and build() != document.get("build"):
+        told = f"this command is build {build()}"
+        lines.append(f"  program    {told}: if you have upgraded, restart the farmer")
     lines.append("")
     lines += volume_table(document["volumes"])
     for alert in document["alerts"]:
         lines += ["", f"! {alert['name']}: {alert['message']}"]
         lines += [f"  type: {alert['command']}"] if alert["command"] else []
     return lines
+
+
+def _program(document: dict[str, Any]) -> str:
+    # Farmers of before there were builds run on while this command is put in their place.
+    built = f", build {document['build']}" if document.get("build") else ""
+    return f"version {document['version']}{built}"
 
 
 def volume_table(volumes: list[dict[str, Any]]) -> list[str]:
@@ -141,9 +150,9 @@ def metrics(home: Home, _options: argparse.Namespace) -> int:
 
 
 def version(_home: Home, options: argparse.Namespace) -> int:
-    """Print the release."""
+    """Print the release, and which build of it."""
     if options.json:
-        print_document({"version": VERSION})
+        print_document({"version": VERSION, "build": build()})
     else:
-        print(f"farmer {VERSION}")
+        print(f"farmer {VERSION} build {build()}")
     return OK

@@ -86,7 +86,8 @@ def _add_contracts(verbs: Verbs) -> None:
         help="take it also if it is older or dearer than the one before",
     )
     _add(verbs, "ping", "ask how the farmer is", "renter_asking:ping")
-    version = _add(verbs, "version", "the release", "renter_version:version", farmer=False)
+    words = "the release, and which build of it"
+    version = _add(verbs, "version", words, "renter_version:version", farmer=False)
     version.set_defaults(homeless=True)
 
 

@@ -6,13 +6,13 @@ import argparse
 
 from farmer.cli.exits import OK
 from farmer.cli.terminal import print_document, say
-from farmer.version import VERSION
+from farmer.version import VERSION, build
 
 
 def version(_home: None, options: argparse.Namespace) -> int:
-    """Show the release."""
+    """Show the release, and which build of it."""
     if options.json:
-        print_document({"version": VERSION})
+        print_document({"version": VERSION, "build": build()})
     else:
-        say(f"renter {VERSION}")
+        say(f"renter {VERSION} build {build()}")
     return OK

@@ -186,6 +186,8 @@ class NodeStatus:
     node_id: NodeId
     name: str
     version: str
+    build: str
+    """Which of all builds of that release: `farmer.version.build`."""
     pid: int
     started_at_ms: int
     listen: tuple[str, ...]

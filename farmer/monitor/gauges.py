@@ -130,9 +130,9 @@ class MomentsCollector(Collector):
 def _node(status: NodeStatus) -> Iterator[Metric]:
     yield _gauge(
         "build_info",
-        "Always 1; the versions in labels.",
-        ("version", "python", "twisted"),
-        [((status.version, platform.python_version(), twisted.__version__), 1)],
+        "Always 1; the versions in labels; `build` differs wherever the program does.",
+        ("version", "build", "python", "twisted"),
+        [((status.version, status.build, platform.python_version(), twisted.__version__), 1)],
     )
     yield _gauge(
         "node_info",

@@ -51,6 +51,7 @@ def status_document(status: NodeStatus, activity: Activity | None = None) -> dic
         "node_id": str(status.node_id),
         "name": status.name,
         "version": status.version,
+        "build": status.build,
         "pid": status.pid,
         "started_at_ms": status.started_at_ms,
         "clean_start": status.clean_start,

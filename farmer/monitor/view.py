@@ -90,7 +90,7 @@ def _header(status: NodeStatus, activity: Activity, now_s: float) -> str:
     facts = (
         ("up", _span(now_s - status.started_at_ms / 1000)),
         ("last renter", f"{_span(now_s - seen)} ago" if seen else "none yet"),
-        ("version", status.version),
+        ("version", f"{status.version} build {status.build}"),
     )
     meta = "".join(f"<span>{name} <b>{escape(value)}</b></span>" for name, value in facts)
     return (

@@ -43,6 +43,7 @@ class Overview:
     """
 
     node_id: NodeId
+    build: str
     pid: int
     started_at_ms: Callable[[], int]
     clean_start: bool
@@ -68,6 +69,7 @@ class Overview:
             node_id=self.node_id,
             name=self.name,
             version=VERSION,
+            build=self.build,
             pid=self.pid,
             started_at_ms=self.started_at_ms(),
             listen=self.listen,

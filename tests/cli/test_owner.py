@@ -29,7 +29,7 @@ from farmer.running.making import make_volumes
 from farmer.settings.loader import load_text
 from farmer.settings.written import VolumeLine, settings_text, with_volume, without_volume
 from farmer.units import exact_size
-from farmer.version import VERSION
+from farmer.version import VERSION, build
 from tests.needs import as_root
 
 ROOT = Path(__file__).parents[2]
@@ -223,7 +223,13 @@ def test_schema_and_example_are_printed(home: Path, capsys: Any) -> None:
 
 def test_version(home: Path, capsys: Any) -> None:
     assert run(home, "version", "--json") == exits.OK
-    assert json.loads(capsys.readouterr().out) == {"schema": 1, "version": VERSION}
+    assert json.loads(capsys.readouterr().out) == {
+        "schema": 1,
+        "version": VERSION,
+        "build": build(),
+    }
+    assert run(home, "version") == exits.OK
+    assert capsys.readouterr().out == f"farmer {VERSION} build {build()}\n"
 
 
 @pytest.mark.parametrize(
@@ -504,7 +510,21 @@ def test_the_status_names_settings_that_wait_for_a_restart() -> None:
     """No line if there are none, as with a farmer of an earlier release."""
     told = lines_of(DOCUMENT | {"waiting": ["listen.page", "log.format"]}, now_ms=0)
     assert "  settings   were changed and wait for a restart: listen.page, log.format" in told
-    assert not [line for line in lines_of(DOCUMENT, now_ms=0) if "restart" in line]
+    assert not [line for line in lines_of(DOCUMENT, now_ms=0) if "for a restart" in line]
+
+
+def test_the_status_names_a_running_farmer_of_another_build_than_the_command() -> None:
+    """As after an upgrade without a restart; those of before there were builds name none."""
+    own = lines_of(DOCUMENT | {"build": build()}, now_ms=3_600_000)
+    assert own[0].endswith(f", build {build()})")
+    assert not [line for line in own if "restart" in line]
+    advice = (
+        f"  program    this command is build {build()}: if you have upgraded, restart the farmer"
+    )
+    other = lines_of(DOCUMENT | {"build": "0123abcd"}, now_ms=3_600_000)
+    assert other[0].endswith(", build 0123abcd)")
+    assert advice in other
+    assert advice in lines_of(DOCUMENT, now_ms=3_600_000)
 
 
 def test_the_status_counts_in_singular_too() -> None:

@@ -56,6 +56,7 @@ STATUS = NodeStatus(
     node_id=NodeId(bytes(range(32))),
     name="attic <script>",
     version="0.1.0",
+    build="0123abcd",
     pid=4711,
     started_at_ms=int((NOW_S - 3_571_200) * 1000),
     listen=("0.0.0.0:4646", "[::]:4646"),

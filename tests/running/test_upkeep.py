@@ -43,6 +43,7 @@ class UpkeepTests(SynchronousTestCase):
         self.purged: list[tuple[str, int]] = []
         self.overview = Overview(
             node_id=self.stores.identity.node_id,
+            build="0123abcd",
             pid=1,
             started_at_ms=lambda: 0,
             clean_start=True,
