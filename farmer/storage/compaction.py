@@ -70,7 +70,8 @@ class Compactor:
             return
         try:
             self._copy_live(number)
-            self._condenser.condense(self._ground.index.marks(number), release=None)
+            for _ in self._condenser.condense(self._ground.index.marks(number), release=None):
+                pass
             self._end_before(number)
         except OSError as error:
             # Of these files alone: what the writer could not write comes back as a refusal.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -43,20 +43,20 @@ class Condenser:
         self._writer = writer
         self._steps = steps
 
-    def condense(self, records: Sequence[Doomed], release: Release | None) -> int:
+    def condense(self, records: Sequence[Doomed], release: Release | None) -> Iterator[int]:
         """
-        Write the marks of these records again, as far as they are needed; return how many.
+        Write the marks of these records again, as far as they are needed.
 
+        It goes on as long as it is asked, a step each time, and yields how many those were.
         Without *release* the records stay where they are, and one that cannot be read is an
         error; with it, that one is left for the next time.  Raises as `Reclaimer.run`.
         """
-        restated = 0
         for start in range(0, len(records), _MARKS_PER_STEP):
             some = deque(records[start : start + _MARKS_PER_STEP])
             while some:
                 with self._steps.one():
-                    restated += self._condense_some(some, release)
-        return restated
+                    restated = self._condense_some(some, release)
+                yield restated
 
     def _condense_some(self, records: deque[Doomed], release: Release | None) -> int:
         step, mentioned = self._mentioned(records, is_lenient=release is not None)

@@ -31,6 +31,9 @@ _IN_TRASH: Final = (
 """Along the index of the trash.  By observed time as well there is none: to look for that as far
 as it takes would, with a million shards in the trash, count as a disk that hangs."""
 
+_DOOMED: Final = "SELECT sequence, segment, offset, length, file FROM doomed"
+_NEXT: Final = "sequence > ? ORDER BY sequence LIMIT ?"
+
 _SPAN: Final = (
     "SELECT coalesce(min(sequence), 0), coalesce(max(sequence), 0) FROM"
     " (SELECT sequence FROM marks WHERE segment = ?1"
@@ -171,12 +174,12 @@ class IndexQuestions:
 
     def doomed(self, after: int = 0, limit: int = -1) -> list[Doomed]:
         """Return records whose space waits to be given back, behind a sequence, ascending."""
-        rows = self._read(
-            "SELECT sequence, segment, offset, length, file FROM doomed"
-            " WHERE sequence > ? ORDER BY sequence LIMIT ?",
-            after,
-            limit,
-        )
+        rows = self._read(f"{_DOOMED} WHERE {_NEXT}", after, limit)
+        return [Doomed.of(row) for row in rows]
+
+    def doomed_files(self, after: int = 0, limit: int = -1) -> list[Doomed]:
+        """Return those of them that have files of their own; looks at all behind the sequence."""
+        rows = self._read(f"{_DOOMED} WHERE segment = 0 AND {_NEXT}", after, limit)
         return [Doomed.of(row) for row in rows]
 
     def segments(self, since: int = 0, limit: int = -1) -> list[Segment]:

@@ -21,6 +21,7 @@ from itertools import groupby
 from threading import Lock
 from typing import Final
 
+from farmer.model.shard import RECORD_ALIGNMENT_BYTES
 from farmer.storage.compaction import Compactor
 from farmer.storage.condensing import Condenser
 from farmer.storage.files import Access
@@ -58,6 +59,9 @@ _RELEASED_PER_STEP: Final = 512
 HURRIED_RECORDS: Final = 512
 """Records of each kind that a hurried run looks at: what everybody else has left is not to be
 paid for by the one who waits."""
+
+HURRIED_STEPS: Final = 16
+"""Steps in which it condenses; each has syncs of its own."""
 
 HURRIED_LIVE_BYTES: Final = 8 * 1024 * 1024
 """What it may copy, out of one segment."""
@@ -99,6 +103,8 @@ class Reclaimer:
         self._settled_bytes = ground.account.log_bytes
         self._restated: int | None = None
         """Marks that the last condensing found needed; None before the first."""
+        self._makes_holes = True
+        """Whether no hole was refused yet: where one is, all are, and the log is compacted."""
         self._steps = Steps(ground, writer)
         self._condenser = Condenser(ground, handles, writer, self._steps)
         self._compactor = Compactor(ground, handles, writer, self._steps)
@@ -119,6 +125,8 @@ class Reclaimer:
         free = [one for one in doomed if not self._handles.is_pinned(one.place)]
         free.sort(key=_where)
         for number, group in groupby(free, key=lambda one: one.place.segment):
+            if number and not self._makes_holes:
+                continue
             records = list(group)
             try:
                 released += self._punch(number, records) if number else self._unlink(records)
@@ -174,7 +182,8 @@ class Reclaimer:
         index = self._ground.index
         self._drop_missing()
         self._release_all(HURRIED_RECORDS if hurried else None)
-        marks = index.marks()
+        # Where no holes are made, marks go when their segment is written again.
+        marks = index.marks() if self._makes_holes else []
         segments = index.segments()
         marks_bytes = sum(one.length for one in marks)
         if self._restated is None and not hurried:
@@ -184,13 +193,23 @@ class Reclaimer:
         chosen = plan(segments, active, marks_bytes, self._restated or 0)
         if chosen.condense and hurried:
             # How many are needed of all of them is not known by that.
-            self._condenser.condense(marks[:HURRIED_RECORDS], self.release)
+            self._condense(_lone(marks)[-HURRIED_RECORDS:], HURRIED_STEPS)
         elif chosen.condense:
-            self._restated = self._condenser.condense(marks, self.release)
+            self._restated = self._condense(marks)
         live_bytes = {one.number: one.live_bytes for one in segments}
         for number in chosen.compact[:1] if hurried else chosen.compact:
             if not hurried or live_bytes[number] <= HURRIED_LIVE_BYTES:
                 self._compactor.compact(number)
+
+    def _condense(self, marks: Sequence[Doomed], steps: int | None = None) -> int:
+        """Write marks again that are needed; return how many; no more once a hole was refused."""
+        restated = 0
+        for count in self._condenser.condense(marks, self.release):
+            restated += count
+            steps = None if steps is None else steps - 1
+            if steps == 0 or not self._makes_holes:
+                break
+        return restated
 
     def _drop_missing(self) -> None:
         """
@@ -215,7 +234,7 @@ class Reclaimer:
     def _release_all(self, limit: int | None) -> None:
         # Step by step: after an expired contract there may be as many as there were shards.
         after, at_once = 0, limit or RELEASED_AT_ONCE
-        while doomed := self._ground.index.doomed(after, at_once):
+        while doomed := self._doomed(after, at_once):
             after = doomed[-1].sequence
             doomed.sort(key=_where)
             for some in _portions(doomed, _RELEASED_PER_STEP):
@@ -226,14 +245,23 @@ class Reclaimer:
             if limit is not None:
                 return
 
+    def _doomed(self, after: int, limit: int) -> list[Doomed]:
+        """Return some of what can be given back here, behind a sequence."""
+        index = self._ground.index
+        look = index.doomed if self._makes_holes else index.doomed_files
+        return look(after, limit)
+
     def _punch(self, number: int, records: Sequence[Doomed]) -> list[Doomed]:
         files = self._ground.files
         fd = files.open(self._ground.paths.segment(number), Access.WRITE)
         try:
             done = []
             for stretch in _stretches(self._vouched_for(number, fd, records)):
-                if files.punch(fd, stretch[0].place.offset, sum(one.length for one in stretch)):
-                    done += stretch
+                length = sum(one.length for one in stretch)
+                if not files.punch(fd, stretch[0].place.offset, length):
+                    self._makes_holes = False
+                    break
+                done += stretch
             if done:
                 files.sync_data(fd)
         finally:
@@ -269,6 +297,11 @@ class Reclaimer:
 
 def _where(record: Doomed) -> tuple[int, int]:
     return record.place.segment, record.place.offset
+
+
+def _lone(marks: Iterable[Doomed]) -> list[Doomed]:
+    """Return those that take the least space; what was condensed takes more, and stays."""
+    return [one for one in marks if one.length <= RECORD_ALIGNMENT_BYTES]
 
 
 def _portions(records: Sequence[Doomed], length: int) -> Iterator[Sequence[Doomed]]:

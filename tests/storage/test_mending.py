@@ -403,6 +403,7 @@ def test_so_many_older_records_go_with_an_erased_shard_and_no_more(tmp_path: Pat
         shard = farm.store(noise(100)).shard
         assert farm.delete(shard, erase=True).outcome is DeletionOutcome.ERASED_AT_COMPACTION
     files.can_punch = True
+    farm.reopen()
     farm.store(noise(100))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operations, "_OLDER_MAX", 2)

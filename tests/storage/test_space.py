@@ -16,7 +16,7 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import StoredShard, charge_bytes
 from farmer.model.status import VolumeState
-from farmer.storage import compaction, reclaim
+from farmer.storage import compaction, condensing, reclaim
 from farmer.storage import volume as volume_module
 from farmer.storage.engine import EngineLimits
 from farmer.storage.errors import NoSpaceError, StorageError
@@ -356,6 +356,83 @@ def test_marks_are_condensed_a_bounded_number_at_a_time_for_who_deletes(
         counts.append(len(index.marks()))
     drops = [before - after for before, after in pairwise(counts) if after < before]
     assert drops and max(drops) <= 20
+    farm.engine.close()
+
+
+def test_who_deletes_writes_no_marks_again_that_lie_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of shards in the trash, and each few hundred deletions one took 15 seconds."""
+    farm = Farm(tmp_path, limits=MANY)
+    shards = [farm.store(noise(10, number)).shard for number in range(130)]
+    for shard in shards[:128]:
+        farm.delete(shard)
+    monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 0)
+    farm.sweep()
+    volume = farm.engine.opened()[0]
+    dense = volume.ground.index.marks()
+    assert [one.length for one in dense] == [8192, 8192]
+    volume.reclaimer._restated = 0
+    for shard in shards[128:]:
+        farm.delete(shard)
+        volume.tidy(hurried=True)
+    marks = volume.ground.index.marks()
+    assert marks[:2] == dense
+    assert len(marks) == 3, "the lone ones lie together"
+    farm.engine.close()
+
+
+def test_who_deletes_waits_for_few_steps_of_condensing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record may speak of so many shards that a step is over with two or three."""
+    monkeypatch.setattr(reclaim, "HURRIED_STEPS", 2)
+    monkeypatch.setattr(condensing, "_MARKS_PER_STEP", 4)
+    farm = Farm(tmp_path, limits=MANY)
+    for number in range(40):
+        farm.delete(farm.store(noise(10, number)).shard)
+    monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 0)
+    volume = farm.engine.opened()[0]
+    volume.tidy(hurried=True)
+    assert len(volume.ground.index.marks()) == 40 - 2 * 4 + 2
+    farm.engine.close()
+
+
+def test_where_no_holes_are_made_marks_are_not_written_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their space does not come back, and each sweep wrote twice as many as the one before."""
+    monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 0)
+    files = RecordingFiles(can_punch=False)
+    farm = Farm(tmp_path, files=files)
+    for number in range(70):
+        farm.delete(farm.store(noise(30_000, number)).shard)
+    farm.sweep()
+    files.forget()
+    for _ in range(3):
+        farm.sweep()
+        farm.engine.opened()[0].tidy(hurried=True)
+    assert not files.names("pwritev")
+    farm.engine.close()
+
+
+def test_where_no_holes_are_made_given_up_records_are_not_asked_for_again_and_again(
+    tmp_path: Path,
+) -> None:
+    files = RecordingFiles(can_punch=False)
+    farm = Farm(tmp_path, files=files)
+    gather(farm, 5)
+    large = farm.store(noise(2 * MIB)).shard
+    farm.sweep()
+    files.forget()
+    volume = farm.engine.opened()[0]
+    volume.remove(volume.page(ALICE, ShardId(bytes(32)), 9))
+    farm.sweep()
+    assert not files.bytes_read()["00000001.seg"]
+    left = volume.ground.index.doomed()
+    assert len(left) == 5 and all(one.place.segment for one in left)
+    with pytest.raises(StorageError):
+        farm.read(large)
     farm.engine.close()
 
 
