@@ -56,10 +56,11 @@ class Compactor:
         segment = self._ground.index.segment(number)
         return segment.live_bytes if segment is not None else 0
 
-    def compact(self, number: int) -> None:
+    def compact(self, number: int) -> bool:
         """
         Copy what is alive in a sealed segment, then unlink it, if all of it can be read.
 
+        Returns whether all was copied, and is there twice, because somebody reads it still.
         Raises as `Reclaimer.run`; `sqlite3.DatabaseError` too where the index has more there than
         it has counted.
         """
@@ -67,7 +68,7 @@ class Compactor:
         if not self.live_bytes(number) and gone_segments(files, paths, [number]):
             # An earlier run was cut off after the unlink, when all had been done but this.
             self._drop(number)
-            return
+            return False
         try:
             self._copy_live(number)
             for _ in self._condenser.condense(self._ground.index.marks(number), release=None):
@@ -77,14 +78,17 @@ class Compactor:
             # Of these files alone: what the writer could not write comes back as a refusal.
             if not pass_over(error, self._ground, paths.segment(number)):
                 raise
-            return
+            return False
         self._writer.submit(Restate(lambda _tx: [], 1)).result()
         # In this order: a reader pins what was alive, and looks whether it is so still.
-        if self.live_bytes(number) or self._handles.is_segment_pinned(number):
-            return
+        if self.live_bytes(number):
+            return False
+        if self._handles.is_segment_pinned(number):
+            return True
         self._handles.forget(Place(number, 0))
         files.unlink(paths.segment(number))
         self._drop(number)
+        return False
 
     def _end_before(self, number: int) -> None:
         """

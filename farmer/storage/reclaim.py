@@ -29,6 +29,7 @@ from farmer.storage.ground import Ground
 from farmer.storage.handles import Handles
 from farmer.storage.marks import MARK_BYTES
 from farmer.storage.places import Doomed, Segment
+from farmer.storage.quota import segment_bytes
 from farmer.storage.records import SEGMENT_HEADER_BYTES
 from farmer.storage.recovery import gone_segments
 from farmer.storage.steps import Steps
@@ -196,10 +197,26 @@ class Reclaimer:
             self._condense(_lone(marks)[-HURRIED_RECORDS:], HURRIED_STEPS)
         elif chosen.condense:
             self._restated = self._condense(marks)
-        live_bytes = {one.number: one.live_bytes for one in segments}
-        for number in chosen.compact[:1] if hurried else chosen.compact:
-            if not hurried or live_bytes[number] <= HURRIED_LIVE_BYTES:
-                self._compactor.compact(number)
+        by_number = {one.number: one for one in segments}
+        sparse = [by_number[number] for number in chosen.compact]
+        if hurried:
+            sparse = [one for one in sparse[:1] if one.live_bytes <= HURRIED_LIVE_BYTES]
+        self._compact(sparse)
+
+    def _compact(self, segments: Iterable[Segment]) -> None:
+        """
+        Write these again, but not what is being read: it would be there twice until that ends.
+
+        Who begins to read meanwhile keeps a segment, too; the allowance has room for one.
+        """
+        left_bytes = segment_bytes(self._ground.account.quota_bytes)
+        for one in segments:
+            if self._handles.is_segment_pinned(one.number):
+                continue
+            if self._compactor.compact(one.number):
+                left_bytes -= one.size_bytes
+            if left_bytes <= 0:
+                return
 
     def _condense(self, marks: Sequence[Doomed], steps: int | None = None) -> int:
         """Write marks again that are needed; return how many; no more once a hole was refused."""

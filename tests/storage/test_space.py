@@ -171,6 +171,62 @@ def test_what_stood_side_by_side_is_given_back_by_one_call(tmp_path: Path) -> No
     farm.engine.close()
 
 
+def sparse_segments(farm: Farm) -> list[Segment]:
+    """Let a third of what was stored go, everywhere in the log; return the sealed segments."""
+    shards = [farm.store(noise(60_000, number)).shard for number in range(190)]
+    volume = farm.engine.opened()[0]
+    index = volume.ground.index
+    rows = [row for shard in shards[::3] if (row := index.find(ALICE, shard)) is not None]
+    assert volume.remove(rows) == len(rows)
+    sealed = index.segments()[:-1]
+    assert len(sealed) == 2
+    return sealed
+
+
+def test_a_segment_that_is_read_is_not_written_twice(tmp_path: Path) -> None:
+    """Who read a little of each let a volume take half as much again as its quota."""
+    farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
+    first, second = sparse_segments(farm)
+    volume = farm.engine.opened()[0]
+    index = volume.ground.index
+    rows = volume.page(ALICE, ShardId(bytes(32)), 999)
+    some = next(row for row in rows if row.place.segment == first.number)
+    reader = farm.engine.open(ALICE, some.shard)
+    farm.sweep()
+    assert index.segment(first.number) == first
+    assert index.segment(second.number) is None
+    reader.close()
+    farm.sweep()
+    assert index.segment(first.number) is None
+    farm.engine.close()
+
+
+def test_a_compaction_ends_when_what_it_has_emptied_is_kept_by_readers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They began meanwhile; the allowance has room for one segment that is there twice."""
+    farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
+    sparse_segments(farm)
+    volume = farm.engine.opened()[0]
+    compactor = volume.reclaimer._compactor
+    compact, seen = compactor.compact, []
+
+    def read_meanwhile(number: int) -> bool:
+        seen.append(number)
+        with monkeypatch.context() as patch:
+            patch.setattr(volume.handles, "is_segment_pinned", lambda number: number in seen)
+            return compact(number)
+
+    monkeypatch.setattr(compactor, "compact", read_meanwhile)
+    monkeypatch.setattr(reclaim, "segment_bytes", lambda _quota_bytes: 3 * MIB)
+    farm.sweep()
+    assert len(seen) == 1
+    assert compactor.live_bytes(seen[0]) == 0
+    farm.sweep()
+    assert len(seen) == 2, "a run later there is room again"
+    farm.engine.close()
+
+
 def test_compaction_keeps_states_and_bytes(tmp_path: Path) -> None:
     farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
     shards = [farm.store(noise(200_000, n)).shard for n in range(60)]
