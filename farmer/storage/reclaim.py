@@ -14,7 +14,8 @@ It works in steps and rests after each, so that those who are served feel little
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -77,20 +78,33 @@ class Plan:
     """Sealed segments, the emptiest first; without live records there is nothing to copy."""
 
 
-def plan(segments: Iterable[Segment], active: int, marks_bytes: int, marks_needed: int) -> Plan:
-    """Decide; *marks_needed* is how many marks were needed when last counted."""
-    sparse = [
-        one
-        for one in segments
-        if one.number != active
-        and (
-            one.live_bytes * LIVE_SHARE <= one.size_bytes
-            or one.idle_bytes - SEGMENT_HEADER_BYTES > one.size_bytes // SPARSE_SHARE
-        )
-    ]
-    sparse.sort(key=lambda one: one.live_bytes)
+def plan(
+    segments: Iterable[Segment], active: int, marks: Sequence[Doomed], marks_needed: int
+) -> Plan:
+    """
+    Decide; *marks_needed* is how many marks were needed when last counted.
+
+    Unless many are not, those that were written together count as alive: of millions there are
+    segments full, which would be written again and again.
+    """
     enough = 2 * marks_needed * MARK_BYTES + MARKS_SLACK_BYTES // 2
-    return Plan(marks_bytes > enough, tuple(one.number for one in sparse))
+    condense = sum(one.length for one in marks) > enough
+    kept: Counter[int] = Counter()
+    for one in () if condense else marks:
+        if not _is_lone(one):
+            kept[one.place.segment] += one.length
+    sparse = [one for one in segments if one.number != active and _is_sparse(one, kept)]
+    sparse.sort(key=lambda one: one.live_bytes)
+    return Plan(condense, tuple(one.number for one in sparse))
+
+
+def _is_sparse(segment: Segment, kept: Mapping[int, int]) -> bool:
+    alive_bytes = segment.live_bytes + kept.get(segment.number, 0)
+    idle_bytes = segment.idle_bytes - kept.get(segment.number, 0) - SEGMENT_HEADER_BYTES
+    return (
+        alive_bytes * LIVE_SHARE <= segment.size_bytes
+        or idle_bytes > segment.size_bytes // SPARSE_SHARE
+    )
 
 
 class Reclaimer:
@@ -183,19 +197,21 @@ class Reclaimer:
         index = self._ground.index
         self._drop_missing()
         self._release_all(HURRIED_RECORDS if hurried else None)
-        # Where no holes are made, marks go when their segment is written again.
-        marks = index.marks() if self._makes_holes else []
+        marks = index.marks()
         segments = index.segments()
-        marks_bytes = sum(one.length for one in marks)
-        if self._restated is None and not hurried:
+        if not hurried and (self._restated is None or not self._makes_holes):
             # Else each start would write all marks again, though all are needed.
+            marks_bytes = sum(one.length for one in marks)
             self._restated = index.needed_marks(marks_bytes // (2 * MARK_BYTES) + 1)
         active = self._writer.active_number
-        chosen = plan(segments, active, marks_bytes, self._restated or 0)
-        if chosen.condense and hurried:
+        chosen = plan(segments, active, marks, self._restated or 0)
+        # Where no holes are made, marks go when their segment is written again.
+        condense = chosen.condense and self._makes_holes
+        if condense and hurried:
             # How many are needed of all of them is not known by that.
-            self._condense(_lone(marks)[-HURRIED_RECORDS:], HURRIED_STEPS)
-        elif chosen.condense:
+            lone = [one for one in marks if _is_lone(one)]
+            self._condense(lone[-HURRIED_RECORDS:], HURRIED_STEPS)
+        elif condense:
             self._restated = self._condense(marks)
         by_number = {one.number: one for one in segments}
         sparse = [by_number[number] for number in chosen.compact]
@@ -316,9 +332,9 @@ def _where(record: Doomed) -> tuple[int, int]:
     return record.place.segment, record.place.offset
 
 
-def _lone(marks: Iterable[Doomed]) -> list[Doomed]:
-    """Return those that take the least space; what was condensed takes more, and stays."""
-    return [one for one in marks if one.length <= RECORD_ALIGNMENT_BYTES]
+def _is_lone(marks: Doomed) -> bool:
+    """Say whether a marks record takes the least space; what was condensed takes more."""
+    return marks.length <= RECORD_ALIGNMENT_BYTES
 
 
 def _portions(records: Sequence[Doomed], length: int) -> Iterator[Sequence[Doomed]]:

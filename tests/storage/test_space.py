@@ -22,7 +22,7 @@ from farmer.storage.engine import EngineLimits
 from farmer.storage.errors import NoSpaceError, StorageError
 from farmer.storage.health import BEYOND_BYTES_MIN
 from farmer.storage.operations import Move, Operation
-from farmer.storage.places import Doomed, Row, Segment
+from farmer.storage.places import Doomed, Place, Row, Segment
 from farmer.storage.reclaim import Plan, plan
 from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, noise, shard_of
 from tests.storage.recording import Fault, RecordingFiles
@@ -350,9 +350,29 @@ def test_the_plan_takes_sparse_sealed_segments_and_many_marks() -> None:
         Segment(5, b"", size_bytes=MIB, live_bytes=MIB // 4, punched_bytes=3 * MIB // 4),
         Segment(6, b"", size_bytes=MIB, live_bytes=MIB // 5, punched_bytes=4 * MIB // 5),
     ]
-    assert plan(segments, 4, 0, 0) == Plan(condense=False, compact=(1, 6, 3))
-    assert plan(segments, 3, 2 * MIB, 0) == Plan(condense=True, compact=(1, 4, 6))
-    assert not plan([], 1, 2 * MIB, 100_000).condense
+    assert plan(segments, 4, [], 0) == Plan(condense=False, compact=(1, 6, 3))
+    many = marks(9, 2 * MIB)
+    assert plan(segments, 3, many, 0) == Plan(condense=True, compact=(1, 4, 6))
+    assert not plan([], 1, many, 100_000).condense
+
+
+def test_the_plan_leaves_segments_full_of_marks_that_are_needed() -> None:
+    """Of millions of shards in the trash, they were written again by each sweep."""
+    segments = [
+        Segment(1, b"", size_bytes=MIB, live_bytes=0),
+        Segment(2, b"", size_bytes=MIB, live_bytes=MIB // 2),
+        Segment(3, b"", size_bytes=MIB, live_bytes=0, punched_bytes=MIB - 65536),
+        Segment(4, b"", size_bytes=MIB, live_bytes=MIB // 2),
+    ]
+    dense = marks(1, MIB - 4096) + marks(2, MIB // 2 - 4096) + marks(3, 65536 - 4096)
+    lone = [Doomed(number, Place(4, 4096 * number), 4096) for number in range(1, 127)]
+    assert plan(segments, 9, dense + lone, 100_000) == Plan(condense=False, compact=(3, 4))
+    assert plan(segments, 9, dense + lone, 0) == Plan(condense=True, compact=(1, 3, 2, 4))
+
+
+def marks(segment: int, length: int) -> list[Doomed]:
+    """Return what was written together there."""
+    return [Doomed(segment, Place(segment, 4096), length)]
 
 
 def gather(farm: Farm, count: int) -> list[ShardId]:
