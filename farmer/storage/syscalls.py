@@ -16,8 +16,8 @@ _UNSUPPORTED: Final = frozenset(
 )
 """EINVAL and ENODEV too: some network filesystems answer so instead of EOPNOTSUPP."""
 
-_BTRFS: Final = 0x9123683E
-"""`BTRFS_SUPER_MAGIC`, of linux/magic.h."""
+_GIVING_BACK: Final = frozenset({0xEF53, 0x58465342, 0x01021994})
+"""ext2, ext3 and ext4; XFS; tmpfs: their numbers in linux/magic.h."""
 
 _STATFS_BYTES: Final = 256
 """More than a `struct statfs` has anywhere; its type stands first."""
@@ -70,22 +70,24 @@ def gives_holes_back(fd: int, unit_bytes: int) -> bool:
     """
     Say whether a hole of *unit_bytes*, in a file on this filesystem, is space for others.
 
-    Not where its blocks are larger (ZFS has records of 128 KiB, XFS may have blocks of 64), and
+    Only where that is known.  Not where its blocks are larger (XFS may have blocks of 64 KiB), and
     not on btrfs, which keeps a whole extent, all that was written before one sync, as long as
-    any part of it is used; what it says that a file takes shrinks all the same.
+    any part of it is used; what it says that a file takes shrinks all the same.  What lies before
+    another filesystem (FUSE, overlay, a network share) does not tell which one that is.
 
     Raises:
         OSError: the filesystem cannot be asked.
 
     """
-    return os.fstatvfs(fd).f_bsize <= unit_bytes and not _is_on_btrfs(fd)
+    return os.fstatvfs(fd).f_bsize <= unit_bytes and filesystem_number(fd) in _GIVING_BACK
 
 
-def _is_on_btrfs(fd: int) -> bool:
+def filesystem_number(fd: int) -> int:
+    """Return the number of an open file's kind of filesystem (linux/magic.h); 0 if unknown."""
     raw = ctypes.create_string_buffer(_STATFS_BYTES)
     if _fstatfs is None or _fstatfs(fd, raw) != 0:
-        return False
-    return ctypes.c_long.from_buffer(raw).value & 0xFFFFFFFF == _BTRFS
+        return 0
+    return ctypes.c_long.from_buffer(raw).value & 0xFFFFFFFF
 
 
 def begin_write_back(fd: int, offset: int, length: int) -> None:

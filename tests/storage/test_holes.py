@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ import pytest
 from farmer.model.shard import RECORD_ALIGNMENT_BYTES
 from farmer.storage.files import Access, OsFiles
 from farmer.storage.syscalls import gives_holes_back
-from tests.crash.disks import make_image, mounted, need
+from tests.crash.disks import make_image, mounted, need, unmount
+from tests.needs import lack
 
 MIB = 1024 * 1024
 WRITTEN_BYTES = 32 * MIB
@@ -49,13 +53,50 @@ def test_a_hole_between_records_is_space_for_others_or_not_made(
 
 
 def test_blocks_larger_than_a_record_give_nothing_back(tmp_path: Path) -> None:
-    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    need("ext4")
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    make_image(image, "ext4")
+    disk.mkdir()
+    with mounted(image, disk, "ext4"):
+        fd = os.open(disk / "file", os.O_RDWR | os.O_CREAT)
+        try:
+            block_bytes = os.fstatvfs(fd).f_bsize
+            assert gives_holes_back(fd, block_bytes)
+            assert not gives_holes_back(fd, block_bytes // 2)
+        finally:
+            os.close(fd)
+
+
+def test_what_lies_before_another_filesystem_gives_nothing_back(tmp_path: Path) -> None:
+    """Its holes are those of the one below, which may be btrfs and cannot be asked."""
+    need("btrfs")
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    make_image(image, "btrfs")
+    disk.mkdir()
+    with mounted(image, disk, "btrfs"), overlaid(disk) as merged:
+        files = OsFiles()
+        fd = files.open(merged / "segment", Access.CREATE)
+        try:
+            files.pwritev(fd, [bytes(MIB)], 0)
+            assert not files.punch(fd, 0, RECORD_ALIGNMENT_BYTES)
+        finally:
+            files.close(fd)
+
+
+@contextmanager
+def overlaid(disk: Path) -> Iterator[Path]:
+    """Mount an overlay that writes to *disk*, as a container's own files are."""
+    lower, upper, work, merged = (disk / name for name in ("lower", "upper", "work", "merged"))
+    for directory in (lower, upper, work, merged):
+        directory.mkdir()
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    asked = ["mount", "-t", "overlay", "-o", options, "overlay", str(merged)]
+    if subprocess.run(asked, check=False, capture_output=True).returncode:
+        lack("to mount an overlay")
     try:
-        block_bytes = os.fstatvfs(fd).f_bsize
-        assert gives_holes_back(fd, block_bytes)
-        assert not gives_holes_back(fd, block_bytes // 2)
+        yield merged
     finally:
-        os.close(fd)
+        unmount(merged)
 
 
 def punched_bytes(files: OsFiles, fd: int) -> int:
