@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from farmer.model.ids import NodeId
 from farmer.running import register
 from farmer.running.answering import answer_of
+from farmer.running.filesystems import warning_of
 from farmer.running.home import Home
 from farmer.settings.kinds import VOLUME_BYTES_MIN
 from farmer.settings.schema import Settings, VolumeSettings
@@ -173,7 +174,7 @@ def too_small(path: Path, quota_bytes: int) -> str | None:
 
 
 def doubts(plans: Sequence[VolumePlan]) -> list[str]:
-    """Return what an owner had better know of these volumes: quotas that disks cannot hold."""
+    """Return what an owner had better know of these volumes: what their disks cannot do."""
     found = []
     for plan in plans:
         room_bytes = room_on_disk_bytes(plan)
@@ -185,6 +186,8 @@ def doubts(plans: Sequence[VolumePlan]) -> list[str]:
                 f"the quota of {plan.path} is {format_size(plan.quota_bytes)}, but its filesystem "
                 f"has room for {format_size(room_bytes)} now: stores beyond that are refused"
             )
+        if not plan.is_guess and (warning := answer_of(partial(_warning, plan.path))):
+            found.append(f"{plan.path} lies on {warning}")
     together: dict[int, list[str]] = {}
     for plan in plans:
         device = None if plan.is_guess else answer_of(partial(_device, plan.path))
@@ -318,6 +321,10 @@ def _names(paths: list[Path], given: Mapping[str, str]) -> list[str]:
         name or (path.name if taken[path.name] == 1 and path.name else str(path))
         for name, path in zip(called, paths, strict=True)
     ]
+
+
+def _warning(path: Path) -> str:
+    return warning_of(_existing(path))
 
 
 def _device(path: Path) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from farmer.model.ids import NodeId, ShardId
 from farmer.model.status import VolumeState
-from farmer.running import register
+from farmer.running import register, volumes
 from farmer.running.files import write_json
 from farmer.running.home import Home, HomeError
 from farmer.running.own_identity import own_identity
@@ -269,8 +269,11 @@ def plan_of(path: Path, quota_bytes: int) -> VolumePlan:
     return VolumePlan(path, path.name, quota_bytes, 0, new=True)
 
 
-def test_what_an_owner_had_better_know_of_volumes(tmp_path: Path) -> None:
+def test_what_an_owner_had_better_know_of_volumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A quota that the disk cannot hold; several volumes on one disk, told once."""
+    monkeypatch.setattr(volumes, "warning_of", lambda _path: "")
     assert doubts([plan_of(tmp_path / "a", 10**6)]) == []
     [doubt] = doubts([plan_of(tmp_path / "a", 2 * free_bytes(tmp_path) + 10**9)])
     assert "stores beyond that are refused" in doubt
