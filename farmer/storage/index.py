@@ -289,7 +289,7 @@ class Index(IndexQuestions):
                 yield
             finally:
                 for reader in held:
-                    self._readers.put(reader)
+                    self._put_back(reader)
 
     @contextmanager
     def only_appended(self) -> Iterator[None]:
@@ -322,10 +322,7 @@ class Index(IndexQuestions):
 
     def _close_all(self) -> None:
         """Close every connection; who comes too late gets an error, and waits for none."""
-        for _ in range(self._readers.qsize()):
-            reader = self._readers.get()
-            reader.close()
-            self._readers.put(reader)
+        self._close_readers()
         self._writer.close()
 
     def _check(self, volume: bytes, *, unfinished: bool) -> bool:

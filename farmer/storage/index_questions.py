@@ -88,6 +88,7 @@ class IndexQuestions:
         may hang, and who waits for them does too."""
         self.has_tombstones = False
         """Whether there may be any; known without a query."""
+        self._is_closed = False
 
     def find(self, renter: NodeId, shard: ShardId) -> Row | None:
         """Return one shard."""
@@ -261,7 +262,7 @@ class IndexQuestions:
         try:
             return reader.execute(query, values).fetchall()
         finally:
-            self._readers.put(reader)
+            self._put_back(reader)
 
     def _reader(self) -> sqlite3.Connection:
         """Take a connection, which is to be put back."""
@@ -270,3 +271,24 @@ class IndexQuestions:
         except Empty:
             with self.waiting():
                 return self._readers.get()
+
+    def _put_back(self, reader: sqlite3.Connection) -> None:
+        """Let others have a connection; after the end, closed."""
+        self._readers.put(reader)
+        if self._is_closed:
+            self._close_readers()
+
+    def _close_readers(self) -> None:
+        """
+        Close the connections that nobody uses just now: each other one is, when it is put back.
+
+        Who comes too late gets a closed one, and an error.
+        """
+        self._is_closed = True
+        for _ in range(self._readers.qsize()):
+            try:
+                reader = self._readers.get_nowait()
+            except Empty:
+                return
+            reader.close()
+            self._readers.put(reader)

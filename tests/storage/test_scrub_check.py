@@ -108,7 +108,8 @@ def test_a_database_that_cannot_be_opened_now_is_not_called_damaged(
     """No descriptor is left: what SQLite says then is the same as of a file that is gone."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     path = tmp_path / "some.sqlite"
-    sqlite3.connect(path).executescript("create table one (a); insert into one values (1);")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("create table one (a); insert into one values (1);")
     taken = [os.open("/dev/null", os.O_RDONLY)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 1, hard))
     try:

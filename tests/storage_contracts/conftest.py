@@ -12,4 +12,4 @@ def world(tmp_path: Path) -> Iterator[World]:
     folder.mkdir()
     made = World(folder)
     yield made
-    made.book.close()
+    made.close()

@@ -30,6 +30,8 @@ class World:
         self.wall_ms = START_MS
         self.up_ms = 0
         self.drawn = 0
+        self.opened: list[ContractDatabase] = []
+        """Each that was ever opened, also by copies."""
         self.book = self.open()
 
     def open(self, *, ticked: bool = True) -> ContractDatabase:
@@ -40,11 +42,17 @@ class World:
             digest=digest,
             random_bytes=self._random,
         )
+        self.opened.append(self.book)
         # Months pass in these tests; what a crash leaves is looked at through the page cache.
         self.book._book._rows.execute("PRAGMA synchronous = OFF")
         if ticked:
             self.tick()
         return self.book
+
+    def close(self) -> None:
+        """Close what was left open, as a crash leaves it, too."""
+        for book in self.opened:
+            book.close()
 
     def restart(self, off_ms: int = 0) -> ContractDatabase:
         self.book.close()
