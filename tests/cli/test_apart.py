@@ -14,10 +14,20 @@ import pytest
 
 from farmer.cli.apart import in_a_child
 
+HEAD = """
+import os, signal, sys, time
+from farmer.cli.apart import in_a_child
+
+def last():
+    for _ in range(600):
+        time.sleep(0.1)
+
+"""
+"""To `last` a minute, in naps: a signal that comes just before a sleep does not end that one."""
+
 
 def script(body: str) -> list[str]:
-    head = "import os, signal, sys, time\nfrom farmer.cli.apart import in_a_child\n"
-    return [sys.executable, "-c", head + textwrap.dedent(body)]
+    return [sys.executable, "-c", HEAD + textwrap.dedent(body)]
 
 
 def test_its_exit_code_is_passed_on() -> None:
@@ -88,7 +98,7 @@ def test_who_ends_the_command_ends_its_work(number: signal.Signals, late: str) -
         {late}
         def work():
             print(os.getpid(), flush=True)
-            time.sleep(60)
+            last()
         sys.exit(in_a_child(work))
         """
     with subprocess.Popen(script(body), stdout=subprocess.PIPE, text=True) as command:
@@ -116,7 +126,7 @@ def test_who_interrupts_the_command_interrupts_its_work_once(is_for_all: bool, l
         def work():
             try:
                 print("begun", flush=True)
-                time.sleep(60)
+                last()
             except KeyboardInterrupt:
                 time.sleep(0.5)
                 print("ended in order", flush=True)

@@ -11,14 +11,13 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.nthcall.book_jobs import BOOK_JOBS, sweep_book
+from tests.nthcall.book_jobs import BOOK_JOBS
 from tests.nthcall.failures import Failure
 from tests.nthcall.jobs import JOBS
+from tests.nthcall.part import SQL, STOPS, part
 from tests.nthcall.sqlite_disk import SqlFailure
-from tests.nthcall.sweep import Tally, sweep_errors, sweep_index, sweep_stops, workshop
+from tests.nthcall.sweep import Tally
 
-STOPS = "stops"
-SQL = [failure.value for failure in SqlFailure]
 OPENING = {"book opened", "read", *(job.name for job in JOBS if job.opens)}
 WHILE_OPENING = {
     failure.value for failure in (SqlFailure.EROFS, SqlFailure.ESTALE, SqlFailure.EMFILE)
@@ -26,20 +25,6 @@ WHILE_OPENING = {
 """Once its files are open, SQLite says the same of all of these as of an EIO."""
 MEMORY_JOBS = {"store small", "store large", "store resumed", "erase", "read", "recovery"}
 """A MemoryError in a call of the port is an ENOMEM to all others, by one and the same line."""
-
-
-def part(work: tuple[str, str, int]) -> Tally:
-    """Do one operation with one kind of fault."""
-    name, fault, every = work
-    with workshop() as folder:
-        if name in BOOK_JOBS:
-            return sweep_book(name, SqlFailure(fault), folder, every)
-        job = next(one for one in JOBS if one.name == name)
-        if fault == STOPS:
-            return sweep_stops(job, folder, every)
-        if fault in SQL:
-            return sweep_index(job, SqlFailure(fault), folder, every)
-        return sweep_errors(job, Failure(fault), folder, every)
 
 
 def main(arguments: list[str]) -> int:

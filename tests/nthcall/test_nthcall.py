@@ -87,7 +87,7 @@ def test_every_failing_call_of_the_contract_database(
 
 def test_where_sqlite_has_no_memory_nothing_is_lost() -> None:
     """In a process of its own: SQLite must be shut down for that."""
-    words = ["--jobs", "store small,redeem", "--faults", SqlFailure.MEMORY.value, "--floor", "5"]
+    words = ["--jobs", "store small,redeem", "--faults", SqlFailure.MEMORY.value, "--floor", "4"]
     ended = subprocess.run(
         [sys.executable, "-m", "tests.nthcall", *words],
         check=False,

@@ -14,7 +14,8 @@ from tests.storage.bench import Farm, noise
 
 LOOK = (
     "import sqlite3, sys;"
-    "print(sqlite3.connect(sys.argv[1], timeout=0).execute('SELECT count(*) FROM shards').fetchone())"
+    "index = sqlite3.connect(sys.argv[1], timeout=0);"
+    "print(index.execute('SELECT count(*) FROM shards').fetchone())"
 )
 
 
