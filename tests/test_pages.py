@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def test_every_command_on_a_page_can_be_typed() -> None:
         for line in typed_on(page)
         if line not in NOT_TYPED and not knows(programs[line.split()[0]], line.split()[1:])
     ] == []
+
+
+def test_the_versions_of_python_that_were_tried_are_those_the_package_names() -> None:
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"Python :: 3\.(\d+)", "\n".join(package["classifiers"]))
+    tried = re.search(r"tried: 3\.(\d+) to 3\.(\d+)", (ROOT / "README.md").read_text())
+    assert tried is not None
+    least, most = map(int, tried.groups())
+    assert [int(minor) for minor in named] == [*range(least, most + 1)]
+    assert package["requires-python"] == f">=3.{least}"
 
 
 def links_of(page: Path) -> Iterator[str]:
