@@ -45,7 +45,7 @@ MAY_IMPORT = {
         *("OpenSSL", *TWISTED),
     },
     "running": {*SERVING, "farmer.units", "farmer.version", *TWISTED},
-    "app": {*SERVING, "farmer.running", *TWISTED},
+    "app": {*SERVING, "farmer.running", "farmer.version", *TWISTED},
     "__init__": set(),
 }
 MAY_IMPORT_EVERYTHING = {"cli"}

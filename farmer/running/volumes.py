@@ -324,7 +324,8 @@ def _names(paths: list[Path], given: Mapping[str, str]) -> list[str]:
 
 
 def _warning(path: Path) -> str:
-    return warning_of(_existing(path))
+    place = _existing(path)
+    return warning_of(place) if place.is_dir() else ""
 
 
 def _device(path: Path) -> int:
