@@ -308,12 +308,13 @@ class Engine:
     def compare_with_disk(self) -> None:
         """Compare the ledger with what the disk says is allocated; walks over every file."""
         for volume in self._slots.readable():
+            explained_before_bytes = volume.ground.account.explained_bytes
             try:
                 allocated, drift = measure(volume)
             except OSError:
                 volume.ground.health.count("measure")
             else:
-                volume.note_allocated(allocated, drift)
+                volume.note_allocated(allocated, drift, explained_before_bytes)
 
     def volumes(self) -> tuple[VolumeStatus, ...]:
         """Return all volumes' numbers; never waits for a disk."""

@@ -28,7 +28,11 @@ _PASSING: Final = frozenset(
 """Alerts of that; counted from the last time."""
 
 BEYOND_BYTES_MIN: Final = 16 * 1024 * 1024
-"""What comes and goes while the files are walked over is less."""
+"""
+More than can be explained; a little may be what came, and went, while the files were walked over.
+
+What was there before that walk, or is after it, is explained however much it is.
+"""
 
 _LIST: Final = "farmer volume list"
 _KERNEL: Final = "dmesg | tail"
@@ -228,8 +232,8 @@ class Health:
 
     # What it takes of its disk.
 
-    def takes(self, beyond_bytes: int, root: Path) -> None:
-        """Note by how much it takes more than can be explained; a little passes by itself."""
+    def note_beyond(self, beyond_bytes: int, root: Path) -> None:
+        """Tell of bytes beyond what can be explained, while they are many."""
         if beyond_bytes < BEYOND_BYTES_MIN:
             self.clear_alert(_TAKES_MORE)
             return

@@ -351,11 +351,20 @@ class Volume:
         )
         self.ground.ledger.change_quota(self.ground.account, quota_bytes, keep_free_bytes)
 
-    def note_allocated(self, allocated_bytes: int, drift_bytes: int) -> None:
-        """Keep what the last comparison with the disk found; tell of what cannot be explained."""
+    def note_allocated(
+        self, allocated_bytes: int, drift_bytes: int, explained_before_bytes: int
+    ) -> None:
+        """
+        Keep what the last comparison with the disk found; tell of what cannot be explained.
+
+        What went amid the walk over the files may have been counted there: it is explained by
+        what the ledger said before.  Of a volume that was closed amid it nothing is told.
+        """
+        explained_bytes = max(explained_before_bytes, self.ground.account.explained_bytes)
+        if self._is_closed:
+            return
         self._allocated = (allocated_bytes, drift_bytes)
-        beyond_bytes = allocated_bytes - self.ground.account.explained_bytes
-        self.ground.health.takes(beyond_bytes, self.settings.path)
+        self.ground.health.note_beyond(allocated_bytes - explained_bytes, self.settings.path)
 
     def status(self) -> VolumeStatus:
         """Return the numbers as they are in memory; never waits for the disk."""

@@ -17,13 +17,16 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import StoredShard, charge_bytes
 from farmer.model.status import VolumeState
 from farmer.storage import compaction, condensing, reclaim
+from farmer.storage import engine as engine_module
 from farmer.storage import volume as volume_module
 from farmer.storage.engine import EngineLimits
 from farmer.storage.errors import NoSpaceError, StorageError
 from farmer.storage.health import BEYOND_BYTES_MIN
+from farmer.storage.measure import measure
 from farmer.storage.operations import Move, Operation
 from farmer.storage.places import Doomed, Place, Row, Segment
 from farmer.storage.reclaim import Plan, plan
+from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, noise, shard_of
 from tests.storage.recording import Fault, RecordingFiles
 
@@ -623,3 +626,52 @@ def test_what_a_volume_takes_and_nobody_can_explain_is_told_until_it_is_gone(
         stranger.unlink()
         engine.compare_with_disk()
         assert engine.trouble() == ()
+
+
+def lay_beside(farm: Farm, beyond_bytes: int) -> None:
+    """Put a file into a volume, so that it takes more than can be explained by so much."""
+    farm.engine.compare_with_disk()
+    [volume] = farm.engine.opened()
+    room_bytes = volume.ground.account.explained_bytes - volume.status().allocated_bytes
+    with (farm.path / "a film").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, room_bytes + beyond_bytes)
+
+
+def test_what_goes_while_the_files_are_walked_over_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm = Farm(tmp_path, limits=MANY)
+
+    def walk_and_purge(volume: Volume) -> tuple[int, int]:
+        found = measure(volume)
+        assert farm.engine.purge(ALICE) == 20
+        return found
+
+    with closing(farm.engine) as engine:
+        for number in range(20):
+            farm.store(noise(200_000, number))
+        lay_beside(farm, BEYOND_BYTES_MIN - 65_536)
+        monkeypatch.setattr(engine_module, "measure", walk_and_purge)
+        engine.compare_with_disk()
+        assert engine.trouble() == ()
+
+
+def test_nothing_is_told_of_what_a_volume_takes_that_was_closed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm = Farm(tmp_path, limits=MANY)
+
+    def walk_and_lose(volume: Volume) -> tuple[int, int]:
+        found = measure(volume)
+        farm.engine.remove_volume(farm.path)
+        return found
+
+    with closing(farm.engine) as engine:
+        [volume] = engine.opened()
+        lay_beside(farm, BEYOND_BYTES_MIN + 65_536)
+        before = volume.status().allocated_bytes
+        monkeypatch.setattr(engine_module, "measure", walk_and_lose)
+        engine.compare_with_disk()
+        assert engine.opened() == []
+        assert volume.ground.health.alerts() == ()
+        assert volume.status().allocated_bytes == before
