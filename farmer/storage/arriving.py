@@ -47,6 +47,10 @@ STEP_BYTES: Final = 4 * 1024 * 1024
 """Copied of a large shard between two looks at rate and foreground."""
 
 
+def nobody_told(_what: object) -> None:
+    """Nobody wants to know."""
+
+
 class SpoiledCopyError(VolumeUnavailableError):
     """A copy is not what was written: of its disk nothing better is to be expected soon."""
 
@@ -158,11 +162,11 @@ class LargeCopy:
         files.sync_data(self._fd)
         files.sync_directory(paths.staging)
 
-    def copy(self, read_back: Callable[[int], object] = int) -> Iterator[int]:
+    def copy(self, was_read: Callable[[int], object] = nobody_told) -> Iterator[int]:
         """
         Write all of it, then read it back; yields bytes that were written.
 
-        *read_back* hears of those that were read.
+        *was_read* hears of those that were read.
 
         Raises:
             CorruptShardError: what the source has is not what it should be.
@@ -179,9 +183,9 @@ class LargeCopy:
         trailer = digest.trailer(self._row)
         self._write(trailer, tree_offset(self.size_bytes))
         self._header = replace(self._header, trailer_crc=crc32(trailer))
-        yield from self._read_back(read_back)
+        yield from self._read_back(was_read)
 
-    def _read_back(self, read_back: Callable[[int], object]) -> Iterator[int]:
+    def _read_back(self, was_read: Callable[[int], object]) -> Iterator[int]:
         """Read all of it from the disk: what memory has would hide what that has lost."""
         again, ground = _Digest(), self._target.ground
         files, health = ground.files, ground.health
@@ -189,7 +193,7 @@ class LargeCopy:
             files.uncache(self._fd, 0, 0)
             for offset, length in _steps(self.size_bytes):
                 again.update(files.pread(self._fd, length, RECORD_HEADER_BYTES + offset))
-                read_back(length)
+                was_read(length)
                 yield 0
             trailer = again.trailer(self._row)
             found = files.pread(self._fd, len(trailer), tree_offset(self.size_bytes))

@@ -186,7 +186,7 @@ class Emptying:
         try:
             yield from copy.copy(self._count_read_back)
         except SpoiledCopyError:
-            self._spoilers.note(target, row)
+            self._spoilers.note(target, [row])
             raise
 
     def _count_read_back(self, size_bytes: int) -> None:
@@ -210,8 +210,8 @@ class Emptying:
     def _ferry(self, target: Volume, copies: Sequence[AnyCopy]) -> None:
         refusals: list[StorageError | OSError] = []
 
-        def spoiled() -> None:
-            self._spoilers.note(target)
+        def spoiled(rows: Sequence[Row]) -> None:
+            self._spoilers.note(target, rows)
             refusals.append(SpoiledCopyError(target.settings.label))
 
         self._note(cross(self.source, target, copies, self._crossing, refusals.append, spoiled))

@@ -19,7 +19,7 @@ from contextlib import closing
 from typing import Final
 
 from farmer.model.shard import StoredShard
-from farmer.storage.arriving import AnyCopy
+from farmer.storage.arriving import AnyCopy, nobody_told
 from farmer.storage.crossing import Crossing
 from farmer.storage.errors import CorruptShardError, StorageError, VolumeUnavailableError
 from farmer.storage.handover import Ask, AskTheDisk, GiveUp
@@ -36,8 +36,8 @@ _MORE_TRIES: Final = 3
 Refused = Callable[[StorageError | OSError], None]
 """Told why the target does not take some of what crosses."""
 
-Spoiled = Callable[[], object]
-"""Told that the target did not keep some of what crossed; that stays at the source."""
+Spoiled = Callable[[Sequence[Row]], object]
+"""Told, once, what of all that crossed the target did not keep; that stays at the source."""
 
 
 class MeetingAwaitedError(VolumeUnavailableError):
@@ -54,8 +54,8 @@ def cross(
     target: Volume,
     copies: Sequence[AnyCopy],
     crossing: Crossing,
-    refused: Refused = lambda _error: None,
-    spoiled: Spoiled = bool,
+    refused: Refused = nobody_told,
+    spoiled: Spoiled = nobody_told,
 ) -> list[Row]:
     """
     Let the copies take the place of the shards; return the rows that the source gave up.
@@ -96,7 +96,7 @@ def settle(
     target: Volume,
     keys: frozenset[Key],
     crossing: Crossing,
-    spoiled: Spoiled = bool,
+    spoiled: Spoiled = nobody_told,
 ) -> list[Row]:
     """
     Bring shards that may be on both to one volume each; return those that the source gave up.
@@ -105,28 +105,35 @@ def settle(
     record is not among those that were decided on, and there is another decision then.
     Raises as `cross`.
     """
-    gone, left = _settle(source, target, keys, crossing, spoiled)
-    for _ in range(_MORE_TRIES):
-        if not left:
-            return gone
-        more, left = _settle(source, target, left, crossing, spoiled)
-        gone += more
-    if left:
-        raise VolumeUnavailableError("shards that are being moved are stored again and again")
-    return gone
+    gone: list[Row] = []
+    damaged: list[Row] = []
+    left = keys
+    try:
+        for _ in range(1 + _MORE_TRIES):
+            more, left = _settle(source, target, left, crossing, damaged)
+            gone += more
+            if not left:
+                return gone
+    finally:
+        if damaged:
+            spoiled(damaged)
+    raise VolumeUnavailableError("shards that are being moved are stored again and again")
 
 
 def _settle(
-    source: Volume, target: Volume, keys: frozenset[Key], crossing: Crossing, spoiled: Spoiled
+    source: Volume, target: Volume, keys: frozenset[Key], crossing: Crossing, spoiled: list[Row]
 ) -> tuple[list[Row], frozenset[Key]]:
-    """Return what the source gave up, and what was replaced on either before it was given up."""
+    """
+    Return what the source gave up, and what was replaced on either before it was given up.
+
+    What the target did not keep is added to *spoiled*.
+    """
     leaving = source.writer.submit(Ask(keys)).result()
     files, handles = target.ground.files, target.handles
     arrived = target.writer.submit(AskTheDisk(keys, files, handles)).result()
     twins = sorted(key for key in keys if key in leaving and key in arrived)
     damaged = _read_back(target, [arrived[key] for key in twins])
-    if damaged:
-        spoiled()
+    spoiled += damaged
     arrived = target.writer.submit(Ask(frozenset(twins))).result()
     if any(arrived.get((row.renter, row.shard)) == row for row in damaged):
         raise VolumeUnavailableError("a copy is damaged, and could not be marked so")

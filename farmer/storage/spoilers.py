@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from farmer.storage.arriving import SpoiledCopyError
-from farmer.storage.places import Row
+from farmer.storage.places import Key, Row
+from farmer.storage.quota import SMALL_BYTES_MAX
 from farmer.storage.volume import Volume
 
 AGAIN_S: Final = 6 * 3600.0
@@ -26,23 +27,25 @@ TIMES_MAX: Final = 8
 
 
 class Spoilers:
-    """Of the copies of one volume's shards.  A volume that was opened anew is another one."""
+    """Of the copies of one volume's shards; knows volumes by their UUIDs, opened anew or not."""
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._monotonic_s = monotonic_s
-        self._noted_s: dict[tuple[Row, Volume], float] = {}
-        self._times_s: dict[Volume, deque[float]] = {}
+        self._noted_s: dict[tuple[Key, bytes], float] = {}
+        """When the copy of a large shard was spoiled by a volume."""
+        self._times_s: dict[bytes, deque[float]] = {}
         """When each volume spoiled something of late."""
 
-    def note(self, volume: Volume, large: Row | None = None) -> None:
-        """Note that a copy there, of one *large* shard or of small ones, was spoiled."""
-        now_s = self._monotonic_s()
-        self._times_s.setdefault(volume, deque(maxlen=TIMES_MAX)).append(now_s)
+    def note(self, volume: Volume, rows: Iterable[Row]) -> None:
+        """Note that the copies of these shards, which crossed together, were spoiled there."""
+        now_s, uuid = self._monotonic_s(), volume.ground.volume
+        self._times_s.setdefault(uuid, deque(maxlen=TIMES_MAX)).append(now_s)
         volume.ground.health.copy_spoiled()
-        if large is not None:
-            self._noted_s[large, volume] = now_s
-            if len(self._noted_s) > NOTED_MAX:
-                del self._noted_s[next(iter(self._noted_s))]
+        for row in rows:
+            if row.size_bytes > SMALL_BYTES_MAX:
+                self._noted_s[_key(row), uuid] = now_s
+        while len(self._noted_s) > NOTED_MAX:
+            del self._noted_s[next(iter(self._noted_s))]
 
     def without(self, volumes: Iterable[Volume], large: Row | None = None) -> list[Volume]:
         """Return those to which shards may be copied; raises `SpoiledCopyError` if none may."""
@@ -60,7 +63,14 @@ class Spoilers:
     def _may_have(self, volume: Volume, large: Row | None, since_s: float) -> bool:
         if self._of_late(volume, since_s) >= TIMES_MAX:
             return False
-        return large is None or self._noted_s.get((large, volume), since_s) <= since_s
+        if large is None:
+            return True
+        return self._noted_s.get((_key(large), volume.ground.volume), since_s) <= since_s
 
     def _of_late(self, volume: Volume, since_s: float) -> int:
-        return sum(at_s > since_s for at_s in self._times_s.get(volume, ()))
+        return sum(at_s > since_s for at_s in self._times_s.get(volume.ground.volume, ()))
+
+
+def _key(row: Row) -> Key:
+    # The row of a copy, and that of what it was made of, lie elsewhere.
+    return row.renter, row.shard

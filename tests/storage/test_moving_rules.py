@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from farmer.storage.journal import Crossers
 from farmer.storage.marks import Action
 from farmer.storage.moving import Mover, Room
 from farmer.storage.operations import Upkeep, mark_of
-from farmer.storage.places import Row
+from farmer.storage.places import Key, Row
 from farmer.storage.quota import Reservation, overhead_bytes, room_bytes
 from farmer.storage.spoilers import AGAIN_S, TIMES_MAX, Spoilers
 from farmer.storage.transaction import Transaction
@@ -889,12 +889,12 @@ def test_a_spoiled_copy_is_tried_again_when_its_time_has_come(street: Street) ->
     first, second = street.volumes[1:]
     spoilers = Spoilers(clock)
     assert spoilers.without([first, second], row) == [first, second]
-    spoilers.note(first, row)
+    spoilers.note(first, [row])
     assert spoilers.without([first, second], row) == [second]
     assert spoilers.without([first, second], other) == [first, second]
     assert (spoilers.has_spoiled(first), spoilers.has_spoiled(second)) == (True, False)
     assert spoilers.without([], row) == [], "another problem than a bad disk"
-    spoilers.note(second, row)
+    spoilers.note(second, [row])
     with pytest.raises(SpoiledCopyError, match="volume1"):
         spoilers.without([first, second], row)
     clock.now_s += AGAIN_S
@@ -943,6 +943,62 @@ def test_small_shards_are_not_copied_for_ever_to_a_disk_that_spoils_them(
     assert street.source.ground.account.total.quarantined == 0
 
 
+def test_a_large_shard_is_not_copied_again_where_its_last_header_was_spoiled(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    street.store(LARGE)
+    bad, good = street.volumes[1:]
+    begun = []
+
+    def read_back(target: Volume, rows: Iterable[Row]) -> list[Row]:
+        begun.append(target)
+        damaged = list(rows) if target is bad else []
+        for row in damaged:
+            target.quarantine(row)
+        return damaged
+
+    monkeypatch.setattr(ferry, "_read_back", read_back)
+    emptying = street.emptying([bad])
+    for _ in range(3):
+        passed(emptying)
+        assert "volume1 and not read back" in emptying.problem
+    emptying._others = lambda: [bad, good]
+    passed(emptying)
+    assert begun == [bad, good]
+    assert street.shards() == [0, 0, 1]
+
+
+def test_what_a_crossing_spoiled_is_told_once_however_often_it_is_settled(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {(row.renter, row.shard): row for row in street.store(100, 200)}
+
+    def settle_one(
+        _source: Volume, _target: Volume, keys: frozenset[Key], _crossing: Crossing, to: list[Row]
+    ) -> tuple[list[Row], frozenset[Key]]:
+        to.append(rows[min(keys)])
+        return [], keys - {min(keys)}
+
+    told: list[Sequence[Row]] = []
+    monkeypatch.setattr(ferry, "_settle", settle_one)
+    ferry.settle(street.source, street.volumes[1], frozenset(rows), Crossing(), told.append)
+    assert told == [[rows[key] for key in sorted(rows)]]
+
+
+def test_a_volume_that_spoils_is_known_when_it_was_opened_anew(street: Street) -> None:
+    [row] = street.store(LARGE)
+    bad = street.volumes[1]
+    spoilers = Spoilers(Clock())
+    spoilers.note(bad, [row])
+    street.engine.remove_volume(bad.settings.path)
+    street.engine.add_volume(bad.settings)
+    [anew] = [one for one in street.volumes if one.ground.volume == bad.ground.volume]
+    assert anew is not bad
+    assert spoilers.has_spoiled(anew)
+    with pytest.raises(SpoiledCopyError):
+        spoilers.without([anew], row)
+
+
 def test_small_shards_that_were_spoiled_go_to_another_disk(
     street: Street, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -960,20 +1016,20 @@ def test_small_shards_that_were_spoiled_go_to_another_disk(
 def test_a_disk_that_spoils_again_and_again_gets_nothing_until_its_time_has_come(
     street: Street,
 ) -> None:
-    [row], clock = street.store(LARGE), Clock()
+    (row, small), clock = street.store(LARGE, 100), Clock()
     bad, good = street.volumes[1:]
     spoilers = Spoilers(clock)
     for _ in range(TIMES_MAX):
         assert spoilers.without([bad, good]) == [bad, good]
         clock.now_s += 1
-        spoilers.note(bad)
+        spoilers.note(bad, [small])
     assert spoilers.without([bad, good]) == [good]
     assert spoilers.without([bad, good], row) == [good]
     with pytest.raises(SpoiledCopyError, match="volume1"):
         spoilers.without([bad])
     clock.now_s += AGAIN_S - TIMES_MAX + 1
     assert spoilers.without([bad, good]) == [bad, good]
-    spoilers.note(bad)
+    spoilers.note(bad, [small])
     assert spoilers.without([bad, good]) == [good], "one more try, not eight"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from farmer.model.shard import BLOCK_BYTES, RECORD_HEADER_BYTES, ShardState
 from farmer.model.status import VolumeState
-from farmer.storage import ferry
+from farmer.storage import ferry, spoilers
 from farmer.storage.bad_spots import MET_MAX, BadSpots
 from farmer.storage.checking import check_volume
 from farmer.storage.directory import MARKER_NAME, Paths, VolumeSettings, create_volume
@@ -156,6 +156,7 @@ def arriving_on_a_bad_spot(
 def test_a_copy_that_arrived_on_a_bad_spot_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, *, is_large: bool
 ) -> None:
+    monkeypatch.setattr(spoilers, "AGAIN_S", 0.0)
     files = Spotty()
     street = Street(tmp_path, files=files)
     with closing(street.farm.engine) as engine:
