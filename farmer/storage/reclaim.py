@@ -68,6 +68,10 @@ HURRIED_STEPS: Final = 16
 HURRIED_LIVE_BYTES: Final = 1024 * 1024
 """What it may copy, out of one segment: of the smallest records 256, with 32 syncs."""
 
+HURRIED_MARKS: Final = 2 * HURRIED_STEPS
+"""Lone marks records that may stand in that segment: each speaks of 40 shards at most, so that
+a step takes two of them or more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -79,18 +83,18 @@ class Plan:
 
 
 def plan(
-    segments: Iterable[Segment], active: int, marks: Sequence[Doomed], marks_needed: int
+    segments: Iterable[Segment], active: int, marks: Sequence[Doomed], marks_needed: int | None
 ) -> Plan:
     """
-    Decide; *marks_needed* is how many marks were needed when last counted.
+    Decide; *marks_needed* is how many marks were needed when last counted; None: never counted.
 
-    Unless many are not, those that were written together count as alive: of millions there are
-    segments full, which would be written again and again.
+    Unless many are known not to be, those that were written together count as alive: of millions
+    there are segments full, which would be written again and again.
     """
-    enough = 2 * marks_needed * MARK_BYTES + MARKS_SLACK_BYTES // 2
+    enough = 2 * (marks_needed or 0) * MARK_BYTES + MARKS_SLACK_BYTES // 2
     condense = sum(one.length for one in marks) > enough
     kept: Counter[int] = Counter()
-    for one in () if condense else marks:
+    for one in () if condense and marks_needed is not None else marks:
         if not _is_lone(one):
             kept[one.place.segment] += one.length
     sparse = [one for one in segments if one.number != active and _is_sparse(one, kept)]
@@ -204,7 +208,7 @@ class Reclaimer:
             marks_bytes = sum(one.length for one in marks)
             self._restated = index.needed_marks(marks_bytes // (2 * MARK_BYTES) + 1)
         active = self._writer.active_number
-        chosen = plan(segments, active, marks, self._restated or 0)
+        chosen = plan(segments, active, marks, self._restated)
         # Where no holes are made, marks go when their segment is written again.
         condense = chosen.condense and self._makes_holes
         if condense and hurried:
@@ -215,24 +219,27 @@ class Reclaimer:
             self._restated = self._condense(marks)
         by_number = {one.number: one for one in segments}
         sparse = [by_number[number] for number in chosen.compact]
-        if hurried:
-            sparse = [one for one in sparse[:1] if one.live_bytes <= HURRIED_LIVE_BYTES]
-        self._compact(sparse)
+        self._compact(sparse, marks if hurried else None)
 
-    def _compact(self, segments: Iterable[Segment]) -> None:
+    def _compact(self, sparse: Sequence[Segment], hurried_marks: Sequence[Doomed] | None) -> None:
         """
         Write these again, but not what is being read: it would be there twice until that ends.
 
-        Who begins to read meanwhile keeps a segment, too; the allowance has room for one.
+        The allowance has room for one that is there twice: readers who began meanwhile, or while
+        an earlier run went on, keep what was emptied.  A hurried run gives all marks, and
+        takes only one that costs little.
         """
+        read = [one for one in sparse if self._handles.is_segment_pinned(one.number)]
         left_bytes = segment_bytes(self._ground.account.quota_bytes)
-        for one in segments:
+        left_bytes -= sum(one.idle_bytes for one in read if not one.live_bytes)
+        free = [one for one in sparse if one not in read]
+        for one in free if hurried_marks is None else _cheap(free, hurried_marks)[:1]:
+            if left_bytes <= 0 and one.live_bytes:
+                return
             if self._handles.is_segment_pinned(one.number):
                 continue
             if self._compactor.compact(one.number):
                 left_bytes -= one.size_bytes
-            if left_bytes <= 0:
-                return
 
     def _condense(self, marks: Sequence[Doomed], steps: int | None = None) -> int:
         """Write marks again that are needed; return how many; no more once a hole was refused."""
@@ -335,6 +342,24 @@ def _where(record: Doomed) -> tuple[int, int]:
 def _is_lone(marks: Doomed) -> bool:
     """Say whether a marks record takes the least space; what was condensed takes more."""
     return marks.length <= RECORD_ALIGNMENT_BYTES
+
+
+def _cheap(segments: Iterable[Segment], marks: Iterable[Doomed]) -> list[Segment]:
+    """Return those in which so little is left, marks included, that somebody may wait for it."""
+    lone: Counter[int] = Counter()
+    dense = set()
+    for one in marks:
+        if _is_lone(one):
+            lone[one.place.segment] += 1
+        else:
+            dense.add(one.place.segment)
+    return [
+        one
+        for one in segments
+        if one.live_bytes <= HURRIED_LIVE_BYTES
+        and lone[one.number] <= HURRIED_MARKS
+        and one.number not in dense
+    ]
 
 
 def _portions(records: Sequence[Doomed], length: int) -> Iterator[Sequence[Doomed]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -14,18 +15,25 @@ from typing import Any
 import pytest
 
 from farmer.model.ids import ShardId
-from farmer.model.shard import StoredShard, charge_bytes
+from farmer.model.shard import (
+    RECORD_ALIGNMENT_BYTES,
+    RECORD_HEADER_BYTES,
+    StoredShard,
+    charge_bytes,
+)
 from farmer.model.status import VolumeState
 from farmer.storage import compaction, condensing, reclaim
 from farmer.storage import engine as engine_module
 from farmer.storage import volume as volume_module
+from farmer.storage import writer as writer_module
 from farmer.storage.engine import EngineLimits
 from farmer.storage.errors import NoSpaceError, StorageError
 from farmer.storage.health import BEYOND_BYTES_MIN
+from farmer.storage.marks import MARK_BYTES
 from farmer.storage.measure import measure
 from farmer.storage.operations import Move, Operation
 from farmer.storage.places import Doomed, Place, Row, Segment
-from farmer.storage.reclaim import Plan, plan
+from farmer.storage.reclaim import HURRIED_MARKS, HURRIED_STEPS, Plan, plan
 from farmer.storage.volume import Volume
 from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, noise, shard_of
 from tests.storage.recording import Fault, RecordingFiles
@@ -187,7 +195,7 @@ def sparse_segments(farm: Farm) -> list[Segment]:
 
 
 def test_a_segment_that_is_read_is_not_written_twice(tmp_path: Path) -> None:
-    """Who read a little of each let a volume take half as much again as its quota."""
+    """Else who reads a little of each lets a volume take half as much again as its quota."""
     farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
     first, second = sparse_segments(farm)
     volume = farm.engine.opened()[0]
@@ -212,21 +220,72 @@ def test_a_compaction_ends_when_what_it_has_emptied_is_kept_by_readers(
     sparse_segments(farm)
     volume = farm.engine.opened()[0]
     compactor = volume.reclaimer._compactor
-    compact, seen = compactor.compact, []
+    compact, begun, read = compactor.compact, [], set()
 
     def read_meanwhile(number: int) -> bool:
-        seen.append(number)
-        with monkeypatch.context() as patch:
-            patch.setattr(volume.handles, "is_segment_pinned", lambda number: number in seen)
-            return compact(number)
+        if compactor.live_bytes(number):
+            begun.append(number)
+            read.add(number)
+        return compact(number)
 
     monkeypatch.setattr(compactor, "compact", read_meanwhile)
+    monkeypatch.setattr(volume.handles, "is_segment_pinned", lambda number: number in read)
     monkeypatch.setattr(reclaim, "segment_bytes", lambda _quota_bytes: 3 * MIB)
     farm.sweep()
-    assert len(seen) == 1
-    assert compactor.live_bytes(seen[0]) == 0
+    assert len(begun) == 1
+    assert compactor.live_bytes(begun[0]) == 0
     farm.sweep()
-    assert len(seen) == 2, "a run later there is room again"
+    assert len(begun) == 1, "it is still there twice"
+    read.clear()
+    farm.sweep()
+    assert len(begun) == len(set(begun)) == 2
+    assert compactor.live_bytes(begun[-1]) == 0
+    assert not (farm.path / "log" / f"{begun[0]:08}.seg").exists()
+    farm.engine.close()
+
+
+def test_what_was_kept_goes_as_soon_as_it_is_free_though_another_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
+    first, second = sparse_segments(farm)
+    volume = farm.engine.opened()[0]
+    read: set[int] = set()
+    compact = volume.reclaimer._compactor.compact
+
+    def read_meanwhile(number: int) -> bool:
+        read.add(number)
+        return compact(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(volume.reclaimer._compactor, "compact", read_meanwhile)
+        patch.setattr(volume.handles, "is_segment_pinned", lambda number: number in read)
+        patch.setattr(reclaim, "segment_bytes", lambda _quota_bytes: 16 * MIB)
+        farm.sweep()
+    assert read == {first.number, second.number}
+    read.remove(second.number)
+    monkeypatch.setattr(volume.handles, "is_segment_pinned", lambda number: number in read)
+    monkeypatch.setattr(reclaim, "segment_bytes", lambda _quota_bytes: 3 * MIB)
+    farm.sweep()
+    assert volume.ground.index.segment(second.number) is None
+    assert volume.ground.index.segment(first.number) is not None
+    farm.engine.close()
+
+
+def test_who_deletes_writes_the_emptiest_segment_again_that_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
+    sealed = sorted(sparse_segments(farm), key=lambda one: one.live_bytes)
+    volume = farm.engine.opened()[0]
+    monkeypatch.setattr(reclaim, "HURRIED_LIVE_BYTES", 4 * MIB)
+    monkeypatch.setattr(
+        volume.handles, "is_segment_pinned", lambda number: number == sealed[0].number
+    )
+    volume.tidy(hurried=True)
+    index = volume.ground.index
+    assert index.segment(sealed[0].number) is not None
+    assert index.segment(sealed[1].number) is None
     farm.engine.close()
 
 
@@ -360,7 +419,7 @@ def test_the_plan_takes_sparse_sealed_segments_and_many_marks() -> None:
 
 
 def test_the_plan_leaves_segments_full_of_marks_that_are_needed() -> None:
-    """Of millions of shards in the trash, they were written again by each sweep."""
+    """There are such with millions of shards in the trash; else each sweep writes them again."""
     segments = [
         Segment(1, b"", size_bytes=MIB, live_bytes=0),
         Segment(2, b"", size_bytes=MIB, live_bytes=MIB // 2),
@@ -371,6 +430,7 @@ def test_the_plan_leaves_segments_full_of_marks_that_are_needed() -> None:
     lone = [Doomed(number, Place(4, 4096 * number), 4096) for number in range(1, 127)]
     assert plan(segments, 9, dense + lone, 100_000) == Plan(condense=False, compact=(3, 4))
     assert plan(segments, 9, dense + lone, 0) == Plan(condense=True, compact=(1, 3, 2, 4))
+    assert plan(segments, 9, dense + lone, None) == Plan(condense=True, compact=(3, 4))
 
 
 def marks(segment: int, length: int) -> list[Doomed]:
@@ -422,7 +482,7 @@ def test_who_deletes_waits_for_no_long_copying(
 
 
 def test_who_deletes_waits_for_few_of_the_smallest_copies(tmp_path: Path) -> None:
-    """They are copied eight at a time: of 8 MiB of them a delete took eight seconds."""
+    """They are copied eight at a time, each time with syncs: 8 MiB of them are too many."""
     files = RecordingFiles(can_punch=False)
     farm = Farm(tmp_path, files=files, limits=MANY)
     shards, futures = [], []
@@ -441,6 +501,44 @@ def test_who_deletes_waits_for_few_of_the_smallest_copies(tmp_path: Path) -> Non
     farm.delete(mine)
     assert len(files.names("sync_data")) < 40
     farm.engine.close()
+
+
+def test_who_deletes_writes_no_segment_full_of_marks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in it is alive, and yet each few of its marks cost syncs."""
+    files = RecordingFiles(can_punch=False)
+    farm = Farm(tmp_path, files=files, limits=MANY)
+    monkeypatch.setattr(condensing, "_MARKS_PER_STEP", 4)
+    monkeypatch.setattr(writer_module, "segment_bytes", lambda _quota_bytes: MIB)
+    shard, other = (farm.store(noise(10, number)).shard for number in range(2))
+    volume = farm.engine.opened()[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(reclaim, "MARKS_SLACK_BYTES", 64 * MIB)
+        while volume.writer.active_number < 3:
+            farm.delete(shard)
+            farm.engine.undelete(ALICE, shard).result(5)
+    assert volume.reclaimer._compactor.live_bytes(2) == 0
+    assert volume.reclaimer.is_due
+    files.forget()
+    farm.delete(other)
+    assert len(files.names("sync_data")) < 12
+    assert volume.ground.index.segment(2) is not None
+    farm.sweep()
+    assert volume.ground.index.segment(2) is None
+    farm.engine.close()
+
+
+def test_who_deletes_writes_a_segment_with_few_marks_again_in_few_steps() -> None:
+    """As many as fit the steps that a hurried run has, however many shards each speaks of."""
+    shards_max = (RECORD_ALIGNMENT_BYTES - RECORD_HEADER_BYTES) // MARK_BYTES
+    records_per_step_min = math.ceil(condensing._MARKS_PER_STEP / shards_max)
+    assert HURRIED_STEPS * records_per_step_min >= HURRIED_MARKS
+    close = [Doomed(1, Place(3, 4096), 8192)]
+    few = [Doomed(number, Place(1, 4096 * number), 4096) for number in range(HURRIED_MARKS)]
+    many = [Doomed(number, Place(2, 4096 * number), 4096) for number in range(HURRIED_MARKS + 1)]
+    segments = [Segment(number, b"", size_bytes=MIB) for number in (1, 2, 3)]
+    assert reclaim._cheap(segments, [*few, *many, *close]) == segments[:1]
 
 
 def test_marks_are_condensed_a_bounded_number_at_a_time_for_who_deletes(
@@ -463,7 +561,7 @@ def test_marks_are_condensed_a_bounded_number_at_a_time_for_who_deletes(
 def test_who_deletes_writes_no_marks_again_that_lie_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thousands of shards in the trash, and each few hundred deletions one took 15 seconds."""
+    """There may be those of thousands of shards in the trash, and all of them be needed."""
     farm = Farm(tmp_path, limits=MANY)
     shards = [farm.store(noise(10, number)).shard for number in range(130)]
     for shard in shards[:128]:
@@ -502,7 +600,7 @@ def test_who_deletes_waits_for_few_steps_of_condensing(
 def test_where_no_holes_are_made_marks_are_not_written_again_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their space does not come back, and each sweep wrote twice as many as the one before."""
+    """Their space does not come back: the old ones would be written again with the new ones."""
     monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 0)
     files = RecordingFiles(can_punch=False)
     farm = Farm(tmp_path, files=files)
@@ -540,7 +638,7 @@ def test_where_no_holes_are_made_given_up_records_are_not_asked_for_again_and_ag
 def test_a_start_does_not_write_marks_again_that_are_all_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten million shards in the trash are ten million marks, and were hours of it."""
+    """Ten million shards in the trash are ten million marks, and writing them takes hours."""
     monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 0)
     farm = Farm(tmp_path, limits=MANY)
     for number in range(60):
