@@ -38,6 +38,8 @@ _MAY_BE_THERE_BEFORE_US: Final = _PUT_BACK | {SETTINGS_FILE, "lost+found"}
 
 _SHOWN_STRANGERS: Final = 3
 
+_ROOT: Final = 0
+
 
 class HomeError(OwnerError):
     """The home cannot be used; says why and what to do."""
@@ -242,9 +244,18 @@ class Home:
         ours = user_name(os.geteuid())
         raise HomeError(
             f"{self.state} belongs to the user {user_name(owner)}, whose farmer could not read "
-            f"what {ours} makes. Nothing was touched; type it as that user: {self.typed_by(owner)}"
-            f"; or, if {ours} put it there as another user, as from a backup: {self._given_to_us}"
+            f"what {ours} makes. Nothing was touched; type {self._way_out(owner)}"
         )
+
+    def _way_out(self, owner: int) -> str:
+        """
+        Return what to type, when the directory is another user's.
+
+        Where root put back what is ours it is taken back; any other's farmer would stop at that.
+        """
+        if owner == _ROOT != os.geteuid() and any(map(_is_ours, self._inside())):
+            return f"this, if root has put back a backup of yours: {self._given_to_us}"
+        return f"it as that user: {self.typed_by(owner)}"
 
     def check_rights(self) -> None:
         """
@@ -255,9 +266,8 @@ class Home:
 
         """
         for path in self._inside():
-            wanted = os.R_OK if path.parent == self.identity else os.R_OK | os.W_OK
             with suppress(OSError):
-                owner = path.stat().st_uid
+                owner, wanted = path.stat().st_uid, self._wanted(path)
                 if owner != os.geteuid() and not os.access(path, wanted, effective_ids=True):
                     raise HomeError(
                         f"{path} belongs to the user {user_name(owner)}, and {our_name()} may not "
@@ -265,11 +275,20 @@ class Home:
                         f"touched; type: {self._given_to_us}"
                     )
 
+    def _wanted(self, path: Path) -> int:
+        """Return the rights that a start needs of one of these."""
+        if path == self.identity:
+            return os.R_OK | os.X_OK
+        if path == self.mark or path.parent == self.identity:
+            return os.R_OK
+        return os.R_OK | os.W_OK | (os.X_OK if path == self.annexes else 0)
+
     def _inside(self) -> Iterator[Path]:
-        """Return what is ours here."""
+        """Return what is ours here, as far as it shows itself."""
         yield from (self.mark, self.identity, self.lock, self.state / REGISTER_FILE, self.annexes)
         yield from self.state.glob(f"{CONTRACTS_FILE}*")
-        yield from self.identity.glob("*")
+        with suppress(OSError):
+            yield from self.identity.glob("*")
 
     @property
     def _given_to_us(self) -> str:
@@ -325,6 +344,13 @@ class Home:
                 f"{self.state} was made by a newer release (format {found}, this one knows "
                 f"{FORMAT}): use that release. Nothing was touched."
             )
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _user_home(environ: Mapping[str, str]) -> Path:

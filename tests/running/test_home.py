@@ -6,7 +6,9 @@ import os
 import pwd
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -163,6 +165,80 @@ def test_another_users_home_is_left_alone(tmp_path: Path) -> None:
             change()
     assert [entry.name for entry in home.state.iterdir()] == [MARK_FILE]
     home.check()
+
+
+ANOTHER, THIRD, ROOT = 12_345, 12_346, 0
+
+
+@pytest.fixture
+def of_root() -> Iterator[Home]:
+    """A home with all that a farmer has, root's; the test acts as another user."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        home = Home.at(Path(folder) / "home")
+        home.make()
+        home.identity.mkdir()
+        home.annexes.mkdir()
+        (home.identity / "identity.key").touch()
+        for path in (home.state, *home.state.rglob("*")):
+            path.chmod(0o755)
+        os.seteuid(ANOTHER)
+        yield home
+        os.seteuid(ROOT)
+
+
+def given(path: Path, user: int) -> None:
+    os.seteuid(ROOT)
+    os.chown(path, user, user)
+    os.seteuid(ANOTHER)
+
+
+@as_root
+def test_a_home_that_root_put_back_is_taken_over_if_what_is_in_it_is_ours(of_root: Home) -> None:
+    """Of any other the farmer of its owner would stop."""
+    as_root_types = f"it as that user: sudo -u root farmer --home {of_root.state} ..."
+    with pytest.raises(HomeError, match=re.escape(f"type {as_root_types}")):
+        of_root.check_owner()
+    os.seteuid(ROOT)
+    of_root.state.chmod(0o700)
+    os.seteuid(ANOTHER)
+    for look in (of_root.check_owner, of_root.check):
+        with pytest.raises(HomeError, match=re.escape(f"type {as_root_types}")):
+            look()
+    os.seteuid(ROOT)
+    of_root.state.chmod(0o755)
+    given(of_root.identity / "identity.key", ANOTHER)
+    words = f"type this, if root has put back a backup of yours: sudo chown -R {ANOTHER} "
+    with pytest.raises(HomeError, match=re.escape(f"{words}{of_root.state}")):
+        of_root.check_owner()
+    given(of_root.state, THIRD)
+    with pytest.raises(HomeError, match=f"type it as that user: sudo -u '#{THIRD}'"):
+        of_root.check_owner()
+
+
+@as_root
+def test_of_another_users_files_a_start_wants_no_more_than_it_does_with_them(
+    of_root: Home,
+) -> None:
+    given(of_root.state, ANOTHER)
+    given(of_root.annexes, ANOTHER)
+    of_root.check_rights()
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("name", "mode"), [("annexes", 0o766), ("identity", 0o764), (MARK_FILE, 0o640)]
+)
+def test_what_a_start_could_not_use_is_told_before_it(of_root: Home, name: str, mode: int) -> None:
+    given(of_root.state, ANOTHER)
+    given(of_root.annexes, ANOTHER)
+    given(of_root.state / name, THIRD)
+    os.seteuid(ROOT)
+    (of_root.state / name).chmod(mode)
+    os.seteuid(ANOTHER)
+    words = f"{of_root.state / name} belongs to the user #{THIRD}"
+    with pytest.raises(HomeError, match=re.escape(words)):
+        of_root.check_rights()
 
 
 def test_one_holder_at_a_time_and_the_second_learns_its_pid(tmp_path: Path) -> None:
