@@ -106,8 +106,7 @@ async def _store_all(
 ) -> None:
     gate = DeferredSemaphore(SESSIONS_MAX)
     async with connect(address, home.identity, reactor, told_in(line)) as farmer:
-        before = await farmer.door.run(home.ledger.contract, address.farmer)
-        storing = _Storing(home, farmer, line, before)
+        storing = _Storing(home, farmer, line)
         # All to their ends, also when one is interrupted: they need the connection until then.
         stores = DeferredList([gate.run(storing.one, row) for row in rows], consumeErrors=True)
         for is_done, failure in await stores:
@@ -118,12 +117,8 @@ async def _store_all(
 class _Storing:
     """The stores of one call."""
 
-    def __init__(
-        self, home: Home, farmer: Farmer, line: ProgressLine, before: Contract | None = None
-    ) -> None:
-        """*before*: see `Home.keep`."""
+    def __init__(self, home: Home, farmer: Farmer, line: ProgressLine) -> None:
         self._home = home
-        self._before = before
         self._farmer = farmer
         self._line = line
         self._sources = Sources()
@@ -159,8 +154,9 @@ class _Storing:
                 )
             await door.run(self._warn_once)
             progress = self._line.of(id(row), source.size_bytes)
+            before = await door.run(self._home.ledger.contract, self._farmer.node_id)
             receipt = await self._farmer.store_hashed(source, progress)
-            await door.run(self._keep, row, receipt, path)
+            await door.run(self._keep, row, receipt, path, before)
         finally:
             await door.run(file.close)
 
@@ -179,9 +175,13 @@ class _Storing:
         is_damaged = stated.state is ShardState.QUARANTINED
         return no_room_beside(shard, error) if is_damaged else error
 
-    def _keep(self, row: Row, receipt: Receipt, path: str) -> None:
-        """Keep a receipt: from then on the file is stored, also if nobody waits any more."""
-        self._home.keep(self._farmer.node_id, receipt, path, self._before)
+    def _keep(self, row: Row, receipt: Receipt, path: str, before: Contract | None) -> None:
+        """
+        Keep a receipt: from then on the file is stored, also if nobody waits any more.
+
+        *before*: see `Home.keep`.
+        """
+        self._home.keep(self._farmer.node_id, receipt, path, before)
         row.error = None
 
     def _warn_once(self) -> None:

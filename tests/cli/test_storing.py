@@ -1,10 +1,12 @@
 """`renter store` of many files: a farmer that says nothing does not cost its time for each."""
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from farmer.cli.renter_storing import Row, _Storing
 from farmer.cli.terminal import ProgressLine
+from farmer.client.dial import FarmerAddress
 from farmer.client.home import Home
 from farmer.client.ledger import Ledger
 from farmer.client.limits import RETRY_DELAYS_S, SESSIONS_MAX, SILENCES_MAX
@@ -12,6 +14,7 @@ from farmer.model.shard import ShardState
 from farmer.protocol.limits import ANSWER_S
 from farmer.protocol.questions import Stated
 from farmer.protocol.refusals import Refusal
+from farmer.protocol.transfers import Stored
 from farmer.protocol.types import Type
 from tests.client.test_farmer import FarmerCase
 
@@ -57,6 +60,39 @@ class SilentTests(FarmerCase):
         self.rows = others
         self.world.run(self.store_all(), until_s=100_000.0)
         self.assertEqual({row.error for row in others}, {None})
+
+
+class RenewedTests(FarmerCase):
+    """The contract is renewed again and again while files are sent."""
+
+    def setUp(self):
+        super().setUp()
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.ledger = Ledger.open(self.folder / "ledger")
+        self.addCleanup(self.ledger.close)
+        self.ledger.tell_once("stored as they are")
+        self.ledger.join(FarmerAddress(self.farmer.node_id, ("a:1",)), self.fake.shown())
+        self.fake.script[Type.STORE] = self.stored_and_renewed
+
+    def stored_and_renewed(self, talk, store):
+        receipt, agreed = self.fake.receipt(store.shard, store.size_bytes), self.fake.contract
+        self.fake.contract = replace(
+            agreed, revision=agreed.revision + 1, until_ms=agreed.until_ms + 1
+        )
+        self.ledger.refresh(self.farmer.node_id, self.fake.shown())
+        talk.send(Stored(receipt))
+
+    def test_a_file_is_held_to_the_contract_before_it_not_to_that_before_all(self):
+        home = Home(self.renter, self.ledger)
+        storing = _Storing(home, self.farmer, ProgressLine("storing"))
+        for number in range(3):
+            path = self.folder / str(number)
+            path.write_bytes(bytes([number]))
+            row = Row(str(path))
+            self.world.run(storing.one(row))
+            self.assertIsNone(row.error)
 
 
 class NoRoomTests(FarmerCase):
