@@ -152,17 +152,15 @@ def init(home: Home, options: argparse.Namespace) -> int:
 
 def _doubted(home: Home, settings: Settings, options: argparse.Namespace) -> list[str]:
     """Return what had better be known before anything is made."""
-    from farmer.running.bindable import why_not_bindable
+    from farmer.running.bindable import doubt_about
     from farmer.running.volumes import answers, doubts, plan_volumes, volume_paths
 
     for path in volume_paths(home, settings):
         # Its disk may sleep.
         answers(path)
     found = doubts(plan_volumes(home, settings))
-    for address in (*options.listen, *filter(None, [options.page])):
-        if why := why_not_bindable(address):
-            found.append(f"the farmer could not listen on {address} now: {why}")
-    return found
+    listened = (*options.listen, *filter(None, [options.page]))
+    return found + [doubt for doubt in map(doubt_about, listened) if doubt]
 
 
 def _yes(text: str) -> None:

@@ -56,7 +56,7 @@ class EveryAddress:
         try:
             listening = self._reactor.listenTCP(port, factory, backlog, interface)
         except CannotListenError as error:
-            if not _may_come(interface, error.socketError):
+            if not may_come(interface, error.socketError):
                 raise
             listening = self._adopted(bound_early(interface, port, backlog), factory)
         return listening
@@ -80,9 +80,14 @@ def bound(
 
 def bound_early(host: str, port: int, backlog: int) -> socket.socket:
     """Return a socket that listens on an address that may come later; raises `OSError`."""
-    is_6 = ":" in host
-    wire = socket.socket(socket.AF_INET6 if is_6 else socket.AF_INET, socket.SOCK_STREAM)
-    return _listening(wire, (host, port), backlog, _FREEBIND_6 if is_6 else _FREEBIND_4)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    wire = socket.socket(family, socket.SOCK_STREAM)
+    return _listening(wire, (host, port), backlog, freebind(host))
+
+
+def freebind(host: str) -> tuple[int, int]:
+    """Return the option, level and name, by which an address need not be there yet."""
+    return _FREEBIND_6 if ":" in host else _FREEBIND_4
 
 
 def _listening(
@@ -106,7 +111,7 @@ def _listening(
     return wire
 
 
-def _may_come(host: str, error: object) -> bool:
+def may_come(host: str, error: object) -> bool:
     """Say whether all that is wrong with an address is that this machine does not have it."""
     if sys.platform != "linux":
         return False
