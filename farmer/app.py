@@ -275,8 +275,11 @@ class RunningFarmer:
         assert self._stores is not None
         return [
             *self._scrubbing.alerts(self._stores.engine.volumes()),
-            *absent(self._overview.listen),
-            *absent([self._overview.page], "listen.page"),
+            *(
+                alert
+                for setting, addresses in self._doors.by_settings.items()
+                for alert in absent(addresses, setting)
+            ),
         ]
 
     def _made_ms(self, name: str) -> int:
@@ -294,7 +297,7 @@ class RunningFarmer:
         """Listen, then begin what goes on in the background."""
         settings, overview = self._settings, self._overview
         passed = passed_sockets(self._environ, os.getpid(), reactor)
-        doors = Doors(reactor, self._home, passed)
+        self._doors = doors = Doors(reactor, self._home, passed)
         side = farmer_side(stores.identity)
         sessions = Sessions(self._places(settings))
         self._service = doors.for_renters(self._farm, side, settings.listen.shards, sessions)

@@ -48,6 +48,8 @@ class Doors:
         self._reactor = reactor
         self._home = home
         self._passed = passed
+        self.by_settings: dict[str, Sequence[str]] = {}
+        """By the setting that names them, the real addresses; none of a passed socket."""
 
     def for_renters(
         self,
@@ -75,6 +77,7 @@ class Doors:
         except ListenError as error:
             raise ListenError(f"{error}, {self._where('FARMER_LISTEN__SHARDS')}") from error
         remember_ports(self._home, SHARDS, asked, service.addresses)
+        self.by_settings["listen.shards"] = service.addresses
         return service
 
     def for_page(self, factory: IProtocolFactory, asked: str) -> tuple[list[IListeningPort], str]:
@@ -104,7 +107,8 @@ class Doors:
         accept_few(port, PAGE_ACCEPTS_PER_TURN)
         found = join_address(split_address(asked)[0], port.getHost().port)
         remember_ports(self._home, PAGE, [asked], [found])
-        return [port], _possible([found])[0]
+        self.by_settings["listen.page"] = shown = _possible([found])
+        return [port], shown[0]
 
     def page_hosts(self, asked: str) -> tuple[str, ...]:
         """

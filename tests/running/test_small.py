@@ -517,6 +517,7 @@ def test_the_page_is_served_on_each_socket_that_was_passed_for_it(tmp_path: Path
     ports, shown = doors.for_page(ServerFactory(), "nas.example:4647")
     assert (len(ports), len(reactor.adoptedPorts)) == (2, 2)
     assert shown == "127.0.0.1:4647"
+    assert doors.by_settings == {}, "the service manager's, whatever the settings name"
 
 
 def test_the_page_on_every_address_is_on_every_ipv4_one_without_ipv6(
@@ -529,6 +530,7 @@ def test_the_page_on_every_address_is_on_every_ipv4_one_without_ipv6(
     _ports, shown = doors.for_page(ServerFactory(), "[::]:4647")
     assert [(host, port) for port, _, _, host in reactor.tcpServers] == [("0.0.0.0", 4647)]
     assert shown == "0.0.0.0:4647"
+    assert doors.by_settings == {"listen.page": ["0.0.0.0:4647"]}
 
 
 def test_every_address_has_many_spellings_and_one_meaning(tmp_path: Path) -> None:
