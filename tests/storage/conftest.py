@@ -15,7 +15,7 @@ from tests.storage.bench import Farm
 EXT4 = 0xEF53
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="package")
 def holes_are_made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """
     Have holes made wherever the temporary files are, also on btrfs or a container's overlay.
