@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import Final
@@ -36,16 +37,18 @@ def command_for(path: Path, root: Path) -> str:
     Return what to type so that this user may read and write *path*.
 
     Who has put back one file as another user has put back more: all below *root* is given to us.
+    Where a directory hides it, that one is told of.
     """
-    if _is_ours(path):
-        mode = "u+rwx" if path.is_dir() else "u+rw"
-        return f"chmod {mode} {quote(str(path))}"
+    seen, owner = _nearest_seen(path)
+    if owner == os.geteuid():
+        mode = "u+rwx" if seen.is_dir() else "u+rw"
+        return f"chmod {mode} {quote(str(seen))}"
     return f"sudo chown -R {quote(our_name())} {quote(str(root))}"
 
 
-def _is_ours(path: Path) -> bool:
-    try:
-        return path.lstat().st_uid == os.geteuid()
-    except OSError:
-        # In a directory that is not, it seems.
-        return False
+def _nearest_seen(path: Path) -> tuple[Path, int | None]:
+    """Return what shows itself of a path and what is above it, and whose that is."""
+    for seen in (path, *path.parents):
+        with suppress(OSError):
+            return seen, seen.lstat().st_uid
+    return path, None
