@@ -28,6 +28,11 @@ def build() -> str:
     return digest_of(Path(__file__).parent)
 
 
+def release_words(version: str, build: str) -> str:
+    """Return a release and its build for a person; without one whose text could not be read."""
+    return f"{version} build {build}" if build else version
+
+
 def digest_of(package: Path) -> str:
     """Return the digits of the Python files below a directory; empty if they cannot be read."""
     digest = blake2b(digest_size=_BUILD_BYTES)

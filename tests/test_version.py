@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import farmer
-from farmer.version import build, digest_of
+from farmer.version import build, digest_of, release_words
 
 PACKAGE = Path(farmer.__path__[0])
 
@@ -21,6 +21,11 @@ def test_the_same_program_elsewhere_is_the_same_build(tmp_path: Path) -> None:
     (copy / "__pycache__" / "app.pyc").write_bytes(b"compiled")
     assert digest_of(copy) == build()
     assert len(build()) == 8
+
+
+def test_a_build_that_cannot_be_told_is_not_told_of() -> None:
+    assert release_words("0.1.0", "0123abcd") == "0.1.0 build 0123abcd"
+    assert release_words("0.1.0", "") == "0.1.0"
 
 
 @pytest.mark.parametrize("change", ["edit", "rename", "add", "remove", "move a line"])

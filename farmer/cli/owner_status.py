@@ -15,7 +15,7 @@ from farmer.model.status import NodeState, VolumeState
 from farmer.running.caller import NotRunningError, call
 from farmer.running.home import Home
 from farmer.units import counted, format_duration, format_size
-from farmer.version import VERSION, build
+from farmer.version import VERSION, build, release_words
 
 STOPPED: dict[str, Any] = {
     "state": "stopped",
@@ -92,8 +92,7 @@ def lines_of(document: dict[str, Any], now_ms: float) -> list[str]:
 
 def _program(document: dict[str, Any]) -> str:
     # Farmers of before there were builds run on while this command is put in their place.
-    built = f", build {document['build']}" if document.get("build") else ""
-    return f"version {document['version']}{built}"
+    return f"version {release_words(document['version'], document.get('build', ''))}"
 
 
 def volume_table(volumes: list[dict[str, Any]]) -> list[str]:
@@ -154,5 +153,5 @@ def version(_home: Home, options: argparse.Namespace) -> int:
     if options.json:
         print_document({"version": VERSION, "build": build()})
     else:
-        print(f"farmer {VERSION} build {build()}")
+        print(f"farmer {release_words(VERSION, build())}")
     return OK

@@ -6,7 +6,7 @@ import argparse
 
 from farmer.cli.exits import OK
 from farmer.cli.terminal import print_document, say
-from farmer.version import VERSION, build
+from farmer.version import VERSION, build, release_words
 
 
 def version(_home: None, options: argparse.Namespace) -> int:
@@ -14,5 +14,5 @@ def version(_home: None, options: argparse.Namespace) -> int:
     if options.json:
         print_document({"version": VERSION, "build": build()})
     else:
-        say(f"renter {VERSION} build {build()}")
+        say(f"renter {release_words(VERSION, build())}")
     return OK

@@ -18,6 +18,7 @@ from farmer.model.status import (
 from farmer.monitor.status import Activity
 from farmer.monitor.words import count, percent, problem_of, size, together
 from farmer.units import format_duration, format_moment
+from farmer.version import release_words
 
 REFRESH_S: Final = 60
 """Whoever reads is thrown back by it, to the left of a table that is wider than the window."""
@@ -90,7 +91,7 @@ def _header(status: NodeStatus, activity: Activity, now_s: float) -> str:
     facts = (
         ("up", _span(now_s - status.started_at_ms / 1000)),
         ("last renter", f"{_span(now_s - seen)} ago" if seen else "none yet"),
-        ("version", f"{status.version} build {status.build}"),
+        ("version", release_words(status.version, status.build)),
     )
     meta = "".join(f"<span>{name} <b>{escape(value)}</b></span>" for name, value in facts)
     return (
