@@ -186,7 +186,8 @@ def doubts(plans: Sequence[VolumePlan]) -> list[str]:
                 f"the quota of {plan.path} is {format_size(plan.quota_bytes)}, but its filesystem "
                 f"has room for {format_size(room_bytes)} now: stores beyond that are refused"
             )
-        if not plan.is_guess and (warning := answer_of(partial(_warning, plan.path))):
+        is_there = room_bytes is not None
+        if is_there and (warning := answer_of(partial(_warning, plan.path))):
             found.append(f"{plan.path} lies on {warning}")
     together: dict[int, list[str]] = {}
     for plan in plans:
@@ -325,7 +326,11 @@ def _names(paths: list[Path], given: Mapping[str, str]) -> list[str]:
 
 def _warning(path: Path) -> str:
     place = _existing(path)
-    return warning_of(place) if place.is_dir() else ""
+    try:
+        return warning_of(place) if place.is_dir() else ""
+    except OSError:
+        # As of a disk that fails: whoever makes the volume says so.
+        return ""
 
 
 def _device(path: Path) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from farmer.running import filesystems
+from farmer.running import filesystems, volumes
 from farmer.running.filesystems import WARNINGS, warning_of
 from farmer.running.volumes import VolumePlan, doubts
 
@@ -34,6 +35,24 @@ def test_of_what_is_tried_with_power_cuts_nothing_is_said(
 ) -> None:
     monkeypatch.setattr(filesystems, "filesystem_number", lambda _fd: number)
     assert not doubts_of(tmp_path / "new")
+
+
+def test_a_disk_that_was_silent_is_not_asked_again_and_of_an_error_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def failing(path: Path) -> str:
+        asked.append(path)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(volumes, "warning_of", failing)
+    assert doubts_of(tmp_path / "new") == []
+    assert asked == [tmp_path]
+    monkeypatch.setattr(volumes, "room_on_disk_bytes", lambda _plan: None)
+    [doubt] = doubts_of(tmp_path / "new")
+    assert "does not answer" in doubt
+    assert asked == [tmp_path]
 
 
 @pytest.mark.needs(SHARED_MEMORY.is_mount(), "/dev/shm")
