@@ -33,6 +33,7 @@ def replaced(tmp_path: Path) -> Iterator[Daemon]:
 def test_it_serves_renters_owner_and_page_as_before(replaced: Daemon, tmp_path: Path) -> None:
     """It has read all of itself by then; and its status says that it is not what lies there."""
     started = replaced.logs.read_text()
+    assert "import time:" in started, "else no late import would be seen"
     renter = Renter(tmp_path / "renter")
     renter.join(replaced.invite())
     files = [tmp_path / "small", tmp_path / "large"]
