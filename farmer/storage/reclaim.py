@@ -226,8 +226,8 @@ class Reclaimer:
         Write these again, but not what is being read: it would be there twice until that ends.
 
         The allowance has room for one that is there twice: readers who began meanwhile, or while
-        an earlier run went on, keep what was emptied.  A hurried run gives all marks, and
-        takes only one that costs little.
+        an earlier run went on, keep what was emptied.  For a hurried run, which takes one that
+        costs little, *hurried_marks* are all that there are.
         """
         read = [one for one in sparse if self._handles.is_segment_pinned(one.number)]
         left_bytes = segment_bytes(self._ground.account.quota_bytes)
