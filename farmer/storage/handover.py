@@ -24,8 +24,8 @@ class Ask(Operation[dict[Key, Row]]):
         self._rows: dict[Key, Row] = {}
 
     def apply(self, batch: Batch) -> None:
-        """Look."""
-        found = (batch.transaction.find(*key) for key in self._keys)
+        """Look, in one order whatever a process gives to its hashes."""
+        found = (batch.transaction.find(*key) for key in sorted(self._keys))
         self._rows = {(row.renter, row.shard): row for row in found if row is not None}
 
     def result(self, released: frozenset[int]) -> dict[Key, Row]:

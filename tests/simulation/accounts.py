@@ -42,13 +42,14 @@ def check_step(world: World) -> None:
     for volume in house.engine._slots.opened():
         account = volume.ground.account
         reserved = account.reserved_bytes
-        promised = account.total.live_bytes + account.total.trash_bytes + reserved
+        total = account.total
+        promised = total.live_bytes + total.trash_bytes + reserved
         if promised > account.quota_bytes:
             raise ViolationError(f"{volume.settings.label} has promised {promised} bytes")
         known = _held(volume)
         if is_at_rest:
             known |= _copied(house.engine.mover, volume) | _unanswered(volume)
-        held = _sum_bytes(known)
+        held = _sum_bytes(known) if known else 0
         if not (held == reserved if is_at_rest else held <= reserved):
             raise ViolationError(
                 f"{volume.settings.label}: {reserved} bytes are reserved, {held} are held"
@@ -57,8 +58,11 @@ def check_step(world: World) -> None:
 
 def _held(volume: Volume) -> set[Reservation]:
     """Return what is reserved for leases, and for files that could not be removed yet."""
-    leased = {lease.reservation for lease in volume.leases._kept.values()}
-    return leased | {one.held for one in volume.ground.doubts._leftovers}
+    leases, leftovers = volume.leases._kept, volume.ground.doubts._leftovers
+    held = {lease.reservation for lease in leases.values()} if leases else set()
+    if leftovers:
+        held |= {one.held for one in leftovers}
+    return held
 
 
 def _copied(mover: Mover, volume: Volume) -> set[Reservation]:

@@ -89,6 +89,8 @@ Stack: Any = _ThreadStack if greenlet is None else _GreenStack
 class Strand:
     """One thread of the simulation; `ready` is None while it could run."""
 
+    __slots__ = ("is_done", "name", "number", "ready", "stack", "wake_s")
+
     def __init__(self, name: str, number: int) -> None:
         self.name = name
         self.number = number
@@ -96,6 +98,12 @@ class Strand:
         self.ready: Callable[[], object] | None = None
         self.wake_s: float | None = None
         self.is_done = False
+
+    def can_run(self, now_s: float) -> bool:
+        """Say whether it could go on now."""
+        if self.ready is None or (self.wake_s is not None and self.wake_s <= now_s):
+            return True
+        return bool(self.ready())
 
 
 class Strands:
@@ -159,8 +167,8 @@ class Strands:
 
     def can_others_run(self) -> bool:
         """Say whether a strand other than the current one could go on now."""
-        able = self._able()
-        return len(able) > 1 or (bool(able) and able[0] is not self.current)
+        me, now_s = self.current, self.now_s
+        return any(one is not me and one.can_run(now_s) for one in self.alive)
 
     def next_wake_s(self) -> float | None:
         """Return when the first sleeper wakes up."""
