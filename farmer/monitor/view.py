@@ -247,7 +247,19 @@ def _renting_card(status: NodeStatus) -> str:
     return (
         '<section class="card w6"><h2>Renting</h2><dl>'
         + "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
-        + "</dl></section>"
+        + f"</dl>{_how_to_begin(status)}</section>"
+    )
+
+
+def _how_to_begin(status: NodeStatus) -> str:
+    """Say how to get a renter, if nobody has a contract or an invite; not before that is known."""
+    known = dict(status.contracts)
+    if not known or any(known.values()) or status.open_invites:
+        return ""
+    command = "farmer invite --space SIZE --for 90d"
+    return (
+        f'<p class="mute">Nobody rents yet. <code>{command}</code> prints an invite: '
+        "give it to somebody who wants to store here.</p>"
     )
 
 

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from farmer.settings.contradictions import contradictions
@@ -99,8 +100,7 @@ def _text_of(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
-        message = f"cannot be read: {error.strerror}"
-        raise SettingsError([Fault(str(path), message)]) from error
+        raise SettingsError([Fault(str(path), _unreadable(path, error))]) from error
     if len(raw) > FILE_BYTES_MAX:
         raise SettingsError([Fault(str(path), "larger than 1 MiB: not a settings file")])
     try:
@@ -108,6 +108,16 @@ def _text_of(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise SettingsError([Fault(f"{path}:{line}:1", "this is not UTF-8 text")]) from error
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    message = f"cannot be read: {error.strerror}"
+    if not isinstance(error, PermissionError):
+        return message
+    return (
+        f"{message} for the user that asks. There are no secrets in it; everybody may read it "
+        f"after: sudo chmod o+r {quote(str(path))} (and must be able to enter its directories)"
+    )
 
 
 class _SettingsReader:

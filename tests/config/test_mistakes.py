@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import EACCES
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,19 @@ def test_huge_and_foreign_files_are_refused(tmp_path: Path) -> None:
         load(path, {})
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         load(tmp_path / "missing", {})
+
+
+def test_a_file_that_may_not_be_read_is_refused_with_what_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be root's, while the farmer is a user of its own."""
+
+    def refused(*_what: object) -> None:
+        raise PermissionError(EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(SettingsError, match=r"Permission denied .*: sudo chmod o\+r '.*/my f'"):
+        load(tmp_path / "my f", {})
 
 
 def test_deep_and_circular_texts_are_refused() -> None:

@@ -15,6 +15,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from farmer.model.contract import ContractStage
 from farmer.model.status import Alert, NodeState, ScrubStatus, VolumeState, VolumeWork
 from farmer.monitor import page, view
 from farmer.monitor.page import StatusPage, page_site
@@ -342,6 +343,16 @@ def test_it_tells_stored_promised_and_free_apart() -> None:
     assert "1.54 TB <small>stored of 4 TB</small>" in html
     assert "4 TB promised · 823 GB free" in html
     assert "<dt>Promised by contracts and open invites</dt><dd>4 TB</dd>" in html
+
+
+def test_who_has_no_renter_yet_is_told_how_to_get_one() -> None:
+    """A page of zeros leads nowhere; the one of a farmer with renters needs no such line."""
+    empty = replace(STATUS, contracts=((ContractStage.ACTIVE, 0),), open_invites=0)
+    hint = "<code>farmer invite --space SIZE --for 90d</code>"
+    assert rendered(empty, metrics().activity, NOW_S).count(hint) == 1
+    invited, not_counted_yet = replace(empty, open_invites=1), replace(empty, contracts=())
+    for status in (STATUS, invited, not_counted_yet):
+        assert hint not in rendered(status, metrics().activity, NOW_S)
 
 
 def test_on_a_phone_no_line_ends_within_a_fact() -> None:
