@@ -380,7 +380,9 @@ class Session(Protocol):
         self._waiting = turn
         try:
             return await turn
-        except CancelledError:
+        except CancelledError as cancelled:
+            # Its frames hold the session, and one of them holds it, in a circle.
+            cancelled.__traceback__ = None
             raise RenterLeftError from None
         finally:
             self._waiting = None
