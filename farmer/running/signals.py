@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -10,6 +11,12 @@ from twisted.internet.interfaces import IReactorFromThreads
 
 STOPPED_AT_ONCE: Final = 1
 """The exit code after a second request to stop."""
+
+ONE_REQUEST_S: Final = 0.5
+"""
+So long after the first signal another one belongs to the same request: `timeout` tells its child
+and then all of its group, and a child that is `make` tells the farmer as well.
+"""
 
 
 class Signals:
@@ -25,12 +32,15 @@ class Signals:
         stop: Callable[[], None],
         reload: Callable[[], None],
         end_now: Callable[[int], object],
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reactor = reactor
         self._stop = stop
         self._reload = reload
         self._end_now = end_now
+        self._monotonic_s = monotonic_s
         self._stopping = False
+        self._asked_s = 0.0
 
     def catch_reloads(self) -> None:
         """
@@ -48,9 +58,12 @@ class Signals:
 
     def stop_asked(self, _number: int = 0, _frame: object = None) -> None:
         """Stop in order; asked again, end: nothing that was acknowledged is lost by that."""
+        now_s = self._monotonic_s()
         if self._stopping:
-            self._end_now(STOPPED_AT_ONCE)
-        self._stopping = True
+            if now_s - self._asked_s >= ONE_REQUEST_S:
+                self._end_now(STOPPED_AT_ONCE)
+            return
+        self._stopping, self._asked_s = True, now_s
         self._reactor.callFromThread(self._stop)
 
     def reload_asked(self, _number: int = 0, _frame: object = None) -> None:

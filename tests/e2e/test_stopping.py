@@ -15,7 +15,7 @@ from threading import Thread
 import pytest
 
 from farmer.protocol.transfers import Accept, Store
-from farmer.running.signals import STOPPED_AT_ONCE
+from farmer.running.signals import ONE_REQUEST_S, STOPPED_AT_ONCE
 from farmer.storage.directory import MARKER_NAME
 from tests.e2e import daemon as daemons
 from tests.e2e.daemon import READY_S, Daemon, Renter
@@ -132,6 +132,7 @@ def test_an_end_at_once_says_what_it_cuts_off(tmp_path: Path) -> None:
             assert daemon.process is not None
             daemon.process.send_signal(signal.SIGINT)
             wait_until(lambda: '"stopping; ' in daemon.logs.read_text(), READY_S)
+            time.sleep(ONE_REQUEST_S)
             assert daemon.stop() == STOPPED_AT_ONCE
         last = json.loads(daemon.logs.read_text().splitlines()[-1])
         assert last["level"] == "warn"

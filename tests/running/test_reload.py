@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -14,7 +15,7 @@ from farmer.running.alerts import AlertBoard
 from farmer.running.home import HomeError
 from farmer.running.notify import ServiceNotifier
 from farmer.running.reload import Reloader
-from farmer.running.signals import STOPPED_AT_ONCE, Signals
+from farmer.running.signals import ONE_REQUEST_S, STOPPED_AT_ONCE, Signals
 from farmer.settings.loader import load_text
 from farmer.settings.schema import Settings
 
@@ -169,18 +170,28 @@ class Thread:
 class SignalTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.heard: list[Any] = []
+        self.clock = Clock()
         self.signals = Signals(
             Thread(),  # type: ignore[arg-type]  # as much of a reactor as is used
             lambda: self.heard.append("stop"),
             lambda: self.heard.append("reload"),
             self.heard.append,
+            self.clock.seconds,
         )
 
     def test_the_second_request_to_stop_ends_at_once(self) -> None:
         self.signals.stop_asked()
         self.assertEqual(["stop"], self.heard)
+        self.clock.advance(ONE_REQUEST_S)
         self.signals.stop_asked()
-        self.assertIn(STOPPED_AT_ONCE, self.heard)
+        self.assertEqual(["stop", STOPPED_AT_ONCE], self.heard)
+
+    def test_one_request_may_come_by_several_signals(self) -> None:
+        """As from `timeout make run`: nobody was impatient."""
+        self.signals.stop_asked()
+        self.clock.advance(ONE_REQUEST_S / 2)
+        self.signals.stop_asked()
+        self.assertEqual(["stop"], self.heard)
 
     def test_no_reload_while_stopping(self) -> None:
         self.signals.reload_asked()
