@@ -243,7 +243,8 @@ class Mover:
                 suppress(StorageError, OSError),
                 self._crossing.crossing(crossers.keys, is_patient=False),
             ):
-                settle(source, target, crossers.keys, self._crossing)
+                tell = target.ground.health.copy_spoiled
+                settle(source, target, crossers.keys, self._crossing, lambda _rows: tell())
                 volume.journal.settle()
         elif are_all_open:
             # The other one is no volume of this farmer's any more.

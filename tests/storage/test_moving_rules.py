@@ -467,6 +467,28 @@ def test_one_that_is_on_both_after_a_crash_stays_where_it_went(street: Street) -
     assert street.farm.read(row.shard) == data
 
 
+def test_one_that_was_spoiled_on_its_way_stays_where_it_was_and_is_told(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who finds it after a crash tells as whoever copied it would have."""
+    (row,) = street.store(10)
+    target = street.volumes[1]
+    upload = target.uploads.begin(Wanted(contract_of(ALICE), row.shard, 10))
+    upload.write(noise(10, (0, 0)))
+    upload.commit().result(20)
+    street.journal(0, 1, between=(0, 1), row=row)
+
+    def read_back(volume: Volume, rows: Sequence[Row]) -> list[Row]:
+        for copy in rows:
+            volume.quarantine(copy)
+        return list(rows)
+
+    monkeypatch.setattr(ferry, "_read_back", read_back)
+    street.mover.resolve()
+    assert alerts_of(target) == ["VolumeSpoilsCopies"]
+    assert street.shards()[0] == 1
+
+
 @pytest.mark.parametrize("erase", [False, True])
 @pytest.mark.parametrize("number", [0, 1])
 def test_one_that_may_be_on_two_volumes_is_given_up_on_neither_though_one_alone_says_so(
