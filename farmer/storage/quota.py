@@ -48,7 +48,7 @@ gather before they are condensed, the reserve (2 MiB)."""
 EXTENTS_PER_QUOTA: Final = 128
 """A file's map of extents takes space too: on ext4 12 bytes per 4 KiB when nothing is adjacent,
 and what it took once it keeps: 0.71 % of what is alive where that is a fifth of what was written
-(`farmer.storage.reclaim.LIVE_SHARE`)."""
+(`farmer.storage.worthwhile.LIVE_SHARE`)."""
 
 SMALL_BYTES_MAX: Final = MIB
 """Shards up to here are buffered and share segments; larger ones have their own file."""

@@ -78,7 +78,7 @@ class Volume:
         self.handles = handles
         self._lock_fd = lock
         self.reclaimer = Reclaimer(ground, handles, writer)
-        writer.release = self.reclaimer.release
+        writer.release = self.reclaimer.releaser.release
         writer.end_readers = handles.end_readers
         self.witness = Witness(ground.files, ground.paths)
         self.leases = Leases(ground)

@@ -12,7 +12,7 @@ from farmer.model.audit import AuditEntry
 from farmer.model.ids import InviteSerial, NodeId, ShardId
 from farmer.model.shard import ShardState, StoredShard
 from farmer.model.status import Alert, VolumeStatus
-from farmer.storage import reclaim
+from farmer.storage import worthwhile
 from farmer.storage.contracts import ContractDatabase
 from farmer.storage.engine import Engine
 from farmer.storage.errors import InviteSpentError, NoContractError, StorageError
@@ -138,12 +138,12 @@ def _check_volume(volume: VolumeStatus, *, exact: bool) -> list[str]:
 
 def _settle(engine: Engine) -> None:
     """Give back again what was given back just before the crash, marks too: now it is known."""
-    slack = reclaim.MARKS_SLACK_BYTES
-    reclaim.MARKS_SLACK_BYTES = 0  # type: ignore[misc]
+    slack = worthwhile.MARKS_SLACK_BYTES
+    worthwhile.MARKS_SLACK_BYTES = 0  # type: ignore[misc]
     try:
         engine.sweep(NOW_MS, OBSERVED_MS)
     finally:
-        reclaim.MARKS_SLACK_BYTES = slack  # type: ignore[misc]
+        worthwhile.MARKS_SLACK_BYTES = slack  # type: ignore[misc]
 
 
 def _tally(engine: Engine) -> Counter[str]:

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from farmer.storage import quota, reclaim
+from farmer.storage import quota, worthwhile
 from farmer.storage.contracts import ContractDatabase
 from farmer.storage.engine import Engine
 from farmer.storage.errors import StorageError
@@ -89,7 +89,7 @@ class Injection:
 
 def child(folder: Path) -> None:
     """What is done under strace: `python -m tests.crash.tracing FOLDER`, on a made volume."""
-    reclaim.MARKS_SLACK_BYTES = 0  # type: ignore[misc]
+    worthwhile.MARKS_SLACK_BYTES = 0  # type: ignore[misc]
     # So little work fills several segments, and what is erased is not punched but compacted.
     quota.SEGMENT_BYTES_MAX = MIB // 4  # type: ignore[misc]
     files = OsFiles()

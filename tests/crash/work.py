@@ -10,7 +10,7 @@ from pathlib import Path
 
 from farmer.model.contract import Offer
 from farmer.model.ids import NodeId
-from farmer.storage import reclaim
+from farmer.storage import worthwhile
 from farmer.storage.claims import EngineUpload
 from farmer.storage.contracts import ContractDatabase
 from farmer.storage.directory import VolumeSettings, create_volume
@@ -233,7 +233,7 @@ def keep_busy(
     if rng.random() < 0.5:
         files.punch = lambda _fd, _offset, _length: False  # type: ignore[method-assign]
     if rng.random() < 0.5:
-        reclaim.MARKS_SLACK_BYTES = 0  # type: ignore[misc]  # condense at every opportunity
+        worthwhile.MARKS_SLACK_BYTES = 0  # type: ignore[misc]  # condense at every opportunity
     say("phase opening")
     engine = open_engine(path, files)
     say("phase working")

@@ -10,7 +10,7 @@ import pytest
 from farmer.model.ids import ShardId
 from farmer.model.shard import RECORD_HEADER_BYTES, StoredShard
 from farmer.model.status import VolumeState
-from farmer.storage import index, reclaim, recovery
+from farmer.storage import index, recovery, worthwhile
 from farmer.storage.directory import VolumeSettings
 from farmer.storage.records import SEGMENT_HEADER_BYTES
 from tests.storage.bench import ALICE, MIB, Farm, crash_copy, noise, shard_of
@@ -87,7 +87,7 @@ def test_whatever_tidying_was_at_everything_is_as_it_was_acknowledged(
     farm = Farm(tmp_path, files=files)
     shards = [farm.store(noise(100_000, n)).shard for n in range(60)]
     farm.reopen()
-    monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 1 << 40)
+    monkeypatch.setattr(worthwhile, "MARKS_SLACK_BYTES", 1 << 40)
     # The index on the disk stays behind from here on.
     monkeypatch.setattr(index, "WAL_BYTES_MAX", 1 << 40)
     farm.store(noise(MIB + 1))
@@ -97,7 +97,7 @@ def test_whatever_tidying_was_at_everything_is_as_it_was_acknowledged(
     for shard in shards[2:30]:
         farm.delete(shard, erase=True)
     expected = page(farm)
-    monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 0)
+    monkeypatch.setattr(worthwhile, "MARKS_SLACK_BYTES", 0)
     files.root = farm.path
     farm.sweep()
     files.root = None

@@ -15,9 +15,9 @@ from farmer.storage import rests as rests_module
 from farmer.storage import volume as volume_module
 from farmer.storage.errors import VolumeUnavailableError
 from farmer.storage.moving import Mover
-from farmer.storage.reclaim import MARKS_SLACK_BYTES
 from farmer.storage.rests import REST_FACTOR, REST_S_MAX, Rests
 from farmer.storage.volume import Volume
+from farmer.storage.worthwhile import MARKS_SLACK_BYTES
 from tests.storage.bench import ALICE, Farm, noise
 
 

@@ -357,7 +357,7 @@ def test_a_large_shard_that_is_removed_while_it_leaves_staging_holds_nothing_up(
     volume = volume_of(farm)
     volume.remove([row_of(farm, shard)])
     doomed = volume.ground.index.doomed()
-    files.kind, files.happens = ("rename",), lambda: volume.reclaimer.release(doomed)
+    files.kind, files.happens = ("rename",), lambda: volume.reclaimer.releaser.release(doomed)
     checkpoint(volume)
     assert dict(farm.engine.volumes()[0].errors) == {"rename": 1}
     kept = farm.store(noise(2 * MIB, "kept")).shard

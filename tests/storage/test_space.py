@@ -22,7 +22,7 @@ from farmer.model.shard import (
     charge_bytes,
 )
 from farmer.model.status import VolumeState
-from farmer.storage import compaction, condensing, reclaim
+from farmer.storage import compaction, condensing, reclaim, worthwhile
 from farmer.storage import engine as engine_module
 from farmer.storage import volume as volume_module
 from farmer.storage import writer as writer_module
@@ -33,8 +33,8 @@ from farmer.storage.marks import MARK_BYTES
 from farmer.storage.measure import measure
 from farmer.storage.operations import Move, Operation
 from farmer.storage.places import Doomed, Place, Row, Segment
-from farmer.storage.reclaim import HURRIED_MARKS, HURRIED_STEPS, Plan, plan
 from farmer.storage.volume import Volume
+from farmer.storage.worthwhile import HURRIED_MARKS, HURRIED_STEPS, Plan, plan
 from tests.storage.bench import ALICE, BOB, MIB, Farm, contract_of, noise, shard_of
 from tests.storage.recording import Fault, RecordingFiles
 
@@ -278,7 +278,7 @@ def test_who_deletes_writes_the_emptiest_segment_again_that_is_not_read(
     farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
     sealed = sorted(sparse_segments(farm), key=lambda one: one.live_bytes)
     volume = farm.engine.opened()[0]
-    monkeypatch.setattr(reclaim, "HURRIED_LIVE_BYTES", 4 * MIB)
+    monkeypatch.setattr(worthwhile, "HURRIED_LIVE_BYTES", 4 * MIB)
     monkeypatch.setattr(
         volume.handles, "is_segment_pinned", lambda number: number == sealed[0].number
     )
@@ -468,7 +468,7 @@ def test_who_deletes_waits_for_no_long_copying(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied_bytes_max: int
 ) -> None:
     """Where holes cannot be punched; a segment with little in it is worth it."""
-    monkeypatch.setattr(reclaim, "HURRIED_LIVE_BYTES", copied_bytes_max)
+    monkeypatch.setattr(worthwhile, "HURRIED_LIVE_BYTES", copied_bytes_max)
     farm = Farm(tmp_path, files=RecordingFiles(can_punch=False), limits=MANY)
     mine = [farm.store(noise(900, number), BOB).shard for number in range(2)]
     gather(farm, 90)
@@ -514,7 +514,7 @@ def test_who_deletes_writes_no_segment_full_of_marks_again(
     shard, other = (farm.store(noise(10, number)).shard for number in range(2))
     volume = farm.engine.opened()[0]
     with monkeypatch.context() as patch:
-        patch.setattr(reclaim, "MARKS_SLACK_BYTES", 64 * MIB)
+        patch.setattr(worthwhile, "MARKS_SLACK_BYTES", 64 * MIB)
         while volume.writer.active_number < 3:
             farm.delete(shard)
             farm.engine.undelete(ALICE, shard).result(5)
@@ -538,7 +538,7 @@ def test_who_deletes_writes_a_segment_with_few_marks_again_in_few_steps() -> Non
     few = [Doomed(number, Place(1, 4096 * number), 4096) for number in range(HURRIED_MARKS)]
     many = [Doomed(number, Place(2, 4096 * number), 4096) for number in range(HURRIED_MARKS + 1)]
     segments = [Segment(number, b"", size_bytes=MIB) for number in (1, 2, 3)]
-    assert reclaim._cheap(segments, [*few, *many, *close]) == segments[:1]
+    assert worthwhile.cheap(segments, [*few, *many, *close]) == segments[:1]
 
 
 def test_marks_are_condensed_a_bounded_number_at_a_time_for_who_deletes(
@@ -566,7 +566,7 @@ def test_who_deletes_writes_no_marks_again_that_lie_close(
     shards = [farm.store(noise(10, number)).shard for number in range(130)]
     for shard in shards[:128]:
         farm.delete(shard)
-    monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 0)
+    monkeypatch.setattr(worthwhile, "MARKS_SLACK_BYTES", 0)
     farm.sweep()
     volume = farm.engine.opened()[0]
     dense = volume.ground.index.marks()
@@ -590,7 +590,7 @@ def test_who_deletes_waits_for_few_steps_of_condensing(
     farm = Farm(tmp_path, limits=MANY)
     for number in range(40):
         farm.delete(farm.store(noise(10, number)).shard)
-    monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 0)
+    monkeypatch.setattr(worthwhile, "MARKS_SLACK_BYTES", 0)
     volume = farm.engine.opened()[0]
     volume.tidy(hurried=True)
     assert len(volume.ground.index.marks()) == 40 - 2 * 4 + 2
@@ -601,7 +601,7 @@ def test_where_no_holes_are_made_marks_are_not_written_again_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their space does not come back: the old ones would be written again with the new ones."""
-    monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 0)
+    monkeypatch.setattr(worthwhile, "MARKS_SLACK_BYTES", 0)
     files = RecordingFiles(can_punch=False)
     farm = Farm(tmp_path, files=files)
     for number in range(70):
@@ -639,7 +639,7 @@ def test_a_start_does_not_write_marks_again_that_are_all_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten million shards in the trash are ten million marks, and writing them takes hours."""
-    monkeypatch.setattr(reclaim, "MARKS_SLACK_BYTES", 0)
+    monkeypatch.setattr(worthwhile, "MARKS_SLACK_BYTES", 0)
     farm = Farm(tmp_path, limits=MANY)
     for number in range(60):
         farm.delete(farm.store(noise(10, number)).shard)
