@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -19,6 +20,13 @@ settings.register_profile(
 settings.register_profile("planted", deadline=None, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("ci" if is_in_ci() else "dev")
 
+HERE = Path(__file__).parent
+UNTRACED = frozenset(
+    {"benchmarks", "budgets", "cli", "client", "config", "e2e", "hostile", "load", "monitor"}
+    | {"node", "process", "running"}
+)
+"""Folders whose tests are about other parts than those with a floor in `.ci/run`."""
+
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     """A file's tests go to one process, but for the planted bugs, each of which is a whole run."""
@@ -31,6 +39,12 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
     """See xdist; only asked where several processes run (`-n`)."""
     return ByFile(config, log)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """In CI only tests of what has a floor there are traced: that takes them twice the time."""
+    if is_in_ci() and UNTRACED.intersection(item.path.relative_to(HERE).parts[:1]):
+        item.add_marker("no_cover")
 
 
 @pytest.fixture
