@@ -211,11 +211,11 @@ def alerts_of(daemon: Daemon) -> dict[str, str]:
 
 
 @contextmanager
-def two_disks(folder: Path, second: Path) -> Iterator[tuple[Daemon, Path]]:
+def two_disks(folder: Path, second: Path, *prefix: str) -> Iterator[tuple[Daemon, Path]]:
     with Daemon(folder / "home", folder / "plain") as daemon:
         added = daemon.call("volume", "add", f"{second}=500MB")
         assert added.returncode == 0, added.stderr
-        yield daemon.start(), second
+        yield daemon.start(*prefix), second
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.e2e import impatient
 from tests.e2e.sick_disks import (
     NOTICED_S,
     P99_S,
@@ -30,7 +32,8 @@ def test_a_slow_disk_gets_no_new_shards_and_its_owner_is_told(tmp_path: Path) ->
     """It is served from all the while, and takes shards again by itself when it is quick."""
     disk = SharedDisk(tmp_path)
     try:
-        with two_disks(tmp_path, disk.mount / "volume") as (daemon, path):
+        sooner = (sys.executable, impatient.__file__)
+        with two_disks(tmp_path, disk.mount / "volume", *sooner) as (daemon, path):
             with renters(daemon, tmp_path, lambda: disk.tire(0)) as workers:
                 time.sleep(4)
                 disk.tire(2)
