@@ -64,27 +64,12 @@ def test_a_disk_that_hangs_hurts_no_other_and_comes_back(tmp_path: Path) -> None
             for worker in workers:
                 worker.check_all(address_of(daemon, worker))
             assert all(one["reserved_bytes"] == 0 for one in daemon.status()["volumes"])
-
-            disk.hang()
-            wait_until(lambda: state_of(daemon, path) == "gone", 30)
-            assert daemon.process is not None
-            daemon.process.send_signal(signal.SIGTERM)
-            # The kernel may keep a process that holds files of a dead disk from ending; all
-            # that we can do is done when this is said.
-            stopped_s = wait_until(lambda: '"stopped; ' in daemon.logs.read_text(), 45)
-            print(f"stopped in {stopped_s:.1f} s")
-            disk.answer()
-            assert end_of(let_go_of(daemon)) == 0
-            daemon.start()
-            wait_until(lambda: state_of(daemon, path) == "healthy", BACK_S)
-            for worker in workers:
-                worker.check_all(address_of(daemon, worker))
     finally:
         disk.end()
 
 
-def test_a_farmer_starts_beside_a_disk_that_hangs(tmp_path: Path) -> None:
-    """It is ready, serves from the other one, and takes the sick one in when it answers."""
+def test_a_farmer_starts_and_stops_beside_a_disk_that_hangs(tmp_path: Path) -> None:
+    """It is ready, serves from the other one, takes the sick one in when it answers, and ends."""
     disk = SharedDisk(tmp_path)
     try:
         with two_disks(tmp_path, disk.mount / "volume") as (daemon, path):
@@ -100,6 +85,21 @@ def test_a_farmer_starts_beside_a_disk_that_hangs(tmp_path: Path) -> None:
                 wait_until(lambda: state_of(daemon, path) == "healthy", BACK_S)
                 # Its size was not known at the start: nothing was promised of it till now.
                 wait_until(lambda: all(one["free_bytes"] for one in volumes_of(daemon)), BACK_S)
+            for worker in workers:
+                worker.check_all(address_of(daemon, worker))
+
+            disk.hang()
+            wait_until(lambda: state_of(daemon, path) == "gone", 30)
+            assert daemon.process is not None
+            daemon.process.send_signal(signal.SIGTERM)
+            # The kernel may keep a process that holds files of a dead disk from ending; all
+            # that we can do is done when this is said.
+            stopped_s = wait_until(lambda: '"stopped; ' in daemon.logs.read_text(), 45)
+            print(f"stopped in {stopped_s:.1f} s")
+            disk.answer()
+            assert end_of(let_go_of(daemon)) == 0
+            daemon.start()
+            wait_until(lambda: state_of(daemon, path) == "healthy", BACK_S)
             for worker in workers:
                 worker.check_all(address_of(daemon, worker))
     finally:
