@@ -143,7 +143,7 @@ def test_a_farmer_whose_power_was_cut_keeps_what_it_acknowledged() -> None:
 @pytest.mark.alone
 def test_a_farmer_killed_while_a_volume_is_emptied_goes_on_with_it() -> None:
     """All bytes are there, audits passed, nothing came back, and nobody waited for long."""
-    campaign_of("moving", "--kills", "2")
+    campaign_of("moving", "--kills", "1")
 
 
 @pytest.mark.slow
