@@ -47,6 +47,28 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("no_cover")
 
 
+ALONE = "alone"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out, unread, the files without a test that runs alone, if only such are wanted."""
+    if not str(config.option.markexpr).startswith(ALONE) or collection_path.suffix != ".py":
+        return None
+    return None if has_alone_mark(collection_path) else True
+
+
+def has_alone_mark(file: Path) -> bool:
+    return f"mark.{ALONE}" in file.read_text()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that is marked otherwise than in its own file would run neither alone nor beside."""
+    files = {item.path for item in items if item.get_closest_marker(ALONE)}
+    unseen = [str(file) for file in files if not has_alone_mark(file)]
+    if unseen:
+        raise pytest.UsageError(f"mark.{ALONE} has to stand in {', '.join(unseen)}")
+
+
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return where the inode of whatever is made durable from now on is noted, in order."""
