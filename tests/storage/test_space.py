@@ -68,6 +68,7 @@ def test_a_full_volume_is_within_its_quota_and_can_delete_and_fill_again(
     tmp_path: Path, size: int, can_punch: bool
 ) -> None:
     farm = Farm(tmp_path, files=RecordingFiles(can_punch=can_punch), limits=MANY)
+    farm.engine.opened()[0].ground.rests.end()  # nobody is served meanwhile
     for turn in range(2):
         shards = fill(farm, size, f"turn {turn}")
         assert len(shards) * charge_bytes(size) > 20 * MIB
