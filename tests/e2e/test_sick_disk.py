@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.daemon import Daemon
 from tests.e2e.sick_disks import (
     BACK_S,
     NOTICED_S,
@@ -94,7 +95,7 @@ def test_a_farmer_starts_and_stops_beside_a_disk_that_hangs(tmp_path: Path) -> N
             daemon.process.send_signal(signal.SIGTERM)
             # The kernel may keep a process that holds files of a dead disk from ending; all
             # that we can do is done when this is said.
-            stopped_s = wait_until(lambda: '"stopped; ' in daemon.logs.read_text(), 45)
+            stopped_s = wait_until(lambda: stops_of(daemon) == 2, 45)
             print(f"stopped in {stopped_s:.1f} s")
             disk.answer()
             assert end_of(let_go_of(daemon)) == 0
@@ -104,6 +105,10 @@ def test_a_farmer_starts_and_stops_beside_a_disk_that_hangs(tmp_path: Path) -> N
                 worker.check_all(address_of(daemon, worker))
     finally:
         disk.end()
+
+
+def stops_of(daemon: Daemon) -> int:
+    return daemon.logs.read_text().count('"stopped; ')
 
 
 @pytest.mark.alone
