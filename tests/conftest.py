@@ -21,6 +21,7 @@ settings.register_profile("planted", deadline=None, phases=[Phase.explicit, Phas
 settings.load_profile("ci" if is_in_ci() else "dev")
 
 HERE = Path(__file__).parent
+ALONE = "alone"
 UNTRACED = frozenset(
     {"benchmarks", "budgets", "cli", "client", "config", "e2e", "hostile", "load", "monitor"}
     | {"node", "process", "running"}
@@ -47,12 +48,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("no_cover")
 
 
-ALONE = "alone"
-
-
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out, unread, the files without a test that runs alone, if only such are wanted."""
-    if not str(config.option.markexpr).startswith(ALONE) or collection_path.suffix != ".py":
+    wanted = str(config.option.markexpr).split()
+    if wanted[:1] != [ALONE] or "or" in wanted or collection_path.suffix != ".py":
         return None
     return None if has_alone_mark(collection_path) else True
 
