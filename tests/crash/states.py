@@ -336,7 +336,8 @@ def _look(
         with mounted(image, disk, system):
             return _check(disk, belief, lose_index=lose_index)
     except Exception as error:
-        return [f"{error!r}"]
+        frames = traceback.extract_tb(error.__traceback__)[-6:]
+        return [f"{error!r} at {' > '.join(f'{one.name}:{one.lineno}' for one in frames)}"]
 
 
 def _check(disk: Path, belief: Belief, *, lose_index: bool) -> list[str]:
