@@ -101,6 +101,7 @@ def test_a_few_that_end_before_the_call_that_kills_them_are_no_violation() -> No
     assert _not_killed(0, 1) == ["1 were not killed, 0 were"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["ext4", "xfs", "btrfs"])
 def test_no_state_of_a_crashed_disk_lacks_what_was_acknowledged(
     tmp_path: Path, system: str
@@ -112,6 +113,7 @@ def test_no_state_of_a_crashed_disk_lacks_what_was_acknowledged(
     assert outcomes[system].acks >= outcomes[system].states
 
 
+@pytest.mark.slow
 def test_without_syncs_the_crashed_disk_lacks_it(tmp_path: Path) -> None:
     """The same run with every sync left out fails in nine of ten states at least."""
     need("ext4")

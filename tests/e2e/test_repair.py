@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.daemon import Daemon, Renter
 from tests.e2e.test_promises import make_files
 from tests.waiting import wait_until
@@ -47,6 +49,7 @@ def scrub(daemon: Daemon) -> dict[str, Any]:
     return row()
 
 
+@pytest.mark.slow
 def test_rot_is_found_told_served_around_and_repaired(
     daemon: Daemon, renter: Renter, tmp_path: Path
 ) -> None:

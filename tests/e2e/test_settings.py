@@ -150,6 +150,7 @@ def test_a_reload_is_in_force_for_renters(place: Place) -> None:
     assert place.greeted() > greeted
 
 
+@pytest.mark.slow
 def test_a_stop_waits_for_a_transfer_as_long_as_it_may(place: Place) -> None:
     with place.call() as renter:
         renter.ask(Store(shard_of(bytes(MIB - 1)), MIB - 1), Accept)

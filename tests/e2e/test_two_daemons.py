@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.daemon import Daemon, Renter
 from tests.waiting import wait_until
 
@@ -47,6 +49,7 @@ def test_another_farmer_does_not_get_a_volume_that_is_anothers(tmp_path: Path) -
             daemon.stop()
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_home_gets_neither_the_volume_nor_an_invite(tmp_path: Path) -> None:
     """When the first one has ended, it learns from the volume how old it is."""
     with Daemon(tmp_path / "home", tmp_path / "volume") as daemon:

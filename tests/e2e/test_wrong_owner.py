@@ -50,6 +50,7 @@ def test_a_home_of_which_another_user_has_a_part_is_told_with_what_mends_it(
     daemon.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [0o600, 0o644])
 def test_an_index_of_another_user_is_kept_and_told_until_it_is_ours_again(
     daemon: Daemon, tmp_path: Path, mode: int

@@ -93,6 +93,7 @@ class ProbingTests(NodeCase):
         took_s = time.perf_counter() - began_s
         return peer.wire.take(), took_s
 
+    @pytest.mark.slow
     def test_no_answer_and_no_time_tells_absent_from_foreign(self) -> None:
         peer = self.greet()
         kinds = list(requests(self.absent[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -136,6 +137,7 @@ class StoringTests(NodeCase):
         peer.leave()
         return answer
 
+    @pytest.mark.slow
     def test_going_on_again_and_again_is_paid_for(self) -> None:
         self.leave_unfinished()
         affordable = (1 << 30) // (4 * FRAME)
