@@ -14,15 +14,19 @@ import os
 import select
 import signal
 import sys
+import traceback
 from pathlib import Path
 
-import _hypothesis_pytestplugin  # noqa: F401 - with it hypothesis is here when a run begins
+import hypothesis  # noqa: F401 - so much is here when a run begins
 import pytest
 import pytest_cov.plugin  # noqa: F401
 import xdist.scheduler  # noqa: F401
 
 FOREIGN = 70
 """A run ends with that where a module came from elsewhere than the folder it was begun in."""
+
+BROKEN = 71
+"""And with that where something failed that is no test: pytest has other codes."""
 
 
 def main() -> int:
@@ -32,11 +36,20 @@ def main() -> int:
         words, output, within_s = json.loads(line)
         child = os.fork()
         if not child:
-            _write_to(Path(output))
-            code = int(pytest.main(words))
-            return FOREIGN if _strangers(Path.cwd()) else code
+            return _ran(words, Path(output))
         print(json.dumps(_end_of(child, within_s)), flush=True)
     return 0
+
+
+def _ran(words: list[str], output: Path) -> int:
+    house = Path.cwd()
+    try:
+        _write_to(output)
+        code = int(pytest.main(words))
+        return FOREIGN if _strangers(house) else code
+    except BaseException:
+        traceback.print_exc()
+        return BROKEN
 
 
 def _write_to(output: Path) -> None:
@@ -62,9 +75,10 @@ def _end_of(child: int, within_s: float) -> int | None:
 def _strangers(house: Path) -> list[str]:
     """Name and tell the modules of ours that another folder has lent."""
     ours = {
-        name: module.__file__
+        name: file
         for name, module in sys.modules.items()
-        if name.partition(".")[0] in {"farmer", "tests"} and module.__file__
+        if name.partition(".")[0] in {"farmer", "tests"}
+        and (file := getattr(module, "__file__", None))
     }
     strangers = [name for name, file in ours.items() if not Path(file).is_relative_to(house)]
     if strangers:

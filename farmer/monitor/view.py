@@ -258,7 +258,7 @@ def _how_to_begin(status: NodeStatus) -> str:
         return ""
     command = "farmer invite --space SIZE --for 90d"
     return (
-        f'<p class="mute">Nobody rents yet. <code>{command}</code> prints an invite: '
+        f'<p class="mute">Nobody rents now. <code>{command}</code> prints an invite: '
         "give it to somebody who wants to store here.</p>"
     )
 

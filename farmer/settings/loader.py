@@ -115,8 +115,8 @@ def _unreadable(path: Path, error: OSError) -> str:
     if not isinstance(error, PermissionError):
         return message
     return (
-        f"{message} for the user that asks. There are no secrets in it; everybody may read it "
-        f"after: sudo chmod o+r {quote(str(path))} (and must be able to enter its directories)"
+        f"{message} for the user that asks. There are no secrets in settings; everybody may read "
+        f"them after: sudo chmod o+r {quote(str(path))} (if its directories can be entered)"
     )
 
 

@@ -1,7 +1,7 @@
 """
 A farmer that tells of a slow disk, and takes it for quick again, sooner than others do.
 
-    python tests/e2e/impatient.py python -m farmer.cli.owner ...
+    python -m tests.e2e.impatient python -m farmer.cli.owner ...
 
 How long it takes usually is judged in `tests/storage/test_pace.py`, where no clock runs.
 """

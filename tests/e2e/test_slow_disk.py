@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import impatient
 from tests.e2e.sick_disks import (
     NOTICED_S,
     P99_S,
@@ -32,7 +31,7 @@ def test_a_slow_disk_gets_no_new_shards_and_its_owner_is_told(tmp_path: Path) ->
     """It is served from all the while, and takes shards again by itself when it is quick."""
     disk = SharedDisk(tmp_path)
     try:
-        sooner = (sys.executable, impatient.__file__)
+        sooner = (sys.executable, "-m", "tests.e2e.impatient")
         with two_disks(tmp_path, disk.mount / "volume", *sooner) as (daemon, path):
             with renters(daemon, tmp_path, lambda: disk.tire(0)) as workers:
                 time.sleep(4)

@@ -208,6 +208,7 @@ class Strands:
     def _able(self) -> list[Strand]:
         """Return who could go on now."""
         now_s = self.now_s
+        # As `can_run` says it, without a call: this is asked at every switch.
         return [
             one
             for one in self.alive
