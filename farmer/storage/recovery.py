@@ -398,16 +398,22 @@ def segment_numbers(files: Files, paths: Paths) -> list[int]:
 
 def gone_segments(files: Files, paths: Paths, numbers: Iterable[int]) -> list[int]:
     """
-    Return those of some segments that have no file, though the disk is there.
+    Return those of some segments that have no file, durably, though the disk is there.
+
+    Who removed one may have failed to make that durable: forgotten before, it would come back
+    with the next crash, and nobody would know of it.
 
     Raises:
-        OSError: the log cannot be listed; FileNotFoundError if the whole disk is away.
+        OSError: the log cannot be listed or synced; FileNotFoundError if the whole disk is away.
 
     """
     missing = [number for number in numbers if not files.exists(paths.segment(number))]
     # All at once: the whole disk may have been away when one was asked for, and be back.
     there = set(segment_numbers(files, paths)) if missing else set()
-    return [number for number in missing if number not in there]
+    gone = [number for number in missing if number not in there]
+    if gone:
+        files.sync_directory(paths.log)
+    return gone
 
 
 def shelves(files: Files, paths: Paths) -> list[Path]:

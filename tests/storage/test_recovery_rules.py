@@ -14,6 +14,8 @@ from farmer.model.ids import ShardId
 from farmer.model.shard import RECORD_HEADER_BYTES, ShardState
 from farmer.storage import index as index_module
 from farmer.storage import recovery as recovery_module
+from farmer.storage.directory import Paths
+from farmer.storage.files import OsFiles
 from farmer.storage.index_errors import LogCutError
 from farmer.storage.marks import Action, Mark
 from farmer.storage.met import note_met
@@ -27,7 +29,7 @@ from farmer.storage.records import (
     SegmentHeader,
     segment_uuid,
 )
-from farmer.storage.recovery import Recovery, read_part
+from farmer.storage.recovery import Recovery, gone_segments, read_part
 from tests.storage.bench import ALICE, noise
 from tests.storage.log_bytes import (
     BAD,
@@ -836,3 +838,22 @@ def test_a_file_that_cannot_be_read_is_not_called_damaged(log: Log) -> None:
     log.files.fault = Fault(0, errno.EIO, lambda call: call.name == "pread")
     with pytest.raises(OSError, match="Input/output"):
         read_part(log.files, part.path)
+
+
+def test_a_segment_has_gone_only_once_that_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forgotten before, it would be back after a crash, and its space be nobody's."""
+    paths, files = Paths(tmp_path), OsFiles()
+    paths.log.mkdir()
+    paths.segment(2).touch()
+
+    def fails(_files: OsFiles, _path: Path) -> None:
+        raise OSError(errno.EIO, "sync_directory")
+
+    monkeypatch.setattr(OsFiles, "sync_directory", fails)
+    assert gone_segments(files, paths, [2]) == []
+    with pytest.raises(OSError, match="sync_directory"):
+        gone_segments(files, paths, [1, 2])
+    monkeypatch.undo()
+    assert gone_segments(files, paths, [1, 2]) == [1]
